@@ -1,0 +1,1 @@
+"""The algorithm: arrays and tensors in, arrays and tensors out."""

@@ -1,0 +1,228 @@
+"""Image files from anywhere -> (H, W, 3) uint8 RGB, and the pictures that annotators are shown.
+
+Nothing here fetches or writes: bytes in, arrays out, and back.
+"""
+
+from __future__ import annotations
+
+import io
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ralis_backend.core.regions import Region
+
+# Pillow also opens formats that start other programs (EPS) or that no browser shows.
+FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM")
+
+MAGENTA = (255, 0, 255)
+CONTEXT_WIDTH = 640
+CONTEXT_HEIGHT = 480
+"""Each of the two parts of a context picture fits into this many pixels."""
+
+
+class ImageError(ValueError):
+    """The file cannot be used as an image; the message says what is wrong with it."""
+
+
+def decode_image(content: bytes, max_pixels: int = 100_000_000) -> np.ndarray:
+    """The image in a file's bytes, turned upright as browsers do.
+
+    16-bit values lose their low byte, transparency is shown on white, of an animation the first
+    frame counts.
+
+    Returns:
+        (H, W, 3) uint8, RGB.
+
+    Raises:
+        ImageError: if the bytes are empty, truncated, corrupt or no image, if the header announces
+            more than `max_pixels`, or if values are not finite or out of range.
+    """
+    if not content:
+        raise ImageError("the image file is empty (0 bytes); upload it again")
+    try:
+        with _open(content, max_pixels) as image:
+            image.load()
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except ImageError:
+        raise
+    except Exception as error:  # on a damaged file decoders raise nearly anything
+        raise ImageError(
+            f"the image file ({len(content)} bytes) is truncated or corrupt: {error}; "
+            "check that it opens in an image viewer and upload it again"
+        ) from error
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """(H, W, 3) or (H, W) uint8 as PNG, written for speed rather than size."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def encode_jpeg(image: np.ndarray, quality: int = 92) -> bytes:
+    """(H, W, 3) uint8 RGB as JPEG without colour subsampling: a tenth of the PNG, and faster."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()
+
+
+def mask_to_png(mask: np.ndarray) -> bytes:
+    """(H, W) uint8 class indices as 8-bit grey PNG; `mask_from_png` gives them back exactly."""
+    if mask.dtype != np.uint8 or mask.ndim != 2:
+        raise ImageError(f"the mask is {mask.dtype} {mask.shape}, expected uint8 (H, W)")
+    buffer = io.BytesIO()
+    Image.fromarray(mask).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def mask_from_png(content: bytes, max_pixels: int = 100_000_000) -> np.ndarray:
+    """The (H, W) uint8 class indices of an 8-bit grey or palette PNG.
+
+    Raises:
+        ImageError: if the file is no such PNG or damaged.
+    """
+    if not content:
+        raise ImageError("the mask file is empty (0 bytes)")
+    try:
+        with _open(content, max_pixels, ("PNG",)) as image:
+            if image.mode not in ("L", "P"):
+                raise ImageError(
+                    f"the mask's mode is {image.mode}, expected 8-bit grey or palette (one class "
+                    "index per pixel); do not save masks as colours"
+                )
+            return np.array(image)
+    except ImageError:
+        raise
+    except Exception as error:
+        raise ImageError(f"the mask file is truncated or corrupt: {error}") from error
+
+
+def crop_scale(region: Region) -> int:
+    """The whole number (1 to 8) that brings a region's long side nearest to 640 pixels."""
+    return min(8, max(1, round(640 / max(region.height, region.width))))
+
+
+def crop_picture(image: np.ndarray, region: Region, scale: int) -> np.ndarray:
+    """The region of (H, W, 3) `image` enlarged smoothly: (scale * h, scale * w, 3) uint8."""
+    size = (region.width * scale, region.height * scale)
+    return _resized(image[region.slices], size)
+
+
+def context_picture(image: np.ndarray, region: Region) -> np.ndarray:
+    """What an annotator sees beside a crop: where the region is, and what surrounds it.
+
+    On top the whole image with the region's box; below it the region with about one region's
+    size around it, dimmed outside the region.
+
+    Returns:
+        (H, W, 3) uint8, at most 640 pixels wide.
+    """
+    parts = [_overview(image, region), _neighbourhood(image, region)]
+    width = max(part.shape[1] for part in parts)
+    gap = np.full((8, width, 3), 255, np.uint8)
+    return np.concatenate([_centred(parts[0], width), gap, _centred(parts[1], width)])
+
+
+def _open(content: bytes, max_pixels: int, formats: tuple[str, ...] = FORMATS) -> Image.Image:
+    Image.init()
+    known = [name for name in formats if name in Image.OPEN]  # AVIF is not in every Pillow
+    try:
+        image = Image.open(io.BytesIO(content), formats=known)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"the image is too large (limit {max_pixels} pixels): {error}") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(
+            f"the file ({len(content)} bytes, begins with {content[:8]!r}) is no image of a known "
+            f"format; expected one of {', '.join(known)}"
+        ) from error
+    if image.width * image.height > max_pixels:
+        raise ImageError(
+            f"the image has {image.width} x {image.height} pixels (width x height), the limit is "
+            f"{max_pixels} pixels; scale it down or cut it into tiles"
+        )
+    return image
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    if image.mode == "F" or image.mode.startswith("I"):
+        grey = _to_8_bit(np.asarray(image))
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return np.array(image.convert("RGB"))
+
+
+def _to_8_bit(values: np.ndarray) -> np.ndarray:
+    if not np.isfinite(values).all():
+        raise ImageError("the image holds values that are not finite (NaN or infinity)")
+    low, high = float(values.min()), float(values.max())
+    is_integer = np.issubdtype(values.dtype, np.integer)
+    if low < 0 or high > (65535 if is_integer else 255):
+        raise ImageError(
+            f"the image's values go from {low:g} to {high:g}, expected 8 or 16 bits, or floats "
+            "in 0..1 or 0..255; rescale it"
+        )
+    if is_integer:
+        return np.asarray(values >> 8, np.uint8)
+    return np.asarray(np.rint(values * 255 if high <= 1 else values), np.uint8)
+
+
+def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """`size` is (width, height), as OpenCV wants it."""
+    is_smaller = size[0] < image.shape[1]
+    method = cv2.INTER_AREA if is_smaller else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(image, size, interpolation=method), np.uint8)
+
+
+def _fitted(image: np.ndarray) -> tuple[np.ndarray, float]:
+    height, width = image.shape[:2]
+    factor = min(CONTEXT_WIDTH / width, CONTEXT_HEIGHT / height)
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    return _resized(image, size), factor
+
+
+def _overview(image: np.ndarray, region: Region) -> np.ndarray:
+    picture, factor = _fitted(image)
+    _draw_box(picture, region, factor)
+    return picture
+
+
+def _neighbourhood(image: np.ndarray, region: Region) -> np.ndarray:
+    top, left = max(0, region.row - region.height), max(0, region.col - region.width)
+    bottom, right = region.row + 2 * region.height, region.col + 2 * region.width
+    inside = Region(region.row - top, region.col - left, region.height, region.width)
+    window = image[top:bottom, left:right]
+    dimmed = (window * 0.45).astype(np.uint8)
+    dimmed[inside.slices] = window[inside.slices]
+    picture, factor = _fitted(dimmed)
+    _draw_box(picture, inside, factor)
+    return picture
+
+
+def _draw_box(picture: np.ndarray, region: Region, factor: float) -> None:
+    """A magenta frame between white ones, around the region, drawn at the picture's own size."""
+    top, left = round(region.row * factor), round(region.col * factor)
+    bottom = round((region.row + region.height) * factor) - 1
+    right = round((region.col + region.width) * factor) - 1
+    grow_rows, grow_cols = max(0, 10 - (bottom - top)) // 2, max(0, 10 - (right - left)) // 2
+    height, width = picture.shape[:2]
+    for distance, color in ((0, MAGENTA), (1, MAGENTA), (2, MAGENTA), (3, (255, 255, 255))):
+        cv2.rectangle(
+            picture,
+            (max(0, left - grow_cols - distance), max(0, top - grow_rows - distance)),
+            (
+                min(width - 1, right + grow_cols + distance),
+                min(height - 1, bottom + grow_rows + distance),
+            ),
+            color,
+        )
+
+
+def _centred(picture: np.ndarray, width: int) -> np.ndarray:
+    missing = width - picture.shape[1]
+    sides = (missing // 2, missing - missing // 2)
+    return np.pad(picture, ((0, 0), sides, (0, 0)), constant_values=255)

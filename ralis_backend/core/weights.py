@@ -1,0 +1,112 @@
+"""Tensors and metadata <-> one safetensors file, written whole or not at all, checked on load.
+
+The only place in `core` that touches the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+FORMAT = "ralis-weights"
+FORMAT_VERSION = "1"
+
+
+class WeightsError(ValueError):
+    """A weights file cannot be written or used; the message says why and what to do."""
+
+
+def save(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write tensors and JSON metadata to `path`; readers see the old file or the new one.
+
+    Raises:
+        WeightsError: if a value is not finite or the metadata is not JSON.
+        OSError: if the disk refuses, for example because it is full.
+    """
+    _require_finite(path, tensors)
+    try:
+        text = json.dumps(dict(metadata), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"metadata of {path} is not JSON: {error}") from error
+    header = {"format": FORMAT, "format_version": FORMAT_VERSION, "metadata": text}
+    whole = {  # a copy each: safetensors refuses tensors that share memory
+        name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        save_file(whole, temporary, metadata=header)
+        temporary.chmod(0o644)
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    except SafetensorError as error:  # safetensors reports a full disk this way
+        raise OSError(f"{path} could not be written: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The tensors, on the CPU, and the metadata of a file that `save` wrote.
+
+    Raises:
+        WeightsError: if the file is truncated, of another format or version, or not finite.
+        FileNotFoundError: if there is none.
+    """
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            metadata = _checked_metadata(path, file.metadata())
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise WeightsError(
+            f"{path} is truncated or no safetensors file ({error}); restore it from a backup or "
+            "use another version"
+        ) from error
+    _require_finite(path, tensors)
+    return tensors, metadata
+
+
+def load_metadata(path: Path) -> dict[str, Any]:
+    """The metadata alone, without reading the tensors; raises as `load` does."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return _checked_metadata(path, file.metadata())
+    except SafetensorError as error:
+        raise WeightsError(f"{path} is truncated or no safetensors file ({error})") from error
+
+
+def _checked_metadata(path: Path, header: dict[str, str] | None) -> dict[str, Any]:
+    header = header or {}
+    if header.get("format") != FORMAT:
+        raise WeightsError(f"{path} was not written by this program (no '{FORMAT}' in its header)")
+    if header.get("format_version") != FORMAT_VERSION:
+        raise WeightsError(
+            f"{path} has format version {header.get('format_version')!r}, expected "
+            f"{FORMAT_VERSION!r}; use the release that wrote it, or train again"
+        )
+    try:
+        metadata = json.loads(header["metadata"])
+    except (KeyError, ValueError) as error:
+        raise WeightsError(f"the metadata of {path} is not JSON: {error}") from error
+    if not isinstance(metadata, dict):
+        raise WeightsError(f"the metadata of {path} is {type(metadata).__name__}, expected object")
+    return metadata
+
+
+def _require_finite(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise WeightsError(
+                f"tensor '{name}' of {path} holds NaN or infinity; the training that made it "
+                "failed: use an earlier version"
+            )

@@ -1,0 +1,1 @@
+"""One labelling project while it runs: store, learner, worker."""

@@ -1,0 +1,176 @@
+"""The grown dataset: what was labelled so far, written to a folder in a format others read.
+
+`png` is the layout of our datasets and loses nothing; `coco`, `yolo-seg` and `hf` are for other
+programs. Every format carries `classes.json` and `provenance.csv`.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from ralis_backend.core.regions import VOID
+from ralis_backend.core.segmenter import Segmenter
+from ralis_backend.online.export.formats import FORMATS
+from ralis_backend.online.export.images import ExportedImage, LabelledImages, colors_of
+from ralis_backend.online.host import HostTask
+from ralis_backend.online.store import ProjectStore, RegionLabel
+from ralis_backend.online.tables import Project
+
+__all__ = ["FORMATS", "ExportedImage", "export_model", "export_project"]
+
+PROVENANCE_COLUMNS = (
+    "image", "row", "col", "height", "width", "annotator", "time", "seconds", "round", "strategy",
+    "version", "is_skipped", "is_used",
+)  # fmt: skip
+
+
+def export_project(
+    store: ProjectStore,
+    images: Callable[[HostTask], bytes],
+    uid: str,
+    out: Path,
+    format_name: str = "png",
+    on_image: Callable[[int, int], None] | None = None,
+) -> int:
+    """Write every image that has a labelled region, with its mask, VOID where nothing is labelled.
+
+    Images held out by the project become the validation split. The folder appears only when it is
+    complete.
+
+    Args:
+        store: what is known of the project.
+        images: gives the bytes of a task's image file.
+        uid: of the project.
+        out: a folder that does not exist yet, or is empty.
+        format_name: one of `FORMATS`.
+        on_image: told how many of how many images are written.
+
+    Returns:
+        The number of images written.
+
+    Raises:
+        ValueError: if the format or the project is unknown, or nothing is labelled yet.
+        FileExistsError: if `out` holds anything.
+    """
+    if format_name not in FORMATS:
+        raise ValueError(f"unknown format {format_name!r}; choose one of {', '.join(FORMATS)}")
+    refuse_non_empty(out)
+    project = store.project(uid)
+    labelled = LabelledImages(store, project, images)
+    if not len(labelled):
+        raise ValueError(
+            f"project {uid} has no labelled region yet; label and submit some, or run "
+            "`ralis connect --project ID` to read what is in Label Studio"
+        )
+    with _appearing(out) as partial:
+        FORMATS[format_name](_counted(labelled, on_image), labelled.classes, partial)
+        _write_json(partial / "classes.json", _classes_json(project))
+        _write_provenance(partial / "provenance.csv", labelled, store.labels(project.id, True))
+    return len(labelled)
+
+
+def export_model(
+    store: ProjectStore, uid: str, out: Path, size: tuple[int, int] = (256, 256)
+) -> None:
+    """Write the segmenter in use as `segmenter.safetensors` and `segmenter.onnx`.
+
+    Args:
+        store: what is known of the project.
+        uid: of the project.
+        out: a folder that does not exist yet, or is empty.
+        size: height and width with which the ONNX file is traced; both stay variable.
+
+    Raises:
+        ValueError: if the project is unknown or has no trained version.
+        FileExistsError: if `out` holds anything.
+    """
+    refuse_non_empty(out)
+    project = store.project(uid)
+    version = store.version(project.id, project.current_version)
+    if version is None or version.weights_key is None:
+        raise ValueError(f"project {uid} has no trained version yet; label some regions first")
+    segmenter = Segmenter.load(store.blobs.path(version.weights_key))
+    with _appearing(out) as partial:
+        segmenter.save(
+            partial / "segmenter.safetensors",
+            {"version": version.name, "classes": list(project.class_names)},
+        )
+        segmenter.export_onnx(partial / "segmenter.onnx", size)
+        _write_json(partial / "classes.json", _classes_json(project))
+
+
+def refuse_non_empty(out: Path) -> None:
+    """Raise `FileExistsError` if `out` is a file or holds anything: nothing is overwritten."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"{out} exists and is not empty; choose a new folder or empty it")
+
+
+class _appearing:  # noqa: N801
+    """A folder beside `out` that becomes `out` when the block ends well, and vanishes otherwise."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+
+    def __enter__(self) -> Path:
+        parent = self._out.absolute().parent
+        parent.mkdir(parents=True, exist_ok=True)
+        self._partial = Path(tempfile.mkdtemp(prefix=f".{self._out.name}-", dir=parent))
+        return self._partial
+
+    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
+        if error_type is None:
+            self._partial.chmod(0o755)
+            self._partial.replace(self._out.absolute())  # an empty folder may be replaced
+        else:
+            shutil.rmtree(self._partial, ignore_errors=True)
+
+
+def _counted(
+    labelled: LabelledImages, on_image: Callable[[int, int], None] | None
+) -> Iterable[ExportedImage]:
+    for number, image in enumerate(labelled, start=1):
+        yield image
+        if on_image is not None:
+            on_image(number, len(labelled))
+
+
+def _classes_json(project: Project) -> dict[str, Any]:
+    return {
+        "name": project.title or project.uid,
+        "void": VOID,
+        "classes": [
+            {"id": index, "name": entry["name"], "color": list(color)}
+            for index, (entry, color) in enumerate(
+                zip(project.classes, colors_of(project), strict=True)
+            )
+        ],
+    }
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def _write_provenance(path: Path, labelled: LabelledImages, labels: Iterable[RegionLabel]) -> None:
+    used = {label.id for label in labelled.labels}
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(PROVENANCE_COLUMNS)
+        for label in labels:
+            if label.image_id not in labelled.keys:
+                continue
+            region, suggested = label.region, label.version is not None
+            writer.writerow([
+                labelled.keys[label.image_id], region.row, region.col, region.height, region.width,
+                label.annotator, label.created_at.isoformat(),
+                "" if label.lead_time_s is None else f"{label.lead_time_s:.3f}",
+                "" if label.round is None else label.round, label.strategy or "",
+                f"v{label.version}" if suggested else "", int(label.is_skipped),
+                int(label.id in used),
+            ])  # fmt: skip

@@ -1,0 +1,288 @@
+"""The two paths of a labelling project as the web process sees them: suggest and learn.
+
+Suggesting is a look-up of what the worker ranked; learning is storing what came. The web process
+never trains; only an image that the ranking has not seen yet is computed on the spot.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ralis_backend.online.host import ClassLabel, HostTask, ImageSuggestion
+from ralis_backend.online.ranking import RankingConfig, rank_image
+from ralis_backend.online.store import ProjectStore, RegionLabel
+from ralis_backend.online.suggesting import (
+    best_regions,
+    covered,
+    image_suggestion,
+    keep_suggestion,
+    labels_by_image,
+    suggest_image,
+)
+from ralis_backend.online.tables import Image, Project, Version
+
+logger = logging.getLogger(__name__)
+
+MEMORY_S = 1.0
+"""How long an answer to `/setup` is served from memory before the database is asked again."""
+
+
+@dataclass(frozen=True)
+class SuggestionFailure:
+    """A task that could not be answered, and why; the others of the request are."""
+
+    task_id: int
+    message: str
+
+
+class Learner:
+    """One per process, shared by its threads.
+
+    Args:
+        store: what is known of the projects.
+        config: how regions are cut and ranked.
+        image: gives the bytes of a task's image file; None where there is no way to fetch them.
+        suggestions_per_image: regions suggested on a whole image.
+    """
+
+    def __init__(
+        self,
+        store: ProjectStore,
+        config: RankingConfig,
+        image: Callable[[HostTask], bytes] | None,
+        suggestions_per_image: int = 3,
+    ) -> None:
+        self._store = store
+        self._config = config
+        self._image = image
+        self._suggestions_per_image = suggestions_per_image
+        self._known: dict[str, tuple[float, str, str, str]] = {}
+        self._known_lock = threading.Lock()
+        self._computing = threading.Lock()
+
+    def register(
+        self,
+        uid: str,
+        label_config: str,
+        classes: Sequence[ClassLabel],
+        extra_params: Mapping[str, Any],
+    ) -> str:
+        """Remember a project and answer with its model version.
+
+        Args:
+            uid: `<id>.<unix seconds of creation>`.
+            label_config: as Label Studio has it.
+            classes: the labels in it.
+            extra_params: of the connection; `strategy` overrides the setting for this project.
+
+        Raises:
+            ValueError: if the uid is malformed.
+        """
+        strategy = str(extra_params.get("strategy") or "")
+        with self._known_lock:
+            known = self._known.get(uid)
+        if known is not None and known[1:3] == (label_config, strategy):
+            return self.model_version(uid)
+        project = self._store.find_project(uid)
+        if project is None or project.regions_uid != uid:
+            project = self._store.register(uid, host_id(uid), label_config, classes, "")
+            if strategy and project.strategy != strategy:
+                self._store.change_project(project.id, strategy=strategy)
+        return self._remember(uid, label_config, strategy)
+
+    def model_version(self, uid: str) -> str:
+        """The version in use, `v3`; `v0` before the first training or for an unknown project."""
+        with self._known_lock:
+            known = self._known.get(uid)
+        if known is not None and time.monotonic() - known[0] < MEMORY_S:
+            return known[3]
+        label_config, strategy = known[1:3] if known else ("", "")
+        return self._remember(uid, label_config, strategy)
+
+    def class_names(self, uid: str) -> tuple[str, ...]:
+        """Names by class index."""
+        return self._store.project(uid).class_names
+
+    def suggest(
+        self, uid: str, tasks: Sequence[HostTask]
+    ) -> list[ImageSuggestion | SuggestionFailure]:
+        """The regions of each image most worth labelling, best first, one answer per task.
+
+        A task of the regions project is refused: its prediction is stored in Label Studio.
+        """
+        project = self._store.project(uid)
+        if project.regions_uid == uid:
+            message = "a region's prediction is stored with its task; connect the pool project"
+            return [SuggestionFailure(task.id, message) for task in tasks]
+        version = self._store.version(project.id, project.current_version)
+        labels = labels_by_image(self._store.labels(project.id))
+        answers: list[ImageSuggestion | SuggestionFailure] = []
+        for task in tasks:
+            try:
+                answers.append(self._suggest_one(project, version, labels, task))
+            except Exception as error:
+                # One bad task must not cost the others their answer.
+                logger.warning("project %s, task %s: no suggestion: %s", uid, task.id, error)
+                answers.append(SuggestionFailure(task.id, str(error)))
+        return answers
+
+    def learn(self, uid: str, event: str, payload: Mapping[str, Any]) -> None:
+        """Store a webhook as it came; the worker reads it.
+
+        Args:
+            uid: of the pool or the regions project.
+            event: Label Studio's name of the action.
+            payload: the request's JSON, without the project's settings.
+        """
+        self._store.add_event(uid, event, payload)
+
+    def request_training(self, uid: str) -> None:
+        """Train as soon as the worker is free; what webhooks missed is read first."""
+        project = self._store.project(uid)
+        self._store.change_project(
+            project.id, is_training_requested=True, is_sync_requested=True, retry_at=None
+        )
+
+    def forget(self, uid: str) -> None:
+        """Stop working on a project. Its labels and versions are kept."""
+        project = self._store.find_project(uid)
+        if project is not None and project.uid == uid:
+            self._store.change_project(project.id, is_deleted=True)
+        with self._known_lock:
+            self._known.pop(uid, None)
+
+    def status(self, uid: str | None = None) -> dict[str, Any]:
+        """What the worker is doing: of one project, or of all by uid."""
+        if uid is None:
+            return {project.uid: self._status(project) for project in self._store.projects()}
+        return self._status(self._store.project(uid))
+
+    def versions(self, uid: str) -> list[dict[str, Any]]:
+        """All versions with their metrics, oldest first."""
+        project = self._store.project(uid)
+        return [
+            {
+                "version": version.name,
+                "is_current": version.number == project.current_version,
+                "is_accepted": version.is_accepted,
+                "labelled_regions": version.num_labels,
+                "created_at": version.created_at.isoformat(),
+                "strategy": version.strategy,
+                "metrics": version.metrics,
+            }
+            for version in self._store.versions(project.id)
+        ]
+
+    def rollback(self, uid: str, version: str) -> None:
+        """Use an earlier version again; the worker ranks and publishes it.
+
+        Raises:
+            ValueError: if there is no such version, naming those there are.
+        """
+        project = self._store.project(uid)
+        versions = {row.name: row for row in self._store.versions(project.id)}
+        if version not in versions:
+            known = ", ".join(versions) or "none"
+            raise ValueError(f"project {uid} has no version {version!r}; it has: {known}")
+        self._store.change_project(
+            project.id, current_version=versions[version].number, published_version=None
+        )
+
+    def _remember(self, uid: str, label_config: str, strategy: str) -> str:
+        project = self._store.find_project(uid)
+        version = f"v{project.current_version if project else 0}"
+        with self._known_lock:
+            self._known[uid] = (time.monotonic(), label_config, strategy, version)
+        return version
+
+    def _status(self, project: Project) -> dict[str, Any]:
+        open_tasks = self._store.crop_tasks(project.id)
+        labels = self._store.labels(project.id)
+        return {
+            "project": project.uid,
+            "regions_project": project.regions_host_id,
+            "version": f"v{project.current_version}",
+            "published_version": None
+            if project.published_version is None
+            else f"v{project.published_version}",
+            "round": project.round,
+            "labelled_regions": sum(not label.is_skipped for label in labels),
+            "open_regions": sum(task.task_id is not None for task in open_tasks),
+            "is_training_requested": project.is_training_requested,
+            "state": project.progress.get("state", "idle"),
+            **{name: value for name, value in project.progress.items() if name != "state"},
+            "last_error": project.last_error,
+        }
+
+    def _suggest_one(
+        self,
+        project: Project,
+        version: Version | None,
+        labels: Mapping[int, Sequence[RegionLabel]],
+        task: HostTask,
+    ) -> ImageSuggestion:
+        image = self._store.find_image(project.id, task.id, task.created_at)
+        if version is None or image is None:
+            return self._compute(project, version, image, labels, task)
+        ranking = self._store.ranking(version.id, image.id)
+        if ranking is None:
+            return self._compute(project, version, image, labels, task)
+        return suggest_image(
+            self._store,
+            version,
+            image,
+            ranking,
+            labels.get(image.id, []),
+            self._config.region_size,
+            self._suggestions_per_image,
+        )
+
+    def _compute(
+        self,
+        project: Project,
+        version: Version | None,
+        image: Image | None,
+        labels: Mapping[int, Sequence[RegionLabel]],
+        task: HostTask,
+    ) -> ImageSuggestion:
+        """An answer for an image that the ranking does not hold, computed now."""
+        if self._image is None:
+            raise ValueError(
+                "the image has not been ranked yet and cannot be fetched: set LABEL_STUDIO_URL and "
+                "LABEL_STUDIO_API_KEY"
+            )
+        content = self._image(task)
+        every_label = [label for of_image in labels.values() for label in of_image]
+        with self._computing:  # one at a time: two would only slow each other down
+            ranked = rank_image(self._store, project, version, content, self._config, every_label)
+        own_labels = labels.get(image.id, []) if image else []
+        regions = best_regions(
+            ranked.image_size,
+            self._config.region_size,
+            ranked.scores,
+            ranked.reasons,
+            covered(ranked.image_size, own_labels),
+            self._suggestions_per_image,
+            version.metrics.get("score_quantiles") if version else None,
+        )
+        number = version.number if version else 0
+        if image is not None:
+            regions = keep_suggestion(self._store, image.id, number, regions)
+        return image_suggestion(task.id, ranked.image_size, regions, ranked.mask, f"v{number}")
+
+
+def host_id(uid: str) -> int:
+    """The project id in a uid, `<id>.<unix seconds of creation>`.
+
+    Raises:
+        ValueError: if it does not start with a number.
+    """
+    text = uid.split(".")[0]
+    if not text.isdecimal():
+        raise ValueError(f"project uid {uid!r} is not of the form <id>.<creation time>")
+    return int(text)

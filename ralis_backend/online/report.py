@@ -1,0 +1,88 @@
+"""How a project's segmenter grew with its labels: the learning curve as a table and a picture."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+HEADERS = ("version", "regions", "% of pool", "validation mIoU", "test mIoU")
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One version: what had been labelled when it was trained, and its scores in [0, 1] or NaN."""
+
+    version: str
+    num_regions: int
+    pool_share: float
+    validation_miou: float
+    test_miou: float
+
+
+def curve_table(points: Sequence[CurvePoint]) -> list[tuple[str, ...]]:
+    """The rows of the table under `HEADERS`, as text."""
+    return [
+        (
+            point.version,
+            str(point.num_regions),
+            f"{100 * point.pool_share:.2f}",
+            _percent(point.validation_miou),
+            _percent(point.test_miou),
+        )
+        for point in points
+    ]
+
+
+def draw_curve(points: Sequence[CurvePoint], path: Path, title: str) -> None:
+    """Write the curve as a PNG: mean IoU over labelled regions, with the share of the pool on top.
+
+    Raises:
+        ValueError: if there is no point.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    if not points:
+        raise ValueError("no version has been evaluated yet; there is no curve to draw")
+    figure = Figure(figsize=(8, 4.8), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    regions = [point.num_regions for point in points]
+    series = (
+        ("validation", [point.validation_miou for point in points], "#2563EB", "o"),
+        ("test", [point.test_miou for point in points], "#EA580C", "s"),
+    )
+    for name, scores, color, marker in series:
+        if any(not math.isnan(score) for score in scores):
+            values = [100 * score for score in scores]
+            axes.plot(regions, values, color=color, marker=marker, linewidth=2, label=name)
+            axes.annotate(
+                f"{values[-1]:.1f}", (regions[-1], values[-1]), xytext=(6, 4),
+                textcoords="offset points", color=color,
+            )  # fmt: skip
+    axes.set_title(title, loc="left", fontweight="bold")
+    axes.set_xlabel("labelled regions")
+    axes.set_ylabel("mean IoU, %")
+    axes.set_xticks(regions)
+    axes.grid(axis="y", alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, loc="lower right")
+    shares = axes.secondary_xaxis("top")
+    shares.set_xticks(regions, [f"{100 * point.pool_share:.1f}" for point in points])
+    shares.set_xlabel("% of the pool's pixels", fontsize=9)
+    shares.tick_params(labelsize=8, length=0)
+    shares.spines["top"].set_visible(False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    partial = path.with_name(f".{path.name}.writing")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial.write_bytes(buffer.getvalue())
+    partial.replace(path)
+
+
+def _percent(score: float) -> str:
+    return "" if math.isnan(score) else f"{100 * score:.1f}"

@@ -1,0 +1,148 @@
+"""A stored ranking -> the regions of one image to hand out, always the same for one version."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from ralis_backend.core.images import mask_from_png
+from ralis_backend.core.regions import Region, grid, is_labelled
+from ralis_backend.online.host import ImageSuggestion, SuggestedRegion
+from ralis_backend.online.ranking import usefulness
+from ralis_backend.online.store import ProjectStore, RegionLabel
+from ralis_backend.online.tables import Image, Ranking, Version
+
+
+def labels_by_image(labels: Sequence[RegionLabel]) -> dict[int, list[RegionLabel]]:
+    """The labels of each image id."""
+    by_image: dict[int, list[RegionLabel]] = defaultdict(list)
+    for label in labels:
+        by_image[label.image_id].append(label)
+    return by_image
+
+
+def covered(image_size: tuple[int, int], labels: Sequence[RegionLabel]) -> np.ndarray:
+    """The pixels of an image that have been labelled or skipped, (H, W) bool."""
+    mask = np.zeros(image_size, bool)
+    for label in labels:
+        mask[label.region.slices] = True
+    return mask
+
+
+def suggest_image(
+    store: ProjectStore,
+    version: Version,
+    image: Image,
+    ranking: Ranking,
+    labels: Sequence[RegionLabel],
+    region_size: tuple[int, int],
+    count: int,
+) -> ImageSuggestion:
+    """The `count` regions of a ranked image most worth labelling, with the predicted mask.
+
+    Args:
+        store: remembers what is handed out, so that an annotation can be matched with it.
+        version: the one that the ranking belongs to.
+        image: must have a size.
+        ranking: of this image.
+        labels: of this image.
+        region_size: (height, width) in pixels.
+        count: regions at most.
+    """
+    if image.size is None:
+        raise ValueError(f"task {image.task_id} has a ranking but no image size")
+    handed_out = store.suggestion(image.id, version.number)
+    if handed_out is None:
+        chosen = best_regions(
+            image.size,
+            region_size,
+            np.frombuffer(ranking.scores, "<f4"),
+            ranking.reasons,
+            covered(image.size, labels),
+            count,
+            version.metrics.get("score_quantiles"),
+        )
+        regions = keep_suggestion(store, image.id, version.number, chosen)
+    else:
+        regions = _from_json(handed_out.regions)
+    mask = None
+    if ranking.mask_key is not None:
+        mask = mask_from_png(store.blobs.get(ranking.mask_key))
+    return image_suggestion(image.task_id, image.size, regions, mask, version.name)
+
+
+def best_regions(
+    image_size: tuple[int, int],
+    region_size: tuple[int, int],
+    scores: np.ndarray,
+    reasons: Sequence[str],
+    is_covered: np.ndarray,
+    count: int,
+    pool_scores: Sequence[float] | None,
+) -> list[SuggestedRegion]:
+    """The `count` best regions of one image that are not wholly labelled, best first.
+
+    Args:
+        image_size: (height, width) in pixels.
+        region_size: likewise.
+        scores: (R,) in the order of the grid, higher first.
+        reasons: R sentences.
+        is_covered: (H, W) bool.
+        count: regions at most.
+        pool_scores: what usefulness is measured against; the image's own scores if None.
+    """
+    regions = grid(image_size, region_size)
+    useful = usefulness(scores, None if pool_scores is None else np.asarray(pool_scores))
+    order = [
+        int(index)
+        for index in np.argsort(-scores, kind="stable")
+        if not is_labelled(is_covered, regions[index])
+    ]
+    return [
+        SuggestedRegion(regions[index], rank, float(useful[index]), reasons[index])
+        for rank, index in enumerate(order[:count], start=1)
+    ]
+
+
+def keep_suggestion(
+    store: ProjectStore, image_id: int, version: int, regions: Sequence[SuggestedRegion]
+) -> list[SuggestedRegion]:
+    """Remember what is handed out; another request may have been first, then its regions."""
+    return _from_json(store.keep_suggestion(image_id, version, [_to_json(it) for it in regions]))
+
+
+def image_suggestion(
+    task_id: int,
+    image_size: tuple[int, int],
+    regions: Sequence[SuggestedRegion],
+    mask: np.ndarray | None,
+    version: str,
+) -> ImageSuggestion:
+    """Regions and mask as one answer, as useful as its best region."""
+    best = max((suggested.usefulness for suggested in regions), default=0.0)
+    return ImageSuggestion(task_id, image_size, tuple(regions), mask, version, best)
+
+
+def _to_json(suggested: SuggestedRegion) -> dict[str, Any]:
+    return {
+        **asdict(suggested.region),
+        "rank": suggested.rank,
+        "usefulness": suggested.usefulness,
+        "reason": suggested.reason,
+    }
+
+
+def _from_json(entries: Sequence[Mapping[str, Any]]) -> list[SuggestedRegion]:
+    return [
+        SuggestedRegion(
+            Region(entry["row"], entry["col"], entry["height"], entry["width"]),
+            entry["rank"],
+            entry["usefulness"],
+            entry["reason"],
+        )
+        for entry in entries
+    ]

@@ -1,0 +1,255 @@
+"""The database: one class per table. Changes need a migration in `migrations/versions`.
+
+Rows of the labelling tool are keyed by project uid, id and creation time, since the tool hands
+out ids again after a deletion. Times are UTC.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    DateTime,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    String,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+from ralis_backend.core.regions import Region
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware datetime, stored as UTC (SQLite keeps no zone)."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Aware -> naive UTC; a naive one is refused, since its zone is unknown."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{value} has no time zone; pass an aware datetime")
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Naive UTC -> aware."""
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+class Base(DeclarativeBase):
+    """All tables."""
+
+    type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012
+
+
+class Project(Base):
+    """A pool project and, in crops mode, its regions project."""
+
+    __tablename__ = "projects"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    uid: Mapped[str] = mapped_column(String(64), unique=True)
+    host_id: Mapped[int]
+    title: Mapped[str] = mapped_column(Text, default="")
+    label_config: Mapped[str] = mapped_column(Text, default="")
+    classes: Mapped[list[Any]] = mapped_column(default=list)  # [{name, color, is_active}]
+    strategy: Mapped[str | None] = mapped_column(String(64))  # None: the worker's setting
+    regions_uid: Mapped[str | None] = mapped_column(String(64), index=True)
+    regions_host_id: Mapped[int | None]
+    is_prepared: Mapped[bool] = mapped_column(default=False)
+    is_deleted: Mapped[bool] = mapped_column(default=False)
+    # what is due
+    is_sync_requested: Mapped[bool] = mapped_column(default=True)
+    is_training_requested: Mapped[bool] = mapped_column(default=False)
+    synced_at: Mapped[datetime | None]
+    trained_label_id: Mapped[int] = mapped_column(default=0)  # newest label at the last training
+    current_version: Mapped[int] = mapped_column(default=0)
+    published_version: Mapped[int | None]
+    published_label_id: Mapped[int] = mapped_column(default=0)
+    round: Mapped[int] = mapped_column(default=0)
+    # what people see
+    progress: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    last_error: Mapped[str | None] = mapped_column(Text)
+    num_failures: Mapped[int] = mapped_column(default=0)
+    retry_at: Mapped[datetime | None]
+    # who works on it
+    lease_owner: Mapped[str | None] = mapped_column(String(64))
+    lease_until: Mapped[datetime | None]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names by class index; a removed label keeps its index."""
+        return tuple(entry["name"] for entry in self.classes)
+
+
+class Image(Base):
+    """A task of the pool project: one image."""
+
+    __tablename__ = "images"
+    __table_args__ = (UniqueConstraint("project_id", "task_id", "task_created_at"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"), index=True)
+    task_id: Mapped[int] = mapped_column(index=True)
+    task_created_at: Mapped[datetime]
+    ref: Mapped[str] = mapped_column(Text)
+    height: Mapped[int | None]
+    width: Mapped[int | None]
+    is_validation: Mapped[bool | None]  # None: nothing labelled in it yet
+    is_deleted: Mapped[bool] = mapped_column(default=False)
+    error: Mapped[str | None] = mapped_column(Text)
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(height, width) in pixels; None until the image was read once."""
+        return None if self.height is None or self.width is None else (self.height, self.width)
+
+
+class Event(Base):
+    """A webhook as it came, until the worker has read it."""
+
+    __tablename__ = "events"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    host_uid: Mapped[str] = mapped_column(String(64), index=True)
+    action: Mapped[str] = mapped_column(String(64))
+    payload: Mapped[bytes] = mapped_column(LargeBinary)  # gzip of JSON
+    received_at: Mapped[datetime]
+
+
+class CropTask(Base):
+    """A region as a task of the regions project. Rows are kept when the task is gone."""
+
+    __tablename__ = "crop_tasks"
+    __table_args__ = (Index("ix_crop_tasks_task", "project_id", "task_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"), index=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
+    row: Mapped[int]
+    col: Mapped[int]
+    height: Mapped[int]
+    width: Mapped[int]
+    scale: Mapped[int]
+    round: Mapped[int]
+    rank: Mapped[int]
+    reason: Mapped[str] = mapped_column(Text)
+    strategy: Mapped[str] = mapped_column(String(64))
+    version: Mapped[int]
+    usefulness: Mapped[float]
+    task_id: Mapped[int | None]  # None: planned, not yet in the tool
+    task_created_at: Mapped[datetime | None]
+    state: Mapped[str] = mapped_column(String(16), default="open")  # open, done, deleted
+
+    @property
+    def region(self) -> Region:
+        """The region in its image."""
+        return Region(self.row, self.col, self.height, self.width)
+
+
+class Annotation(Base):
+    """One annotation as the tool has it, with its raw results: masks can be derived again."""
+
+    __tablename__ = "annotations"
+    __table_args__ = (UniqueConstraint("host_uid", "annotation_id", "created_at"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"), index=True)
+    host_uid: Mapped[str] = mapped_column(String(64))  # of the pool or the regions project
+    annotation_id: Mapped[int]
+    task_id: Mapped[int]
+    image_id: Mapped[int | None] = mapped_column(ForeignKey("images.id"), index=True)
+    crop_task_id: Mapped[int | None] = mapped_column(ForeignKey("crop_tasks.id"))
+    annotator: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    lead_time_s: Mapped[float | None]
+    is_skipped: Mapped[bool] = mapped_column(default=False)
+    is_deleted: Mapped[bool] = mapped_column(default=False)
+    digest: Mapped[str] = mapped_column(String(64))
+    payload: Mapped[bytes] = mapped_column(LargeBinary)  # gzip of JSON
+    error: Mapped[str | None] = mapped_column(Text)
+    seen_at: Mapped[datetime]
+
+
+class Label(Base):
+    """A labelled region: one row per region of an annotation, replaced when that changes."""
+
+    __tablename__ = "labels"
+    __table_args__ = ({"sqlite_autoincrement": True},)  # "newer than the last training" is an id
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"), index=True)
+    annotation_row_id: Mapped[int] = mapped_column(ForeignKey("annotations.id"), index=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
+    row: Mapped[int]
+    col: Mapped[int]
+    height: Mapped[int]
+    width: Mapped[int]
+    is_skipped: Mapped[bool] = mapped_column(default=False)  # shown, and not worth or not possible
+    mask_key: Mapped[str | None] = mapped_column(String(128))
+    pixels: Mapped[list[Any]] = mapped_column(default=list)  # labelled pixels per class
+
+    @property
+    def region(self) -> Region:
+        """The region in its image."""
+        return Region(self.row, self.col, self.height, self.width)
+
+
+class Version(Base):
+    """A trained segmenter; number 0 is the one that has learned nothing yet."""
+
+    __tablename__ = "versions"
+    __table_args__ = (UniqueConstraint("project_id", "number"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"), index=True)
+    number: Mapped[int]
+    parent: Mapped[int | None]
+    is_accepted: Mapped[bool]  # by the promotion gate
+    num_labels: Mapped[int]
+    metrics: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    weights_key: Mapped[str | None] = mapped_column(String(128))
+    created_at: Mapped[datetime]
+    strategy: Mapped[str | None] = mapped_column(String(64))  # of its ranking
+    ranked_at: Mapped[datetime | None]
+
+    @property
+    def name(self) -> str:
+        """`v3`: what Label Studio shows as the model version."""
+        return f"v{self.number}"
+
+
+class Ranking(Base):
+    """The scores of one image's regions under one version."""
+
+    __tablename__ = "rankings"
+    __table_args__ = (UniqueConstraint("version_id", "image_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"), index=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
+    scores: Mapped[bytes] = mapped_column(LargeBinary)  # float32, in the order of the grid
+    reasons: Mapped[list[Any]] = mapped_column(default=list)
+    mask_key: Mapped[str | None] = mapped_column(String(128))
+
+
+class Suggestion(Base):
+    """The regions that a whole-image task was answered with, once per version."""
+
+    __tablename__ = "suggestions"
+    __table_args__ = (UniqueConstraint("image_id", "version"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
+    version: Mapped[int]
+    regions: Mapped[list[Any]]  # [{row, col, height, width, rank, usefulness, reason}]

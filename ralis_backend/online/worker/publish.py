@@ -1,0 +1,357 @@
+"""The ranking -> what annotators meet next in the labelling tool.
+
+In crops mode the queue holds two rounds of region tasks at most. A new version replaces those
+that it finds less useful, except tasks that somebody may be working on.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ralis_backend.core.acquisition import select
+from ralis_backend.core.images import (
+    context_picture,
+    crop_picture,
+    crop_scale,
+    decode_image,
+    mask_from_png,
+)
+from ralis_backend.core.regions import Region, grid, is_labelled
+from ralis_backend.online.host import Crop, CropPrediction, Host, HostProject, HostUnavailable
+from ralis_backend.online.store import ProjectStore, RegionLabel
+from ralis_backend.online.suggesting import covered, labels_by_image, suggest_image
+from ralis_backend.online.tables import CropTask, Image, Project, Ranking, Version
+from ralis_backend.online.worker.sync import Sync, host_task
+
+if TYPE_CHECKING:
+    from ralis_backend.online.worker.reconcile import WorkerConfig
+
+logger = logging.getLogger(__name__)
+
+CROPS_PER_CALL = 100
+"""Bounds the memory that the pictures of one call to the host take."""
+
+_Place = tuple[int, Region]
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """A region of the pool that the queue should hold."""
+
+    image: Image
+    region: Region
+    reason: str
+
+
+class Publisher:
+    """Brings one project's queue in line with the version in use."""
+
+    def __init__(self, store: ProjectStore, host: Host, config: WorkerConfig, sync: Sync) -> None:
+        self._store = store
+        self._host = host
+        self._config = config
+        self._sync = sync
+
+    def publish(self, project: Project, version: Version) -> None:
+        """Fill the queue and store the predictions; safe to repeat after a kill."""
+        started = time.monotonic()
+        pool = self._sync.project(project)
+        labels = labels_by_image(self._store.labels(project.id))
+        newest = self._store.newest_label_id(project.id)
+        rankings = self._store.rankings(version.id)
+        images = {image.id: image for image in self._store.images(project.id)}
+        if project.regions_host_id is None:
+            self._publish_images(pool, project, version, images, rankings, labels)
+            number = project.round
+        else:
+            number = self._publish_crops(
+                pool, project, project.regions_host_id, version, images, rankings, labels
+            )
+        self._store.change_project(
+            project.id,
+            published_version=version.number,
+            published_label_id=newest,
+            round=number,
+        )
+        seconds = round(time.monotonic() - started, 2)
+        self._store.change_version(
+            version.id,
+            metrics={"seconds": {**self._seconds(project, version), "publish": seconds}},
+        )
+        self._drop_old_rankings(project)
+
+    def _seconds(self, project: Project, version: Version) -> Mapping[str, float]:
+        stored = self._store.version(project.id, version.number)
+        seconds: Mapping[str, float] = (stored or version).metrics.get("seconds", {})
+        return seconds
+
+    def _drop_old_rankings(self, project: Project) -> None:
+        for version in self._store.versions(project.id):
+            if version.number != project.current_version and version.ranked_at is not None:
+                self._store.drop_rankings(version.id)
+
+    # Whole images
+
+    def _publish_images(
+        self,
+        pool: HostProject,
+        project: Project,
+        version: Version,
+        images: Mapping[int, Image],
+        rankings: Mapping[int, Ranking],
+        labels: Mapping[int, Sequence[RegionLabel]],
+    ) -> None:
+        suggestions = [
+            suggest_image(
+                self._store,
+                version,
+                image,
+                rankings[image.id],
+                labels.get(image.id, []),
+                self._config.ranking.region_size,
+                self._config.suggestions_per_image,
+            )
+            for image in images.values()
+            if image.id in rankings
+        ]
+        self._host.publish_image_predictions(pool, version.name, project.class_names, suggestions)
+        logger.info(
+            "project %s: published %s for %d images", project.uid, version.name, len(suggestions)
+        )
+
+    # Regions as tasks
+
+    def _publish_crops(
+        self,
+        pool: HostProject,
+        project: Project,
+        regions_id: int,
+        version: Version,
+        images: Mapping[int, Image],
+        rankings: Mapping[int, Ranking],
+        labels: Mapping[int, Sequence[RegionLabel]],
+    ) -> int:
+        """Replace, make, pre-fill; the number of the round at the head of the queue."""
+        per_round = self._config.ranking.regions_per_round
+        choices = self._choose(project, images, rankings, labels, 2 * per_round)
+        number = project.round + 1
+        is_new_version = project.published_version != version.number
+        queue = self._store.crop_tasks(project.id)
+        if is_new_version:
+            queue = self._clear(project, regions_id, queue, choices)
+        queued = {(row.image_id, row.region) for row in queue}
+        room = max(0, 2 * per_round - len(queue))
+        fresh = [it for it in choices if (it.image.id, it.region) not in queued][:room]
+        first_round = number if is_new_version else number + 1
+        self._store.add_crop_tasks(
+            [
+                self._row(project, version, choice, first_round + position // per_round, position)
+                for position, choice in enumerate(fresh)
+            ]
+        )
+        order = {(it.image.id, it.region): position for position, it in enumerate(choices)}
+        self._make_planned(pool, project, regions_id, images)
+        self._predict(project, regions_id, version, rankings, order)
+        logger.info(
+            "project %s: queue of %s holds %d regions, %d of them new",
+            project.uid,
+            version.name,
+            len(queue) + len(fresh),
+            len(fresh),
+        )
+        return number if fresh or is_new_version else project.round
+
+    def _choose(
+        self,
+        project: Project,
+        images: Mapping[int, Image],
+        rankings: Mapping[int, Ranking],
+        labels: Mapping[int, Sequence[RegionLabel]],
+        count: int,
+    ) -> list[_Choice]:
+        """The `count` best regions of the pool, spread over its images."""
+        places: list[_Choice] = []
+        scores: list[float] = []
+        for image_id, ranking in rankings.items():
+            image = images.get(image_id)
+            if image is None or image.size is None or image.error is not None:
+                continue
+            is_covered = covered(image.size, labels.get(image_id, []))
+            regions = grid(image.size, self._config.ranking.region_size)
+            for region, score, reason in zip(
+                regions, np.frombuffer(ranking.scores, "<f4"), ranking.reasons, strict=True
+            ):
+                if not is_labelled(is_covered, region):
+                    places.append(_Choice(image, region, reason))
+                    scores.append(float(score))
+        if not places:
+            logger.info("project %s: every region is labelled", project.uid)
+            return []
+        image_ids = np.array([place.image.id for place in places])
+        return [places[index] for index in select(np.array(scores), image_ids, count)]
+
+    def _clear(
+        self,
+        project: Project,
+        regions_id: int,
+        queue: Sequence[CropTask],
+        choices: Sequence[_Choice],
+    ) -> list[CropTask]:
+        """Take tasks out of the queue that are not among the best any more.
+
+        The head of the queue stays: those are the tasks that annotators have open. What the host
+        says has been begun stays as well.
+        """
+        wanted = {(choice.image.id, choice.region) for choice in choices}
+        by_use = sorted(queue, key=lambda row: -row.usefulness)
+        head = {row.id for row in by_use[: self._num_annotators(project) + 1]}
+        obsolete = [
+            row for row in queue if (row.image_id, row.region) not in wanted and row.id not in head
+        ]
+        task_ids = [row.task_id for row in obsolete if row.task_id is not None]
+        gone = set(self._host.delete_unopened_tasks(regions_id, task_ids)) if task_ids else set()
+        removed = [row for row in obsolete if row.task_id is None or row.task_id in gone]
+        self._store.change_crop_tasks({row.id: {"state": "deleted"} for row in removed})
+        removed_ids = {row.id for row in removed}
+        return [row for row in queue if row.id not in removed_ids]
+
+    def _num_annotators(self, project: Project) -> int:
+        return len({label.annotator for label in self._store.labels(project.id)})
+
+    def _row(
+        self, project: Project, version: Version, choice: _Choice, number: int, position: int
+    ) -> CropTask:
+        region = choice.region
+        return CropTask(
+            project_id=project.id,
+            image_id=choice.image.id,
+            row=region.row,
+            col=region.col,
+            height=region.height,
+            width=region.width,
+            scale=crop_scale(region),
+            round=number,
+            rank=position % self._config.ranking.regions_per_round + 1,
+            reason=choice.reason,
+            strategy=version.strategy or "",
+            version=version.number,
+            usefulness=0.0,
+        )
+
+    def _make_planned(
+        self,
+        pool: HostProject,
+        project: Project,
+        regions_id: int,
+        images: Mapping[int, Image],
+    ) -> None:
+        """Make the tasks of planned rows, a bounded number of pictures at a time."""
+        planned = [row for row in self._store.crop_tasks(project.id) if row.task_id is None]
+        for start in range(0, len(planned), CROPS_PER_CALL):
+            rows = planned[start : start + CROPS_PER_CALL]
+            made = list(self._crops(project, rows, images))
+            tasks = self._host.create_crop_tasks(pool, regions_id, [crop for _, crop in made])
+            self._store.change_crop_tasks(
+                {
+                    row.id: {"task_id": task.id, "task_created_at": task.created_at}
+                    for (row, _), task in zip(made, tasks, strict=True)
+                }
+            )
+
+    def _crops(
+        self, project: Project, rows: Sequence[CropTask], images: Mapping[int, Image]
+    ) -> Iterator[tuple[CropTask, Crop]]:
+        """The pictures of each row, every image read once."""
+        by_image: dict[int, list[CropTask]] = {}
+        for row in rows:
+            by_image.setdefault(row.image_id, []).append(row)
+        for image_id, of_image in by_image.items():
+            image = images.get(image_id)
+            pixels = None if image is None else self._pixels(project, image)
+            if image is None or pixels is None:
+                self._store.change_crop_tasks({row.id: {"state": "deleted"} for row in of_image})
+                continue
+            for row in of_image:
+                yield row, _crop(image, pixels, row)
+
+    def _pixels(self, project: Project, image: Image) -> np.ndarray | None:
+        try:
+            return decode_image(self._host.image(host_task(image)))
+        except HostUnavailable:
+            raise
+        except Exception as error:
+            # It was readable when it was ranked; the other images go on.
+            logger.warning("project %s, task %s: %s", project.uid, image.task_id, error)
+            self._store.change_image(image.id, error=str(error))
+            return None
+
+    def _predict(
+        self,
+        project: Project,
+        regions_id: int,
+        version: Version,
+        rankings: Mapping[int, Ranking],
+        order: Mapping[_Place, int],
+    ) -> None:
+        """Store every open task's mask and place in the queue under this version."""
+        rows = [row for row in self._store.crop_tasks(project.id) if row.task_id is not None]
+        rows.sort(key=lambda row: order.get((row.image_id, row.region), len(order)))
+        usefulness = {row.id: 1 - index / max(1, len(rows)) for index, row in enumerate(rows)}
+        self._store.change_crop_tasks(
+            {row_id: {"usefulness": value} for row_id, value in usefulness.items()}
+        )
+        masks = _MaskReader(self._store, rankings)
+        predictions = [
+            CropPrediction(
+                task_id=row.task_id,
+                region=row.region,
+                scale=row.scale,
+                mask=masks.region(row.image_id, row.region),
+                usefulness=usefulness[row.id],
+                rank=rank,
+                reason=row.reason,
+            )
+            for rank, row in enumerate(rows, start=1)
+            if row.task_id is not None
+        ]
+        self._host.publish_crop_predictions(
+            regions_id, version.name, project.class_names, predictions
+        )
+
+
+class _MaskReader:
+    """Predicted masks of regions; each image's mask is decoded once."""
+
+    def __init__(self, store: ProjectStore, rankings: Mapping[int, Ranking]) -> None:
+        self._store = store
+        self._rankings = rankings
+        self._masks: dict[int, np.ndarray | None] = {}
+
+    def region(self, image_id: int, region: Region) -> np.ndarray | None:
+        if image_id not in self._masks:
+            ranking = self._rankings.get(image_id)
+            key = ranking.mask_key if ranking else None
+            self._masks[image_id] = mask_from_png(self._store.blobs.get(key)) if key else None
+        mask = self._masks[image_id]
+        return None if mask is None else np.ascontiguousarray(mask[region.slices])
+
+
+def _crop(image: Image, pixels: np.ndarray, row: CropTask) -> Crop:
+    return Crop(
+        source_task=image.task_id,
+        region=row.region,
+        image=crop_picture(pixels, row.region, row.scale),
+        context=context_picture(pixels, row.region),
+        scale=row.scale,
+        round=row.round,
+        rank=row.rank,
+        reason=row.reason,
+        strategy=row.strategy,
+        version=f"v{row.version}",
+    )

@@ -1,0 +1,176 @@
+"""A version of the segmenter -> the ranking of the whole pool."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ralis_backend.core.features import RegionFeatures, concat
+from ralis_backend.core.regions import grid, is_labelled
+from ralis_backend.core.segmenter import Segmenter
+from ralis_backend.online.host import Host, HostUnavailable
+from ralis_backend.online.ranking import (
+    describe_image,
+    labelled_pixels,
+    load_segmenter,
+    pool_state,
+    strategy_for,
+)
+from ralis_backend.online.store import ProjectStore, RegionLabel, now
+from ralis_backend.online.suggesting import covered, labels_by_image
+from ralis_backend.online.tables import Image, Project, Version
+from ralis_backend.online.worker.sync import host_task
+from ralis_backend.online.worker.train import Stopped
+
+if TYPE_CHECKING:
+    from ralis_backend.online.worker.reconcile import WorkerConfig
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Described:
+    """One image of the pool after its forward pass; the predicted mask lies in the store."""
+
+    image: Image
+    size: tuple[int, int]
+    features: RegionFeatures
+    mask_key: str | None
+
+
+class Ranker:
+    """Ranks one project's pool under one version."""
+
+    def __init__(self, store: ProjectStore, host: Host, config: WorkerConfig) -> None:
+        self._store = store
+        self._host = host
+        self._config = config
+
+    def rank(
+        self,
+        project: Project,
+        version: Version,
+        report: Callable[[dict[str, Any]], None],
+        should_stop: Callable[[], bool],
+    ) -> None:
+        """One forward pass per image, then one score per region; stored by image.
+
+        An image that cannot be read is left out and noted with its row; the others are ranked.
+
+        Raises:
+            Stopped: if it was asked to stop.
+            HostUnavailable: if the tool does not answer; trying again later may help.
+        """
+        started = time.monotonic()
+        images = self._store.images(project.id)
+        pool = self._describe(project, version, images, report, should_stop)
+        metrics = self._score(project, version, pool) if pool else {}
+        seconds = round(time.monotonic() - started, 2)
+        metrics["seconds"] = {**version.metrics.get("seconds", {}), "rank": seconds}
+        self._store.change_version(version.id, ranked_at=now(), metrics=metrics)
+        logger.info(
+            "project %s: %s ranked %d of %d images in %.0f s",
+            project.uid,
+            version.name,
+            len(pool),
+            len(images),
+            seconds,
+        )
+
+    def _describe(
+        self,
+        project: Project,
+        version: Version,
+        images: Sequence[Image],
+        report: Callable[[dict[str, Any]], None],
+        should_stop: Callable[[], bool],
+    ) -> list[_Described]:
+        segmenter = load_segmenter(self._store, project, version, self._config.ranking)
+        pool = []
+        for index, image in enumerate(images, start=1):
+            if should_stop():
+                raise Stopped(f"ranking of project {project.uid} was interrupted")
+            described = self._describe_one(project, version, image, segmenter)
+            if described is not None:
+                pool.append(described)
+            percent = round(100 * index / len(images), 1)
+            report({"state": "ranking", "ranked_version": version.name, "percent": percent})
+        return pool
+
+    def _describe_one(
+        self, project: Project, version: Version, image: Image, segmenter: Segmenter
+    ) -> _Described | None:
+        try:
+            content = self._host.image(host_task(image))
+            result = describe_image(segmenter, content, self._config.ranking)
+        except HostUnavailable:
+            raise
+        except Exception as error:
+            # A bad image is left out; the operator finds why in log, doctor and report.
+            logger.warning("project %s, task %s: %s", project.uid, image.task_id, error)
+            self._store.change_image(image.id, error=str(error))
+            return None
+        if image.size != result.image_size or image.error is not None:
+            height, width = result.image_size
+            self._store.change_image(image.id, height=height, width=width, error=None)
+        mask_key = None
+        if version.weights_key is not None:  # an untrained segmenter's mask would only mislead
+            mask_key = self._store.put_predicted_mask(version, image.id, result.mask)
+        return _Described(image, result.image_size, result.features, mask_key)
+
+    def _score(
+        self, project: Project, version: Version, pool: Sequence[_Described]
+    ) -> dict[str, Any]:
+        config = self._config.ranking
+        labels = self._store.labels(project.id)
+        is_done = self._is_done(pool, labels_by_image(labels))  # (R,) over the whole pool
+        features = concat([described.features for described in pool])
+        candidates = np.flatnonzero(~is_done)
+        chooser = strategy_for(project, version, labels, config)
+        scores = np.zeros(len(is_done), np.float32)
+        reasons = [""] * len(is_done)
+        if len(candidates):
+            state = pool_state(
+                labelled_pixels(labels, len(project.classes)),
+                features.embeddings[is_done],
+                2 * config.regions_per_round,
+                config,
+                version.number,
+            )
+            offered = features.take(candidates)
+            offered_scores = chooser.scores(state, offered)
+            scores[is_done] = offered_scores.min() - 1
+            scores[candidates] = offered_scores
+            for position, index in enumerate(candidates):
+                reasons[index] = chooser.reason(state, offered, position, project.class_names)
+        start = 0
+        for described in pool:
+            part = slice(start, start + len(described.features))
+            self._store.put_ranking(
+                version, described.image.id, scores[part], reasons[part], described.mask_key
+            )
+            start = part.stop
+        self._store.change_version(version.id, strategy=chooser.name)
+        if not len(candidates):
+            return {}
+        quantiles = np.quantile(scores[candidates], np.linspace(0, 1, 101))
+        return {"score_quantiles": [round(float(value), 5) for value in quantiles]}
+
+    def _is_done(
+        self, pool: Sequence[_Described], labels: Mapping[int, Sequence[RegionLabel]]
+    ) -> np.ndarray:
+        """Which regions of the pool are wholly labelled or skipped, (R,) bool."""
+        return np.array(
+            [
+                is_labelled(mask, region)
+                for described in pool
+                for mask in [covered(described.size, labels.get(described.image.id, []))]
+                for region in grid(described.size, self._config.ranking.region_size)
+            ],
+            bool,
+        )

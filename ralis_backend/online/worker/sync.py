@@ -1,0 +1,307 @@
+"""The labelling tool -> the store: images, annotations, labels."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ralis_backend.core.images import decode_image
+from ralis_backend.core.regions import Region, grid
+from ralis_backend.online.host import (
+    Host,
+    HostAnnotation,
+    HostNotFound,
+    HostProject,
+    HostTask,
+    HostUnavailable,
+)
+from ralis_backend.online.store import NewLabel, annotation_from_json, now, unpack
+from ralis_backend.online.tables import CropTask, Image, Project
+
+if TYPE_CHECKING:
+    from ralis_backend.online.store import ProjectStore
+    from ralis_backend.online.tables import Annotation, Event
+    from ralis_backend.online.worker.reconcile import WorkerConfig
+
+logger = logging.getLogger(__name__)
+
+ANNOTATED = {"ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED"}
+DELETED = {"ANNOTATIONS_DELETED", "ANNOTATION_DELETED"}
+
+
+class Sync:
+    """Reads one project from the tool; every method may be repeated at any time."""
+
+    def __init__(self, store: ProjectStore, host: Host, config: WorkerConfig) -> None:
+        self._store = store
+        self._host = host
+        self._config = config
+
+    def project(self, project: Project) -> HostProject:
+        """The pool project as the tool has it; `HostNotFound` if it was deleted."""
+        found = self._host.project(project.host_id)
+        if found.uid != project.uid:
+            raise HostNotFound(
+                f"project {project.host_id} is another one now (created {found.uid}, known here "
+                f"as {project.uid}); connect the backend to it again"
+            )
+        return found
+
+    def full(self, project: Project) -> Project:
+        """Bring settings in order and read all tasks and annotations: repairs lost webhooks."""
+        pool = self.project(project)
+        project = self._store.register(
+            pool.uid, pool.id, pool.label_config, pool.classes, pool.title
+        )
+        regions_id = self._host.prepare(pool, self._config.mode, project.regions_host_id)
+        regions_uid = self._host.project(regions_id).uid if regions_id is not None else None
+        if regions_uid != project.regions_uid:
+            self._forget_crop_tasks(project)
+        project = self._store.change_project(
+            project.id,
+            regions_host_id=regions_id,
+            regions_uid=regions_uid,
+            is_prepared=True,
+            is_sync_requested=False,
+        )
+        self._store.reconcile_images(project.id, list(self._host.tasks(pool.id)))
+        self._read_annotations(project, pool, pool.uid, pool.id)
+        if regions_id is not None and regions_uid is not None:
+            tasks = self._adopt_crop_tasks(project, regions_id)
+            self._read_annotations(project, pool, regions_uid, regions_id, tasks)
+        for annotation in self._store.failed_annotations(project.id):
+            self._read_labels(project, pool, annotation)
+        return self._store.change_project(project.id, synced_at=now())
+
+    def events(self, project: Project) -> bool:
+        """Read the webhooks that have come; True if there were any."""
+        events = self._store.events(project)
+        if not events:
+            return False
+        pool = self.project(project)
+        for event in events:
+            try:
+                self._read_event(project, pool, event)
+            except HostUnavailable:
+                raise
+            except Exception as error:
+                # A hint that cannot be read is repaired by a full reading.
+                logger.warning("project %s: event %s: %s", project.uid, event.action, error)
+                self._store.change_project(project.id, is_sync_requested=True)
+            self._store.drop_event(event.id)
+        return True
+
+    def _read_event(self, project: Project, pool: HostProject, event: Event) -> None:
+        payload = unpack(event.payload)
+        if event.action in ANNOTATED:
+            for entry in _entries(payload, "annotation"):
+                annotation = self._host.parse_annotation(entry)
+                self._store_annotation(project, pool, event.host_uid, annotation)
+        elif event.action in DELETED:
+            ids = [int(entry["id"]) for entry in _entries(payload, "annotation")]
+            self._store.withdraw_annotations(event.host_uid, ids)
+        else:  # tasks created or deleted, settings saved
+            self._store.change_project(project.id, is_sync_requested=True)
+
+    def _read_annotations(
+        self,
+        project: Project,
+        pool: HostProject,
+        host_uid: str,
+        host_id: int,
+        tasks: Sequence[HostTask] | None = None,
+    ) -> None:
+        started = now()
+        for annotation in self._host.annotations(host_id):
+            self._store_annotation(project, pool, host_uid, annotation)
+        if tasks is None:
+            task_ids = [image.task_id for image in self._store.images(project.id)]
+        else:
+            task_ids = [task.id for task in tasks]
+        self._store.withdraw_unseen(host_uid, started, task_ids)
+
+    def _store_annotation(
+        self, project: Project, pool: HostProject, host_uid: str, annotation: HostAnnotation
+    ) -> None:
+        image, crop_task = self._place(project, host_uid, annotation)
+        row = self._store.put_annotation(project, host_uid, annotation, image, crop_task)
+        if row is not None:
+            self._read_labels(project, pool, row)
+
+    def _place(
+        self, project: Project, host_uid: str, annotation: HostAnnotation
+    ) -> tuple[Image | None, CropTask | None]:
+        """The image of an annotation, and the crop task if it is one of the regions project."""
+        created_at = annotation.task_created_at
+        if host_uid == project.uid:
+            return self._store.find_image(project.id, annotation.task_id, created_at), None
+        crop_task = self._store.find_crop_task(project.id, annotation.task_id, created_at)
+        if crop_task is None:
+            return None, None
+        return self._store.image(crop_task.image_id), crop_task
+
+    def _read_labels(self, project: Project, pool: HostProject, row: Annotation) -> None:
+        """Annotation -> labelled regions; a failure is noted with the annotation."""
+        annotation = annotation_from_json(unpack(row.payload))
+        try:
+            if row.image_id is None:
+                raise ValueError(
+                    f"annotation {annotation.id} belongs to task {annotation.task_id}, "
+                    "which is not known here"
+                )
+            labels = self._labels(project, pool, row, row.image_id, annotation)
+        except HostUnavailable:
+            raise
+        except Exception as error:
+            # One unreadable annotation must not stop the others; it stays stored.
+            logger.warning("project %s: %s", project.uid, error)
+            self._store.fail_annotation(row, str(error))
+            return
+        self._store.put_labels(row, labels)
+
+    def _labels(
+        self,
+        project: Project,
+        pool: HostProject,
+        row: Annotation,
+        image_id: int,
+        annotation: HostAnnotation,
+    ) -> list[NewLabel]:
+        names = project.class_names
+        background = self._config.background_label
+        if row.crop_task_id is not None:
+            region = self._store.crop_task(row.crop_task_id).region
+            if annotation.is_skipped:
+                return [NewLabel(region, None)]
+            size = (region.height, region.width)
+            mask = self._host.mask(annotation, pool, names, size, background)
+            return [NewLabel(region, mask)]
+        size = self._image_size(image_id)
+        regions = self._annotated_regions(pool, image_id, annotation, size)
+        if annotation.is_skipped:
+            return [NewLabel(region, None) for region in regions]
+        mask = self._host.mask(annotation, pool, names, size, background)
+        return [NewLabel(region, np.ascontiguousarray(mask[region.slices])) for region in regions]
+
+    def _annotated_regions(
+        self,
+        pool: HostProject,
+        image_id: int,
+        annotation: HostAnnotation,
+        size: tuple[int, int],
+    ) -> list[Region]:
+        """What a whole-image annotation labels.
+
+        The rectangles it carries; else the regions that were suggested with the prediction it
+        started from; else the whole image, region by region.
+        """
+        regions = self._host.annotated_regions(annotation, pool, size)
+        number = (annotation.suggested_version or "").removeprefix("v")
+        if not regions and number.isdecimal():
+            handed_out = self._store.suggestion(image_id, int(number))
+            if handed_out is not None:
+                regions = [
+                    Region(entry["row"], entry["col"], entry["height"], entry["width"])
+                    for entry in handed_out.regions
+                ]
+        return regions or grid(size, self._config.ranking.region_size)
+
+    def _image_size(self, image_id: int) -> tuple[int, int]:
+        """(height, width) of an annotated image, read from its file the first time."""
+        image = self._store.image(image_id)
+        if image.size is not None:
+            return image.size
+        content = self._host.image(host_task(image))
+        height, width = decode_image(content).shape[:2]
+        self._store.change_image(image.id, height=height, width=width, error=None)
+        return height, width
+
+    def _adopt_crop_tasks(self, project: Project, regions_id: int) -> list[HostTask]:
+        """Match the regions project's tasks with our rows.
+
+        A task that was made just before a kill gets its id; one that is unknown here (a lost
+        data folder) becomes known from its data; one that is gone is marked so.
+        """
+        tasks = list(self._host.tasks(regions_id))
+        rows = self._store.crop_tasks(project.id, state=None)
+        known = {(row.task_id, row.task_created_at): row for row in rows}
+        planned = {_place_key(row): row for row in rows if row.task_id is None}
+        images = {image.task_id: image for image in self._store.images(project.id)}
+        changes: dict[int, Mapping[str, Any]] = {}
+        unknown: list[CropTask] = []
+        for task in tasks:
+            row = known.pop((task.id, task.created_at), None)
+            if row is not None:
+                if row.state == "deleted":
+                    changes[row.id] = {"state": "open"}
+                continue
+            adopted = _crop_task_of(project, task, images)
+            if adopted is None:
+                continue
+            row = planned.pop(_place_key(adopted), None)
+            if row is None:
+                unknown.append(adopted)
+            else:
+                changes[row.id] = {"task_id": task.id, "task_created_at": task.created_at}
+        for row in known.values():
+            if row.task_id is not None and row.state == "open":
+                changes[row.id] = {"state": "deleted"}
+        self._store.change_crop_tasks(changes)
+        self._store.add_crop_tasks(unknown)
+        return tasks
+
+    def _forget_crop_tasks(self, project: Project) -> None:
+        """The regions project is another one: its open tasks are gone, its labels are kept."""
+        rows = self._store.crop_tasks(project.id)
+        self._store.change_crop_tasks({row.id: {"state": "deleted"} for row in rows})
+        self._store.change_project(project.id, published_version=None)
+
+
+def host_task(image: Image) -> HostTask:
+    """The task behind an image."""
+    return HostTask(image.task_id, image.task_created_at, image.ref)
+
+
+def _entries(payload: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    """The annotation of an event, or its annotations."""
+    many = payload.get(f"{name}s")
+    if many:
+        return list(many)
+    one = payload.get(name)
+    return [] if one is None else [one]
+
+
+def _place_key(row: CropTask) -> tuple[int, Region, int]:
+    return (row.image_id, row.region, row.round)
+
+
+def _crop_task_of(project: Project, task: HostTask, images: Mapping[int, Image]) -> CropTask | None:
+    """A row from what a task's data says; None if the task is not one of ours."""
+    data = task.data
+    try:
+        image = images.get(int(data["source_task"]))
+        if image is None:
+            return None
+        return CropTask(
+            project_id=project.id,
+            image_id=image.id,
+            row=int(data["row"]),
+            col=int(data["col"]),
+            height=int(data["height"]),
+            width=int(data["width"]),
+            scale=int(data.get("scale", 1)),
+            round=int(data["round"]),
+            rank=int(data["rank"]),
+            reason=str(data.get("reason", "")),
+            strategy=str(data.get("strategy", "")),
+            version=int(str(data.get("version", "v0")).removeprefix("v")),
+            usefulness=0.0,
+            task_id=task.id,
+            task_created_at=task.created_at,
+            state="open",
+        )
+    except (KeyError, TypeError, ValueError):
+        return None

@@ -1,0 +1,313 @@
+import csv
+import io
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from PIL import Image as PillowImage
+from pycocotools.coco import COCO
+
+from ralis_backend.core.images import encode_png, mask_from_png
+from ralis_backend.core.regions import VOID, Region
+from ralis_backend.core.segmenter import Segmenter, SegmenterSpec
+from ralis_backend.offline.datasets import Dataset
+from ralis_backend.online.export import export_model, export_project
+from ralis_backend.online.export.formats import outline
+from ralis_backend.online.export.images import as_plain_image, file_names
+from ralis_backend.online.host import ClassLabel, HostAnnotation, HostTask
+from ralis_backend.online.store import NewLabel, ProjectStore
+from ralis_backend.online.tables import CropTask, Image, Version
+
+START = datetime(2025, 1, 1, tzinfo=UTC)
+SIZE = (40, 56)
+UID = "7.1700000000"
+
+
+@dataclass
+class Exported:
+    store: ProjectStore
+    files: dict[int, bytes]
+    masks: dict[int, np.ndarray]
+
+    def image(self, task: HostTask) -> bytes:
+        return self.files[task.id]
+
+    def export(self, out, format_name="png"):
+        return export_project(self.store, self.image, UID, out, format_name)
+
+
+def jpeg(image):
+    buffer = io.BytesIO()
+    PillowImage.fromarray(image).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def annotation(number, task_id, seconds=12.5):
+    moment = START + timedelta(minutes=number)
+    return HostAnnotation(
+        id=number, task_id=task_id, task_created_at=START, annotator="ann@example.com",
+        created_at=moment, updated_at=moment, lead_time_s=seconds, is_skipped=False, results=[],
+        suggested_version="v1",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def grown(tmp_path):
+    """Six images; two regions painted in each of the first five, the last one skipped."""
+    store = ProjectStore.open(f"sqlite:///{tmp_path}/ralis.db", tmp_path / "blobs")
+    classes = [
+        ClassLabel("road", "#804080"),
+        ClassLabel("a & b", "red"),
+        ClassLabel("sky", "#0000FF"),
+    ]
+    project = store.register(UID, 7, "<View/>", classes, "Street")
+    rng = np.random.default_rng(0)
+    files, masks = {}, {}
+    tasks = []
+    for task_id in range(1, 7):
+        picture = rng.integers(0, 256, (*SIZE, 3)).astype(np.uint8)
+        files[task_id] = jpeg(picture) if task_id % 2 else encode_png(picture)
+        suffix = "jpg" if task_id % 2 else "png"
+        tasks.append(HostTask(task_id, START, f"/data/upload/7/0123abcd-frame_{task_id}.{suffix}"))
+    store.reconcile_images(project.id, tasks)
+    images = {row.task_id: row for row in store.images(project.id)}
+    for number, task_id in enumerate([1, 2, 3, 4, 5], start=1):
+        image = images[task_id]
+        store.change_image(image.id, height=SIZE[0], width=SIZE[1])
+        expected = np.full(SIZE, VOID, np.uint8)
+        regions = [Region(0, 0, 16, 16), Region(24, 40, 16, 16)]
+        crops = [
+            CropTask(
+                project_id=project.id, image_id=image.id, row=r.row, col=r.col, height=r.height,
+                width=r.width, scale=1, round=2, rank=1, reason="uncertain", strategy="entropy",
+                version=1, usefulness=1.0, task_id=100 * task_id + index, task_created_at=START,
+            )
+            for index, r in enumerate(regions)
+        ]  # fmt: skip
+        store.add_crop_tasks(crops)
+        for index, (region, crop) in enumerate(zip(regions, crops, strict=True)):
+            patch = rng.choice(np.array([0, 1, 2, VOID], np.uint8), (16, 16))
+            expected[region.slices] = patch
+            row = store.put_annotation(
+                project, "8.1", annotation(10 * number + index, crop.task_id), image, crop
+            )
+            store.put_labels(row, [NewLabel(region, patch)])
+        masks[task_id] = expected
+    skipped = store.put_annotation(project, UID, annotation(99, 6), images[6], None)
+    store.put_labels(skipped, [NewLabel(Region(0, 0, 16, 16), None)])
+    yield Exported(store, files, masks)
+    store.close()
+
+
+def test_png_export_opens_as_a_dataset_with_the_same_masks(grown, tmp_path):
+    assert grown.export(tmp_path / "out") == 5
+    dataset = Dataset.open(tmp_path / "out")
+    assert dataset.class_names == ("road", "a & b", "sky")
+    assert len(dataset.split("d_v")) == 4
+    assert [sample.key for sample in dataset.split("d_r")] == ["val/frame_5"]
+    for key, sample in dataset.samples.items():
+        task_id = int(key[-1])
+        np.testing.assert_array_equal(sample.mask(), grown.masks[task_id])
+        assert sample.content() == grown.files[task_id]
+
+
+def test_provenance_tells_where_each_region_came_from(grown, tmp_path):
+    grown.export(tmp_path / "out")
+    with (tmp_path / "out/provenance.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 10
+    assert rows[0] == {
+        "image": "train/frame_1", "row": "0", "col": "0", "height": "16", "width": "16",
+        "annotator": "ann@example.com", "time": "2025-01-01T00:10:00+00:00", "seconds": "12.500",
+        "round": "2", "strategy": "entropy", "version": "v1", "is_skipped": "0", "is_used": "1",
+    }  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy")
+def test_coco_export_gives_the_same_masks_through_pycocotools(grown, tmp_path):
+    grown.export(tmp_path / "out", "coco")
+    found = {}
+    for split in ("train", "val"):
+        coco = COCO(tmp_path / f"out/annotations/instances_{split}.json")
+        assert [category["name"] for category in coco.cats.values()] == ["road", "a & b", "sky"]
+        for image in coco.imgs.values():
+            mask = np.full(SIZE, VOID, np.uint8)
+            for entry in coco.imgToAnns[image["id"]]:
+                area = coco.annToMask(entry).astype(bool)
+                assert entry["area"] == area.sum()
+                mask[area] = entry["category_id"] - 1
+            assert (tmp_path / "out/images" / split / image["file_name"]).is_file()
+            assert [0, 0, 16, 16] in image["labelled_boxes"]
+            found[int(image["file_name"][6])] = mask
+    for task_id, expected in grown.masks.items():
+        np.testing.assert_array_equal(found[task_id], expected)
+
+
+def test_yolo_export_has_a_polygon_per_area_inside_the_image(grown, tmp_path):
+    grown.export(tmp_path / "out", "yolo-seg")
+    assert (tmp_path / "out/data.yaml").read_text() == (
+        "path: .\ntrain: images/train\nval: images/val\n"
+        'names:\n  0: "road"\n  1: "a & b"\n  2: "sky"\n'
+    )
+    lines = (tmp_path / "out/labels/train/frame_1.txt").read_text().splitlines()
+    assert lines
+    for line in lines:
+        class_index, *coordinates = line.split()
+        assert class_index in "012"
+        assert len(coordinates) >= 8
+        assert len(coordinates) % 2 == 0
+        assert all(0 <= float(value) <= 1 for value in coordinates)
+
+
+def test_an_outline_covers_its_area_and_leaves_its_holes_out():
+    import cv2
+
+    area = np.zeros((30, 40), bool)
+    area[4:24, 6:34] = True
+    area[8:12, 10:20] = False
+    area[15:20, 24:30] = False
+    polygon = outline(area)
+    drawn = np.zeros((300, 400), np.uint8)
+    cv2.fillPoly(drawn, [np.round(polygon * 10).astype(np.int32)], 1)
+    drawn = drawn.reshape(30, 10, 40, 10).mean(axis=(1, 3)) > 0.5
+    np.testing.assert_array_equal(drawn, area)
+
+
+def test_an_outline_of_one_pixel_has_a_surface():
+    area = np.zeros((5, 5), bool)
+    area[2, 3] = True
+    polygon = outline(area)
+    assert len(polygon) == 4
+    assert np.abs(polygon.mean(axis=0) - [3.5, 2.5]).max() < 1e-9
+
+
+def test_hf_export_loads_offline_with_the_same_masks(grown, tmp_path, monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
+    grown.export(tmp_path / "out", "hf")
+    loaded = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
+    assert set(loaded) == {"train", "validation"}
+    for split in loaded.values():
+        for row in split:
+            task_id = int(row["name"][-1])
+            np.testing.assert_array_equal(np.array(row["mask"]), grown.masks[task_id])
+            assert row["image"].size == (SIZE[1], SIZE[0])
+
+
+def test_nothing_is_overwritten(grown, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/precious.txt").touch()
+    with pytest.raises(FileExistsError, match="not empty"):
+        grown.export(tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["precious.txt"]
+
+
+def test_an_empty_folder_is_taken(grown, tmp_path):
+    (tmp_path / "out").mkdir()
+    assert grown.export(tmp_path / "out") == 5
+    assert (tmp_path / "out/classes.json").is_file()
+
+
+def test_a_failed_export_leaves_nothing_behind(grown, tmp_path):
+    del grown.files[4]
+    target = tmp_path / "exports"
+    with pytest.raises(KeyError):
+        grown.export(target / "out")
+    assert list(target.iterdir()) == []
+
+
+def test_an_image_that_changed_since_it_was_labelled_is_named(grown, tmp_path):
+    grown.files[2] = encode_png(np.zeros((10, 10, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"task 2 is 10 x 10 .* made at 40 x 56"):
+        grown.export(tmp_path / "out")
+
+
+def test_an_unknown_format_names_those_there_are(grown, tmp_path):
+    with pytest.raises(ValueError, match="png, coco, yolo-seg, hf"):
+        grown.export(tmp_path / "out", "voc")
+
+
+def test_a_project_without_labels_says_what_to_do(tmp_path):
+    store = ProjectStore.open(f"sqlite:///{tmp_path}/ralis.db", tmp_path / "blobs")
+    store.register(UID, 7, "<View/>", [ClassLabel("road", "#804080")], "Street")
+    with pytest.raises(ValueError, match="no labelled region yet"):
+        export_project(store, lambda task: b"", UID, tmp_path / "out")
+    with pytest.raises(ValueError, match="no trained version yet"):
+        export_model(store, UID, tmp_path / "out")
+    store.close()
+
+
+def test_the_model_is_written_as_safetensors_and_onnx(grown, tmp_path):
+    import onnxruntime
+
+    store = grown.store
+    project = store.project(UID)
+    segmenter = Segmenter(SegmenterSpec(3, encoder_weights=None))
+    segmenter.save(store.blobs.path("weights/1/v1.safetensors"))
+    version = Version(
+        project_id=project.id, number=1, is_accepted=True, num_labels=10, metrics={},
+        weights_key="weights/1/v1.safetensors", created_at=START,
+    )  # fmt: skip
+    store.add_version(version, current_version=1)
+    export_model(store, UID, tmp_path / "model")
+    assert Segmenter.load(tmp_path / "model/segmenter.safetensors").num_classes == 3
+    session = onnxruntime.InferenceSession(tmp_path / "model/segmenter.onnx")
+    assert len(session.get_inputs()) == 1
+    names = [
+        c["name"] for c in json.loads((tmp_path / "model/classes.json").read_text())["classes"]
+    ]
+    assert names == ["road", "a & b", "sky"]
+
+
+def rows(*refs):
+    return [Image(id=i, task_id=i + 10, ref=ref) for i, ref in enumerate(refs)]
+
+
+def test_names_are_those_of_the_upload_and_safe():
+    names = file_names(
+        rows(
+            "/data/upload/3/1a2b3c4d-street%20one.jpg",
+            "/data/local-files/?d=folder/sub/pic.final.png",
+            "s3://bucket/some/key.jpeg",
+            "https://example.com/..%2F..%2Fetc%2Fpasswd",
+            "/data/upload/3/1a2b3c4d-.jpg",
+        )
+    )
+    assert list(names.values()) == ["street_one", "pic.final", "key", "passwd", "image"]
+
+
+def test_names_that_collide_get_the_task_id():
+    names = file_names(rows("/u/a.jpg", "/u/A.png", "/u/a-12.jpg", "/v/a-12.png"))
+    assert list(names.values()) == ["a", "A-11", "a-12", "a-12-13"]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK", "P"])
+def test_unusual_images_become_plain_pngs(mode):
+    buffer = io.BytesIO()
+    picture = PillowImage.new("RGB", (9, 7), (200, 10, 10)).convert(mode)
+    picture.save(buffer, "TIFF" if mode == "CMYK" else "PNG")
+    content, suffix, size = as_plain_image(buffer.getvalue())
+    assert (suffix, size) == (".png", (7, 9))
+    with PillowImage.open(io.BytesIO(content)) as image:
+        assert image.mode == "RGB"
+
+
+def test_a_turned_photo_is_written_upright():
+    buffer = io.BytesIO()
+    exif = PillowImage.Exif()
+    exif[0x0112] = 6
+    PillowImage.new("RGB", (9, 7)).save(buffer, "JPEG", exif=exif)
+    _, suffix, size = as_plain_image(buffer.getvalue())
+    assert (suffix, size) == (".png", (9, 7))
+
+
+def test_masks_are_indices_in_a_palette(grown, tmp_path):
+    grown.export(tmp_path / "out")
+    path = tmp_path / "out/masks/train/frame_1.png"
+    with PillowImage.open(path) as image:
+        assert image.mode == "P"
+        assert tuple(image.getpalette()[:3]) == (128, 64, 128)
+    assert mask_from_png(path.read_bytes()).dtype == np.uint8

@@ -1,0 +1,34 @@
+import math
+
+import pytest
+from PIL import Image
+
+from ralis_backend.online.report import CurvePoint, curve_table, draw_curve
+
+POINTS = [
+    CurvePoint("v1", 24, 0.0123, 0.31, 0.28),
+    CurvePoint("v2", 48, 0.0246, 0.405, math.nan),
+]
+
+
+def test_the_table_is_in_percent_and_leaves_missing_scores_empty():
+    assert curve_table(POINTS) == [
+        ("v1", "24", "1.23", "31.0", "28.0"),
+        ("v2", "48", "2.46", "40.5", ""),
+    ]
+
+
+def test_the_curve_is_a_picture(tmp_path):
+    draw_curve(POINTS, tmp_path / "deep/curve.png", "Street")
+    with Image.open(tmp_path / "deep/curve.png") as image:
+        assert min(image.size) > 400
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["curve.png"]
+
+
+def test_without_scores_there_is_still_a_picture(tmp_path):
+    draw_curve([CurvePoint("v1", 3, 0.1, math.nan, math.nan)], tmp_path / "curve.png", "Street")
+
+
+def test_no_point_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no version has been evaluated"):
+        draw_curve([], tmp_path / "curve.png", "Street")
