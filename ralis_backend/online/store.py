@@ -608,6 +608,25 @@ class ProjectStore:
                 session.add(row)
             return list(row.regions)
 
+    def count_labels(self, project_id: int, since_id: int = 0) -> int:
+        """Number of painted labels with a larger id, of images that still exist."""
+        with self.read() as session:
+            return (
+                session.scalar(
+                    select(func.count(Label.id))
+                    .join(Annotation, Annotation.id == Label.annotation_row_id)
+                    .join(Image, Image.id == Label.image_id)
+                    .where(
+                        Label.project_id == project_id,
+                        Label.id > since_id,
+                        ~Label.is_skipped,
+                        ~Annotation.is_deleted,
+                        ~Image.is_deleted,
+                    )
+                )
+                or 0
+            )
+
     def newest_label_id(self, project_id: int) -> int:
         """The id of the newest label that counts, 0 without any."""
         with self.read() as session:

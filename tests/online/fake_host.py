@@ -75,7 +75,9 @@ class FakeHost:
             return self.pool
         return replace(self.pool, uid="2.200", id=2, title="regions")
 
-    def prepare(self, project: HostProject, mode: str, regions_project_id: int | None) -> int | None:
+    def prepare(
+        self, project: HostProject, mode: str, regions_project_id: int | None
+    ) -> int | None:
         self._call("prepare")
         return 2 if mode == "crops" else None
 

@@ -13,7 +13,7 @@ from ralis_backend.core.images import encode_png, mask_from_png
 from ralis_backend.core.regions import VOID, Region
 from ralis_backend.core.segmenter import Segmenter, SegmenterSpec
 from ralis_backend.offline.datasets import Dataset
-from ralis_backend.online.export import export_model, export_project
+from ralis_backend.online.export import export_project, write_model
 from ralis_backend.online.export.formats import outline
 from ralis_backend.online.export.images import as_plain_image, file_names
 from ralis_backend.online.host import ClassLabel, HostAnnotation, HostTask
@@ -236,7 +236,7 @@ def test_a_project_without_labels_says_what_to_do(tmp_path):
     with pytest.raises(ValueError, match="no labelled region yet"):
         export_project(store, lambda task: b"", UID, tmp_path / "out")
     with pytest.raises(ValueError, match="no trained version yet"):
-        export_model(store, UID, tmp_path / "out")
+        write_model(store, store.project(UID), tmp_path / "out")
     store.close()
 
 
@@ -252,13 +252,12 @@ def test_the_model_is_written_as_safetensors_and_onnx(grown, tmp_path):
         weights_key="weights/1/v1.safetensors", created_at=START,
     )  # fmt: skip
     store.add_version(version, current_version=1)
-    export_model(store, UID, tmp_path / "model")
-    assert Segmenter.load(tmp_path / "model/segmenter.safetensors").num_classes == 3
-    session = onnxruntime.InferenceSession(tmp_path / "model/segmenter.onnx")
+    export_project(store, grown.image, UID, tmp_path / "out", has_model=True)
+    folder = tmp_path / "out/model"
+    assert Segmenter.load(folder / "segmenter.safetensors").num_classes == 3
+    session = onnxruntime.InferenceSession(folder / "segmenter.onnx")
     assert len(session.get_inputs()) == 1
-    names = [
-        c["name"] for c in json.loads((tmp_path / "model/classes.json").read_text())["classes"]
-    ]
+    names = [c["name"] for c in json.loads((folder / "classes.json").read_text())["classes"]]
     assert names == ["road", "a & b", "sky"]
 
 

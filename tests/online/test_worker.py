@@ -310,6 +310,20 @@ def test_training_without_labels_is_not_due(store: ProjectStore, make_worker: Ma
     assert store.projects()[0].current_version == 0
 
 
+def test_regions_that_nobody_painted_do_not_stop_the_loop(
+    store: ProjectStore, host: FakeHost, make_worker: MakeWorker
+):
+    worker = make_worker()
+    settle(worker)
+    for task_id in host.queue():
+        store.add_event("2.200", "ANNOTATION_CREATED", host.annotate(task_id, []))
+    settle(worker)
+    project = store.projects()[0]
+    assert project.current_version == 0
+    assert project.last_error is None
+    assert host.queue()  # the next suggestions are there
+
+
 def test_a_version_that_is_worse_is_not_used(
     store: ProjectStore, host: FakeHost, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
 ):

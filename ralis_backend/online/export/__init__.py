@@ -22,7 +22,7 @@ from ralis_backend.online.host import HostTask
 from ralis_backend.online.store import ProjectStore, RegionLabel
 from ralis_backend.online.tables import Project
 
-__all__ = ["FORMATS", "ExportedImage", "export_model", "export_project"]
+__all__ = ["FORMATS", "ExportedImage", "export_project", "refuse_non_empty", "write_model"]
 
 PROVENANCE_COLUMNS = (
     "image", "row", "col", "height", "width", "annotator", "time", "seconds", "round", "strategy",
@@ -37,6 +37,8 @@ def export_project(
     out: Path,
     format_name: str = "png",
     on_image: Callable[[int, int], None] | None = None,
+    *,
+    has_model: bool = False,
 ) -> int:
     """Write every image that has a labelled region, with its mask, VOID where nothing is labelled.
 
@@ -50,6 +52,7 @@ def export_project(
         out: a folder that does not exist yet, or is empty.
         format_name: one of `FORMATS`.
         on_image: told how many of how many images are written.
+        has_model: also write the segmenter in use, in the folder `model`.
 
     Returns:
         The number of images written.
@@ -69,40 +72,42 @@ def export_project(
             "`ralis connect --project ID` to read what is in Label Studio"
         )
     with _appearing(out) as partial:
+        if has_model:
+            write_model(store, project, partial / "model")
         FORMATS[format_name](_counted(labelled, on_image), labelled.classes, partial)
         _write_json(partial / "classes.json", _classes_json(project))
         _write_provenance(partial / "provenance.csv", labelled, store.labels(project.id, True))
     return len(labelled)
 
 
-def export_model(
-    store: ProjectStore, uid: str, out: Path, size: tuple[int, int] = (256, 256)
+def write_model(
+    store: ProjectStore, project: Project, out: Path, size: tuple[int, int] = (256, 256)
 ) -> None:
     """Write the segmenter in use as `segmenter.safetensors` and `segmenter.onnx`.
 
     Args:
         store: what is known of the project.
-        uid: of the project.
-        out: a folder that does not exist yet, or is empty.
+        project: whose segmenter is written.
+        out: a folder; made if missing.
         size: height and width with which the ONNX file is traced; both stay variable.
 
     Raises:
-        ValueError: if the project is unknown or has no trained version.
-        FileExistsError: if `out` holds anything.
+        ValueError: if the project has no trained version.
     """
-    refuse_non_empty(out)
-    project = store.project(uid)
     version = store.version(project.id, project.current_version)
     if version is None or version.weights_key is None:
-        raise ValueError(f"project {uid} has no trained version yet; label some regions first")
-    segmenter = Segmenter.load(store.blobs.path(version.weights_key))
-    with _appearing(out) as partial:
-        segmenter.save(
-            partial / "segmenter.safetensors",
-            {"version": version.name, "classes": list(project.class_names)},
+        raise ValueError(
+            f"project {project.uid} has no trained version yet; label some regions first, or "
+            "export without the model"
         )
-        segmenter.export_onnx(partial / "segmenter.onnx", size)
-        _write_json(partial / "classes.json", _classes_json(project))
+    segmenter = Segmenter.load(store.blobs.path(version.weights_key))
+    out.mkdir(parents=True, exist_ok=True)
+    segmenter.save(
+        out / "segmenter.safetensors",
+        {"version": version.name, "classes": list(project.class_names)},
+    )
+    segmenter.export_onnx(out / "segmenter.onnx", size)
+    _write_json(out / "classes.json", _classes_json(project))
 
 
 def refuse_non_empty(out: Path) -> None:

@@ -122,12 +122,9 @@ class Worker:
 
     def _is_training_due(self, project: Project) -> bool:
         """Enough new labels, a request, or annotators who have run out of suggestions."""
-        labels = [label for label in self._store.labels(project.id) if not label.is_skipped]
-        num_new = sum(label.id > project.trained_label_id for label in labels)
-        if not labels:
-            return False
         if project.is_training_requested:
-            return True
+            return bool(self._store.count_labels(project.id))
+        num_new = self._store.count_labels(project.id, project.trained_label_id)
         if num_new >= self._config.ranking.regions_per_round:
             return True
         has_published = project.published_version is not None

@@ -67,8 +67,8 @@ class Trainer:
         project: Project,
         report: Callable[[dict[str, Any]], None],
         should_stop: Callable[[], bool],
-    ) -> Version:
-        """Fit, evaluate, and store the next version.
+    ) -> Version | None:
+        """Fit, evaluate, and store the next version; None if nothing painted can be learned from.
 
         Args:
             project: whose labels are used.
@@ -82,6 +82,9 @@ class Trainer:
         labels = [label for label in self._store.labels(project.id) if not label.is_skipped]
         watermark = self._store.newest_label_id(project.id)
         split = self._split(project, labels)
+        if all((image.mask == VOID).all() for image in split.training):
+            self._give_up(project, watermark)
+            return None
         parent = self._store.version(project.id, project.current_version)
         in_use = load_segmenter(self._store, project, parent, self._config.ranking)
         candidate = load_segmenter(self._store, project, parent, self._config.ranking)
@@ -110,6 +113,16 @@ class Trainer:
         metrics["seconds"] = {"train": round(time.monotonic() - started, 2)}
         return self._store_version(
             project, parent, candidate, number, len(labels), is_accepted, metrics, watermark
+        )
+
+    def _give_up(self, project: Project, watermark: int) -> None:
+        self._store.change_project(
+            project.id, trained_label_id=watermark, is_training_requested=False
+        )
+        logger.warning(
+            "project %s: nothing to learn from, no labelled region has a painted pixel; paint the "
+            "regions, or name the label of unpainted pixels as RALIS_BACKGROUND_LABEL",
+            project.uid,
         )
 
     def _split(self, project: Project, labels: Sequence[RegionLabel]) -> LabelledSplit:

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from ralis_backend.online.host import HostTask, ImageSuggestion
+from ralis_backend.online.learner import Learner, SuggestionFailure
+from ralis_backend.online.store import ProjectStore
+from ralis_backend.online.worker import Worker
+from tests.online.conftest import RANKING, settle
+from tests.online.fake_host import CLASSES, START, FakeHost, picture
+
+MakeWorker = Callable[..., Worker]
+
+
+@pytest.fixture
+def learner(store: ProjectStore, host: FakeHost) -> Learner:
+    return Learner(store, RANKING, host.image, suggestions_per_image=2)
+
+
+def test_an_unknown_project_has_version_zero(learner: Learner):
+    assert learner.model_version("7.1") == "v0"
+
+
+def test_registering_makes_a_project_known_and_due(learner: Learner, store: ProjectStore):
+    assert learner.register("1.100", "<View/>", CLASSES, {"strategy": "margin"}) == "v0"
+    (project,) = store.projects()
+    assert project.host_id == 1
+    assert project.strategy == "margin"
+    assert project.is_sync_requested
+
+
+def test_a_malformed_uid_is_refused(learner: Learner):
+    with pytest.raises(ValueError, match="not of the form"):
+        learner.register("seven", "<View/>", CLASSES, {})
+
+
+def test_registering_again_asks_nothing_of_the_database(
+    learner: Learner, store: ProjectStore, monkeypatch: pytest.MonkeyPatch
+):
+    learner.register("1.100", "<View/>", CLASSES, {})
+    monkeypatch.setattr(store, "register", None)
+    monkeypatch.setattr(store, "find_project", None)
+    assert learner.register("1.100", "<View/>", CLASSES, {}) == "v0"
+
+
+def test_a_ranked_image_is_answered_the_same_every_time(
+    learner: Learner, store: ProjectStore, host: FakeHost, make_worker: MakeWorker
+):
+    settle(make_worker())
+    calls = len(host.calls)
+    first, again = (learner.suggest("1.100", [host.pool_tasks[0]])[0] for _ in range(2))
+    assert isinstance(first, ImageSuggestion)
+    assert isinstance(again, ImageSuggestion)
+    assert first.regions == again.regions
+    assert len(first.regions) == 2
+    assert first.version == "v0"
+    assert first.mask is None
+    assert len(host.calls) == calls  # a look-up: nothing was fetched
+
+
+def test_a_trained_version_answers_with_its_mask(
+    learner: Learner, store: ProjectStore, host: FakeHost, make_worker: MakeWorker
+):
+    worker = make_worker()
+    settle(worker)
+    for task_id in host.queue()[:4]:
+        learner.learn("2.200", "ANNOTATION_CREATED", host.annotate(task_id))
+    settle(worker)
+    (answer,) = learner.suggest("1.100", [host.pool_tasks[0]])
+    assert isinstance(answer, ImageSuggestion)
+    assert answer.version == "v1"
+    assert answer.mask is not None
+    assert answer.mask.shape == (64, 96)
+    assert learner.status("1.100")["labelled_regions"] == 4
+    assert [entry["version"] for entry in learner.versions("1.100")] == ["v0", "v1"]
+
+
+def test_an_image_that_came_since_is_computed_on_the_spot(
+    learner: Learner, host: FakeHost, make_worker: MakeWorker
+):
+    settle(make_worker())
+    host.files[99] = picture(99, (50, 70))
+    (answer,) = learner.suggest("1.100", [HostTask(99, START, "/data/99.png")])
+    assert isinstance(answer, ImageSuggestion)
+    assert answer.image_size == (50, 70)
+    assert len(answer.regions) == 2
+
+
+def test_one_bad_task_fails_alone(learner: Learner, host: FakeHost, make_worker: MakeWorker):
+    settle(make_worker())
+    bad = HostTask(555, START, "/data/none.png")
+    failed, good = learner.suggest("1.100", [bad, host.pool_tasks[0]])
+    assert isinstance(failed, SuggestionFailure)
+    assert "555" in failed.message
+    assert isinstance(good, ImageSuggestion)
+
+
+def test_labelled_regions_are_not_suggested(
+    learner: Learner, store: ProjectStore, host: FakeHost, make_worker: MakeWorker
+):
+    host.annotate(1, [{"mask": np.zeros((64, 96), int).tolist()}], project_id=1)
+    settle(make_worker())
+    (answer,) = learner.suggest("1.100", [host.pool_tasks[0]])
+    assert isinstance(answer, ImageSuggestion)
+    assert answer.regions == ()
+
+
+def test_rolling_back_uses_the_earlier_version_again(
+    learner: Learner, store: ProjectStore, host: FakeHost, make_worker: MakeWorker
+):
+    worker = make_worker()
+    settle(worker)
+    for _ in range(2):
+        for task_id in host.queue()[:4]:
+            learner.learn("2.200", "ANNOTATION_CREATED", host.annotate(task_id))
+        settle(worker)
+    assert host.version == "v2"
+    learner.rollback("1.100", "v1")
+    settle(worker)
+    assert host.version == "v1"
+    with pytest.raises(ValueError, match="no version 'v9'; it has: v0, v1, v2"):
+        learner.rollback("1.100", "v9")
+
+
+def test_a_forgotten_project_keeps_its_labels(
+    learner: Learner, store: ProjectStore, host: FakeHost, make_worker: MakeWorker
+):
+    worker = make_worker()
+    settle(worker)
+    learner.learn("2.200", "ANNOTATION_CREATED", host.annotate(host.queue()[0]))
+    settle(worker)
+    project = store.projects()[0]
+    learner.forget("1.100")
+    assert store.projects() == []
+    assert len(store.labels(project.id)) == 1
+    learner.register("1.100", "<View/>", CLASSES, {})
+    # The memory of an unchanged project must not hide that it was forgotten.
+    assert len(store.projects()) == 1
+
+
+def test_a_training_request_reads_everything_first(learner: Learner, store: ProjectStore):
+    learner.register("1.100", "<View/>", CLASSES, {})
+    learner.request_training("1.100")
+    (project,) = store.projects()
+    assert project.is_training_requested
+    assert project.is_sync_requested
