@@ -29,6 +29,9 @@ from ralis_backend.core.segmenter import Segmenter
 class FinetuneConfig:
     """How to train. The defaults suit a CPU and a few dozen to a few hundred labelled regions.
 
+    One step of the defaults takes about 0.3 s on one core with mobilenet_v2: 36 regions half a
+    minute, 240 regions under two.
+
     steps: number of updates; None: `min_steps` plus `steps_per_region` for each labelled region,
         at most `max_steps`.
     batch_size: crops per update.
@@ -45,11 +48,11 @@ class FinetuneConfig:
 
     steps: int | None = None
     min_steps: int = 60
-    steps_per_region: float = 1.0
-    max_steps: int = 300
+    steps_per_region: float = 1.2
+    max_steps: int = 400
     batch_size: int = 4
     crop_size: tuple[int, int] = (192, 192)
-    learning_rate: float = 5e-4
+    learning_rate: float = 3e-4
     head_multiplier: float = 4.0
     weight_decay: float = 1e-2
     clip_norm: float = 4.0

@@ -17,6 +17,7 @@ from ralis_backend.core.regions import Region
 FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM")
 
 MAGENTA = (255, 0, 255)
+WHITE = (255, 255, 255)
 CONTEXT_WIDTH = 640
 CONTEXT_HEIGHT = 480
 """Each of the two parts of a context picture fits into this many pixels."""
@@ -114,7 +115,7 @@ def context_picture(image: np.ndarray, region: Region) -> np.ndarray:
     """What an annotator sees beside a crop: where the region is, and what surrounds it.
 
     On top the whole image with the region's box; below it the region with about one region's
-    size around it, dimmed outside the region.
+    size around it, faded outside the region.
 
     Returns:
         (H, W, 3) uint8, at most 640 pixels wide.
@@ -196,7 +197,9 @@ def _neighbourhood(image: np.ndarray, region: Region) -> np.ndarray:
     bottom, right = region.row + 2 * region.height, region.col + 2 * region.width
     inside = Region(region.row - top, region.col - left, region.height, region.width)
     window = image[top:bottom, left:right]
-    dimmed = (window * 0.45).astype(np.uint8)
+    # Faded to grey rather than darkened: the surroundings of a night scene stay readable.
+    grey = cv2.cvtColor(window, cv2.COLOR_RGB2GRAY)
+    dimmed = np.repeat((70 + 0.5 * grey).astype(np.uint8)[:, :, None], 3, axis=2)
     dimmed[inside.slices] = window[inside.slices]
     picture, factor = _fitted(dimmed)
     _draw_box(picture, inside, factor)
@@ -204,22 +207,21 @@ def _neighbourhood(image: np.ndarray, region: Region) -> np.ndarray:
 
 
 def _draw_box(picture: np.ndarray, region: Region, factor: float) -> None:
-    """A magenta frame between white ones, around the region, drawn at the picture's own size."""
-    top, left = round(region.row * factor), round(region.col * factor)
-    bottom = round((region.row + region.height) * factor) - 1
-    right = round((region.col + region.width) * factor) - 1
-    grow_rows, grow_cols = max(0, 10 - (bottom - top)) // 2, max(0, 10 - (right - left)) // 2
-    height, width = picture.shape[:2]
-    for distance, color in ((0, MAGENTA), (1, MAGENTA), (2, MAGENTA), (3, (255, 255, 255))):
-        cv2.rectangle(
-            picture,
-            (max(0, left - grow_cols - distance), max(0, top - grow_rows - distance)),
-            (
-                min(width - 1, right + grow_cols + distance),
-                min(height - 1, bottom + grow_rows + distance),
-            ),
-            color,
-        )
+    """A magenta frame with a white rim around the region, drawn at the picture's own size."""
+    rows = _frame(region.row * factor, region.height * factor, picture.shape[0])
+    cols = _frame(region.col * factor, region.width * factor, picture.shape[1])
+    for inset, color in enumerate((WHITE, MAGENTA, MAGENTA, MAGENTA)):
+        corner = (cols[0] + inset, rows[0] + inset)
+        cv2.rectangle(picture, corner, (cols[1] - inset, rows[1] - inset), color)
+
+
+def _frame(start: float, length: float, limit: int) -> tuple[int, int]:
+    """First and last pixel of a frame 4 pixels thick around an interval, inside the picture.
+
+    A tiny interval gets a frame with a hole of 8 pixels, so that it can be found.
+    """
+    grow = 4 + max(0.0, (8 - length) / 2)
+    return max(0, round(start - grow)), min(limit - 1, round(start + length + grow) - 1)
 
 
 def _centred(picture: np.ndarray, width: int) -> np.ndarray:

@@ -4,6 +4,7 @@ Level-triggered: each pass compares what is with what should be, so a kill at an
 at most the step in progress, and no label.
 """
 
-from ralis_backend.online.worker.reconcile import Worker, WorkerConfig
+from ralis_backend.online.worker.config import WorkerConfig
+from ralis_backend.online.worker.reconcile import Worker
 
 __all__ = ["Worker", "WorkerConfig"]

@@ -10,7 +10,6 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,10 +26,8 @@ from ralis_backend.online.host import Crop, CropPrediction, Host, HostProject, H
 from ralis_backend.online.store import ProjectStore, RegionLabel
 from ralis_backend.online.suggesting import covered, labels_by_image, suggest_image
 from ralis_backend.online.tables import CropTask, Image, Project, Ranking, Version
+from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.sync import Sync, host_task
-
-if TYPE_CHECKING:
-    from ralis_backend.online.worker.reconcile import WorkerConfig
 
 logger = logging.getLogger(__name__)
 

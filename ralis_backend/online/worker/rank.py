@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -24,11 +24,9 @@ from ralis_backend.online.ranking import (
 from ralis_backend.online.store import ProjectStore, RegionLabel, now
 from ralis_backend.online.suggesting import covered, labels_by_image
 from ralis_backend.online.tables import Image, Project, Version
+from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.sync import host_task
 from ralis_backend.online.worker.train import Stopped
-
-if TYPE_CHECKING:
-    from ralis_backend.online.worker.reconcile import WorkerConfig
 
 logger = logging.getLogger(__name__)
 

@@ -10,15 +10,13 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from ralis_backend.core.finetune import FinetuneConfig
 from ralis_backend.online.host import Host, HostNotFound
-from ralis_backend.online.ranking import RankingConfig
 from ralis_backend.online.store import ProjectStore, now
 from ralis_backend.online.tables import Project, Version
+from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.publish import Publisher
 from ralis_backend.online.worker.rank import Ranker
 from ralis_backend.online.worker.sync import Sync
@@ -27,30 +25,6 @@ from ralis_backend.online.worker.train import Stopped, Trainer
 logger = logging.getLogger(__name__)
 
 Step = Callable[[Project], None]
-
-
-@dataclass(frozen=True)
-class WorkerConfig:
-    """How the worker treats every project.
-
-    mode: `crops` or `in-place`.
-    background_label: painted where annotators left a region free; None: those pixels are VOID.
-    suggestions_per_image: regions on a whole image (in-place mode).
-    promotion_tolerance: a version may be this much worse in validation mIoU and still be used.
-    sync_s: everything is read from the tool at least this often.
-    poll_s: pause between two looks at what is due.
-    lease_s: another worker takes over a project this long after the last sign of life.
-    """
-
-    mode: str = "crops"
-    ranking: RankingConfig = field(default_factory=RankingConfig)
-    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
-    background_label: str | None = None
-    suggestions_per_image: int = 3
-    promotion_tolerance: float = 0.01
-    sync_s: float = 300.0
-    poll_s: float = 1.0
-    lease_s: float = 60.0
 
 
 class Worker:

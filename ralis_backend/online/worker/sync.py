@@ -20,11 +20,11 @@ from ralis_backend.online.host import (
 )
 from ralis_backend.online.store import NewLabel, annotation_from_json, now, unpack
 from ralis_backend.online.tables import CropTask, Image, Project
+from ralis_backend.online.worker.config import WorkerConfig
 
 if TYPE_CHECKING:
     from ralis_backend.online.store import ProjectStore
     from ralis_backend.online.tables import Annotation, Event
-    from ralis_backend.online.worker.reconcile import WorkerConfig
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -26,10 +26,8 @@ from ralis_backend.online.ranking import load_segmenter
 from ralis_backend.online.store import ProjectStore, RegionLabel, now
 from ralis_backend.online.suggesting import labels_by_image
 from ralis_backend.online.tables import Image, Project, Version
+from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.sync import host_task
-
-if TYPE_CHECKING:
-    from ralis_backend.online.worker.reconcile import WorkerConfig
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,123 @@
+"""Every endpoint that Label Studio calls: JSON in, the plug-in's hooks, JSON out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flask import Blueprint, Response, request
+
+from ralis_backend.app.access import read_json
+from ralis_backend.app.metrics import CONTENT_TYPE, Metrics
+from ralis_backend.labelstudio.backend import RalisBackend, project_uid
+from ralis_backend.labelstudio.payloads.label_config import parse_label_config
+
+if TYPE_CHECKING:
+    from ralis_backend.online.learner import Learner
+
+Answer = dict[str, Any] | tuple[dict[str, Any], int]
+OPEN_ENDPOINTS = ("ralis.health",)
+"""What is answered without authentication."""
+
+
+def routes(learner: Learner, metrics: Metrics, region_label: str) -> Blueprint:
+    """All endpoints, served by `RalisBackend` bound to `learner`."""
+    blueprint = Blueprint("ralis", __name__)
+    backend = RalisBackend.bind(learner, region_label)
+
+    @blueprint.get("/")
+    @blueprint.get("/health")
+    def health() -> Answer:
+        return {"status": "UP", "model_class": "RalisBackend"}
+
+    @blueprint.post("/setup")
+    def setup() -> Answer:
+        body = read_json(request)
+        plugin = backend(project_id=_uid(body), label_config=_text(body, "schema"))
+        return {"model_version": plugin.connect(body.get("extra_params"))}
+
+    @blueprint.post("/predict")
+    def predict() -> Answer:
+        body = read_json(request)
+        tasks = body.get("tasks")
+        if not isinstance(tasks, list):
+            raise ValueError("the body has no list of tasks under 'tasks'")
+        params = body.get("params")
+        context = params.get("context") if isinstance(params, dict) else None
+        plugin = backend(project_id=_uid(body), label_config=_text(body, "label_config"))
+        results = plugin.predict(tasks, context=context)
+        return {"results": results, "model_version": plugin.model_version}
+
+    @blueprint.post("/webhook")
+    def webhook() -> Answer:
+        body = read_json(request)
+        return backend(project_id=_uid(body)).fit(_text(body, "action"), body), 201
+
+    @blueprint.post("/train")
+    def train() -> Answer:
+        body = read_json(request)
+        return backend(project_id=_uid(body)).fit("START_TRAINING", body), 201
+
+    @blueprint.route("/versions", methods=["GET", "POST"])
+    def versions() -> Answer:
+        uid = _optional_uid()
+        uids = list(learner.status(None)) if uid is None else [uid]  # Label Studio names none
+        details = {uid: learner.versions(uid) for uid in uids}
+        names = [version["version"] for rows in details.values() for version in rows]
+        return {"versions": list(dict.fromkeys(names)), "projects": details}
+
+    @blueprint.post("/validate")
+    def validate() -> Answer:
+        config = parse_label_config(_text(read_json(request), "config"), region_label)
+        return {"valid": True, "labels": [label.name for label in config.labels]}
+
+    @blueprint.route("/job_status", methods=["GET", "POST"])
+    def job_status() -> Answer:
+        uid = _optional_uid()
+        if uid is not None:
+            status = learner.status(uid)
+            return {"job_status": _job_state(status), **status}
+        projects = learner.status(None)
+        states = {_job_state(status) for status in projects.values()}
+        busiest = next((state for state in ("started", "queued") if state in states), "finished")
+        return {"job_status": busiest, "projects": projects}
+
+    @blueprint.post("/delete")
+    def delete() -> Answer:
+        uid = _uid(read_json(request))
+        learner.forget(uid)
+        return {"deleted": uid}
+
+    @blueprint.get("/metrics", endpoint="metrics")
+    def show_metrics() -> Response:
+        return Response(metrics.render(), content_type=CONTENT_TYPE)
+
+    return blueprint
+
+
+def _uid(body: dict[str, Any]) -> str:
+    uid = project_uid(body.get("project"))
+    if uid is None:
+        raise ValueError(
+            "the body names no project: expected 'project' as '<id>.<creation time>' or as the "
+            "project's JSON with id and created_at"
+        )
+    return uid
+
+
+def _optional_uid() -> str | None:
+    body = read_json(request)
+    project = request.args.get("project") or body.get("project")
+    return None if project is None else _uid({"project": project})
+
+
+def _text(body: dict[str, Any], name: str) -> str:
+    value = body.get(name)
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"the body has no text under {name!r}")
+    return value
+
+
+def _job_state(status: dict[str, Any]) -> str:
+    if status.get("state", "idle") != "idle":
+        return "started"
+    return "queued" if status.get("is_training_requested") else "finished"

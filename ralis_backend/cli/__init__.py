@@ -1,0 +1,41 @@
+"""The `ralis` command. Modules that take long to import are imported inside the commands."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import typer
+
+from ralis_backend.cli import connect, dataset, demo, serve
+
+app = typer.Typer(
+    name="ralis",
+    help="Active learning for image segmentation inside Label Studio.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("serve")(serve.serve)
+app.command("web")(serve.web)
+app.command("worker")(serve.worker)
+app.command("connect")(connect.connect)
+app.command("doctor")(connect.doctor)
+app.command("versions")(connect.versions)
+app.command("export")(dataset.export)
+app.command("import")(dataset.import_dataset)
+app.command("demo")(demo.demo)
+
+
+def main() -> None:
+    """Run the command line; an expected error is one line and exit code 2."""
+    try:
+        app()
+    except Exception as error:
+        from ralis_backend.online.host import HostError
+
+        if not isinstance(error, ValueError | HostError):
+            raise
+        logging.getLogger(__name__).debug("traceback", exc_info=True)
+        typer.secho(f"ralis: {error}", fg="red", err=True)
+        sys.exit(2)

@@ -1,0 +1,41 @@
+"""How good a version of the segmenter is on whole, fully labelled images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ralis_backend.core.features import predicted_mask
+from ralis_backend.core.metrics import confusion_matrix, ious, mean_iou
+from ralis_backend.core.segmenter import Segmenter
+from ralis_backend.offline.datasets import Sample
+
+
+@dataclass(frozen=True)
+class Score:
+    """Mean IoU and the IoU of each class in [0, 1], NaN where nothing can be said."""
+
+    miou: float
+    class_ious: tuple[float, ...]
+    num_images: int
+
+
+def score(segmenter: Segmenter, samples: Sequence[Sample], on_image: Callable[[], None]) -> Score:
+    """One confusion matrix over all samples; `on_image` is called after each."""
+    num_classes = segmenter.num_classes
+    total = np.zeros((num_classes, num_classes), np.int64)
+    for sample in samples:
+        prediction = predicted_mask(segmenter.forward_pass(sample.image()))
+        total += confusion_matrix(prediction, sample.mask(), num_classes)
+        on_image()
+    return Score(mean_iou(total), tuple(float(value) for value in ious(total)), len(samples))
+
+
+def spread(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
+    """At most `limit` of the samples, evenly spread (neighbours in a video are alike)."""
+    if limit is None or len(samples) <= limit:
+        return list(samples)
+    picked = np.linspace(0, len(samples) - 1, limit).round().astype(int)
+    return [samples[index] for index in picked]

@@ -1,0 +1,317 @@
+"""Rounds of labelling, training and judging: the learning curve of the loop as it really runs."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from ralis_backend.cli.demo.evaluation import Score, score
+from ralis_backend.online.report import CurvePoint
+from ralis_backend.online.suggesting import covered, labels_by_image
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ralis_backend.offline.datasets import Sample
+    from ralis_backend.online.store import ProjectStore
+    from ralis_backend.online.tables import Project, Version
+
+POLL_S = 0.5
+NUDGE_AFTER_S = 45.0
+"""A version that is due but does not begin is asked for, as a person would press the button."""
+
+
+class Annotator(Protocol):
+    """Somebody who labels what is suggested."""
+
+    def label_next(self) -> int:
+        """Label the next task; the number of regions in it, 0 if there is no task."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round cost and gave; `version` is the one in use after it."""
+
+    number: int
+    version: str
+    trained: str
+    is_accepted: bool
+    num_regions: int
+    pool_share: float
+    validation: Score
+    test: Score
+    seconds: Mapping[str, float]
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def point(self) -> CurvePoint:
+        """The round as a point of the learning curve."""
+        return CurvePoint(
+            self.version, self.num_regions, self.pool_share, self.validation.miou, self.test.miou
+        )
+
+
+@dataclass
+class Experiment:
+    """One project that a scripted annotator labels.
+
+    Args:
+        store: the backend's store, only read here.
+        uid: of the pool project.
+        status: asks the backend what the worker does.
+        request_training: presses Label Studio's button.
+        annotator: labels the suggestions.
+        validation: images that versions are judged by.
+        test: images that versions are judged by, never used for a decision.
+        device: that versions are judged on.
+        console: where progress is shown.
+        timeout_s: how long a version may take.
+    """
+
+    store: ProjectStore
+    uid: str
+    status: Callable[[], Mapping[str, Any]]
+    request_training: Callable[[], None]
+    annotator: Annotator
+    validation: Sequence[Sample]
+    test: Sequence[Sample]
+    device: str
+    console: Console
+    timeout_s: float = 1800.0
+
+    def run(self, num_rounds: int, regions_per_round: int) -> list[Round]:
+        """Label, wait for the version, judge it; fewer rounds if there is nothing left to label."""
+        rounds: list[Round] = []
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+        )
+        is_quiet = not self.console.is_terminal
+        with Progress(*columns, console=self.console, transient=True, disable=is_quiet) as progress:
+            for number in range(1, num_rounds + 1):
+                done = self._round(number, regions_per_round, progress)
+                if done is None:
+                    self.console.print(f"Round {number}: nothing left to label.")
+                    break
+                rounds.append(done)
+                self.console.print(_line(done))
+        return rounds
+
+    def _round(self, number: int, num_regions: int, progress: Progress) -> Round | None:
+        newest = self._newest()
+        started = time.monotonic()
+        num_labelled = self._label(number, num_regions, progress)
+        if not num_labelled:
+            return None
+        labelled = time.monotonic()
+        version = self._wait(number, newest, progress)
+        waited = time.monotonic() - labelled
+        project = self.store.project(self.uid)
+        in_use = self._in_use(project)
+        judging = time.monotonic()
+        validation, test = self._judge(number, in_use, progress)
+        steps = {name: float(value) for name, value in version.metrics.get("seconds", {}).items()}
+        seconds = {
+            "label": labelled - started,
+            "sync": max(0.0, waited - sum(steps.values())),
+            **steps,
+            "eval": time.monotonic() - judging,
+        }
+        regions, share = self._labelled_share(project)
+        return Round(
+            number=number,
+            version=in_use.name,
+            trained=version.name,
+            is_accepted=version.is_accepted,
+            num_regions=regions,
+            pool_share=share,
+            validation=validation,
+            test=test,
+            seconds={name: round(value, 2) for name, value in seconds.items()},
+            training={key: value for key, value in version.metrics.items() if key in _TRAINING},
+        )
+
+    def _label(self, number: int, num_regions: int, progress: Progress) -> int:
+        bar = progress.add_task(
+            f"Round {number}: labelling {num_regions} regions", total=num_regions
+        )
+        num_labelled = 0
+        try:
+            while num_labelled < num_regions:
+                labelled = self.annotator.label_next()
+                if not labelled:
+                    break
+                num_labelled += labelled
+                progress.update(bar, completed=num_labelled)
+        finally:
+            progress.remove_task(bar)
+        return num_labelled
+
+    def _newest(self) -> int:
+        versions = self.store.versions(self.store.project(self.uid).id)
+        return max((version.number for version in versions), default=0)
+
+    def _wait(self, number: int, newest: int, progress: Progress) -> Version:
+        """Until a newer version than `newest` has been trained and its suggestions are out."""
+        bar = progress.add_task(f"Round {number}: waiting for the worker", total=100)
+        deadline = time.monotonic() + self.timeout_s
+        idle_since = time.monotonic()
+        try:
+            while time.monotonic() < deadline:
+                version = self._finished(newest)
+                if version is not None:
+                    return version
+                status = self.status()
+                progress.update(
+                    bar,
+                    description=f"Round {number}: {describe(status)}",
+                    completed=float(status.get("percent", 0)),
+                )
+                if status.get("state", "idle") != "idle":
+                    idle_since = time.monotonic()
+                elif time.monotonic() - idle_since > NUDGE_AFTER_S and self._newest() == newest:
+                    self.request_training()
+                    idle_since = time.monotonic()
+                time.sleep(POLL_S)
+        finally:
+            progress.remove_task(bar)
+        raise RuntimeError(
+            f"no new version within {self.timeout_s:.0f} s; the backend says {dict(self.status())}"
+        )
+
+    def _finished(self, newest: int) -> Version | None:
+        project = self.store.project(self.uid)
+        versions = [v for v in self.store.versions(project.id) if v.number > newest]
+        is_idle = project.progress.get("state", "idle") == "idle"
+        is_published = project.published_version == project.current_version
+        has_events = bool(self.store.events(project, limit=1))
+        if versions and is_idle and is_published and not has_events:
+            return versions[-1]
+        return None
+
+    def _in_use(self, project: Project) -> Version:
+        version = self.store.version(project.id, project.current_version)
+        if version is None:
+            raise RuntimeError(f"project {self.uid} has no version in use; see the backend's log")
+        return version
+
+    def _judge(self, number: int, version: Version, progress: Progress) -> tuple[Score, Score]:
+        from ralis_backend.core.segmenter import Segmenter
+
+        if version.weights_key is None:
+            raise RuntimeError(f"{version.name} of project {self.uid} was never trained")
+        segmenter = Segmenter.load(self.store.blobs.path(version.weights_key), self.device)
+        total = len(self.validation) + len(self.test)
+        bar = progress.add_task(f"Round {number}: judging {version.name}", total=total or 1)
+        try:
+            scores = [
+                score(segmenter, samples, lambda: progress.advance(bar))
+                for samples in (self.validation, self.test)
+            ]
+        finally:
+            progress.remove_task(bar)
+        return scores[0], scores[1]
+
+    def _labelled_share(self, project: Project) -> tuple[int, float]:
+        labels = [label for label in self.store.labels(project.id) if not label.is_skipped]
+        by_image = labels_by_image(labels)
+        pixels = labelled = 0
+        for image in self.store.images(project.id):
+            if image.size is None:
+                continue
+            pixels += math.prod(image.size)
+            labelled += int(covered(image.size, by_image.get(image.id, [])).sum())
+        return len(labels), labelled / max(pixels, 1)
+
+
+_TRAINING = ("steps", "final_loss", "training_regions", "validation_regions", "validation_miou")
+
+
+def describe(status: Mapping[str, Any]) -> str:
+    """What the worker does, in a few words."""
+    state = str(status.get("state", "waiting for the worker"))
+    if state == "training":
+        loss = status.get("loss")
+        parts = [f"training {status.get('training_version', '')}".strip()]
+        if "epoch" in status:
+            parts.append(f"epoch {status['epoch']}")
+        if loss is not None:
+            parts.append(f"loss {float(loss):.3f}")
+        return ", ".join(parts)
+    return {"idle": "waiting for the worker", "ranking": "ranking the pool"}.get(state, state)
+
+
+def results_json(
+    command: Sequence[str],
+    settings: Mapping[str, Any],
+    class_names: Sequence[str],
+    rounds: Sequence[Round],
+) -> dict[str, Any]:
+    """What `results.json` holds; scores that do not exist are null."""
+    return {
+        "command": " ".join(command),
+        "settings": dict(settings),
+        "classes": list(class_names),
+        "rounds": [
+            {
+                "round": done.number,
+                "version": done.version,
+                "trained_version": done.trained,
+                "is_accepted": done.is_accepted,
+                "regions": done.num_regions,
+                "pool_share": round(done.pool_share, 5),
+                "validation": _score_json(done.validation, class_names),
+                "test": _score_json(done.test, class_names),
+                "seconds": dict(done.seconds),
+                "training": dict(done.training),
+            }
+            for done in rounds
+        ],
+    }
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file, whole or not at all."""
+    partial = path.with_name(f".{path.name}.writing")
+    partial.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    partial.replace(path)
+
+
+def _score_json(result: Score, class_names: Sequence[str]) -> dict[str, Any]:
+    return {
+        "miou": _rounded(result.miou),
+        "images": result.num_images,
+        "class_iou": {
+            name: _rounded(value)
+            for name, value in zip(class_names, result.class_ious, strict=False)
+        },
+    }
+
+
+def _rounded(value: float) -> float | None:
+    return None if np.isnan(value) else round(value, 4)
+
+
+def _line(done: Round) -> str:
+    seconds = ", ".join(f"{name} {value:.1f}" for name, value in done.seconds.items())
+    rejected = "" if done.is_accepted else f" ({done.trained} was worse and is not used)"
+    scores = " · ".join(
+        f"{name} mIoU {100 * result.miou:.1f}"
+        for name, result in (("validation", done.validation), ("test", done.test))
+        if not math.isnan(result.miou)
+    )
+    return (
+        f"[bold]{done.version}[/bold]{rejected}: {done.num_regions} regions, "
+        f"{100 * done.pool_share:.2f} % of the pool · {scores}\n  [dim]seconds: {seconds}[/dim]"
+    )

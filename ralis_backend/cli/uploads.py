@@ -1,0 +1,116 @@
+"""Images and masks of ours into a Label Studio project, for `ralis demo` and `ralis import`."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+from xml.sax.saxutils import quoteattr
+
+from ralis_backend.labelstudio.payloads.label_config import parse_label_config
+from ralis_backend.labelstudio.payloads.masks import mask_to_results
+
+if TYPE_CHECKING:
+    from ralis_backend.labelstudio.client import LabelStudioClient
+    from ralis_backend.labelstudio.host import LabelStudioHost
+    from ralis_backend.offline.datasets import Dataset, Sample
+    from ralis_backend.online.host import HostProject
+
+FILES_PER_UPLOAD = 50
+"""Label Studio refuses more than 100 files in one request."""
+
+_UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
+
+
+def file_names(samples: Sequence[Sample]) -> dict[str, Sample]:
+    """The name under which each image is uploaded: unique, and one that Label Studio keeps."""
+    stems = [Path(sample.key).name for sample in samples]
+    counts, names = Counter(stems), dict[str, "Sample"]()
+    for sample, stem in zip(samples, stems, strict=True):
+        name = stem if counts[stem] == 1 else sample.key
+        safe = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-") or "image"
+        suffix = sample.image_path.suffix.lower()
+        while f"{safe}{suffix}" in names:
+            safe += "_"
+        names[f"{safe}{suffix}"] = sample
+    return names
+
+
+def uploaded_name(reference: str) -> str:
+    """The name under which a file was uploaded, from `/data/upload/3/1a2b3c4d-<name>`."""
+    name = unquote(urlsplit(reference).path).rsplit("/", 1)[-1]
+    return _UPLOAD_PREFIX.sub("", name)
+
+
+def upload(
+    client: LabelStudioClient,
+    project_id: int,
+    images: Mapping[str, Sample],
+    say: Callable[[str], None],
+) -> None:
+    """Make a task of each image; `say` is told how far it is."""
+    names = list(images)
+    for start in range(0, len(names), FILES_PER_UPLOAD):
+        part = names[start : start + FILES_PER_UPLOAD]
+        client.upload_files(project_id, [(name, images[name].content()) for name in part])
+        say(f"Uploading images: {start + len(part)} of {len(names)}")
+
+
+def import_into(
+    client: LabelStudioClient,
+    host: LabelStudioHost,
+    project: HostProject,
+    dataset: Dataset,
+    say: Callable[[str], None],
+) -> tuple[int, int]:
+    """Upload a dataset's images, and annotate each with its mask (void stays unpainted).
+
+    Images that the project has already are not uploaded again, and a task that has an annotation
+    gets no second one: safe to repeat.
+
+    Returns:
+        The numbers of images uploaded and of annotations made.
+
+    Raises:
+        ValueError: if the dataset has a class that the project has no label for.
+    """
+    config = parse_label_config(project.label_config)
+    _check_labels(dataset, [label.name for label in config.labels], config.control_type)
+    names = file_names(list(dataset.samples.values()))
+    present = {uploaded_name(task.image) for task in host.tasks(project.id)}
+    missing = {name: sample for name, sample in names.items() if name not in present}
+    upload(client, project.id, missing, say)
+    to_do = _unannotated(client, host, project.id, names)
+    for number, (task_id, sample) in enumerate(to_do.items(), start=1):
+        mask = sample.mask()
+        results = mask_to_results(mask, dataset.class_names, config, key=f"import/{task_id}")
+        client.annotate(task_id, result=results)
+        say(f"Annotating: {number} of {len(to_do)}")
+    return len(missing), len(to_do)
+
+
+def _check_labels(dataset: Dataset, labels: Sequence[str], control_type: str) -> None:
+    unknown = [name for name in dataset.class_names if name not in labels]
+    if unknown:
+        tag = "BrushLabels" if control_type == "brushlabels" else "PolygonLabels"
+        lines = "\n".join(f"  <Label value={quoteattr(name)}/>" for name in unknown)
+        raise ValueError(
+            f"the project has no label for the classes {unknown} of {dataset.name}; add to its "
+            f"{tag}:\n{lines}"
+        )
+
+
+def _unannotated(
+    client: LabelStudioClient, host: LabelStudioHost, project_id: int, names: Mapping[str, Sample]
+) -> dict[int, Sample]:
+    """The tasks that show a labelled image of ours and have no annotation."""
+    is_free = {task["id"]: not task["total_annotations"] for task in client.tasks(project_id)}
+    found = {}
+    for task in host.tasks(project_id):
+        sample = names.get(uploaded_name(task.image))
+        if sample is not None and sample.mask_path is not None and is_free.get(task.id):
+            found[task.id] = sample
+    return found

@@ -1,0 +1,495 @@
+"""Label Studio's API: its calls under plain names, both kinds of token, errors that say what to do.
+
+LabelStudioError     the call was refused, or answered by something else than Label Studio
+├── NotFound         404: the project, task or file is gone
+├── Unauthorised     401, 403: the token is wrong or may not do this
+└── Unavailable      no answer, too late, or 5xx; the same call may succeed later
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import threading
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import Any
+
+import httpx
+
+from ralis_backend.online.host import HostError, HostNotFound, HostUnavailable
+
+logger = logging.getLogger(__name__)
+
+PAGE_SIZE = 500
+EXPORT_SIZE = 200
+REFRESH_EARLY_S = 30.0
+RETRY_PAUSES_S = (0.5, 1.0, 2.0)
+
+Json = Any
+File = tuple[str, bytes]
+
+
+class LabelStudioError(HostError):
+    """The call was refused, or something else than Label Studio answered."""
+
+
+class NotFound(LabelStudioError, HostNotFound):
+    """The project, task or file does not exist."""
+
+
+class Unauthorised(LabelStudioError):
+    """The token is wrong, expired, of a kind that is switched off, or may not do this."""
+
+
+class Unavailable(LabelStudioError, HostUnavailable):
+    """No answer, a late one, or an error of the server; trying again later may help."""
+
+
+class TokenAuth(httpx.Auth):
+    """Both kinds of token: a legacy token as it is, a personal one by way of access tokens.
+
+    A personal access token is a refresh token; sent as a bearer it is refused. It is exchanged
+    for an access token that lasts minutes, exchanged again before that expires.
+    """
+
+    requires_response_body = True
+
+    def __init__(self, url: str, api_key: str) -> None:
+        self._url = url
+        self._api_key = api_key
+        self.is_personal = api_key.count(".") == 2
+        self._access = ""
+        self._expires = 0.0
+        self._lock = threading.Lock()
+
+    def sync_auth_flow(
+        self, request: httpx.Request
+    ) -> Generator[httpx.Request, httpx.Response, None]:
+        """Add the header; a refused access token is exchanged once more."""
+        if not self.is_personal:
+            request.headers["Authorization"] = f"Token {self._api_key}"
+            yield request
+            return
+        with self._lock:
+            if time.time() > self._expires - REFRESH_EARLY_S:
+                self._remember((yield self._exchange()))
+            access = self._access
+        request.headers["Authorization"] = f"Bearer {access}"
+        response = yield request
+        if response.status_code == 401:
+            with self._lock:
+                if self._access == access:
+                    self._remember((yield self._exchange()))
+                request.headers["Authorization"] = f"Bearer {self._access}"
+            yield request
+
+    def _exchange(self) -> httpx.Request:
+        return httpx.Request(
+            "POST", f"{self._url}/api/token/refresh/", json={"refresh": self._api_key}
+        )
+
+    def _remember(self, response: httpx.Response) -> None:
+        response.read()
+        if response.status_code >= 500:
+            raise Unavailable(f"Label Studio answered {response.status_code} to the token exchange")
+        try:
+            self._access = response.json()["access"]
+        except (ValueError, KeyError, TypeError):
+            raise Unauthorised(
+                "LABEL_STUDIO_API_KEY is a personal access token that Label Studio does not accept "
+                f"({response.status_code}): it was revoked, has expired, or belongs to another "
+                "server; make a new one under Account & Settings > Personal Access Token"
+            ) from None
+        self._expires = _expiry(self._access)
+
+
+class LabelStudioClient:
+    """Calls of one Label Studio server, safe to share between threads.
+
+    Args:
+        url: its address, with or without a trailing slash.
+        api_key: a personal access token or a legacy token.
+        timeout_s: of one call, but for uploads and imports, which may take five times as long.
+        transport: replaces the network in tests.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str,
+        *,
+        timeout_s: float = 60.0,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self.auth = TokenAuth(self.url, api_key)
+        self._timeout_s = timeout_s
+        self._http = httpx.Client(
+            base_url=self.url,
+            auth=self.auth,
+            timeout=httpx.Timeout(timeout_s, connect=min(10.0, timeout_s)),
+            transport=transport,
+            trust_env=False,
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    # The server
+
+    def version(self) -> str:
+        """Label Studio's release, for example 1.23.2."""
+        return str(self._get("/api/version").get("release", "unknown"))
+
+    def whoami(self) -> dict[str, Any]:
+        """The user whose token this is."""
+        return dict(self._get("/api/current-user/whoami"))
+
+    # Projects
+
+    def project(self, project_id: int) -> dict[str, Any]:
+        """One project's settings."""
+        return dict(self._get(f"/api/projects/{project_id}"))
+
+    def projects(self) -> Iterator[dict[str, Any]]:
+        """All projects that the user sees."""
+        page = 1
+        while True:
+            answer = self._get("/api/projects", page=page, page_size=100)
+            yield from answer["results"]
+            if not answer.get("next"):
+                return
+            page += 1
+
+    def create_project(self, title: str, label_config: str, **settings: Json) -> dict[str, Any]:
+        """A new project; `title` must have at least three characters."""
+        return dict(
+            self._send(
+                "POST", "/api/projects", {"title": title, "label_config": label_config, **settings}
+            )
+        )
+
+    def update_project(self, project_id: int, **settings: Json) -> dict[str, Any]:
+        """Change settings of a project."""
+        return dict(self._send("PATCH", f"/api/projects/{project_id}", settings))
+
+    def delete_project(self, project_id: int) -> None:
+        """Delete a project with its tasks and annotations."""
+        self._send("DELETE", f"/api/projects/{project_id}")
+
+    # Tasks and annotations
+
+    def tasks(self, project_id: int, query: Mapping[str, Any] | None = None) -> Iterator[Json]:
+        """A project's tasks in order of their ids, without annotations and predictions.
+
+        Args:
+            project_id: of the project.
+            query: filters of the data manager.
+        """
+        parameters: dict[str, Any] = {
+            "project": project_id,
+            "fields": "task_only",
+            "page_size": PAGE_SIZE,
+            "query": json.dumps({"ordering": ["tasks:id"], **(query or {})}),
+        }
+        seen, page = 0, 1
+        while True:
+            answer = self._get("/api/tasks", page=page, **parameters)
+            yield from answer["tasks"]
+            seen += len(answer["tasks"])
+            if not answer["tasks"] or seen >= answer["total"]:
+                return
+            page += 1
+
+    def annotated_tasks(self, project_id: int) -> Iterator[Json]:
+        """The tasks that have annotations or skips, with them; a bounded number per call."""
+        ids = [
+            task["id"]
+            for task in self.tasks(project_id)
+            if task["total_annotations"] or task["cancelled_annotations"]
+        ]
+        for start in range(0, len(ids), EXPORT_SIZE):
+            yield from self._get(
+                f"/api/projects/{project_id}/export",
+                **{
+                    "exportType": "JSON",
+                    "download_all_tasks": "true",
+                    "ids[]": ids[start : start + EXPORT_SIZE],
+                },
+            )
+
+    def task(self, task_id: int) -> dict[str, Any]:
+        """One task with its annotations and predictions."""
+        return dict(self._get(f"/api/tasks/{task_id}"))
+
+    def next_task(self, project_id: int) -> dict[str, Any] | None:
+        """What the label stream hands the token's user next; None when nothing is left."""
+        try:
+            return dict(self._get(f"/api/projects/{project_id}/next"))
+        except NotFound:
+            return None
+
+    def annotate(self, task_id: int, **fields: Json) -> dict[str, Any]:
+        """Submit an annotation: `result`, `lead_time`, `was_cancelled`, `parent_prediction`."""
+        return dict(self._send("POST", f"/api/tasks/{task_id}/annotations/", fields))
+
+    def upload_files(
+        self, project_id: int, files: Sequence[File], *, makes_tasks: bool = True
+    ) -> list[int]:
+        """Store files with a project, whose config must have one data key.
+
+        Args:
+            project_id: of the project.
+            files: names and contents.
+            makes_tasks: each file becomes a task.
+
+        Returns:
+            The ids of the stored files, in order.
+        """
+        answer = self._request(
+            "POST",
+            f"/api/projects/{project_id}/import",
+            params={} if makes_tasks else {"commit_to_project": "false"},
+            files=[
+                (f"file{position}", (name, content))
+                for position, (name, content) in enumerate(files)
+            ],
+            timeout=5 * self._timeout_s,
+        )
+        return list(answer["file_upload_ids"])
+
+    def file_paths(self, project_id: int, file_ids: Sequence[int]) -> list[str]:
+        """The paths of uploaded files below the server's address, `/data/upload/...`, in order."""
+        answer = self._get(
+            f"/api/projects/{project_id}/file-uploads", ids=json.dumps(list(file_ids))
+        )
+        paths = {int(file["id"]): f"/data/{file['file']}" for file in answer}
+        return [paths[file_id] for file_id in file_ids]
+
+    def import_tasks(self, project_id: int, tasks: Sequence[Json]) -> list[int]:
+        """Make tasks of JSON; their ids, in order."""
+        answer = self._request(
+            "POST",
+            f"/api/projects/{project_id}/import",
+            params={"return_task_ids": "true"},
+            json=list(tasks),
+            timeout=5 * self._timeout_s,
+        )
+        ids = [int(task_id) for task_id in answer.get("task_ids", [])]
+        if len(ids) != len(tasks):
+            raise LabelStudioError(
+                f"Label Studio made {len(ids)} of {len(tasks)} tasks in project {project_id}"
+            )
+        return sorted(ids)
+
+    def delete_tasks(self, project_id: int, task_ids: Sequence[int]) -> None:
+        """Delete tasks with everything in them."""
+        self._request(
+            "POST",
+            "/api/dm/actions",
+            params={"id": "delete_tasks", "project": project_id},
+            json={
+                "selectedItems": {"all": False, "included": list(task_ids)},
+                "project": str(project_id),
+            },
+            timeout=5 * self._timeout_s,
+        )
+
+    # Predictions
+
+    def import_predictions(self, project_id: int, predictions: Sequence[Json]) -> None:
+        """Store predictions, `{task, result, score, model_version}` each.
+
+        Raises:
+            LabelStudioError: if Label Studio dropped some; it does so without a word.
+        """
+        answer = self._request(
+            "POST",
+            f"/api/projects/{project_id}/import/predictions",
+            json=list(predictions),
+            timeout=5 * self._timeout_s,
+        )
+        if answer.get("created") != len(predictions):
+            raise LabelStudioError(
+                f"Label Studio stored {answer.get('created')} of {len(predictions)} predictions in "
+                f"project {project_id}; its validation refused the others"
+            )
+
+    def prediction(self, prediction_id: int) -> dict[str, Any]:
+        """One stored prediction."""
+        return dict(self._get(f"/api/predictions/{prediction_id}"))
+
+    def model_versions(self, project_id: int) -> dict[str, int]:
+        """The stored predictions' versions, and how many each has."""
+        return dict(self._get(f"/api/projects/{project_id}/model-versions"))
+
+    def delete_predictions(self, project_id: int, version: str) -> None:
+        """Delete a version's predictions."""
+        self._send(
+            "DELETE", f"/api/projects/{project_id}/model-versions", {"model_version": version}
+        )
+
+    # Backends and webhooks
+
+    def backends(self, project_id: int) -> list[dict[str, Any]]:
+        """The ML backends of a project. Label Studio asks each for its health meanwhile."""
+        return list(self._get("/api/ml", project=project_id))
+
+    def create_backend(self, project_id: int, url: str, title: str, **settings: Json) -> Json:
+        """Connect an ML backend; Label Studio calls it before it answers."""
+        return self._send(
+            "POST", "/api/ml", {"project": project_id, "url": url, "title": title, **settings}
+        )
+
+    def update_backend(self, backend_id: int, project_id: int, url: str, **settings: Json) -> Json:
+        """Change an ML backend; without url and project Label Studio fails."""
+        return self._send(
+            "PATCH", f"/api/ml/{backend_id}", {"project": project_id, "url": url, **settings}
+        )
+
+    def train(self, backend_id: int) -> None:
+        """Press "Start training"."""
+        self._send("POST", f"/api/ml/{backend_id}/train")
+
+    def webhooks(self, project_id: int) -> list[dict[str, Any]]:
+        """The webhooks of a project."""
+        return list(self._get("/api/webhooks/", project=project_id))
+
+    def create_webhook(self, project_id: int, url: str, headers: Mapping[str, str]) -> Json:
+        """A webhook for all actions."""
+        return self._send("POST", "/api/webhooks/", _webhook(url, headers, project=project_id))
+
+    def update_webhook(self, webhook_id: int, url: str, headers: Mapping[str, str]) -> Json:
+        """Change a webhook to all actions with these headers."""
+        return self._send("PATCH", f"/api/webhooks/{webhook_id}/", _webhook(url, headers))
+
+    def delete_webhook(self, webhook_id: int) -> None:
+        """Delete a webhook."""
+        self._send("DELETE", f"/api/webhooks/{webhook_id}/")
+
+    # The wire
+
+    def download(self, path: str, max_bytes: int) -> httpx.Response:
+        """The file at a path of this server, its body read up to `max_bytes`.
+
+        A redirect is returned as it is, not followed: the token must not travel to other hosts.
+        """
+        try:
+            with self._http.stream("GET", path) as response:
+                read_bounded(response, max_bytes)
+        except httpx.HTTPError as error:
+            raise Unavailable(f"{self.url} did not deliver {path}: {_text(error)}") from None
+        return response
+
+    def _get(self, path: str, **parameters: Json) -> Json:
+        for pause_s in RETRY_PAUSES_S:
+            try:
+                return self._request("GET", path, params=parameters)
+            except Unavailable as error:
+                logger.info("%s; next try in %.1f s", error, pause_s)
+                time.sleep(pause_s)
+        return self._request("GET", path, params=parameters)
+
+    def _send(self, method: str, path: str, content: Json = None) -> Json:
+        return self._request(method, path, json=content if content is not None else {})
+
+    def _request(self, method: str, path: str, **arguments: Json) -> Json:
+        try:
+            response = self._http.request(method, path, **arguments)
+        except httpx.TimeoutException:
+            raise Unavailable(f"Label Studio at {self.url} took too long for {path}") from None
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol):
+            raise LabelStudioError(
+                f"LABEL_STUDIO_URL {self.url!r} is no address; expected for example "
+                "http://localhost:8080"
+            ) from None
+        except httpx.HTTPError as error:
+            raise Unavailable(
+                f"Label Studio at {self.url} does not answer ({_text(error)}); is it running, and "
+                "is LABEL_STUDIO_URL right as seen from the backend?"
+            ) from None
+        if response.is_error:
+            raise self._error(response, method, path)
+        if response.status_code == 204 or not response.content:
+            return {}
+        if "json" not in response.headers.get("content-type", ""):
+            raise LabelStudioError(
+                f"{self.url}{path} answered with {response.headers.get('content-type')!r} instead "
+                "of JSON; LABEL_STUDIO_URL probably points to another server or to a login page"
+            )
+        try:
+            return response.json()
+        except ValueError:
+            raise Unavailable(f"{self.url}{path} answered with broken JSON") from None
+
+    def _error(self, response: httpx.Response, method: str, path: str) -> LabelStudioError:
+        status = response.status_code
+        what = f"Label Studio answered {status} to {method} {path}{_detail(response)}"
+        if status == 404:
+            return NotFound(what)
+        if status == 401:
+            kind = "personal access token" if self.auth.is_personal else "legacy token"
+            return Unauthorised(
+                f"{what}: LABEL_STUDIO_API_KEY (a {kind}) is not accepted. Legacy tokens are off "
+                "in new installations: use a personal access token (Account & Settings), or switch "
+                "legacy tokens on under Organization > API Tokens Settings"
+            )
+        if status == 403:
+            return Unauthorised(what)
+        if status >= 500 or status == 429:
+            return Unavailable(what)
+        return LabelStudioError(what)
+
+
+def read_bounded(response: httpx.Response, max_bytes: int) -> None:
+    """Read a streamed body into `response`, at most `max_bytes`.
+
+    Raises:
+        ValueError: if there is more.
+    """
+    chunks, size = [], 0
+    for chunk in response.iter_bytes():
+        size += len(chunk)
+        if size > max_bytes:
+            raise ValueError(f"the file is larger than {max_bytes} bytes, the limit for one image")
+        chunks.append(chunk)
+    response._content = b"".join(chunks)
+
+
+def _webhook(url: str, headers: Mapping[str, str], **fields: Json) -> dict[str, Json]:
+    return {
+        "url": url,
+        "headers": dict(headers),
+        "send_payload": True,
+        "send_for_all_actions": True,
+        "is_active": True,
+        **fields,
+    }
+
+
+def _expiry(access: str) -> float:
+    """When an access token ends, in unix seconds; 0 if it does not say."""
+    try:
+        part = access.split(".")[1]
+        return float(json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))["exp"])
+    except (IndexError, ValueError, KeyError, TypeError):
+        return 0.0
+
+
+def _detail(response: httpx.Response) -> str:
+    """Label Studio's own words, cut short; nothing where the answer is no JSON."""
+    try:
+        content = response.json()
+    except ValueError:
+        return ""
+    if not isinstance(content, dict):
+        return ""
+    words = content.get("validation_errors") or content.get("detail") or content
+    return f" ({str(words)[:300]})"
+
+
+def _text(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:200]

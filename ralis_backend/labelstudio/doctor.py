@@ -1,0 +1,208 @@
+"""Everything that commonly fails between Label Studio and this backend, checked in order."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from ralis_backend.core.images import decode_image
+from ralis_backend.core.segmenter import Segmenter, SegmenterSpec
+from ralis_backend.labelstudio.client import LabelStudioClient
+from ralis_backend.labelstudio.host import LabelStudioHost, same_url
+from ralis_backend.online.host import HostProject
+
+MIN_FREE_BYTES = 2_000_000_000
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at: what was found, and what to do if it is wrong."""
+
+    name: str
+    is_ok: bool
+    detail: str
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the checks look at.
+
+    backend_url: where Label Studio reaches the backend.
+    headers: what Label Studio's webhooks must carry.
+    spec: the network that will be trained.
+    wanted_device, device: the setting, and what it came to.
+    """
+
+    client: LabelStudioClient
+    host: LabelStudioHost
+    backend_url: str
+    headers: Mapping[str, str]
+    data_dir: Path
+    spec: SegmenterSpec
+    wanted_device: str
+    device: str
+
+
+def checks(around: Surroundings, project_id: int | None = None) -> Iterator[Check]:
+    """Each check as it is made; later ones are left out where they cannot be made.
+
+    Args:
+        around: the backend and its Label Studio.
+        project_id: a project to look at as well.
+    """
+    yield _tried("data folder", lambda: _data_dir(around.data_dir), "make it writable")
+    yield _disk(around.data_dir)
+    yield _device(around)
+    yield _tried("weights", lambda: _weights(around.spec), _WEIGHTS_FIX)
+    yield _backend(around)
+    server = _tried(
+        "Label Studio",
+        lambda: f"release {around.client.version()} at {around.client.url}",
+        "start it, and set LABEL_STUDIO_URL to its address as seen from the backend (in a "
+        "container, localhost is the container itself)",
+    )
+    yield server
+    if not server.is_ok:
+        return
+    kind = "personal access token" if around.client.auth.is_personal else "legacy token"
+    token = _tried(
+        "token",
+        lambda: f"{kind} of {around.client.whoami().get('email')}",
+        "set LABEL_STUDIO_API_KEY to a token from Account & Settings",
+    )
+    yield token
+    if token.is_ok and project_id is not None:
+        yield from _project_checks(around, project_id)
+
+
+def _project_checks(around: Surroundings, project_id: int) -> Iterator[Check]:
+    found: list[HostProject] = []
+
+    def read() -> str:
+        found.append(around.host.project(project_id))
+        names = ", ".join(label.name for label in found[0].classes)
+        return f"{len(found[0].classes)} labels: {names}"
+
+    yield _tried("label config", read, "change the labelling interface as the message says")
+    yield _tried(
+        "ML backend",
+        lambda: _ml_backend(around, project_id),
+        f"run `ralis connect --project {project_id}`",
+    )
+    yield _tried(
+        "webhook",
+        lambda: _webhook(around, project_id),
+        f"run `ralis connect --project {project_id}`; if it is missing again, Label Studio blocks "
+        "the address: start it with ML_BLOCK_LOCAL_IP=false and SSRF_PROTECTION_ENABLED=false",
+    )
+    if found:
+        yield _tried(
+            "image download",
+            lambda: _image(around, project_id),
+            "the token must be able to read the project; hosts other than Label Studio go into "
+            "RALIS_IMAGE_HOSTS",
+        )
+
+
+def _tried(name: str, look: Callable[[], str], fix: str) -> Check:
+    """A check that passes with what `look` says, and fails with what it raises."""
+    try:
+        return Check(name, True, look())
+    except Exception as error:
+        return Check(name, False, str(error), fix)
+
+
+def _data_dir(folder: Path) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder) as file:
+        file.write(b"ralis")
+    return f"{folder} is writable"
+
+
+def _disk(folder: Path) -> Check:
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    return Check(
+        "disk space",
+        free >= MIN_FREE_BYTES,
+        f"{free / 1e9:.1f} GB free in {there}",
+        f"free at least {MIN_FREE_BYTES / 1e9:.0f} GB, or lower RALIS_CACHE_BYTES",
+    )
+
+
+def _device(around: Surroundings) -> Check:
+    if around.device.startswith("cuda"):
+        import torch
+
+        if not torch.cuda.is_available():
+            return Check(
+                "device",
+                False,
+                f"{around.device} cannot be used by torch",
+                "install the NVIDIA driver (in a container: its runtime), or set RALIS_DEVICE=cpu",
+            )
+        return Check("device", True, f"{around.device}: {torch.cuda.get_device_name()}")
+    return Check("device", True, f"{around.device}; training takes minutes, on a GPU seconds")
+
+
+_WEIGHTS_FIX = (
+    "download them once where there is a network and set HF_HUB_CACHE to that folder; without them "
+    "training starts from random weights and needs far more labels"
+)
+
+
+def _weights(spec: SegmenterSpec) -> str:
+    segmenter = Segmenter(spec)
+    if spec.encoder_weights is not None and not segmenter.is_pretrained:
+        raise ValueError(f"{spec.encoder_weights} weights of {spec.encoder} cannot be had")
+    return f"{spec.architecture} with {spec.encoder}, {spec.encoder_weights or 'random'} weights"
+
+
+def _backend(around: Surroundings) -> Check:
+    url = f"{around.backend_url.rstrip('/')}/health"
+    fix = "start it with `ralis serve`, and set RALIS_BACKEND_URL to where Label Studio reaches it"
+    try:
+        status = httpx.get(url, timeout=5.0, trust_env=False).status_code
+    except httpx.HTTPError as error:
+        return Check("backend", False, f"{url} does not answer: {type(error).__name__}", fix)
+    return Check("backend", status == 200, f"{url} answers {status}", fix)
+
+
+def _ml_backend(around: Surroundings, project_id: int) -> str:
+    backends = around.client.backends(project_id)
+    for backend in backends:
+        if same_url(backend["url"], around.backend_url):
+            state = backend.get("readable_state") or backend.get("state")
+            if state not in ("Connected", "CO"):
+                raise ValueError(f"{backend['url']} is in state {state}")
+            return f"{backend['url']}: {state}"
+    urls = ", ".join(backend["url"] for backend in backends) or "none"
+    raise ValueError(f"{around.backend_url} is not connected to the project; connected: {urls}")
+
+
+def _webhook(around: Surroundings, project_id: int) -> str:
+    wanted = f"{around.backend_url.rstrip('/')}/webhook"
+    for hook in around.client.webhooks(project_id):
+        if same_url(hook["url"], wanted):
+            if not hook.get("is_active"):
+                raise ValueError("the webhook is switched off")
+            if dict(hook.get("headers") or {}) != dict(around.headers):
+                raise ValueError("the webhook does not carry the backend's credentials")
+            return f"{wanted}, with credentials" if around.headers else wanted
+    raise ValueError(
+        f"there is no webhook to {wanted}: labels arrive late, at the next full reading"
+    )
+
+
+def _image(around: Surroundings, project_id: int) -> str:
+    task = next(around.host.tasks(project_id), None)
+    if task is None:
+        return "the project has no task yet"
+    height, width = decode_image(around.host.image(task)).shape[:2]
+    return f"task {task.id}: {width} x {height} pixels"

@@ -1,0 +1,106 @@
+"""Label Studio's annotations, from a webhook or the API -> `HostAnnotation`, mask, regions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from ralis_backend.core.regions import Region
+from ralis_backend.labelstudio.payloads.label_config import LabelConfig
+from ralis_backend.labelstudio.payloads.masks import region_boxes, results_to_mask
+from ralis_backend.online.host import HostAnnotation
+
+
+def parse_annotation(payload: Mapping[str, Any]) -> HostAnnotation:
+    """An annotation as Label Studio writes it.
+
+    Raises:
+        ValueError: naming the field that is missing or malformed.
+    """
+    results = payload.get("result")
+    if not isinstance(results, list):
+        raise ValueError(f"annotation {payload.get('id')}: result is no list")
+    task = payload.get("task")
+    task_fields = task if isinstance(task, Mapping) else {"id": task}
+    created_at = _time(payload, "created_at")
+    return HostAnnotation(
+        id=_integer(payload, "id"),
+        task_id=_integer(task_fields, "id"),
+        task_created_at=_time(task_fields, "created_at") if "created_at" in task_fields else None,
+        annotator=_annotator(payload.get("completed_by")),
+        created_at=created_at,
+        updated_at=_time(payload, "updated_at") if payload.get("updated_at") else created_at,
+        lead_time_s=_lead_time(payload.get("lead_time")),
+        is_skipped=bool(payload.get("was_cancelled")),
+        results=results,
+        suggested_version=_suggested_version(payload),
+    )
+
+
+def decode_annotation(
+    annotation: HostAnnotation,
+    config: LabelConfig,
+    class_names: Sequence[str],
+    size: tuple[int, int],
+    background: str | None,
+) -> np.ndarray:
+    """What was painted, (height, width) uint8; `AnnotationError` if it cannot be read."""
+    return results_to_mask(annotation.results, config, class_names, size, background)
+
+
+def annotated_regions(
+    annotation: HostAnnotation, config: LabelConfig, image_size: tuple[int, int]
+) -> list[Region]:
+    """The suggested regions that a whole-image annotation carries."""
+    return region_boxes(annotation.results, config, image_size)
+
+
+def parse_time(text: str) -> datetime:
+    """An ISO 8601 time; UTC where it names no zone.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    parsed = datetime.fromisoformat(text)
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+
+
+def _time(payload: Mapping[str, Any], name: str) -> datetime:
+    value = payload.get(name)
+    try:
+        return parse_time(str(value))
+    except ValueError:
+        raise ValueError(
+            f"annotation or task {payload.get('id')}: {name} is {value!r}, expected ISO 8601"
+        ) from None
+
+
+def _integer(payload: Mapping[str, Any], name: str) -> int:
+    value = payload.get(name)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"annotation: {name} is {value!r}, expected a whole number")
+    return value
+
+
+def _annotator(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return str(value.get("email") or value.get("id") or "")
+    return "" if value is None else str(value)
+
+
+def _lead_time(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _suggested_version(payload: Mapping[str, Any]) -> str | None:
+    for name in ("prediction", "parent_prediction"):
+        prediction = payload.get(name)
+        if isinstance(prediction, Mapping) and prediction.get("model_version"):
+            return str(prediction["model_version"])
+    return None

@@ -1,0 +1,202 @@
+"""Label Studio's brush format: one channel of 8-bit alpha <-> a run-length coded bit stream.
+
+A stream is 32 bits count (height * width * 4, as the picture is RGBA), 5 bits word size - 1, four
+times 4 bits of size classes - 1, then records: 1 bit run or literal, 2 bits size class, length - 1
+in so many bits, then the run's one value or the literal's values. The mask is the fourth channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+CHANNELS = 4
+HEADER_BITS = 32 + 5 + 4 * 4
+WORD_SIZE = 8
+LENGTH_BITS = np.array([3, 4, 8, 16])
+"""The size classes that Label Studio writes: a run's length - 1 takes so many bits."""
+
+Alpha = npt.NDArray[np.uint8]
+_Integers = npt.NDArray[np.int64]
+
+
+class RleError(ValueError):
+    """A brush mask is not a stream that Label Studio could have written."""
+
+
+def encode(alpha: Alpha) -> list[int]:
+    """The mask as Label Studio's list of bytes, the same as its converter's `mask2rle`.
+
+    Args:
+        alpha: (H, W) uint8, 255 where painted, 0 elsewhere.
+    """
+    if alpha.ndim != 2 or alpha.dtype != np.uint8 or alpha.size == 0:
+        raise ValueError(
+            f"alpha has shape {alpha.shape} and type {alpha.dtype}, expected (H, W) uint8 with at "
+            "least one pixel"
+        )
+    flat = alpha.ravel()
+    ends = np.append(np.flatnonzero(flat[1:] != flat[:-1]) + 1, flat.size)
+    values = flat[ends - 1].astype(np.int64)
+    lengths, values = _split(np.diff(ends, prepend=0) * CHANNELS, values)
+
+    size_class = np.searchsorted([2**3, 2**4, 2**8], lengths)
+    length_bits = LENGTH_BITS[size_class]
+    records = (((0b100 | size_class) << length_bits | (lengths - 1)) << WORD_SIZE) | values
+    return _pack(flat.size * CHANNELS, records, 3 + length_bits + WORD_SIZE)
+
+
+def _split(lengths: _Integers, values: _Integers) -> tuple[_Integers, _Integers]:
+    """Runs longer than a record can say, as several records: full ones, then the rest."""
+    longest = 2 ** int(LENGTH_BITS[-1])
+    parts = -(-lengths // longest)
+    split = np.full(int(parts.sum()), longest, np.int64)
+    split[np.cumsum(parts) - 1] = lengths - (parts - 1) * longest
+    return split, np.repeat(values, parts)
+
+
+def _pack(count: int, records: _Integers, widths: _Integers) -> list[int]:
+    header = count << 21 | (WORD_SIZE - 1) << 16
+    for position, bits in enumerate(LENGTH_BITS.tolist()):
+        header |= (bits - 1) << (12 - 4 * position)
+    # Two numbers of the header's bits, so that each fits a window of five bytes.
+    records = np.concatenate([[header >> 27, header & (2**27 - 1)], records])
+    widths = np.concatenate([[HEADER_BITS - 27, 27], widths])
+
+    ends = np.cumsum(widths)
+    starts = ends - widths
+    first_bytes = starts >> 3
+    windows = records << (40 - widths - (starts & 7))
+    # Records share bytes but no bits, so adding them up puts them together. Label Studio's
+    # converter always appends 1 to 8 zero bits, a whole byte where none was needed.
+    packed = np.zeros(int(ends[-1]) // 8 + 1 + 5, np.int64)
+    for position in range(5):
+        byte = windows >> (32 - 8 * position) & 0xFF
+        packed += np.bincount(first_bytes + position, byte, packed.size).astype(np.int64)
+    content: list[int] = packed[:-5].tolist()
+    return content
+
+
+def decode(rle: Sequence[int] | bytes, height: int, width: int) -> Alpha:
+    """The alpha channel of a brush mask, (height, width) uint8; anti-aliased edges are kept.
+
+    Takes any word size and size classes. The stream's own count is compared with the expected
+    size before anything of that size is allocated.
+
+    Raises:
+        RleError: if the stream is empty, cut off, of another size, or no list of bytes.
+    """
+    content = _content(rle)
+    count = int.from_bytes(content[:4])
+    if count != height * width * CHANNELS:
+        raise RleError(
+            f"brush RLE is of {count} values, expected {height * width * CHANNELS} "
+            f"({height} x {width} pixels of {CHANNELS} channels); the mask belongs to another image"
+        )
+    windows = _windows(content)
+    parameters = int.from_bytes(content[4:7]) >> 3
+    word_size = (parameters >> 16) + 1
+    length_bits = [(parameters >> shift & 0xF) + 1 for shift in (12, 8, 4, 0)]
+
+    ends, positions, literal = _records(windows, len(content) * 8, count, word_size, length_bits)
+    stops = ends // CHANNELS  # pixels whose alpha has been written when the record ends
+    starts = np.concatenate([[0], stops[:-1]])
+    flat = np.repeat(_words(windows, positions, word_size), stops - starts)
+    if literal.any():
+        pixels, at = _literal_alpha(ends, positions, literal, word_size)
+        flat[pixels] = _words(windows, at, word_size)
+    if word_size > 8 and flat.max() > 255:
+        raise RleError(f"brush RLE holds the value {flat.max()}, expected 0 to 255")
+    return flat.astype(np.uint8).reshape(height, width)
+
+
+def _content(rle: Sequence[int] | bytes) -> bytes:
+    if not isinstance(rle, (list, tuple, bytes)):
+        raise RleError(f"brush RLE is a {type(rle).__name__}, expected a list of bytes")
+    try:
+        content = bytes(rle)
+    except (TypeError, ValueError) as error:
+        raise RleError(f"brush RLE holds something else than numbers 0 to 255: {error}") from None
+    if len(content) * 8 < HEADER_BITS:
+        raise RleError(
+            f"brush RLE has {len(content)} bytes, expected at least {HEADER_BITS // 8 + 1}; "
+            "paint the mask again or delete it"
+        )
+    return content
+
+
+def _windows(content: bytes) -> _Integers:
+    """The five bytes from each byte on, as one number: any field of up to 33 bits is inside."""
+    padded = np.frombuffer(content + bytes(5), np.uint8).astype(np.int64)
+    size = len(content)
+    windows = padded[:size].copy()
+    for position in range(1, 5):
+        windows <<= 8
+        windows |= padded[position : position + size]
+    return windows
+
+
+def _records(
+    windows: _Integers, num_bits: int, count: int, word_size: int, length_bits: list[int]
+) -> tuple[_Integers, _Integers, npt.NDArray[np.bool_]]:
+    """Each record's end in values, the bit its first value starts at, and whether it is literal.
+
+    The only step that cannot be done for all records at once: where one begins depends on the one
+    before. It touches the records' heads alone, through a view whose items are plain integers.
+    """
+    view = memoryview(windows)  # type: ignore[arg-type]
+    shifts = [37 - bits for bits in length_bits] * 2
+    masks = [(1 << bits) - 1 for bits in length_bits] * 2
+    heads = [3 + bits for bits in length_bits] * 2
+    ends: list[int] = []
+    positions: list[int] = []
+    literals: list[int] = []
+    position, end = HEADER_BITS, 0
+    try:
+        while end < count:
+            window = view[position >> 3] << (position & 7)
+            kind = window >> 37 & 7  # 1 bit run or literal, 2 bits size class
+            length = (window >> shifts[kind] & masks[kind]) + 1
+            position += heads[kind]
+            positions.append(position)
+            end += length
+            if kind & 4:
+                position += word_size
+            else:
+                literals.append(len(ends))
+                position += length * word_size
+            ends.append(end)
+    except IndexError:
+        position = num_bits + 1
+    if position > num_bits:
+        raise RleError(
+            f"brush RLE is cut off: it ends after {min(end, count)} of {count} values; "
+            "paint the mask again or delete it"
+        )
+    literal = np.zeros(len(ends), bool)
+    literal[literals] = True
+    if end > count and literal[-1]:
+        raise RleError(f"brush RLE has more values than the {count} it announces")
+    ends[-1] = count  # a run may say more than there is room for, as the converter allows
+    return np.array(ends), np.array(positions), literal
+
+
+def _literal_alpha(
+    ends: _Integers, positions: _Integers, literal: npt.NDArray[np.bool_], word_size: int
+) -> tuple[_Integers, _Integers]:
+    """The pixels whose alpha stands in a literal, and the bits where their values start."""
+    begins = np.concatenate([[0], ends[:-1]])[literal]
+    first = begins // CHANNELS
+    num_pixels = ends[literal] // CHANNELS - first
+    offsets = first * CHANNELS + CHANNELS - 1 - begins  # of the first alpha inside its literal
+    within = np.arange(num_pixels.sum()) - np.repeat(np.cumsum(num_pixels) - num_pixels, num_pixels)
+    at = np.repeat(positions[literal] + offsets * word_size, num_pixels)
+    return np.repeat(first, num_pixels) + within, at + within * (CHANNELS * word_size)
+
+
+def _words(windows: _Integers, positions: _Integers, word_size: int) -> _Integers:
+    shifts = 40 - word_size - (positions & 7)
+    words: _Integers = windows[positions >> 3] >> shifts & ((1 << word_size) - 1)
+    return words

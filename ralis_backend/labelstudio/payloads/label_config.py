@@ -1,0 +1,230 @@
+"""Label Studio's labelling interface (XML) -> the labels of the one segmentation control in it."""
+
+from __future__ import annotations
+
+import colorsys
+import re
+from dataclasses import dataclass
+from xml.etree.ElementTree import Element, ParseError, SubElement, indent, tostring
+
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import fromstring
+
+from ralis_backend.online.host import ClassLabel
+
+MAX_CHARACTERS = 1_000_000
+MAX_DEPTH = 100
+SEGMENTATION_CONTROLS = {"BrushLabels": "brushlabels", "PolygonLabels": "polygonlabels"}
+REGION_LABEL = "Suggested region"
+REGION_COLOR = "#FF00FF"
+
+_COLOR = re.compile(r"#[0-9a-fA-F]{6}")
+_SHORT_COLOR = re.compile(r"#[0-9a-fA-F]{3}")
+_HOTKEYS = "123456789qwertasdfgzxcvb"
+
+
+class LabelConfigError(ValueError):
+    """A labelling interface that this backend cannot serve; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class LabelConfig:
+    """What the backend needs of a labelling interface.
+
+    image_name, image_key: the Image tag, and the key of a task's data that it shows.
+    control_name, control_type: the segmentation control; `brushlabels` or `polygonlabels`.
+    labels: names as they stand in results (a label's alias where it has one), and colours.
+    region_control, region_label: the RectangleLabels control for suggested regions, if any.
+    """
+
+    image_name: str
+    image_key: str
+    control_name: str
+    control_type: str
+    labels: tuple[ClassLabel, ...]
+    region_control: str | None
+    region_label: str
+
+
+def parse_label_config(xml: str, region_label: str = REGION_LABEL) -> LabelConfig:
+    """The one segmentation control of a labelling interface, its image and its labels.
+
+    Args:
+        xml: the project's label config; views may be nested.
+        region_label: names the rectangles of suggested regions.
+
+    Raises:
+        LabelConfigError: if it is no XML, or there is not exactly one BrushLabels or
+            PolygonLabels control with at least one label on exactly one Image.
+    """
+    elements = list(_parse(xml).iter())
+    control = _segmentation_control(elements)
+    image = _image(elements, control)
+    return LabelConfig(
+        image_name=image.get("name", ""),
+        image_key=_data_key(image),
+        control_name=control.get("name", ""),
+        control_type=SEGMENTATION_CONTROLS[control.tag],
+        labels=_labels(control),
+        region_control=_region_control(elements, image.get("name", ""), region_label),
+        region_label=region_label,
+    )
+
+
+def regions_config(config: LabelConfig) -> str:
+    """The labelling interface of the regions project: a crop, its context, the same labels.
+
+    Everything fits one screen: the labels stand above the crop, where the eye begins, and the
+    context keeps to the right third.
+    """
+    root = Element("View")
+    SubElement(root, "Header", {"value": "$note", "size": "5"})
+    tag = next(tag for tag, kind in SEGMENTATION_CONTROLS.items() if kind == config.control_type)
+    style = {"opacity": "0.45"} if tag == "BrushLabels" else {"strokeWidth": "2", "opacity": "0.4"}
+    control = SubElement(
+        root, tag, {"name": config.control_name, "toName": config.image_name, **style}
+    )
+    for position, label in enumerate(config.labels):
+        attributes = {"value": label.name, "background": label.color}
+        if position < len(_HOTKEYS):
+            attributes["hotkey"] = _HOTKEYS[position]
+        SubElement(control, "Label", attributes)
+    columns = SubElement(
+        root,
+        "View",
+        {"style": "display:grid;grid-template-columns:minmax(0,5fr) minmax(0,3fr);gap:12px"},
+    )
+    SubElement(
+        columns,
+        "Image",
+        {
+            "name": config.image_name,
+            "value": "$image",
+            "zoom": "true",
+            "zoomControl": "true",
+            "rotateControl": "false",
+            "smoothing": "true",
+            "maxWidth": "100%",
+        },
+    )
+    SubElement(columns, "Image", {"name": "context", "value": "$context", "maxWidth": "100%"})
+    feedback = SubElement(
+        root,
+        "Choices",
+        {"name": "feedback", "toName": config.image_name, "choice": "single", "showInline": "true"},
+    )
+    for value in ("Useful", "Not worth labelling"):
+        SubElement(feedback, "Choice", {"value": value})
+    indent(root)
+    return tostring(root, encoding="unicode")
+
+
+def _parse(xml: str) -> Element:
+    if len(xml) > MAX_CHARACTERS:
+        raise LabelConfigError(
+            f"the label config has {len(xml)} characters, at most {MAX_CHARACTERS} are read"
+        )
+    try:
+        root: Element = fromstring(xml, forbid_dtd=True)
+    except (ParseError, DefusedXmlException, ValueError) as error:
+        raise LabelConfigError(f"the label config is no well-formed XML: {error}") from None
+    if _depth(root) > MAX_DEPTH:
+        raise LabelConfigError(f"the label config is nested deeper than {MAX_DEPTH} levels")
+    return root
+
+
+def _depth(root: Element) -> int:
+    level, depth = [root], 0
+    while level and depth <= MAX_DEPTH:
+        level = [child for element in level for child in element]
+        depth += 1
+    return depth
+
+
+def _segmentation_control(elements: list[Element]) -> Element:
+    controls = [element for element in elements if element.tag in SEGMENTATION_CONTROLS]
+    if len(controls) == 1:
+        return controls[0]
+    if controls:
+        names = ", ".join(f"{it.tag} {it.get('name', '')!r}" for it in controls)
+        raise LabelConfigError(
+            f"the label config has {len(controls)} segmentation controls: {names}; the backend "
+            "learns one set of labels: keep one BrushLabels or PolygonLabels control"
+        )
+    raise LabelConfigError(
+        "the label config has no BrushLabels or PolygonLabels control; add for example "
+        '<View><Image name="image" value="$image"/><BrushLabels name="brush" toName="image">'
+        '<Label value="road"/><Label value="car"/></BrushLabels></View>'
+    )
+
+
+def _image(elements: list[Element], control: Element) -> Element:
+    targets = [name.strip() for name in control.get("toName", "").split(",") if name.strip()]
+    images = {it.get("name", ""): it for it in elements if it.tag == "Image"}
+    if not control.get("name"):
+        raise LabelConfigError(f'the {control.tag} control has no name; add name="brush"')
+    if len(targets) != 1:
+        raise LabelConfigError(
+            f"{control.tag} {control.get('name')!r} belongs to {len(targets)} images "
+            f"({', '.join(targets) or 'none'}); toName must name exactly one Image"
+        )
+    if targets[0] not in images:
+        raise LabelConfigError(
+            f"{control.tag} {control.get('name')!r} has toName={targets[0]!r}, but the images are "
+            f"{', '.join(sorted(images)) or 'none'}; name one of them"
+        )
+    return images[targets[0]]
+
+
+def _data_key(image: Element) -> str:
+    value = image.get("value", "")
+    if image.get("valueList"):
+        raise LabelConfigError(
+            f'Image {image.get("name")!r} shows a list of images (valueList); use value="$image" '
+            "with one image per task"
+        )
+    if not value.startswith("$") or len(value) < 2:
+        raise LabelConfigError(
+            f"Image {image.get('name')!r} has value={value!r}, expected the key of the task's "
+            'image, for example value="$image"'
+        )
+    return value[1:]
+
+
+def _labels(control: Element) -> tuple[ClassLabel, ...]:
+    found = [element for element in control.iter("Label")]
+    names = [element.get("alias") or element.get("value") or "" for element in found]
+    if not found or not all(names):
+        raise LabelConfigError(
+            f"{control.tag} {control.get('name')!r} needs at least one Label, each with a value, "
+            'for example <Label value="road"/>'
+        )
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise LabelConfigError(
+            f"{control.tag} {control.get('name')!r} has the label {', '.join(twice)} twice; labels "
+            "(and aliases) must differ"
+        )
+    return tuple(
+        ClassLabel(name, _color(element.get("background", ""), position))
+        for position, (name, element) in enumerate(zip(names, found, strict=True))
+    )
+
+
+def _color(value: str, position: int) -> str:
+    """`#RRGGBB`; a colour that is missing or a CSS name becomes one of well-spread hues."""
+    if _COLOR.fullmatch(value):
+        return value.upper()
+    if _SHORT_COLOR.fullmatch(value):
+        return "#" + "".join(2 * digit for digit in value[1:]).upper()
+    red, green, blue = colorsys.hsv_to_rgb(position * 0.618034 % 1, 0.75, 0.9)
+    return f"#{round(255 * red):02X}{round(255 * green):02X}{round(255 * blue):02X}"
+
+
+def _region_control(elements: list[Element], image_name: str, region_label: str) -> str | None:
+    for element in elements:
+        if element.tag == "RectangleLabels" and element.get("toName") == image_name:
+            values = {it.get("alias") or it.get("value") for it in element.iter("Label")}
+            if region_label in values:
+                return element.get("name")
+    return None

@@ -1,0 +1,1 @@
+"""Fully labelled datasets; the server never loads this."""

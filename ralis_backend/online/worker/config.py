@@ -1,0 +1,32 @@
+"""How the worker treats every project."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ralis_backend.core.finetune import FinetuneConfig
+from ralis_backend.online.ranking import RankingConfig
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """How the worker treats every project.
+
+    mode: `crops` or `in-place`.
+    background_label: painted where annotators left a region free; None: those pixels are VOID.
+    suggestions_per_image: regions on a whole image (in-place mode).
+    promotion_tolerance: a version may be this much worse in validation mIoU and still be used.
+    sync_s: everything is read from the tool at least this often.
+    poll_s: pause between two looks at what is due.
+    lease_s: another worker takes over a project this long after the last sign of life.
+    """
+
+    mode: str = "crops"
+    ranking: RankingConfig = field(default_factory=RankingConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    background_label: str | None = None
+    suggestions_per_image: int = 3
+    promotion_tolerance: float = 0.01
+    sync_s: float = 300.0
+    poll_s: float = 1.0
+    lease_s: float = 60.0

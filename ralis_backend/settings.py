@@ -1,0 +1,276 @@
+"""The environment and `.env`, read once into `Settings`; everyone else gets plain values.
+
+Only `app` and `cli` import this.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from dotenv import dotenv_values
+from pydantic import (
+    AliasChoices,
+    ByteSize,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+logger = logging.getLogger(__name__)
+
+ENV_FILE = Path(".env")
+PREFIX = "RALIS_"
+
+
+class SettingsError(ValueError):
+    """Settings that cannot be used; the message names each, what was expected and the fix."""
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. `load_settings` reads it with readable errors."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file=ENV_FILE,
+        env_ignore_empty=True,
+        extra="ignore",
+        populate_by_name=True,
+        hide_input_in_errors=True,
+    )
+
+    label_studio_url: str = Field(
+        "http://localhost:8080",
+        validation_alias="LABEL_STUDIO_URL",
+        description="Where the backend reaches Label Studio",
+    )
+    label_studio_api_key: SecretStr | None = Field(
+        None,
+        validation_alias="LABEL_STUDIO_API_KEY",
+        description="Personal access token or legacy token; crops mode and image download need it",
+    )
+    data_dir: Path = Field(Path(".ralis"), description="Masks, weights, caches and the database")
+    database_url: str = Field(
+        "",
+        description="SQLAlchemy address of the database (default: `ralis.db` in the data folder)",
+    )
+    mode: Literal["crops", "in-place"] = Field(
+        "in-place",
+        description="`crops`: each region is a task of its own; `in-place`: boxes on whole images "
+        "(default: `crops` with an API key, `in-place` without)",
+    )
+    strategy: str = Field("entropy", description="How regions are ranked once a model is trained")
+    region_size: Annotated[tuple[int, int], NoDecode] = Field(
+        (128, 128), description="Height x width of a region in pixels"
+    )
+    regions_per_round: int = Field(
+        24, ge=1, description="New labelled regions that start a training; size of a round"
+    )
+    suggestions_per_image: int = Field(
+        3, ge=1, le=50, description="In-place mode: regions suggested on an image"
+    )
+    encoder: str = Field("mobilenet_v2", description="Encoder of segmentation-models-pytorch")
+    encoder_weights: str = Field(
+        "imagenet", description="Weights the encoder starts from; `none` for random ones"
+    )
+    architecture: str = Field("FPN", description="Architecture of segmentation-models-pytorch")
+    device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:1`")
+    seed: int = Field(0, ge=0, description="Seed of everything random")
+    background_label: str | None = Field(
+        None,
+        description="Label that unpainted pixels of a labelled region get (default: they are void)",
+    )
+    region_label: str = Field(
+        "Suggested region", min_length=1, description="In-place mode: label of the suggested boxes"
+    )
+    auth_user: str | None = Field(None, description="User name for basic authentication")
+    auth_password: SecretStr | None = Field(
+        None, description="Password for basic authentication; Label Studio sends it"
+    )
+    auth_token: SecretStr | None = Field(
+        None, description="Bearer token, accepted besides basic authentication"
+    )
+    allow_anonymous: bool = Field(
+        False, description="Serve other machines without authentication (not advised)"
+    )
+    backend_url: str = Field(
+        "http://localhost:9090", description="Where Label Studio reaches this backend"
+    )
+    image_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Hosts, besides Label Studio, that images may be fetched from; comma-separated",
+    )
+    cache_bytes: ByteSize = Field(
+        ByteSize(2 * 1024**3), ge=0, description="Bound of the image cache on disk, e.g. `2GiB`"
+    )
+    max_request_bytes: ByteSize = Field(
+        ByteSize(256 * 1024**2), ge=1024, description="Larger requests are refused, e.g. `256MiB`"
+    )
+    sync_seconds: float = Field(
+        300.0, ge=1, description="How often annotations are read through the API, seconds"
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`"
+    )
+    metrics_dir: Path | None = Field(
+        None,
+        validation_alias=AliasChoices("PROMETHEUS_MULTIPROC_DIR"),
+        description="Where several web processes share their metrics; `ralis serve` sets it",
+    )
+
+    @field_validator("region_size", mode="before")
+    @classmethod
+    def _parse_region_size(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        match = re.fullmatch(r"\s*(\d{1,5})\s*[xX×]\s*(\d{1,5})\s*", value)
+        if match is None:
+            raise ValueError("expected height x width in pixels, for example 128x128")
+        return int(match[1]), int(match[2])
+
+    @field_validator("region_size")
+    @classmethod
+    def _check_region_size(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if not all(16 <= side <= 8192 for side in value):
+            raise ValueError(
+                f"{value[0]}x{value[1]} is out of range: each side must be 16 to 8192 pixels"
+            )
+        return value
+
+    @field_validator("image_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(host.strip().lower() for host in value.split(",") if host.strip())
+        return value
+
+    @field_validator("label_studio_url", "backend_url")
+    @classmethod
+    def _check_url(cls, value: str) -> str:
+        if not re.match(r"https?://[^/\s]+", value):
+            raise ValueError("expected an address that begins with http:// or https://")
+        return value.rstrip("/")
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: Any) -> Any:
+        return value.upper() if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _fill_in(self) -> Settings:
+        if (self.auth_user is None) != (self.auth_password is None):
+            raise ValueError("RALIS_AUTH_USER and RALIS_AUTH_PASSWORD go together: set both")
+        if "mode" not in self.model_fields_set:
+            self.mode = "in-place" if self.label_studio_api_key is None else "crops"
+        elif self.mode == "crops" and self.label_studio_api_key is None:
+            raise ValueError(
+                "RALIS_MODE=crops needs LABEL_STUDIO_API_KEY: the backend makes tasks in Label "
+                "Studio; set the key, or RALIS_MODE=in-place"
+            )
+        if not self.database_url:
+            self.database_url = f"sqlite:///{self.data_dir.resolve() / 'ralis.db'}"
+        return self
+
+    @property
+    def has_credentials(self) -> bool:
+        """Whether callers must authenticate."""
+        return self.auth_password is not None or self.auth_token is not None
+
+    @property
+    def api_key(self) -> str | None:
+        """The Label Studio token in the clear."""
+        key = self.label_studio_api_key
+        return None if key is None else key.get_secret_value()
+
+    @property
+    def initial_weights(self) -> str | None:
+        """`encoder_weights` as the segmenter takes it: None for random ones."""
+        return None if self.encoder_weights.lower() in ("none", "random") else self.encoder_weights
+
+
+def load_settings(env_file: Path = ENV_FILE, **overrides: Any) -> Settings:
+    """The settings of the environment and of `env_file`, the environment first.
+
+    Args:
+        env_file: lines of NAME=value; need not exist.
+        overrides: fields that come before both, where they are not None.
+
+    Raises:
+        SettingsError: naming every setting that cannot be used, and misspelt names in `env_file`.
+    """
+    _check_names(env_file)
+    try:
+        given = {name: value for name, value in overrides.items() if value is not None}
+        return Settings(_env_file=env_file, **given)  # type: ignore[call-arg]
+    except ValidationError as error:
+        raise SettingsError("; ".join(_describe(detail) for detail in error.errors())) from None
+
+
+def setting_names() -> dict[str, str]:
+    """Environment variable -> field name, in the order they are documented."""
+    return {_variable(name): name for name in Settings.model_fields}
+
+
+def settings_table() -> str:
+    """All settings as a Markdown table: name, default, meaning."""
+    rows = ["| name | default | meaning |", "| --- | --- | --- |"]
+    for variable, name in setting_names().items():
+        field = Settings.model_fields[name]
+        rows.append(f"| `{variable}` | {_default(field.default)} | {field.description} |")
+    return "\n".join(rows) + "\n"
+
+
+def share_metrics(directory: Path) -> None:
+    """Let the web processes forked from this one keep their metrics in `directory`.
+
+    To be called before prometheus_client is imported: it reads the variable then.
+    """
+    os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", str(directory))
+
+
+def _variable(name: str) -> str:
+    alias = Settings.model_fields[name].validation_alias
+    if isinstance(alias, AliasChoices):
+        alias = str(alias.choices[0])
+    return str(alias) if alias else PREFIX + name.upper()
+
+
+def _check_names(env_file: Path) -> None:
+    known = {name.upper() for name in setting_names()}
+    if env_file.is_file():
+        for name in dotenv_values(env_file):
+            if name.upper().startswith(PREFIX) and name.upper() not in known:
+                near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.0)
+                raise SettingsError(
+                    f"{env_file} sets {name}, which is no setting; did you mean {near[0]}?"
+                )
+    for name in os.environ:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+        if name.startswith(PREFIX) and name not in known and near:
+            logger.warning("%s is no setting and is ignored; did you mean %s?", name, near[0])
+
+
+def _describe(detail: Any) -> str:
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    if not detail["loc"]:
+        return message
+    place = str(detail["loc"][0])
+    variable = _variable(place) if place in Settings.model_fields else place.upper()
+    return f"{variable}: {message[:1].lower()}{message[1:]}"
+
+
+def _default(value: Any) -> str:
+    if value is None or value in ("", ()):
+        return ""
+    if isinstance(value, ByteSize):
+        return f"`{value.human_readable().replace('.0', '')}`"
+    if isinstance(value, tuple):
+        return f"`{value[0]}x{value[1]}`"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"

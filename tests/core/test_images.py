@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ralis_backend.core.images import (
+    MAGENTA,
+    ImageError,
+    context_picture,
+    crop_picture,
+    crop_scale,
+    decode_image,
+    encode_jpeg,
+    encode_png,
+    mask_from_png,
+    mask_to_png,
+)
+from ralis_backend.core.regions import Region
+
+
+def _file(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def _picture(height: int = 5, width: int = 7) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def _png_header(height: int, width: int) -> bytes:
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    start = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk
+    return start + struct.pack(">I", zlib.crc32(chunk)) + b"\0\0\0\0IDAT"
+
+
+def test_rgb_comes_back_as_written():
+    np.testing.assert_array_equal(decode_image(encode_png(_picture())), _picture())
+
+
+def test_jpeg_comes_back_nearly():
+    smooth = np.tile(np.linspace(0, 255, 32).astype(np.uint8)[:, None, None], (1, 40, 3))
+    decoded = decode_image(encode_jpeg(smooth)).astype(int)
+    assert decoded.shape == smooth.shape
+    assert np.abs(decoded - smooth).max() < 8
+
+
+def test_grey_16_bit_keeps_the_high_byte():
+    values = np.array([[0, 255, 256], [0x1234, 0xFF00, 0xFFFF]], np.uint16)
+    for kind in ("PNG", "TIFF"):
+        decoded = decode_image(_file(Image.fromarray(values), kind))
+        np.testing.assert_array_equal(decoded[..., 0], values >> 8)
+        assert decoded.shape == (2, 3, 3)
+
+
+def test_transparency_is_shown_on_white():
+    rgba = np.array([[[255, 0, 0, 255], [255, 0, 0, 0], [0, 0, 0, 128]]], np.uint8)
+    decoded = decode_image(_file(Image.fromarray(rgba)))
+    np.testing.assert_allclose(decoded[0], [[255, 0, 0], [255, 255, 255], [127, 127, 127]], atol=1)
+
+
+def test_palette_grey_alpha_and_bilevel_become_rgb():
+    palette = Image.new("P", (3, 2), 1)
+    palette.putpalette([0, 0, 0, 10, 20, 30])
+    assert decode_image(_file(palette))[0, 0].tolist() == [10, 20, 30]
+    assert decode_image(_file(palette, transparency=1))[0, 0].tolist() == [255, 255, 255]
+    assert decode_image(_file(Image.new("LA", (3, 2), (9, 255))))[1, 2].tolist() == [9, 9, 9]
+    assert decode_image(_file(Image.new("1", (3, 2), 1)))[0, 0].tolist() == [255, 255, 255]
+
+
+def test_cmyk_becomes_rgb():
+    decoded = decode_image(_file(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG"))
+    np.testing.assert_allclose(decoded[4, 4], [255, 0, 0], atol=6)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation):
+    turn = Image.Transpose  # Pillow turns anticlockwise; 6 is shown turned clockwise by 90 degrees
+    shown = {
+        2: turn.FLIP_LEFT_RIGHT,
+        3: turn.ROTATE_180,
+        4: turn.FLIP_TOP_BOTTOM,
+        5: turn.TRANSPOSE,
+        6: turn.ROTATE_270,
+        7: turn.TRANSVERSE,
+        8: turn.ROTATE_90,
+    }
+    stored = Image.fromarray(np.kron(_picture(2, 3), np.ones((16, 16, 1), np.uint8)))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    decoded = decode_image(_file(stored, exif=exif))
+    expected = stored.transpose(shown[orientation]) if orientation > 1 else stored
+    np.testing.assert_array_equal(decoded, np.asarray(expected))
+
+
+def test_an_empty_file_is_named_empty():
+    with pytest.raises(ImageError, match="0 bytes"):
+        decode_image(b"")
+
+
+def test_text_is_no_image():
+    with pytest.raises(ImageError, match="no image of a known format"):
+        decode_image(b"<html>not found</html>")
+
+
+def test_a_format_that_runs_programs_is_no_image():
+    with pytest.raises(ImageError, match="no image of a known format"):
+        decode_image(_file(Image.new("RGB", (4, 4)), "EPS"))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "BMP"])
+def test_a_truncated_file_is_refused_at_every_length(kind):
+    content = _file(Image.fromarray(_picture(40, 50)), kind)
+    for length in range(1, len(content) - 16, max(1, len(content) // 23)):
+        with pytest.raises(ImageError):
+            decode_image(content[:length])
+
+
+def test_damaged_bytes_give_an_image_or_an_image_error():
+    rng = np.random.default_rng(0)
+    for kind in ("PNG", "JPEG", "TIFF", "GIF"):
+        content = _file(Image.fromarray(_picture(20, 30)), kind)
+        for _ in range(40):
+            damaged = bytearray(content)
+            for place in rng.integers(0, len(content), 5):
+                damaged[place] = rng.integers(256)
+            try:
+                decoded = decode_image(bytes(damaged), max_pixels=1_000_000)
+            except ImageError:
+                continue
+            assert decoded.dtype == np.uint8
+            assert decoded.shape[2] == 3
+
+
+@pytest.mark.parametrize("size", [(15_000, 10_000), (60_000, 60_000)])
+def test_a_pixel_bomb_is_refused_from_its_header(size):
+    with pytest.raises(ImageError, match="pixels"):
+        decode_image(_png_header(*size))
+
+
+def test_the_pixel_limit_is_exact():
+    content = encode_png(_picture(5, 7))
+    assert decode_image(content, max_pixels=35).shape == (5, 7, 3)
+    with pytest.raises(ImageError, match="7 x 5 pixels"):
+        decode_image(content, max_pixels=34)
+
+
+def test_floats_are_scaled_and_must_be_finite():
+    values = np.array([[0.0, 0.5, 1.0]], np.float32)
+    assert decode_image(_file(Image.fromarray(values), "TIFF"))[0, :, 0].tolist() == [0, 128, 255]
+    for bad in (np.nan, np.inf):
+        values[0, 1] = bad
+        with pytest.raises(ImageError, match="not finite"):
+            decode_image(_file(Image.fromarray(values), "TIFF"))
+
+
+def test_masks_survive_the_round_trip_at_odd_sizes():
+    mask = np.random.default_rng(1).choice(np.array([0, 1, 18, 255], np.uint8), (13, 29))
+    np.testing.assert_array_equal(mask_from_png(mask_to_png(mask)), mask)
+
+
+def test_masks_that_are_no_index_masks_are_refused():
+    with pytest.raises(ImageError, match="mode is RGB"):
+        mask_from_png(encode_png(_picture()))
+    with pytest.raises(ImageError, match="expected uint8"):
+        mask_to_png(np.zeros((2, 2), np.int64))
+    with pytest.raises(ImageError, match="empty"):
+        mask_from_png(b"")
+    content = mask_to_png(_picture(40, 50)[..., 0])
+    with pytest.raises(ImageError, match="truncated"):
+        mask_from_png(content[: len(content) // 2])
+
+
+@pytest.mark.parametrize(
+    ("region", "scale"),
+    [((90, 80), 7), ((128, 128), 5), ((32, 32), 8), ((300, 200), 2), ((1000, 700), 1)],
+)
+def test_crops_are_enlarged_to_about_640_pixels(region, scale):
+    assert crop_scale(Region(0, 0, *region)) == scale
+
+
+def test_crop_picture_has_the_region_at_the_scale():
+    image = np.zeros((20, 30, 3), np.uint8)
+    image[5:9, 10:16] = 200
+    crop = crop_picture(image, Region(5, 10, 4, 6), 3)
+    assert crop.shape == (12, 18, 3)
+    assert (crop == 200).all()
+
+
+@pytest.mark.parametrize("size", [(360, 480), (2000, 3000), (50, 40), (900, 300)])
+@pytest.mark.parametrize("corner", [(0, 0), (0.4, 0.6), (1, 1)])
+def test_context_shows_the_box_twice_at_any_size_and_place(size, corner):
+    image = np.random.default_rng(2).integers(0, 200, (*size, 3), np.uint8)
+    region = Region(round(corner[0] * (size[0] - 24)), round(corner[1] * (size[1] - 20)), 24, 20)
+    picture = context_picture(image, region)
+    assert picture.dtype == np.uint8
+    assert picture.shape[1] <= 640
+    is_magenta = (picture == MAGENTA).all(axis=2)
+    gap = np.flatnonzero((picture == 255).all(axis=(1, 2)))
+    assert gap.size >= 8
+    for half in (is_magenta[: gap[0]], is_magenta[gap[-1] + 1 :]):
+        rows, cols = np.nonzero(half)
+        frame = half[rows.min() : rows.max() + 1, cols.min() : cols.max() + 1]
+        assert min(frame.shape) >= 8
+        for edge in (frame[:3], frame[-3:], frame[:, :3], frame[:, -3:]):
+            assert edge.all()
+
+
+def test_context_leaves_the_image_untouched():
+    image = _picture(60, 80)
+    before = image.copy()
+    context_picture(image, Region(10, 10, 20, 20))
+    np.testing.assert_array_equal(image, before)

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from ralis_backend.core import weights
+from ralis_backend.core.segmenter import Segmenter, SegmenterSpec
+
+SPEC = SegmenterSpec(3, encoder_weights=None)
+
+
+@pytest.fixture(scope="module")
+def segmenter() -> Segmenter:
+    return Segmenter(SPEC, seed=1)
+
+
+def _image(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (50, 70), (1, 1), (5, 200), (33, 31)])
+def test_an_image_of_any_size_gets_probabilities(segmenter, size):
+    probabilities = segmenter.probabilities(_image(*size))
+    assert probabilities.shape == (3, *size)
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities.sum(axis=0), 1, atol=1e-5)
+
+
+def test_a_forward_pass_gives_embeddings_of_stride_16(segmenter):
+    forward = segmenter.forward_pass(_image(50, 70))
+    assert forward.embedding_stride == 16
+    assert forward.embeddings.shape == (96, 4, 6)
+
+
+def test_tiles_agree_with_one_pass_where_the_network_is_local():
+    # An FPN's GroupNorm looks at the whole tile; a Unet looks no further than its convolutions.
+    local = Segmenter(SegmenterSpec(3, "Unet", encoder_weights=None), seed=2)
+    image = _image(700, 430)
+    whole = local.forward_pass(image)
+    local.max_pixels_per_pass = 120_000
+    tiled = local.forward_pass(image)
+    assert tiled.probabilities.shape == (3, 700, 430)
+    assert tiled.embeddings.shape == whole.embeddings.shape
+    assert tiled.embedding_stride == whole.embedding_stride
+    torch.testing.assert_close(tiled.probabilities.sum(dim=0), torch.ones(700, 430))
+    assert (tiled.probabilities - whole.probabilities).abs().mean() < 0.02
+
+
+def test_the_same_seed_builds_the_same_network_and_leaves_the_global_generator_alone():
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    first, second, other = (Segmenter(SPEC, seed=seed) for seed in (5, 5, 6))
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)
+    image = _image(40, 40)
+    np.testing.assert_array_equal(first.probabilities(image), second.probabilities(image))
+    assert np.abs(first.probabilities(image) - other.probabilities(image)).max() > 1e-3
+
+
+def test_a_saved_segmenter_computes_the_same_after_loading(segmenter, tmp_path):
+    path = tmp_path / "v1.safetensors"
+    segmenter.save(path, {"version": "v1"})
+    loaded = Segmenter.load(path)
+    image = _image(50, 70)
+    np.testing.assert_array_equal(loaded.probabilities(image), segmenter.probabilities(image))
+    assert loaded.spec == segmenter.spec
+    assert loaded.is_pretrained == segmenter.is_pretrained
+    assert weights.load_metadata(path)["version"] == "v1"
+
+
+def test_files_that_hold_something_else_are_refused(segmenter, tmp_path):
+    path = tmp_path / "w"
+    weights.save(path, {"a": torch.zeros(1)}, {"kind": "policy"})
+    with pytest.raises(weights.WeightsError, match="holds a policy, not a segmenter"):
+        Segmenter.load(path)
+    spec = {"num_classes": 4, "architecture": "FPN", "encoder": "mobilenet_v2"}
+    metadata = {"kind": "segmenter", "spec": spec, "seed": 0, "is_pretrained": False}
+    weights.save(path, segmenter.model.state_dict(), metadata)
+    with pytest.raises(weights.WeightsError, match="does not fit"):
+        Segmenter.load(path)
+
+
+def test_added_classes_keep_the_known_ones_and_begin_improbable(segmenter):
+    image = _image(64, 64)
+    before = segmenter.probabilities(image)
+    grown = segmenter.resized(5)
+    after = grown.probabilities(image)
+    assert grown.num_classes == 5
+    np.testing.assert_allclose(after[:3] / after[:3].sum(axis=0), before, atol=1e-5)
+    shrunk = grown.resized(3)
+    np.testing.assert_allclose(shrunk.probabilities(image), before, atol=1e-5)
+    assert shrunk.spec == segmenter.spec
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (SegmenterSpec(0), "num_classes is 0"),
+        (SegmenterSpec(256), "num_classes is 256"),
+        (SegmenterSpec(2, architecture="Fpm"), "unknown architecture 'Fpm'.*Unet"),
+        (SegmenterSpec(2, encoder="resnet19"), "unknown encoder 'resnet19'.*resnet18"),
+        (SegmenterSpec(2, encoder_weights="imagined"), "no weights 'imagined'"),
+    ],
+)
+def test_unknown_networks_are_named(spec, message):
+    with pytest.raises(ValueError, match=message):
+        Segmenter(spec)
+
+
+def test_images_of_another_kind_are_refused(segmenter):
+    for image in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)):
+        with pytest.raises(ValueError, match=r"expected uint8 \(H, W, 3\)"):
+            segmenter.forward_pass(image)
+
+
+def test_missing_weights_warn_and_name_the_cache(caplog):
+    with caplog.at_level(logging.WARNING):  # no folder of this encoder is in the cache
+        random = Segmenter(SegmenterSpec(2, encoder="resnet18"))
+    assert "HF_HUB_CACHE" in caplog.text
+    assert "resnet18" in caplog.text
+    assert not random.is_pretrained
+
+
+def test_imagenet_weights_come_from_the_cache(shared, caplog):
+    with caplog.at_level(logging.WARNING):
+        pretrained = Segmenter(SegmenterSpec(2))
+    assert pretrained.is_pretrained
+    assert caplog.text == ""
+
+
+def test_the_onnx_file_computes_the_same_at_other_sizes(segmenter, tmp_path):
+    path = tmp_path / "model.onnx"
+    segmenter.export_onnx(path, (64, 96))
+    assert list(tmp_path.iterdir()) == [path]
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    image = _image(128, 160)
+    pixels = image.transpose(2, 0, 1)[None].astype(np.float32)
+    (probabilities,) = session.run(None, {"image": pixels})
+    np.testing.assert_allclose(probabilities[0], segmenter.probabilities(image), atol=1e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_agrees_with_the_cpu(segmenter):
+    on_gpu = Segmenter(SPEC, seed=1, device="cuda")
+    image = _image(70, 90)
+    np.testing.assert_allclose(
+        on_gpu.probabilities(image), segmenter.probabilities(image), atol=2e-2
+    )

@@ -1,0 +1,139 @@
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from ralis_backend.settings import (
+    Settings,
+    SettingsError,
+    load_settings,
+    setting_names,
+    settings_table,
+)
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch, tmp_path):
+    for name in list(os.environ):
+        if name.startswith(("RALIS_", "LABEL_STUDIO_", "PROMETHEUS_")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_defaults_need_no_environment(tmp_path):
+    settings = load_settings()
+    assert settings.region_size == (128, 128)
+    assert settings.mode == "in-place"
+    assert settings.database_url == f"sqlite:///{tmp_path / '.ralis' / 'ralis.db'}"
+    assert not settings.has_credentials
+
+
+def test_an_api_key_makes_crops_the_default_mode(monkeypatch):
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "abc")
+    assert load_settings().mode == "crops"
+    monkeypatch.setenv("RALIS_MODE", "in-place")
+    assert load_settings().mode == "in-place"
+
+
+def test_crops_mode_without_a_key_says_what_is_missing(monkeypatch):
+    monkeypatch.setenv("RALIS_MODE", "crops")
+    with pytest.raises(SettingsError, match="LABEL_STUDIO_API_KEY"):
+        load_settings()
+
+
+def test_region_size_is_height_by_width(monkeypatch):
+    monkeypatch.setenv("RALIS_REGION_SIZE", "80x90")
+    assert load_settings().region_size == (80, 90)
+
+
+@pytest.mark.parametrize("value", ["128", "128x", "axb", "128x128x3", "0x128", "-1x2", "9999x9999"])
+def test_a_bad_region_size_is_named_with_the_form_expected(monkeypatch, value):
+    monkeypatch.setenv("RALIS_REGION_SIZE", value)
+    with pytest.raises(SettingsError, match=r"RALIS_REGION_SIZE: .*(128x128|16 to 8192)"):
+        load_settings()
+
+
+def test_every_bad_setting_is_named_at_once_without_its_value(monkeypatch):
+    monkeypatch.setenv("RALIS_REGIONS_PER_ROUND", "none-of-your-business")
+    monkeypatch.setenv("RALIS_MODE", "sideways")
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert "RALIS_REGIONS_PER_ROUND" in str(caught.value)
+    assert "RALIS_MODE" in str(caught.value)
+    assert "none-of-your-business" not in str(caught.value)
+
+
+def test_user_and_password_go_together(monkeypatch):
+    monkeypatch.setenv("RALIS_AUTH_USER", "a")
+    with pytest.raises(SettingsError, match="RALIS_AUTH_PASSWORD"):
+        load_settings()
+
+
+def test_secrets_are_not_printed(monkeypatch):
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "sesame")
+    monkeypatch.setenv("RALIS_AUTH_TOKEN", "sesame")
+    assert "sesame" not in repr(load_settings())
+
+
+def test_env_file_is_read_and_the_environment_wins(monkeypatch, tmp_path):
+    (tmp_path / ".env").write_text("RALIS_SEED=7\nRALIS_STRATEGY=margin\nOTHER=1\n")
+    monkeypatch.setenv("RALIS_STRATEGY", "random")
+    settings = load_settings()
+    assert (settings.seed, settings.strategy) == (7, "random")
+
+
+def test_what_the_command_line_gives_comes_first(monkeypatch):
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "abc")
+    monkeypatch.setenv("RALIS_BACKEND_URL", "http://a:1")
+    settings = load_settings(backend_url="http://b:2/", mode=None)
+    assert (settings.backend_url, settings.mode) == ("http://b:2", "crops")
+
+
+def test_a_misspelt_name_in_the_env_file_is_refused_naming_the_nearest(tmp_path):
+    (tmp_path / ".env").write_text("RALIS_REGIONSIZE=64x64\n")
+    with pytest.raises(SettingsError, match=r"RALIS_REGIONSIZE.*RALIS_REGION_SIZE"):
+        load_settings()
+
+
+def test_a_misspelt_name_in_the_environment_is_warned_about(monkeypatch, caplog):
+    monkeypatch.setenv("RALIS_REGIONSIZE", "64x64")
+    with caplog.at_level(logging.WARNING):
+        load_settings()
+    assert "RALIS_REGION_SIZE" in caplog.text
+
+
+def test_sizes_take_units_and_hosts_take_commas(monkeypatch):
+    monkeypatch.setenv("RALIS_CACHE_BYTES", "1MiB")
+    monkeypatch.setenv("RALIS_IMAGE_HOSTS", "Images.example.com, cdn.example.com")
+    settings = load_settings()
+    assert settings.cache_bytes == 1024**2
+    assert settings.image_hosts == ("images.example.com", "cdn.example.com")
+
+
+def test_empty_variables_count_as_unset(monkeypatch):
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "")
+    assert load_settings().label_studio_api_key is None
+
+
+def test_random_encoder_weights_are_none():
+    assert Settings(encoder_weights="none").initial_weights is None
+    assert Settings().initial_weights == "imagenet"
+
+
+def test_the_table_has_a_row_for_every_setting():
+    table = settings_table()
+    for name in setting_names():
+        assert f"| `{name}` |" in table
+    assert "| `RALIS_REGION_SIZE` | `128x128` |" in table
+    assert "| `RALIS_CACHE_BYTES` | `2GiB` |" in table
+
+
+def test_every_setting_stands_in_the_readme():
+    text = README.read_text()
+    missing = [name for name in setting_names() if f"`{name}`" not in text]
+    if not text.strip():
+        pytest.skip("the README is empty")
+    assert missing == []
