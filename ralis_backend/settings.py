@@ -9,6 +9,7 @@ import difflib
 import logging
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 ENV_FILE = Path(".env")
 PREFIX = "RALIS_"
+
+_BLOB_LINK = re.compile(r"\.\./\.\./blobs/[0-9a-f]+")
 
 
 class SettingsError(ValueError):
@@ -208,9 +211,11 @@ def load_settings(env_file: Path = ENV_FILE, **overrides: Any) -> Settings:
     _check_names(env_file)
     try:
         given = {name: value for name, value in overrides.items() if value is not None}
-        return Settings(_env_file=env_file, **given)  # type: ignore[call-arg]
+        settings = Settings(_env_file=env_file, **given)  # type: ignore[call-arg]
     except ValidationError as error:
         raise SettingsError("; ".join(_describe(detail) for detail in error.errors())) from None
+    use_restored_hub_cache(settings.data_dir / "hf-cache")
+    return settings
 
 
 def setting_names() -> dict[str, str]:
@@ -233,6 +238,36 @@ def share_metrics(directory: Path) -> None:
     To be called before prometheus_client is imported: it reads the variable then.
     """
     os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", str(directory))
+
+
+def use_restored_hub_cache(copy: Path) -> None:
+    """Make a Hugging Face cache usable that was copied without its symbolic links.
+
+    Such a copy holds the links' targets as text, and the hub would hand out that text as weights.
+    Where `HF_HUB_CACHE` is one, a cache of links to its files is made in `copy` and used instead.
+    To be called before huggingface_hub is imported: it reads the variable then.
+    """
+    cache = Path(os.environ.get("HF_HUB_CACHE", "")).absolute()
+    files = list(cache.glob("models--*/snapshots/*/*"))
+    if not any(_link_target(path) for path in files):
+        return
+    for path in [*files, *cache.glob("models--*/refs/*")]:
+        link = copy / path.relative_to(cache)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        target = _link_target(path) or path.resolve()
+        if not (link.is_symlink() and link.readlink() == target):
+            link.unlink(missing_ok=True)
+            with suppress(FileExistsError):  # another process was faster
+                link.symlink_to(target)
+    os.environ["HF_HUB_CACHE"] = str(copy.absolute())
+
+
+def _link_target(path: Path) -> Path | None:
+    """The blob that a file names as text where a link should be; None if it does not."""
+    if path.is_symlink() or not path.is_file() or path.stat().st_size > 200:
+        return None
+    text = path.read_bytes().decode(errors="replace")
+    return (path.parent / text).resolve() if _BLOB_LINK.fullmatch(text) else None
 
 
 def _variable(name: str) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import tempfile
 from pathlib import Path
 
 import pytest
+
+from ralis_backend.settings import use_restored_hub_cache
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("RALIS_SHARED", ROOT.parent / "shared"))
@@ -19,7 +20,10 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     cache = SHARED / "hf-cache"
     if cache.is_dir():  # before anything imports huggingface_hub, which reads them once
-        os.environ["HF_HUB_CACHE"] = str(_usable_cache(cache, config))
+        folder = tempfile.mkdtemp(prefix="ralis-hf-cache-")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        os.environ["HF_HUB_CACHE"] = str(cache)
+        use_restored_hub_cache(Path(folder))
     import torch
 
     torch.set_num_threads(1)
@@ -34,31 +38,3 @@ def shared() -> Path:
             pytest.fail(message)
         pytest.skip(message)
     return SHARED
-
-
-def _usable_cache(cache: Path, config: pytest.Config) -> Path:
-    """The cache itself, or a copy with its links restored.
-
-    A copy that was made without support for symbolic links holds their targets as text, and the
-    hub would hand out that text as weights.
-    """
-    broken = [path for path in cache.glob("*/snapshots/*/*") if _link_target(path) is not None]
-    if not broken:
-        return cache
-    folder = tempfile.mkdtemp(prefix="ralis-hf-cache-")
-    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
-    for path in cache.rglob("*"):
-        copy = Path(folder) / path.relative_to(cache)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_file():
-            shutil.copyfile(_link_target(path) or path, copy)
-    return Path(folder)
-
-
-def _link_target(path: Path) -> Path | None:
-    if path.is_symlink() or path.stat().st_size > 200:
-        return None
-    text = path.read_bytes().decode(errors="replace")
-    if not re.fullmatch(r"\.\./\.\./blobs/[0-9a-f]+", text):
-        return None
-    return path.parent / text

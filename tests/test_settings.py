@@ -10,6 +10,7 @@ from ralis_backend.settings import (
     load_settings,
     setting_names,
     settings_table,
+    use_restored_hub_cache,
 )
 
 README = Path(__file__).parents[1] / "README.md"
@@ -137,3 +138,30 @@ def test_every_setting_stands_in_the_readme():
     if not text.strip():
         pytest.skip("the README is empty")
     assert missing == []
+
+
+def test_a_hub_cache_copied_without_its_links_is_made_usable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    model = tmp_path / "cache" / "models--hub--net"
+    (model / "blobs").mkdir(parents=True)
+    (model / "snapshots" / "abc").mkdir(parents=True)
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text("abc")
+    (model / "blobs" / "0123abcd").write_text("weights")
+    (model / "snapshots" / "abc" / "model.safetensors").write_text("../../blobs/0123abcd")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    for _ in range(2):  # again, with the copy already there
+        monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+        use_restored_hub_cache(tmp_path / "copy")
+        copy = tmp_path / "copy" / "models--hub--net"
+        assert os.environ["HF_HUB_CACHE"] == str(tmp_path / "copy")
+        assert (copy / "snapshots" / "abc" / "model.safetensors").read_text() == "weights"
+        assert (copy / "refs" / "main").read_text() == "abc"
+
+
+def test_a_whole_hub_cache_is_used_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    use_restored_hub_cache(tmp_path / "copy")
+    assert os.environ["HF_HUB_CACHE"] == str(tmp_path)
+    assert not (tmp_path / "copy").exists()

@@ -317,7 +317,9 @@ class ProjectStore:
             of it is stored already.
         """
         payload = _pack(annotation_to_json(annotation))
-        digest = hashlib.sha256(payload).hexdigest()
+        # Events and the API tell the rest of it (names, times) in different words.
+        painted = _pack([annotation.is_skipped, list(annotation.results)])
+        digest = hashlib.sha256(painted).hexdigest()
         with self.write() as session:
             row = session.scalars(
                 select(Annotation).where(
@@ -342,11 +344,11 @@ class ProjectStore:
             row.task_id = annotation.task_id
             row.image_id = image.id if image else row.image_id
             row.crop_task_id = crop_task.id if crop_task else row.crop_task_id
-            if is_same and row.error is None:
-                return None
             row.annotator = annotation.annotator
             row.updated_at = annotation.updated_at
             row.lead_time_s = annotation.lead_time_s
+            if is_same and row.error is None:
+                return None
             row.is_skipped = annotation.is_skipped
             row.is_deleted = False
             row.digest, row.payload = digest, payload

@@ -55,8 +55,8 @@ def label_by_script(folder, out, mode):
     done = subprocess.run(
         command(folder, *arguments), env=environment(), capture_output=True, text=True, timeout=800
     )
-    log = folder / "backend.log"
-    assert done.returncode == 0, done.stdout + done.stderr + log.read_text()[-5000:]
+    logs = "".join(path.read_text()[-3000:] for path in folder.glob("backends/*/backend.log"))
+    assert done.returncode == 0, done.stdout + done.stderr + logs
     return done.stdout
 
 

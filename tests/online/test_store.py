@@ -118,6 +118,17 @@ def test_an_older_state_of_an_annotation_changes_nothing(
     assert store.put_annotation(project, "1.100", older, image, None) is None
 
 
+def test_the_same_strokes_told_in_other_words_are_not_new_labels(
+    store: ProjectStore, project: Project, image: Image
+):
+    region = NewLabel(Region(0, 0, 1, 1), np.ones((1, 1), np.uint8))
+    label(store, project, image, annotation(1, 1, annotator="7"), region)
+    newest = store.newest_label_id(project.id)
+    told_by_api = annotation(1, 1, annotator="ann@example.com", task_created_at=None)
+    assert store.put_annotation(project, "1.100", told_by_api, image, None) is None
+    assert store.newest_label_id(project.id) == newest
+
+
 def test_every_fifth_labelled_image_is_held_out_for_good(store: ProjectStore, project: Project):
     tasks = [HostTask(i, START, f"/{i}.png") for i in range(1, 11)]
     store.reconcile_images(project.id, tasks)

@@ -105,8 +105,9 @@ class Session:
         fetcher = ImageFetcher(client, workplace.folder / "images", 2 * 1024**3)
         host = LabelStudioHost(client, fetcher)
         project = self._project(workplace, client, host, pool)
-        backend = running.enter_context(self._backend(workplace, server))
-        store = ProjectStore.open(f"sqlite:///{workplace.database_path}", workplace.blobs_path)
+        backend = running.enter_context(self._backend(workplace, server, project))
+        data_folder = workplace.backend_folder(project.uid)
+        store = ProjectStore.open(workplace.database_url(project.uid), data_folder / "blobs")
         running.callback(store.close)
         with self._waiting("Connecting Label Studio and the backend"):
             backend.run("connect", "--project", str(project.id))
@@ -191,10 +192,13 @@ class Session:
             yield server
 
     @contextmanager
-    def _backend(self, workplace: Workplace, server: LabelStudioServer) -> Iterator[Backend]:
+    def _backend(
+        self, workplace: Workplace, server: LabelStudioServer, project: HostProject
+    ) -> Iterator[Backend]:
         options = self._options
         port = port_near(options.backend_port)
         environment = workplace.environment(
+            project.uid,
             server.url,
             port,
             {
@@ -206,7 +210,9 @@ class Session:
                 "RALIS_SEED": str(options.seed),
             },
         )
-        with Backend(port, environment, workplace.folder / "backend.log") as backend:
+        with Backend(
+            port, environment, workplace.backend_folder(project.uid) / "backend.log"
+        ) as backend:
             with self._waiting("Starting the backend"):
                 backend.wait_ready()
             yield backend

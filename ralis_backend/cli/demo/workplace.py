@@ -73,29 +73,34 @@ class Workplace:
         )
 
     def environment(
-        self, label_studio_url: str, port: int, settings: Mapping[str, str]
+        self, name: str, label_studio_url: str, port: int, settings: Mapping[str, str]
     ) -> dict[str, str]:
-        """The backend's environment variables, on top of those of this process."""
+        """The backend's environment variables, on top of those of this process.
+
+        Args:
+            name: of the backend's own folder: one per project, so that it serves no other.
+            label_studio_url: address of Label Studio.
+            port: the backend's.
+            settings: further variables.
+        """
         return {
             "LABEL_STUDIO_URL": label_studio_url,
             "LABEL_STUDIO_API_KEY": self.token,
-            "RALIS_DATA_DIR": str((self.folder / "backend").absolute()),
-            "RALIS_DATABASE_URL": f"sqlite:///{self.database_path.absolute()}",
+            "RALIS_DATA_DIR": str(self.backend_folder(name)),
+            "RALIS_DATABASE_URL": self.database_url(name),
             "RALIS_AUTH_USER": "label-studio",
             "RALIS_AUTH_PASSWORD": self.backend_password,
             "RALIS_BACKEND_URL": f"http://{HOST}:{port}",
             **settings,
         }
 
-    @property
-    def database_path(self) -> Path:
-        """The backend's database."""
-        return self.folder / "backend" / "ralis.db"
+    def backend_folder(self, name: str) -> Path:
+        """Where a backend keeps its database, masks and weights."""
+        return (self.folder / "backends" / name).absolute()
 
-    @property
-    def blobs_path(self) -> Path:
-        """The backend's masks and weights."""
-        return self.folder / "backend" / "blobs"
+    def database_url(self, name: str) -> str:
+        """A backend's database."""
+        return f"sqlite:///{self.backend_folder(name) / 'ralis.db'}"
 
 
 class Backend:
