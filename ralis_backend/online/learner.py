@@ -119,7 +119,7 @@ class Learner:
         if project.regions_uid == uid:
             message = "a region's prediction is stored with its task; connect the pool project"
             return [SuggestionFailure(task.id, message) for task in tasks]
-        version = self._store.version(project.id, project.current_version)
+        version = self._store.serving_version(project)
         labels = labels_by_image(self._store.labels(project.id))
         answers: list[ImageSuggestion | SuggestionFailure] = []
         for task in tasks:
@@ -195,7 +195,8 @@ class Learner:
 
     def _remember(self, uid: str, label_config: str, strategy: str) -> str:
         project = self._store.find_project(uid)
-        version = f"v{project.current_version if project else 0}"
+        serving = self._store.serving_version(project) if project else None
+        version = serving.name if serving else "v0"
         with self._known_lock:
             self._known[uid] = (time.monotonic(), label_config, strategy, version)
         return version

@@ -516,6 +516,21 @@ class ProjectStore:
                 select(Version).where(Version.project_id == project_id, Version.number == number)
             ).first()
 
+    def serving_version(self, project: Project) -> Version | None:
+        """The version that answers: the one in use, or the one before until that is ranked."""
+        with self.read() as session:
+            ranked = list(
+                session.scalars(
+                    select(Version)
+                    .where(Version.project_id == project.id, Version.ranked_at.is_not(None))
+                    .order_by(Version.number)
+                )
+            )
+        in_use = [version for version in ranked if version.number == project.current_version]
+        if in_use or ranked:
+            return (in_use or ranked)[-1]
+        return self.version(project.id, project.current_version)
+
     def add_version(self, version: Version, **project_values: Any) -> Version:
         """Store a version and set columns of its project, together."""
         with self.write() as session:

@@ -8,6 +8,7 @@ import pytest
 from ralis_backend.online.host import HostTask, ImageSuggestion
 from ralis_backend.online.learner import Learner, SuggestionFailure
 from ralis_backend.online.store import ProjectStore
+from ralis_backend.online.tables import Version
 from ralis_backend.online.worker import Worker
 from tests.online.conftest import RANKING, settle
 from tests.online.fake_host import CLASSES, START, FakeHost, picture
@@ -76,6 +77,23 @@ def test_a_trained_version_answers_with_its_mask(
     assert answer.mask.shape == (64, 96)
     assert learner.status("1.100")["labelled_regions"] == 4
     assert [entry["version"] for entry in learner.versions("1.100")] == ["v0", "v1"]
+
+
+def test_until_a_new_version_is_ranked_the_one_before_answers(
+    learner: Learner, store: ProjectStore, host: FakeHost, make_worker: MakeWorker
+):
+    settle(make_worker())
+    project = store.projects()[0]
+    trained = Version(
+        project_id=project.id, number=1, is_accepted=True, num_labels=4, created_at=START
+    )
+    store.add_version(trained, current_version=1)
+    calls = len(host.calls)
+    (answer,) = learner.suggest("1.100", [host.pool_tasks[0]])
+    assert isinstance(answer, ImageSuggestion)
+    assert answer.version == "v0"
+    assert learner.model_version("1.100") == "v0"
+    assert len(host.calls) == calls
 
 
 def test_an_image_that_came_since_is_computed_on_the_spot(
