@@ -54,8 +54,6 @@ class TokenAuth(httpx.Auth):
     for an access token that lasts minutes, exchanged again before that expires.
     """
 
-    requires_response_body = True
-
     def __init__(self, url: str, api_key: str) -> None:
         self._url = url
         self._api_key = api_key
@@ -94,8 +92,13 @@ class TokenAuth(httpx.Auth):
         response.read()
         if response.status_code >= 500:
             raise Unavailable(f"Label Studio answered {response.status_code} to the token exchange")
+        if response.status_code == 404 or response.is_redirect:
+            raise LabelStudioError(
+                f"{self._url} exchanges no personal access tokens ({response.status_code}); "
+                "LABEL_STUDIO_URL probably points to another server or to a login page"
+            )
         try:
-            self._access = response.json()["access"]
+            self._access = str(response.json()["access"])
         except (ValueError, KeyError, TypeError):
             raise Unauthorised(
                 "LABEL_STUDIO_API_KEY is a personal access token that Label Studio does not accept "
@@ -285,8 +288,20 @@ class LabelStudioClient:
             )
         return sorted(ids)
 
-    def delete_tasks(self, project_id: int, task_ids: Sequence[int]) -> None:
-        """Delete tasks with everything in them."""
+    def delete_tasks(
+        self,
+        project_id: int,
+        task_ids: Sequence[int],
+        filters: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Delete tasks with everything in them.
+
+        Args:
+            project_id: of the project.
+            task_ids: the tasks.
+            filters: of the data manager; a task that does not fulfil them when Label Studio
+                deletes is kept.
+        """
         self._request(
             "POST",
             "/api/dm/actions",
@@ -294,6 +309,7 @@ class LabelStudioClient:
             json={
                 "selectedItems": {"all": False, "included": list(task_ids)},
                 "project": str(project_id),
+                **(filters or {}),
             },
             timeout=5 * self._timeout_s,
         )
@@ -413,6 +429,12 @@ class LabelStudioClient:
             ) from None
         if response.is_error:
             raise self._error(response, method, path)
+        if response.is_redirect:
+            target = str(response.headers.get("location", "nowhere")).split("?")[0]
+            raise LabelStudioError(
+                f"{self.url}{path} redirects to {target}; set LABEL_STUDIO_URL to the address that "
+                "Label Studio itself has (scheme, host and port), not to a proxy or a login page"
+            )
         if response.status_code == 204 or not response.content:
             return {}
         if "json" not in response.headers.get("content-type", ""):
@@ -437,8 +459,13 @@ class LabelStudioClient:
                 "in new installations: use a personal access token (Account & Settings), or switch "
                 "legacy tokens on under Organization > API Tokens Settings"
             )
+        if status == 403 and "reserved network address" in what:
+            return Unauthorised(
+                f"{what}: Label Studio refuses addresses inside private networks; start it with "
+                "both ML_BLOCK_LOCAL_IP=false and SSRF_PROTECTION_ENABLED=false"
+            )
         if status == 403:
-            return Unauthorised(what)
+            return Unauthorised(f"{what}: the token's user may not do this; take an owner's token")
         if status >= 500 or status == 429:
             return Unavailable(what)
         return LabelStudioError(what)

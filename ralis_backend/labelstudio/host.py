@@ -14,6 +14,7 @@ import numpy as np
 
 from ralis_backend.core.regions import Region
 from ralis_backend.labelstudio.client import (
+    File,
     LabelStudioClient,
     LabelStudioError,
     NotFound,
@@ -54,8 +55,11 @@ LEAST_USEFUL_FIRST = {
     "evaluate_predictions_automatically": False,
 }
 UPLOADS_PER_CALL = 50
+"""Crops of two files each: Label Studio takes 100 files in a request."""
 PREDICTIONS_PER_CALL = 250
-JPEG_QUALITY = 95
+DELETIONS_PER_CALL = 500
+CROP_QUALITY = 95
+CONTEXT_QUALITY = 85
 
 
 class LabelStudioHost:
@@ -186,18 +190,10 @@ class LabelStudioHost:
                 auth_method="BASIC_AUTH", basic_auth_user=user, basic_auth_pass=password
             )
         known = [it for it in self._client.backends(project.id) if same_url(it["url"], url)]
-        try:
-            if known:
-                self._client.update_backend(known[0]["id"], project.id, url, **settings)
-            else:
-                self._client.create_backend(project.id, url, **settings)
-        except Unauthorised as error:
-            if "reserved network address" not in str(error):
-                raise
-            raise LabelStudioError(
-                f"Label Studio refuses the address {url}, since it is inside a private network; "
-                "start Label Studio with ML_BLOCK_LOCAL_IP=false and SSRF_PROTECTION_ENABLED=false"
-            ) from None
+        if known:
+            self._client.update_backend(known[0]["id"], project.id, url, **settings)
+        else:
+            self._client.create_backend(project.id, url, **settings)
 
     def _keep_webhook(self, project_id: int) -> None:
         """Exactly one webhook to this backend, for all actions, with our header."""
@@ -268,6 +264,8 @@ class LabelStudioHost:
             names = {label.name for label in after.labels}
             kept = tuple(label for label in before.labels if label.name not in names)
             merged = LabelConfig(**{**vars(after), "labels": after.labels + kept})
+            if merged.labels == before.labels:
+                return
             self._client.update_project(regions_id, label_config=regions_config(merged))
             logger.warning(
                 "project %s keeps the removed labels %s, since annotations use them",
@@ -285,14 +283,18 @@ class LabelStudioHost:
         Files go to the pool project, whose config has one data key as uploads need; tasks of
         other projects may show them.
         """
+        if not crops:
+            return []
         data: list[dict[str, Any]] = []
-        for start in range(0, len(crops), UPLOADS_PER_CALL):
-            part = crops[start : start + UPLOADS_PER_CALL]
-            paths = self._upload(pool.id, part)
-            data += [
-                _crop_data(crop, image, context)
-                for crop, (image, context) in zip(part, paths, strict=True)
-            ]
+        with ThreadPoolExecutor(2) as threads:
+            pictures = threads.map(_files, crops)  # encoded ahead of the uploads
+            for start in range(0, len(crops), UPLOADS_PER_CALL):
+                part = crops[start : start + UPLOADS_PER_CALL]
+                paths = self._upload(pool.id, [next(pictures) for _ in part])
+                data += [
+                    _crop_data(crop, image, context)
+                    for crop, (image, context) in zip(part, paths, strict=True)
+                ]
         ids = self._client.import_tasks(regions_project_id, [{"data": it} for it in data])
         created = self._created(regions_project_id, ids)
         return [
@@ -336,35 +338,32 @@ class LabelStudioHost:
         """Delete those of the tasks that nobody has begun.
 
         Label Studio does not say which tasks are open in a browser, but saves a draft seconds
-        after the first stroke: tasks with a draft, an annotation or a skip are kept. A task
-        that somebody only looks at can still go; the caller keeps the head of the queue, where
-        those are.
+        after the first stroke. It deletes itself those without draft, annotation and skip, in
+        one query, so that nothing that was saved before can go. What remains possible: a task
+        goes that somebody has opened and not yet painted on, or painted on within the last
+        seconds, and submitting it fails. The caller keeps the head of the queue, where open
+        tasks are.
         """
         wanted = set(task_ids)
-        has_draft = _filters("draft_exists", "Boolean", [("equal", True)])
-        begun = {task["id"] for task in self._client.tasks(project_id, has_draft)}
-        untouched = {
-            task["id"]
-            for task in self._client.tasks(project_id)
-            if not task["total_annotations"] and not task["cancelled_annotations"]
-        }
-        existing = wanted & untouched - begun
-        if existing:
-            self._client.delete_tasks(project_id, sorted(existing))
-        gone_before = wanted - {task["id"] for task in self._client.tasks(project_id)}
-        return sorted(existing | gone_before)
+        for start in range(0, len(task_ids), DELETIONS_PER_CALL):
+            part = task_ids[start : start + DELETIONS_PER_CALL]
+            self._client.delete_tasks(project_id, part, _UNTOUCHED)
+        return sorted(wanted - {task["id"] for task in self._client.tasks(project_id)})
 
-    def _upload(self, project_id: int, crops: Sequence[Crop]) -> list[tuple[str, str]]:
-        with ThreadPoolExecutor(2) as pool:
-            files = [file for pair in pool.map(_files, crops) for file in pair]
+    def _upload(
+        self, project_id: int, pictures: Sequence[tuple[File, File]]
+    ) -> list[tuple[str, str]]:
+        files = [file for pair in pictures for file in pair]
         ids = self._client.upload_files(project_id, files, makes_tasks=False)
         paths = self._client.file_paths(project_id, ids)
         return list(zip(paths[::2], paths[1::2], strict=True))
 
     def _created(self, project_id: int, ids: Sequence[int]) -> dict[int, datetime]:
         """When the tasks were made; other tasks with ids in between may come along."""
-        bounds = [("greater_or_equal", min(ids)), ("less_or_equal", max(ids))] if ids else []
-        query = _filters("id", "Number", bounds)
+        query = _filters(
+            ("id", "Number", "greater_or_equal", min(ids)),
+            ("id", "Number", "less_or_equal", max(ids)),
+        )
         return {
             task["id"]: parse_time(task["created_at"])
             for task in self._client.tasks(project_id, query)
@@ -421,24 +420,38 @@ def _host_task(task: Mapping[str, Any], image_key: str) -> HostTask:
     return HostTask(int(task["id"]), parse_time(task["created_at"]), str(image), data)
 
 
-def _filters(column: str, kind: str, conditions: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """The data manager's query for tasks that fulfil all conditions on a column."""
+def _filters(*conditions: tuple[str, str, str, Any]) -> dict[str, Any]:
+    """The data manager's query for tasks that fulfil all conditions.
+
+    Args:
+        conditions: column, its type, operator and value of each.
+    """
     items = [
-        {"filter": f"filter:tasks:{column}", "operator": operator, "value": value, "type": kind}
-        for operator, value in conditions
+        {"filter": f"filter:tasks:{column}", "type": kind, "operator": operator, "value": value}
+        for column, kind, operator, value in conditions
     ]
     return {"filters": {"conjunction": "and", "items": items}}
 
 
-def _files(crop: Crop) -> list[tuple[str, bytes]]:
+_UNTOUCHED = _filters(
+    ("draft_exists", "Boolean", "equal", False),
+    ("total_annotations", "Number", "equal", 0),
+    ("cancelled_annotations", "Number", "equal", 0),
+)
+
+
+def _files(crop: Crop) -> tuple[File, File]:
     region = crop.region
     name = f"task{crop.source_task}-row{region.row}-col{region.col}"
-    return [(f"{name}.jpg", _jpeg(crop.image)), (f"{name}-context.jpg", _jpeg(crop.context))]
+    return (
+        (f"{name}.jpg", _jpeg(crop.image, CROP_QUALITY)),
+        (f"{name}-context.jpg", _jpeg(crop.context, CONTEXT_QUALITY)),
+    )
 
 
-def _jpeg(picture: np.ndarray) -> bytes:
-    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-    is_encoded, content = cv2.imencode(".jpg", picture[..., ::-1], quality)
+def _jpeg(picture: np.ndarray, quality: int) -> bytes:
+    parameters = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    is_encoded, content = cv2.imencode(".jpg", picture[..., ::-1], parameters)
     if not is_encoded:
         raise ValueError(f"a picture of shape {picture.shape} could not be encoded as JPEG")
     return content.tobytes()

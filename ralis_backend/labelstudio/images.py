@@ -12,10 +12,12 @@ import hashlib
 import ipaddress
 import logging
 import os
+import re
 import socket
 import tempfile
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
@@ -35,6 +37,7 @@ logger = logging.getLogger(__name__)
 MAX_IMAGE_BYTES = 100_000_000
 MAX_REDIRECTS = 3
 CLOUD_SCHEMES = ("s3", "gs", "azure-blob", "azure_spi", "databricks")
+_FILE_PATH = re.compile(r"/(data|storage-data)/.|/(tasks|projects)/\d+/(resolve|presign)/$")
 
 
 class ImageNotAllowed(ValueError):
@@ -90,24 +93,43 @@ class ImageFetcher:
             encoded = base64.urlsafe_b64encode(task.image.encode()).decode()
             return self._from_label_studio(f"/tasks/{task.id}/resolve/?fileuri={encoded}")
         if not parts.scheme and task.image.startswith("/"):
-            return self._from_label_studio(task.image)
+            return self._from_label_studio(self._own_path(task, task.image))
         if parts.scheme not in ("http", "https"):
             raise ImageNotAllowed(
                 f"task {task.id}: {task.image[:100]!r} is no address that the backend reads; use "
                 "uploads, local files, cloud storage connected to Label Studio, or http(s)"
             )
-        own = urlsplit(self._client.url)
-        if (parts.hostname, _port(parts)) == (own.hostname, _port(own)):
-            path = parts.path + (f"?{parts.query}" if parts.query else "")
-            return self._from_label_studio(path)
+        if self._is_own(task.image):
+            return self._from_label_studio(self._own_path(task, task.image))
         return self._from_elsewhere(task.image, is_trusted=False)
+
+    def _is_own(self, url: str) -> bool:
+        """Whether an address is on the Label Studio server itself."""
+        parts, own = urlsplit(url), urlsplit(self._client.url)
+        return (parts.hostname, _port(parts)) == (own.hostname, _port(own))
+
+    def _own_path(self, task: HostTask, reference: str) -> str:
+        """The path below Label Studio's address, one that serves files.
+
+        The request carries our token: a task must not send it to any other of its calls.
+        """
+        url = httpx.URL("http://label-studio").join(reference)  # resolves dots in the path
+        path = url.path.removeprefix(urlsplit(self._client.url).path)
+        if not _FILE_PATH.match(path) or "/../" in path:
+            raise ImageNotAllowed(
+                f"task {task.id}: {reference[:100]!r} is no file of Label Studio; expected an "
+                "address below /data/upload/, /data/local-files/ or /tasks/<number>/resolve/"
+            )
+        query = url.query.decode()
+        raw = url.raw_path.decode().partition("?")[0]
+        raw = raw.removeprefix(urlsplit(self._client.url).path)
+        return f"{raw}?{query}" if query else raw
 
     def _from_label_studio(self, path: str) -> bytes:
         response = self._client.download(path, MAX_IMAGE_BYTES)
         if response.is_redirect:
             target = urljoin(self._client.url + path, response.headers["location"])
-            own = urlsplit(self._client.url)
-            if urlsplit(target).hostname == own.hostname:
+            if self._is_own(target):
                 raise Unauthorised(
                     f"Label Studio sends {path} to {urlsplit(target).path} instead of delivering "
                     "it; the token may not read this file"
@@ -186,10 +208,11 @@ class _DiskCache:
         path = self._folder / key
         try:
             content = path.read_bytes()
-            os.utime(path)
         except OSError:
             return None
-        return content
+        with suppress(OSError):  # a read-only cache still serves
+            os.utime(path)
+        return content or None  # empty: the machine went down while it was written
 
     def put(self, key: str, content: bytes) -> None:
         if len(content) > self._max_bytes:
@@ -237,7 +260,7 @@ class _DiskCache:
 
 def _check(response: httpx.Response, place: str) -> None:
     status = response.status_code
-    where = place.split("?")[0]
+    where = _without_secrets(place)
     if status == 404:
         raise NotFound(f"the image {where} does not exist")
     if status in (401, 403):
@@ -251,6 +274,13 @@ def _check(response: httpx.Response, place: str) -> None:
         raise ValueError(f"the server answered {status} for the image {where}")
     if response.headers.get("content-type", "").startswith("text/html"):
         raise ValueError(f"{where} is a web page, no image; the token may not read it")
+
+
+def _without_secrets(place: str) -> str:
+    """An address for messages: no query (signatures) and no credentials."""
+    scheme, separator, rest = place.split("?")[0].rpartition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
 
 
 def _resolve(host: str, port: int) -> str:

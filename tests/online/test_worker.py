@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -432,6 +435,20 @@ def test_a_lease_whose_owner_died_is_taken_over(store: ProjectStore):
     assert store.acquire_lease(project_id, "dead", -1)
     assert store.acquire_lease(project_id, "alive", 60)
     assert not store.acquire_lease(project_id, "dead", 60)
+
+
+def test_the_lease_of_a_worker_that_was_killed_here_is_free_at_once(
+    store: ProjectStore, host: FakeHost, make_worker: MakeWorker
+):
+    worker = make_worker()
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        ended.wait()
+    dead = f"{socket.gethostname()}/{ended.pid}/abc"
+    assert store.acquire_lease(store.projects()[0].id, dead, 1000)
+    stop = threading.Event()
+    stop.set()
+    worker.run(stop)
+    assert store.projects()[0].lease_owner is None
 
 
 def test_stopping_in_mid_training_leaves_no_version_and_begins_anew(

@@ -18,19 +18,25 @@ from ralis_backend.online.host import HostAnnotation
 def parse_annotation(payload: Mapping[str, Any]) -> HostAnnotation:
     """An annotation as Label Studio writes it.
 
+    Args:
+        payload: the annotation's JSON; `task` is the task's id (webhooks) or the whole task (API),
+            `prediction` or `parent_prediction` what it started from, if known.
+
     Raises:
         ValueError: naming the field that is missing or malformed.
     """
+    if not isinstance(payload, Mapping):
+        raise ValueError(f"the annotation is a {type(payload).__name__}, expected an object")
     results = payload.get("result")
-    if not isinstance(results, list):
-        raise ValueError(f"annotation {payload.get('id')}: result is no list")
+    if not isinstance(results, list) or not all(isinstance(it, Mapping) for it in results):
+        raise ValueError(f"annotation {payload.get('id')}: result is no list of objects")
     task = payload.get("task")
     task_fields = task if isinstance(task, Mapping) else {"id": task}
     created_at = _time(payload, "created_at")
     return HostAnnotation(
         id=_integer(payload, "id"),
         task_id=_integer(task_fields, "id"),
-        task_created_at=_time(task_fields, "created_at") if "created_at" in task_fields else None,
+        task_created_at=_time(task_fields, "created_at") if task_fields.get("created_at") else None,
         annotator=_annotator(payload.get("completed_by")),
         created_at=created_at,
         updated_at=_time(payload, "updated_at") if payload.get("updated_at") else created_at,
@@ -48,14 +54,22 @@ def decode_annotation(
     size: tuple[int, int],
     background: str | None,
 ) -> np.ndarray:
-    """What was painted, (height, width) uint8; `AnnotationError` if it cannot be read."""
+    """What was painted, (height, width) uint8 indices into `class_names`.
+
+    Raises:
+        AnnotationError: if it cannot be read.
+    """
     return results_to_mask(annotation.results, config, class_names, size, background)
 
 
 def annotated_regions(
     annotation: HostAnnotation, config: LabelConfig, image_size: tuple[int, int]
 ) -> list[Region]:
-    """The suggested regions that a whole-image annotation carries."""
+    """The suggested regions that a whole-image annotation carries.
+
+    Raises:
+        AnnotationError: if one cannot be read.
+    """
     return region_boxes(annotation.results, config, image_size)
 
 
@@ -72,17 +86,20 @@ def parse_time(text: str) -> datetime:
 def _time(payload: Mapping[str, Any], name: str) -> datetime:
     value = payload.get(name)
     try:
-        return parse_time(str(value))
+        if isinstance(value, str):
+            return parse_time(value)
     except ValueError:
-        raise ValueError(
-            f"annotation or task {payload.get('id')}: {name} is {value!r}, expected ISO 8601"
-        ) from None
+        pass
+    raise ValueError(
+        f"annotation or task {payload.get('id')}: {name} is {value!r}, expected a time such as "
+        "2025-01-31T12:00:00Z"
+    )
 
 
 def _integer(payload: Mapping[str, Any], name: str) -> int:
     value = payload.get(name)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"annotation: {name} is {value!r}, expected a whole number")
+        raise ValueError(f"annotation or task: {name} is {value!r}, expected a whole number")
     return value
 
 
@@ -93,9 +110,13 @@ def _annotator(value: Any) -> str:
 
 
 def _lead_time(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return float(value)
+    try:
+        seconds = float(value)
+    except OverflowError:
+        return None
+    return seconds if math.isfinite(seconds) else None
 
 
 def _suggested_version(payload: Mapping[str, Any]) -> str | None:

@@ -30,31 +30,37 @@ def encode(alpha: Alpha) -> list[int]:
     """The mask as Label Studio's list of bytes, the same as its converter's `mask2rle`.
 
     Args:
-        alpha: (H, W) uint8, 255 where painted, 0 elsewhere.
+        alpha: (H, W) uint8, 255 where painted, 0 elsewhere; values between are kept.
+
+    Raises:
+        ValueError: if it is no such array, or too large for the stream's 32 bits of count.
     """
-    if alpha.ndim != 2 or alpha.dtype != np.uint8 or alpha.size == 0:
+    if alpha.ndim != 2 or alpha.dtype != np.uint8 or not 0 < alpha.size < 2**32 // CHANNELS:
         raise ValueError(
             f"alpha has shape {alpha.shape} and type {alpha.dtype}, expected (H, W) uint8 with at "
-            "least one pixel"
+            "least one and less than 2^30 pixels"
         )
     flat = alpha.ravel()
     ends = np.append(np.flatnonzero(flat[1:] != flat[:-1]) + 1, flat.size)
     values = flat[ends - 1].astype(np.int64)
-    lengths, values = _split(np.diff(ends, prepend=0) * CHANNELS, values)
+    lengths = np.diff(ends, prepend=0) * CHANNELS
 
+    # By the whole run's length: what is left of a long one is written at full width too.
     size_class = np.searchsorted([2**3, 2**4, 2**8], lengths)
+    lengths, parts = _split(lengths)
+    size_class, values = np.repeat(size_class, parts), np.repeat(values, parts)
     length_bits = LENGTH_BITS[size_class]
     records = (((0b100 | size_class) << length_bits | (lengths - 1)) << WORD_SIZE) | values
     return _pack(flat.size * CHANNELS, records, 3 + length_bits + WORD_SIZE)
 
 
-def _split(lengths: _Integers, values: _Integers) -> tuple[_Integers, _Integers]:
-    """Runs longer than a record can say, as several records: full ones, then the rest."""
+def _split(lengths: _Integers) -> tuple[_Integers, _Integers]:
+    """Runs longer than a record can say cut into full ones and the rest; each run's parts."""
     longest = 2 ** int(LENGTH_BITS[-1])
     parts = -(-lengths // longest)
     split = np.full(int(parts.sum()), longest, np.int64)
     split[np.cumsum(parts) - 1] = lengths - (parts - 1) * longest
-    return split, np.repeat(values, parts)
+    return split, parts
 
 
 def _pack(count: int, records: _Integers, widths: _Integers) -> list[int]:
@@ -87,7 +93,10 @@ def decode(rle: Sequence[int] | bytes, height: int, width: int) -> Alpha:
 
     Raises:
         RleError: if the stream is empty, cut off, of another size, or no list of bytes.
+        ValueError: if height or width is not positive.
     """
+    if height < 1 or width < 1:
+        raise ValueError(f"a mask of {height} x {width} pixels, expected at least 1 x 1")
     content = _content(rle)
     count = int.from_bytes(content[:4])
     if count != height * width * CHANNELS:
@@ -107,9 +116,7 @@ def decode(rle: Sequence[int] | bytes, height: int, width: int) -> Alpha:
     if literal.any():
         pixels, at = _literal_alpha(ends, positions, literal, word_size)
         flat[pixels] = _words(windows, at, word_size)
-    if word_size > 8 and flat.max() > 255:
-        raise RleError(f"brush RLE holds the value {flat.max()}, expected 0 to 255")
-    return flat.astype(np.uint8).reshape(height, width)
+    return flat.reshape(height, width)
 
 
 def _content(rle: Sequence[int] | bytes) -> bytes:
@@ -196,7 +203,10 @@ def _literal_alpha(
     return np.repeat(first, num_pixels) + within, at + within * (CHANNELS * word_size)
 
 
-def _words(windows: _Integers, positions: _Integers, word_size: int) -> _Integers:
+def _words(windows: _Integers, positions: _Integers, word_size: int) -> Alpha:
+    """The values that start at the given bits."""
     shifts = 40 - word_size - (positions & 7)
     words: _Integers = windows[positions >> 3] >> shifts & ((1 << word_size) - 1)
-    return words
+    if word_size > 8 and words.size and words.max() > 255:
+        raise RleError(f"brush RLE holds the value {words.max()}, expected 0 to 255")
+    return words.astype(np.uint8)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import colorsys
-import re
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element, ParseError, SubElement, indent, tostring
 
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
+from PIL import ImageColor
 
+from ralis_backend.core.palette import distinct_color, hexadecimal
+from ralis_backend.core.regions import VOID
 from ralis_backend.online.host import ClassLabel
 
 MAX_CHARACTERS = 1_000_000
@@ -18,8 +19,6 @@ SEGMENTATION_CONTROLS = {"BrushLabels": "brushlabels", "PolygonLabels": "polygon
 REGION_LABEL = "Suggested region"
 REGION_COLOR = "#FF00FF"
 
-_COLOR = re.compile(r"#[0-9a-fA-F]{6}")
-_SHORT_COLOR = re.compile(r"#[0-9a-fA-F]{3}")
 _HOTKEYS = "123456789qwertasdfgzxcvb"
 
 
@@ -107,11 +106,18 @@ def regions_config(config: LabelConfig) -> str:
             "maxWidth": "100%",
         },
     )
-    SubElement(columns, "Image", {"name": "context", "value": "$context", "maxWidth": "100%"})
+    taken = {config.control_name, config.image_name}
+    context = _free_name("context", taken)
+    SubElement(columns, "Image", {"name": context, "value": "$context", "maxWidth": "100%"})
     feedback = SubElement(
         root,
         "Choices",
-        {"name": "feedback", "toName": config.image_name, "choice": "single", "showInline": "true"},
+        {
+            "name": _free_name("feedback", {*taken, context}),
+            "toName": config.image_name,
+            "choice": "single",
+            "showInline": "true",
+        },
     )
     for value in ("Useful", "Not worth labelling"):
         SubElement(feedback, "Choice", {"value": value})
@@ -119,7 +125,15 @@ def regions_config(config: LabelConfig) -> str:
     return tostring(root, encoding="unicode")
 
 
+def _free_name(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name += "_"
+    return name
+
+
 def _parse(xml: str) -> Element:
+    if not isinstance(xml, str):
+        raise LabelConfigError(f"the label config is a {type(xml).__name__}, expected XML text")
     if len(xml) > MAX_CHARACTERS:
         raise LabelConfigError(
             f"the label config has {len(xml)} characters, at most {MAX_CHARACTERS} are read"
@@ -205,6 +219,11 @@ def _labels(control: Element) -> tuple[ClassLabel, ...]:
             f"{control.tag} {control.get('name')!r} has the label {', '.join(twice)} twice; labels "
             "(and aliases) must differ"
         )
+    if len(names) > VOID:
+        raise LabelConfigError(
+            f"{control.tag} {control.get('name')!r} has {len(names)} labels, at most {VOID} fit a "
+            "mask of 8 bits"
+        )
     return tuple(
         ClassLabel(name, _color(element.get("background", ""), position))
         for position, (name, element) in enumerate(zip(names, found, strict=True))
@@ -212,19 +231,18 @@ def _labels(control: Element) -> tuple[ClassLabel, ...]:
 
 
 def _color(value: str, position: int) -> str:
-    """`#RRGGBB`; a colour that is missing or a CSS name becomes one of well-spread hues."""
-    if _COLOR.fullmatch(value):
-        return value.upper()
-    if _SHORT_COLOR.fullmatch(value):
-        return "#" + "".join(2 * digit for digit in value[1:]).upper()
-    red, green, blue = colorsys.hsv_to_rgb(position * 0.618034 % 1, 0.75, 0.9)
-    return f"#{round(255 * red):02X}{round(255 * green):02X}{round(255 * blue):02X}"
+    """`#RRGGBB` of a CSS colour; one that is missing or unknown becomes one of the palette's."""
+    try:
+        channels = ImageColor.getrgb(value.strip())[:3]
+    except ValueError:
+        return hexadecimal(distinct_color(position))
+    return hexadecimal([min(channel, 255) for channel in channels])
 
 
 def _region_control(elements: list[Element], image_name: str, region_label: str) -> str | None:
     for element in elements:
-        if element.tag == "RectangleLabels" and element.get("toName") == image_name:
+        if element.tag == "RectangleLabels" and element.get("toName", "").strip() == image_name:
             values = {it.get("alias") or it.get("value") for it in element.iter("Label")}
-            if region_label in values:
+            if region_label in values and element.get("name"):
                 return element.get("name")
     return None

@@ -21,7 +21,7 @@ THRESHOLD = 128
 """Painted masks are anti-aliased: a pixel belongs to the stroke from this alpha on."""
 
 MAX_PIXELS = 100_000_000
-_SUBPIXEL_BITS = 8
+MAX_POINTS = 100_000
 _POLYGON_TOLERANCE = 0.7  # pixels by which a drawn outline may leave the mask's
 
 Result = Mapping[str, Any]
@@ -72,9 +72,9 @@ def region_boxes(
         AnnotationError: if a rectangle is malformed.
     """
     boxes: list[Region] = []
-    for result in results:
+    for result in _objects(results):
         if config.region_control is None:
-            found = _boxes_of_meta(result)
+            found = _boxes_of_meta(result, image_size)
         elif (
             result.get("type") == "rectanglelabels"
             and result.get("from_name") == config.region_control
@@ -178,24 +178,29 @@ def result_id(*parts: str) -> str:
 
 def is_not_worth_labelling(results: Sequence[Result]) -> bool:
     """Whether the annotator's feedback says that the region was not worth labelling."""
-    return any(
-        "Not worth labelling" in result.get("value", {}).get("choices", [])
-        for result in results
-        if result.get("type") == "choices"
-    )
+    for result in _objects(results):
+        if result.get("type") == "choices":
+            choices = _value(result).get("choices")
+            if isinstance(choices, list) and "Not worth labelling" in choices:
+                return True
+    return False
 
 
 # Reading
 
 
-def _in_paint_order(results: Sequence[Result], config: LabelConfig) -> list[Result]:
+def _objects(results: Any) -> Sequence[Result]:
     if not isinstance(results, (list, tuple)) or not all(
         isinstance(result, Mapping) for result in results
     ):
         raise AnnotationError("the annotation's result is no list of objects")
+    return results
+
+
+def _in_paint_order(results: Sequence[Result], config: LabelConfig) -> list[Result]:
     strokes = [
         result
-        for result in results
+        for result in _objects(results)
         if result.get("type") == config.control_type
         and result.get("from_name") == config.control_name
     ]
@@ -224,14 +229,18 @@ def _class_index(name: str, class_names: Sequence[str], where: str) -> int:
 
 def _stroke(result: Result, config: LabelConfig, size: tuple[int, int]) -> np.ndarray:
     """The stroke's pixels, (height, width) bool."""
+    _refuse_turned(result)
+    if config.control_type == "polygonlabels":
+        return _polygon(result, size)
+    return _brush(result, size)
+
+
+def _refuse_turned(result: Result) -> None:
     if result.get("image_rotation"):
         raise AnnotationError(
             f"result {_name(result)} was painted on an image turned by "
             f"{result['image_rotation']} degrees; turn it back and paint it again"
         )
-    if config.control_type == "polygonlabels":
-        return _polygon(result, size)
-    return _brush(result, size)
 
 
 def _brush(result: Result, size: tuple[int, int]) -> np.ndarray:
@@ -247,6 +256,11 @@ def _brush(result: Result, size: tuple[int, int]) -> np.ndarray:
             f"result {_name(result)} is on an image of {width} x {height} pixels, at most "
             f"{MAX_PIXELS} are read"
         )
+    if abs(height * size[1] - width * size[0]) > max(height + width, sum(size)):  # 1 pixel's play
+        raise AnnotationError(
+            f"result {_name(result)} is on an image of {width} x {height} pixels, expected the "
+            f"proportions of {size[1]} x {size[0]}; the image was turned or replaced"
+        )
     try:
         alpha = decode(value.get("rle", []), height, width)
     except RleError as error:
@@ -260,18 +274,43 @@ def _brush(result: Result, size: tuple[int, int]) -> np.ndarray:
 
 def _polygon(result: Result, size: tuple[int, int]) -> np.ndarray:
     points = _value(result).get("points")
-    if not isinstance(points, list) or len(points) < 3:
+    if not isinstance(points, list) or not 3 <= len(points) <= MAX_POINTS:
         raise AnnotationError(
             f"result {_name(result)} is a polygon of "
-            f"{len(points) if isinstance(points, list) else 'no'} points, expected at least 3"
+            f"{len(points) if isinstance(points, list) else 'no'} points, expected 3 to "
+            f"{MAX_POINTS}"
         )
     corners = np.array([_point(result, point) for point in points])  # (N, 2) x, y in percent
-    # Far outside means nothing more than outside, and OpenCV counts in 32 bits.
-    corners = np.clip(corners, -1000, 1100) / 100 * [size[1], size[0]] - 0.5
-    fixed = np.round(corners * 2**_SUBPIXEL_BITS).astype(np.int32)
-    mask = np.zeros(size, np.uint8)
-    cv2.fillPoly(mask, [fixed], 1, shift=_SUBPIXEL_BITS)
-    return mask.astype(bool)
+    # Far outside means nothing more than outside; astronomical numbers would overflow.
+    corners = np.clip(corners, -1e6, 1e6) / 100 * [size[1], size[0]]
+    return _filled(corners, size)
+
+
+def _filled(corners: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The pixels whose centres lie inside a closed outline, (height, width) bool.
+
+    Inside is where the outline winds around, as the browser fills it: polygons that share an edge
+    neither overlap nor leave a gap. OpenCV's fillPoly would also fill every pixel that it touches.
+
+    Args:
+        corners: (N, 2) x, y in pixels, pixel edges at whole numbers.
+        size: (height, width).
+    """
+    # How often the outline passes from one column to the next, counted downwards.
+    crossings = np.zeros((size[0], size[1] + 1), np.int32)
+    firsts = np.clip(np.ceil(corners[:, 1] - 0.5), 0, size[0]).astype(int)
+    points, first_rows = corners.tolist(), firsts.tolist()
+    for index, (end, last) in enumerate(zip(points, first_rows, strict=True)):
+        start, first = points[index - 1], first_rows[index - 1]
+        if first == last:
+            continue
+        # From above, so that the way back along an edge meets the same columns.
+        (x, y), (lower_x, lower_y) = sorted((start, end), key=lambda corner: corner[1])
+        rows = np.arange(min(first, last), max(first, last))
+        at = x + (rows + 0.5 - y) * ((lower_x - x) / (lower_y - y))
+        columns = np.clip(np.ceil(at - 0.5), 0, size[1]).astype(int)
+        crossings[rows, columns] += 1 if first < last else -1
+    return np.asarray(crossings[:, :-1].cumsum(axis=1) != 0)
 
 
 def _point(result: Result, point: Any) -> tuple[float, float]:
@@ -283,33 +322,51 @@ def _point(result: Result, point: Any) -> tuple[float, float]:
 
 def _boxes_of_rectangle(result: Result, label: str, size: tuple[int, int]) -> list[Region]:
     value = _value(result)
-    if label not in (value.get("rectanglelabels") or []):
+    labels = value.get("rectanglelabels")
+    if not isinstance(labels, list) or label not in labels:
         return []
+    _refuse_turned(result)
     if value.get("rotation"):
-        raise AnnotationError(f"result {_name(result)}: a suggested region cannot be turned")
-    x, y, w, h = (_number(result, it, value.get(it)) for it in ("x", "y", "width", "height"))
-    top, left = max(0, round(y * size[0] / 100)), max(0, round(x * size[1] / 100))
-    bottom = min(size[0], round((y + h) * size[0] / 100))
-    right = min(size[1], round((x + w) * size[1] / 100))
-    return [Region(top, left, bottom - top, right - left)]
+        raise AnnotationError(
+            f"result {_name(result)}: a suggested region is turned by {value['rotation']!r} "
+            "degrees; turn it back"
+        )
+    x, y, w, h = (
+        min(max(_number(result, name, value.get(name)), -1e6), 1e6)
+        for name in ("x", "y", "width", "height")
+    )
+    top, bottom = (round(it * size[0] / 100) for it in (y, y + h))
+    left, right = (round(it * size[1] / 100) for it in (x, x + w))
+    return [_clipped(top, left, bottom, right, size)]
 
 
-def _boxes_of_meta(result: Result) -> list[Region]:
+def _clipped(top: int, left: int, bottom: int, right: int, size: tuple[int, int]) -> Region:
+    """What of the box lies in the picture; of no height or width if nothing does."""
+    top, left = max(0, top), max(0, left)
+    bottom, right = min(size[0], bottom), min(size[1], right)
+    return Region(top, left, max(0, bottom - top), max(0, right - left))
+
+
+def _boxes_of_meta(result: Result, size: tuple[int, int]) -> list[Region]:
     meta = result.get("meta")
     boxes = meta.get("regions") if isinstance(meta, Mapping) else None
+    regions = []
     try:
-        return [
-            Region(*(int(box[name]) for name in ("row", "col", "height", "width")))
-            for box in boxes or []
-        ]
-    except (KeyError, TypeError, ValueError):
-        raise AnnotationError(f"result {_name(result)} has the regions {boxes!r}") from None
+        for box in boxes or []:
+            row, col, height, width = (int(box[it]) for it in ("row", "col", "height", "width"))
+            regions.append(_clipped(row, col, row + height, col + width, size))
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise AnnotationError(
+            f"result {_name(result)} has the regions {boxes!r}, expected objects with row, col, "
+            "height and width"
+        ) from None
+    return regions
 
 
 def _value(result: Result) -> Mapping[str, Any]:
     value = result.get("value")
     if not isinstance(value, Mapping):
-        raise AnnotationError(f"result {_name(result)} has no value")
+        raise AnnotationError(f"result {_name(result)} has the value {value!r}, expected an object")
     return value
 
 
@@ -323,9 +380,12 @@ def _pixels(result: Result, name: str) -> int:
 
 
 def _number(result: Result, name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise AnnotationError(f"result {_name(result)} has {name} {value!r}, expected a number")
-    return float(value)
+    try:
+        if not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+    except (TypeError, OverflowError):
+        pass
+    raise AnnotationError(f"result {_name(result)} has {name} {value!r}, expected a finite number")
 
 
 def _name(result: Result) -> str:
@@ -366,13 +426,9 @@ def _outlines(
         if hierarchy[0][index][3] != -1:  # a hole; it is joined to its parent below
             continue
         outline = _simplified(contour)
-        if len(outline) < 3:
-            continue
         hole = hierarchy[0][index][2]
         while hole != -1:
-            inner = _simplified(contours[hole])
-            if len(inner) >= 3:
-                outline = _joined(outline, inner)
+            outline = _joined(outline, _simplified(contours[hole]))
             hole = hierarchy[0][hole][0]
         pixels = (outline + 0.5) / 2 + [offset[1], offset[0]]
         yield (pixels / [size[1], size[0]] * 100).round(4).tolist()
@@ -383,7 +439,11 @@ def _enlarged(painted: np.ndarray, scale: int) -> np.ndarray:
 
 
 def _simplified(contour: np.ndarray) -> np.ndarray:
-    return np.asarray(cv2.approxPolyDP(contour, 2 * _POLYGON_TOLERANCE, True), float)[:, 0]
+    """The corners of an outline, (N, 2) x, y; what is as thin as the tolerance is kept as it is."""
+    corners = cv2.approxPolyDP(contour, 2 * _POLYGON_TOLERANCE, True)
+    if len(corners) < 3:
+        corners = cv2.approxPolyDP(contour, 0.5, True)
+    return np.asarray(corners, float)[:, 0]
 
 
 def _joined(outline: np.ndarray, inner: np.ndarray) -> np.ndarray:

@@ -33,7 +33,7 @@ class Worker:
     def __init__(self, store: ProjectStore, host: Host, config: WorkerConfig) -> None:
         self._store = store
         self._config = config
-        self._owner = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._owner = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
         self._sync = Sync(store, host, config)
         self._trainer = Trainer(store, host, config)
         self._ranker = Ranker(store, host, config)
@@ -48,6 +48,8 @@ class Worker:
         self._stop = stop
         for project in self._store.projects():
             self._store.change_project(project.id, is_sync_requested=True, retry_at=None)
+            if _is_dead(project.lease_owner):
+                self._store.release_lease(project.id, str(project.lease_owner))
         while not stop.is_set():
             if not self.advance_all():
                 stop.wait(self._config.poll_s)
@@ -235,6 +237,21 @@ class Worker:
         lease = _Lease(self._store, project.id, self._owner, self._config.lease_s)
         with lease:
             yield lease
+
+
+def _is_dead(owner: str | None) -> bool:
+    """Whether a lease's owner was a process of this machine that is no more."""
+    host, _, rest = (owner or "").partition("/")
+    pid = rest.partition("/")[0]
+    if host != socket.gethostname() or not pid.isdecimal():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
 
 
 class _Lease:

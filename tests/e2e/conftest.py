@@ -1,0 +1,66 @@
+"""Real parts: a Label Studio server, its client, CamVid images."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ralis_backend.labelstudio.client import LabelStudioClient
+from ralis_backend.labelstudio.server import LabelStudioServer, free_port
+
+LABEL_STUDIO = Path(sys.prefix).parent / ".venv-label-studio/bin/label-studio"
+USERNAME, PASSWORD = "admin@example.com", "ralis-test-1"
+TOKEN = "0123456789abcdef0123456789abcdef01234567"
+
+
+def missing(what: str) -> None:
+    """A real part is missing: in CI a failure, elsewhere a skip."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+def server_in(folder: Path) -> LabelStudioServer:
+    """A Label Studio server on its own data folder, not started."""
+    return LabelStudioServer(LABEL_STUDIO, folder, free_port(), USERNAME, PASSWORD, TOKEN)
+
+
+@pytest.fixture(scope="session")
+def label_studio_data() -> Path:
+    """A data folder whose database exists: the first start takes a minute, so it is kept."""
+    if not LABEL_STUDIO.is_file():
+        missing(f"{LABEL_STUDIO} is not there; run `make setup`")
+    cache = Path(os.environ.get("RALIS_TEST_CACHE", tempfile.gettempdir()))
+    template = cache / "ralis-label-studio-1.23.2"
+    if not (template / "label_studio.sqlite3").is_file():
+        making = Path(tempfile.mkdtemp(dir=cache, prefix="ralis-label-studio-making-"))
+        with server_in(making):
+            pass
+        shutil.rmtree(template, ignore_errors=True)
+        making.rename(template)
+    return template
+
+
+@pytest.fixture(scope="session")
+def label_studio(
+    label_studio_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LabelStudioServer]:
+    """One running server for all tests; each makes projects of its own."""
+    folder = tmp_path_factory.mktemp("label-studio") / "data"
+    shutil.copytree(label_studio_data, folder)
+    with server_in(folder) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def client(label_studio: LabelStudioServer) -> Iterator[LabelStudioClient]:
+    """The API with the administrator's legacy token."""
+    opened = LabelStudioClient(label_studio.url, TOKEN)
+    yield opened
+    opened.close()

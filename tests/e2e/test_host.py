@@ -1,0 +1,478 @@
+"""The worker's host on a real Label Studio server."""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+import shutil
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from ralis_backend.core.images import context_picture, crop_picture, decode_image
+from ralis_backend.core.regions import VOID, Region, grid
+from ralis_backend.labelstudio import server as server_module
+from ralis_backend.labelstudio.client import (
+    LabelStudioClient,
+    LabelStudioError,
+    NotFound,
+    Unauthorised,
+)
+from ralis_backend.labelstudio.host import LabelStudioHost, project_uid
+from ralis_backend.labelstudio.images import ImageFetcher
+from ralis_backend.labelstudio.server import LabelStudioServer, free_port
+from ralis_backend.online.host import Crop, CropPrediction
+from tests.e2e.conftest import LABEL_STUDIO, PASSWORD, TOKEN, USERNAME
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+BACKEND = "http://127.0.0.1:9"  # nobody answers there; webhooks fail quietly, as they may
+HEADERS = {"Authorization": "Basic dXNlcjpzZWNyZXQ="}
+CLASSES = ("road", "car")
+REGIONS = grid((60, 80), (20, 20))
+SCALE = 3
+
+
+def config(*names):
+    labels = "".join(f'<Label value="{name}"/>' for name in names)
+    return (
+        '<View><Image name="image" value="$image"/>'
+        f'<BrushLabels name="brush" toName="image">{labels}</BrushLabels></View>'
+    )
+
+
+def png(height=60, width=80):
+    pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return pixels, file.getvalue()
+
+
+def make_host(client, folder, **options):
+    fetcher = ImageFetcher(client, folder / "images", 10**8)
+    return LabelStudioHost(
+        client, fetcher, **{"backend_url": BACKEND, "webhook_headers": HEADERS, **options}
+    )
+
+
+@pytest.fixture
+def host(client, tmp_path):
+    return make_host(client, tmp_path)
+
+
+@pytest.fixture
+def pool(client, host):
+    made = client.create_project("A pool", config(*CLASSES))
+    yield host.project(made["id"])
+    client.delete_project(made["id"])
+
+
+@pytest.fixture
+def regions(client, host, pool):
+    regions_id = host.prepare(pool, "crops", None)
+    yield regions_id
+    client.delete_project(regions_id)
+
+
+def crops(count, number=1):
+    pixels, _ = png()
+    return [
+        Crop(
+            source_task=11,
+            region=region,
+            image=crop_picture(pixels, region, SCALE),
+            context=context_picture(pixels, region),
+            scale=SCALE,
+            round=number,
+            rank=rank,
+            reason="uncertain",
+            strategy="entropy",
+            version="v1",
+        )
+        for rank, region in enumerate(REGIONS[:count], start=1)
+    ]
+
+
+def predictions(tasks, usefulness):
+    mask = np.zeros((20, 20), np.uint8)
+    mask[:, 10:] = 1
+    mask[0, 0] = VOID
+    return [
+        CropPrediction(task.id, region, SCALE, mask, value, rank, "uncertain")
+        for rank, (task, region, value) in enumerate(
+            zip(tasks, REGIONS, usefulness, strict=False), start=1
+        )
+    ]
+
+
+def stream(client, project_id, count):
+    """The tasks that an annotator meets, submitting each as it came."""
+    met = []
+    for _ in range(count):
+        task = client.next_task(project_id)
+        suggested = task["predictions"][0]
+        client.annotate(
+            task["id"],
+            result=suggested["result"],
+            lead_time=2.5,
+            parent_prediction=suggested["id"],
+        )
+        met.append((task["id"], suggested["model_version"]))
+    return met
+
+
+# Setting up
+
+
+def test_preparing_again_changes_nothing(client, host, pool, regions):
+    before = client.project(regions), client.webhooks(regions), client.webhooks(pool.id)
+    assert host.prepare(pool, "crops", regions) == regions
+    assert host.prepare(pool, "crops", None) == regions  # found by the mark in its description
+    assert host.prepare(pool, "crops", pool.id) == regions  # not any project will do
+    assert (client.project(regions), client.webhooks(regions), client.webhooks(pool.id)) == before
+
+
+def test_both_projects_have_one_webhook_with_our_header(client, host, pool, regions):
+    for project_id in (pool.id, regions):
+        (hook,) = client.webhooks(project_id)
+        assert hook["url"] == f"{BACKEND}/webhook"
+        assert hook["headers"] == HEADERS
+        assert hook["send_for_all_actions"]
+        assert hook["send_payload"]
+    client.create_webhook(pool.id, f"{BACKEND}/webhook", {})
+    client.update_webhook(client.webhooks(regions)[0]["id"], f"{BACKEND}/webhook/", {"a": "b"})
+    host.prepare(pool, "crops", regions)
+    for project_id in (pool.id, regions):
+        (hook,) = client.webhooks(project_id)
+        assert hook["headers"] == HEADERS
+
+
+def test_the_regions_project_serves_the_most_useful_and_the_pool_stays_as_it_is(
+    client, host, pool, regions
+):
+    made = client.project(regions)
+    assert made["title"] == "A pool · regions"
+    assert made["sampling"] == "Uncertainty sampling"
+    assert made["show_collab_predictions"]
+    assert not made["evaluate_predictions_automatically"]
+    assert host.project(regions).classes == pool.classes
+    assert client.project(pool.id)["sampling"] == "Sequential sampling"
+    assert host.prepare(pool, "in-place", None) is None
+    assert client.project(pool.id)["sampling"] == "Uncertainty sampling"
+
+
+def test_a_deleted_regions_project_is_made_anew(client, host, pool, regions):
+    client.delete_project(regions)
+    fresh = host.prepare(pool, "crops", regions)
+    assert project_uid(client.project(fresh)).startswith(f"{fresh}.")
+    assert host.prepare(pool, "crops", None) == fresh
+    client.delete_project(fresh)
+    client.create_project("For the fixture to delete", config("a"))
+
+
+def test_labels_follow_the_pool_but_those_in_use_stay(client, host, pool, regions, caplog):
+    (task,) = host.create_crop_tasks(pool, regions, crops(1))
+    host.publish_crop_predictions(regions, "v1", CLASSES, predictions([task], [0.5]))
+    stream(client, regions, 1)  # uses road and car
+    client.update_project(pool.id, label_config=config("car", "tree"))
+    changed = host.project(pool.id)
+    with caplog.at_level(logging.WARNING):
+        assert host.prepare(changed, "crops", regions) == regions
+    assert {label.name for label in host.project(regions).classes} == {"car", "tree", "road"}
+    assert "keeps the removed labels road" in caplog.text
+    before = client.project(regions)
+    host.prepare(changed, "crops", regions)
+    assert client.project(regions) == before
+    client.update_project(pool.id, label_config=config("car", "tree", "sky", "road"))
+    host.prepare(host.project(pool.id), "crops", regions)
+    names = [label.name for label in host.project(regions).classes]
+    assert names == ["car", "tree", "sky", "road"]
+
+
+class Backend(BaseHTTPRequestHandler):
+    """The least that Label Studio accepts as an ML backend."""
+
+    def do_GET(self):
+        self.answer(b'{"status": "UP", "model_class": "Backend"}')
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        user = base64.b64encode(b"user:secret").decode()
+        is_known = self.headers.get("Authorization") == f"Basic {user}"
+        self.answer(b'{"model_version": "v0"}', 200 if is_known else 401)
+
+    def answer(self, content, status=200):
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture(scope="module")
+def backend_url():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Backend)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_connecting_twice_leaves_one_backend_and_the_version_in_use(
+    client, pool, tmp_path, backend_url
+):
+    host = make_host(client, tmp_path, backend_url=backend_url, user="user", password="secret")
+    host.connect(pool.id, "in-place")
+    (backend,) = client.backends(pool.id)
+    assert (backend["title"], backend["state"]) == ("RALIS", "CO")
+    (task_id,) = client.import_tasks(pool.id, [{"data": {"image": "/data/upload/1/a.png"}}])
+    prediction = {"task": task_id, "result": [], "score": 0.5, "model_version": "v1"}
+    client.import_predictions(pool.id, [prediction])
+    client.update_project(pool.id, model_version="v1")
+    host.connect(pool.id, "in-place")
+    assert len(client.backends(pool.id)) == 1
+    (hook,) = client.webhooks(pool.id)
+    assert hook["headers"] == HEADERS
+    assert client.project(pool.id)["model_version"] == "v1"
+
+
+def test_wrong_credentials_are_reported_when_connecting(client, pool, tmp_path, backend_url):
+    host = make_host(client, tmp_path, backend_url=backend_url, user="user", password="wrong")
+    with pytest.raises(LabelStudioError, match="400"):
+        host.connect(pool.id, "in-place")
+
+
+# Tasks and predictions
+
+
+def test_crop_tasks_come_in_order_with_what_an_annotator_sees(client, host, pool, regions):
+    client.import_tasks(regions, [{"data": {"image": "a", "context": "b", "note": "c"}}])
+    wanted = crops(12)
+    made = host.create_crop_tasks(pool, regions, wanted)
+    assert [task.data["rank"] for task in made] == list(range(1, 13))
+    stored = {task.id: task for task in host.tasks(regions)}
+    for crop, task in zip(wanted, made, strict=True):
+        assert stored[task.id] == task
+        assert task.data["note"].startswith(f"Round 1 · region {crop.rank} · uncertain")
+        region = Region(*(task.data[name] for name in ("row", "col", "height", "width")))
+        assert region == crop.region
+        assert (task.data["source_task"], task.data["version"]) == (11, "v1")
+        pixels = decode_image(host.image(task)).astype(float)
+        assert pixels.shape == crop.image.shape
+        assert np.abs(pixels - crop.image).mean() < 12  # JPEG of noise; another crop has > 50
+    context = httpx.get(
+        client.url + made[0].data["context"], headers={"Authorization": f"Token {TOKEN}"}
+    )
+    assert decode_image(context.content).shape == wanted[0].context.shape
+    assert host.create_crop_tasks(pool, regions, []) == []
+    assert list(client.tasks(pool.id)) == []  # uploading made no tasks there
+
+
+def test_the_label_stream_follows_usefulness_and_a_new_version_its_own(client, host, pool, regions):
+    tasks = host.create_crop_tasks(pool, regions, crops(8))
+    ids = [task.id for task in tasks]
+    first = [0.5, 0.9, 0.1, 0.8, 0.3, 0.2, 0.7, 0.4]
+    host.publish_crop_predictions(regions, "v1", CLASSES, predictions(tasks, first))
+    best = [ids[index] for index in np.argsort(first)[::-1]]
+    assert stream(client, regions, 3) == [(task_id, "v1") for task_id in best[:3]]
+    second = [0.1, 0.0, 0.9, 0.0, 0.8, 0.7, 0.0, 0.6]
+    host.publish_crop_predictions(regions, "v2", CLASSES, predictions(tasks, second))
+    assert client.project(regions)["model_version"] == "v2"
+    assert client.model_versions(regions) == {"v2": 8}
+    expected = [task_id for task_id in (ids[i] for i in np.argsort(second)[::-1])]
+    rest = [task_id for task_id in expected if task_id not in best[:3]]
+    assert stream(client, regions, 5) == [(task_id, "v2") for task_id in rest]
+    assert client.next_task(regions) is None
+    # Labels made from v1 still say so, though its predictions are gone.
+    found = {it.task_id: it for it in host.annotations(regions)}
+    assert found[best[0]].suggested_version == "v1"
+    assert found[rest[0]].suggested_version == "v2"
+
+
+def test_publishing_a_version_again_stores_it_once(client, host, pool, regions):
+    tasks = host.create_crop_tasks(pool, regions, crops(3))
+    for _ in range(2):
+        host.publish_crop_predictions(regions, "v1", CLASSES, predictions(tasks, [0.1, 0.2, 0.3]))
+    assert client.model_versions(regions) == {"v1": 3}
+
+
+def test_an_untouched_suggestion_comes_back_as_the_mask_that_was_sent(host, client, pool, regions):
+    tasks = host.create_crop_tasks(pool, regions, crops(1))
+    sent = predictions(tasks, [0.5])
+    host.publish_crop_predictions(regions, "v1", CLASSES, sent)
+    stream(client, regions, 1)
+    (annotation,) = host.annotations(regions)
+    assert (annotation.lead_time_s, annotation.is_skipped) == (2.5, False)
+    mask = host.mask(annotation, host.project(regions), CLASSES, (20, 20), None)
+    np.testing.assert_array_equal(mask, sent[0].mask)
+
+
+def test_predictions_that_label_studio_drops_are_reported(client, pool):
+    (task_id,) = client.import_tasks(pool.id, [{"data": {"image": "/data/upload/1/a.png"}}])
+    wrong = {"from_name": "other", "to_name": "image", "type": "brushlabels", "value": {}}
+    with pytest.raises(LabelStudioError, match="0 of 1 predictions"):
+        client.import_predictions(pool.id, [{"task": task_id, "result": [wrong], "score": 0.5}])
+
+
+def test_only_untouched_tasks_are_deleted(client, host, pool, regions):
+    tasks = host.create_crop_tasks(pool, regions, crops(6))
+    labelled, skipped, drafted, untouched, gone, kept = (task.id for task in tasks)
+    client.annotate(labelled, result=[], lead_time=1)
+    client.annotate(skipped, result=[], was_cancelled=True)
+    client._send("POST", f"/api/tasks/{drafted}/drafts", {"result": [], "lead_time": 1})
+    client.delete_tasks(regions, [gone])
+    asked = [labelled, skipped, drafted, untouched, gone]
+    assert host.delete_unopened_tasks(regions, asked) == [untouched, gone]
+    assert [task.id for task in host.tasks(regions)] == [labelled, skipped, drafted, kept]
+    assert host.delete_unopened_tasks(regions, asked) == [untouched, gone]
+    assert host.delete_unopened_tasks(regions, []) == []
+
+
+def test_annotations_are_those_submitted_and_skipped_but_no_drafts(client, host, pool):
+    data = [{"data": {"image": f"/data/upload/1/{number}.png"}} for number in range(4)]
+    submitted, skipped, drafted, _ = client.import_tasks(pool.id, data)
+    client.annotate(submitted, result=[], lead_time=7.5)
+    client.annotate(submitted, result=[], lead_time=8.5)
+    client.annotate(skipped, result=[], was_cancelled=True)
+    client._send("POST", f"/api/tasks/{drafted}/drafts", {"result": [], "lead_time": 1})
+    created = {task.id: task.created_at for task in host.tasks(pool.id)}
+    found = sorted(host.annotations(pool.id), key=lambda annotation: annotation.id)
+    assert [it.task_id for it in found] == [submitted, submitted, skipped]
+    assert [it.is_skipped for it in found] == [False, False, True]
+    assert [it.lead_time_s for it in found] == [7.5, 8.5, None]
+    for annotation in found:
+        assert annotation.task_created_at == created[annotation.task_id]
+        assert annotation.annotator
+        assert annotation.suggested_version is None
+
+
+# Tokens and images
+
+
+@pytest.fixture(scope="module")
+def personal_token(label_studio):
+    """Made as a user does, on the account page."""
+    with httpx.Client(base_url=label_studio.url, follow_redirects=True) as browser:
+        browser.get("/user/login/")
+        token = browser.cookies["csrftoken"]
+        form = {"email": USERNAME, "password": PASSWORD, "csrfmiddlewaretoken": token}
+        browser.post("/user/login/", data=form, headers={"Referer": label_studio.url})
+        headers = {"X-CSRFToken": browser.cookies["csrftoken"], "Referer": label_studio.url}
+        answer = browser.post("/api/token/", json={}, headers=headers)
+        assert answer.status_code == 201, answer.text
+        return answer.json()["token"]
+
+
+def test_a_personal_token_works_for_calls_and_images(label_studio, pool, personal_token, tmp_path):
+    client = LabelStudioClient(label_studio.url, personal_token)
+    assert client.auth.is_personal
+    assert client.whoami()["email"] == USERNAME
+    pixels, content = png()
+    client.upload_files(pool.id, [("road.png", content)])
+    host = make_host(client, tmp_path)
+    (task,) = host.tasks(pool.id)
+    np.testing.assert_array_equal(decode_image(host.image(task)), pixels)
+    client.auth._access = "expired"
+    assert client.project(pool.id)["id"] == pool.id
+    client.close()
+
+
+@pytest.mark.parametrize("token", ["f" * 40, "a.b.c"])
+def test_tokens_of_both_kinds_that_are_wrong_are_refused(label_studio, token):
+    client = LabelStudioClient(label_studio.url, token)
+    with pytest.raises(Unauthorised, match="LABEL_STUDIO_API_KEY"):
+        client.whoami()
+    client.close()
+
+
+def test_images_that_are_gone_or_in_no_storage_are_not_found(client, host, pool):
+    references = [f"/data/upload/{pool.id}/0123abcd-gone.png", "s3://no-such-storage/a.png"]
+    client.import_tasks(pool.id, [{"data": {"image": it}} for it in references])
+    for task in host.tasks(pool.id):
+        with pytest.raises(NotFound):
+            host.image(task)
+
+
+@pytest.fixture(scope="module")
+def careful_label_studio(label_studio_data, tmp_path_factory):
+    """As installed, but for one of the two switches: addresses inside are refused as webhooks."""
+    folder = tmp_path_factory.mktemp("careful")
+    shutil.copytree(label_studio_data, folder / "data")
+    files = folder / "files"
+    files.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(server_module._SWITCHES, "SSRF_PROTECTION_ENABLED", "true")
+        with LabelStudioServer(
+            *(LABEL_STUDIO, folder / "data", free_port(), USERNAME, PASSWORD, TOKEN),
+            local_files_root=folder,
+        ) as server:
+            yield server, files
+
+
+@pytest.fixture
+def careful(careful_label_studio):
+    server, files = careful_label_studio
+    client = LabelStudioClient(server.url, TOKEN)
+    yield client, files
+    client.close()
+
+
+def test_local_files_are_read_once_their_storage_is_connected(careful, tmp_path):
+    client, files = careful
+    pixels, content = png()
+    (files / "road 1.png").write_bytes(content)
+    project_id = client.create_project("Local files", config(*CLASSES))["id"]
+    reference = "/data/local-files/?d=files%2Froad%201.png"
+    client.import_tasks(project_id, [{"data": {"image": reference}}])
+    host = make_host(client, tmp_path)
+    (task,) = host.tasks(project_id)
+    with pytest.raises((NotFound, Unauthorised)):
+        host.image(task)
+    client._send(
+        *("POST", "/api/storages/localfiles"),
+        {"project": project_id, "path": str(files), "use_blob_urls": True, "title": "files"},
+    )
+    np.testing.assert_array_equal(decode_image(host.image(task)), pixels)
+
+
+def test_a_blocked_address_names_both_switches_also_when_tried_again(
+    careful, tmp_path, backend_url
+):
+    client, _ = careful
+    project_id = client.create_project("Blocked", config(*CLASSES))["id"]
+    host = make_host(client, tmp_path, backend_url=backend_url, user="user", password="secret")
+    for _ in range(2):  # at the first refusal, Label Studio stores the backend all the same
+        with pytest.raises(Unauthorised, match=r"ML_BLOCK_LOCAL_IP=false and SSRF_PROTECTION"):
+            host.connect(project_id, "in-place")
+    assert client.webhooks(project_id) == []
+
+
+# How long it takes
+
+
+def test_five_hundred_annotations_are_read_in_seconds(client, host, pool):
+    ids = client.import_tasks(
+        pool.id,
+        [
+            {
+                "data": {"image": f"/data/upload/1/{number}.png"},
+                "annotations": [{"result": [], "lead_time": 1.0}],
+            }
+            for number in range(500)
+        ],
+    )
+    start = time.monotonic()
+    found = list(host.annotations(pool.id))
+    assert time.monotonic() - start < 30
+    assert [annotation.task_id for annotation in found] == ids

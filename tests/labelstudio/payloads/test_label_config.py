@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import pytest
+
+from ralis_backend.core.palette import distinct_color, hexadecimal
+from ralis_backend.labelstudio.payloads.label_config import (
+    MAX_CHARACTERS,
+    LabelConfig,
+    LabelConfigError,
+    parse_label_config,
+    regions_config,
+)
+from ralis_backend.online.host import ClassLabel
+
+LABELS = '<Label value="road" background="#804080"/><Label value="car" background="#0000ff"/>'
+IMAGE = '<Image name="image" value="$image"/>'
+BRUSH = f'<BrushLabels name="brush" toName="image">{LABELS}</BrushLabels>'
+
+
+def _config(*parts: str) -> str:
+    return f"<View>{''.join(parts)}</View>"
+
+
+def _brush(labels: str) -> str:
+    return _config(IMAGE, f'<BrushLabels name="brush" toName="image">{labels}</BrushLabels>')
+
+
+def test_a_brush_config_is_read_whole():
+    assert parse_label_config(_config(IMAGE, BRUSH)) == LabelConfig(
+        image_name="image",
+        image_key="image",
+        control_name="brush",
+        control_type="brushlabels",
+        labels=(ClassLabel("road", "#804080"), ClassLabel("car", "#0000FF")),
+        region_control=None,
+        region_label="Suggested region",
+    )
+
+
+def test_polygons_in_nested_views_under_other_names_are_found():
+    config = parse_label_config(
+        '<View><View style="display:flex"><View><Image name="photo" value="$url"/></View>'
+        '<View><PolygonLabels name="shape" toName="photo"><View><Label value="road"/></View>'
+        "</PolygonLabels></View></View></View>"
+    )
+    assert (config.image_name, config.image_key) == ("photo", "url")
+    assert (config.control_name, config.control_type) == ("shape", "polygonlabels")
+    assert [label.name for label in config.labels] == ["road"]
+
+
+def test_an_alias_is_the_name_that_stands_in_results():
+    config = parse_label_config(_brush('<Label value="Street and road" alias="road"/>'))
+    assert [label.name for label in config.labels] == ["road"]
+
+
+def test_names_with_entities_and_other_scripts_are_kept():
+    labels = '<Label value="B&amp;W"/><Label value="車"/><Label value="&lt;none&gt;"/>'
+    config = parse_label_config(_brush(labels))
+    assert [label.name for label in config.labels] == ["B&W", "車", "<none>"]
+
+
+@pytest.mark.parametrize(
+    ("background", "color"),
+    [
+        ("#804080", "#804080"),
+        ("#abcdef", "#ABCDEF"),
+        ("#0f8", "#00FF88"),
+        ("#11223344", "#112233"),
+        ("red", "#FF0000"),
+        ("DarkOliveGreen", "#556B2F"),
+        (" teal ", "#008080"),
+        ("rgb(1, 2, 3)", "#010203"),
+        ("rgb(999, 2, 3)", "#FF0203"),
+    ],
+)
+def test_a_colour_is_the_one_that_the_browser_shows(background, color):
+    config = parse_label_config(_brush(f'<Label value="a" background="{background}"/>'))
+    assert config.labels[0].color == color
+
+
+@pytest.mark.parametrize("background", ["", "no-such-colour", "#12", "rgba(0,0,0,0.5)", "x" * 200])
+def test_a_missing_or_unknown_colour_becomes_one_of_the_palette(background):
+    labels = "".join(f'<Label value="{name}" background="{background}"/>' for name in "abc")
+    config = parse_label_config(_brush(labels))
+    assert [it.color for it in config.labels] == [hexadecimal(distinct_color(i)) for i in range(3)]
+
+
+def test_rectangles_for_suggested_regions_are_found_by_their_label():
+    other = '<RectangleLabels name="box" toName="image"><Label value="car"/></RectangleLabels>'
+    region = (
+        '<View><RectangleLabels name="region" toName="image"><Label value="Suggested region"/>'
+        "</RectangleLabels></View>"
+    )
+    assert parse_label_config(_config(IMAGE, other, BRUSH)).region_control is None
+    assert parse_label_config(_config(IMAGE, other, region, BRUSH)).region_control == "region"
+    named = parse_label_config(_config(IMAGE, other, BRUSH), region_label="car")
+    assert (named.region_control, named.region_label) == ("box", "car")
+
+
+def test_rectangles_on_another_image_are_not_those_of_suggested_regions():
+    region = (
+        '<RectangleLabels name="region" toName="other"><Label value="Suggested region"/>'
+        '</RectangleLabels><Image name="other" value="$other"/>'
+    )
+    assert parse_label_config(_config(IMAGE, region, BRUSH)).region_control is None
+
+
+def test_a_second_image_that_no_segmentation_control_uses_is_no_matter():
+    config = _config('<Image name="context" value="$context"/>', IMAGE, BRUSH)
+    assert parse_label_config(config).image_key == "image"
+
+
+def test_several_segmentation_controls_are_named():
+    polygons = f'<PolygonLabels name="shape" toName="image">{LABELS}</PolygonLabels>'
+    with pytest.raises(LabelConfigError, match=r"BrushLabels 'brush', PolygonLabels 'shape'.*keep"):
+        parse_label_config(_config(IMAGE, BRUSH, polygons))
+
+
+def test_a_control_on_several_images_names_them():
+    control = f'<BrushLabels name="brush" toName="left,right">{LABELS}</BrushLabels>'
+    with pytest.raises(LabelConfigError, match="2 images \\(left, right\\)"):
+        parse_label_config(_config(IMAGE, control))
+
+
+@pytest.mark.parametrize(
+    ("xml", "message"),
+    [
+        (_config(IMAGE), "no BrushLabels or PolygonLabels"),
+        (_config(BRUSH), "toName='image', but the images are none"),
+        (_config('<Image name="photo" value="$image"/>', BRUSH), "images are photo"),
+        (_config(IMAGE, BRUSH.replace('toName="image"', "")), "0 images \\(none\\)"),
+        (_config(IMAGE, BRUSH.replace('name="brush"', "")), "has no name"),
+        (_config('<Image name="image" valueList="$images"/>', BRUSH), "valueList"),
+        (_config('<Image name="image" value="image.png"/>', BRUSH), "value='image.png'"),
+        (_config('<Image name="image" value="$"/>', BRUSH), "value='\\$'"),
+        (_config('<Image name="image"/>', BRUSH), "value=''"),
+        (_brush(""), "at least one Label"),
+        (_brush("<Label/>"), "at least one Label"),
+        (_brush('<Label value="a"/><Label value="b" alias="a"/>'), "label a twice"),
+        (_brush("".join(f'<Label value="{i}"/>' for i in range(256))), "256 labels, at most 255"),
+        ("", "no well-formed XML"),
+        ("<View>", "no well-formed XML"),
+        ("\ud800", "no well-formed XML"),
+        (None, "NoneType"),
+        (b"<View/>", "bytes"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_saying_why(xml, message):
+    with pytest.raises(LabelConfigError, match=message):
+        parse_label_config(xml)
+
+
+@pytest.mark.parametrize(
+    "declaration",
+    [
+        "<!DOCTYPE View>",
+        '<!DOCTYPE View [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;&a;">]>',
+        '<!DOCTYPE View [<!ENTITY file SYSTEM "file:///etc/hostname">]>',
+        '<!DOCTYPE View SYSTEM "http://example.com/a.dtd">',
+    ],
+)
+def test_document_types_and_entities_are_refused(declaration):
+    with pytest.raises(LabelConfigError, match="no well-formed XML"):
+        parse_label_config(declaration + _config(IMAGE, BRUSH))
+
+
+def test_a_config_longer_than_the_limit_is_not_even_parsed():
+    with pytest.raises(LabelConfigError, match="characters, at most"):
+        parse_label_config("<" * (MAX_CHARACTERS + 1))
+
+
+@pytest.mark.parametrize("levels", [101, 70_000])
+def test_a_config_nested_too_deep_is_refused(levels):
+    with pytest.raises(LabelConfigError, match="deeper than 100"):
+        parse_label_config("<View>" * levels + "</View>" * levels)
+
+
+@pytest.mark.parametrize("tag", ["BrushLabels", "PolygonLabels"])
+def test_the_regions_projects_config_has_the_same_control_and_labels(tag):
+    labels = '<Label value="B&amp;W &quot;x&quot;" background="red"/><Label value="x" alias="道"/>'
+    control = f'<{tag} name="mask" toName="photo">{labels}</{tag}>'
+    config = parse_label_config(_config('<Image name="photo" value="$url"/>', control))
+    again = parse_label_config(regions_config(config))
+    assert again.labels == config.labels
+    assert (again.control_name, again.control_type) == (config.control_name, config.control_type)
+    assert (again.image_name, again.image_key) == ("photo", "image")
+
+
+def test_the_regions_projects_config_gives_each_tag_a_name_of_its_own():
+    control = f'<BrushLabels name="feedback" toName="context">{LABELS}</BrushLabels>'
+    config = parse_label_config(_config('<Image name="context" value="$image"/>', control))
+    assert parse_label_config(regions_config(config)).labels == config.labels
+    assert regions_config(config).count(' name="context"') == 1
+    assert regions_config(config).count(' name="feedback"') == 1
+
+
+def test_labels_beyond_the_hotkeys_have_none():
+    config = parse_label_config(_brush("".join(f'<Label value="{i}"/>' for i in range(40))))
+    xml = regions_config(config)
+    assert len(parse_label_config(xml).labels) == 40
+    assert 9 <= xml.count("hotkey=") < 40

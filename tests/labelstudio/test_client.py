@@ -1,0 +1,215 @@
+"""Answers that a healthy Label Studio does not give; the healthy ones are in tests/e2e."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from ralis_backend.labelstudio import client as module
+from ralis_backend.labelstudio.client import (
+    LabelStudioClient,
+    LabelStudioError,
+    NotFound,
+    Unauthorised,
+    Unavailable,
+)
+from ralis_backend.online.host import HostNotFound, HostUnavailable
+
+LEGACY = "0123456789abcdef0123456789abcdef01234567"
+PERSONAL = "header.refresh-secret.signature"
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr(module, "RETRY_PAUSES_S", (0.0, 0.0))
+
+
+def client_of(answer, api_key=LEGACY):
+    return LabelStudioClient(
+        "http://ls.test/", api_key, timeout_s=1, transport=httpx.MockTransport(answer)
+    )
+
+
+def access_token(expires):
+    content = base64.urlsafe_b64encode(json.dumps({"exp": expires}).encode()).decode()
+    return f"header.{content.rstrip('=')}.signature"
+
+
+class Exchange:
+    """A server that hands out access tokens and accepts only the newest."""
+
+    def __init__(self, lifetime_s=300.0):
+        self.lifetime_s = lifetime_s
+        self.num_exchanges = 0
+        self.token = ""
+        self._lock = threading.Lock()
+
+    def __call__(self, request):
+        if request.url.path == "/api/token/refresh/":
+            assert "authorization" not in request.headers
+            assert json.loads(request.content) == {"refresh": PERSONAL}
+            with self._lock:
+                self.num_exchanges += 1
+                self.token = access_token(time.time() + self.lifetime_s + self.num_exchanges)
+                return httpx.Response(200, json={"access": self.token})
+        if request.headers["authorization"] != f"Bearer {self.token}":
+            return httpx.Response(401, json={"detail": "Given token not valid"})
+        return httpx.Response(200, json={"email": "a@b.co"})
+
+
+def test_a_legacy_token_is_sent_as_it_is():
+    def answer(request):
+        assert request.headers["authorization"] == f"Token {LEGACY}"
+        return httpx.Response(200, json={"email": "a@b.co"})
+
+    assert client_of(answer).whoami() == {"email": "a@b.co"}
+
+
+def test_a_personal_token_is_exchanged_once_for_many_threads():
+    server = Exchange()
+    client = client_of(server, PERSONAL)
+    with ThreadPoolExecutor(8) as threads:
+        users = list(threads.map(lambda _: client.whoami(), range(40)))
+    assert users == [{"email": "a@b.co"}] * 40
+    assert server.num_exchanges == 1
+
+
+def test_an_access_token_is_exchanged_before_it_expires():
+    server = Exchange(lifetime_s=module.REFRESH_EARLY_S - 5)
+    client = client_of(server, PERSONAL)
+    client.whoami()
+    client.whoami()
+    assert server.num_exchanges == 2
+
+
+def test_a_refused_access_token_is_exchanged_once_more():
+    server = Exchange()
+    client = client_of(server, PERSONAL)
+    client.whoami()
+    server.token = "revoked by a restart"
+    assert client.whoami() == {"email": "a@b.co"}
+    assert server.num_exchanges == 2
+
+
+def test_a_personal_token_that_is_not_accepted_says_so_without_showing_it():
+    client = client_of(
+        lambda request: httpx.Response(401, json={"detail": "Token is blacklisted"}), PERSONAL
+    )
+    with pytest.raises(Unauthorised, match="personal access token") as caught:
+        client.whoami()
+    assert "refresh-secret" not in str(caught.value)
+    assert "make a new one" in str(caught.value)
+
+
+def test_a_refused_legacy_token_says_that_new_installations_switch_them_off():
+    client = client_of(lambda request: httpx.Response(401, json={"detail": "Invalid token."}))
+    with pytest.raises(Unauthorised, match="Legacy tokens are off") as caught:
+        client.whoami()
+    assert LEGACY not in str(caught.value)
+
+
+def test_a_server_without_token_exchange_is_named_as_the_wrong_server():
+    client = client_of(lambda request: httpx.Response(404, text="<html>"), PERSONAL)
+    with pytest.raises(LabelStudioError, match="LABEL_STUDIO_URL probably points"):
+        client.whoami()
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 429])
+def test_reading_is_tried_again_on_server_errors(status):
+    calls = []
+
+    def answer(request):
+        calls.append(request)
+        if len(calls) < 3:
+            return httpx.Response(status, text="<html>busy</html>")
+        return httpx.Response(200, json={"release": "1.23.2"})
+
+    assert client_of(answer).version() == "1.23.2"
+
+
+def test_writing_is_not_tried_again():
+    calls = []
+
+    def answer(request):
+        calls.append(request)
+        return httpx.Response(503)
+
+    with pytest.raises(Unavailable, match="503"):
+        client_of(answer).annotate(1, result=[])
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("error", [httpx.ConnectError("refused"), httpx.ReadTimeout("slow")])
+def test_no_answer_is_unavailable_for_the_worker(error):
+    def answer(request):
+        raise error
+
+    with pytest.raises(HostUnavailable, match=r"http://ls\.test"):
+        client_of(answer).project(1)
+
+
+def test_what_is_gone_is_not_found_for_the_worker():
+    client = client_of(lambda request: httpx.Response(404, json={"detail": "Not found."}))
+    with pytest.raises(HostNotFound, match="Not found"):
+        client.project(1)
+    with pytest.raises(NotFound):
+        client.delete_webhook(1)
+    assert client.next_task(1) is None
+
+
+def test_a_web_page_instead_of_json_is_named_as_the_wrong_server():
+    client = client_of(lambda request: httpx.Response(200, html="<html>Log in</html>"))
+    with pytest.raises(LabelStudioError, match="another server or to a login page"):
+        client.version()
+
+
+@pytest.mark.parametrize("target", ["https://ls.test/api/version", "/user/login/?next=secret"])
+def test_a_redirect_is_not_followed_but_reported(target):
+    calls = []
+
+    def answer(request):
+        calls.append(request)
+        return httpx.Response(302, headers={"location": target})
+
+    with pytest.raises(LabelStudioError, match="redirects to") as caught:
+        client_of(answer).version()
+    assert len(calls) == 1
+    assert "secret" not in str(caught.value)
+
+
+def test_broken_json_is_unavailable():
+    answer = httpx.Response(200, text='{"release": ', headers={"content-type": "application/json"})
+    with pytest.raises(Unavailable, match="broken JSON"):
+        client_of(lambda request: answer).version()
+
+
+def test_predictions_that_were_dropped_silently_are_reported():
+    client = client_of(lambda request: httpx.Response(201, json={"created": 1}))
+    with pytest.raises(LabelStudioError, match="stored 1 of 2 predictions"):
+        client.import_predictions(1, [{"task": 1}, {"task": 2}])
+
+
+def test_an_address_without_scheme_is_explained():
+    client = LabelStudioClient("localhost:8080", LEGACY)
+    with pytest.raises(LabelStudioError, match="is no address"):
+        client.version()
+
+
+def test_a_blocked_address_names_the_switches():
+    detail = {"detail": "URL resolves to a reserved network address (block: 127.0.0.0/8)"}
+    client = client_of(lambda request: httpx.Response(403, json=detail))
+    with pytest.raises(Unauthorised, match="SSRF_PROTECTION_ENABLED=false"):
+        client.create_webhook(1, "http://127.0.0.1:9090/webhook", {})
+
+
+def test_a_download_stops_at_the_limit():
+    client = client_of(lambda request: httpx.Response(200, content=b"x" * 1000))
+    assert client.download("/data/upload/1/a.png", 1000).content == b"x" * 1000
+    with pytest.raises(ValueError, match="larger than 999 bytes"):
+        client.download("/data/upload/1/a.png", 999)
