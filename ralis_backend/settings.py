@@ -103,8 +103,10 @@ class Settings(BaseSettings):
     allow_anonymous: bool = Field(
         False, description="Serve other machines without authentication (not advised)"
     )
-    backend_url: str = Field(
-        "http://localhost:9090", description="Where Label Studio reaches this backend"
+    backend_url: str | None = Field(
+        None,
+        description="Where Label Studio reaches this backend (default: the address under which it "
+        "was connected)",
     )
     image_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
@@ -156,7 +158,9 @@ class Settings(BaseSettings):
 
     @field_validator("label_studio_url", "backend_url")
     @classmethod
-    def _check_url(cls, value: str) -> str:
+    def _check_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
         if not re.match(r"https?://[^/\s]+", value):
             raise ValueError("expected an address that begins with http:// or https://")
         return value.rstrip("/")

@@ -16,7 +16,10 @@ OptionalProject = Annotated[
 Mode = Annotated[str | None, typer.Option(help="`crops` or `in-place`; default: RALIS_MODE.")]
 BackendUrl = Annotated[
     str | None,
-    typer.Option(help="Where Label Studio reaches the backend; default: RALIS_BACKEND_URL."),
+    typer.Option(
+        help="Where Label Studio reaches the backend; default: RALIS_BACKEND_URL, or "
+        "http://localhost:9090."
+    ),
 ]
 Rollback = Annotated[str | None, typer.Option(help="Use this version again, e.g. v2.")]
 
@@ -24,8 +27,11 @@ Rollback = Annotated[str | None, typer.Option(help="Use this version again, e.g.
 def connect(project: Project, mode: Mode = None, backend_url: BackendUrl = None) -> None:
     """Prepare a project completely; safe to repeat."""
     from ralis_backend.app.wiring import create_host, create_store
+    from ralis_backend.labelstudio.doctor import DEFAULT_BACKEND_URL
 
     settings = _settings(mode=mode, backend_url=backend_url)
+    if settings.backend_url is None:
+        settings = _settings(mode=mode, backend_url=DEFAULT_BACKEND_URL)
     if settings.api_key is None:
         raise ValueError(
             "LABEL_STUDIO_API_KEY is not set; copy a token from Label Studio's Account & Settings "

@@ -393,6 +393,18 @@ class LabelStudioClient:
 
         A redirect is returned as it is, not followed: the token must not travel to other hosts.
         """
+        for pause_s in RETRY_PAUSES_S:
+            try:
+                response = self._download(path, max_bytes)
+            except Unavailable as error:
+                logger.info("%s; next try in %.1f s", error, pause_s)
+            else:
+                if response.status_code < 500:
+                    return response
+            time.sleep(pause_s)
+        return self._download(path, max_bytes)
+
+    def _download(self, path: str, max_bytes: int) -> httpx.Response:
         try:
             with self._http.stream("GET", path) as response:
                 read_bounded(response, max_bytes)

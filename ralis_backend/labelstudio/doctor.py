@@ -17,6 +17,7 @@ from ralis_backend.labelstudio.host import LabelStudioHost, same_url
 from ralis_backend.online.host import HostProject
 
 MIN_FREE_BYTES = 2_000_000_000
+DEFAULT_BACKEND_URL = "http://localhost:9090"
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Check:
 class Surroundings:
     """What the checks look at.
 
-    backend_url: where Label Studio reaches the backend.
+    backend_url: where Label Studio reaches the backend; None: where it is connected.
     headers: what Label Studio's webhooks must carry.
     spec: the network that will be trained.
     wanted_device, device: the setting, and what it came to.
@@ -41,7 +42,7 @@ class Surroundings:
 
     client: LabelStudioClient
     host: LabelStudioHost
-    backend_url: str
+    backend_url: str | None
     headers: Mapping[str, str]
     data_dir: Path
     spec: SegmenterSpec
@@ -60,7 +61,6 @@ def checks(around: Surroundings, project_id: int | None = None) -> Iterator[Chec
     yield _disk(around.data_dir)
     yield _device(around)
     yield _tried("weights", lambda: _weights(around.spec), _WEIGHTS_FIX)
-    yield _backend(around)
     server = _tried(
         "Label Studio",
         lambda: f"release {around.client.version()} at {around.client.url}",
@@ -77,11 +77,17 @@ def checks(around: Surroundings, project_id: int | None = None) -> Iterator[Chec
         "set LABEL_STUDIO_API_KEY to a token from Account & Settings",
     )
     yield token
-    if token.is_ok and project_id is not None:
-        yield from _project_checks(around, project_id)
+    if not token.is_ok:
+        return
+    address = around.backend_url
+    if project_id is not None:
+        address = around.host.address(project_id)
+    yield _backend(address or DEFAULT_BACKEND_URL)
+    if project_id is not None:
+        yield from _project_checks(around, project_id, address or DEFAULT_BACKEND_URL)
 
 
-def _project_checks(around: Surroundings, project_id: int) -> Iterator[Check]:
+def _project_checks(around: Surroundings, project_id: int, address: str) -> Iterator[Check]:
     found: list[HostProject] = []
 
     def read() -> str:
@@ -92,12 +98,12 @@ def _project_checks(around: Surroundings, project_id: int) -> Iterator[Check]:
     yield _tried("label config", read, "change the labelling interface as the message says")
     yield _tried(
         "ML backend",
-        lambda: _ml_backend(around, project_id),
+        lambda: _ml_backend(around, project_id, address),
         f"run `ralis connect --project {project_id}`",
     )
     yield _tried(
         "webhook",
-        lambda: _webhook(around, project_id),
+        lambda: _webhook(around, project_id, address),
         f"run `ralis connect --project {project_id}`; if it is missing again, Label Studio blocks "
         "the address: start it with ML_BLOCK_LOCAL_IP=false and SSRF_PROTECTION_ENABLED=false",
     )
@@ -164,8 +170,8 @@ def _weights(spec: SegmenterSpec) -> str:
     return f"{spec.architecture} with {spec.encoder}, {spec.encoder_weights or 'random'} weights"
 
 
-def _backend(around: Surroundings) -> Check:
-    url = f"{around.backend_url.rstrip('/')}/health"
+def _backend(address: str) -> Check:
+    url = f"{address.rstrip('/')}/health"
     fix = "start it with `ralis serve`, and set RALIS_BACKEND_URL to where Label Studio reaches it"
     try:
         status = httpx.get(url, timeout=5.0, trust_env=False).status_code
@@ -174,20 +180,20 @@ def _backend(around: Surroundings) -> Check:
     return Check("backend", status == 200, f"{url} answers {status}", fix)
 
 
-def _ml_backend(around: Surroundings, project_id: int) -> str:
+def _ml_backend(around: Surroundings, project_id: int, address: str) -> str:
     backends = around.client.backends(project_id)
     for backend in backends:
-        if same_url(backend["url"], around.backend_url):
+        if same_url(backend["url"], address):
             state = backend.get("readable_state") or backend.get("state")
             if state not in ("Connected", "CO"):
                 raise ValueError(f"{backend['url']} is in state {state}")
             return f"{backend['url']}: {state}"
     urls = ", ".join(backend["url"] for backend in backends) or "none"
-    raise ValueError(f"{around.backend_url} is not connected to the project; connected: {urls}")
+    raise ValueError(f"{address} is not connected to the project; connected: {urls}")
 
 
-def _webhook(around: Surroundings, project_id: int) -> str:
-    wanted = f"{around.backend_url.rstrip('/')}/webhook"
+def _webhook(around: Surroundings, project_id: int, address: str) -> str:
+    wanted = f"{address.rstrip('/')}/webhook"
     for hook in around.client.webhooks(project_id):
         if same_url(hook["url"], wanted):
             if not hook.get("is_active"):

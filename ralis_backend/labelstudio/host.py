@@ -16,9 +16,7 @@ from ralis_backend.core.regions import Region
 from ralis_backend.labelstudio.client import (
     File,
     LabelStudioClient,
-    LabelStudioError,
     NotFound,
-    Unauthorised,
 )
 from ralis_backend.labelstudio.images import ImageFetcher
 from ralis_backend.labelstudio.payloads.annotations import (
@@ -68,7 +66,7 @@ class LabelStudioHost:
     Args:
         client: its API.
         fetcher: reads image files.
-        backend_url: where Label Studio reaches the backend; None: webhooks are left alone.
+        backend_url: where Label Studio reaches the backend; None: where it is connected.
         user, password: what Label Studio sends to the backend as basic auth.
         webhook_headers: sent with each webhook, since Label Studio leaves its basic auth out there.
         region_label: names the rectangles of suggested regions.
@@ -165,7 +163,7 @@ class LabelStudioHost:
                 "Studio reaches it, for example http://localhost:9090"
             )
         project = self.project(project_id)
-        self._connect_backend(project)
+        self._connect_backend(project, self._backend_url)
         self.prepare(project, mode, None)
         return project
 
@@ -173,16 +171,35 @@ class LabelStudioHost:
         self, project: HostProject, mode: str, regions_project_id: int | None
     ) -> int | None:
         """Bring webhooks, sampling and, in crops mode, the regions project in order."""
-        self._keep_webhook(project.id)
+        address = self.address(project.id)
+        self._keep_webhook(project.id, address)
         if mode != "crops":
             self._keep_settings(project.id, LEAST_USEFUL_FIRST)
             return None
         regions_id = self._regions_project(project, regions_project_id)
-        self._keep_webhook(regions_id)
+        self._keep_webhook(regions_id, address)
         return regions_id
 
-    def _connect_backend(self, project: HostProject) -> None:
-        url = str(self._backend_url)
+    def address(self, project_id: int) -> str | None:
+        """Where Label Studio reaches this backend: as set, or as connected to the pool project.
+
+        None where that cannot be told; labels then come with the next full reading only.
+        """
+        if self._backend_url is not None:
+            return self._backend_url
+        backends = self._client.backends(project_id)
+        ours = [it for it in backends if it["title"] == BACKEND_TITLE] or backends
+        addresses = {str(it["url"]).rstrip("/") for it in ours}
+        if len(addresses) == 1:
+            return addresses.pop()
+        logger.warning(
+            "project %s has %d ML backends; set RALIS_BACKEND_URL to the address of this one",
+            project_id,
+            len(addresses),
+        )
+        return None
+
+    def _connect_backend(self, project: HostProject, url: str) -> None:
         settings: dict[str, Any] = {"title": BACKEND_TITLE, "auth_method": "NONE"}
         if self._credentials:
             user, password = self._credentials
@@ -195,11 +212,11 @@ class LabelStudioHost:
         else:
             self._client.create_backend(project.id, url, **settings)
 
-    def _keep_webhook(self, project_id: int) -> None:
+    def _keep_webhook(self, project_id: int, address: str | None) -> None:
         """Exactly one webhook to this backend, for all actions, with our header."""
-        if self._backend_url is None:
+        if address is None:
             return
-        url = f"{self._backend_url}/webhook"
+        url = f"{address}/webhook"
         hooks = [it for it in self._client.webhooks(project_id) if same_url(it["url"], url)]
         if not hooks:
             self._client.create_webhook(project_id, url, self._webhook_headers)
@@ -237,7 +254,8 @@ class LabelStudioHost:
         regions_id = int(found["id"])
         self._keep_settings(regions_id, LEAST_USEFUL_FIRST)
         if self._config(found["label_config"]).labels != self._config(config).labels:
-            self._keep_labels(regions_id, found["label_config"], config)
+            # Label Studio accepts it when a label goes that annotations still use.
+            self._client.update_project(regions_id, label_config=config)
         return regions_id
 
     def _find_regions_project(self, marker: str, project_id: int | None) -> dict[str, Any] | None:
@@ -252,26 +270,6 @@ class LabelStudioHost:
             if marker in str(found.get("description")):
                 return found
         return None
-
-    def _keep_labels(self, regions_id: int, old: str, wanted: str) -> None:
-        """Labels as in the pool; one that annotations still use cannot be removed, and stays."""
-        try:
-            self._client.update_project(regions_id, label_config=wanted)
-        except LabelStudioError as error:
-            if isinstance(error, Unauthorised):
-                raise
-            before, after = self._config(old), self._config(wanted)
-            names = {label.name for label in after.labels}
-            kept = tuple(label for label in before.labels if label.name not in names)
-            merged = LabelConfig(**{**vars(after), "labels": after.labels + kept})
-            if merged.labels == before.labels:
-                return
-            self._client.update_project(regions_id, label_config=regions_config(merged))
-            logger.warning(
-                "project %s keeps the removed labels %s, since annotations use them",
-                regions_id,
-                ", ".join(label.name for label in kept),
-            )
 
     # What it publishes
 

@@ -135,6 +135,8 @@ class ImageFetcher:
                     "it; the token may not read this file"
                 )
             return self._from_elsewhere(target, is_trusted=True)
+        if response.status_code == 500:  # what it answers for an upload that it does not know
+            raise NotFound(f"Label Studio fails (500) to deliver {path}; the file may be gone")
         _check(response, path)
         return response.content
 

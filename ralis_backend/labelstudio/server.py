@@ -96,6 +96,11 @@ class LabelStudioServer:
         """Whether the process is alive (it may not answer yet)."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def pid(self) -> int | None:
+        """Of the process, which leads a session of its own; None before `start`."""
+        return None if self._process is None else self._process.pid
+
     def start(self) -> None:
         """Start the process; `wait_ready` tells when it answers.
 

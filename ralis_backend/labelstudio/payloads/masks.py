@@ -22,7 +22,7 @@ THRESHOLD = 128
 
 MAX_PIXELS = 100_000_000
 MAX_POINTS = 100_000
-_POLYGON_TOLERANCE = 0.7  # pixels by which a drawn outline may leave the mask's
+_POLYGON_TOLERANCE = 0.5  # pixels by which a drawn outline may leave the mask's
 
 Result = Mapping[str, Any]
 
