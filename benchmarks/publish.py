@@ -19,6 +19,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,34 +44,47 @@ def main() -> None:
     options = _options()
     with (
         tempfile.TemporaryDirectory(prefix="ralis-publish-") as folder,
-        _label_studio(options, Path(folder) / "label-studio") as client,
+        _label_studio(options, Path(folder) / "label-studio") as server,
     ):
-        report = _measure(client, Path(folder), options)
+        report = _measure(server, Path(folder), options)
     text = json.dumps(report, indent=2) + "\n"
     print(text, end="")
     if options.out is not None:
         partial = options.out.with_name(f".{options.out.name}.writing")
         partial.write_text(text)
         partial.replace(options.out)
-    sys.exit(0 if report["total"] < TARGET_S else 1)
+    sys.exit(0 if report["total"]["wall"] < TARGET_S else 1)
 
 
 class _Clock:
-    """Seconds by phase, added up over calls."""
+    """Seconds by phase, and the processor time in them, added up over calls.
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
+    On a machine that does other work as well, processor time is what to compare.
+    """
+
+    def __init__(self, server: LabelStudioServer) -> None:
+        self._server = server
+        self.seconds: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
+        before = self._now()
         yield
-        self.seconds[name] += time.perf_counter() - started
+        for what, value in self._now().items():
+            self.seconds[name][what] += value - before[what]
+
+    def _now(self) -> dict[str, float]:
+        return {
+            "wall": time.perf_counter(),
+            "backend_cpu": time.process_time(),
+            "label_studio_cpu": _cpu_seconds(self._server.pid),
+        }
 
 
 def _measure(
-    client: LabelStudioClient, folder: Path, options: argparse.Namespace
-) -> dict[str, object]:
+    server: LabelStudioServer, folder: Path, options: argparse.Namespace
+) -> dict[str, Any]:
+    client = LabelStudioClient(server.url, TOKEN)
     scenes = list(generate(options.images, IMAGE_SIZE, options.seed))
     names = [name for name, _ in CLASSES]
     host = LabelStudioHost(client, ImageFetcher(client, folder / "images", 10**9))
@@ -84,7 +98,7 @@ def _measure(
     ]
     places = (places * -(-options.crops // len(places)))[: options.crops]
 
-    clock = _Clock()
+    clock = _Clock(server)
     tasks: list[HostTask] = []
     for start in range(0, len(places), CROPS_PER_CALL):
         with clock.phase("cut pictures"):
@@ -113,8 +127,12 @@ def _measure(
     stored = client.model_versions(regions_id)
     if stored != {"v2": options.crops}:
         raise RuntimeError(f"stored predictions by version are {stored}, expected v2 alone")
-    seconds = {name: round(value, 2) for name, value in clock.seconds.items()}
-    next_version = seconds.pop("replace them by the next version's")
+    phases = {
+        name: {what: round(value, 2) for what, value in parts.items()}
+        for name, parts in clock.seconds.items()
+    }
+    next_version = phases.pop("replace them by the next version's")
+    total = {what: round(sum(parts[what] for parts in phases.values()), 2) for what in next_version}
     return {
         "crops": options.crops,
         "region_size": "x".join(map(str, REGION_SIZE)),
@@ -122,10 +140,11 @@ def _measure(
         "num_classes": len(names),
         "label_studio": client.version(),
         "cpus": os.cpu_count(),
-        "seconds": seconds,
-        "total": round(sum(seconds.values()), 2),
+        "load_average": round(os.getloadavg()[0], 1),
+        "seconds": phases,
+        "total": total,
         "target": TARGET_S,
-        "seconds_of_replacing_all_predictions": next_version,
+        "replacing_all_predictions": next_version,
     }
 
 
@@ -154,16 +173,27 @@ def _config(names: Sequence[str]) -> str:
 
 
 @contextmanager
-def _label_studio(options: argparse.Namespace, data_dir: Path) -> Iterator[LabelStudioClient]:
+def _label_studio(options: argparse.Namespace, data_dir: Path) -> Iterator[LabelStudioServer]:
     if options.label_studio_data is not None:
         shutil.copytree(options.label_studio_data, data_dir)
     server = LabelStudioServer(
         options.label_studio, data_dir, free_port(), "admin@example.com", "ralis-demo-1", TOKEN
     )
     with server:
-        client = LabelStudioClient(server.url, TOKEN)
-        yield client
-        client.close()
+        yield server
+
+
+def _cpu_seconds(session: int | None) -> float:
+    """Processor time of all processes of a session, where /proc tells."""
+    ticks = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it has ended
+        if int(fields[3]) == session:
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _options() -> argparse.Namespace:

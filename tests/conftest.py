@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -15,15 +14,21 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("RALIS_SHARED", ROOT.parent / "shared"))
 
 
-def pytest_configure(config: pytest.Config) -> None:
+_CACHE_COPY = tempfile.TemporaryDirectory(prefix="ralis-hf-cache-")
+
+
+def _stay_offline() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ["HF_HUB_OFFLINE"] = "1"
-    cache = SHARED / "hf-cache"
-    if cache.is_dir():  # before anything imports huggingface_hub, which reads them once
-        folder = tempfile.mkdtemp(prefix="ralis-hf-cache-")
-        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
-        os.environ["HF_HUB_CACHE"] = str(cache)
-        use_restored_hub_cache(Path(folder))
+    if (SHARED / "hf-cache").is_dir():
+        os.environ["HF_HUB_CACHE"] = str(SHARED / "hf-cache")
+        use_restored_hub_cache(Path(_CACHE_COPY.name))
+
+
+_stay_offline()  # here, before a conftest below imports huggingface_hub, which reads them once
+
+
+def pytest_configure(config: pytest.Config) -> None:
     import torch
 
     torch.set_num_threads(1)

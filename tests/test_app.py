@@ -9,6 +9,7 @@ from PIL import Image
 from pydantic import SecretStr
 
 from ralis_backend.app import create_app
+from ralis_backend.app.wiring import create_client, create_store
 from ralis_backend.online.learner import Learner
 from ralis_backend.online.ranking import RankingConfig
 from ralis_backend.online.store import ProjectStore
@@ -419,3 +420,37 @@ def test_the_wsgi_module_makes_an_app_from_the_environment(tmp_path, monkeypatch
     app = create_app()
     assert app.test_client().get("/health").status_code == 200
     assert (tmp_path / "state" / "ralis.db").is_file()
+
+
+def wired(tmp_path, monkeypatch, **values):
+    """The app and Label Studio's client as they are made from the settings."""
+    monkeypatch.delenv("LABEL_STUDIO_API_KEY", raising=False)
+    chosen = settings(data_dir=tmp_path, label_studio_url="http://ls.test:8080", **values)
+    learner = Learner(
+        create_store(chosen), RankingConfig(region_size=(32, 32), encoder_weights=None), None
+    )
+    return create_app(chosen, learner).test_client(), create_client(chosen)
+
+
+def test_without_an_api_key_the_token_of_setup_is_used_and_told_to_nobody(
+    tmp_path, monkeypatch, caplog
+):
+    token = "0123456789abcdef0123456789abcdef01234567"
+    client, label_studio = wired(tmp_path, monkeypatch)
+    assert label_studio.auth.kind == "no token"
+    with caplog.at_level(logging.DEBUG):
+        answer = setup(client, access_token=token, hostname="http://attacker.test")
+    assert answer.status_code == 200
+    assert label_studio.auth.kind == "legacy token handed over by Label Studio"
+    assert label_studio.url == "http://ls.test:8080"
+    assert token not in caplog.text
+    assert token not in answer.text
+    assert setup(client, access_token=None).status_code == 200
+    assert label_studio.auth.kind == "legacy token handed over by Label Studio"
+
+
+def test_with_an_api_key_the_token_of_setup_is_not_kept(tmp_path, monkeypatch):
+    client, label_studio = wired(tmp_path, monkeypatch, label_studio_api_key=SecretStr("key"))
+    assert setup(client, access_token="0123456789abcdef0123456789abcdef01234567").status_code == 200
+    assert not (tmp_path / "label-studio-token").exists()
+    assert label_studio.auth.kind == "legacy token"

@@ -14,7 +14,7 @@ from werkzeug.exceptions import HTTPException
 from ralis_backend.app.access import Access
 from ralis_backend.app.metrics import Metrics
 from ralis_backend.app.routes import OPEN_ENDPOINTS, routes
-from ralis_backend.app.wiring import create_learner
+from ralis_backend.app.wiring import create_learner, create_tokens
 from ralis_backend.labelstudio.backend import RalisBackend
 from ralis_backend.settings import Settings, load_settings
 
@@ -44,7 +44,7 @@ def create_app(settings: Settings | None = None, learner: Learner | None = None)
     _measure(app, metrics)  # before access is checked, so that refusals are measured too
     _guard(app, Access(settings))
     _answer_errors_as_json(app)
-    app.register_blueprint(routes(learner, metrics, settings.region_label))
+    app.register_blueprint(routes(learner, metrics, settings.region_label, create_tokens(settings)))
     return app
 
 
@@ -56,7 +56,9 @@ def plugin(settings: Settings | None = None) -> type[RalisBackend]:
     """
     if settings is None:
         return EnvironmentBackend
-    return RalisBackend.bind(create_learner(settings), settings.region_label)
+    return RalisBackend.bind(
+        create_learner(settings), settings.region_label, create_tokens(settings)
+    )
 
 
 class EnvironmentBackend(RalisBackend):
@@ -65,6 +67,7 @@ class EnvironmentBackend(RalisBackend):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         settings, type(self).learner = _environment()
         type(self).region_label = settings.region_label
+        type(self).tokens = create_tokens(settings)
         super().__init__(*args, **kwargs)
 
 

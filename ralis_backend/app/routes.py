@@ -12,6 +12,7 @@ from ralis_backend.labelstudio.backend import RalisBackend, project_uid
 from ralis_backend.labelstudio.payloads.label_config import parse_label_config
 
 if TYPE_CHECKING:
+    from ralis_backend.labelstudio.token_file import TokenFile
     from ralis_backend.online.learner import Learner
 
 Answer = dict[str, Any] | tuple[dict[str, Any], int]
@@ -19,10 +20,12 @@ OPEN_ENDPOINTS = ("ralis.health",)
 """What is answered without authentication."""
 
 
-def routes(learner: Learner, metrics: Metrics, region_label: str) -> Blueprint:
+def routes(
+    learner: Learner, metrics: Metrics, region_label: str, tokens: TokenFile | None = None
+) -> Blueprint:
     """All endpoints, served by `RalisBackend` bound to `learner`."""
     blueprint = Blueprint("ralis", __name__)
-    backend = RalisBackend.bind(learner, region_label)
+    backend = RalisBackend.bind(learner, region_label, tokens)
 
     @blueprint.get("/")
     @blueprint.get("/health")
@@ -32,7 +35,11 @@ def routes(learner: Learner, metrics: Metrics, region_label: str) -> Blueprint:
     @blueprint.post("/setup")
     def setup() -> Answer:
         body = read_json(request)
-        plugin = backend(project_id=_uid(body), label_config=_text(body, "schema"))
+        plugin = backend(
+            project_id=_uid(body),
+            label_config=_text(body, "schema"),
+            access_token=body.get("access_token"),
+        )
         return {"model_version": plugin.connect(body.get("extra_params"))}
 
     @blueprint.post("/predict")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ralis_backend.labelstudio.doctor import Surroundings
     from ralis_backend.labelstudio.host import LabelStudioHost
     from ralis_backend.labelstudio.images import ImageFetcher
+    from ralis_backend.labelstudio.token_file import TokenFile
     from ralis_backend.online.learner import Learner
     from ralis_backend.online.ranking import RankingConfig
     from ralis_backend.online.store import ProjectStore
@@ -31,12 +32,23 @@ def create_store(settings: Settings) -> ProjectStore:
     return store
 
 
+def create_tokens(settings: Settings) -> TokenFile | None:
+    """Where the token is kept that Label Studio hands over; None where one is configured."""
+    return None if settings.api_key is not None else _token_file(settings)
+
+
 def create_client(settings: Settings) -> LabelStudioClient:
-    """Label Studio's API with the configured token."""
+    """Label Studio's API with the configured token, else with the one that it hands over."""
     from ralis_backend.labelstudio.client import LabelStudioClient
 
-    # Without a token Label Studio refuses, and the client says so; other hosts still work.
-    return LabelStudioClient(settings.label_studio_url, settings.api_key or "none")
+    api_key = settings.api_key or _token_file(settings).read
+    return LabelStudioClient(settings.label_studio_url, api_key)
+
+
+def _token_file(settings: Settings) -> TokenFile:
+    from ralis_backend.labelstudio.token_file import TokenFile
+
+    return TokenFile(settings.data_dir / "label-studio-token")
 
 
 def create_fetcher(settings: Settings, client: LabelStudioClient) -> ImageFetcher:
@@ -82,11 +94,10 @@ def create_learner(settings: Settings) -> Learner:
 
     strategy(settings.strategy)
     fetcher = create_fetcher(settings, create_client(settings))
-    can_fetch = settings.api_key is not None or settings.image_hosts
     return Learner(
         create_store(settings),
         ranking_config(settings, "cpu" if settings.device == "auto" else settings.device),
-        fetcher.fetch if can_fetch else None,
+        fetcher.fetch,
         settings.suggestions_per_image,
     )
 

@@ -64,7 +64,11 @@ def worker() -> None:
     settings = load_settings()
     configure_logging(settings.log_level)
     if settings.api_key is None:
-        logger.warning("LABEL_STUDIO_API_KEY is not set: labels and images cannot be read")
+        logger.warning(
+            "LABEL_STUDIO_API_KEY is not set: labels and images are read with the token that Label "
+            "Studio hands over when this backend is connected to a project; that works only where "
+            "legacy tokens are on"
+        )
     stop = stop_on_signals()
     os.nice(NICENESS)
     from ralis_backend.app.wiring import create_worker

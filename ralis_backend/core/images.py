@@ -20,7 +20,9 @@ MAGENTA = (255, 0, 255)
 WHITE = (255, 255, 255)
 CONTEXT_WIDTH = 640
 CONTEXT_HEIGHT = 480
-"""Each of the two parts of a context picture fits into this many pixels."""
+"""Each part of a context picture fits into this many pixels."""
+LARGE_NEIGHBOURHOOD = 0.5
+"""A neighbourhood that fills this share of the image shows nothing that the image does not."""
 
 
 class ImageError(ValueError):
@@ -114,16 +116,19 @@ def crop_picture(image: np.ndarray, region: Region, scale: int) -> np.ndarray:
 def context_picture(image: np.ndarray, region: Region) -> np.ndarray:
     """What an annotator sees beside a crop: where the region is, and what surrounds it.
 
-    On top the whole image with the region's box; below it the region with about one region's
-    size around it, faded outside the region.
+    On top the whole image with the region's box; below it, where the image is large, the region
+    with about one region's size around it, faded outside the region.
 
     Returns:
         (H, W, 3) uint8, at most 640 pixels wide.
     """
-    parts = [_overview(image, region), _neighbourhood(image, region)]
+    parts = [_overview(image, region)]
+    if _window_share(image, region) < LARGE_NEIGHBOURHOOD:
+        parts.append(_neighbourhood(image, region))
     width = max(part.shape[1] for part in parts)
     gap = np.full((8, width, 3), 255, np.uint8)
-    return np.concatenate([_centred(parts[0], width), gap, _centred(parts[1], width)])
+    stacked = [row for part in parts for row in (gap, _centred(part, width))]
+    return np.concatenate(stacked[1:])
 
 
 def _open(content: bytes, max_pixels: int, formats: tuple[str, ...] = FORMATS) -> Image.Image:
@@ -192,11 +197,22 @@ def _overview(image: np.ndarray, region: Region) -> np.ndarray:
     return picture
 
 
-def _neighbourhood(image: np.ndarray, region: Region) -> np.ndarray:
+def _window(region: Region) -> tuple[slice, slice]:
+    """The region with its own size around it; it may reach beyond the image's end."""
     top, left = max(0, region.row - region.height), max(0, region.col - region.width)
     bottom, right = region.row + 2 * region.height, region.col + 2 * region.width
-    inside = Region(region.row - top, region.col - left, region.height, region.width)
-    window = image[top:bottom, left:right]
+    return slice(top, bottom), slice(left, right)
+
+
+def _window_share(image: np.ndarray, region: Region) -> float:
+    height, width = image[_window(region)].shape[:2]
+    return float(height * width / (image.shape[0] * image.shape[1]))
+
+
+def _neighbourhood(image: np.ndarray, region: Region) -> np.ndarray:
+    rows, cols = _window(region)
+    inside = Region(region.row - rows.start, region.col - cols.start, region.height, region.width)
+    window = image[rows, cols]
     # Faded to grey rather than darkened: the surroundings of a night scene stay readable.
     grey = cv2.cvtColor(window, cv2.COLOR_RGB2GRAY)
     dimmed = np.repeat((70 + 0.5 * grey).astype(np.uint8)[:, :, None], 3, axis=2)

@@ -262,9 +262,14 @@ def _check(spec: SegmenterSpec) -> None:
         )
 
 
+_NOT_TO_BE_HAD: set[tuple[str, str | None]] = set()
+"""Encoder weights that this process failed to load; asking the hub again takes half a minute."""
+
+
 def _build(spec: SegmenterSpec, seed: int) -> tuple[smp.base.SegmentationModel, bool]:
     """The network on the CPU, and whether its encoder is pretrained."""
-    if spec.encoder_weights is not None:
+    wanted = (spec.encoder, spec.encoder_weights)
+    if spec.encoder_weights is not None and wanted not in _NOT_TO_BE_HAD:
         try:
             return _create(spec, seed), True
         except KeyError as error:
@@ -272,6 +277,7 @@ def _build(spec: SegmenterSpec, seed: int) -> tuple[smp.base.SegmentationModel, 
                 f"no weights '{spec.encoder_weights}' for encoder '{spec.encoder}': {error}"
             ) from error
         except Exception as error:  # the hub's and timm's loaders raise nearly anything
+            _NOT_TO_BE_HAD.add(wanted)
             logger.warning(
                 "The %s weights of encoder %s could not be had (%s). Training starts from random "
                 "weights and needs far more labels. Give the machine access to the Hugging Face "

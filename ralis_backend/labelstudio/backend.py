@@ -28,6 +28,7 @@ with warnings.catch_warnings():
     from label_studio_ml.model import LabelStudioMLBase
 
 if TYPE_CHECKING:
+    from ralis_backend.labelstudio.token_file import TokenFile
     from ralis_backend.online.learner import Learner
 
 logger = logging.getLogger(__name__)
@@ -54,16 +55,28 @@ class RalisBackend(LabelStudioMLBase):  # type: ignore[misc]
 
     learner: ClassVar[Learner | None] = None
     region_label: ClassVar[str] = REGION_LABEL
+    tokens: ClassVar[TokenFile | None] = None
 
     @classmethod
-    def bind(cls, learner: Learner, region_label: str = REGION_LABEL) -> type[RalisBackend]:
+    def bind(
+        cls,
+        learner: Learner,
+        region_label: str = REGION_LABEL,
+        tokens: TokenFile | None = None,
+    ) -> type[RalisBackend]:
         """This class with a learner behind it, for `model_class` of a host.
 
         Args:
             learner: what answers.
             region_label: name of the label that suggested boxes carry.
+            tokens: keeps the token that Label Studio hands over; None where one is configured.
         """
-        bound = {"learner": learner, "region_label": region_label, "__module__": cls.__module__}
+        bound = {
+            "learner": learner,
+            "region_label": region_label,
+            "tokens": tokens,
+            "__module__": cls.__module__,
+        }
         return type(cls.__name__, (cls,), bound)
 
     def __init__(
@@ -71,6 +84,7 @@ class RalisBackend(LabelStudioMLBase):  # type: ignore[misc]
         project_id: str | None = None,
         label_config: str | None = None,
         train_output: Mapping[str, Any] | None = None,
+        access_token: str | None = None,
         **kwargs: Any,
     ) -> None:
         """Called by the host.
@@ -83,7 +97,8 @@ class RalisBackend(LabelStudioMLBase):  # type: ignore[misc]
                 1.0.9, which does not say.
             label_config: XML of the project's labelling interface.
             train_output: what `fit` returned, from 1.0.9.
-            kwargs: whatever else a host passes (`hostname`, `access_token`, ...), not used.
+            access_token: legacy token of the project's creator, sent with `/setup`.
+            kwargs: whatever else a host passes (`hostname`, ...), not used.
 
         Raises:
             RuntimeError: if the class is not bound to a learner.
@@ -96,6 +111,8 @@ class RalisBackend(LabelStudioMLBase):  # type: ignore[misc]
         self._learner = self.learner
         self._project_id = str(project_id or "")
         self._config_xml = label_config or ""
+        if self.tokens is not None:
+            self.tokens.keep(access_token)
 
     @property
     def model_version(self) -> str:

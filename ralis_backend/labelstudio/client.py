@@ -11,9 +11,10 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import re
 import threading
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -25,10 +26,13 @@ logger = logging.getLogger(__name__)
 PAGE_SIZE = 500
 EXPORT_SIZE = 200
 REFRESH_EARLY_S = 30.0
+MAX_DOWNLOAD_S = 300.0
 RETRY_PAUSES_S = (0.5, 1.0, 2.0)
 
 Json = Any
 File = tuple[str, bytes]
+Filter = tuple[str, str, str, Any]
+"""A condition on tasks: column, its type, operator and value."""
 
 
 class LabelStudioError(HostError):
@@ -52,12 +56,25 @@ class TokenAuth(httpx.Auth):
 
     A personal access token is a refresh token; sent as a bearer it is refused. It is exchanged
     for an access token that lasts minutes, exchanged again before that expires.
+
+    Args:
+        url: Label Studio's address.
+        api_key: either token, or a function that gives the legacy token that Label Studio handed
+            over, None while it has not.
+
+    Raises:
+        ValueError: if the token has characters that no token has.
     """
 
-    def __init__(self, url: str, api_key: str) -> None:
+    def __init__(self, url: str, api_key: str | Callable[[], str | None]) -> None:
         self._url = url
-        self._api_key = api_key
-        self.is_personal = api_key.count(".") == 2
+        self._api_key = api_key.strip() if isinstance(api_key, str) else ""
+        self._handed_over = api_key if callable(api_key) else None
+        if not re.fullmatch(r"[!-~]*", self._api_key):  # else the refusal would quote the token
+            raise ValueError(
+                "LABEL_STUDIO_API_KEY has spaces or special characters in it; copy the token anew"
+            )
+        self.is_personal = self._api_key.count(".") == 2
         self._access = ""
         self._expires = 0.0
         self._lock = threading.Lock()
@@ -67,30 +84,67 @@ class TokenAuth(httpx.Auth):
     ) -> Generator[httpx.Request, httpx.Response, None]:
         """Add the header; a refused access token is exchanged once more."""
         if not self.is_personal:
-            request.headers["Authorization"] = f"Token {self._api_key}"
+            if token := self._legacy_token():
+                request.headers["Authorization"] = f"Token {token}"
             yield request
             return
         with self._lock:
             if time.time() > self._expires - REFRESH_EARLY_S:
-                self._remember((yield self._exchange()))
+                self._remember((yield self._exchange(request)))
             access = self._access
         request.headers["Authorization"] = f"Bearer {access}"
         response = yield request
         if response.status_code == 401:
             with self._lock:
                 if self._access == access:
-                    self._remember((yield self._exchange()))
+                    self._remember((yield self._exchange(request)))
                 request.headers["Authorization"] = f"Bearer {self._access}"
             yield request
 
-    def _exchange(self) -> httpx.Request:
+    @property
+    def kind(self) -> str:
+        """What the token is, for people."""
+        if self.is_personal:
+            return "personal access token"
+        if self._handed_over is None:
+            return "legacy token"
+        return "legacy token handed over by Label Studio" if self._handed_over() else "no token"
+
+    def advice(self) -> str:
+        """What to do when Label Studio answers 401."""
+        if self._handed_over is None:
+            return (
+                f"LABEL_STUDIO_API_KEY (a {self.kind}) is not accepted. Legacy tokens are off in "
+                "new installations: use a personal access token (Account & Settings), or switch "
+                "legacy tokens on under Organization > API Tokens Settings"
+            )
+        if not self._handed_over():
+            return (
+                "LABEL_STUDIO_API_KEY is not set; set it to a token from Account & Settings. "
+                "Without, the backend takes the token that Label Studio hands over when the "
+                "backend is connected to a project, where legacy tokens are on"
+            )
+        return (
+            "LABEL_STUDIO_API_KEY is not set, and the token that Label Studio handed over is not "
+            "accepted, since legacy tokens are off; set it to a personal access token (Account & "
+            "Settings), or switch legacy tokens on under Organization > API Tokens Settings"
+        )
+
+    def _legacy_token(self) -> str | None:
+        return self._handed_over() if self._handed_over else self._api_key
+
+    def _exchange(self, request: httpx.Request) -> httpx.Request:
+        """Asks for an access token, as patiently as `request` waits for its own answer."""
         return httpx.Request(
-            "POST", f"{self._url}/api/token/refresh/", json={"refresh": self._api_key}
+            "POST",
+            f"{self._url}/api/token/refresh/",
+            json={"refresh": self._api_key},
+            extensions={"timeout": request.extensions.get("timeout", {})},
         )
 
     def _remember(self, response: httpx.Response) -> None:
         response.read()
-        if response.status_code >= 500:
+        if response.status_code >= 500 or response.status_code == 429:
             raise Unavailable(f"Label Studio answered {response.status_code} to the token exchange")
         if response.status_code == 404 or response.is_redirect:
             raise LabelStudioError(
@@ -113,7 +167,7 @@ class LabelStudioClient:
 
     Args:
         url: its address, with or without a trailing slash.
-        api_key: a personal access token or a legacy token.
+        api_key: a personal access token or a legacy token, or what gives a legacy token.
         timeout_s: of one call, but for uploads and imports, which may take five times as long.
         transport: replaces the network in tests.
     """
@@ -121,7 +175,7 @@ class LabelStudioClient:
     def __init__(
         self,
         url: str,
-        api_key: str,
+        api_key: str | Callable[[], str | None],
         *,
         timeout_s: float = 60.0,
         transport: httpx.BaseTransport | None = None,
@@ -185,27 +239,31 @@ class LabelStudioClient:
 
     # Tasks and annotations
 
-    def tasks(self, project_id: int, query: Mapping[str, Any] | None = None) -> Iterator[Json]:
+    def tasks(self, project_id: int, *filters: Filter) -> Iterator[Json]:
         """A project's tasks in order of their ids, without annotations and predictions.
+
+        Each page begins after the last id of the page before, so that none is left out when
+        tasks are deleted meanwhile.
 
         Args:
             project_id: of the project.
-            query: filters of the data manager.
+            filters: conditions of the data manager that all must hold.
         """
-        parameters: dict[str, Any] = {
-            "project": project_id,
-            "fields": "task_only",
-            "page_size": PAGE_SIZE,
-            "query": json.dumps({"ordering": ["tasks:id"], **(query or {})}),
-        }
-        seen, page = 0, 1
+        newest = 0
         while True:
-            answer = self._get("/api/tasks", page=page, **parameters)
-            yield from answer["tasks"]
-            seen += len(answer["tasks"])
-            if not answer["tasks"] or seen >= answer["total"]:
+            query = filtered(*filters, ("id", "Number", "greater", newest))
+            answer = self._get(
+                "/api/tasks",
+                project=project_id,
+                fields="task_only",
+                page_size=PAGE_SIZE,
+                query=json.dumps({"ordering": ["tasks:id"], **query}),
+            )
+            tasks = answer["tasks"]
+            yield from tasks
+            if not tasks or len(tasks) >= answer["total"]:
                 return
-            page += 1
+            newest = tasks[-1]["id"]
 
     def annotated_tasks(self, project_id: int) -> Iterator[Json]:
         """The tasks that have annotations or skips, with them; a bounded number per call."""
@@ -292,7 +350,7 @@ class LabelStudioClient:
         self,
         project_id: int,
         task_ids: Sequence[int],
-        filters: Mapping[str, Any] | None = None,
+        filters: Sequence[Filter] = (),
     ) -> None:
         """Delete tasks with everything in them.
 
@@ -309,7 +367,7 @@ class LabelStudioClient:
             json={
                 "selectedItems": {"all": False, "included": list(task_ids)},
                 "project": str(project_id),
-                **(filters or {}),
+                **filtered(*filters),
             },
             timeout=5 * self._timeout_s,
         )
@@ -409,7 +467,8 @@ class LabelStudioClient:
             with self._http.stream("GET", path) as response:
                 read_bounded(response, max_bytes)
         except httpx.HTTPError as error:
-            raise Unavailable(f"{self.url} did not deliver {path}: {_text(error)}") from None
+            where = path.partition("?")[0]
+            raise Unavailable(f"{self.url} did not deliver {where}: {_text(error)}") from None
         return response
 
     def _get(self, path: str, **parameters: Json) -> Json:
@@ -465,12 +524,7 @@ class LabelStudioClient:
         if status == 404:
             return NotFound(what)
         if status == 401:
-            kind = "personal access token" if self.auth.is_personal else "legacy token"
-            return Unauthorised(
-                f"{what}: LABEL_STUDIO_API_KEY (a {kind}) is not accepted. Legacy tokens are off "
-                "in new installations: use a personal access token (Account & Settings), or switch "
-                "legacy tokens on under Organization > API Tokens Settings"
-            )
+            return Unauthorised(f"{what}: {self.auth.advice()}")
         if status == 403 and "reserved network address" in what:
             return Unauthorised(
                 f"{what}: Label Studio refuses addresses inside private networks; start it with "
@@ -484,18 +538,31 @@ class LabelStudioClient:
 
 
 def read_bounded(response: httpx.Response, max_bytes: int) -> None:
-    """Read a streamed body into `response`, at most `max_bytes`.
+    """Read a streamed body into `response`, at most `max_bytes`, within `MAX_DOWNLOAD_S`.
 
     Raises:
         ValueError: if there is more.
+        Unavailable: if it comes too slowly.
     """
     chunks, size = [], 0
+    deadline = time.monotonic() + MAX_DOWNLOAD_S
     for chunk in response.iter_bytes():
         size += len(chunk)
         if size > max_bytes:
             raise ValueError(f"the file is larger than {max_bytes} bytes, the limit for one image")
+        if time.monotonic() > deadline:
+            raise Unavailable(f"an image did not arrive within {MAX_DOWNLOAD_S:.0f} s")
         chunks.append(chunk)
     response._content = b"".join(chunks)
+
+
+def filtered(*filters: Filter) -> dict[str, Any]:
+    """The data manager's query for tasks that fulfil all conditions; empty without any."""
+    items = [
+        {"filter": f"filter:tasks:{column}", "type": kind, "operator": operator, "value": value}
+        for column, kind, operator, value in filters
+    ]
+    return {"filters": {"conjunction": "and", "items": items}} if items else {}
 
 
 def _webhook(url: str, headers: Mapping[str, str], **fields: Json) -> dict[str, Json]:

@@ -70,10 +70,9 @@ def checks(around: Surroundings, project_id: int | None = None) -> Iterator[Chec
     yield server
     if not server.is_ok:
         return
-    kind = "personal access token" if around.client.auth.is_personal else "legacy token"
     token = _tried(
         "token",
-        lambda: f"{kind} of {around.client.whoami().get('email')}",
+        lambda: f"{around.client.auth.kind} of {around.client.whoami().get('email')}",
         "set LABEL_STUDIO_API_KEY to a token from Account & Settings",
     )
     yield token

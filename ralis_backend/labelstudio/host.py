@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 from ralis_backend.core.regions import Region
 from ralis_backend.labelstudio.client import (
     File,
+    Filter,
     LabelStudioClient,
     NotFound,
 )
@@ -52,9 +53,11 @@ LEAST_USEFUL_FIRST = {
     "show_collab_predictions": True,
     "evaluate_predictions_automatically": False,
 }
-UPLOADS_PER_CALL = 50
+UPLOADS_PER_CALL = 25
 """Crops of two files each: Label Studio takes 100 files in a request."""
-PREDICTIONS_PER_CALL = 250
+PREDICTIONS_PER_CALL = 200
+NUMBERS_PER_CALL = 8_000_000
+"""Of brush RLE, up to five bytes of JSON each: Label Studio takes 250 MB in a request."""
 DELETIONS_PER_CALL = 500
 CROP_QUALITY = 95
 CONTEXT_QUALITY = 85
@@ -283,16 +286,17 @@ class LabelStudioHost:
         """
         if not crops:
             return []
-        data: list[dict[str, Any]] = []
-        with ThreadPoolExecutor(2) as threads:
-            pictures = threads.map(_files, crops)  # encoded ahead of the uploads
-            for start in range(0, len(crops), UPLOADS_PER_CALL):
-                part = crops[start : start + UPLOADS_PER_CALL]
-                paths = self._upload(pool.id, [next(pictures) for _ in part])
-                data += [
-                    _crop_data(crop, image, context)
-                    for crop, (image, context) in zip(part, paths, strict=True)
-                ]
+        parts = [
+            crops[start : start + UPLOADS_PER_CALL]
+            for start in range(0, len(crops), UPLOADS_PER_CALL)
+        ]
+        with ThreadPoolExecutor(2) as threads:  # one encodes while the other's upload is stored
+            uploaded = list(threads.map(lambda part: self._upload(pool.id, part), parts))
+        paths = [path for part in uploaded for path in part]
+        data = [
+            _crop_data(crop, image, context)
+            for crop, (image, context) in zip(crops, paths, strict=True)
+        ]
         ids = self._client.import_tasks(regions_project_id, [{"data": it} for it in data])
         created = self._created(regions_project_id, ids)
         return [
@@ -309,10 +313,10 @@ class LabelStudioHost:
     ) -> None:
         """Store the predictions under `version`, make it the project's, drop the others."""
         config = self._config(self._client.project(regions_project_id)["label_config"])
-        results = [
+        payloads = (
             crop_prediction(prediction, class_names, config, version) for prediction in predictions
-        ]
-        self._replace_predictions(regions_project_id, version, results)
+        )
+        self._replace_predictions(regions_project_id, version, payloads)
 
     def publish_image_predictions(
         self,
@@ -323,14 +327,14 @@ class LabelStudioHost:
     ) -> None:
         """The same for whole-image tasks."""
         config = self._config(pool.label_config)
-        results = [
+        payloads = (
             {
                 "task": suggestion.task_id,
                 **image_prediction(suggestion, class_names, config, version),
             }
             for suggestion in suggestions
-        ]
-        self._replace_predictions(pool.id, version, results)
+        )
+        self._replace_predictions(pool.id, version, payloads)
 
     def delete_unopened_tasks(self, project_id: int, task_ids: Sequence[int]) -> list[int]:
         """Delete those of the tasks that nobody has begun.
@@ -348,36 +352,39 @@ class LabelStudioHost:
             self._client.delete_tasks(project_id, part, _UNTOUCHED)
         return sorted(wanted - {task["id"] for task in self._client.tasks(project_id)})
 
-    def _upload(
-        self, project_id: int, pictures: Sequence[tuple[File, File]]
-    ) -> list[tuple[str, str]]:
-        files = [file for pair in pictures for file in pair]
+    def _upload(self, project_id: int, crops: Sequence[Crop]) -> list[tuple[str, str]]:
+        """Store the pictures of crops; the paths of each crop's two."""
+        files = [file for crop in crops for file in _files(crop)]
         ids = self._client.upload_files(project_id, files, makes_tasks=False)
         paths = self._client.file_paths(project_id, ids)
         return list(zip(paths[::2], paths[1::2], strict=True))
 
     def _created(self, project_id: int, ids: Sequence[int]) -> dict[int, datetime]:
         """When the tasks were made; other tasks with ids in between may come along."""
-        query = _filters(
-            ("id", "Number", "greater_or_equal", min(ids)),
-            ("id", "Number", "less_or_equal", max(ids)),
-        )
+        first = ("id", "Number", "greater_or_equal", min(ids))
+        last = ("id", "Number", "less_or_equal", max(ids))
         return {
             task["id"]: parse_time(task["created_at"])
-            for task in self._client.tasks(project_id, query)
+            for task in self._client.tasks(project_id, first, last)
         }
 
     def _replace_predictions(
-        self, project_id: int, version: str, results: Sequence[Mapping[str, Any]]
+        self, project_id: int, version: str, payloads: Iterable[Mapping[str, Any]]
     ) -> None:
         """Old versions go last, so that annotators always meet some prediction."""
         if self._client.model_versions(project_id).get(version):
             self._client.delete_predictions(project_id, version)
-        for start in range(0, len(results), PREDICTIONS_PER_CALL):
-            self._client.import_predictions(
-                project_id, results[start : start + PREDICTIONS_PER_CALL]
-            )
-        if results:
+        has_any = False
+        with ThreadPoolExecutor(1) as sender:  # the next part is encoded while one is stored
+            sending: Future[None] | None = None
+            for part in _batches(payloads):
+                if sending is not None:
+                    sending.result()
+                sending = sender.submit(self._client.import_predictions, project_id, part)
+                has_any = True
+            if sending is not None:
+                sending.result()
+        if has_any:
             self._keep_settings(project_id, {"model_version": version})
         for other in self._client.model_versions(project_id):
             if other != version:
@@ -412,26 +419,27 @@ def _parsed(xml: str, region_label: str) -> LabelConfig:
     return parse_label_config(xml, region_label)
 
 
+def _batches(payloads: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+    """Predictions, as many per call as Label Studio takes, made when their turn comes."""
+    part: list[Mapping[str, Any]] = []
+    num_numbers = 0
+    for payload in payloads:
+        part.append(payload)
+        num_numbers += sum(len(it["value"].get("rle", ())) for it in payload["result"])
+        if len(part) == PREDICTIONS_PER_CALL or num_numbers > NUMBERS_PER_CALL:
+            yield part
+            part, num_numbers = [], 0
+    if part:
+        yield part
+
+
 def _host_task(task: Mapping[str, Any], image_key: str) -> HostTask:
     data = task["data"]
     image = data.get(image_key) or data.get("$undefined$") or ""
     return HostTask(int(task["id"]), parse_time(task["created_at"]), str(image), data)
 
 
-def _filters(*conditions: tuple[str, str, str, Any]) -> dict[str, Any]:
-    """The data manager's query for tasks that fulfil all conditions.
-
-    Args:
-        conditions: column, its type, operator and value of each.
-    """
-    items = [
-        {"filter": f"filter:tasks:{column}", "type": kind, "operator": operator, "value": value}
-        for column, kind, operator, value in conditions
-    ]
-    return {"filters": {"conjunction": "and", "items": items}}
-
-
-_UNTOUCHED = _filters(
+_UNTOUCHED: tuple[Filter, ...] = (
     ("draft_exists", "Boolean", "equal", False),
     ("total_annotations", "Number", "equal", 0),
     ("cancelled_annotations", "Number", "equal", 0),
@@ -449,7 +457,7 @@ def _files(crop: Crop) -> tuple[File, File]:
 
 def _jpeg(picture: np.ndarray, quality: int) -> bytes:
     parameters = [cv2.IMWRITE_JPEG_QUALITY, quality]
-    is_encoded, content = cv2.imencode(".jpg", picture[..., ::-1], parameters)
+    is_encoded, content = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), parameters)
     if not is_encoded:
         raise ValueError(f"a picture of shape {picture.shape} could not be encoded as JPEG")
     return content.tobytes()

@@ -39,6 +39,8 @@ MAX_REDIRECTS = 3
 CLOUD_SCHEMES = ("s3", "gs", "azure-blob", "azure_spi", "databricks")
 _FILE_PATH = re.compile(r"/(data|storage-data)/.|/(tasks|projects)/\d+/(resolve|presign)/$")
 
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
 
 class ImageNotAllowed(ValueError):
     """The image lies where the operator does not allow the backend to read."""
@@ -83,7 +85,12 @@ class ImageFetcher:
         ).hexdigest()
         content = self._cache.get(key)
         if content is None:
-            content = self._download(task)
+            try:
+                content = self._download(task)
+            except httpx.InvalidURL as error:
+                raise ValueError(
+                    f"task {task.id}: its image has no valid address: {error}"
+                ) from None
             self._cache.put(key, content)
         return content
 
@@ -95,8 +102,9 @@ class ImageFetcher:
         if not parts.scheme and task.image.startswith("/"):
             return self._from_label_studio(self._own_path(task, task.image))
         if parts.scheme not in ("http", "https"):
+            shown = _without_secrets(task.image)[:100]
             raise ImageNotAllowed(
-                f"task {task.id}: {task.image[:100]!r} is no address that the backend reads; use "
+                f"task {task.id}: {shown!r} is no address that the backend reads; use "
                 "uploads, local files, cloud storage connected to Label Studio, or http(s)"
             )
         if self._is_own(task.image):
@@ -117,8 +125,9 @@ class ImageFetcher:
         path = url.path.removeprefix(urlsplit(self._client.url).path)
         if not _FILE_PATH.match(path) or "/../" in path:
             raise ImageNotAllowed(
-                f"task {task.id}: {reference[:100]!r} is no file of Label Studio; expected an "
-                "address below /data/upload/, /data/local-files/ or /tasks/<number>/resolve/"
+                f"task {task.id}: {_without_secrets(reference)[:100]!r} is no file of Label "
+                "Studio; expected an address below /data/upload/, /data/local-files/ or "
+                "/tasks/<number>/resolve/"
             )
         query = url.query.decode()
         raw = url.raw_path.decode().partition("?")[0]
@@ -131,10 +140,15 @@ class ImageFetcher:
             target = urljoin(self._client.url + path, response.headers["location"])
             if self._is_own(target):
                 raise Unauthorised(
-                    f"Label Studio sends {path} to {urlsplit(target).path} instead of delivering "
-                    "it; the token may not read this file"
+                    f"Label Studio sends {_without_secrets(path)} to {urlsplit(target).path} "
+                    "instead of delivering it; the token may not read this file"
                 )
             return self._from_elsewhere(target, is_trusted=True)
+        if response.status_code == 401:
+            raise Unauthorised(
+                f"the image {_without_secrets(path)} may not be read (401): "
+                f"{self._client.auth.advice()}"
+            )
         if response.status_code == 500:  # what it answers for an upload that it does not know
             raise NotFound(f"Label Studio fails (500) to deliver {path}; the file may be gone")
         _check(response, path)
@@ -173,7 +187,7 @@ class ImageFetcher:
         host = parsed.host.lower()
         if parsed.scheme not in ("http", "https") or not host:
             raise ImageNotAllowed(
-                f"an image redirects to {url[:100]!r}, which is no http(s) address"
+                f"an image redirects to {_without_secrets(url)[:100]!r}, no http(s) address"
             )
         is_named = self._is_allowed(host)
         if not is_named and not is_trusted:
@@ -203,7 +217,7 @@ class _DiskCache:
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self._folder = folder
         self._max_bytes = max_bytes
-        self._written: int | None = None  # bytes in the folder, as far as this process knows
+        self._unseen_bytes: int | None = None  # written here since the folder was looked through
         self._lock = threading.Lock()
 
     def get(self, key: str) -> bytes | None:
@@ -235,13 +249,15 @@ class _DiskCache:
             Path(temporary).unlink(missing_ok=True)
             raise
         with self._lock:
-            if self._written is not None:
-                self._written += len(content)
-            if self._written is None or self._written > self._max_bytes:
-                self._written = self._shrink()
+            if self._unseen_bytes is not None:
+                self._unseen_bytes += len(content)
+            # Other processes write here too: nobody goes far without looking.
+            if self._unseen_bytes is None or self._unseen_bytes > 0.05 * self._max_bytes:
+                self._shrink()
+                self._unseen_bytes = 0
 
-    def _shrink(self) -> int:
-        """Delete the least recently used files down to nine tenths; the bytes that are left."""
+    def _shrink(self) -> None:
+        """Delete the least recently used files down to nine tenths, if there are too many."""
         files = []
         for path in self._folder.iterdir():
             try:
@@ -251,13 +267,12 @@ class _DiskCache:
             files.append((stat.st_mtime, stat.st_size, path))
         total = sum(size for _, size, _ in files)
         if total <= self._max_bytes:
-            return total
+            return
         for _, size, path in sorted(files):
             if total <= 0.9 * self._max_bytes:
                 break
             path.unlink(missing_ok=True)
             total -= size
-        return total
 
 
 def _check(response: httpx.Response, place: str) -> None:
@@ -295,12 +310,21 @@ def _resolve(host: str, port: int) -> str:
 
 def _may_connect(address: str, *, is_named: bool) -> bool:
     """Public addresses; private ones of hosts that the operator named; link-local ones never."""
-    ip = ipaddress.ip_address(address.split("%")[0])
-    mapped = getattr(ip, "ipv4_mapped", None)
-    ip = mapped or ip
+    ip = _innermost(ipaddress.ip_address(address.split("%")[0]))
     if ip.is_link_local or ip.is_multicast or ip.is_unspecified:
         return False
     return ip.is_global or is_named
+
+
+def _innermost(
+    ip: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The IPv4 address that an IPv6 address stands for, where it does."""
+    if isinstance(ip, ipaddress.IPv4Address):
+        return ip
+    if ip in _NAT64:
+        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip.ipv4_mapped or ip.sixtofour or ip
 
 
 def _port(parts: object) -> int:

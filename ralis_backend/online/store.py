@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Engine, create_engine, event, func, or_, select, update
+from sqlalchemy import Engine, and_, create_engine, event, func, or_, select, update
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -347,6 +347,7 @@ class ProjectStore:
             row.annotator = annotation.annotator
             row.updated_at = annotation.updated_at
             row.lead_time_s = annotation.lead_time_s
+            row.suggested_version = version_number(annotation.suggested_version)
             if is_same and row.error is None:
                 return None
             row.is_skipped = annotation.is_skipped
@@ -430,10 +431,17 @@ class ProjectStore:
         """
         with self.read() as session:
             rows = session.execute(
-                select(Label, Annotation, CropTask)
+                select(Label, Annotation, CropTask, Version.strategy)
                 .join(Annotation, Annotation.id == Label.annotation_row_id)
                 .join(Image, Image.id == Label.image_id)
                 .outerjoin(CropTask, CropTask.id == Annotation.crop_task_id)
+                .outerjoin(
+                    Version,
+                    and_(
+                        Version.project_id == Annotation.project_id,
+                        Version.number == Annotation.suggested_version,
+                    ),
+                )
                 .where(Label.project_id == project_id, ~Annotation.is_deleted, ~Image.is_deleted)
                 .order_by(Annotation.updated_at, Label.id)
             ).all()
@@ -696,6 +704,12 @@ class ProjectStore:
             image.is_validation = (assigned or 0) % 5 == 4
 
 
+def version_number(name: str | None) -> int | None:
+    """3 of `v3`; None for names that are not ours."""
+    digits = (name or "").removeprefix("v")
+    return int(digits) if digits.isdecimal() else None
+
+
 def annotation_to_json(annotation: HostAnnotation) -> dict[str, Any]:
     """An annotation as JSON values; the inverse of `annotation_from_json`."""
     return {
@@ -782,7 +796,13 @@ def _withdraw(session: Session, annotation: Annotation) -> None:
         crop_task.state = "open"
 
 
-def _region_label(label: Label, annotation: Annotation, crop_task: CropTask | None) -> RegionLabel:
+def _region_label(
+    label: Label, annotation: Annotation, crop_task: CropTask | None, strategy: str | None
+) -> RegionLabel:
+    version = annotation.suggested_version
+    number = None if version is None else version + 1  # on whole images a version is a round
+    if crop_task is not None:
+        version, number, strategy = crop_task.version, crop_task.round, crop_task.strategy
     return RegionLabel(
         id=label.id,
         image_id=label.image_id,
@@ -794,9 +814,9 @@ def _region_label(label: Label, annotation: Annotation, crop_task: CropTask | No
         created_at=annotation.created_at,
         updated_at=annotation.updated_at,
         lead_time_s=annotation.lead_time_s,
-        round=crop_task.round if crop_task else None,
-        strategy=crop_task.strategy if crop_task else None,
-        version=crop_task.version if crop_task else None,
+        round=number,
+        strategy=strategy,
+        version=version,
     )
 
 

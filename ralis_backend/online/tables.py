@@ -175,6 +175,7 @@ class Annotation(Base):
     lead_time_s: Mapped[float | None]
     is_skipped: Mapped[bool] = mapped_column(default=False)
     is_deleted: Mapped[bool] = mapped_column(default=False)
+    suggested_version: Mapped[int | None]  # of the prediction it started from
     digest: Mapped[str] = mapped_column(String(64))
     payload: Mapped[bytes] = mapped_column(LargeBinary)  # gzip of JSON
     error: Mapped[str | None] = mapped_column(Text)

@@ -76,10 +76,10 @@ def test_the_fingerprint_tells_other_images_and_modes_apart(dataset):
 @pytest.mark.parametrize(("mode", "num_boxes"), [("crops", 0), ("in-place", 1)])
 def test_the_label_config_has_a_brush_per_class(mode, num_boxes):
     root = ET.fromstring(pools.label_config(CLASSES, mode, "Suggested region"))
-    labels = root.findall("BrushLabels/Label")
+    labels = root.findall(".//BrushLabels/Label")
     assert [label.get("value") for label in labels] == ["road & <rail>", 'a "b"']
     assert labels[0].get("background") == "#804080"
-    assert len(root.findall("RectangleLabels/Label")) == num_boxes
+    assert len(root.findall(".//RectangleLabels/Label")) == num_boxes
 
 
 def test_tasks_find_their_sample_by_the_uploaded_name(dataset):

@@ -192,7 +192,7 @@ def test_crop_picture_has_the_region_at_the_scale():
     assert (crop == 200).all()
 
 
-@pytest.mark.parametrize("size", [(360, 480), (2000, 3000), (50, 40), (900, 300)])
+@pytest.mark.parametrize("size", [(360, 480), (2000, 3000), (100, 130), (900, 300)])
 @pytest.mark.parametrize("corner", [(0, 0), (0.4, 0.6), (1, 1)])
 def test_context_shows_the_box_twice_at_any_size_and_place(size, corner):
     image = np.random.default_rng(2).integers(0, 200, (*size, 3), np.uint8)
@@ -209,6 +209,13 @@ def test_context_shows_the_box_twice_at_any_size_and_place(size, corner):
         assert min(frame.shape) >= 8
         for edge in (frame[:3], frame[-3:], frame[:, :3], frame[:, -3:]):
             assert edge.all()
+
+
+@pytest.mark.parametrize(("size", "num_boxes"), [((60, 80), 1), ((120, 160), 2)])
+def test_context_repeats_the_surroundings_only_where_the_image_is_much_larger(size, num_boxes):
+    picture = context_picture(np.zeros((*size, 3), np.uint8), Region(20, 20, 24, 24))
+    is_edge = (picture == MAGENTA).all(axis=2).sum(axis=1) > 100
+    assert np.flatnonzero(np.diff(is_edge.astype(int)) == 1).size == 2 * num_boxes
 
 
 def test_context_leaves_the_image_untouched():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -64,3 +67,38 @@ def client(label_studio: LabelStudioServer) -> Iterator[LabelStudioClient]:
     opened = LabelStudioClient(label_studio.url, TOKEN)
     yield opened
     opened.close()
+
+
+class Backend(BaseHTTPRequestHandler):
+    """The least that Label Studio accepts as an ML backend; it wants user:secret."""
+
+    def do_GET(self):
+        self.answer(b'{"status": "UP", "model_class": "Backend"}')
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        user = base64.b64encode(b"user:secret").decode()
+        is_known = self.headers.get("Authorization") == f"Basic {user}"
+        self.answer(b'{"model_version": "v0"}', 200 if is_known else 401)
+
+    def answer(self, content, status=200):
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture(scope="session")
+def backend_url() -> Iterator[str]:
+    """Address of a backend that answers and does nothing."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Backend)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()

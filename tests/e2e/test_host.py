@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import io
-import logging
 import shutil
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import suppress
 
 import httpx
 import numpy as np
@@ -77,7 +74,8 @@ def pool(client, host):
 def regions(client, host, pool):
     regions_id = host.prepare(pool, "crops", None)
     yield regions_id
-    client.delete_project(regions_id)
+    with suppress(NotFound):
+        client.delete_project(regions_id)
 
 
 def crops(count, number=1):
@@ -173,60 +171,20 @@ def test_a_deleted_regions_project_is_made_anew(client, host, pool, regions):
     assert project_uid(client.project(fresh)).startswith(f"{fresh}.")
     assert host.prepare(pool, "crops", None) == fresh
     client.delete_project(fresh)
-    client.create_project("For the fixture to delete", config("a"))
 
 
-def test_labels_follow_the_pool_but_those_in_use_stay(client, host, pool, regions, caplog):
+def test_labels_follow_the_pool_and_old_annotations_stay_readable(client, host, pool, regions):
     (task,) = host.create_crop_tasks(pool, regions, crops(1))
-    host.publish_crop_predictions(regions, "v1", CLASSES, predictions([task], [0.5]))
+    sent = predictions([task], [0.5])
+    host.publish_crop_predictions(regions, "v1", CLASSES, sent)
     stream(client, regions, 1)  # uses road and car
     client.update_project(pool.id, label_config=config("car", "tree"))
-    changed = host.project(pool.id)
-    with caplog.at_level(logging.WARNING):
-        assert host.prepare(changed, "crops", regions) == regions
-    assert {label.name for label in host.project(regions).classes} == {"car", "tree", "road"}
-    assert "keeps the removed labels road" in caplog.text
-    before = client.project(regions)
-    host.prepare(changed, "crops", regions)
-    assert client.project(regions) == before
-    client.update_project(pool.id, label_config=config("car", "tree", "sky", "road"))
     host.prepare(host.project(pool.id), "crops", regions)
-    names = [label.name for label in host.project(regions).classes]
-    assert names == ["car", "tree", "sky", "road"]
-
-
-class Backend(BaseHTTPRequestHandler):
-    """The least that Label Studio accepts as an ML backend."""
-
-    def do_GET(self):
-        self.answer(b'{"status": "UP", "model_class": "Backend"}')
-
-    def do_POST(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
-        user = base64.b64encode(b"user:secret").decode()
-        is_known = self.headers.get("Authorization") == f"Basic {user}"
-        self.answer(b'{"model_version": "v0"}', 200 if is_known else 401)
-
-    def answer(self, content, status=200):
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *arguments):
-        pass
-
-
-@pytest.fixture(scope="module")
-def backend_url():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Backend)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    made = host.project(regions)
+    assert [label.name for label in made.classes] == ["car", "tree"]
+    (annotation,) = host.annotations(regions)
+    mask = host.mask(annotation, made, (*CLASSES, "tree"), (20, 20), None)
+    np.testing.assert_array_equal(mask, sent[0].mask)
 
 
 def test_connecting_twice_leaves_one_backend_and_the_version_in_use(
@@ -270,7 +228,7 @@ def test_crop_tasks_come_in_order_with_what_an_annotator_sees(client, host, pool
         assert (task.data["source_task"], task.data["version"]) == (11, "v1")
         pixels = decode_image(host.image(task)).astype(float)
         assert pixels.shape == crop.image.shape
-        assert np.abs(pixels - crop.image).mean() < 12  # JPEG of noise; another crop has > 50
+        assert np.abs(pixels - crop.image).mean() < 25  # JPEG of noise; another crop has > 50
     context = httpx.get(
         client.url + made[0].data["context"], headers={"Authorization": f"Token {TOKEN}"}
     )

@@ -208,8 +208,111 @@ def test_a_blocked_address_names_the_switches():
         client.create_webhook(1, "http://127.0.0.1:9090/webhook", {})
 
 
+def test_a_download_is_tried_again_on_server_errors():
+    answers = [httpx.Response(500), httpx.ConnectError("refused"), httpx.Response(200, text="a")]
+
+    def answer(request):
+        following = answers.pop(0)
+        if isinstance(following, Exception):
+            raise following
+        return following
+
+    assert client_of(answer).download("/data/upload/1/a.png", 10).content == b"a"
+
+
 def test_a_download_stops_at_the_limit():
     client = client_of(lambda request: httpx.Response(200, content=b"x" * 1000))
     assert client.download("/data/upload/1/a.png", 1000).content == b"x" * 1000
     with pytest.raises(ValueError, match="larger than 999 bytes"):
         client.download("/data/upload/1/a.png", 999)
+
+
+# The token that Label Studio hands over
+
+
+def test_a_token_handed_over_later_is_used_from_then_on():
+    seen, tokens = [], [None, LEGACY]
+
+    def answer(request):
+        seen.append(request.headers.get("authorization"))
+        return httpx.Response(200, json={"email": "a@b.co"})
+
+    client = client_of(answer, lambda: tokens.pop(0))
+    client.whoami()
+    client.whoami()
+    assert seen == [None, f"Token {LEGACY}"]
+
+
+@pytest.mark.parametrize(
+    ("token", "advice"),
+    [(None, "set it to a token from Account"), (LEGACY, "since legacy tokens are off")],
+)
+def test_without_a_key_a_refusal_says_that_it_is_not_set(token, advice):
+    client = client_of(lambda request: httpx.Response(401), lambda: token)
+    with pytest.raises(Unauthorised, match=advice) as caught:
+        client.whoami()
+    assert "LABEL_STUDIO_API_KEY is not set" in str(caught.value)
+    assert LEGACY not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["two words-secret", "secret\nnext", "secret’"])
+def test_a_key_that_cannot_be_sent_is_refused_without_showing_it(key):
+    with pytest.raises(ValueError, match="copy the token anew") as caught:
+        LabelStudioClient("http://ls.test", key)
+    assert "secret" not in str(caught.value)
+
+
+def test_spaces_around_a_key_are_left_out():
+    client = client_of(
+        lambda request: httpx.Response(200, json={"it": request.headers["authorization"]}),
+        f" {LEGACY}\n",
+    )
+    assert client.whoami() == {"it": f"Token {LEGACY}"}
+
+
+def test_the_token_exchange_waits_no_longer_than_the_call_itself():
+    timeouts = []
+
+    def answer(request):
+        timeouts.append(request.extensions["timeout"]["read"])
+        return Exchange.__call__(server, request)
+
+    server = Exchange()
+    client_of(answer, PERSONAL).whoami()
+    assert timeouts == [1, 1]
+
+
+# Lists
+
+
+class TaskList:
+    """Tasks in pages, as the data manager gives them; some vanish after the first page."""
+
+    def __init__(self, ids, vanishing=()):
+        self.ids = list(ids)
+        self.vanishing = set(vanishing)
+
+    def __call__(self, request):
+        query = json.loads(request.url.params["query"])
+        newest = query["filters"]["items"][-1]["value"]
+        left = [task_id for task_id in self.ids if task_id > newest]
+        page = left[: int(request.url.params["page_size"])]
+        self.ids = [task_id for task_id in self.ids if task_id not in self.vanishing]
+        tasks = [{"id": task_id} for task_id in page]
+        return httpx.Response(200, json={"tasks": tasks, "total": len(left)})
+
+
+def test_no_task_is_left_out_when_others_are_deleted_between_pages(monkeypatch):
+    monkeypatch.setattr(module, "PAGE_SIZE", 3)
+    client = client_of(TaskList(range(1, 11), vanishing=(1, 2, 3)))
+    assert [task["id"] for task in client.tasks(1)] == list(range(1, 11))
+    client = client_of(TaskList(range(1, 5), vanishing=(4,)))
+    assert [task["id"] for task in client.tasks(1)] == [1, 2, 3]
+    assert list(client_of(TaskList([])).tasks(1)) == []
+
+
+def test_a_download_that_trickles_is_given_up(monkeypatch):
+    monkeypatch.setattr(module, "MAX_DOWNLOAD_S", -1.0)
+    client = client_of(lambda request: httpx.Response(200, content=b"x"))
+    with pytest.raises(Unavailable, match="did not arrive"):
+        client.download("/data/upload/1/a.png", 10)

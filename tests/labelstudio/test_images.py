@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpx
 import pytest
 
+from ralis_backend.labelstudio import client as client_module
 from ralis_backend.labelstudio import images as module
 from ralis_backend.labelstudio.client import LabelStudioClient, Unauthorised, Unavailable
 from ralis_backend.labelstudio.images import ImageFetcher, ImageNotAllowed
@@ -16,6 +17,11 @@ from ralis_backend.online.host import HostNotFound, HostTask
 
 CREATED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 URL = "http://ls.test:8080"
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr(client_module, "RETRY_PAUSES_S", (0.0,))
 
 
 def task(image, task_id=7, created_at=CREATED):
@@ -185,7 +191,11 @@ def test_redirects_are_followed_only_to_allowed_hosts(tmp_path, elsewhere, names
 
 
 @pytest.mark.parametrize(
-    "address", ["127.0.0.1", "10.0.0.5", "192.168.1.1", "169.254.169.254", "::1", "::ffff:10.0.0.1"]
+    "address",
+    [
+        *("127.0.0.1", "10.0.0.5", "192.168.1.1", "169.254.169.254", "::1", "::ffff:10.0.0.1"),
+        *("64:ff9b::a00:5", "2002:a00:5::1"),
+    ],
 )
 def test_label_studio_cannot_send_the_backend_into_the_private_network(tmp_path, names, address):
     names[0]["bucket.test"] = address
@@ -230,7 +240,8 @@ def test_a_redirect_to_the_login_page_says_that_the_token_may_not_read(tmp_path)
         (httpx.Response(404), HostNotFound, "does not exist"),
         (httpx.Response(401), Unauthorised, "may not be read"),
         (httpx.Response(403), Unauthorised, "local-files storage"),
-        (httpx.Response(500), Unavailable, "answered 500"),
+        (httpx.Response(503), Unavailable, "answered 503"),
+        (httpx.Response(500), HostNotFound, "may be gone"),
         (httpx.Response(204), ValueError, "answered 204"),
         (httpx.Response(200, html="<html>Log in"), ValueError, "a web page, no image"),
     ],
@@ -310,3 +321,31 @@ def test_an_empty_cache_file_is_fetched_again(tmp_path):
     for path in (tmp_path / "cache").iterdir():
         path.write_bytes(b"")
     assert fetcher.fetch(task("/data/upload/1/a.png")) == b"pixels"
+
+
+@pytest.mark.parametrize("image", ["http://exa mple\x00/a.png", "http://[::1/a.png", "/data/\x01"])
+def test_an_address_that_is_none_fails_that_task_alone(tmp_path, image):
+    with pytest.raises(ValueError):  # noqa: PT011
+        LabelStudio().fetcher(tmp_path, allowed=["*"]).fetch(task(image))
+
+
+def test_credentials_in_an_address_do_not_reach_messages(tmp_path):
+    for image in ("ftp://user:secret@h/a.png?sig=secret", f"{URL}/api/users?token=secret"):
+        with pytest.raises(ImageNotAllowed) as caught:
+            LabelStudio().fetcher(tmp_path).fetch(task(image))
+        assert "secret" not in str(caught.value)
+
+
+def test_two_processes_keep_one_bound(tmp_path):
+    server = LabelStudio(httpx.Response(200, content=b"x" * 100))
+    fetchers = [server.fetcher(tmp_path, cache_bytes=1000) for _ in range(2)]
+    for number in range(40):
+        fetchers[number % 2].fetch(task(f"/data/upload/1/{number}.png"))
+    assert sum(path.stat().st_size for path in (tmp_path / "cache").iterdir()) <= 1100
+
+
+def test_without_a_key_an_image_says_what_to_set(tmp_path):
+    transport = httpx.MockTransport(lambda request: httpx.Response(401))
+    client = LabelStudioClient(URL, lambda: None, transport=transport)
+    with pytest.raises(Unauthorised, match="LABEL_STUDIO_API_KEY is not set"):
+        ImageFetcher(client, tmp_path, 0).fetch(task("/data/upload/1/a.png?sig=hidden"))

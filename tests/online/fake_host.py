@@ -57,6 +57,7 @@ class FakeHost:
         self.begun: set[int] = set()
         self.clock = START
         self.fail_next: Exception | None = None
+        self.is_gone = False
         self.calls: list[str] = []
 
     def _call(self, name: str) -> None:
@@ -71,6 +72,8 @@ class FakeHost:
 
     def project(self, project_id: int) -> HostProject:
         self._call("project")
+        if self.is_gone:
+            raise HostNotFound(f"project {project_id} does not exist")
         if project_id == 1:
             return self.pool
         return replace(self.pool, uid="2.200", id=2, title="regions")
@@ -213,7 +216,3 @@ class FakeHost:
             is_skipped, list(results), self.version,
         )  # fmt: skip
         return {"annotation": {"id": number, "project": project_id}}
-
-    def gone(self) -> HostNotFound:
-        """The error of a deleted project."""
-        return HostNotFound("project 1 does not exist")

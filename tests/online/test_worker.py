@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ralis_backend.core.regions import VOID
-from ralis_backend.online.host import HostUnavailable
+from ralis_backend.online.host import HostNotFound, HostUnavailable
 from ralis_backend.online.store import ProjectStore, now
 from ralis_backend.online.worker import Worker
 from ralis_backend.online.worker.train import Trainer
@@ -378,11 +378,24 @@ def test_a_deleted_project_rests_and_keeps_its_labels(
     label_round(store, host)
     settle(worker)
     project = store.projects()[0]
-    host.fail_next = host.gone()
+    host.is_gone = True
     store.change_project(project.id, is_sync_requested=True)
     settle(worker)
     assert store.projects() == []
     assert len(store.labels(project.id)) == 4
+
+
+def test_something_in_a_project_that_is_gone_does_not_end_the_project(
+    store: ProjectStore, host: FakeHost, make_worker: MakeWorker
+):
+    worker = make_worker()
+    settle(worker)
+    host.fail_next = HostNotFound("prediction 7 does not exist")
+    store.change_project(store.projects()[0].id, is_sync_requested=True)
+    settle(worker)
+    (project,) = store.projects()
+    assert project.last_error == "prediction 7 does not exist"
+    assert project.retry_at is not None
 
 
 def test_one_unreadable_image_does_not_stop_the_others(
@@ -484,6 +497,7 @@ def test_in_place_publishes_every_image_with_its_best_regions(
     settle(worker)
     (label,) = store.labels(store.projects()[0].id)
     assert label.region == region
+    assert (label.round, label.strategy, label.version) == (1, "k-center", 0)
     np.testing.assert_array_equal(store.label_mask(label), mask[region.slices])
 
 

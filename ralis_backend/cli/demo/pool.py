@@ -25,6 +25,8 @@ from ralis_backend.offline.datasets import (
 
 NUM_SCENES = {"d_v": 36, "d_r": 12, "test": 12}
 REGION_COLOR = "#FF00FF"
+# Label Studio shows brush masks at an opacity of 0.6, whatever the config says.
+STYLE = '.ralis-image canvas[style*="opacity: 0.6"] { opacity: 0.4 !important }'
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,10 @@ def _pool(name: str, dataset: Dataset, max_images: int | None) -> Pool:
 
 
 def label_config(classes: Sequence[DatasetClass], mode: str, region_label: str) -> str:
-    """The pool project's labelling interface: one brush per class, boxes in in-place mode."""
+    """The pool project's labelling interface: one brush per class, boxes in in-place mode.
+
+    The labels stand above the image, which keeps its height below them on one screen.
+    """
     brushes = "\n".join(
         f"    <Label value={quoteattr(label.name)} background={quoteattr(hexadecimal(label.color))}"
         + (f' hotkey="{index + 1}"/>' if index < 9 else "/>")
@@ -111,18 +116,22 @@ def label_config(classes: Sequence[DatasetClass], mode: str, region_label: str) 
     boxes, header = "", "Label every pixel that you are sure of."
     if mode == "in-place":
         header = "Label every pixel inside the magenta boxes. Everything outside is ignored."
+        # Boxes come from the backend and are locked; a label to draw more would only mislead.
         boxes = (
-            '  <RectangleLabels name="region" toName="image" strokeWidth="3" fillOpacity="0" '
+            '  <View style="display: none">\n'
+            '    <RectangleLabels name="region" toName="image" strokeWidth="3" fillOpacity="0" '
             'opacity="0" canRotate="false" choice="single">\n'
-            f'    <Label value={quoteattr(region_label)} background="{REGION_COLOR}"/>\n'
-            "  </RectangleLabels>\n"
+            f'      <Label value={quoteattr(region_label)} background="{REGION_COLOR}"/>\n'
+            "    </RectangleLabels>\n  </View>\n"
         )
     return (
-        f'<View>\n  <Header value="{header}" size="5"/>\n'
+        f'<View className="ralis-image">\n  <Style>{STYLE}</Style>\n'
+        f'  <Header value="{header}" size="5"/>\n'
+        f'  <BrushLabels name="brush" toName="image" opacity="0.4">\n{brushes}\n'
+        f"  </BrushLabels>\n{boxes}"
         '  <Image name="image" value="$image" zoom="true" zoomControl="true" '
-        'rotateControl="false" smoothing="false" crosshair="false" maxWidth="100%"/>\n'
-        f'{boxes}  <BrushLabels name="brush" toName="image" opacity="0.45">\n{brushes}\n'
-        "  </BrushLabels>\n</View>"
+        'rotateControl="false" smoothing="true" crosshair="false" maxWidth="100%" '
+        'maxHeight="calc(100vh - 250px)"/>\n</View>'
     )
 
 

@@ -10,8 +10,12 @@ from typing import Any
 import numpy as np
 
 from ralis_backend.core.regions import Region
-from ralis_backend.labelstudio.payloads.label_config import LabelConfig
-from ralis_backend.labelstudio.payloads.masks import region_boxes, results_to_mask
+from ralis_backend.labelstudio.payloads.label_config import SEGMENTATION_CONTROLS, LabelConfig
+from ralis_backend.labelstudio.payloads.masks import (
+    is_not_worth_labelling,
+    region_boxes,
+    results_to_mask,
+)
 from ralis_backend.online.host import HostAnnotation
 
 
@@ -41,7 +45,7 @@ def parse_annotation(payload: Mapping[str, Any]) -> HostAnnotation:
         created_at=created_at,
         updated_at=_time(payload, "updated_at") if payload.get("updated_at") else created_at,
         lead_time_s=_lead_time(payload.get("lead_time")),
-        is_skipped=bool(payload.get("was_cancelled")),
+        is_skipped=bool(payload.get("was_cancelled")) or _is_refused(results),
         results=results,
         suggested_version=_suggested_version(payload),
     )
@@ -107,6 +111,15 @@ def _annotator(value: Any) -> str:
     if isinstance(value, Mapping):
         return str(value.get("email") or value.get("id") or "")
     return "" if value is None else str(value)
+
+
+def _is_refused(results: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the region was called not worth labelling, and nobody painted in it."""
+    is_painted = any(
+        it.get("type") in SEGMENTATION_CONTROLS.values() and it.get("origin") != "prediction"
+        for it in results
+    )
+    return not is_painted and is_not_worth_labelling(results)
 
 
 def _lead_time(value: Any) -> float | None:

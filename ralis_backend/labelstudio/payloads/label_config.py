@@ -19,7 +19,21 @@ SEGMENTATION_CONTROLS = {"BrushLabels": "brushlabels", "PolygonLabels": "polygon
 REGION_LABEL = "Suggested region"
 REGION_COLOR = "#FF00FF"
 
-_HOTKEYS = "123456789qwertasdfgzxcvb"
+NOT_WORTH_LABELLING = "Not worth labelling"
+
+# Without the keys of Label Studio's tools (b e h k m o p r v w) and of "unselect" (u); the
+# feedback has keys of its own, or it would get the next free one, and the eraser would tick it.
+_HOTKEYS = "123456789qtasdfgzxcyijl"
+_FEEDBACK = {"Useful": "0", NOT_WORTH_LABELLING: "n"}
+_COLUMNS = "display:grid;grid-template-columns:minmax(0,2fr) minmax(0,1fr);gap:16px"
+# Label Studio shows every brush mask at an opacity of 0.6, whatever the config says, which hides
+# the pixels. The context is looked at, not worked on: tools of its own would stand in the way.
+_STYLE = """
+.ralis-crop canvas[style*="opacity: 0.6"] { opacity: 0.4 !important }
+.ralis-context .lsf-toolbar { display: none }
+"""
+# Pixels on the screen of 1600 x 950: the right column's width; all but the labels and the context.
+_COLUMN_WIDTH, _OTHER_HEIGHT = 360, 250
 
 
 class LabelConfigError(ValueError):
@@ -73,28 +87,17 @@ def parse_label_config(xml: str, region_label: str = REGION_LABEL) -> LabelConfi
 def regions_config(config: LabelConfig) -> str:
     """The labelling interface of the regions project: a crop, its context, the same labels.
 
-    Everything fits one screen: the labels stand above the crop, where the eye begins, and the
-    context keeps to the right third.
+    Everything fits one screen of 1600 x 950: the crop takes the left two thirds as high as the
+    window allows, whatever the number of labels; at its right, next to the brush, stand the
+    labels, then the context, then the question whether the region was worth it.
     """
     root = Element("View")
     SubElement(root, "Header", {"value": "$note", "size": "5"})
-    tag = next(tag for tag, kind in SEGMENTATION_CONTROLS.items() if kind == config.control_type)
-    style = {"opacity": "0.45"} if tag == "BrushLabels" else {"strokeWidth": "2", "opacity": "0.4"}
-    control = SubElement(
-        root, tag, {"name": config.control_name, "toName": config.image_name, **style}
-    )
-    for position, label in enumerate(config.labels):
-        attributes = {"value": label.name, "background": label.color}
-        if position < len(_HOTKEYS):
-            attributes["hotkey"] = _HOTKEYS[position]
-        SubElement(control, "Label", attributes)
-    columns = SubElement(
-        root,
-        "View",
-        {"style": "display:grid;grid-template-columns:minmax(0,5fr) minmax(0,3fr);gap:12px"},
-    )
+    columns = SubElement(root, "View", {"style": _COLUMNS})
+    taken = {config.control_name, config.image_name}
+    context_name = _free_name("context", taken)
     SubElement(
-        columns,
+        SubElement(columns, "View", {"className": "ralis-crop"}),
         "Image",
         {
             "name": config.image_name,
@@ -106,23 +109,55 @@ def regions_config(config: LabelConfig) -> str:
             "maxWidth": "100%",
         },
     )
-    taken = {config.control_name, config.image_name}
-    context = _free_name("context", taken)
-    SubElement(columns, "Image", {"name": context, "value": "$context", "maxWidth": "100%"})
+    right = SubElement(columns, "View")
+    _add_labels(right, config)
+    SubElement(root, "Style").text = _STYLE
+    SubElement(
+        SubElement(right, "View", {"className": "ralis-context"}),
+        "Image",
+        {
+            "name": context_name,
+            "value": "$context",
+            "maxWidth": "100%",
+            "maxHeight": f"calc(100vh - {_OTHER_HEIGHT + _labels_height(config)}px)",
+            "zoom": "false",
+            "zoomControl": "false",
+            "rotateControl": "false",
+        },
+    )
     feedback = SubElement(
-        root,
+        right,
         "Choices",
         {
-            "name": _free_name("feedback", {*taken, context}),
+            "name": _free_name("feedback", {*taken, context_name}),
             "toName": config.image_name,
             "choice": "single",
             "showInline": "true",
         },
     )
-    for value in ("Useful", "Not worth labelling"):
-        SubElement(feedback, "Choice", {"value": value})
+    for value, hotkey in _FEEDBACK.items():
+        SubElement(feedback, "Choice", {"value": value, "hotkey": hotkey})
     indent(root)
     return tostring(root, encoding="unicode")
+
+
+def _add_labels(parent: Element, config: LabelConfig) -> None:
+    tag = next(tag for tag, kind in SEGMENTATION_CONTROLS.items() if kind == config.control_type)
+    style = {"opacity": "0.4"} if tag == "BrushLabels" else {"strokeWidth": "2", "opacity": "0.3"}
+    control = SubElement(
+        parent, tag, {"name": config.control_name, "toName": config.image_name, **style}
+    )
+    for position, label in enumerate(config.labels):
+        attributes = {"value": label.name, "background": label.color}
+        if position < len(_HOTKEYS):
+            attributes["hotkey"] = _HOTKEYS[position]
+        SubElement(control, "Label", attributes)
+
+
+def _labels_height(config: LabelConfig) -> int:
+    """About how many pixels high the labels stand in the right column, row below row."""
+    width = sum(50 + 8 * len(label.name) for label in config.labels)
+    return 34 * -(-width // _COLUMN_WIDTH)
 
 
 def _free_name(name: str, taken: set[str]) -> str:

@@ -129,10 +129,7 @@ class Worker:
             logger.info("%s; it begins anew later", stopped)
             return False
         except HostNotFound as error:
-            self._store.change_project(project.id, is_deleted=True, last_error=str(error))
-            logger.warning(
-                "project %s is gone: %s. Its labels and versions are kept.", project.uid, error
-            )
+            self._note_loss(project, error)
             return False
         except Exception as error:
             self._note_failure(project, error)
@@ -140,6 +137,21 @@ class Worker:
         if project.last_error is not None or project.num_failures:
             self._store.change_project(project.id, last_error=None, num_failures=0, retry_at=None)
         return True
+
+    def _note_loss(self, project: Project, error: HostNotFound) -> None:
+        """The project is gone; or only something in it, which a full reading repairs."""
+        try:
+            self._sync.project(project)
+        except HostNotFound:
+            self._store.change_project(project.id, is_deleted=True, last_error=str(error))
+            logger.warning(
+                "project %s is gone: %s. Its labels and versions are kept.", project.uid, error
+            )
+        except Exception as failure:
+            self._note_failure(project, failure)
+        else:
+            self._store.change_project(project.id, is_sync_requested=True)
+            self._note_failure(project, error)
 
     def _note_failure(self, project: Project, error: Exception) -> None:
         """Tell the operator, and try again later: after 5 s, 10 s, ... 5 minutes."""

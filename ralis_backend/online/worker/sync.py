@@ -18,7 +18,7 @@ from ralis_backend.online.host import (
     HostTask,
     HostUnavailable,
 )
-from ralis_backend.online.store import NewLabel, annotation_from_json, now, unpack
+from ralis_backend.online.store import NewLabel, annotation_from_json, now, unpack, version_number
 from ralis_backend.online.tables import CropTask, Image, Project
 from ralis_backend.online.worker.config import WorkerConfig
 
@@ -199,9 +199,9 @@ class Sync:
         started from; else the whole image, region by region.
         """
         regions = self._host.annotated_regions(annotation, pool, size)
-        number = (annotation.suggested_version or "").removeprefix("v")
-        if not regions and number.isdecimal():
-            handed_out = self._store.suggestion(image_id, int(number))
+        number = version_number(annotation.suggested_version)
+        if not regions and number is not None:
+            handed_out = self._store.suggestion(image_id, number)
             if handed_out is not None:
                 regions = [
                     Region(entry["row"], entry["col"], entry["height"], entry["width"])

@@ -193,6 +193,7 @@ def upgrade() -> None:
         sa.Column("lead_time_s", sa.Double(), nullable=True),
         sa.Column("is_skipped", sa.Boolean(), nullable=False),
         sa.Column("is_deleted", sa.Boolean(), nullable=False),
+        sa.Column("suggested_version", sa.Integer(), nullable=True),
         sa.Column("digest", sa.String(length=64), nullable=False),
         sa.Column("payload", sa.LargeBinary(), nullable=False),
         sa.Column("error", sa.Text(), nullable=True),

@@ -1,0 +1,72 @@
+"""What needs no Label Studio; the rest of the doctor is in tests/e2e."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+
+import pytest
+
+from ralis_backend.core.segmenter import SegmenterSpec
+from ralis_backend.labelstudio import client as client_module
+from ralis_backend.labelstudio import doctor as module
+from ralis_backend.labelstudio.client import LabelStudioClient
+from ralis_backend.labelstudio.doctor import Surroundings, checks
+from ralis_backend.labelstudio.host import LabelStudioHost
+from ralis_backend.labelstudio.images import ImageFetcher
+from ralis_backend.labelstudio.server import free_port
+
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr(client_module, "RETRY_PAUSES_S", ())
+
+
+def look(folder, device="cpu"):
+    """The checks by name, with a Label Studio that does not run."""
+    client = LabelStudioClient(f"http://127.0.0.1:{free_port()}", "token")
+    around = Surroundings(
+        client=client,
+        host=LabelStudioHost(client, ImageFetcher(client, folder / "images", 0)),
+        backend_url=f"http://127.0.0.1:{free_port()}",
+        headers={},
+        data_dir=folder,
+        spec=SegmenterSpec(2, encoder_weights=None),
+        wanted_device=device,
+        device=device,
+    )
+    return {check.name: check for check in checks(around, 1)}
+
+
+def test_without_label_studio_the_rest_is_checked_and_the_address_is_the_fix(tmp_path):
+    found = look(tmp_path / "new" / "folder")
+    assert found["data folder"].is_ok
+    assert found["device"].is_ok
+    assert found["weights"].is_ok
+    assert not found["Label Studio"].is_ok
+    assert "LABEL_STUDIO_URL" in found["Label Studio"].fix
+    assert "token" not in found
+
+
+def test_a_folder_that_cannot_be_written_says_so(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    check = look(tmp_path / "file" / "data")["data folder"]
+    assert not check.is_ok
+    assert str(tmp_path / "file") in check.detail
+    assert check.fix
+
+
+def test_a_full_disk_is_noticed_before_it_stops_the_worker(tmp_path, monkeypatch):
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: Usage(10**10, 10**10, 10**8))
+    check = look(tmp_path)["disk space"]
+    assert not check.is_ok
+    assert check.detail.startswith("0.1 GB free")
+    assert "free at least 2 GB" in check.fix
+
+
+def test_a_gpu_that_torch_cannot_use_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    check = look(tmp_path, device="cuda")["device"]
+    assert not check.is_ok
+    assert "RALIS_DEVICE=cpu" in check.fix
