@@ -78,12 +78,20 @@ def checks(around: Surroundings, project_id: int | None = None) -> Iterator[Chec
     yield token
     if not token.is_ok:
         return
-    address = around.backend_url
-    if project_id is not None:
-        address = around.host.address(project_id)
-    yield _backend(address or DEFAULT_BACKEND_URL)
-    if project_id is not None:
-        yield from _project_checks(around, project_id, address or DEFAULT_BACKEND_URL)
+    if project_id is None:
+        yield _backend(around.backend_url or DEFAULT_BACKEND_URL)
+        return
+    addresses: list[str] = []
+
+    def connected() -> str:
+        addresses.append(around.host.address(project_id) or DEFAULT_BACKEND_URL)
+        return f"Label Studio reaches this backend at {addresses[0]}"
+
+    place = _tried("project", connected, "name a project that the token can read")
+    yield place
+    if place.is_ok:
+        yield _backend(addresses[0])
+        yield from _project_checks(around, project_id, addresses[0])
 
 
 def _project_checks(around: Surroundings, project_id: int, address: str) -> Iterator[Check]:

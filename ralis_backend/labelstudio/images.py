@@ -46,6 +46,10 @@ class ImageNotAllowed(ValueError):
     """The image lies where the operator does not allow the backend to read."""
 
 
+class ImageUnreachable(ValueError):
+    """A host other than Label Studio does not deliver; its images are tried again later."""
+
+
 class ImageFetcher:
     """Fetches and caches image files; safe to share between threads and processes.
 
@@ -109,7 +113,10 @@ class ImageFetcher:
             )
         if self._is_own(task.image):
             return self._from_label_studio(self._own_path(task, task.image))
-        return self._from_elsewhere(task.image, is_trusted=False)
+        try:
+            return self._from_elsewhere(task.image, is_trusted=False)
+        except Unavailable as error:  # a host of its own: the other tasks need not wait for it
+            raise ImageUnreachable(str(error)) from None
 
     def _is_own(self, url: str) -> bool:
         """Whether an address is on the Label Studio server itself."""

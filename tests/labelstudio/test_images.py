@@ -12,7 +12,7 @@ import pytest
 from ralis_backend.labelstudio import client as client_module
 from ralis_backend.labelstudio import images as module
 from ralis_backend.labelstudio.client import LabelStudioClient, Unauthorised, Unavailable
-from ralis_backend.labelstudio.images import ImageFetcher, ImageNotAllowed
+from ralis_backend.labelstudio.images import ImageFetcher, ImageNotAllowed, ImageUnreachable
 from ralis_backend.online.host import HostNotFound, HostTask
 
 CREATED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -349,3 +349,10 @@ def test_without_a_key_an_image_says_what_to_set(tmp_path):
     client = LabelStudioClient(URL, lambda: None, transport=transport)
     with pytest.raises(Unauthorised, match="LABEL_STUDIO_API_KEY is not set"):
         ImageFetcher(client, tmp_path, 0).fetch(task("/data/upload/1/a.png?sig=hidden"))
+
+
+def test_a_dead_host_of_an_image_concerns_that_image_alone(tmp_path, elsewhere, names):
+    Elsewhere.answers["/busy.png"] = (503, {}, b"")
+    fetcher = LabelStudio().fetcher(tmp_path, allowed=("images.test",))
+    with pytest.raises(ImageUnreachable, match="answered 503"):
+        fetcher.fetch(task(f"http://images.test:{elsewhere}/busy.png"))
