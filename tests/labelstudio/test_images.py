@@ -352,7 +352,8 @@ def test_without_a_key_an_image_says_what_to_set(tmp_path):
 
 
 def test_a_dead_host_of_an_image_concerns_that_image_alone(tmp_path, elsewhere, names):
+    names[0]["images.test"] = "127.0.0.1"
     Elsewhere.answers["/busy.png"] = (503, {}, b"")
-    fetcher = LabelStudio().fetcher(tmp_path, allowed=("images.test",))
+    fetcher = LabelStudio().fetcher(tmp_path, allowed=["images.test"])
     with pytest.raises(ImageUnreachable, match="answered 503"):
         fetcher.fetch(task(f"http://images.test:{elsewhere}/busy.png"))
