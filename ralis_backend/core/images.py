@@ -103,8 +103,8 @@ def mask_from_png(content: bytes, max_pixels: int = 100_000_000) -> np.ndarray:
 
 
 def crop_scale(region: Region) -> int:
-    """The whole number (1 to 8) that brings a region's long side nearest to 640 pixels."""
-    return min(8, max(1, round(640 / max(region.height, region.width))))
+    """The whole number (1 to 8) that brings a region's long side nearest to 512 pixels."""
+    return min(8, max(1, round(512 / max(region.height, region.width))))
 
 
 def crop_picture(image: np.ndarray, region: Region, scale: int) -> np.ndarray:

@@ -178,9 +178,9 @@ def test_masks_that_are_no_index_masks_are_refused():
 
 @pytest.mark.parametrize(
     ("region", "scale"),
-    [((90, 80), 7), ((128, 128), 5), ((32, 32), 8), ((300, 200), 2), ((1000, 700), 1)],
+    [((90, 80), 6), ((128, 128), 4), ((32, 32), 8), ((300, 200), 2), ((1000, 700), 1)],
 )
-def test_crops_are_enlarged_to_about_640_pixels(region, scale):
+def test_crops_are_enlarged_to_about_512_pixels(region, scale):
     assert crop_scale(Region(0, 0, *region)) == scale
 
 
