@@ -57,8 +57,8 @@ class Settings(BaseSettings):
     label_studio_api_key: SecretStr | None = Field(
         None,
         validation_alias="LABEL_STUDIO_API_KEY",
-        description="Personal access token or legacy token (default: the one that Label Studio hands "
-        "over when it connects, which works in-place and where legacy tokens are on)",
+        description="Personal access token or legacy token (default: the one that Label Studio "
+        "hands over when it connects, which works in-place and where legacy tokens are on)",
     )
     data_dir: Path = Field(Path(".ralis"), description="Masks, weights, caches and the database")
     database_url: str = Field(
