@@ -135,8 +135,6 @@ def test_the_table_has_a_row_for_every_setting():
 def test_every_setting_stands_in_the_readme():
     text = README.read_text()
     missing = [name for name in setting_names() if f"`{name}`" not in text]
-    if not text.strip():
-        pytest.skip("the README is empty")
     assert missing == []
 
 

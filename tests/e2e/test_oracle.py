@@ -28,11 +28,11 @@ from ralis_backend.online.export import export_project
 from ralis_backend.online.store import ProjectStore
 from ralis_backend.online.worker import WorkerConfig
 from ralis_backend.online.worker.sync import Sync
+from tests.e2e.conftest import LABEL_STUDIO, missing
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 CAMVID = Path(os.environ.get("RALIS_SHARED", "../shared")) / "data/camvid"
-LABEL_STUDIO = Path(sys.prefix).parent / ".venv-label-studio/bin/label-studio"
 ROUNDS, REGIONS = 3, 6
 
 
@@ -78,7 +78,7 @@ def processes_of(folder):
 def folder(tmp_path_factory):
     for needed in (CAMVID, LABEL_STUDIO):
         if not needed.exists():
-            pytest.skip(f"{needed} is not there; run `make setup`, or set RALIS_SHARED")
+            missing(f"{needed} is not there; run `make setup`, or set RALIS_SHARED")
     return tmp_path_factory.mktemp("demo")
 
 

@@ -1,6 +1,4 @@
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -207,10 +205,7 @@ class TestPlainFolder:
 
 
 @pytest.mark.parametrize(("name", "num_classes"), [("camvid", 11), ("dubai_aerial", 5)])
-def test_real_datasets_open(name, num_classes):
-    root = Path(os.environ.get("RALIS_SHARED", "../shared")) / "data" / name
-    if not root.is_dir():
-        pytest.skip(f"{root} is not there; set RALIS_SHARED")
-    dataset = Dataset.open(root)
+def test_real_datasets_open(shared, name, num_classes):
+    dataset = Dataset.open(shared / "data" / name)
     assert len(dataset.classes) == num_classes
     assert all(dataset.split(split) for split in ("d_s", "d_t", "d_v", "d_r", "test"))
