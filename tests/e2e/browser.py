@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Page, Response, expect, sync_playwright
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 WIDTH, HEIGHT = 1600, 950
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -22,6 +23,7 @@ OPTIONS = (
     "--disable-sync",
 )
 TIMEOUT_MS = 60_000
+STROKES = 5
 
 # Brush masks lie on canvases of their own, which Label Studio gives this opacity.
 MASKS = 'canvas[style*="opacity: 0.6"]'
@@ -91,7 +93,10 @@ class Annotator:
         expect(self.page.locator(".lsf-label_selected")).to_contain_text(name)
 
     def paint(self, start: tuple[float, float], end: tuple[float, float]) -> None:
-        """Drag the brush over the first picture between two points, (row, col) in 0..1."""
+        """Drag the brush over the first picture between two points, (row, col) in 0..1.
+
+        On a busy machine the canvas may not listen yet: like a person, try again.
+        """
         box = self.page.locator(".ralis-crop img").first.bounding_box()
         assert box is not None
         points = [
@@ -99,20 +104,26 @@ class Annotator:
             for row, col in (start, end)
         ]
         before = self.num_masks()
-        self.page.mouse.move(*points[0])
-        self.page.mouse.down()
-        self.page.mouse.move(*points[1], steps=12)
-        self.page.mouse.up()
-        self.wait_for_masks(before + 1)
+        for _ in range(STROKES):
+            self.page.mouse.move(*points[0])
+            self.page.mouse.down()
+            self.page.mouse.move(*points[1], steps=12)
+            self.page.mouse.up()
+            with suppress(PlaywrightTimeout):
+                self.wait_for_masks(before + 1, timeout_s=10)
+                return
+        raise AssertionError(f"no mask appeared after {STROKES} strokes")
 
     def num_masks(self) -> int:
         """How many brush masks are drawn at the moment."""
         return int(self.page.evaluate(NUM_PAINTED_MASKS, MASKS))
 
-    def wait_for_masks(self, count: int) -> None:
+    def wait_for_masks(self, count: int, timeout_s: float = 60) -> None:
         """Return once at least `count` brush masks are drawn."""
         condition = f"([selector, count]) => ({NUM_PAINTED_MASKS})(selector) >= count"
-        self.page.wait_for_function(condition, arg=[MASKS, count], polling=250)
+        self.page.wait_for_function(
+            condition, arg=[MASKS, count], polling=250, timeout=1000 * timeout_s
+        )
 
     def submit(self) -> dict[str, Any] | None:
         """Press Submit; returns the next task, None if there is none."""
