@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ralis_backend.core.regions import VOID
+from ralis_backend.core.finetune import LabelledImage
+from ralis_backend.core.regions import VOID, Region
 from ralis_backend.online.host import HostNotFound, HostUnavailable
 from ralis_backend.online.store import ProjectStore, now
+from ralis_backend.online.tables import Version
 from ralis_backend.online.worker import Worker
-from ralis_backend.online.worker.train import Trainer
+from ralis_backend.online.worker.train import LabelledSplit, Trainer
 from tests.online.conftest import settle
 from tests.online.fake_host import CLASSES, FakeHost, picture
 
@@ -351,6 +353,42 @@ def test_a_version_that_is_worse_is_not_used(
     assert not rejected.is_accepted
     assert host.version == "v1"
     assert len(host.queue()) >= 4  # filled from the ranking of v1
+
+
+@pytest.mark.parametrize(
+    ("right_before", "right_after", "num_regions", "is_accepted"),
+    [(8, 9, 5, True), (8, 8, 5, True), (9, 2, 5, False), (9, 2, 4, True)],
+)
+def test_the_promotion_gate_refuses_what_is_worse_on_enough_held_out_regions(
+    right_before: int,
+    right_after: int,
+    num_regions: int,
+    is_accepted: bool,
+    store: ProjectStore,
+    host: FakeHost,
+    make_worker: MakeWorker,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    worker = make_worker()
+
+    def evaluate(right: int, images: object) -> np.ndarray:
+        return np.array([[right, 10 - right], [10 - right, right]])
+
+    monkeypatch.setattr("ralis_backend.online.worker.train.evaluate", evaluate)
+    regions = tuple(Region(0, col, 1, 1) for col in range(num_regions))
+    held_out = LabelledImage(lambda: np.zeros((1, 9, 3), np.uint8), np.zeros((1, 9)), regions)
+    parent = Version(number=1, weights_key="versions/1/1.safetensors")
+    metrics: dict[str, object] = {}
+    judged = worker._trainer._judge(
+        store.projects()[0],
+        parent,
+        right_before,  # type: ignore[arg-type]
+        right_after,  # type: ignore[arg-type]
+        LabelledSplit([], [held_out]),
+        metrics,
+    )
+    assert judged is is_accepted
+    assert set(metrics) == {"validation_miou", "validation_iou", "validation_miou_before"}
 
 
 def test_a_tool_that_is_down_costs_nothing_but_time(

@@ -24,8 +24,6 @@ from ralis_backend.online.worker.train import Stopped, Trainer
 
 logger = logging.getLogger(__name__)
 
-Step = Callable[[Project], None]
-
 
 class Worker:
     """Advances every project of a store. Several workers may share one store."""
