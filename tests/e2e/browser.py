@@ -27,6 +27,7 @@ STROKES = 5
 
 # Brush masks lie on canvases of their own, which Label Studio gives this opacity.
 MASKS = 'canvas[style*="opacity: 0.6"]'
+NUM_REGIONS = "Htx.annotationStore.selected.regionStore.regions.length"
 NUM_PAINTED_MASKS = """
     selector => [...document.querySelectorAll(selector)].filter(canvas => {
         const {width, height} = canvas;
@@ -86,33 +87,52 @@ class Annotator:
             self.page.goto(f"{self._url}/projects/{project_id}/data?labeling=1")
         return self._shown(answer.value.json())
 
-    def pick(self, name: str, hotkey: str) -> None:
+    def paint(
+        self, name: str, hotkey: str, start: tuple[float, float], end: tuple[float, float]
+    ) -> None:
+        """Drag a label's brush over the first picture between two points, (row, col) in 0..1.
+
+        On a busy machine the canvas may not listen yet: like a person, let go what is chosen,
+        take the label again and repeat. Label Studio's own list of regions tells whether a stroke
+        was taken: the canvases show more or fewer masks while it redraws.
+        """
+        before = self.num_regions()
+        for _ in range(STROKES):
+            self._pick(name, hotkey)
+            self._stroke(start, end)
+            with suppress(PlaywrightTimeout):
+                self.page.wait_for_function(
+                    f"count => ({NUM_REGIONS}) > count", arg=before, timeout=10_000
+                )
+                self.wait_for_masks(before + 1)
+                return
+        raise AssertionError(
+            f"Label Studio took none of {STROKES} strokes of {name}: it knows "
+            f"{self.num_regions()} regions and draws {self.num_masks()} masks"
+        )
+
+    def _pick(self, name: str, hotkey: str) -> None:
         """Choose a label by its key, as people do; a mask chosen before is let go first."""
         self.page.keyboard.press("Escape")
+        self.page.wait_for_function("Htx.annotationStore.selected.regionStore.selection.size === 0")
         self.page.keyboard.press(hotkey)
         expect(self.page.locator(".lsf-label_selected")).to_contain_text(name)
 
-    def paint(self, start: tuple[float, float], end: tuple[float, float]) -> None:
-        """Drag the brush over the first picture between two points, (row, col) in 0..1.
-
-        On a busy machine the canvas may not listen yet: like a person, try again.
-        """
+    def _stroke(self, start: tuple[float, float], end: tuple[float, float]) -> None:
         box = self.page.locator(".ralis-crop img").first.bounding_box()
         assert box is not None
         points = [
             (box["x"] + col * box["width"], box["y"] + row * box["height"])
             for row, col in (start, end)
         ]
-        before = self.num_masks()
-        for _ in range(STROKES):
-            self.page.mouse.move(*points[0])
-            self.page.mouse.down()
-            self.page.mouse.move(*points[1], steps=12)
-            self.page.mouse.up()
-            with suppress(PlaywrightTimeout):
-                self.wait_for_masks(before + 1, timeout_s=10)
-                return
-        raise AssertionError(f"no mask appeared after {STROKES} strokes")
+        self.page.mouse.move(*points[0])
+        self.page.mouse.down()
+        self.page.mouse.move(*points[1], steps=12)
+        self.page.mouse.up()
+
+    def num_regions(self) -> int:
+        """How many regions Label Studio knows in the shown annotation."""
+        return int(self.page.evaluate(NUM_REGIONS))
 
     def num_masks(self) -> int:
         """How many brush masks are drawn at the moment."""

@@ -145,8 +145,7 @@ def test_painted_regions_are_learned_and_the_next_suggestion_shows_it(
         shown = task["data"]
         painted.append((shown["source_task"], shown["row"], shown["col"]))
         for index, row in ((SKY, 0.25), (ROAD, 0.75)):
-            annotator.pick(NAMES[index], str(index + 1))
-            annotator.paint((row, 0.25), (row, 0.75))
+            annotator.paint(NAMES[index], str(index + 1), (row, 0.25), (row, 0.75))
         task = annotator.submit()
         wait_for("the label", lambda: len(store.labels(project.id)) == count, log)  # noqa: B023
 
