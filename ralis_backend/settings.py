@@ -70,7 +70,17 @@ class Settings(BaseSettings):
         description="`crops`: each region is a task of its own; `in-place`: boxes on whole images "
         "(default: `crops` with an API key, `in-place` without)",
     )
-    strategy: str = Field("entropy", description="How regions are ranked once a model is trained")
+    strategy: str = Field(
+        "entropy",
+        description="How regions are ranked once a model is trained: a built-in strategy or a "
+        "trained policy, e.g. `ralis`",
+    )
+    policies_dir: Path = Field(Path("policies"), description="Folder of trained policies")
+    policy_pool: Literal["whole", "training"] = Field(
+        "whole",
+        description="A trained policy ranks the `whole` pool, or picks from random pools as in "
+        "its `training`",
+    )
     region_size: Annotated[tuple[int, int], NoDecode] = Field(
         (128, 128), description="Height x width of a region in pixels"
     )

@@ -89,10 +89,10 @@ def webhook_headers(settings: Settings) -> dict[str, str]:
 
 def create_learner(settings: Settings) -> Learner:
     """The web process's learner; on the CPU unless a device is named, since web workers fork."""
-    from ralis_backend.core.acquisition import strategy
     from ralis_backend.online.learner import Learner
+    from ralis_backend.online.policies import check_strategy
 
-    strategy(settings.strategy)
+    check_strategy(settings.strategy, settings.policies_dir)
     fetcher = create_fetcher(settings, create_client(settings))
     return Learner(
         create_store(settings),
@@ -142,6 +142,8 @@ def ranking_config(settings: Settings, device: str) -> RankingConfig:
 
     return RankingConfig(
         strategy=settings.strategy,
+        policies_dir=settings.policies_dir,
+        policy_pool=settings.policy_pool,
         region_size=settings.region_size,
         regions_per_round=settings.regions_per_round,
         architecture=settings.architecture,

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from ralis_backend.cli import connect, dataset, demo, serve
+from ralis_backend.cli import bench, connect, dataset, demo, serve, train_policy
 
 app = typer.Typer(
     name="ralis",
@@ -25,6 +25,8 @@ app.command("versions")(connect.versions)
 app.command("export")(dataset.export)
 app.command("import")(dataset.import_dataset)
 app.command("demo")(demo.demo)
+app.command("train-policy")(train_policy.train_policy)
+app.add_typer(bench.app, name="bench")
 
 
 def main() -> None:

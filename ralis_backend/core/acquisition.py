@@ -18,16 +18,28 @@ from ralis_backend.core.features import RegionFeatures
 class PoolState:
     """What is labelled so far, and what is wanted.
 
-    labelled_pixels: (C,) int64, labelled pixels of each class.
-    labelled_embeddings: (L, D) float32, unit length, of the labelled regions; L may be 0.
+    labelled_pixels_by_region: (L, C + 1) int64, labelled pixels of each class in each labelled
+        region, the last column those left void; L may be 0.
+    labelled_embeddings: (L', D) float32, unit length, of the labelled regions.
     count: number of regions that will be picked.
     rng: for strategies that draw.
+    state_set: features of images that stand for the pool, for policies that look at such a set.
+    unlabelled_counts: (M, C) predicted pixels of each class in the regions that stand for the
+        unlabelled set; None: the candidates do.
     """
 
-    labelled_pixels: np.ndarray
+    labelled_pixels_by_region: np.ndarray
     labelled_embeddings: np.ndarray
     count: int
     rng: np.random.Generator
+    state_set: RegionFeatures | None = None
+    unlabelled_counts: np.ndarray | None = None
+
+    @property
+    def labelled_pixels(self) -> np.ndarray:
+        """(C,) int64, labelled pixels of each class."""
+        pixels: np.ndarray = self.labelled_pixels_by_region[:, :-1].sum(axis=0)
+        return pixels
 
 
 class Strategy(Protocol):

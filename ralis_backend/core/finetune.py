@@ -37,8 +37,10 @@ class FinetuneConfig:
     batch_size: crops per update.
     crop_size: (height, width) of a crop in pixels; its context beyond the region has no labels.
     learning_rate: peak rate of the encoder; decoder and head learn `head_multiplier` times faster.
-    weight_decay, clip_norm: of AdamW, and the largest norm of a gradient.
-    schedule, warmup: cosine or poly (power 0.9) decay to zero, after this share of the steps.
+    optimizer, momentum: `adamw`, or `sgd` with this momentum.
+    weight_decay, clip_norm: of the optimizer, and the largest norm of a gradient.
+    schedule, warmup: cosine or poly (power 0.9) decay to zero after this share of the steps, or
+        constant.
     scale_range: crops are enlarged by a factor drawn from this range.
     brightness, contrast, saturation: each changed by a factor of up to 1 +- this.
     rarity_share: share of crops drawn by the rarity of their classes, the others uniformly.
@@ -54,9 +56,11 @@ class FinetuneConfig:
     crop_size: tuple[int, int] = (192, 192)
     learning_rate: float = 3e-4
     head_multiplier: float = 4.0
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: float = 0.95
     weight_decay: float = 1e-2
     clip_norm: float = 4.0
-    schedule: Literal["cosine", "poly"] = "cosine"
+    schedule: Literal["cosine", "poly", "constant"] = "cosine"
     warmup: float = 0.05
     scale_range: tuple[float, float] = (0.75, 1.5)
     brightness: float = 0.25
@@ -354,10 +358,14 @@ def _optimizer(model: smp.base.SegmentationModel, config: FinetuneConfig) -> tor
         {"params": encoder, "lr": config.learning_rate},
         {"params": others, "lr": config.learning_rate * config.head_multiplier},
     ]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay)
     return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
 
 
 def _learning_rate_factor(config: FinetuneConfig, steps: int) -> Callable[[int], float]:
+    if config.schedule == "constant":
+        return lambda step: 1.0
     warmup = max(1, round(config.warmup * steps))
 
     def factor(step: int) -> float:

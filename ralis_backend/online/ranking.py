@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from ralis_backend.core.acquisition import PoolState, Strategy, strategy
-from ralis_backend.core.features import RegionFeatures, describe, predicted_mask
+from ralis_backend.core.features import RegionFeatures, concat, describe, predicted_mask
 from ralis_backend.core.images import decode_image
+from ralis_backend.core.policy import RalisPolicy, state_images
 from ralis_backend.core.regions import grid
 from ralis_backend.core.segmenter import Segmenter, SegmenterSpec
+from ralis_backend.online.policies import find_strategy
 from ralis_backend.online.store import ProjectStore, RegionLabel
 from ralis_backend.online.tables import Project, Version
 
@@ -24,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 COLD_START = "k-center"
 COVERAGE = "coverage"
+FALLBACK = "entropy"
+"""Ranks where a trained policy cannot."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +38,14 @@ class RankingConfig:
     """How a project's images are cut and ranked.
 
     `region_size` is (height, width) in pixels; `strategy` the name of a strategy of
-    `core/acquisition`, used after the cold start.
+    `core/acquisition` or of a trained policy in `policies_dir`, used after the cold start. A policy
+    compares candidates with the `whole` unlabelled pool, or picks from random pools as in
+    `training`.
     """
 
     strategy: str = "entropy"
+    policies_dir: Path = Path("policies")
+    policy_pool: Literal["whole", "training"] = "whole"
     region_size: tuple[int, int] = (128, 128)
     regions_per_round: int = 24
     architecture: str = "FPN"
@@ -91,33 +102,101 @@ def describe_image(segmenter: Segmenter, content: bytes, config: RankingConfig) 
     return DescribedImage(size, features, predicted_mask(forward))
 
 
+@dataclass(frozen=True)
+class Choice:
+    """The strategy that ranks a project now; `note` says why it is not the wanted one."""
+
+    strategy: Strategy
+    note: str | None = None
+
+
 def strategy_for(
     project: Project, version: Version | None, labels: Sequence[RegionLabel], config: RankingConfig
-) -> Strategy:
+) -> Choice:
     """The strategy that ranks a project now.
 
     Cold start: without a trained segmenter an entropy means nothing, so the first round is
     spread over the images' looks; while the first version has not seen every class, regions
     that probably hold rare ones come first; then the configured strategy. `random` needs no
-    cold start.
+    cold start. A policy that does not fit the project is replaced by entropy, with a note.
     """
     wanted = project.strategy or config.strategy
     if wanted == "random":
-        return strategy(wanted)
+        return Choice(strategy(wanted))
     if version is None or version.weights_key is None:
-        return strategy(COLD_START)
-    pixels = labelled_pixels(labels, len(project.classes))
+        return Choice(strategy(COLD_START))
+    pixels = labelled_pixels(labels, len(project.classes)).sum(axis=0)[:-1]
     is_active = np.array([entry["is_active"] for entry in project.classes], bool)
     if version.parent in (None, 0) and (pixels[is_active] == 0).any():
-        return strategy(COVERAGE)
-    return strategy(wanted)
+        return Choice(strategy(COVERAGE))
+    try:
+        return Choice(
+            find_strategy(wanted, config.policies_dir, project.class_names, config.region_size)
+        )
+    except ValueError as error:
+        return _fallback(project, str(error))
+
+
+def score_pool(
+    project: Project, choice: Choice, state: PoolState, pool: Pool, config: RankingConfig
+) -> tuple[np.ndarray, Choice]:
+    """(R,) scores of the pool's candidates, and the strategy that gave them."""
+    chooser = choice.strategy
+    if not isinstance(chooser, RalisPolicy):
+        return chooser.scores(state, pool.candidates), choice
+    num_wanted = chooser.spec.num_state_regions
+    if len(pool.features) < num_wanted:
+        choice = _fallback(
+            project,
+            f"policy {chooser.name} looks at a state set of {num_wanted} regions; the project has "
+            f"{len(pool.features)} in all: add images, or choose another strategy",
+        )
+        return choice.strategy.scores(state, pool.candidates), choice
+    state = replace(state, state_set=pool.state_set(num_wanted))
+    if config.policy_pool == "training":
+        return chooser.scores_from_pools(state, pool.candidates), choice
+    return chooser.scores(state, pool.candidates), choice
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A project's described images.
+
+    features: of all R regions. image_sizes: how many of them each image has, in their order.
+    is_done: (R,) whether a region is wholly labelled or skipped.
+    """
+
+    features: RegionFeatures
+    image_sizes: Sequence[int]
+    is_done: np.ndarray
+
+    @property
+    def candidates(self) -> RegionFeatures:
+        """Features of the regions that can still be suggested."""
+        return self.features.take(np.flatnonzero(~self.is_done))
+
+    def state_set(self, num_regions: int) -> RegionFeatures:
+        """Regions of whole images that together look like the pool; no label is needed."""
+        starts = np.cumsum([0, *self.image_sizes])
+        rows = [np.arange(*pair) for pair in pairwise(starts)]
+        means = np.stack([self.features.embeddings[each].mean(axis=0) for each in rows])
+        count = num_regions // max(1, min(self.image_sizes)) + 1
+        chosen = state_images(means, count)
+        return concat([self.features.take(rows[image]) for image in chosen])
+
+
+def _fallback(project: Project, note: str) -> Choice:
+    logger.warning("project %s is ranked by %s: %s", project.uid, FALLBACK, note)
+    return Choice(strategy(FALLBACK), note)
 
 
 def labelled_pixels(labels: Sequence[RegionLabel], num_classes: int) -> np.ndarray:
-    """Labelled pixels of each class, (C,) int64."""
-    pixels = np.zeros(num_classes, np.int64)
-    for label in labels:
-        pixels[: len(label.pixels)] += label.pixels
+    """(L, C + 1) int64 labelled pixels of each class in each labelled region, void last."""
+    painted = [label for label in labels if not label.is_skipped]
+    pixels = np.zeros((len(painted), num_classes + 1), np.int64)
+    for row, label in zip(pixels, painted, strict=True):
+        row[: len(label.pixels)] += label.pixels
+        row[-1] = label.region.height * label.region.width - sum(label.pixels)
     return pixels
 
 
@@ -150,7 +229,7 @@ def rank_image(
     segmenter = load_segmenter(store, project, version, config)
     described = describe_image(segmenter, content, config)
     features = described.features
-    chooser = strategy_for(project, version, labels, config)
+    choice = strategy_for(project, version, labels, config)
     state = pool_state(
         labelled_pixels(labels, len(project.classes)),
         features.embeddings[:0],
@@ -158,10 +237,12 @@ def rank_image(
         config,
         version.number if version else 0,
     )
-    scores = chooser.scores(state, features)
+    pool = Pool(features, [len(features)], np.zeros(len(features), bool))
+    scores, choice = score_pool(project, choice, state, pool, config)
     is_trained = version is not None and version.weights_key is not None
     reasons = [
-        chooser.reason(state, features, index, project.class_names) for index in range(len(scores))
+        choice.strategy.reason(state, features, index, project.class_names)
+        for index in range(len(scores))
     ]
     return RankedImage(
         described.image_size, scores, reasons, described.mask if is_trained else None

@@ -15,14 +15,24 @@ def _actions(num_regions: int = 12, seed: int = 0) -> RegionFeatures:
     embeddings = rng.normal(size=(num_regions, 5)).astype(np.float32)
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
     uncertainty = rng.random((2, num_regions), np.float32)
-    return RegionFeatures(uncertainty[0], uncertainty[1], probabilities, embeddings)
+    return _features(probabilities, embeddings, uncertainty)
+
+
+def _features(
+    probabilities: np.ndarray, embeddings: np.ndarray, uncertainty: np.ndarray | None = None
+) -> RegionFeatures:
+    num_regions, num_classes = probabilities.shape
+    entropy, margin = np.zeros((2, num_regions)) if uncertainty is None else uncertainty
+    counts, grids = np.zeros((num_regions, num_classes)), np.zeros((num_regions, 192))
+    return RegionFeatures(entropy, margin, probabilities, embeddings, counts, grids)
 
 
 def _state(
     labelled: tuple[int, ...] = (100, 0, 100), embeddings: np.ndarray | None = None, count: int = 3
 ) -> PoolState:
     known = np.zeros((0, 5), np.float32) if embeddings is None else embeddings
-    return PoolState(np.array(labelled, np.int64), known, count, np.random.default_rng(0))
+    pixels = np.array([[*labelled, 7]], np.int64)
+    return PoolState(pixels, known, count, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
@@ -59,7 +69,7 @@ def test_random_follows_the_generator_it_is_given():
 
 def test_coverage_by_hand():
     shares = np.array([[0.5, 0.25, 0.25], [1, 0, 0]], np.float32)
-    actions = RegionFeatures(np.zeros(2), np.zeros(2), shares, np.zeros((2, 5)))
+    actions = _features(shares, np.zeros((2, 5)))
     scores = strategy("coverage").scores(_state((300, 0, 100)), actions)
     expected = [0.5 / 0.755 + 0.25 / 0.005 + 0.25 / 0.255, 1 / 0.755]
     np.testing.assert_allclose(scores, expected, rtol=1e-5)
@@ -71,7 +81,7 @@ def test_k_center_takes_one_of_each_cluster_first():
     centers = np.eye(5, dtype=np.float32)[[0, 0, 0, 0, 1, 1, 2]]
     embeddings = centers + rng.normal(0, 0.01, centers.shape).astype(np.float32)
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
-    actions = RegionFeatures(np.zeros(7), np.zeros(7), np.zeros((7, 3)), embeddings)
+    actions = _features(np.zeros((7, 3)), embeddings)
     order = np.argsort(-strategy("k-center").scores(_state(), actions))
     assert set(centers[order[:3]].argmax(axis=1)) == {0, 1, 2}
     assert order[0] in range(4)  # begins with the most typical
@@ -94,7 +104,7 @@ def test_k_center_equals_the_slow_traversal():
 
 def test_k_center_with_duplicates_picks_each_region_once():
     embeddings = np.tile(np.eye(5, dtype=np.float32)[0], (6, 1))
-    actions = RegionFeatures(np.zeros(6), np.zeros(6), np.zeros((6, 3)), embeddings)
+    actions = _features(np.zeros((6, 3)), embeddings)
     scores = strategy("k-center").scores(_state(), actions)
     assert len(set(scores.tolist())) == 6
 

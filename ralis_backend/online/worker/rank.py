@@ -15,10 +15,12 @@ from ralis_backend.core.regions import grid, is_labelled
 from ralis_backend.core.segmenter import Segmenter
 from ralis_backend.online.host import Host, HostUnavailable
 from ralis_backend.online.ranking import (
+    Pool,
     describe_image,
     labelled_pixels,
     load_segmenter,
     pool_state,
+    score_pool,
     strategy_for,
 )
 from ralis_backend.online.store import ProjectStore, RegionLabel, now
@@ -129,7 +131,7 @@ class Ranker:
         is_done = self._is_done(pool, labels_by_image(labels))  # (R,) over the whole pool
         features = concat([described.features for described in pool])
         candidates = np.flatnonzero(~is_done)
-        chooser = strategy_for(project, version, labels, config)
+        choice = strategy_for(project, version, labels, config)
         scores = np.zeros(len(is_done), np.float32)
         reasons = [""] * len(is_done)
         if len(candidates):
@@ -141,11 +143,16 @@ class Ranker:
                 version.number,
             )
             offered = features.take(candidates)
-            offered_scores = chooser.scores(state, offered)
+            sizes = [len(described.features) for described in pool]
+            offered_scores, choice = score_pool(
+                project, choice, state, Pool(features, sizes, is_done), config
+            )
             scores[is_done] = offered_scores.min() - 1
             scores[candidates] = offered_scores
             for position, index in enumerate(candidates):
-                reasons[index] = chooser.reason(state, offered, position, project.class_names)
+                reasons[index] = choice.strategy.reason(
+                    state, offered, position, project.class_names
+                )
         start = 0
         for described in pool:
             part = slice(start, start + len(described.features))
@@ -153,11 +160,12 @@ class Ranker:
                 version, described.image.id, scores[part], reasons[part], described.mask_key
             )
             start = part.stop
-        self._store.change_version(version.id, strategy=chooser.name)
+        self._store.change_version(version.id, strategy=choice.strategy.name)
+        note = {} if choice.note is None else {"strategy_note": choice.note}
         if not len(candidates):
-            return {}
+            return note
         quantiles = np.quantile(scores[candidates], np.linspace(0, 1, 101))
-        return {"score_quantiles": [round(float(value), 5) for value in quantiles]}
+        return note | {"score_quantiles": [round(float(value), 5) for value in quantiles]}
 
     def _is_done(
         self, pool: Sequence[_Described], labels: Mapping[int, Sequence[RegionLabel]]

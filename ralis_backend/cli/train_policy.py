@@ -1,0 +1,108 @@
+"""`ralis train-policy`: a query policy from a fully labelled dataset."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ralis_backend.offline.training_config import TrainingConfig
+
+DatasetFolder = Annotated[
+    Path, typer.Option("--dataset", help="Images, masks, classes.json and splits.json.")
+]
+Config = Annotated[
+    str, typer.Option(help="faithful, repaired, or a JSON file with a base and what differs.")
+]
+Reward = Annotated[
+    str | None,
+    typer.Option(help="miou, wiou, wiou-printed, cvar or log_pixels; else the config's."),
+]
+Out = Annotated[Path, typer.Option(help="The policy's path without a suffix: policies/NAME.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
+Episodes = Annotated[int | None, typer.Option(min=1, help="Games played; else the config's.")]
+Fidelity = Annotated[str | None, typer.Option(help="fast or full; else the config's.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+Cache = Annotated[Path, typer.Option(help="Folder for encoder features; safe to delete.")]
+
+
+def train_policy(
+    dataset: DatasetFolder,
+    out: Out,
+    config: Config = "repaired",
+    reward: Reward = None,
+    seed: Seed = 0,
+    episodes: Episodes = None,
+    fidelity: Fidelity = None,
+    device: Device = "auto",
+    cache: Cache = Path(".cache/points"),
+) -> None:
+    """Train a query policy; an interrupted run goes on where it was when called again."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+    from ralis_backend.app.wiring import find_device
+    from ralis_backend.offline.datasets import Dataset
+    from ralis_backend.offline.open_simulation import open_simulation
+    from ralis_backend.offline.train_policy import Progress as Done
+    from ralis_backend.offline.train_policy import train
+    from ralis_backend.offline.training_config import read_config
+    from ralis_backend.settings import load_settings
+
+    settings = load_settings()
+    chosen = _chosen(read_config(config), reward, episodes, fidelity)
+    console, device = Console(), find_device(device)
+    with console.status("Reading the dataset") as status:
+        source = Dataset.open(dataset)
+        simulation = open_simulation(
+            source,
+            chosen,
+            cache,
+            encoder=settings.encoder,
+            encoder_weights=settings.initial_weights,
+            architecture=settings.architecture,
+            device=device,
+            report=status.update,
+        )
+    columns = (
+        TextColumn("episode {task.fields[episode]}"),
+        BarColumn(),
+        TextColumn("{task.fields[facts]}"),
+        TimeElapsedColumn(),
+    )
+    log_folder = out.with_name(f"{out.name}.training") / "tensorboard"
+    with SummaryWriter(str(log_folder)) as log, Progress(*columns, console=console) as progress:
+        bar = progress.add_task("", total=chosen.episodes, episode="", facts="")
+
+        def show(done: Done) -> None:
+            loss = "–" if done.loss is None else f"{done.loss:.3f}"
+            left = "" if done.seconds_left is None else f", {done.seconds_left / 60:.0f} min left"
+            progress.update(
+                bar,
+                completed=done.episode - 1 + done.step / done.steps,
+                episode=f"{done.episode} of {done.episodes}",
+                facts=f"step {done.step} of {done.steps}, score {100 * done.score:.1f}, reward "
+                f"{done.reward:+.2f}, loss {loss}, epsilon {done.epsilon:.2f}{left}",
+            )
+
+        train(source, simulation, chosen, out, seed=seed, device=device, log=log, on_progress=show)
+    console.print(f"{out}.safetensors is the policy, {out}.json how it was trained.")
+
+
+def _chosen(
+    config: TrainingConfig, reward: str | None, episodes: int | None, fidelity: str | None
+) -> TrainingConfig:
+    from ralis_backend.offline.rewards import score
+
+    if reward is not None:
+        config = replace(config, environment=replace(config.environment, reward=reward))
+    if episodes is not None:
+        config = replace(config, episodes=episodes)
+    if fidelity not in (None, "fast", "full"):
+        raise ValueError(f"--fidelity {fidelity!r} is unknown; choose fast or full")
+    score(config.environment.reward)
+    return config if fidelity is None else replace(config, fidelity=fidelity)  # type: ignore[arg-type]

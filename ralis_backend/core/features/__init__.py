@@ -1,0 +1,21 @@
+"""What a strategy is told of a region: plain statistics, and what the RALIS policy reads."""
+
+from ralis_backend.core.features.describe import (
+    RegionFeatures,
+    class_counts,
+    concat,
+    describe,
+    entropy_grid,
+    predicted_mask,
+    uncertainty_maps,
+)
+
+__all__ = [
+    "RegionFeatures",
+    "class_counts",
+    "concat",
+    "describe",
+    "entropy_grid",
+    "predicted_mask",
+    "uncertainty_maps",
+]

@@ -1,0 +1,19 @@
+"""The query networks and the policies made of them."""
+
+from ralis_backend.core.policy.network import QueryNetwork
+from ralis_backend.core.policy.ralis import (
+    PolicyDoesNotFit,
+    PolicySpec,
+    RalisPolicy,
+    network_inputs,
+    state_images,
+)
+
+__all__ = [
+    "PolicyDoesNotFit",
+    "PolicySpec",
+    "QueryNetwork",
+    "RalisPolicy",
+    "network_inputs",
+    "state_images",
+]

@@ -1,0 +1,141 @@
+"""Rewards: how much better a segmenter became, from its confusion matrices before and after.
+
+A score is one number of one matrix; a reward is the difference of two scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from ralis_backend.core.metrics import ious, mean_iou
+
+Score = Callable[[np.ndarray], float]
+
+ENET_EPSILON = 1.02
+CVAR_SHARE = 0.3
+
+
+def miou(matrix: np.ndarray) -> float:
+    """Mean IoU over the classes that occur, in [0, 1]."""
+    return mean_iou(matrix)
+
+
+def class_weights(frequencies: np.ndarray, epsilon: float = ENET_EPSILON) -> np.ndarray:
+    """(C,) weights 1 / ln(f_c + epsilon) of classes with these shares of the pixels.
+
+    Only with epsilon just above 1, as in ENet (arXiv:1606.02147), does a rarer class weigh more;
+    with a small one, as the formula is printed in the RALIS follow-up (ISPRS Archives), the
+    logarithm is negative and a rarer class weighs less.
+
+    Raises:
+        ValueError: if a weight is not finite: f_c + epsilon is 1 for some class.
+    """
+    with np.errstate(divide="ignore"):
+        weights = 1 / np.log(frequencies + epsilon)
+    if not np.isfinite(weights).all():
+        raise ValueError(f"epsilon {epsilon} makes a class weight infinite; take another, as 1.02")
+    return np.asarray(weights)
+
+
+def wiou(matrix: np.ndarray, epsilon: float = ENET_EPSILON) -> float:
+    """Weighted IoU over the classes that occur: sum_c W_c IoU_c / sum_c W_c, see `class_weights`.
+
+    f_c is the class's share of the annotated pixels.
+    """
+    class_ious = ious(matrix)
+    is_known = ~np.isnan(class_ious)
+    if not is_known.any():
+        return float("nan")
+    frequencies = matrix.sum(axis=1) / max(1, matrix.sum())
+    weights = class_weights(frequencies[is_known], epsilon)
+    return float((weights * class_ious[is_known]).sum() / weights.sum())
+
+
+def cvar(matrix: np.ndarray, share: float = CVAR_SHARE) -> float:
+    """Mean IoU of the worst `share` of the classes that occur (at least one)."""
+    class_ious = ious(matrix)
+    known = np.sort(class_ious[~np.isnan(class_ious)])
+    if not known.size:
+        return float("nan")
+    return float(known[: max(1, round(share * known.size))].mean())
+
+
+def log_pixels(matrix: np.ndarray) -> float:
+    """Mean over classes of ln(1 + pixels found correctly): rare classes count like frequent ones.
+
+    Follows the premise of MiSiCAL (arXiv:2307.09109) that a class's IoU grows with the logarithm
+    of its pixels; divided by ln(1 + its pixels), so that it lies in [0, 1].
+    """
+    pixels = matrix.sum(axis=1)
+    known = pixels > 0
+    if not known.any():
+        return float("nan")
+    return float((np.log1p(np.diagonal(matrix)[known]) / np.log1p(pixels[known])).mean())
+
+
+SCORES: dict[str, Score] = {
+    "miou": miou,
+    "wiou": wiou,
+    "wiou-printed": partial(wiou, epsilon=1e-6),
+    "cvar": cvar,
+    "log_pixels": log_pixels,
+}
+
+
+def score(name: str) -> Score:
+    """The score of that name.
+
+    Raises:
+        ValueError: if there is none, naming those there are.
+    """
+    if name not in SCORES:
+        raise ValueError(f"unknown reward '{name}'; expected one of {', '.join(SCORES)}")
+    return SCORES[name]
+
+
+def reward(name: str, before: np.ndarray, after: np.ndarray) -> float:
+    """Points (hundredths) that the score rose from one confusion matrix to another.
+
+    Args:
+        name: of the score.
+        before: (C, C) confusion matrix, a row per true class.
+        after: the same, later.
+    """
+    of = score(name)
+    return 100 * (of(after) - of(before))
+
+
+def balanced_regions(class_pixels: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Regions whose classes occur about equally often, for a class-balanced reward set.
+
+    Each draw looks for the class with the fewest pixels so far, and takes a region at random by its
+    pixels of that class.
+
+    Args:
+        class_pixels: (R, C) pixels of each class in each region.
+        count: number of regions, drawn without repetition.
+        rng: draws.
+
+    Returns:
+        (count,) indices of regions.
+    """
+    count = min(count, len(class_pixels))
+    left = class_pixels.astype(np.float64)
+    gathered = np.zeros(class_pixels.shape[1])
+    chosen = np.empty(count, np.int64)
+    for turn in range(count):
+        available = left.sum(axis=0) > 0
+        if available.any():
+            rarest = int(np.argmin(np.where(available, gathered, np.inf)))
+            chances = left[:, rarest] / left[:, rarest].sum()
+        else:  # regions without any label are left
+            is_open = np.ones(len(left), bool)
+            is_open[chosen[:turn]] = False
+            chances = is_open / is_open.sum()
+        chosen[turn] = rng.choice(len(left), p=chances)
+        gathered += class_pixels[chosen[turn]]
+        left[chosen[turn]] = 0
+    return chosen

@@ -1,0 +1,140 @@
+"""The fast simulation: a frozen encoder's features at points, and a small head that learns.
+
+An AL step takes a fraction of a second. What it measures stands in for a trained network; how well
+is written in the benchmark's results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from ralis_backend.core.features import RegionFeatures, class_counts, entropy_grid, uncertainty_maps
+from ralis_backend.offline.simulation.heads import HeadConfig, Heads
+from ralis_backend.offline.simulation.point_features import RegionPoints
+
+_REGIONS_AT_ONCE = 512
+
+
+class FastSimulation:
+    """A head on cached features.
+
+    Args:
+        pool: regions that may be labelled.
+        state_set: regions that make up the state.
+        reward_set: regions on which the segmenter is measured.
+        config: how heads learn.
+        device: where everything is kept and computed.
+    """
+
+    def __init__(
+        self,
+        pool: RegionPoints,
+        state_set: RegionPoints,
+        reward_set: RegionPoints,
+        config: HeadConfig | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self._device = torch.device(device)
+        self._pool, self._state_set = pool.to(self._device), state_set.to(self._device)
+        self._reward_set = reward_set.to(self._device)
+        self._config = config or HeadConfig()
+        self.num_classes = pool.class_pixels.shape[1] - 1
+        self.num_state_regions = len(state_set)
+        self.class_pixels = pool.class_pixels
+        self.heads = self._fresh(0)
+        self._started: dict[tuple[int, int], Heads] = {}
+
+    def begin(self, labelled: np.ndarray, num_updates: int, seed: int) -> None:
+        """A new head that has learned from these regions; from the state set if there are none."""
+        if len(labelled):
+            self.heads = self._fresh(seed).trained(self._pool.points, [labelled], num_updates, seed)
+            return
+        if (num_updates, seed) not in self._started:  # the same for every episode
+            everything = np.arange(len(self._state_set))
+            started = self._fresh(seed).trained(
+                self._state_set.points, [everything], num_updates, seed
+            )
+            self._started = {(num_updates, seed): started}
+        self.heads = self._started[num_updates, seed]
+
+    def learn(
+        self, label_sets: Sequence[np.ndarray], num_updates: int | None, seed: int
+    ) -> np.ndarray:
+        """See `Simulation.learn`; an epoch looks at each point of the first set once."""
+        if num_updates is None:
+            num_points = len(label_sets[0]) * self._pool.points.labels.shape[1]
+            num_updates = max(1, num_points // self._config.batch_size)
+        copies = self.heads.copies(len(label_sets))
+        trained = copies.trained(self._pool.points, label_sets, num_updates, seed)
+        self.heads = trained.only(0)
+        return trained.confusion_matrices(self._reward_set.points)
+
+    def evaluate(self) -> np.ndarray:
+        """(C, C) confusion matrix on the points of the reward set."""
+        matrix: np.ndarray = self.heads.confusion_matrices(self._reward_set.points)[0]
+        return matrix
+
+    def describe(self, regions: np.ndarray) -> RegionFeatures:
+        """Features of these regions of the pool."""
+        return self._described(self._pool, regions)
+
+    def describe_state(self) -> RegionFeatures:
+        """Features of the state set's regions."""
+        return self._described(self._state_set, np.arange(len(self._state_set)))
+
+    def class_counts(self, regions: np.ndarray) -> np.ndarray:
+        """(R, C) predicted pixels of each class."""
+        chosen = torch.from_numpy(np.asarray(regions, np.int64)).to(self._device)
+        counts = []
+        for index in torch.split(chosen, _REGIONS_AT_ONCE):
+            predicted = self._logits(self._pool, index).argmax(dim=2)  # (r, P)
+            counts.append(class_counts(predicted, self.num_classes))
+        scaled: np.ndarray = (torch.cat(counts) * self._pixels_per_point()).cpu().numpy()
+        return scaled
+
+    def embeddings(self, regions: np.ndarray) -> np.ndarray:
+        """(R, E) mean features of the frozen encoder."""
+        embeddings: np.ndarray = self._pool.embeddings[regions]
+        return embeddings
+
+    def _described(self, source: RegionPoints, regions: np.ndarray) -> RegionFeatures:
+        chosen = torch.from_numpy(np.asarray(regions, np.int64)).to(self._device)
+        parts = [self._maps(source, index) for index in torch.split(chosen, _REGIONS_AT_ONCE)]
+        means, counts, grids = (torch.cat(each).cpu().numpy() for each in zip(*parts, strict=True))
+        return RegionFeatures(
+            entropy=means[:, 0],
+            margin=means[:, 1],
+            class_probabilities=means[:, 2:],
+            embeddings=source.embeddings[regions],
+            class_counts=counts,
+            entropy_grid=grids,
+        )
+
+    def _maps(
+        self, source: RegionPoints, index: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(r, 2 + C) mean entropy, margin and probabilities; (r, C) counts; (r, 192) grids."""
+        probabilities = self._logits(source, index).softmax(dim=2)  # (r, P, C)
+        uncertainty = uncertainty_maps(probabilities.movedim(2, 0))  # (2, r, P)
+        means = torch.cat([uncertainty.mean(dim=2).T, probabilities.mean(dim=1)], dim=1)
+        counts = class_counts(probabilities.argmax(dim=2), self.num_classes)
+        lattice = uncertainty[0].reshape(-1, 1, *source.lattice)
+        pixels = functional.interpolate(lattice, source.region_size, mode="bilinear")[:, 0]
+        return means, counts * self._pixels_per_point(), entropy_grid(pixels)
+
+    def _logits(self, source: RegionPoints, index: torch.Tensor) -> torch.Tensor:
+        features = source.points.features[index]  # (r, P, D)
+        flat = self.heads.logits(features.reshape(-1, features.shape[-1]))[0]
+        return flat.reshape(*features.shape[:2], -1)
+
+    def _pixels_per_point(self) -> float:
+        height, width = self._pool.region_size
+        return height * width / self._pool.points.labels.shape[1]
+
+    def _fresh(self, seed: int) -> Heads:
+        num_features = self._pool.points.features.shape[2]
+        return Heads.fresh(num_features, self.num_classes, self._config, [seed], self._device)

@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from ralis_backend.core.features import (
+    class_counts,
+    concat,
+    describe,
+    entropy_grid,
+    predicted_mask,
+    uncertainty_maps,
+)
+from ralis_backend.core.regions import Region, grid
+from ralis_backend.core.segmenter import ForwardPass
+
+
+def _forward(size: tuple[int, int], num_classes: int = 4, stride: int = 16) -> ForwardPass:
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn((num_classes, *size), generator=generator)
+    cells = [-(-side // stride) for side in size]
+    embeddings = torch.randn((6, *cells), generator=generator)
+    return ForwardPass(logits.softmax(dim=0), embeddings, stride)
+
+
+def test_entropy_and_margin_by_hand():
+    probabilities = torch.tensor([[[1.0, 0.5, 0.7]], [[0.0, 0.5, 0.2]], [[0.0, 0.0, 0.1]]])
+    entropy, margin = uncertainty_maps(probabilities)
+    expected = -(0.7 * np.log(0.7) + 0.2 * np.log(0.2) + 0.1 * np.log(0.1))
+    np.testing.assert_allclose(entropy[0], [0, np.log(2), expected], atol=1e-6)
+    np.testing.assert_allclose(margin[0], [1, 0, 0.5], atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(50, 70), (33, 129), (16, 16), (7, 5)])
+def test_features_equal_a_loop_over_pixels_also_where_regions_overlap(size):
+    forward = _forward(size)
+    regions = [*grid(size, (20, 24)), *grid(size, (5, 5))[:3]]
+    features = describe(forward, regions)
+    probabilities = forward.probabilities.double().numpy()
+    embeddings = forward.embeddings.double().numpy()
+    for index, region in enumerate(regions):
+        pixels = probabilities[:, region.slices[0], region.slices[1]].reshape(4, -1)
+        ordered = np.sort(pixels, axis=0)
+        np.testing.assert_allclose(
+            features.entropy[index], -(pixels * np.log(pixels)).sum(axis=0).mean(), rtol=1e-4
+        )
+        np.testing.assert_allclose(
+            features.margin[index], (ordered[-1] - ordered[-2]).mean(), rtol=1e-4
+        )
+        np.testing.assert_allclose(
+            features.class_probabilities[index], pixels.mean(axis=1), rtol=1e-4
+        )
+        cells = [
+            embeddings[:, row // 16, col // 16]
+            for row in range(region.row, region.row + region.height)
+            for col in range(region.col, region.col + region.width)
+        ]
+        mean = np.mean(cells, axis=0)
+        np.testing.assert_allclose(
+            features.embeddings[index], mean / np.linalg.norm(mean), rtol=1e-3, atol=1e-5
+        )
+
+
+def test_class_counts_by_hand():
+    predicted = torch.tensor([[[0, 2], [2, 2]], [[1, 1], [0, 3]]])
+    assert class_counts(predicted, 4).tolist() == [[1, 0, 3, 0], [1, 2, 0, 1]]
+
+
+def test_entropy_grid_of_single_pixel_cells_is_the_map_itself():
+    entropy = torch.arange(64.0).reshape(1, 8, 8)
+    assert entropy_grid(entropy)[0].tolist() == [*range(64)] * 3
+
+
+def test_entropy_grid_pools_min_mean_and_max_row_by_row():
+    entropy = torch.zeros(1, 16, 8)
+    entropy[0, 2:4, 5] = torch.tensor([1.0, 3.0])  # the two pixels of cell (1, 5)
+    expected = torch.zeros(8, 8)
+    lowest, means, highest = entropy_grid(entropy).reshape(3, 8, 8)
+    for cells, value in ((lowest, 1), (means, 2), (highest, 3)):
+        expected[1, 5] = value
+        np.testing.assert_array_equal(cells, expected)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (90, 80), (33, 41), (15, 129), (9, 23)])
+def test_entropy_grid_equals_a_loop_and_leaves_out_the_last_rows_and_columns(size):
+    generator = torch.Generator().manual_seed(1)
+    entropy = torch.rand((3, *size), generator=generator)
+    pooled = entropy_grid(entropy).reshape(3, 3, 8, 8)
+    height, width = size[0] // 8, size[1] // 8
+    for index, row, col in np.ndindex(3, 8, 8):
+        cell = entropy[index, row * height : (row + 1) * height, col * width : (col + 1) * width]
+        expected = [cell.min(), cell.mean(), cell.max()]
+        np.testing.assert_allclose(pooled[index, :, row, col], expected, rtol=1e-5)
+    entropy[:, 8 * height :], entropy[:, :, 8 * width :] = 99, 99
+    assert entropy_grid(entropy).max() < 1
+
+
+@pytest.mark.parametrize("size", [(4, 4), (1, 1), (3, 20), (17, 5)])
+def test_entropy_grid_of_a_small_region_stretches_it(size):
+    generator = torch.Generator().manual_seed(2)
+    entropy = torch.rand((2, *size), generator=generator)
+    lowest, means, highest = entropy_grid(entropy).reshape(2, 3, 8, 8).unbind(dim=1)
+    assert (lowest <= means + 1e-6).all()
+    assert (means <= highest + 1e-6).all()
+    assert torch.isin(lowest, entropy).all()
+    assert torch.isin(highest, entropy).all()
+
+
+def test_a_region_of_four_by_four_pixels_has_each_pixel_in_four_cells():
+    entropy = torch.arange(16.0).reshape(1, 4, 4)
+    doubled = entropy[0].repeat_interleave(2, dim=0).repeat_interleave(2, dim=1)
+    for cells in entropy_grid(entropy).reshape(3, 8, 8):
+        np.testing.assert_array_equal(cells, doubled)
+
+
+@pytest.mark.parametrize(
+    ("size", "region_size"), [((50, 70), (20, 24)), ((33, 129), (33, 40)), ((7, 5), (4, 3))]
+)
+def test_counts_and_grids_of_an_image_equal_a_loop_over_its_regions(size, region_size):
+    forward = _forward(size)
+    regions = [*grid(size, region_size), *grid(size, (5, 5))[:3]]  # of two sizes, overlapping
+    regions = regions[::2] + regions[1::2]
+    features = describe(forward, regions)
+    predicted = forward.probabilities.numpy().argmax(axis=0)
+    entropy = uncertainty_maps(forward.probabilities)[0]
+    for index, region in enumerate(regions):
+        counts = np.bincount(predicted[region.slices].ravel(), minlength=4)
+        np.testing.assert_array_equal(features.class_counts[index], counts)
+        assert features.class_counts[index].sum() == region.height * region.width
+        alone = entropy_grid(entropy[region.slices][None])[0]
+        np.testing.assert_allclose(features.entropy_grid[index], alone, rtol=1e-6)
+
+
+def test_take_keeps_each_regions_features_together():
+    features = describe(_forward((40, 60)), grid((40, 60), (20, 20)))
+    taken = features.take(np.array([4, 1]))
+    assert len(taken) == 2
+    for name, values in vars(features).items():
+        np.testing.assert_array_equal(getattr(taken, name), values[[4, 1]])
+
+
+def test_features_are_float32_of_the_right_shapes():
+    features = describe(_forward((40, 60)), grid((40, 60), (20, 20)))
+    assert len(features) == 6
+    assert features.class_probabilities.shape == (6, 4)
+    assert features.embeddings.shape == (6, 6)
+    assert features.class_counts.shape == (6, 4)
+    assert features.entropy_grid.shape == (6, 192)
+    for values in vars(features).values():
+        assert values.dtype == np.float32
+
+
+def test_dead_features_and_one_class_give_no_nan():
+    forward = ForwardPass(torch.ones(1, 8, 8), torch.zeros(3, 1, 1), 16)
+    features = describe(forward, [Region(0, 0, 4, 4)])
+    assert features.embeddings.tolist() == [[0, 0, 0]]
+    assert features.entropy.tolist() == [0]
+    assert features.margin.tolist() == [1]
+    assert features.class_counts.tolist() == [[16]]
+    assert not features.entropy_grid.any()
+
+
+def test_no_regions_give_empty_features():
+    features = describe(_forward((8, 8)), [])
+    assert len(features) == 0
+    assert features.class_probabilities.shape == (0, 4)
+    assert features.class_counts.shape == (0, 4)
+    assert features.entropy_grid.shape == (0, 192)
+
+
+def test_concat_keeps_the_order():
+    first = describe(_forward((40, 40)), grid((40, 40), (20, 20)))
+    second = describe(_forward((20, 60)), grid((20, 60), (20, 20)))
+    joined = concat([first, second])
+    np.testing.assert_array_equal(joined.entropy[:4], first.entropy)
+    np.testing.assert_array_equal(joined.embeddings[4:], second.embeddings)
+    np.testing.assert_array_equal(joined.class_counts[4:], second.class_counts)
+    with pytest.raises(ValueError, match="no features"):
+        concat([])
+
+
+def test_regions_outside_are_named():
+    with pytest.raises(ValueError, match=r"col=5.*8 x 8"):
+        describe(_forward((8, 8)), [Region(0, 5, 4, 4)])
+
+
+def test_predicted_mask_is_the_likeliest_class():
+    forward = _forward((9, 11))
+    mask = predicted_mask(forward)
+    assert mask.dtype == np.uint8
+    np.testing.assert_array_equal(mask, forward.probabilities.numpy().argmax(axis=0))

@@ -1,0 +1,76 @@
+"""A pool without a segmenter, in which it is known what a good policy does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ralis_backend.core.features import RegionFeatures
+
+REGION_SIZE = (16, 16)
+PIXELS = REGION_SIZE[0] * REGION_SIZE[1]
+
+
+class ToySimulation:
+    """A region shows one of four classes; only labels of class 2 make the segmenter better."""
+
+    num_classes = 4
+    num_state_regions = 4
+
+    def __init__(self, num_regions: int = 200, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        shown = rng.integers(4, size=num_regions)
+        self.is_useful = shown == 2
+        self.class_pixels = np.zeros((num_regions, 5), np.int64)
+        self.class_pixels[np.arange(num_regions), shown] = PIXELS
+        self.gathered = 0
+        self.calls: list[tuple[list[int], int | None]] = []
+
+    def begin(self, labelled: np.ndarray, num_updates: int, seed: int) -> None:
+        self.gathered = int(self.is_useful[labelled].sum())
+
+    def learn(
+        self, label_sets: Sequence[np.ndarray], num_updates: int | None, seed: int
+    ) -> np.ndarray:
+        self.calls.append(([len(each) for each in label_sets], num_updates))
+        counts = [int(self.is_useful[each].sum()) for each in label_sets]
+        self.gathered = counts[0]
+        return np.stack([self._matrix(count) for count in counts])
+
+    def evaluate(self) -> np.ndarray:
+        return self._matrix(self.gathered)
+
+    def describe(self, regions: np.ndarray) -> RegionFeatures:
+        return self._described(self.class_counts(regions))
+
+    def _described(self, counts: np.ndarray) -> RegionFeatures:
+        num_regions = len(counts)
+        return RegionFeatures(
+            entropy=np.zeros(num_regions, np.float32),
+            margin=np.ones(num_regions, np.float32),
+            class_probabilities=counts / PIXELS,
+            embeddings=np.ones((num_regions, 3), np.float32) / np.sqrt(3, dtype=np.float32),
+            class_counts=counts,
+            entropy_grid=np.zeros((num_regions, 192), np.float32),
+        )
+
+    def class_counts(self, regions: np.ndarray) -> np.ndarray:
+        return self.class_pixels[regions, :4].astype(np.float32)
+
+    def embeddings(self, regions: np.ndarray) -> np.ndarray:
+        return self.describe(regions).embeddings
+
+    def describe_state(self) -> RegionFeatures:
+        """One region of each class; how uncertain they are changes while the segmenter learns."""
+        shown = self._described(PIXELS * np.eye(4, dtype=np.float32))
+        noise = np.random.default_rng(self.gathered).random((4, 192), np.float32)
+        return replace(shown, entropy_grid=noise)
+
+    @staticmethod
+    def _matrix(count: int) -> np.ndarray:
+        found = min(100, 2 * count)
+        matrix = np.diag([100, 100, found, 100])
+        matrix[2, 0] = 100 - found
+        return matrix
