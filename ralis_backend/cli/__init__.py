@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from ralis_backend.cli import bench, connect, dataset, demo, serve, train_policy
+from ralis_backend.cli import bench, benchmark, connect, dataset, demo, serve, train_policy
 
 app = typer.Typer(
     name="ralis",
@@ -26,6 +26,7 @@ app.command("export")(dataset.export)
 app.command("import")(dataset.import_dataset)
 app.command("demo")(demo.demo)
 app.command("train-policy")(train_policy.train_policy)
+app.command("benchmark")(benchmark.benchmark)
 app.add_typer(bench.app, name="bench")
 
 

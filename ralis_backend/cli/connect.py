@@ -28,6 +28,7 @@ def connect(project: Project, mode: Mode = None, backend_url: BackendUrl = None)
     """Prepare a project completely; safe to repeat."""
     from ralis_backend.app.wiring import create_host, create_store
     from ralis_backend.labelstudio.doctor import DEFAULT_BACKEND_URL
+    from ralis_backend.online.policies import find_strategy
 
     settings = _settings(mode=mode, backend_url=backend_url)
     if settings.backend_url is None:
@@ -43,6 +44,8 @@ def connect(project: Project, mode: Mode = None, backend_url: BackendUrl = None)
             "RALIS_AUTH_PASSWORD for it as well"
         )
     host = create_host(settings)
+    names = [label.name for label in host.project(project).classes]
+    find_strategy(settings.strategy, settings.policies_dir, names, settings.region_size)
     pool = host.connect(project, settings.mode)
     store = create_store(settings)
     store.register(pool.uid, pool.id, pool.label_config, pool.classes, pool.title)

@@ -80,7 +80,7 @@ def class_counts(predicted: torch.Tensor, num_classes: int) -> torch.Tensor:
     """(R, h, w) class indices -> (R, C) float32, how many pixels of each class a region has."""
     num_regions = len(predicted)
     offsets = num_classes * torch.arange(num_regions, device=predicted.device)
-    flat = (predicted.reshape(num_regions, -1) + offsets[:, None]).reshape(-1)
+    flat = (predicted.flatten(1) + offsets[:, None]).reshape(-1)
     counts = torch.bincount(flat, minlength=num_regions * num_classes)
     return counts.reshape(num_regions, num_classes).float()
 

@@ -129,7 +129,7 @@ class FastSimulation:
     def _logits(self, source: RegionPoints, index: torch.Tensor) -> torch.Tensor:
         features = source.points.features[index]  # (r, P, D)
         flat = self.heads.logits(features.reshape(-1, features.shape[-1]))[0]
-        return flat.reshape(*features.shape[:2], -1)
+        return flat.reshape(*features.shape[:2], self.num_classes)
 
     def _pixels_per_point(self) -> float:
         height, width = self._pool.region_size

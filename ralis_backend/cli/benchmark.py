@@ -1,0 +1,119 @@
+"""`ralis benchmark`: strategies compared on a labelled dataset, paired by seed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ralis_backend.core.acquisition import Strategy
+
+DatasetFolder = Annotated[
+    Path, typer.Option("--dataset", help="Images, masks, classes.json and splits.json.")
+]
+Strategies = Annotated[str, typer.Option(help="Names, separated by commas.")]
+Seeds = Annotated[int, typer.Option(min=1, help="How many seeds, from --first-seed on.")]
+FirstSeed = Annotated[int, typer.Option(min=0, help="The first one.")]
+Budgets = Annotated[str, typer.Option(help="Labelled regions, rising, separated by commas.")]
+RegionSize = Annotated[str, typer.Option(help="Height x width of a region in pixels.")]
+Weighting = Annotated[
+    float,
+    typer.Option(min=0, max=1, help="The loss weighs a class by its frequency to minus this."),
+]
+Out = Annotated[Path, typer.Option(help="Folder of the results; what is there is not repeated.")]
+Policies = Annotated[Path, typer.Option(help="Folder of trained policies.")]
+Cache = Annotated[Path, typer.Option(help="Folder for encoder features; safe to delete.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+
+
+def benchmark(
+    dataset: DatasetFolder,
+    out: Out,
+    strategies: Strategies = "random,entropy,margin",
+    seeds: Seeds = 3,
+    first_seed: FirstSeed = 0,
+    budgets: Budgets = "144,240,480,960,1440,1920",
+    region_size: RegionSize = "90x80",
+    class_weight_power: Weighting = 0.0,
+    policies: Policies = Path("policies"),
+    cache: Cache = Path(".cache/points"),
+    device: Device = "auto",
+) -> None:
+    """Play the labelling game with each strategy on d_v, and measure on the test set."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from ralis_backend.app.wiring import find_device
+    from ralis_backend.offline.benchmark import Arena, BenchmarkConfig, run
+    from ralis_backend.offline.datasets import Dataset
+    from ralis_backend.offline.simulation.heads import HeadConfig
+    from ralis_backend.offline.simulation.point_features import PointFeatures
+    from ralis_backend.settings import load_settings
+
+    settings = load_settings()
+    wanted = _numbers(budgets)
+    config = replace(
+        BenchmarkConfig(),
+        budgets=wanted,
+        initial_regions=min(BenchmarkConfig.initial_regions, wanted[0]),
+        head=HeadConfig(class_weight_power=class_weight_power),
+    )
+    size = _size(region_size)
+    source, console, device = Dataset.open(dataset), Console(), find_device(device)
+    chosen = _strategies(strategies, policies, source.class_names, size)
+    with console.status("Reading the dataset") as status:
+        features = PointFeatures(
+            source,
+            size,
+            cache,
+            encoder=settings.encoder,
+            encoder_weights=settings.initial_weights,
+            device=device,
+            report=status.update,
+        )
+        arena = Arena(
+            source.name, features.split("d_v"), features.split("d_s"), features.split("test")
+        )
+        numbers = range(first_seed, first_seed + seeds)
+        content = run(arena, chosen, numbers, config, out, device=device, report=status.update)
+    table = Table("strategy", *(f"{count} regions" for count in config.budgets), "to 96 %")
+    for name, entry in content["strategies"].items():
+        reached = entry["regions_to"]["0.96"]["value"]
+        table.add_row(
+            name,
+            *(f"{100 * point['miou']:.1f}" for point in entry["curve"]),
+            "–" if reached is None else f"{reached:.0f}",
+        )
+    console.print(table)
+    console.print(
+        f"Test mIoU in %, mean of {seeds} seeds; all labels: "
+        f"{100 * content['all_labels_miou']:.1f}. Results are in {out}."
+    )
+
+
+def _strategies(
+    names: str, policies: Path, classes: tuple[str, ...], region_size: tuple[int, int]
+) -> dict[str, Strategy]:
+    from ralis_backend.online.policies import find_strategy
+
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    if not wanted:
+        raise ValueError("--strategies names none; give some, as random,entropy")
+    return {name: find_strategy(name, policies, classes, region_size) for name in wanted}
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise ValueError(f"--budgets {text!r} must be whole numbers separated by commas") from error
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    if not (height.isdigit() and width.isdigit()):
+        raise ValueError(f"--region-size {text!r} must look like 90x80, height x width")
+    return int(height), int(width)

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from ralis_backend.cli import app
+from ralis_backend.core.policy import RalisPolicy
+from ralis_backend.offline.datasets import DatasetClass, write_dataset
+
+NAMES = ("ground", "band")
+TINY = {
+    "base": "repaired",
+    "episodes": 2,
+    "region_size": [32, 32],
+    "evaluate_every": 2,
+    "evaluation_episodes": 1,
+    "checkpoint_every": 1,
+    "environment": {
+        "budget": 12, "regions_per_step": 4, "pool_size": 3, "initial_regions": 4,
+        "updates_per_step": 3, "initial_updates": 5, "credit_groups": 2,
+    },
+    "dqn": {"learning_starts": 4, "replay_capacity": 40, "batch_size": 4, "num_steps": 1},
+}  # fmt: skip
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    rng = np.random.default_rng(0)
+
+    def draw():
+        mask = np.zeros((64, 96), np.uint8)
+        mask[rng.integers(8, 40) :][:16] = 1
+        image = np.where(mask[..., None] == 1, 200, 60) + rng.integers(-40, 40, (64, 96, 3))
+        return image.astype(np.uint8), mask
+
+    sizes = {"d_s": 2, "d_t": 6, "d_v": 4, "d_r": 2, "test": 2}
+    entries = [
+        (split, f"all/{split}-{number}", *draw())
+        for split, count in sizes.items()
+        for number in range(count)
+    ]
+    write_dataset(tmp_path / "tiny", [DatasetClass(name, (1, 2, 3)) for name in NAMES], entries)
+    return tmp_path / "tiny"
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RALIS_ENCODER_WEIGHTS", "none")
+
+    def invoke(*arguments: str):
+        return CliRunner().invoke(app, list(arguments))
+
+    return invoke
+
+
+def test_a_policy_is_trained_and_compared_from_the_command_line(dataset, run, tmp_path):
+    (tmp_path / "tiny.json").write_text(json.dumps(TINY))
+    arguments = ["train-policy", "--dataset", str(dataset), "--config", "tiny.json"]
+    done = run(*arguments, "--reward", "wiou", "--seed", "4", "--out", "policies/mine")
+    assert done.exit_code == 0, done.output
+    assert "policies/mine.safetensors is the policy" in done.output.replace("\n", "")
+    policy = RalisPolicy.load(tmp_path / "policies" / "mine.safetensors")
+    assert policy.spec.classes == NAMES
+    results = json.loads((tmp_path / "policies" / "mine.json").read_text())
+    assert results["config"]["environment"]["reward"] == "wiou"
+    assert results["seed"] == 4
+    assert list((tmp_path / "policies" / "mine.training" / "tensorboard").iterdir())
+
+    arguments = ["benchmark", "--dataset", str(dataset), "--strategies", "random,mine"]
+    done = run(*arguments, "--seeds", "1", "--budgets", "48,54",
+               "--region-size", "32x32", "--out", "results")  # fmt: skip
+    assert isinstance(done.exception, ValueError)  # four images hold 24 regions
+    assert "exceeds the pool's 24 regions" in str(done.exception)
+    done = run(*arguments, "--seeds", "2", "--budgets", "8,12",
+               "--region-size", "32x32", "--out", "results")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    content = json.loads((tmp_path / "results" / "summary.json").read_text())
+    assert set(content["strategies"]) == {"random", "mine"}
+    assert [point["regions"] for point in content["strategies"]["mine"]["curve"]] == [8, 12]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--reward", "dice", "unknown reward 'dice'"),
+        ("--config", "nowhere.json", "is no file"),
+        ("--fidelity", "slow", "--fidelity 'slow' is unknown"),
+        ("--dataset", "nowhere", "is no folder"),
+    ],
+)
+def test_wrong_options_are_refused_before_any_work(dataset, run, option, value, message):
+    done = run("train-policy", "--dataset", str(dataset), "--out", "mine", option, value)
+    assert isinstance(done.exception, ValueError)
+    assert message in str(done.exception)
+
+
+def test_rules_that_do_not_fit_the_dataset_are_refused_before_training(dataset, run, tmp_path):
+    too_much = {**TINY, "environment": {**TINY["environment"], "budget": 400}}
+    (tmp_path / "tiny.json").write_text(json.dumps(too_much))
+    done = run("train-policy", "--dataset", str(dataset), "--config", "tiny.json", "--out", "mine")
+    assert "exceeds the pool's 36 regions" in str(done.exception)
+    assert not (tmp_path / "mine.training" / "checkpoint.safetensors").exists()

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ralis_backend.core.features import entropy_grid
+from ralis_backend.core.finetune import FinetuneConfig
+from ralis_backend.core.metrics import mean_iou
+from ralis_backend.core.segmenter import SegmenterSpec
+from ralis_backend.offline.datasets import Dataset, DatasetError
+from ralis_backend.offline.open_simulation import open_simulation
+from ralis_backend.offline.simulation import Simulation
+from ralis_backend.offline.simulation.full import FullSimulation
+from ralis_backend.offline.simulation.point_features import PointFeatures
+from ralis_backend.offline.training_config import REPAIRED
+from tests.offline.conftest import REGION_SIZE
+
+CONFIG = replace(REPAIRED, region_size=REGION_SIZE)
+FULL = FinetuneConfig(batch_size=2, crop_size=(32, 32))
+
+
+@pytest.fixture
+def make_fast(tiny_dataset, tmp_path):
+    def make(dataset: Dataset = tiny_dataset, **changes: object) -> Simulation:
+        config = replace(CONFIG, **changes)
+        return open_simulation(dataset, config, tmp_path / "cache", encoder_weights=None)
+
+    return make
+
+
+@pytest.fixture
+def make_full(tiny_dataset):
+    def make() -> Simulation:
+        splits = [tiny_dataset.split(name) for name in ("d_t", "d_s", "d_r")]
+        spec = SegmenterSpec(3, encoder_weights=None)
+        return FullSimulation(*splits, spec, REGION_SIZE, first=FULL, config=FULL)
+
+    return make
+
+
+@pytest.fixture(params=["fast", "full"])
+def make(request, make_fast, make_full):
+    return make_fast if request.param == "fast" else make_full
+
+
+def test_the_pool_is_the_splits_regions_with_their_true_pixels(make, tiny_dataset):
+    simulation = make()
+    assert simulation.num_classes == 3
+    assert simulation.num_state_regions == 12
+    masks = [sample.mask() for sample in tiny_dataset.split("d_t")]
+    expected = np.sum([np.bincount(mask.ravel(), minlength=256) for mask in masks], axis=0)
+    assert simulation.class_pixels.shape == (30, 4)
+    np.testing.assert_array_equal(simulation.class_pixels.sum(axis=0), expected[[0, 1, 2, 255]])
+    top_left = simulation.class_pixels[0]
+    np.testing.assert_array_equal(
+        top_left, np.bincount(masks[0][:32, :32].ravel(), minlength=256)[[0, 1, 2, 255]]
+    )
+
+
+def test_features_come_in_the_order_asked_for_and_count_the_regions_pixels(make):
+    simulation = make()
+    simulation.begin(np.arange(4), 2, 0)
+    some = np.array([17, 3, 29, 3])
+    features, everything = simulation.describe(some), simulation.describe(np.arange(30))
+    for name, values in vars(features).items():
+        np.testing.assert_allclose(values, getattr(everything, name)[some], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(features.class_counts.sum(axis=1), 32 * 32, rtol=1e-5)
+    np.testing.assert_allclose(simulation.class_counts(some), features.class_counts, atol=1e-3)
+    assert features.entropy_grid.shape == (4, 192)
+    assert (features.entropy_grid[:, :64] <= features.entropy_grid[:, 128:]).all()
+    assert len(simulation.describe_state()) == 12
+    assert len(simulation.describe(np.zeros(0, np.int64))) == 0
+
+
+def test_training_copies_share_their_start_and_the_first_is_kept(make):
+    simulation = make()
+    simulation.begin(np.arange(3), 2, 0)
+    alike = simulation.learn([np.arange(6), np.arange(6), np.arange(3)], 2, 5)
+    assert alike.shape == (3, 3, 3)
+    np.testing.assert_array_equal(alike[0], alike[1])
+    np.testing.assert_array_equal(simulation.evaluate(), alike[0])
+
+
+def test_the_same_seed_gives_the_same_segmenter(make):
+    played = []
+    for _ in range(2):
+        simulation = make()
+        simulation.begin(np.zeros(0, np.int64), 2, 0)
+        simulation.learn([np.arange(5)], None, 9)
+        simulation.begin(np.zeros(0, np.int64), 2, 0)  # the first segmenter is remembered
+        played.append(simulation.learn([np.arange(5)], None, 9))
+    np.testing.assert_array_equal(*played)
+
+
+def test_the_fast_segmenter_becomes_better_with_labels(make_fast):
+    simulation = make_fast()
+    simulation.begin(np.arange(1), 20, 0)
+    before = mean_iou(simulation.evaluate())
+    after = mean_iou(simulation.learn([np.arange(30)], 200, 0)[0])
+    assert after > before + 0.1
+
+
+def test_computed_features_are_kept_and_a_damaged_file_is_computed_anew(tiny_dataset, tmp_path):
+    told: list[str] = []
+
+    def features() -> PointFeatures:
+        return PointFeatures(
+            tiny_dataset, REGION_SIZE, tmp_path, encoder_weights=None, report=told.append
+        )
+
+    first = features().split("d_r")
+    assert any("d_r" in line for line in told)
+    told.clear()
+    again = features().split("d_r")
+    assert told == []
+    assert torch.equal(first.points.features, again.points.features)
+    (path,) = tmp_path.glob("*.safetensors")
+    path.write_bytes(path.read_bytes()[:1000])
+    mended = features().split("d_r")
+    assert torch.equal(first.points.features, mended.points.features)
+
+
+def test_points_lie_inside_their_region_and_carry_its_labels(tiny_dataset, tmp_path):
+    features = PointFeatures(tiny_dataset, (32, 40), tmp_path, encoder_weights=None)
+    regions = features.split("d_r")
+    assert regions.lattice == (4, 5)
+    assert len(regions) == 12  # the last column is shifted inside
+    mask = tiny_dataset.split("d_r")[0].mask()
+    expected = mask[4:32:8, 60:96:8]  # the third region begins at column 56
+    np.testing.assert_array_equal(regions.points.labels[2].reshape(4, 5), expected)
+
+
+def test_the_fast_entropy_grid_is_that_of_the_stretched_points(make_fast):
+    simulation = make_fast()
+    simulation.begin(np.arange(10), 5, 0)
+    logits = simulation._logits(simulation._pool, torch.arange(2))
+    p = logits.softmax(dim=2)
+    entropy = torch.special.entr(p).sum(dim=2).reshape(2, 1, 4, 4)
+    stretched = torch.nn.functional.interpolate(entropy, REGION_SIZE, mode="bilinear")[:, 0]
+    np.testing.assert_allclose(
+        simulation.describe(np.arange(2)).entropy_grid, entropy_grid(stretched), atol=1e-5
+    )
+
+
+def test_a_balanced_reward_set_is_half_as_large(make_fast):
+    whole, half = make_fast(), make_fast(reward_regions="balanced")
+    assert half.evaluate().sum() < 0.6 * whole.evaluate().sum()
+
+
+def test_a_class_that_never_occurs_is_refused_by_name(make_fast, tiny_dataset):
+    more = replace(tiny_dataset, classes=(*tiny_dataset.classes, tiny_dataset.classes[0]))
+    with pytest.raises(DatasetError, match=r"d_t.*never occurs"):
+        make_fast(more)
+
+
+def test_a_dataset_without_a_split_is_refused(make_fast, tiny_dataset):
+    splits = {**tiny_dataset.splits, "d_r": ()}
+    with pytest.raises(DatasetError, match=r"no images in d_r.*splits\.json"):
+        make_fast(replace(tiny_dataset, splits=splits))
+
+
+def test_images_smaller_than_a_region_are_refused(make_fast):
+    with pytest.raises(DatasetError, match="smaller than a region of 128 x 128"):
+        make_fast(region_size=(128, 128))
