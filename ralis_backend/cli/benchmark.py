@@ -23,6 +23,10 @@ Weighting = Annotated[
     float,
     typer.Option(min=0, max=1, help="The loss weighs a class by its frequency to minus this."),
 ]
+Pool = Annotated[str, typer.Option(help="Split whose regions are labelled.")]
+MeasureOn = Annotated[
+    str, typer.Option(help="Split on which segmenters are measured; d_r to choose a policy.")
+]
 Out = Annotated[Path, typer.Option(help="Folder of the results; what is there is not repeated.")]
 Policies = Annotated[Path, typer.Option(help="Folder of trained policies.")]
 Cache = Annotated[Path, typer.Option(help="Folder for encoder features; safe to delete.")]
@@ -38,11 +42,13 @@ def benchmark(
     budgets: Budgets = "144,240,480,960,1440,1920",
     region_size: RegionSize = "90x80",
     class_weight_power: Weighting = 0.0,
+    pool: Pool = "d_v",
+    measure_on: MeasureOn = "test",
     policies: Policies = Path("policies"),
     cache: Cache = Path(".cache/points"),
     device: Device = "auto",
 ) -> None:
-    """Play the labelling game with each strategy on d_v, and measure on the test set."""
+    """Play the labelling game with each strategy, and measure what the segmenter learned."""
     from rich.console import Console
     from rich.table import Table
 
@@ -75,7 +81,7 @@ def benchmark(
             report=status.update,
         )
         arena = Arena(
-            source.name, features.split("d_v"), features.split("d_s"), features.split("test")
+            source.name, features.split(pool), features.split("d_s"), features.split(measure_on)
         )
         numbers = range(first_seed, first_seed + seeds)
         content = run(arena, chosen, numbers, config, out, device=device, report=status.update)
@@ -89,7 +95,7 @@ def benchmark(
         )
     console.print(table)
     console.print(
-        f"Test mIoU in %, mean of {seeds} seeds; all labels: "
+        f"mIoU on {measure_on} in %, mean of {seeds} seeds; all labels: "
         f"{100 * content['all_labels_miou']:.1f}. Results are in {out}."
     )
 
