@@ -1,0 +1,105 @@
+"""Seconds per AL step and per episode of the labelling game, in the fast and the full simulation.
+
+Plays random picks with the rules of each preset on a dataset; an episode's time is its reset, its
+steps, and the updates of the query network (batch of the preset).
+
+    python benchmarks/environment_speed.py --dataset ../shared/data/camvid \
+        --out benchmarks/results/environment_speed.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ralis_backend.core.policy import QueryNetwork
+from ralis_backend.offline.datasets import Dataset
+from ralis_backend.offline.dqn import DoubleDqn
+from ralis_backend.offline.environment import LabellingEnv
+from ralis_backend.offline.open_simulation import open_simulation
+from ralis_backend.offline.replay import ReplayBuffer
+from ralis_backend.offline.training_config import PRESETS
+from ralis_backend.settings import load_settings
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--dataset", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--cache", type=Path, default=Path(".cache/points"))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--fast-steps", type=int, default=10)
+    parser.add_argument("--full-steps", type=int, default=2)
+    options = parser.parse_args()
+    load_settings()
+    dataset = Dataset.open(options.dataset)
+    measured = {}
+    for name, steps in (("fast", options.fast_steps), ("full", options.full_steps)):
+        for preset in ("faithful", "repaired") if name == "fast" else ("faithful",):
+            config = replace(PRESETS[preset], fidelity=name)
+            if name == "full":  # the first segmenter's training is paid once per run
+                rules = replace(config.environment, initial_updates=2)
+                config = replace(config, environment=rules)
+            simulation = open_simulation(dataset, config, options.cache, device=options.device)
+            measured[f"{name}, {preset}"] = _measured(simulation, config, steps, options.device)
+            print(json.dumps(measured), flush=True)
+    facts = {
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "device": options.device,
+        "load_average": round(os.getloadavg()[0], 1),
+    }
+    options.out.write_text(json.dumps({"measured": measured} | facts, indent=1) + "\n")
+
+
+def _measured(simulation: Any, config: Any, num_steps: int, device: str) -> dict[str, float]:
+    environment = LabellingEnv(simulation, config.environment)
+    rng = np.random.default_rng(0)
+    network = QueryNetwork(simulation.num_classes, simulation.num_state_regions).to(device)
+    dqn = DoubleDqn(network, config.dqn)
+    shapes = environment.shapes
+    replay = ReplayBuffer(
+        config.dqn.replay_capacity, shapes["state"], shapes["actions"],
+        num_steps=config.dqn.num_steps, discount=config.dqn.discount, device=device,
+    )  # fmt: skip
+    started = time.perf_counter()
+    observation, _ = environment.reset(seed=0)
+    reset_s = time.perf_counter() - started
+    replay.begin(observation)
+    step_s, update_s = [], []
+    for _ in range(num_steps):
+        picked = environment.action_space.sample()
+        started = time.perf_counter()
+        observation, _, is_over, _, info = environment.step(picked)
+        step_s.append(time.perf_counter() - started)
+        replay.add(picked, info["rewards"], observation, is_over)
+        if len(replay):
+            started = time.perf_counter()
+            for _ in range(config.dqn.updates_per_step):
+                dqn.update(replay.sample(config.dqn.batch_size, rng))
+            update_s.append(time.perf_counter() - started)
+    rules = config.environment
+    steps = (rules.budget - rules.initial_regions) // rules.regions_per_step
+    step, update = float(np.median(step_s)), float(np.median(update_s or [0.0]))
+    episode = reset_s + steps * (step + update)
+    return {
+        "reset_s": round(reset_s, 3),
+        "step_s": round(step, 3),
+        "updates_s": round(update, 3),
+        "steps_per_episode": steps,
+        "episode_s": round(episode, 2),
+        "episodes_per_hour": round(3600 / episode, 1),
+    }
+
+
+if __name__ == "__main__":
+    main()
