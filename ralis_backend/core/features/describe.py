@@ -59,7 +59,7 @@ def describe(forward: ForwardPass, regions: Sequence[Region]) -> RegionFeatures:
             raise ValueError(f"{region} is not inside the image of {height} x {width} pixels")
     with torch.inference_mode():
         uncertainty = uncertainty_maps(forward.probabilities)  # (2, H, W)
-        predicted = forward.probabilities.argmax(dim=0)  # (H, W)
+        predicted = _likeliest_classes(forward.probabilities)  # (H, W)
         counts, grids = _counts_and_grids(uncertainty[0], predicted, regions, forward)
         pixel_maps = torch.cat([uncertainty, forward.probabilities])
         means = _region_means(pixel_maps, regions, 1)  # (R, 2 + C)
@@ -123,7 +123,7 @@ def concat(features: Sequence[RegionFeatures]) -> RegionFeatures:
 
 def predicted_mask(forward: ForwardPass) -> np.ndarray:
     """(H, W) uint8: each pixel's most probable class."""
-    mask: np.ndarray = forward.probabilities.argmax(dim=0).to(torch.uint8).cpu().numpy()
+    mask: np.ndarray = _likeliest_classes(forward.probabilities).cpu().numpy()
     return mask
 
 
@@ -132,10 +132,22 @@ def uncertainty_maps(probabilities: torch.Tensor) -> torch.Tensor:
     entropy = torch.zeros_like(probabilities[0])
     best, second = torch.zeros_like(entropy), torch.zeros_like(entropy)
     for probability in probabilities:  # class by class: faster than sorting each pixel's classes
-        entropy += torch.special.entr(probability)
+        logarithm = probability.clamp(min=1e-30).log_()  # half the time of special.entr
+        entropy.addcmul_(probability, logarithm, value=-1)
         second = torch.maximum(second, torch.minimum(best, probability))
         best = torch.maximum(best, probability)
     return torch.stack([entropy, best - second])
+
+
+def _likeliest_classes(probabilities: torch.Tensor) -> torch.Tensor:
+    """(C, H, W) -> (H, W) uint8, the first of equals; several times faster than argmax."""
+    best = probabilities[0]
+    classes = torch.zeros(best.shape, dtype=torch.uint8, device=best.device)
+    for index, probability in enumerate(probabilities[1:], start=1):
+        is_better = (probability > best).view(torch.uint8)
+        classes = torch.maximum(classes, is_better * index)  # a later class has a larger index
+        best = torch.maximum(best, probability)
+    return classes
 
 
 def _counts_and_grids(
