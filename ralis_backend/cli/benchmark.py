@@ -29,6 +29,9 @@ MeasureOn = Annotated[
 ]
 Out = Annotated[Path, typer.Option(help="Folder of the results; what is there is not repeated.")]
 Policies = Annotated[Path, typer.Option(help="Folder of trained policies.")]
+Threads = Annotated[
+    int, typer.Option(min=1, help="CPU threads; one was fastest, and the bits depend on it.")
+]
 Cache = Annotated[Path, typer.Option(help="Folder for encoder features; safe to delete.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
 
@@ -45,10 +48,12 @@ def benchmark(
     pool: Pool = "d_v",
     measure_on: MeasureOn = "test",
     policies: Policies = Path("policies"),
+    threads: Threads = 1,
     cache: Cache = Path(".cache/points"),
     device: Device = "auto",
 ) -> None:
     """Play the labelling game with each strategy, and measure what the segmenter learned."""
+    import torch
     from rich.console import Console
     from rich.table import Table
 
@@ -59,6 +64,7 @@ def benchmark(
     from ralis_backend.offline.simulation.point_features import PointFeatures
     from ralis_backend.settings import load_settings
 
+    torch.set_num_threads(threads)
     settings = load_settings()
     wanted = _numbers(budgets)
     config = replace(

@@ -26,6 +26,9 @@ Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
 Episodes = Annotated[int | None, typer.Option(min=1, help="Games played; else the config's.")]
 Fidelity = Annotated[str | None, typer.Option(help="fast or full; else the config's.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+Threads = Annotated[
+    int, typer.Option(min=1, help="CPU threads; one was fastest, and the bits depend on it.")
+]
 Cache = Annotated[Path, typer.Option(help="Folder for encoder features; safe to delete.")]
 
 
@@ -38,9 +41,11 @@ def train_policy(
     episodes: Episodes = None,
     fidelity: Fidelity = None,
     device: Device = "auto",
+    threads: Threads = 1,
     cache: Cache = Path(".cache/points"),
 ) -> None:
     """Train a query policy; an interrupted run goes on where it was when called again."""
+    import torch
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
     from torch.utils.tensorboard.writer import SummaryWriter
@@ -53,6 +58,7 @@ def train_policy(
     from ralis_backend.offline.training_config import read_config
     from ralis_backend.settings import load_settings
 
+    torch.set_num_threads(threads)
     settings = load_settings()
     chosen = _chosen(read_config(config), reward, episodes, fidelity)
     console, device = Console(), find_device(device)
