@@ -120,6 +120,7 @@ def create_surroundings(settings: Settings) -> Surroundings:
     """What `ralis doctor` looks at."""
     from ralis_backend.core.segmenter import SegmenterSpec
     from ralis_backend.labelstudio.doctor import Surroundings
+    from ralis_backend.online.policies import find_strategy
 
     num_classes = 2  # of any network: only its encoder's weights are looked at
     return Surroundings(
@@ -133,6 +134,11 @@ def create_surroundings(settings: Settings) -> Surroundings:
         ),
         wanted_device=settings.device,
         device=find_device(settings.device),
+        strategy=lambda classes: (
+            find_strategy(
+                settings.strategy, settings.policies_dir, classes, settings.region_size
+            ).name
+        ),
     )
 
 

@@ -88,8 +88,13 @@ def versions(project: Project, rollback: Rollback = None) -> None:
     if rollback is not None:
         learner.rollback(uid, rollback)
         typer.echo(f"project {project} goes back to {rollback}; the worker publishes it")
-    Console().print(_table(learner.versions(uid)))
+    made = learner.versions(uid)
     store.close()
+    console = Console()
+    console.print(_table(made))
+    for version in made:
+        if note := (version["metrics"] or {}).get("strategy_note"):
+            console.print(f"{version['version']}: {note}", markup=False)
 
 
 def _settings(log_level: str = "WARNING", **overrides: Any) -> Settings:

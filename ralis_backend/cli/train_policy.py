@@ -86,13 +86,13 @@ def train_policy(
 
         def show(done: Done) -> None:
             loss = "–" if done.loss is None else f"{done.loss:.3f}"
-            left = "" if done.seconds_left is None else f", {done.seconds_left / 60:.0f} min left"
             progress.update(
                 bar,
                 completed=done.episode - 1 + done.step / done.steps,
                 episode=f"{done.episode} of {done.episodes}",
                 facts=f"step {done.step} of {done.steps}, score {100 * done.score:.1f}, reward "
-                f"{done.reward:+.2f}, loss {loss}, epsilon {done.epsilon:.2f}{left}",
+                f"{done.reward:+.2f}, loss {loss}, epsilon {done.epsilon:.2f}, "
+                f"{done.seconds_left / 60:.0f} min left",
             )
 
         train(source, simulation, chosen, out, seed=seed, device=device, log=log, on_progress=show)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,7 @@ class Surroundings:
     headers: what Label Studio's webhooks must carry.
     spec: the network that will be trained.
     wanted_device, device: the setting, and what it came to.
+    strategy: names of classes -> name of the strategy; `ValueError` if it does not fit them.
     """
 
     client: LabelStudioClient
@@ -48,6 +49,7 @@ class Surroundings:
     spec: SegmenterSpec
     wanted_device: str
     device: str
+    strategy: Callable[[Sequence[str]], str]
 
 
 def checks(around: Surroundings, project_id: int | None = None) -> Iterator[Check]:
@@ -115,6 +117,11 @@ def _project_checks(around: Surroundings, project_id: int, address: str) -> Iter
         "the address: start it with ML_BLOCK_LOCAL_IP=false and SSRF_PROTECTION_ENABLED=false",
     )
     if found:
+        yield _tried(
+            "strategy",
+            lambda: around.strategy([label.name for label in found[0].classes]),
+            "until then entropy ranks; set RALIS_STRATEGY as the message says",
+        )
         yield _tried(
             "image download",
             lambda: _image(around, project_id),

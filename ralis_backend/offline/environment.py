@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import gymnasium
 import numpy as np
+import torch
 from gymnasium import spaces
 
 from ralis_backend.core.acquisition import PoolState
@@ -74,6 +75,7 @@ class LabellingEnv(gymnasium.Env[Any, Any]):
     Args:
         simulation: pool and segmenter.
         config: the rules.
+        device: where divergences are computed.
 
     Attributes:
         shapes: of the observation's arrays.
@@ -85,8 +87,14 @@ class LabellingEnv(gymnasium.Env[Any, Any]):
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  Gymnasium's own attribute
 
-    def __init__(self, simulation: Simulation, config: EnvironmentConfig) -> None:
+    def __init__(
+        self,
+        simulation: Simulation,
+        config: EnvironmentConfig,
+        device: str | torch.device = "cpu",
+    ) -> None:
         _check(config, len(simulation.class_pixels))
+        self._device = device
         self.simulation = simulation
         self.config = config
         self._score = rewards.score(config.reward)
@@ -214,11 +222,11 @@ class LabellingEnv(gymnasium.Env[Any, Any]):
             return {name: np.zeros(shape, np.float32) for name, shape in self.shapes.items()}
         offered = self.simulation.describe(self._pools.reshape(-1))
         state, actions = network_inputs(
-            self.pool_state(self.np_random), offered, self.config.variant
+            self.pool_state(self.np_random), offered, self.config.variant, self._device
         )
         return {
-            "state": state.numpy(),
-            "actions": actions.numpy().reshape(self.shapes["actions"]),
+            "state": state.cpu().numpy(),
+            "actions": actions.cpu().numpy().reshape(self.shapes["actions"]),
         }
 
     def _info(self) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class Progress:
     loss: float | None
     epsilon: float
     score: float
-    seconds_left: float | None
+    seconds_left: float
 
 
 class Log(Protocol):
@@ -124,9 +124,9 @@ class _Run:
     ) -> None:
         self.config, self.seed, self.device = config, seed, device
         self._folder = out.with_name(f"{out.name}.training")
-        self.environment = LabellingEnv(simulation, config.environment)
+        self.environment = LabellingEnv(simulation, config.environment, device)
         plain = replace(config.environment, credit="shared", baseline="none", smoothing=1)
-        self._evaluation = LabellingEnv(simulation, plain)
+        self._evaluation = LabellingEnv(simulation, plain, device)
         self.spec = _spec(dataset, simulation, config)
         with torch.random.fork_rng(devices=[]):  # the initialisers know the global generator only
             torch.default_generator.manual_seed(seed)
