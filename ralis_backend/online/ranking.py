@@ -103,6 +103,33 @@ def describe_image(segmenter: Segmenter, content: bytes, config: RankingConfig) 
 
 
 @dataclass(frozen=True)
+class Pool:
+    """A project's described images.
+
+    features: of all R regions. image_sizes: how many of them each image has, in their order.
+    is_done: (R,) whether a region is wholly labelled or skipped.
+    """
+
+    features: RegionFeatures
+    image_sizes: Sequence[int]
+    is_done: np.ndarray
+
+    @property
+    def candidates(self) -> RegionFeatures:
+        """Features of the regions that can still be suggested."""
+        return self.features.take(np.flatnonzero(~self.is_done))
+
+    def state_set(self, num_regions: int) -> RegionFeatures:
+        """Regions of whole images that together look like the pool; no label is needed."""
+        starts = np.cumsum([0, *self.image_sizes])
+        rows = [np.arange(*pair) for pair in pairwise(starts)]
+        means = np.stack([self.features.embeddings[each].mean(axis=0) for each in rows])
+        count = num_regions // max(1, min(self.image_sizes)) + 1
+        chosen = state_images(means, count)
+        return concat([self.features.take(rows[image]) for image in chosen])
+
+
+@dataclass(frozen=True)
 class Choice:
     """The strategy that ranks a project now; `note` says why it is not the wanted one."""
 
@@ -158,33 +185,6 @@ def score_pool(
     return chooser.scores(state, pool.candidates), choice
 
 
-@dataclass(frozen=True)
-class Pool:
-    """A project's described images.
-
-    features: of all R regions. image_sizes: how many of them each image has, in their order.
-    is_done: (R,) whether a region is wholly labelled or skipped.
-    """
-
-    features: RegionFeatures
-    image_sizes: Sequence[int]
-    is_done: np.ndarray
-
-    @property
-    def candidates(self) -> RegionFeatures:
-        """Features of the regions that can still be suggested."""
-        return self.features.take(np.flatnonzero(~self.is_done))
-
-    def state_set(self, num_regions: int) -> RegionFeatures:
-        """Regions of whole images that together look like the pool; no label is needed."""
-        starts = np.cumsum([0, *self.image_sizes])
-        rows = [np.arange(*pair) for pair in pairwise(starts)]
-        means = np.stack([self.features.embeddings[each].mean(axis=0) for each in rows])
-        count = num_regions // max(1, min(self.image_sizes)) + 1
-        chosen = state_images(means, count)
-        return concat([self.features.take(rows[image]) for image in chosen])
-
-
 def _fallback(project: Project, note: str) -> Choice:
     logger.warning("project %s is ranked by %s: %s", project.uid, FALLBACK, note)
     return Choice(strategy(FALLBACK), note)
@@ -237,8 +237,9 @@ def rank_image(
         config,
         version.number if version else 0,
     )
-    pool = Pool(features, [len(features)], np.zeros(len(features), bool))
-    scores, choice = score_pool(project, choice, state, pool, config)
+    if isinstance(choice.strategy, RalisPolicy):  # one image is no pool for it to look at
+        choice = Choice(strategy(FALLBACK))
+    scores = choice.strategy.scores(state, features)
     is_trained = version is not None and version.weights_key is not None
     reasons = [
         choice.strategy.reason(state, features, index, project.class_names)
