@@ -9,6 +9,7 @@ import difflib
 import logging
 import os
 import re
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -260,7 +261,7 @@ def use_restored_hub_cache(copy: Path) -> None:
 
     Such a copy holds the links' targets as text, and the hub would hand out that text as weights.
     Where `HF_HUB_CACHE` is one, a cache of links to its files is made in `copy` and used instead.
-    To be called before huggingface_hub is imported: it reads the variable then.
+    huggingface_hub reads the variable when it is imported; where it is already, it is told.
     """
     cache = Path(os.environ.get("HF_HUB_CACHE", "")).absolute()
     files = list(cache.glob("models--*/snapshots/*/*"))
@@ -275,6 +276,9 @@ def use_restored_hub_cache(copy: Path) -> None:
             with suppress(FileExistsError):  # another process was faster
                 link.symlink_to(target)
     os.environ["HF_HUB_CACHE"] = str(copy.absolute())
+    hub = sys.modules.get("huggingface_hub.constants")
+    if hub is not None:
+        hub.HF_HUB_CACHE = str(copy.absolute())  # type: ignore[attr-defined]
 
 
 def _link_target(path: Path) -> Path | None:

@@ -3,6 +3,7 @@ import os
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from ralis_backend.settings import (
     Settings,
@@ -149,11 +150,13 @@ def test_a_hub_cache_copied_without_its_links_is_made_usable(
     (model / "blobs" / "0123abcd").write_text("weights")
     (model / "snapshots" / "abc" / "model.safetensors").write_text("../../blobs/0123abcd")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     for _ in range(2):  # again, with the copy already there
         monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
         use_restored_hub_cache(tmp_path / "copy")
         copy = tmp_path / "copy" / "models--hub--net"
         assert os.environ["HF_HUB_CACHE"] == str(tmp_path / "copy")
+        assert str(tmp_path / "copy") == constants.HF_HUB_CACHE
         assert (copy / "snapshots" / "abc" / "model.safetensors").read_text() == "weights"
         assert (copy / "refs" / "main").read_text() == "abc"
 

@@ -81,6 +81,8 @@ class RegionPoints:
 class PointFeatures:
     """Features of a dataset's splits, computed once.
 
+    Raises a `ValueError` where the encoder's weights cannot be had.
+
     Args:
         dataset: whose images.
         region_size: (height, width) of a region in pixels; no image may be smaller.
@@ -209,6 +211,13 @@ class PointFeatures:
         """The encoder's last four features, (D, h, w) each on the CPU, and their strides."""
         if self._segmenter is None:
             self._segmenter = Segmenter(self._spec, seed=0, device=self._device)
+            if self._spec.encoder_weights is not None and not self._segmenter.is_pretrained:
+                raise ValueError(
+                    f"the {self._spec.encoder_weights} weights of {self._spec.encoder} could not "
+                    "be had; features of random weights would say nothing. Give the machine "
+                    "access to the Hugging Face hub once, set HF_HUB_CACHE, or set "
+                    "RALIS_ENCODER_WEIGHTS=none if you mean it"
+                )
         segmenter = self._segmenter
         with torch.inference_mode():
             pixels = segmenter.normalised(image)[None]

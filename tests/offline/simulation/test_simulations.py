@@ -165,3 +165,14 @@ def test_a_dataset_without_a_split_is_refused(make_fast, tiny_dataset):
 def test_images_smaller_than_a_region_are_refused(make_fast):
     with pytest.raises(DatasetError, match="smaller than a region of 128 x 128"):
         make_fast(region_size=(128, 128))
+
+
+def test_features_of_random_weights_are_refused_unless_they_are_asked_for(
+    tiny_dataset, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setattr("ralis_backend.core.segmenter._NOT_TO_BE_HAD", set())
+    features = PointFeatures(tiny_dataset, REGION_SIZE, tmp_path)
+    with pytest.raises(ValueError, match="imagenet weights of mobilenet_v2 could not be had"):
+        features.split("d_r")
+    assert not list(tmp_path.glob("*.safetensors"))
