@@ -85,6 +85,15 @@ def load_metadata(path: Path) -> dict[str, Any]:
         raise WeightsError(f"{path} is truncated or no safetensors file ({error})") from error
 
 
+def below(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors whose names begin with `prefix`, by the rest of their names."""
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
 def _checked_metadata(path: Path, header: dict[str, str] | None) -> dict[str, Any]:
     header = header or {}
     if header.get("format") != FORMAT:

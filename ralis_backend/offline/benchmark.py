@@ -23,6 +23,7 @@ import torch
 from ralis_backend.core.acquisition import PoolState, Strategy
 from ralis_backend.core.metrics import ious, mean_iou
 from ralis_backend.core.policy import RalisPolicy
+from ralis_backend.offline.results import write_json
 from ralis_backend.offline.simulation.fast import FastSimulation
 from ralis_backend.offline.simulation.heads import HeadConfig, Heads
 from ralis_backend.offline.simulation.point_features import RegionPoints
@@ -228,7 +229,7 @@ def run(
             if not path.is_file():
                 report(f"{name}, seed {seed}")
                 played = play(arena, strategy, seed, config, device) | {"strategy": name}
-                _write(path, played)
+                write_json(path, played)
             played = json.loads(path.read_text())
             if played["config"] != rules:
                 raise ValueError(f"{path} was played by other rules; choose another folder")
@@ -236,12 +237,12 @@ def run(
     path = out / "all-labels.json"
     if not path.is_file():
         report("all labels")
-        _write(path, {"config": rules, "miou": all_labels_miou(arena, config, device)})
+        write_json(path, {"config": rules, "miou": all_labels_miou(arena, config, device)})
     content = summary(runs, json.loads(path.read_text())["miou"], arena.name)
     content["config"] = rules
     (out / "curves.csv").write_text(curves_csv(runs))
     draw(content, out / "curves.png")
-    _write(out / "summary.json", content)
+    write_json(out / "summary.json", content)
     return content
 
 
@@ -432,10 +433,3 @@ def _first_reach(regions: Sequence[int], curve: np.ndarray, wanted: float) -> fl
         share = (wanted - curve[index - 1]) / (value - curve[index - 1])
         return float(np.exp(place[index - 1] + share * (place[index] - place[index - 1])))
     return math.inf
-
-
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.writing")
-    temporary.write_text(json.dumps(content) + "\n")
-    temporary.replace(path)

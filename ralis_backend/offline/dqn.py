@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from ralis_backend.core import weights
 from ralis_backend.core.policy.network import QueryNetwork
 from ralis_backend.offline.replay import Transitions
 
@@ -176,10 +177,10 @@ class DoubleDqn:
         self, tensors: Mapping[str, torch.Tensor], numbers: Mapping[str, Any]
     ) -> None:
         """Go on from a checkpoint."""
-        self.network.load_state_dict(_below("network/", tensors))
-        self.target.load_state_dict(_below("target/", tensors))
+        self.network.load_state_dict(weights.below("network/", tensors))
+        self.target.load_state_dict(weights.below("target/", tensors))
         state: dict[int, dict[str, torch.Tensor]] = {}
-        for key, value in _below("optimizer/", tensors).items():
+        for key, value in weights.below("optimizer/", tensors).items():
             index, name = key.split("/")
             state.setdefault(int(index), {})[name] = value
         groups = self._optimizer.state_dict()["param_groups"]
@@ -204,11 +205,3 @@ def _optimizer(network: QueryNetwork, config: DqnConfig) -> torch.optim.Optimize
         momentum=config.momentum,
         weight_decay=config.weight_decay,
     )
-
-
-def _below(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {
-        name.removeprefix(prefix): value
-        for name, value in tensors.items()
-        if name.startswith(prefix)
-    }

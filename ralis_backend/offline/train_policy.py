@@ -10,8 +10,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +24,7 @@ from ralis_backend.offline.datasets import Dataset
 from ralis_backend.offline.dqn import DoubleDqn
 from ralis_backend.offline.environment import LabellingEnv
 from ralis_backend.offline.replay import ReplayBuffer
+from ralis_backend.offline.results import write_json
 from ralis_backend.offline.simulation import Simulation
 from ralis_backend.offline.training_config import TrainingConfig
 
@@ -98,7 +98,7 @@ def train(
             run.save_checkpoint()
     policy = run.policy()
     policy.save(out.with_suffix(".safetensors"))
-    _write_json(out.with_suffix(".json"), run.results())
+    write_json(out.with_suffix(".json"), run.results())
     return policy
 
 
@@ -248,8 +248,8 @@ class _Run:
                 "anew, or choose another --out"
             )
         self.dqn.load_state_dict(tensors, metadata["dqn"])
-        self.replay.load_state_dict(_below("replay/", tensors))
-        self._best = _below("best/", tensors) or None
+        self.replay.load_state_dict(weights.below("replay/", tensors))
+        self._best = weights.below("best/", tensors) or None
         self._rng.bit_generator.state = metadata["rng"]
         self.episode = metadata["episode"]
         self.curve, self.evaluations = metadata["curve"], metadata["evaluations"]
@@ -345,23 +345,3 @@ def _facts(
 def _plain(config: TrainingConfig) -> dict[str, Any]:
     content: dict[str, Any] = json.loads(json.dumps(asdict(config)))
     return content
-
-
-def _below(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {
-        name.removeprefix(prefix): value
-        for name, value in tensors.items()
-        if name.startswith(prefix)
-    }
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    with _renamed(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
-
-
-@contextmanager
-def _renamed(path: Path) -> Iterator[Path]:
-    temporary = path.with_name(f".{path.name}.writing")
-    yield temporary
-    temporary.replace(path)

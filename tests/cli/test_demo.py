@@ -12,10 +12,11 @@ from typer.testing import CliRunner
 from ralis_backend.cli import app
 from ralis_backend.cli.demo import pool as pools
 from ralis_backend.cli.demo.evaluation import Score, score, spread
-from ralis_backend.cli.demo.experiment import Round, describe, results_json, write_json
+from ralis_backend.cli.demo.experiment import Round, describe, results_json
 from ralis_backend.cli.demo.workplace import Workplace, port_near, stopped_by_signals
 from ralis_backend.core.segmenter import Segmenter, SegmenterSpec
 from ralis_backend.offline.datasets import DatasetClass, write_dataset
+from ralis_backend.offline.results import write_json
 
 CLASSES = [DatasetClass("road & <rail>", (128, 64, 128)), DatasetClass('a "b"', (1, 2, 3))]
 

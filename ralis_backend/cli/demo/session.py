@@ -26,7 +26,6 @@ from ralis_backend.cli.demo.experiment import (
     Round,
     describe,
     results_json,
-    write_json,
 )
 from ralis_backend.cli.demo.workplace import (
     Backend,
@@ -40,6 +39,7 @@ from ralis_backend.labelstudio.client import LabelStudioClient
 from ralis_backend.labelstudio.host import LabelStudioHost
 from ralis_backend.labelstudio.images import ImageFetcher
 from ralis_backend.labelstudio.server import LabelStudioServer
+from ralis_backend.offline.results import write_json
 from ralis_backend.online.export import export_project, refuse_non_empty
 from ralis_backend.online.host import HostNotFound, HostProject
 from ralis_backend.online.report import HEADERS, curve_table, draw_curve
