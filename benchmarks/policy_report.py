@@ -117,7 +117,9 @@ def _card(
         f"- **What it cost in labels:** {cost} fully labelled images, {cost * regions} regions. "
         "That is more than it can save on one dataset of this size.",
         f"- **Chosen** among {len(runs)} seeds by the area under the learning curve on `d_r` with "
-        f"`d_t` as the pool ({chances}); the test set was not looked at.",
+        f"`d_t` as the pool ({chances}); the test set was not looked at."
+        if len(runs) > 1
+        else "- **Not chosen** among several: one seed was trained.",
         f"- **Rules of the game:** budget {rules['budget']}, K = {rules['regions_per_step']}, "
         f"N = {rules['pool_size']}, {rules['initial_regions']} random regions at the start, reward "
         f"{rules['reward']}, credit {rules['credit']}, features {rules['variant']}. Every setting "
