@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from ralis_backend.labelstudio.client import LabelStudioClient
 from ralis_backend.labelstudio.doctor import Surroundings, checks
 from ralis_backend.labelstudio.host import LabelStudioHost
 from ralis_backend.labelstudio.images import ImageFetcher
+from ralis_backend.online.policies import find_strategy
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -46,6 +49,7 @@ def surroundings(client, folder, backend_url):
         spec=SegmenterSpec(2, encoder_weights=None),
         wanted_device="cpu",
         device="cpu",
+        strategy=lambda classes: find_strategy("entropy", folder, classes, (128, 128)).name,
     )
 
 
@@ -104,6 +108,17 @@ def test_an_image_that_is_gone_and_a_config_that_cannot_be_used_are_named(around
     check = failures(around, made)["image download"]
     assert "RALIS_IMAGE_HOSTS" in check.detail
     client.delete_project(made)
+
+
+def test_a_policy_that_does_not_fit_the_labels_is_named(around, client, project_id):
+    policies = Path(__file__).parents[2] / "policies"
+    wrong = replace(
+        around,
+        strategy=lambda classes: find_strategy("ralis", policies, classes, (128, 128)).name,
+    )
+    check = failures(wrong, project_id)["strategy"]
+    assert "policy ralis was trained for the 11 classes" in check.detail
+    assert "RALIS_STRATEGY" in check.fix
 
 
 def test_a_project_that_does_not_exist_is_a_failed_check_and_no_crash(around):
