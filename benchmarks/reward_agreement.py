@@ -24,10 +24,10 @@ import torch
 
 from ralis_backend.core.finetune import FinetuneConfig
 from ralis_backend.core.segmenter import SegmenterSpec
+from ralis_backend.core.simulation import Simulation
+from ralis_backend.core.simulation.fast import FastSimulation
 from ralis_backend.offline.datasets import Dataset
 from ralis_backend.offline.rewards import reward
-from ralis_backend.offline.simulation import Simulation
-from ralis_backend.offline.simulation.fast import FastSimulation
 from ralis_backend.offline.simulation.full import FullSimulation
 from ralis_backend.offline.simulation.point_features import PointFeatures
 from ralis_backend.settings import load_settings

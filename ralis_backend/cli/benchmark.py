@@ -58,9 +58,10 @@ def benchmark(
     from rich.table import Table
 
     from ralis_backend.app.wiring import find_device
-    from ralis_backend.offline.benchmark import Arena, BenchmarkConfig, run
+    from ralis_backend.core.simulation.game import Arena, GameRules
+    from ralis_backend.core.simulation.heads import HeadConfig
+    from ralis_backend.offline.benchmark import run
     from ralis_backend.offline.datasets import Dataset
-    from ralis_backend.offline.simulation.heads import HeadConfig
     from ralis_backend.offline.simulation.point_features import PointFeatures
     from ralis_backend.settings import load_settings
 
@@ -68,9 +69,9 @@ def benchmark(
     settings = load_settings()
     wanted = _numbers(budgets)
     config = replace(
-        BenchmarkConfig(),
+        GameRules(),
         budgets=wanted,
-        initial_regions=min(BenchmarkConfig.initial_regions, wanted[0]),
+        initial_regions=min(GameRules.initial_regions, wanted[0]),
         head=HeadConfig(class_weight_power=class_weight_power),
     )
     size = _size(region_size)

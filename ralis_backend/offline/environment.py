@@ -17,8 +17,8 @@ from gymnasium import spaces
 from ralis_backend.core.acquisition import PoolState
 from ralis_backend.core.features.ralis import Variant, action_length, region_length
 from ralis_backend.core.policy.ralis import network_inputs
+from ralis_backend.core.simulation import Simulation
 from ralis_backend.offline import rewards
-from ralis_backend.offline.simulation import Simulation
 
 
 @dataclass(frozen=True)

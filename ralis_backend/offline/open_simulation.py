@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from ralis_backend.core.segmenter import SegmenterSpec
+from ralis_backend.core.simulation import Simulation
+from ralis_backend.core.simulation.fast import FastSimulation
 from ralis_backend.offline.datasets import Dataset, DatasetError
 from ralis_backend.offline.rewards import balanced_regions
-from ralis_backend.offline.simulation import Simulation
-from ralis_backend.offline.simulation.fast import FastSimulation
 from ralis_backend.offline.simulation.full import FullSimulation
 from ralis_backend.offline.simulation.point_features import PointFeatures
 from ralis_backend.offline.training_config import TrainingConfig

@@ -20,12 +20,12 @@ import torch
 
 from ralis_backend.core import weights
 from ralis_backend.core.policy import PolicySpec, QueryNetwork, RalisPolicy
+from ralis_backend.core.simulation import Simulation
 from ralis_backend.offline.datasets import Dataset
 from ralis_backend.offline.dqn import DoubleDqn
 from ralis_backend.offline.environment import LabellingEnv
 from ralis_backend.offline.replay import ReplayBuffer
 from ralis_backend.offline.results import write_json
-from ralis_backend.offline.simulation import Simulation
 from ralis_backend.offline.training_config import TrainingConfig
 
 logger = logging.getLogger(__name__)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from ralis_backend.core.simulation.heads import HeadConfig
 from ralis_backend.offline.dqn import DqnConfig
 from ralis_backend.offline.environment import EnvironmentConfig
-from ralis_backend.offline.simulation.heads import HeadConfig
 
 
 @dataclass(frozen=True)

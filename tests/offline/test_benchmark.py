@@ -8,19 +8,12 @@ import numpy as np
 import pytest
 
 from ralis_backend.core.acquisition import strategy
-from ralis_backend.offline.benchmark import (
-    Arena,
-    BenchmarkConfig,
-    _first_reach,
-    check,
-    play,
-    run,
-    summary,
-)
+from ralis_backend.core.simulation.game import Arena, GameRules, check, play
+from ralis_backend.offline.benchmark import _first_reach, run, summary
 from ralis_backend.offline.simulation.point_features import PointFeatures
 from tests.offline.conftest import REGION_SIZE
 
-CONFIG = BenchmarkConfig(
+CONFIG = GameRules(
     budgets=(6, 10, 15), initial_regions=4, regions_per_step=3, pool_size=3,
     updates_per_step=5, initial_updates=5, final_updates=20, all_labels_updates=60,
 )  # fmt: skip

@@ -10,9 +10,9 @@ from ralis_backend.core.features import entropy_grid
 from ralis_backend.core.finetune import FinetuneConfig
 from ralis_backend.core.metrics import mean_iou
 from ralis_backend.core.segmenter import SegmenterSpec
+from ralis_backend.core.simulation import Simulation
 from ralis_backend.offline.datasets import Dataset, DatasetError
 from ralis_backend.offline.open_simulation import open_simulation
-from ralis_backend.offline.simulation import Simulation
 from ralis_backend.offline.simulation.full import FullSimulation
 from ralis_backend.offline.simulation.point_features import PointFeatures
 from ralis_backend.offline.training_config import REPAIRED

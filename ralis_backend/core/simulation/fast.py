@@ -13,8 +13,8 @@ import torch
 from torch.nn import functional
 
 from ralis_backend.core.features import RegionFeatures, class_counts, entropy_grid, uncertainty_maps
-from ralis_backend.offline.simulation.heads import HeadConfig, Heads
-from ralis_backend.offline.simulation.point_features import RegionPoints
+from ralis_backend.core.simulation.heads import HeadConfig, Heads
+from ralis_backend.core.simulation.points import RegionPoints
 
 _REGIONS_AT_ONCE = 512
 

@@ -6,7 +6,7 @@ import torch
 
 from ralis_backend.core.metrics import mean_iou
 from ralis_backend.core.regions import VOID
-from ralis_backend.offline.simulation.heads import HeadConfig, Heads, Points
+from ralis_backend.core.simulation.heads import HeadConfig, Heads, Points
 
 CPU = torch.device("cpu")
 CONFIG = HeadConfig(hidden=16, batch_size=64)
