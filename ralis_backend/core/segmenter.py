@@ -27,6 +27,10 @@ logger = logging.getLogger(__name__)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 TILE_OVERLAP = 128
+NUM_DROPOUT_PASSES = 10
+DROPOUT = 0.2
+"""Share of the decoder's channels that a pass leaves out: what the FPN is trained with."""
+_BALD_STRIDE = 4
 
 
 @dataclass(frozen=True)
@@ -41,16 +45,21 @@ class SegmenterSpec:
 
 @dataclass(frozen=True)
 class ForwardPass:
-    """What one look at an image gives; both tensors float32 on the segmenter's device.
+    """What one look at an image gives; all tensors float32 on the segmenter's device.
 
     `probabilities` (C, H, W) at the image's size, each pixel summing to 1 over C. `embeddings`
     (D, h, w): the encoder's features, a cell for each `embedding_stride` squared pixels from the
-    top-left corner; the last row and column may reach beyond the image.
+    top-left corner; the last row and column may reach beyond the image. `bald` (h', w'), cells of
+    `bald_stride`: how much passes with dropout disagree, in nats; None where nobody asked.
+    `mirrored` (C, H, W): probabilities of the mirrored image, mirrored back; None likewise.
     """
 
     probabilities: torch.Tensor
     embeddings: torch.Tensor
     embedding_stride: int
+    bald: torch.Tensor | None = None
+    bald_stride: int = _BALD_STRIDE
+    mirrored: torch.Tensor | None = None
 
 
 class Segmenter:
@@ -95,19 +104,25 @@ class Segmenter:
         """Number of classes, C."""
         return self.spec.num_classes
 
-    def forward_pass(self, image: np.ndarray) -> ForwardPass:
-        """Probabilities and embeddings of one image, (H, W, 3) uint8 RGB of any size."""
+    def forward_pass(self, image: np.ndarray, look_twice: bool = False) -> ForwardPass:
+        """All there is to see in one image, (H, W, 3) uint8 RGB of any size.
+
+        Args:
+            image: the image.
+            look_twice: look at the mirrored image as well, at twice the cost.
+        """
         _check_image(image)
         height, width = image.shape[:2]
-        with torch.inference_mode():
-            self.model.eval()
-            if height * width <= self.max_pixels_per_pass:
-                pixels = self.normalised(image)[None]  # (1, 3, H, W)
-                probabilities, embeddings = self._pass(self._padded(pixels))
-            else:
-                probabilities, embeddings = self._tiled(image)
-        stride = round(probabilities.shape[1] / embeddings.shape[1])
-        return ForwardPass(probabilities[:, :height, :width], embeddings, stride)
+        probabilities, embeddings, bald = self._maps(image)
+        mirrored = None
+        if look_twice:
+            mirrored = self._maps(image[:, ::-1])[0][:, :height, :width].flip(2)
+        stride, bald_stride = (
+            round(probabilities.shape[1] / each.shape[1]) for each in (embeddings, bald)
+        )
+        return ForwardPass(
+            probabilities[:, :height, :width], embeddings, stride, bald[0], bald_stride, mirrored
+        )
 
     def probabilities(self, image: np.ndarray) -> np.ndarray:
         """(C, H, W) float32 class probabilities of one image, (H, W, 3) uint8 RGB."""
@@ -209,15 +224,53 @@ class Segmenter:
         mode = "reflect" if down < height and right < width else "replicate"
         return nn.functional.pad(pixels, (0, right, 0, down), mode=mode)
 
-    def _pass(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(1, 3, H, W) -> probabilities (C, H, W), embeddings (D, H / stride, W / stride)."""
+    def _maps(self, image: np.ndarray) -> tuple[torch.Tensor, ...]:
+        """As `_pass`, of the padded image, in tiles if it is large."""
+        with torch.inference_mode():
+            self.model.eval()
+            if image.shape[0] * image.shape[1] > self.max_pixels_per_pass:
+                return self._tiled(image)
+            return self._pass(self._padded(self.normalised(image)[None]))
+
+    def _pass(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(1, 3, H, W) -> maps in cells of their own stride.
+
+        Probabilities (C, H, W), embeddings (D, h, w), and BALD (1, h', w').
+        """
         pixels = pixels.to(memory_format=torch.channels_last)
         features = self.model.encoder(pixels)
-        logits = self.model.segmentation_head(self.model.decoder(features))
+        decoded = self.model.decoder(features)
+        logits = self.model.segmentation_head(decoded)
         probabilities = logits.float().contiguous().softmax(dim=1)
-        return probabilities[0], features[-2][0].float()
+        shrink = max(1, _BALD_STRIDE * decoded.shape[2] // pixels.shape[2])
+        bald = self._bald(nn.functional.avg_pool2d(decoded, shrink))
+        return probabilities[0], features[-2][0].float(), bald
 
-    def _tiled(self, image: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    def _bald(self, decoded: torch.Tensor) -> torch.Tensor:
+        """(1, D, h, w) -> (1, h, w) mutual information of prediction and dropout mask, in nats.
+
+        Each pass leaves out the same channels in every image, so that regions compare. Source:
+        "Bayesian Active Learning for Classification and Preference Learning", arXiv:1112.5745;
+        dropout in the head alone, so that the encoder runs once.
+        """
+        generator = torch.Generator().manual_seed(0)
+        conv = self.model.segmentation_head[0]
+        total, entropy = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+        for _ in range(NUM_DROPOUT_PASSES):
+            is_kept = torch.rand(decoded.shape[1], generator=generator) >= DROPOUT
+            kept = (is_kept.float() / (1 - DROPOUT)).to(decoded.device)
+            logits = nn.functional.conv2d(
+                decoded, conv.weight * kept[:, None, None], conv.bias, padding=conv.padding
+            )
+            log_p = logits[0].float().log_softmax(dim=0)  # (C, h, w)
+            total = total + log_p.exp()
+            entropy = entropy - (log_p.exp() * log_p).sum(dim=0)
+        mean = total / NUM_DROPOUT_PASSES
+        of_mean = torch.special.entr(mean).sum(dim=0)
+        bald: torch.Tensor = (of_mean - entropy / NUM_DROPOUT_PASSES).clamp(min=0)
+        return bald[None]
+
+    def _tiled(self, image: np.ndarray) -> tuple[torch.Tensor, ...]:
         """As `_pass`, of the padded image, from overlapping tiles that are blended into another."""
         size = tuple(-(-side // self.stride) * self.stride for side in image.shape[:2])
         sums: list[torch.Tensor] = []
@@ -237,8 +290,7 @@ class Segmenter:
                 )
                 sums[index][:, place[0], place[1]] += values * weight
                 totals[index][place] += weight
-        probabilities, embeddings = (total / norm for total, norm in zip(sums, totals, strict=True))
-        return probabilities, embeddings
+        return tuple(total / norm for total, norm in zip(sums, totals, strict=True))
 
 
 def _check(spec: SegmenterSpec) -> None:

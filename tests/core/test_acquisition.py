@@ -5,6 +5,7 @@ import pytest
 
 from ralis_backend.core.acquisition import STRATEGIES, PoolState, select, strategy
 from ralis_backend.core.features import RegionFeatures
+from tests.core.make_features import region_features
 
 CLASS_NAMES = ("road", "pole", "sky")
 
@@ -21,10 +22,9 @@ def _actions(num_regions: int = 12, seed: int = 0) -> RegionFeatures:
 def _features(
     probabilities: np.ndarray, embeddings: np.ndarray, uncertainty: np.ndarray | None = None
 ) -> RegionFeatures:
-    num_regions, num_classes = probabilities.shape
+    num_regions = len(probabilities)
     entropy, margin = np.zeros((2, num_regions)) if uncertainty is None else uncertainty
-    counts, grids = np.zeros((num_regions, num_classes)), np.zeros((num_regions, 192))
-    return RegionFeatures(entropy, margin, probabilities, embeddings, counts, grids)
+    return region_features(probabilities, entropy=entropy, margin=margin, embeddings=embeddings)
 
 
 def _state(

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from ralis_backend.core.features import RegionFeatures
+from tests.core.make_features import region_features
 
 REGION_SIZE = (16, 16)
 PIXELS = REGION_SIZE[0] * REGION_SIZE[1]
@@ -47,13 +48,11 @@ class ToySimulation:
 
     def _described(self, counts: np.ndarray) -> RegionFeatures:
         num_regions = len(counts)
-        return RegionFeatures(
-            entropy=np.zeros(num_regions, np.float32),
+        return region_features(
+            counts / PIXELS,
             margin=np.ones(num_regions, np.float32),
-            class_probabilities=counts / PIXELS,
             embeddings=np.ones((num_regions, 3), np.float32) / np.sqrt(3, dtype=np.float32),
             class_counts=counts,
-            entropy_grid=np.zeros((num_regions, 192), np.float32),
         )
 
     def class_counts(self, regions: np.ndarray) -> np.ndarray:

@@ -2,20 +2,24 @@
 
 from ralis_backend.core.features.describe import (
     RegionFeatures,
+    boundary_map,
     class_counts,
     concat,
     describe,
     entropy_grid,
     predicted_mask,
+    symmetric_divergence,
     uncertainty_maps,
 )
 
 __all__ = [
     "RegionFeatures",
+    "boundary_map",
     "class_counts",
     "concat",
     "describe",
     "entropy_grid",
     "predicted_mask",
+    "symmetric_divergence",
     "uncertainty_maps",
 ]

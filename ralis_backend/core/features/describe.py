@@ -30,6 +30,11 @@ class RegionFeatures:
     embeddings: (R, D) mean encoder features, of unit length.
     class_counts: (R, C) pixels whose most probable class is C; rows sum to the region's pixels.
     entropy_grid: (R, 192) `entropy_grid` of the region's entropy map.
+    bald: (R,) mean over the region of how much passes with dropout disagree, nats.
+    class_entropy, class_bald: (R, C) mean of each class's probability times entropy, or BALD.
+    boundary: (R,) share of pixels whose right or lower neighbour is predicted another class.
+    mirror_divergence: (R,) mean symmetric Kullback-Leibler divergence between the prediction and
+        that of the mirrored image, nats; NaN where nobody looked twice.
     """
 
     entropy: np.ndarray
@@ -38,6 +43,11 @@ class RegionFeatures:
     embeddings: np.ndarray
     class_counts: np.ndarray
     entropy_grid: np.ndarray
+    bald: np.ndarray
+    class_entropy: np.ndarray
+    class_bald: np.ndarray
+    boundary: np.ndarray
+    mirror_divergence: np.ndarray
 
     def __len__(self) -> int:
         return len(self.entropy)
@@ -57,23 +67,64 @@ def describe(forward: ForwardPass, regions: Sequence[Region]) -> RegionFeatures:
     for region in regions:
         if not region.is_inside((height, width)):
             raise ValueError(f"{region} is not inside the image of {height} x {width} pixels")
+    probabilities = forward.probabilities
+    num_classes = len(probabilities)
     with torch.inference_mode():
-        uncertainty = uncertainty_maps(forward.probabilities)  # (2, H, W)
-        predicted = _likeliest_classes(forward.probabilities)  # (H, W)
+        uncertainty = uncertainty_maps(probabilities)  # (2, H, W)
+        predicted = _likeliest_classes(probabilities)  # (H, W)
         counts, grids = _counts_and_grids(uncertainty[0], predicted, regions, forward)
-        pixel_maps = torch.cat([uncertainty, forward.probabilities])
-        means = _region_means(pixel_maps, regions, 1)  # (R, 2 + C)
+        pixel_maps = torch.cat([uncertainty, boundary_map(predicted)[None], probabilities])
+        means = _region_means(pixel_maps, regions, 1)  # (R, 3 + C)
+        cells = _region_means(
+            _cell_maps(forward, uncertainty[0]), regions, forward.bald_stride
+        )  # (R, 1 + 2 C)
         embeddings = _region_means(forward.embeddings, regions, forward.embedding_stride)  # (R, D)
         lengths = torch.linalg.vector_norm(embeddings, dim=1, keepdim=True)
         embeddings = embeddings / lengths.clamp(min=1e-12)
+        divergence = torch.full((len(regions),), torch.nan)
+        if forward.mirrored is not None:
+            divergence_map = symmetric_divergence(probabilities, forward.mirrored)[None]
+            divergence = _region_means(divergence_map, regions, 1)[:, 0]
     return RegionFeatures(
         entropy=means[:, 0].cpu().numpy(),
         margin=means[:, 1].cpu().numpy(),
-        class_probabilities=means[:, 2:].cpu().numpy(),
+        class_probabilities=means[:, 3:].cpu().numpy(),
         embeddings=embeddings.cpu().numpy(),
         class_counts=counts.cpu().numpy(),
         entropy_grid=grids.cpu().numpy(),
+        bald=cells[:, 0].cpu().numpy(),
+        class_entropy=cells[:, 1 : 1 + num_classes].cpu().numpy(),
+        class_bald=cells[:, 1 + num_classes :].cpu().numpy(),
+        boundary=means[:, 2].cpu().numpy(),
+        mirror_divergence=divergence.cpu().numpy(),
     )
+
+
+def boundary_map(predicted: torch.Tensor) -> torch.Tensor:
+    """(..., H, W) classes -> the same shape, float32: 1 where the next pixel has another class."""
+    is_boundary = torch.zeros(predicted.shape, device=predicted.device)
+    is_boundary[..., :, :-1] = (predicted[..., :, 1:] != predicted[..., :, :-1]).float()
+    below = (predicted[..., 1:, :] != predicted[..., :-1, :]).float()
+    is_boundary[..., :-1, :] = torch.maximum(is_boundary[..., :-1, :], below)
+    return is_boundary
+
+
+def symmetric_divergence(probabilities: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """(C, ...) and (C, ...) -> (...): KL(p, q) + KL(q, p) over the first axis, nats."""
+    log_ratio = probabilities.clamp(min=1e-12).log() - others.clamp(min=1e-12).log()
+    return ((probabilities - others) * log_ratio).sum(dim=0)
+
+
+def _cell_maps(forward: ForwardPass, entropy: torch.Tensor) -> torch.Tensor:
+    """(1 + 2 C, h, w) cells: BALD, then each class's probability times entropy, and times BALD."""
+    stride = forward.bald_stride
+    pixels = torch.cat([entropy[None], forward.probabilities])
+    pooled = functional.avg_pool2d(pixels[None], stride, ceil_mode=True)[0]
+    height, width = pooled.shape[1:]
+    bald = torch.zeros_like(pooled[0])
+    if forward.bald is not None:
+        bald = forward.bald[:height, :width]
+    return torch.cat([bald[None], pooled[1:] * pooled[0], pooled[1:] * bald])
 
 
 def class_counts(predicted: torch.Tensor, num_classes: int) -> torch.Tensor:

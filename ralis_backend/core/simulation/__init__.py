@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from ralis_backend.core.features import RegionFeatures
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What only someone who knows the labels can say of R regions: for upper bounds.
+
+    class_pixels: (R, C + 1) int64 true pixels of each class, void last.
+    error: (R,) share of annotated pixels that the segmenter gets wrong.
+    class_bald: (R, C) mean over the region of BALD where it shows each class, nats.
+    """
+
+    class_pixels: np.ndarray
+    error: np.ndarray
+    class_bald: np.ndarray
 
 
 class Simulation(Protocol):
@@ -55,3 +70,6 @@ class Simulation(Protocol):
 
     def describe_state(self) -> RegionFeatures:
         """Features of the state set's regions."""
+
+    def reveal(self, regions: np.ndarray) -> Truth:
+        """What only someone who knows the labels can say of these regions of the pool."""

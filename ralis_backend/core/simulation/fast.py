@@ -12,7 +12,17 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ralis_backend.core.features import RegionFeatures, class_counts, entropy_grid, uncertainty_maps
+from ralis_backend.core.features import (
+    RegionFeatures,
+    boundary_map,
+    class_counts,
+    entropy_grid,
+    symmetric_divergence,
+    uncertainty_maps,
+)
+from ralis_backend.core.regions import VOID
+from ralis_backend.core.segmenter import NUM_DROPOUT_PASSES
+from ralis_backend.core.simulation import Truth
 from ralis_backend.core.simulation.heads import HeadConfig, Heads
 from ralis_backend.core.simulation.points import RegionPoints
 
@@ -101,33 +111,77 @@ class FastSimulation:
         embeddings: np.ndarray = self._pool.embeddings[regions]
         return embeddings
 
-    def _described(self, source: RegionPoints, regions: np.ndarray) -> RegionFeatures:
+    def reveal(self, regions: np.ndarray) -> Truth:
+        """What only someone who knows the labels can say of these regions of the pool."""
         chosen = torch.from_numpy(np.asarray(regions, np.int64)).to(self._device)
-        parts = [self._maps(source, index) for index in torch.split(chosen, _REGIONS_AT_ONCE)]
-        means, counts, grids = (torch.cat(each).cpu().numpy() for each in zip(*parts, strict=True))
-        return RegionFeatures(
-            entropy=means[:, 0],
-            margin=means[:, 1],
-            class_probabilities=means[:, 2:],
-            embeddings=source.embeddings[regions],
-            class_counts=counts,
-            entropy_grid=grids,
+        errors, class_bald = [], []
+        for index in torch.split(chosen, _REGIONS_AT_ONCE):
+            labels = self._pool.points.labels[index].long()  # (r, P)
+            is_known = labels != VOID
+            predicted = self._logits(self._pool, index).argmax(dim=2)
+            num_known = is_known.sum(dim=1).clamp(min=1)
+            errors.append(((predicted != labels) & is_known).sum(dim=1) / num_known)
+            is_class = functional.one_hot(labels.clamp(max=self.num_classes), self.num_classes + 1)
+            bald = self._bald(self._pool, index)[..., None]  # (r, P, 1)
+            class_bald.append((is_class[..., :-1] * bald).mean(dim=1))
+        return Truth(
+            self.class_pixels[regions],
+            torch.cat(errors).float().cpu().numpy(),
+            torch.cat(class_bald).float().cpu().numpy(),
         )
 
-    def _maps(
-        self, source: RegionPoints, index: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(r, 2 + C) mean entropy, margin and probabilities; (r, C) counts; (r, 192) grids."""
+    def _described(self, source: RegionPoints, regions: np.ndarray) -> RegionFeatures:
+        chosen = torch.from_numpy(np.asarray(regions, np.int64)).to(self._device)
+        parts = [self._features(source, index) for index in torch.split(chosen, _REGIONS_AT_ONCE)]
+        joined = {
+            name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]
+        }
+        return RegionFeatures(embeddings=source.embeddings[regions], **joined)
+
+    def _features(self, source: RegionPoints, index: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Every field of `RegionFeatures` but the embeddings."""
+        num_regions = len(index)
         probabilities = self._logits(source, index).softmax(dim=2)  # (r, P, C)
         uncertainty = uncertainty_maps(probabilities.movedim(2, 0))  # (2, r, P)
-        means = torch.cat([uncertainty.mean(dim=2).T, probabilities.mean(dim=1)], dim=1)
-        counts = class_counts(probabilities.argmax(dim=2), self.num_classes)
+        predicted = probabilities.argmax(dim=2)  # (r, P)
+        bald = self._bald(source, index)  # (r, P)
         lattice = uncertainty[0].reshape(-1, 1, *source.lattice)
         pixels = functional.interpolate(lattice, source.region_size, mode="bilinear")[:, 0]
-        return means, counts * self._pixels_per_point(), entropy_grid(pixels)
+        divergence = torch.full((num_regions,), torch.nan, device=self._device)
+        if source.mirrored is not None:
+            others = self._logits_of(source.mirrored[index]).softmax(dim=2)
+            divergence = symmetric_divergence(
+                probabilities.movedim(2, 0), others.movedim(2, 0)
+            ).mean(dim=1)
+        return {
+            "entropy": uncertainty[0].mean(dim=1),
+            "margin": uncertainty[1].mean(dim=1),
+            "class_probabilities": probabilities.mean(dim=1),
+            "class_counts": class_counts(predicted, self.num_classes) * self._pixels_per_point(),
+            "entropy_grid": entropy_grid(pixels),
+            "bald": bald.mean(dim=1),
+            "class_entropy": (probabilities * uncertainty[0][..., None]).mean(dim=1),
+            "class_bald": (probabilities * bald[..., None]).mean(dim=1),
+            "boundary": boundary_map(predicted.reshape(-1, *source.lattice)).mean(dim=(1, 2)),
+            "mirror_divergence": divergence,
+        }
+
+    def _bald(self, source: RegionPoints, index: torch.Tensor) -> torch.Tensor:
+        """(r, P) mutual information of prediction and dropout mask, nats."""
+        features = source.points.features[index]
+        flat = features.reshape(-1, features.shape[-1])
+        log_p = self.heads.dropout_log_probabilities(flat, NUM_DROPOUT_PASSES)  # (M, B, C)
+        probabilities = log_p.exp()
+        mean = probabilities.mean(dim=0)
+        conditional = -(probabilities * log_p).sum(dim=2).mean(dim=0)
+        mutual: torch.Tensor = (torch.special.entr(mean).sum(dim=1) - conditional).clamp(min=0)
+        return mutual.reshape(features.shape[:2])
 
     def _logits(self, source: RegionPoints, index: torch.Tensor) -> torch.Tensor:
-        features = source.points.features[index]  # (r, P, D)
+        return self._logits_of(source.points.features[index])
+
+    def _logits_of(self, features: torch.Tensor) -> torch.Tensor:
+        """(r, P, D) -> (r, P, C)."""
         flat = self.heads.logits(features.reshape(-1, features.shape[-1]))[0]
         return flat.reshape(*features.shape[:2], self.num_classes)
 

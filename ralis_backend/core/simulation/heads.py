@@ -105,6 +105,21 @@ class Heads:
         hidden = torch.relu(torch.baddbmm(first_bias[:, None], features, first))
         return torch.baddbmm(second_bias[:, None], hidden, second).float()
 
+    def dropout_log_probabilities(self, features: torch.Tensor, num_passes: int) -> torch.Tensor:
+        """(B, D) bfloat16 features -> (num_passes, B, C) float32, of the first head.
+
+        Each pass leaves out the same hidden units at every point, and in every call.
+        """
+        first, first_bias, second, second_bias = (each[0].bfloat16() for each in self.weights)
+        hidden = torch.relu(torch.addmm(first_bias, features, first))  # (B, hidden)
+        generator = torch.Generator().manual_seed(0)
+        is_kept = torch.rand(num_passes, len(second), generator=generator) >= self.config.dropout
+        kept = (is_kept / (1 - self.config.dropout)).to(second)
+        masked = kept[:, :, None] * second  # (num_passes, hidden, C)
+        logits = hidden @ masked.movedim(0, 1).flatten(1)  # (B, num_passes * C)
+        split = logits.float().reshape(len(hidden), num_passes, second.shape[1]) + second_bias
+        return split.movedim(1, 0).log_softmax(dim=2)
+
     def trained(
         self,
         points: Points,

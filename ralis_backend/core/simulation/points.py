@@ -8,7 +8,7 @@ standardised.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -31,6 +31,8 @@ class RegionPoints:
     class_pixels: (R, C + 1) int64 true pixels of each class, void last.
     image_index: (R,) which image of the split each region lies in.
     region_size: (height, width) of a region in pixels.
+    places: (R, 2) float32, row and column of each region's centre, in regions.
+    mirrored: features of the same points as seen in the mirrored image; None where nobody asked.
     """
 
     points: Points
@@ -39,6 +41,8 @@ class RegionPoints:
     class_pixels: np.ndarray
     image_index: np.ndarray
     region_size: tuple[int, int]
+    places: np.ndarray
+    mirrored: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.points)
@@ -46,25 +50,20 @@ class RegionPoints:
     def to(self, device: torch.device) -> RegionPoints:
         """The same with the points on a device."""
         points = Points(self.points.features.to(device), self.points.labels.to(device))
-        return RegionPoints(
-            points,
-            self.lattice,
-            self.embeddings,
-            self.class_pixels,
-            self.image_index,
-            self.region_size,
-        )
+        mirrored = None if self.mirrored is None else self.mirrored.to(device)
+        return replace(self, points=points, mirrored=mirrored)
 
     def take(self, indices: np.ndarray) -> RegionPoints:
         """Some of the regions."""
         chosen = torch.from_numpy(np.asarray(indices, np.int64)).to(self.points.features.device)
-        return RegionPoints(
-            Points(self.points.features[chosen], self.points.labels[chosen]),
-            self.lattice,
-            self.embeddings[indices],
-            self.class_pixels[indices],
-            self.image_index[indices],
-            self.region_size,
+        return replace(
+            self,
+            points=Points(self.points.features[chosen], self.points.labels[chosen]),
+            embeddings=self.embeddings[indices],
+            class_pixels=self.class_pixels[indices],
+            image_index=self.image_index[indices],
+            places=self.places[indices],
+            mirrored=None if self.mirrored is None else self.mirrored[chosen],
         )
 
 
@@ -100,12 +99,15 @@ class PointEncoder:
         self._scaling = _Scaling.of([torch.cat(each) for each in zip(*drawn, strict=True)])
 
     def points(
-        self, images: Iterable[tuple[np.ndarray, np.ndarray, Sequence[Region]]]
+        self,
+        images: Iterable[tuple[np.ndarray, np.ndarray, Sequence[Region]]],
+        look_twice: bool = False,
     ) -> RegionPoints:
         """The regions of some images, all of one size.
 
         Args:
             images: (H, W, 3) uint8 RGB, (H, W) uint8 mask, and regions, of each.
+            look_twice: look at the mirrored images as well.
 
         Raises:
             RuntimeError: if `fit` was not called before.
@@ -113,18 +115,23 @@ class PointEncoder:
         if self._scaling is None:
             raise RuntimeError("call fit first: the features have no scale yet")
         parts: list[tuple[torch.Tensor, ...]] = []
+        mirrored: list[torch.Tensor] = []
         for number, (image, mask, regions) in enumerate(images):
             lattice, region_size = _lattice(regions), (regions[0].height, regions[0].width)
             stages = self._stages(image)
             rows, cols = _point_positions(regions, lattice)  # (R, P) each, in pixels
             features = self._scaling.applied(_sampled(stages, rows, cols))
+            if look_twice:
+                others = _sampled(self._stages(image[:, ::-1]), rows, image.shape[1] - cols)
+                mirrored.append(self._scaling.applied(others).bfloat16())
             labels = torch.from_numpy(mask)[rows.long(), cols.long()]  # (R, P)
             raw = _sampled(stages[2:3], rows, cols).mean(dim=1)
             embeddings = raw / torch.linalg.vector_norm(raw, dim=1, keepdim=True).clamp(min=1e-12)
             pixels = torch.stack([_class_pixels(mask, it, self._num_classes) for it in regions])
             index = torch.full((len(regions),), number)
-            parts.append((features.bfloat16(), labels, embeddings, pixels, index))
-        features, labels, embeddings, pixels, index = (
+            places = torch.tensor([_place(it) for it in regions])
+            parts.append((features.bfloat16(), labels, embeddings, pixels, index, places))
+        features, labels, embeddings, pixels, index, places = (
             torch.cat(each) for each in zip(*parts, strict=True)
         )
         return RegionPoints(
@@ -134,6 +141,8 @@ class PointEncoder:
             pixels.numpy(),
             index.numpy(),
             region_size,
+            places.numpy(),
+            torch.cat(mirrored) if look_twice else None,
         )
 
     def _stages(self, image: np.ndarray) -> list[tuple[torch.Tensor, int]]:
@@ -175,6 +184,10 @@ def _lattice(regions: Sequence[Region]) -> tuple[int, int]:
     sides = regions[0].height, regions[0].width
     rows, cols = (max(1, round(side / POINT_SPACING)) for side in sides)
     return rows, cols
+
+
+def _place(region: Region) -> tuple[float, float]:
+    return region.row / region.height + 0.5, region.col / region.width + 0.5
 
 
 def _point_positions(

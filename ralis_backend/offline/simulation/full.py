@@ -9,10 +9,11 @@ from functools import lru_cache
 
 import numpy as np
 
-from ralis_backend.core.features import RegionFeatures, concat, describe
+from ralis_backend.core.features import RegionFeatures, concat, describe, predicted_mask
 from ralis_backend.core.finetune import FinetuneConfig, LabelledImage, evaluate, finetune
 from ralis_backend.core.regions import VOID, Region, grid
 from ralis_backend.core.segmenter import Segmenter, SegmenterSpec
+from ralis_backend.core.simulation import Truth
 from ralis_backend.offline.datasets import DatasetError, Sample
 
 PAPER_FINETUNE = FinetuneConfig(
@@ -148,6 +149,30 @@ class FullSimulation:
         return concat(
             [describe(self.segmenter.forward_pass(it.load()), it.regions) for it in self._state_set]
         )
+
+    def reveal(self, regions: np.ndarray) -> Truth:
+        """What only someone who knows the labels can say of these regions of the pool."""
+        error = np.zeros(len(regions), np.float32)
+        class_bald = np.zeros((len(regions), self.num_classes), np.float32)
+        places = [self._place[int(index)] for index in regions]
+        for image in sorted({image for image, _ in places}):
+            it = self._pool[image]
+            forward = self.segmenter.forward_pass(it.load())
+            predicted = predicted_mask(forward)
+            if forward.bald is None:
+                raise RuntimeError("a forward pass without BALD; use the segmenter's own")
+            bald = forward.bald.cpu().numpy().repeat(forward.bald_stride, axis=0)
+            bald = bald.repeat(forward.bald_stride, axis=1)
+            for row, (of_image, region) in enumerate(places):
+                if of_image != image:
+                    continue
+                true = it.mask[region.slices]
+                is_known = true != VOID
+                is_wrong = (predicted[region.slices] != true) & is_known
+                error[row] = is_wrong.sum() / max(1, is_known.sum())
+                sums = np.bincount(true.ravel(), bald[region.slices].ravel(), minlength=256)
+                class_bald[row] = sums[: self.num_classes] / true.size
+        return Truth(self.class_pixels[regions], error, class_bald)
 
     def _image_features(self, image: int) -> RegionFeatures:
         if image not in self._described:

@@ -20,7 +20,7 @@ from ralis_backend.offline.datasets import Dataset, DatasetError, Sample
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 1
+_VERSION = 2
 _IMAGES_FOR_STATISTICS = 40
 
 
@@ -57,8 +57,12 @@ class PointFeatures:
         self._report = report
         self._encoder: PointEncoder | None = None
 
-    def split(self, name: str) -> RegionPoints:
+    def split(self, name: str, look_twice: bool = False) -> RegionPoints:
         """The regions of one split.
+
+        Args:
+            name: of the split.
+            look_twice: with features of the mirrored images, for strategies that compare.
 
         Raises:
             DatasetError: if the split is empty or holds an image smaller than a region.
@@ -69,13 +73,14 @@ class PointFeatures:
                 f"split {name!r} of dataset {self.dataset.name} is empty; name images for it in "
                 "splits.json"
             )
-        path = self._cache / f"{self.dataset.name}-{name}-{self._digest(samples)}.safetensors"
+        kind = f"{name}-mirrored" if look_twice else name
+        path = self._cache / f"{self.dataset.name}-{kind}-{self._digest(samples)}.safetensors"
         if path.is_file():
             try:
                 return self._read(path)
             except (weights.WeightsError, KeyError) as error:
                 logger.warning("%s is computed anew: %s", path, error)
-        computed = self._compute(name, samples)
+        computed = self._compute(name, samples, look_twice)
         self._write(path, computed)
         return computed
 
@@ -100,6 +105,8 @@ class PointFeatures:
             tensors["class_pixels"].numpy(),
             tensors["image_index"].numpy(),
             self.region_size,
+            tensors["places"].numpy(),
+            tensors.get("mirrored"),
         )
 
     @staticmethod
@@ -110,10 +117,13 @@ class PointFeatures:
             "embeddings": torch.from_numpy(regions.embeddings),
             "class_pixels": torch.from_numpy(regions.class_pixels),
             "image_index": torch.from_numpy(regions.image_index),
+            "places": torch.from_numpy(regions.places),
         }
+        if regions.mirrored is not None:
+            tensors["mirrored"] = regions.mirrored
         weights.save(path, tensors, {"lattice": list(regions.lattice)})
 
-    def _compute(self, name: str, samples: Sequence[Sample]) -> RegionPoints:
+    def _compute(self, name: str, samples: Sequence[Sample], look_twice: bool) -> RegionPoints:
         encoder = self._fitted_encoder()
 
         def images() -> Iterator[tuple[np.ndarray, np.ndarray, list[Region]]]:
@@ -122,7 +132,7 @@ class PointFeatures:
                 mask = sample.mask()
                 yield sample.image(), mask, self._grid(sample, mask.shape)
 
-        return encoder.points(images())
+        return encoder.points(images(), look_twice)
 
     def _grid(self, sample: Sample, size: Sequence[int]) -> list[Region]:
         if size[0] < self.region_size[0] or size[1] < self.region_size[1]:

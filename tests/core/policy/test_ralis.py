@@ -17,6 +17,7 @@ from ralis_backend.core.policy import (
     network_inputs,
     state_images,
 )
+from tests.core.make_features import region_features
 
 CLASSES = ("road", "pole", "sky")
 SPEC = PolicySpec(CLASSES, (32, 32), num_state_regions=6, regions_per_step=3, pool_size=4)
@@ -35,10 +36,10 @@ def _policy(spec: PolicySpec = SPEC, seed: int = 0) -> RalisPolicy:
 def _features(num_regions: int, seed: int = 0) -> RegionFeatures:
     rng = np.random.default_rng(seed)
     shares = rng.dirichlet([1, 1, 1], num_regions).astype(np.float32)
-    return RegionFeatures(
+    return region_features(
+        shares,
         entropy=rng.random(num_regions, np.float32),
         margin=rng.random(num_regions, np.float32),
-        class_probabilities=shares,
         embeddings=rng.random((num_regions, 4), np.float32),
         class_counts=np.floor(1024 * shares),
         entropy_grid=rng.random((num_regions, 192), np.float32),
