@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from ralis_backend.core.acquisition import Strategy
+    from ralis_backend.core.simulation.oracles import Oracle
 
 DatasetFolder = Annotated[
     Path, typer.Option("--dataset", help="Images, masks, classes.json and splits.json.")
@@ -88,7 +89,10 @@ def benchmark(
             report=status.update,
         )
         arena = Arena(
-            source.name, features.split(pool), features.split("d_s"), features.split(measure_on)
+            source.name,
+            features.split(pool, any(it.looks_twice for it in chosen.values())),
+            features.split("d_s"),
+            features.split(measure_on),
         )
         numbers = range(first_seed, first_seed + seeds)
         content = run(arena, chosen, numbers, config, out, device=device, report=status.update)
@@ -109,13 +113,17 @@ def benchmark(
 
 def _strategies(
     names: str, policies: Path, classes: tuple[str, ...], region_size: tuple[int, int]
-) -> dict[str, Strategy]:
+) -> dict[str, Strategy | Oracle]:
+    from ralis_backend.core.simulation.oracles import ORACLES
     from ralis_backend.online.policies import find_strategy
 
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     if not wanted:
         raise ValueError("--strategies names none; give some, as random,entropy")
-    return {name: find_strategy(name, policies, classes, region_size) for name in wanted}
+    return {
+        name: ORACLES.get(name) or find_strategy(name, policies, classes, region_size)
+        for name in wanted
+    }
 
 
 def _numbers(text: str) -> tuple[int, ...]:

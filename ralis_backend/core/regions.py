@@ -27,6 +27,11 @@ class Region:
             slice(self.col, self.col + self.width),
         )
 
+    @property
+    def center_in_regions(self) -> tuple[float, float]:
+        """Row and column of the centre, in heights and widths of the region."""
+        return self.row / self.height + 0.5, self.col / self.width + 0.5
+
     def is_inside(self, image_size: tuple[int, int]) -> bool:
         """Whether the region lies in an image of `(height, width)` pixels."""
         height, width = image_size

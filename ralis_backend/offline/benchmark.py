@@ -20,6 +20,7 @@ import numpy as np
 
 from ralis_backend.core.acquisition import Strategy
 from ralis_backend.core.simulation.game import Arena, GameRules, all_labels_miou, check, play
+from ralis_backend.core.simulation.oracles import Oracle
 from ralis_backend.offline.results import write_json
 
 SHARES = (0.90, 0.95, 0.96)
@@ -104,7 +105,7 @@ def draw(content: Mapping[str, Any], path: Path) -> None:
 
 def run(
     arena: Arena,
-    strategies: Mapping[str, Strategy],
+    strategies: Mapping[str, Strategy | Oracle],
     seeds: Sequence[int],
     config: GameRules,
     out: Path,

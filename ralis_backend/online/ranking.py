@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from ralis_backend.core.acquisition import PoolState, Strategy, strategy
+from ralis_backend.core.acquisition import STRATEGIES, PoolState, Strategy, strategy
 from ralis_backend.core.features import RegionFeatures, concat, describe, predicted_mask
 from ralis_backend.core.images import decode_image
 from ralis_backend.core.policy import RalisPolicy, state_images
@@ -28,7 +28,9 @@ from ralis_backend.online.tables import Project, Version
 logger = logging.getLogger(__name__)
 
 COLD_START = "k-center"
-COVERAGE = "coverage"
+RARITY = "rarity"
+EXPECTED_ROUNDS = 20
+"""How many rounds a project is thought to take, for strategies that change on the way."""
 FALLBACK = "entropy"
 """Ranks where a trained policy cannot."""
 
@@ -93,11 +95,16 @@ def load_segmenter(
     return segmenter
 
 
-def describe_image(segmenter: Segmenter, content: bytes, config: RankingConfig) -> DescribedImage:
-    """One forward pass over an image file; `ValueError` if it is no readable image."""
+def describe_image(
+    segmenter: Segmenter, content: bytes, config: RankingConfig, look_twice: bool = False
+) -> DescribedImage:
+    """One forward pass over an image file; `ValueError` if it is no readable image.
+
+    `look_twice` as in `Segmenter.forward_pass`.
+    """
     image = decode_image(content)
     size = (image.shape[0], image.shape[1])
-    forward = segmenter.forward_pass(image)
+    forward = segmenter.forward_pass(image, look_twice)
     features = describe(forward, grid(size, config.region_size))
     return DescribedImage(size, features, predicted_mask(forward))
 
@@ -155,7 +162,7 @@ def strategy_for(
     pixels = labelled_pixels(labels, len(project.classes)).sum(axis=0)[:-1]
     is_active = np.array([entry["is_active"] for entry in project.classes], bool)
     if version.parent in (None, 0) and (pixels[is_active] == 0).any():
-        return Choice(strategy(COVERAGE))
+        return Choice(strategy(RARITY))
     try:
         return Choice(
             find_strategy(wanted, config.policies_dir, project.class_names, config.region_size)
@@ -200,12 +207,19 @@ def labelled_pixels(labels: Sequence[RegionLabel], num_classes: int) -> np.ndarr
     return pixels
 
 
+def looks_twice(project: Project, config: RankingConfig) -> bool:
+    """Whether the wanted strategy needs to see every image mirrored as well."""
+    wanted = STRATEGIES.get(project.strategy or config.strategy)
+    return wanted is not None and wanted.looks_twice
+
+
 def pool_state(
     pixels: np.ndarray, embeddings: np.ndarray, count: int, config: RankingConfig, version: int
 ) -> PoolState:
     """What a strategy is told of the project; its random numbers depend on seed and version."""
     rng = np.random.default_rng([config.seed, version])
-    return PoolState(pixels, embeddings, count, rng)
+    progress = min(1.0, version / EXPECTED_ROUNDS)
+    return PoolState(pixels, embeddings, count, rng, progress=progress)
 
 
 def rank_image(
@@ -227,7 +241,7 @@ def rank_image(
         labels: of the whole project.
     """
     segmenter = load_segmenter(store, project, version, config)
-    described = describe_image(segmenter, content, config)
+    described = describe_image(segmenter, content, config, looks_twice(project, config))
     features = described.features
     choice = strategy_for(project, version, labels, config)
     state = pool_state(

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from ralis_backend.core.acquisition import STRATEGIES, PoolState, select, strategy
+from ralis_backend.core.acquisition import STRATEGIES, Places, PoolState, select, strategy
 from ralis_backend.core.features import RegionFeatures
 from tests.core.make_features import region_features
 
@@ -22,9 +24,22 @@ def _actions(num_regions: int = 12, seed: int = 0) -> RegionFeatures:
 def _features(
     probabilities: np.ndarray, embeddings: np.ndarray, uncertainty: np.ndarray | None = None
 ) -> RegionFeatures:
+    rng = np.random.default_rng(1)
     num_regions = len(probabilities)
     entropy, margin = np.zeros((2, num_regions)) if uncertainty is None else uncertainty
-    return region_features(probabilities, entropy=entropy, margin=margin, embeddings=embeddings)
+    bald = rng.random(num_regions, np.float32)
+    return region_features(
+        probabilities,
+        entropy=entropy,
+        margin=margin,
+        embeddings=embeddings,
+        class_counts=np.round(100 * probabilities),
+        bald=bald,
+        class_entropy=probabilities * entropy[:, None],
+        class_bald=probabilities * bald[:, None],
+        boundary=rng.random(num_regions, np.float32),
+        mirror_divergence=rng.random(num_regions, np.float32),
+    )
 
 
 def _state(
@@ -51,7 +66,7 @@ def test_every_strategy_scores_and_explains_every_region(name, labelled):
 
 
 def test_an_unknown_strategy_lists_those_there_are():
-    with pytest.raises(ValueError, match=r"'badge'.*random, entropy, margin, k-center, coverage"):
+    with pytest.raises(ValueError, match=r"'badge'.*random, .*bald-rarity, coverage"):
         strategy("badge")
 
 
@@ -67,13 +82,126 @@ def test_random_follows_the_generator_it_is_given():
     assert len(set(first.tolist())) == 12
 
 
-def test_coverage_by_hand():
+def test_rarity_by_hand():
     shares = np.array([[0.5, 0.25, 0.25], [1, 0, 0]], np.float32)
-    actions = _features(shares, np.zeros((2, 5)))
-    scores = strategy("coverage").scores(_state((300, 0, 100)), actions)
-    expected = [0.5 / 0.755 + 0.25 / 0.005 + 0.25 / 0.255, 1 / 0.755]
-    np.testing.assert_allclose(scores, expected, rtol=1e-5)
-    assert "pole (25 %" in strategy("coverage").reason(_state(), actions, 0, CLASS_NAMES)
+    actions = region_features(shares, bald=np.array([2, 3]), entropy=np.array([4, 5]))
+    state = _state((300, 0, 100))
+    expected = np.array([0.5 / 0.755 + 0.25 / 0.005 + 0.25 / 0.255, 1 / 0.755])
+    for name, factor in (("rarity", 1), ("bald-rarity", [2, 3]), ("entropy-rarity", [4, 5])):
+        scores = strategy(name).scores(state, actions)
+        np.testing.assert_allclose(scores, expected * factor, rtol=1e-5)
+    assert "pole (25 %" in strategy("rarity").reason(state, actions, 0, CLASS_NAMES)
+
+
+def test_entropy_of_the_top_and_the_peak_by_hand():
+    grid = np.zeros((1, 192), np.float32)
+    grid[0, 64:67] = 1, 2, 6  # means of three cells
+    grid[0, 130] = 9  # the maximum of one
+    actions = region_features(np.ones((1, 3)), entropy=np.array([0.5]), entropy_grid=grid)
+    assert strategy("entropy-top").scores(_state(), actions) == 3
+    assert strategy("entropy-max").scores(_state(), actions) == 9
+    assert strategy("entropy").scores(_state(), actions) == 0.5
+
+
+def test_class_bal_prefers_the_rarer_main_class_of_equally_uncertain_regions():
+    counts = np.array([[9, 1, 0], [9, 1, 0], [9, 0, 1], [2, 8, 0]], np.float32)
+    entropy = np.array([1, 0, 1, 1], np.float32)
+    actions = region_features(counts / 10, class_counts=counts, entropy=entropy)
+    scores = strategy("class-bal").scores(_state(), actions)
+    np.testing.assert_allclose(scores, [np.exp(-0.75), 0, np.exp(-0.75), np.exp(-0.25)], rtol=1e-6)
+
+
+def test_power_draws_in_proportion_to_bald():
+    actions = region_features(np.ones((3, 3)), bald=np.array([6, 3, 1], np.float32))
+    rng = np.random.default_rng(0)
+    firsts = [
+        int(strategy("power").scores(replace(_state(), rng=rng), actions).argmax())
+        for _ in range(4000)
+    ]
+    shares = np.bincount(firsts, minlength=3) / 4000
+    np.testing.assert_allclose(shares, [0.6, 0.3, 0.1], atol=0.03)
+
+
+def test_foreground_random_draws_a_sixth_by_class_and_a_sixth_by_border():
+    counts = np.array([[10, 0, 0], [10, 0, 0], [10, 0, 0], [0, 10, 0]], np.float32)
+    border = np.array([0, 0, 1, 0], np.float32)
+    actions = region_features(counts / 10, class_counts=counts, boundary=border)
+    rng = np.random.default_rng(0)
+    chooser = strategy("foreground-random")
+    firsts = [
+        int(chooser.scores(replace(_state(), rng=rng), actions).argmax()) for _ in range(6000)
+    ]
+    by_class = np.array([1 / 3, 1 / 3, 1 / 3, 1]) / 2
+    expected = 4 / 6 / 4 + by_class / 6 + border / 6
+    np.testing.assert_allclose(np.bincount(firsts) / 6000, expected, atol=0.03)
+
+
+def test_clasp_pe_splits_the_batch_over_classes():
+    num_regions = 300
+    shown = np.arange(num_regions) % 3
+    by_class = 0.01 + 0.5 * np.eye(3, dtype=np.float32)[shown]
+    by_class[shown == 0] *= 10  # plain entropy would take class 0 alone
+    actions = region_features(by_class, class_entropy=by_class, entropy=by_class.sum(axis=1))
+    state = replace(_state(count=90), progress=1.0)
+    picks = np.argsort(-strategy("clasp-pe").scores(state, actions))[:90]
+    shares = np.bincount(shown[picks], minlength=3) / 90
+    assert shares[1] > 0.15
+    assert shares[2] > 0.15
+    assert shares[0] > 0.4
+    alone = np.argsort(-strategy("entropy").scores(state, actions))[:90]
+    assert (shown[alone] == 0).all()
+
+
+def test_coverage_equals_the_slow_greedy_cover():
+    rng = np.random.default_rng(0)
+    counts = np.full((20, 3), 64.0, np.float32)  # three points a region
+    class_bald = rng.random((20, 3), np.float32)
+    actions = region_features(
+        counts / 192, class_counts=counts, class_bald=class_bald, bald=class_bald.sum(axis=1)
+    )
+    state = _state((6400, 0, 640), count=4)
+    order = np.argsort(-strategy("coverage").scores(state, actions))[:8]
+    known = np.array([100, 0, 10]) + 60
+    chosen: list[int] = []
+
+    def value(picks: list[int]) -> float:
+        masses = 3 * class_bald[picks].sum(axis=0) / actions.bald.mean()
+        return float(np.log(1 + masses / known).sum())
+
+    for _ in range(8):
+        left = [each for each in range(20) if each not in chosen]
+        chosen.append(max(left, key=lambda each: value([*chosen, each])))
+    assert order.tolist() == chosen
+
+
+def test_one_is_picked_from_each_pool_where_there_are_pools():
+    actions = _actions(12)
+    pools = np.repeat(np.arange(3), 4)
+    for name in ("coverage", "k-center", "clasp-pe", "spatial-diversity"):
+        places = Places(np.arange(12) // 6, np.zeros((12, 2), np.float32))
+        state = replace(_state(), pool_index=pools, places=places)
+        picks = np.argsort(-strategy(name).scores(state, actions))[:3]
+        assert sorted(pools[picks]) == [0, 1, 2]
+
+
+def test_spatial_diversity_keeps_away_from_what_is_taken_in_the_same_image():
+    entropy = np.array([1.0, 0.9, 0.8, 0.0], np.float32)
+    actions = region_features(np.ones((4, 3)), entropy=entropy)
+    center = np.array([[0.5, 0.5], [0.5, 1.5], [0.5, 0.5], [9, 9]], np.float32)
+    state = replace(_state(), places=Places(np.array([0, 0, 1, 1]), center))
+    order = np.argsort(-strategy("spatial-diversity").scores(state, actions))
+    assert order.tolist()[:2] == [0, 2]  # the second of image 0 lies beside the first
+    labelled = Places(np.array([0]), np.array([[0.5, 0.5]], np.float32))
+    near = replace(state, labelled_places=labelled)
+    assert np.argmax(strategy("spatial-diversity").scores(near, actions)) == 2
+
+
+def test_equal_needs_a_second_look():
+    actions = _actions(3)
+    unseen = replace(actions, mirror_divergence=np.full(3, np.nan, np.float32))
+    with pytest.raises(ValueError, match="second look"):
+        strategy("equal").scores(_state(), unseen)
+    assert strategy("equal").looks_twice
 
 
 def test_k_center_takes_one_of_each_cluster_first():

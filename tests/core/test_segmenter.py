@@ -36,6 +36,39 @@ def test_a_forward_pass_gives_embeddings_of_stride_16(segmenter):
     assert forward.embeddings.shape == (96, 4, 6)
 
 
+@pytest.mark.parametrize(("architecture", "stride"), [("FPN", 4), ("Unet", 4), ("PSPNet", 8)])
+def test_bald_of_an_fpn_equals_the_slow_loop_over_dropout_masks(architecture, stride):
+    segmenter = Segmenter(SegmenterSpec(3, architecture, encoder_weights=None), seed=1)
+    image = _image(64, 96)
+    forward = segmenter.forward_pass(image)
+    assert forward.bald_stride == stride
+    assert forward.bald.shape == (64 // stride, 96 // stride)
+    assert (forward.bald >= 0).all()
+    if architecture != "FPN":  # whose heads look at several cells, or at a finer map
+        return
+    assert forward.bald.max() > 1e-4
+    model, drawn = segmenter.model, torch.Generator().manual_seed(0)
+    passes = []
+    with torch.inference_mode():
+        decoded = model.decoder(model.encoder(segmenter.normalised(image)[None]))
+        for _ in range(10):
+            is_kept = torch.rand(decoded.shape[1], generator=drawn) >= 0.2
+            logits = model.segmentation_head[0](decoded * is_kept[:, None, None] / 0.8)
+            passes.append(logits[0].softmax(dim=0))
+    each = torch.stack(passes)
+    mean = each.mean(dim=0)
+    mutual = -(mean * mean.log()).sum(dim=0) + (each * each.log()).sum(dim=1).mean(dim=0)
+    torch.testing.assert_close(forward.bald, mutual.clamp(min=0), atol=1e-5, rtol=1e-3)
+
+
+def test_a_second_look_mirrors_the_image_and_its_probabilities(segmenter):
+    image = _image(50, 70)
+    forward = segmenter.forward_pass(image, look_twice=True)
+    mirrored = segmenter.probabilities(np.ascontiguousarray(image[:, ::-1]))[:, :, ::-1]
+    np.testing.assert_allclose(forward.mirrored.numpy(), mirrored, atol=1e-6)
+    assert segmenter.forward_pass(image).mirrored is None
+
+
 def test_tiles_agree_with_one_pass_where_the_network_is_local():
     # An FPN's GroupNorm looks at the whole tile; a Unet looks no further than its convolutions.
     local = Segmenter(SegmenterSpec(3, "Unet", encoder_weights=None), seed=2)
@@ -46,6 +79,7 @@ def test_tiles_agree_with_one_pass_where_the_network_is_local():
     assert tiled.probabilities.shape == (3, 700, 430)
     assert tiled.embeddings.shape == whole.embeddings.shape
     assert tiled.embedding_stride == whole.embedding_stride
+    assert tiled.bald.shape == whole.bald.shape == (704 // 4, 448 // 4)
     torch.testing.assert_close(tiled.probabilities.sum(dim=0), torch.ones(700, 430))
     assert (tiled.probabilities - whole.probabilities).abs().mean() < 0.02
 

@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from ralis_backend.core.acquisition import Places
 from ralis_backend.core.features import RegionFeatures
+from ralis_backend.core.simulation import Truth
 from tests.core.make_features import region_features
 
 REGION_SIZE = (16, 16)
@@ -25,6 +27,7 @@ class ToySimulation:
         shown = rng.integers(4, size=num_regions)
         self.is_useful = shown == 2
         self.class_pixels = np.zeros((num_regions, 5), np.int64)
+        self.places = Places(np.arange(num_regions), np.zeros((num_regions, 2), np.float32))
         self.class_pixels[np.arange(num_regions), shown] = PIXELS
         self.gathered = 0
         self.calls: list[tuple[list[int], int | None]] = []
@@ -66,6 +69,10 @@ class ToySimulation:
         shown = self._described(PIXELS * np.eye(4, dtype=np.float32))
         noise = np.random.default_rng(self.gathered).random((4, 192), np.float32)
         return replace(shown, entropy_grid=noise)
+
+    def reveal(self, regions: np.ndarray) -> Truth:
+        num_regions = len(regions)
+        return Truth(self.class_pixels[regions], np.zeros(num_regions), np.zeros((num_regions, 4)))
 
     @staticmethod
     def _matrix(count: int) -> np.ndarray:

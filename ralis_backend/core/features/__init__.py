@@ -1,6 +1,7 @@
 """What a strategy is told of a region: plain statistics, and what the RALIS policy reads."""
 
 from ralis_backend.core.features.describe import (
+    GRID_SIDE,
     RegionFeatures,
     boundary_map,
     class_counts,
@@ -13,6 +14,7 @@ from ralis_backend.core.features.describe import (
 )
 
 __all__ = [
+    "GRID_SIDE",
     "RegionFeatures",
     "boundary_map",
     "class_counts",

@@ -56,6 +56,8 @@ class RalisPolicy:
         name: shown to people and stored with each ranking.
     """
 
+    looks_twice = False
+
     def __init__(self, spec: PolicySpec, network: QueryNetwork, name: str = "ralis") -> None:
         self.spec = spec
         self.network = network.eval()

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from ralis_backend.core.acquisition import Places
 from ralis_backend.core.features import RegionFeatures
 
 
@@ -31,11 +32,13 @@ class Simulation(Protocol):
     num_classes: C.
     num_state_regions: S, regions of the state set.
     class_pixels: (R, C + 1) int64 true pixels of each class in each region of the pool, void last.
+    places: where the regions of the pool lie.
     """
 
     num_classes: int
     num_state_regions: int
     class_pixels: np.ndarray
+    places: Places
 
     def begin(self, labelled: np.ndarray, num_updates: int, seed: int) -> None:
         """A new segmenter that has learned from these regions; from the state set if none."""

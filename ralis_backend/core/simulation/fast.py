@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from ralis_backend.core.acquisition import Places
 from ralis_backend.core.features import (
     RegionFeatures,
     boundary_map,
@@ -55,6 +56,7 @@ class FastSimulation:
         self.num_classes = pool.class_pixels.shape[1] - 1
         self.num_state_regions = len(state_set)
         self.class_pixels = pool.class_pixels
+        self.places = Places(pool.image_index, pool.places)
         self.heads = self._fresh(0)
         self._started: dict[tuple[int, int], Heads] = {}
 

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ralis_backend.core.acquisition import PoolState, Strategy
+from ralis_backend.core.acquisition import Strategy
 from ralis_backend.core.metrics import ious, mean_iou
-from ralis_backend.core.policy import RalisPolicy
 from ralis_backend.core.simulation.fast import FastSimulation
 from ralis_backend.core.simulation.heads import HeadConfig, Heads
+from ralis_backend.core.simulation.oracles import Oracle
+from ralis_backend.core.simulation.picking import pick
 from ralis_backend.core.simulation.points import RegionPoints
 
 
@@ -78,16 +79,17 @@ def check(config: GameRules, num_regions: int) -> None:
 
 
 def play(
-    arena: Arena, strategy: Strategy, seed: int, config: GameRules, device: str = "cpu"
+    arena: Arena, strategy: Strategy | Oracle, seed: int, config: GameRules, device: str = "cpu"
 ) -> dict[str, Any]:
     """One strategy, one seed: its curve, what it labelled, and how long it took to choose."""
     check(config, len(arena.pool))
-    rng = np.random.default_rng([seed, 0])
     # its scores are not asked for, so the smallest reward set will do
     simulation = FastSimulation(
         arena.pool, arena.state_set, arena.test_set.take(np.arange(1)), config.head, device
     )
-    labelled = rng.choice(len(arena.pool), config.initial_regions, replace=False)
+    labelled = np.random.default_rng([seed, 0]).choice(
+        len(arena.pool), config.initial_regions, replace=False
+    )
     simulation.begin(labelled, config.initial_updates, seed)
     curve, seconds = [], []
     for step in range(10**9):
@@ -98,7 +100,9 @@ def play(
         due = min(budget for budget in config.budgets if budget > len(labelled)) - len(labelled)
         pools = _pools(arena, labelled, min(config.regions_per_step, due), seed, step, config)
         started = time.perf_counter()
-        picked = _picked(simulation, strategy, labelled, pools, seed, step)
+        spent = len(labelled) / config.budgets[-1]
+        rng = np.random.default_rng([seed, 2, step])
+        picked = pick(simulation, strategy, labelled, pools, rng, spent)
         seconds.append(time.perf_counter() - started)
         labelled = np.concatenate([labelled, picked])
         simulation.learn([labelled], config.updates_per_step, seed + step)
@@ -136,33 +140,6 @@ def _pools(
     size = max(1, min(config.pool_size, len(left) // num_pools))
     pools: np.ndarray = left[: num_pools * size].reshape(num_pools, size)
     return pools
-
-
-def _picked(
-    simulation: FastSimulation,
-    strategy: Strategy,
-    labelled: np.ndarray,
-    pools: np.ndarray,
-    seed: int,
-    step: int,
-) -> np.ndarray:
-    """(K,) the best region of each pool."""
-    is_policy = isinstance(strategy, RalisPolicy)
-    unlabelled = None
-    if isinstance(strategy, RalisPolicy) and strategy.spec.variant == "repaired":
-        others = np.setdiff1d(np.arange(len(simulation.class_pixels)), labelled)
-        unlabelled = simulation.class_counts(others)
-    state = PoolState(
-        simulation.class_pixels[labelled],
-        simulation.embeddings(labelled),
-        len(pools),
-        np.random.default_rng([seed, 2, step]),
-        simulation.describe_state() if is_policy else None,
-        unlabelled,
-    )
-    scores = strategy.scores(state, simulation.describe(pools.reshape(-1))).reshape(pools.shape)
-    picked: np.ndarray = pools[np.arange(len(pools)), scores.argmax(axis=1)]
-    return picked
 
 
 def _measured(

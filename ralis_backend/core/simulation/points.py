@@ -129,7 +129,7 @@ class PointEncoder:
             embeddings = raw / torch.linalg.vector_norm(raw, dim=1, keepdim=True).clamp(min=1e-12)
             pixels = torch.stack([_class_pixels(mask, it, self._num_classes) for it in regions])
             index = torch.full((len(regions),), number)
-            places = torch.tensor([_place(it) for it in regions])
+            places = torch.tensor([it.center_in_regions for it in regions])
             parts.append((features.bfloat16(), labels, embeddings, pixels, index, places))
         features, labels, embeddings, pixels, index, places = (
             torch.cat(each) for each in zip(*parts, strict=True)
@@ -184,10 +184,6 @@ def _lattice(regions: Sequence[Region]) -> tuple[int, int]:
     sides = regions[0].height, regions[0].width
     rows, cols = (max(1, round(side / POINT_SPACING)) for side in sides)
     return rows, cols
-
-
-def _place(region: Region) -> tuple[float, float]:
-    return region.row / region.height + 0.5, region.col / region.width + 0.5
 
 
 def _point_positions(

@@ -9,6 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from ralis_backend.core.acquisition import Places
 from ralis_backend.core.features import RegionFeatures, concat, describe, predicted_mask
 from ralis_backend.core.finetune import FinetuneConfig, LabelledImage, evaluate, finetune
 from ralis_backend.core.regions import VOID, Region, grid
@@ -86,6 +87,10 @@ class FullSimulation:
         self._described: dict[int, RegionFeatures] = {}
         self.num_classes = spec.num_classes
         self.num_state_regions = sum(len(it.regions) for it in self._state_set)
+        self.places = Places(
+            np.array([image for image, _ in self._place]),
+            np.array([it.center_in_regions for _, it in self._place], np.float32),
+        )
         self.class_pixels = np.stack([self._class_pixels(*place) for place in self._place])
         self.segmenter = Segmenter(spec, seed=0, device=device)
 

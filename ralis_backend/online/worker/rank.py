@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from ralis_backend.core.acquisition import Places
 from ralis_backend.core.features import RegionFeatures, concat
 from ralis_backend.core.regions import grid, is_labelled
 from ralis_backend.core.segmenter import Segmenter
@@ -19,6 +20,7 @@ from ralis_backend.online.ranking import (
     describe_image,
     labelled_pixels,
     load_segmenter,
+    looks_twice,
     pool_state,
     score_pool,
     strategy_for,
@@ -107,7 +109,8 @@ class Ranker:
     ) -> _Described | None:
         try:
             content = self._host.image(host_task(image))
-            result = describe_image(segmenter, content, self._config.ranking)
+            config = self._config.ranking
+            result = describe_image(segmenter, content, config, looks_twice(project, config))
         except HostUnavailable:
             raise
         except Exception as error:
@@ -142,6 +145,10 @@ class Ranker:
                 config,
                 version.number,
             )
+            places = self._places(pool)
+            state = replace(
+                state, places=places.take(candidates), labelled_places=places.take(is_done)
+            )
             offered = features.take(candidates)
             sizes = [len(described.features) for described in pool]
             offered_scores, choice = score_pool(
@@ -166,6 +173,15 @@ class Ranker:
             return note
         quantiles = np.quantile(scores[candidates], np.linspace(0, 1, 101))
         return note | {"score_quantiles": [round(float(value), 5) for value in quantiles]}
+
+    def _places(self, pool: Sequence[_Described]) -> Places:
+        centers = [
+            (image, *region.center_in_regions)
+            for image, described in enumerate(pool)
+            for region in grid(described.size, self._config.ranking.region_size)
+        ]
+        table = np.array(centers, np.float32)
+        return Places(table[:, 0].astype(np.int64), table[:, 1:])
 
     def _is_done(
         self, pool: Sequence[_Described], labels: Mapping[int, Sequence[RegionLabel]]

@@ -11,6 +11,7 @@ from ralis_backend.core.finetune import FinetuneConfig
 from ralis_backend.core.metrics import mean_iou
 from ralis_backend.core.segmenter import SegmenterSpec
 from ralis_backend.core.simulation import Simulation
+from ralis_backend.core.simulation.fast import FastSimulation
 from ralis_backend.offline.datasets import Dataset, DatasetError
 from ralis_backend.offline.open_simulation import open_simulation
 from ralis_backend.offline.simulation.full import FullSimulation
@@ -131,6 +132,45 @@ def test_points_lie_inside_their_region_and_carry_its_labels(tiny_dataset, tmp_p
     mask = tiny_dataset.split("d_r")[0].mask()
     expected = mask[4:32:8, 60:96:8]  # the third region begins at column 56
     np.testing.assert_array_equal(regions.points.labels[2].reshape(4, 5), expected)
+
+
+def test_the_truth_is_told_to_those_who_ask(make):
+    simulation = make()
+    simulation.begin(np.arange(4), 2, 0)
+    regions = np.array([7, 0, 3])
+    truth = simulation.reveal(regions)
+    np.testing.assert_array_equal(truth.class_pixels, simulation.class_pixels[regions])
+    assert ((truth.error >= 0) & (truth.error <= 1)).all()
+    assert 0 < truth.error.mean() < 1
+    bald = simulation.describe(regions).bald
+    annotated = simulation.class_pixels[regions, :-1].sum(axis=1) / 32**2
+    whole = annotated == 1
+    np.testing.assert_allclose(truth.class_bald.sum(axis=1)[whole], bald[whole], rtol=0.02)
+    assert not truth.class_bald[simulation.class_pixels[regions, :-1] == 0].any()
+
+
+def test_classwise_uncertainty_adds_up_to_the_whole(make):
+    simulation = make()
+    simulation.begin(np.arange(4), 2, 0)
+    features = simulation.describe(np.arange(6))
+    np.testing.assert_allclose(features.class_bald.sum(axis=1), features.bald, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(features.class_entropy.sum(axis=1), features.entropy, rtol=1e-2)
+    assert features.bald.max() > 1e-5
+    assert np.isnan(features.mirror_divergence).all()
+
+
+def test_a_second_look_is_cached_beside_the_first(tiny_dataset, tmp_path):
+    def features() -> PointFeatures:
+        return PointFeatures(tiny_dataset, (32, 32), tmp_path, encoder_weights=None)
+
+    pool, state = features().split("d_t", look_twice=True), features().split("d_s")
+    again = features().split("d_t", look_twice=True)
+    assert torch.equal(pool.mirrored, again.mirrored)
+    assert features().split("d_t").mirrored is None
+    simulation = FastSimulation(pool, state, state)
+    simulation.begin(np.arange(6), 20, 0)
+    divergence = simulation.describe(np.arange(6)).mirror_divergence
+    assert (divergence > 0).all()
 
 
 def test_the_fast_entropy_grid_is_that_of_the_stretched_points(make_fast):

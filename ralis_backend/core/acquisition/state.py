@@ -1,0 +1,130 @@
+"""What every strategy is told, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from ralis_backend.core.features import RegionFeatures
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where regions lie. image: (R,) int64. center: (R, 2) float32 row, column, in regions."""
+
+    image: np.ndarray
+    center: np.ndarray
+
+    def take(self, indices: np.ndarray) -> Places:
+        """The places of some of the regions."""
+        return Places(self.image[indices], self.center[indices])
+
+
+@dataclass(frozen=True)
+class PoolState:
+    """What is labelled so far, and what is wanted.
+
+    labelled_pixels_by_region: (L, C + 1) int64, labelled pixels of each class in each labelled
+        region, the last column those left void; L may be 0.
+    labelled_embeddings: (L', D) float32, unit length, of the labelled regions.
+    count: number of regions that will be picked.
+    rng: for strategies that draw.
+    state_set: features of images that stand for the pool, for policies that look at such a set.
+    unlabelled_counts: (M, C) predicted pixels of each class in the regions that stand for the
+        unlabelled set; None: the candidates do.
+    progress: share of the budget that is spent, in [0, 1].
+    pool_index: (R,) which of `count` pools each candidate is offered in, one is picked from each;
+        None: all are one pool.
+    places, labelled_places: of the R candidates and of the labelled regions; None: unknown.
+    """
+
+    labelled_pixels_by_region: np.ndarray
+    labelled_embeddings: np.ndarray
+    count: int
+    rng: np.random.Generator
+    state_set: RegionFeatures | None = None
+    unlabelled_counts: np.ndarray | None = None
+    progress: float = 0.0
+    pool_index: np.ndarray | None = None
+    places: Places | None = None
+    labelled_places: Places | None = None
+
+    @property
+    def labelled_pixels(self) -> np.ndarray:
+        """(C,) int64, labelled pixels of each class."""
+        pixels: np.ndarray = self.labelled_pixels_by_region[:, :-1].sum(axis=0)
+        return pixels
+
+    @property
+    def labelled_shares(self) -> np.ndarray:
+        """(C,) float64, share of each class in the labelled pixels; 0 throughout without any."""
+        pixels = self.labelled_pixels
+        shares: np.ndarray = pixels / max(1, int(pixels.sum()))
+        return shares
+
+
+class Strategy(Protocol):
+    """A scorer of unlabelled regions.
+
+    looks_twice: whether it needs to know what the segmenter says of the mirrored images.
+    """
+
+    name: str
+    looks_twice: bool
+
+    def scores(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
+        """(R,) float32, the most useful region highest."""
+
+    def reason(
+        self, state: PoolState, actions: RegionFeatures, index: int, class_names: Sequence[str]
+    ) -> str:
+        """Why region `index` is worth labelling, in a few words for an annotator."""
+
+
+def greedy_scores(
+    state: PoolState,
+    num_regions: int,
+    gains: Callable[[], np.ndarray],
+    take: Callable[[int], None],
+) -> np.ndarray:
+    """Scores of a strategy whose picks see each other.
+
+    Args:
+        state: how many picks are wanted, and from which pools.
+        num_regions: R candidates.
+        gains: (R,) float, what each candidate adds to what is taken so far.
+        take: told of each pick.
+
+    Returns:
+        (R,) float32: picks above all others, in the order they were made; then the others by what
+        they would still add. Twice as many picks as are wanted, because the spread over images
+        drops some; with pools one of each.
+    """
+    if num_regions == 0:
+        return np.zeros(0, np.float32)
+    pools = state.pool_index
+    num_picks = min(2 * state.count, num_regions) if pools is None else int(pools.max()) + 1
+    is_open = np.ones(num_regions, bool)
+    picks: list[int] = []
+    for turn in range(num_picks):
+        is_offered = is_open if pools is None else is_open & (pools == turn)
+        if not is_offered.any():
+            continue
+        picks.append(int(np.argmax(np.where(is_offered, gains(), -np.inf))))
+        is_open[picks[-1]] = False
+        take(picks[-1])
+    scores = np.zeros(num_regions, np.float32)
+    rest = np.argsort(np.where(is_open, gains(), -np.inf), kind="stable")
+    scores[rest] = np.linspace(0, 1, num_regions, dtype=np.float32)
+    scores[picks] = 2 + np.arange(len(picks), 0, -1, dtype=np.float32)
+    return scores
+
+
+def likeliest(actions: RegionFeatures, index: int, class_names: Sequence[str]) -> str:
+    """The one or two classes that the segmenter sees most of in a region."""
+    shares = actions.class_probabilities[index]
+    order = np.argsort(-shares)[:2]
+    return " or ".join(class_names[each] for each in order if shares[each] > 0.1) or "nothing clear"
