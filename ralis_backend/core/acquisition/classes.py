@@ -155,6 +155,19 @@ class Coverage:
         return f"may teach the model {class_names[best]}, which needs more labels"
 
 
+def cover_gains(
+    state: PoolState,
+    actions: RegionFeatures,
+    class_bald: np.ndarray,
+    prior: float,
+    pixels_per_point: float,
+) -> np.ndarray:
+    """(R,) what each region alone would add to the cover; see `Coverage`."""
+    masses, base = _masses(state, actions, class_bald, prior, pixels_per_point)
+    gains: np.ndarray = np.log1p(masses / base).sum(axis=1)
+    return gains
+
+
 def cover(
     state: PoolState,
     actions: RegionFeatures,
@@ -163,10 +176,7 @@ def cover(
     pixels_per_point: float,
 ) -> np.ndarray:
     """(R,) scores of the greedy cover of (R, C) mean BALD by class; see `Coverage`."""
-    sizes = actions.class_counts.sum(axis=1, keepdims=True) / pixels_per_point  # points a region
-    mean_bald = max(_TINY, float(actions.bald.mean()))
-    masses = class_bald * sizes / mean_bald  # (R, C)
-    base = state.labelled_pixels / pixels_per_point + prior  # (C,)
+    masses, base = _masses(state, actions, class_bald, prior, pixels_per_point)
     covered = np.ones(len(base))
 
     def gains() -> np.ndarray:
@@ -177,3 +187,16 @@ def cover(
         covered[:] += masses[index] / base
 
     return greedy_scores(state, len(actions), gains, take)
+
+
+def _masses(
+    state: PoolState,
+    actions: RegionFeatures,
+    class_bald: np.ndarray,
+    prior: float,
+    pixels_per_point: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(R, C) doubtful points of each class in each region, and (C,) points that it has."""
+    sizes = actions.class_counts.sum(axis=1, keepdims=True) / pixels_per_point  # points a region
+    mean_bald = max(_TINY, float(actions.bald.mean()))
+    return class_bald * sizes / mean_bald, state.labelled_pixels / pixels_per_point + prior

@@ -1,5 +1,6 @@
 """The query networks and the policies made of them."""
 
+from ralis_backend.core.policy.agnostic import AgnosticPolicy, AgnosticSpec, Drift
 from ralis_backend.core.policy.network import QueryNetwork
 from ralis_backend.core.policy.ralis import (
     PolicyDoesNotFit,
@@ -10,6 +11,9 @@ from ralis_backend.core.policy.ralis import (
 )
 
 __all__ = [
+    "AgnosticPolicy",
+    "AgnosticSpec",
+    "Drift",
     "PolicyDoesNotFit",
     "PolicySpec",
     "QueryNetwork",

@@ -24,7 +24,7 @@ from ralis_backend.core.features import (
 from ralis_backend.core.regions import VOID
 from ralis_backend.core.segmenter import NUM_DROPOUT_PASSES
 from ralis_backend.core.simulation import Truth
-from ralis_backend.core.simulation.heads import HeadConfig, Heads
+from ralis_backend.core.simulation.heads import HeadConfig, Heads, Points
 from ralis_backend.core.simulation.points import RegionPoints
 
 _REGIONS_AT_ONCE = 512
@@ -59,6 +59,11 @@ class FastSimulation:
         self.places = Places(pool.image_index, pool.places)
         self.heads = self._fresh(0)
         self._started: dict[tuple[int, int], Heads] = {}
+
+    @property
+    def points(self) -> Points:
+        """Points of the pool, on the device."""
+        return self._pool.points
 
     def begin(self, labelled: np.ndarray, num_updates: int, seed: int) -> None:
         """A new head that has learned from these regions; from the state set if there are none."""
@@ -120,12 +125,12 @@ class FastSimulation:
         for index in torch.split(chosen, _REGIONS_AT_ONCE):
             labels = self._pool.points.labels[index].long()  # (r, P)
             is_known = labels != VOID
-            predicted = self._logits(self._pool, index).argmax(dim=2)
+            logits, bald = self._logits_and_bald(self._pool, index)
+            predicted = logits.argmax(dim=2)
             num_known = is_known.sum(dim=1).clamp(min=1)
             errors.append(((predicted != labels) & is_known).sum(dim=1) / num_known)
             is_class = functional.one_hot(labels.clamp(max=self.num_classes), self.num_classes + 1)
-            bald = self._bald(self._pool, index)[..., None]  # (r, P, 1)
-            class_bald.append((is_class[..., :-1] * bald).mean(dim=1))
+            class_bald.append((is_class[..., :-1] * bald[..., None]).mean(dim=1))
         return Truth(
             self.class_pixels[regions],
             torch.cat(errors).float().cpu().numpy(),
@@ -143,10 +148,10 @@ class FastSimulation:
     def _features(self, source: RegionPoints, index: torch.Tensor) -> dict[str, torch.Tensor]:
         """Every field of `RegionFeatures` but the embeddings."""
         num_regions = len(index)
-        probabilities = self._logits(source, index).softmax(dim=2)  # (r, P, C)
+        logits, bald = self._logits_and_bald(source, index)  # (r, P, C), (r, P)
+        probabilities = logits.softmax(dim=2)
         uncertainty = uncertainty_maps(probabilities.movedim(2, 0))  # (2, r, P)
         predicted = probabilities.argmax(dim=2)  # (r, P)
-        bald = self._bald(source, index)  # (r, P)
         lattice = uncertainty[0].reshape(-1, 1, *source.lattice)
         pixels = functional.interpolate(lattice, source.region_size, mode="bilinear")[:, 0]
         divergence = torch.full((num_regions,), torch.nan, device=self._device)
@@ -168,16 +173,20 @@ class FastSimulation:
             "mirror_divergence": divergence,
         }
 
-    def _bald(self, source: RegionPoints, index: torch.Tensor) -> torch.Tensor:
-        """(r, P) mutual information of prediction and dropout mask, nats."""
+    def _logits_and_bald(
+        self, source: RegionPoints, index: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(r, P, C), and (r, P) mutual information of prediction and dropout mask, nats."""
         features = source.points.features[index]
         flat = features.reshape(-1, features.shape[-1])
-        log_p = self.heads.dropout_log_probabilities(flat, NUM_DROPOUT_PASSES)  # (M, B, C)
+        logits, log_p = self.heads.passes(flat, NUM_DROPOUT_PASSES)  # (B, C), (M, B, C)
         probabilities = log_p.exp()
         mean = probabilities.mean(dim=0)
         conditional = -(probabilities * log_p).sum(dim=2).mean(dim=0)
         mutual: torch.Tensor = (torch.special.entr(mean).sum(dim=1) - conditional).clamp(min=0)
-        return mutual.reshape(features.shape[:2])
+        return logits.reshape(*features.shape[:2], self.num_classes), mutual.reshape(
+            features.shape[:2]
+        )
 
     def _logits(self, source: RegionPoints, index: torch.Tensor) -> torch.Tensor:
         return self._logits_of(source.points.features[index])

@@ -97,6 +97,12 @@ class Heads:
             [each.repeat(count, *[1] * (each.ndim - 1)) for each in self.weights], self.config
         )
 
+    @classmethod
+    def joined(cls, parts: Sequence[Heads]) -> Heads:
+        """Several sets of heads as one."""
+        stacked = [torch.cat(each) for each in zip(*(it.weights for it in parts), strict=True)]
+        return cls(stacked, parts[0].config)
+
     def logits(self, features: torch.Tensor) -> torch.Tensor:
         """(M, B, D) or (B, D) bfloat16 features -> (M, B, C) float32."""
         if features.ndim == 2:
@@ -105,20 +111,28 @@ class Heads:
         hidden = torch.relu(torch.baddbmm(first_bias[:, None], features, first))
         return torch.baddbmm(second_bias[:, None], hidden, second).float()
 
-    def dropout_log_probabilities(self, features: torch.Tensor, num_passes: int) -> torch.Tensor:
-        """(B, D) bfloat16 features -> (num_passes, B, C) float32, of the first head.
+    def passes(self, features: torch.Tensor, num_passes: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits of the first head without dropout and log probabilities of passes with it.
 
         Each pass leaves out the same hidden units at every point, and in every call.
+
+        Args:
+            features: (B, D) bfloat16.
+            num_passes: M passes with dropout.
+
+        Returns:
+            (B, C) and (M, B, C), float32.
         """
         first, first_bias, second, second_bias = (each[0].bfloat16() for each in self.weights)
         hidden = torch.relu(torch.addmm(first_bias, features, first))  # (B, hidden)
+        plain = torch.addmm(second_bias, hidden, second).float()
         generator = torch.Generator().manual_seed(0)
         is_kept = torch.rand(num_passes, len(second), generator=generator) >= self.config.dropout
         kept = (is_kept / (1 - self.config.dropout)).to(second)
         masked = kept[:, :, None] * second  # (num_passes, hidden, C)
         logits = hidden @ masked.movedim(0, 1).flatten(1)  # (B, num_passes * C)
         split = logits.float().reshape(len(hidden), num_passes, second.shape[1]) + second_bias
-        return split.movedim(1, 0).log_softmax(dim=2)
+        return plain, split.movedim(1, 0).log_softmax(dim=2)
 
     def trained(
         self,
