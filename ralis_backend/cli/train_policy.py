@@ -11,11 +11,22 @@ import typer
 if TYPE_CHECKING:
     from ralis_backend.offline.training_config import TrainingConfig
 
-DatasetFolder = Annotated[
-    Path, typer.Option("--dataset", help="Images, masks, classes.json and splits.json.")
+REGION_SIZE = (90, 80)
+"""Height and width of a region while a policy for any label set is trained."""
+
+DatasetFolders = Annotated[
+    list[Path],
+    typer.Option(
+        "--dataset",
+        help="Images, masks, classes.json and splits.json; several for a policy of any label set.",
+    ),
 ]
 Config = Annotated[
-    str, typer.Option(help="faithful, repaired, or a JSON file with a base and what differs.")
+    str,
+    typer.Option(
+        help="faithful, repaired, or a JSON file with a base and what differs; any: a policy "
+        "for any label set; linear: its linear placebo."
+    ),
 ]
 Reward = Annotated[
     str | None,
@@ -29,11 +40,14 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
 Threads = Annotated[
     int, typer.Option(min=1, help="CPU threads; one was fastest, and the bits depend on it.")
 ]
+Shuffle = Annotated[
+    bool, typer.Option("--shuffle-rewards", help="Give rewards to the wrong picks: a placebo.")
+]
 Cache = Annotated[Path, typer.Option(help="Folder for encoder features; safe to delete.")]
 
 
 def train_policy(
-    dataset: DatasetFolder,
+    dataset: DatasetFolders,
     out: Out,
     config: Config = "repaired",
     reward: Reward = None,
@@ -43,6 +57,7 @@ def train_policy(
     device: Device = "auto",
     threads: Threads = 1,
     cache: Cache = Path(".cache/points"),
+    shuffle_rewards: Shuffle = False,
 ) -> None:
     """Train a query policy; an interrupted run goes on where it was when called again."""
     import torch
@@ -60,10 +75,15 @@ def train_policy(
 
     torch.set_num_threads(threads)
     settings = load_settings()
-    chosen = _chosen(read_config(config), reward, episodes, fidelity)
+    if config in ("any", "linear"):
+        _train_for_any(dataset, out, config, seed, episodes, shuffle_rewards, cache, device)
+        return
+    if len(dataset) != 1:
+        raise ValueError(f"--config {config} learns from one --dataset, {len(dataset)} were given")
+    chosen = _chosen(read_config(config), reward, episodes, fidelity, shuffle_rewards)
     console, device = Console(), find_device(device)
     with console.status("Reading the dataset") as status:
-        source = Dataset.open(dataset)
+        source = Dataset.open(dataset[0])
         simulation = open_simulation(
             source,
             chosen,
@@ -100,7 +120,11 @@ def train_policy(
 
 
 def _chosen(
-    config: TrainingConfig, reward: str | None, episodes: int | None, fidelity: str | None
+    config: TrainingConfig,
+    reward: str | None,
+    episodes: int | None,
+    fidelity: str | None,
+    does_shuffle: bool,
 ) -> TrainingConfig:
     from ralis_backend.offline.rewards import score
 
@@ -111,4 +135,79 @@ def _chosen(
     if fidelity not in (None, "fast", "full"):
         raise ValueError(f"--fidelity {fidelity!r} is unknown; choose fast or full")
     score(config.environment.reward)
+    if does_shuffle:
+        config = replace(config, does_shuffle_rewards=True)
     return config if fidelity is None else replace(config, fidelity=fidelity)  # type: ignore[arg-type]
+
+
+def _train_for_any(
+    folders: list[Path],
+    out: Path,
+    config: str,
+    seed: int,
+    generations: int | None,
+    does_shuffle: bool,
+    cache: Path,
+    device: str,
+) -> None:
+    """A policy for any label set, or its linear placebo, from the `d_t` splits of some datasets."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from ralis_backend.app.wiring import find_device
+    from ralis_backend.offline.datasets import Dataset
+    from ralis_backend.offline.evolution import EvolutionConfig, evolve, fit_linear
+    from ralis_backend.offline.evolution import Progress as Done
+    from ralis_backend.offline.simulation.point_features import PointFeatures
+    from ralis_backend.settings import load_settings
+
+    settings, console, device = load_settings(), Console(), find_device(device)
+    rules = EvolutionConfig()
+    if generations is not None:
+        rules = replace(rules, generations=generations)
+    sources = {}
+    with console.status("Reading the datasets") as status:
+        for folder in folders:
+            dataset = Dataset.open(folder)
+            sources[dataset.name] = PointFeatures(
+                dataset,
+                REGION_SIZE,
+                cache,
+                encoder=settings.encoder,
+                encoder_weights=settings.initial_weights,
+                device=device,
+                report=status.update,
+            ).split("d_t")
+    columns = (BarColumn(), TextColumn("{task.fields[facts]}"), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        total = rules.linear_games if config == "linear" else rules.generations
+        bar = progress.add_task("", total=total, facts="")
+
+        def show(done: Done) -> None:
+            progress.update(
+                bar,
+                completed=done.generation,
+                facts=f"game {done.generation} of {done.generations}, mIoU {100 * done.score:.1f}, "
+                f"spread {100 * done.spread:.2f}, {done.seconds_left / 60:.0f} min left",
+            )
+
+        if config == "linear":
+            fit_linear(
+                sources,
+                rules,
+                out,
+                seed=seed,
+                device=device,
+                on_progress=lambda done: progress.update(bar, completed=done),
+            )
+        else:
+            evolve(
+                sources,
+                rules,
+                out,
+                seed=seed,
+                does_shuffle=does_shuffle,
+                device=device,
+                on_progress=show,
+            )
+    console.print(f"{out}.safetensors is the policy, {out}.json how it was trained.")
