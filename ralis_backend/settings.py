@@ -72,9 +72,9 @@ class Settings(BaseSettings):
         "(default: `crops` with an API key, `in-place` without)",
     )
     strategy: str = Field(
-        "entropy",
+        "default",
         description="How regions are ranked once a model is trained: a built-in strategy or a "
-        "trained policy, e.g. `ralis`",
+        "trained policy, e.g. `bald` or `ralis`",
     )
     policies_dir: Path = Field(Path("policies"), description="Folder of trained policies")
     policy_pool: Literal["whole", "training"] = Field(

@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ralis_backend.core import weights
 from ralis_backend.core.acquisition import STRATEGIES, Strategy
-from ralis_backend.core.policy import RalisPolicy
+from ralis_backend.core.policy import AgnosticPolicy, AgnosticSpec, RalisPolicy
+from ralis_backend.core.policy.agnostic import KIND as AGNOSTIC
 
+DEFAULT = "bald-rarity"
+"""What `default` stands for: the best of the benchmark."""
+
+UNTRAINED = "placebo-untrained"
 SHIPPED = {
     "ralis": "ralis-camvid",
     "ralis-faithful": "ralis-camvid-faithful",
     "ralis-wiou": "ralis-camvid-wiou",
+    "linear": "any-linear",
+    "placebo-shuffled": "any-shuffled",
 }
 """Short names of policies that come with the backend -> their files."""
 
@@ -22,13 +30,13 @@ def check_strategy(name: str, folder: Path) -> None:
     Raises:
         ValueError: naming what there is.
     """
-    if name in STRATEGIES or _path(name, folder).is_file():
+    if name in (*STRATEGIES, "default", UNTRAINED) or _path(name, folder).is_file():
         return
     policies = sorted(path.stem for path in folder.glob("*.safetensors"))
     short = [alias for alias, file in SHIPPED.items() if file in policies]
+    known = ["default", *STRATEGIES, UNTRAINED, *short, *policies]
     raise ValueError(
-        f"unknown strategy '{name}'; expected one of {', '.join([*STRATEGIES, *short, *policies])}"
-        f" (policies of {folder})"
+        f"unknown strategy '{name}'; expected one of {', '.join(known)} (policies of {folder})"
     )
 
 
@@ -42,9 +50,16 @@ def find_strategy(
             if it is a policy that cannot be used.
     """
     check_strategy(name, folder)
+    if name == "default":
+        return find_strategy(DEFAULT, folder, classes, region_size)
     if name in STRATEGIES:
         return STRATEGIES[name]
-    return RalisPolicy.load(_path(name, folder), name).fitted(classes, region_size)
+    if name == UNTRAINED:
+        return AgnosticPolicy.untrained(AgnosticSpec(), 0, name)
+    path = _path(name, folder)
+    if weights.load_metadata(path).get("kind") == AGNOSTIC:
+        return AgnosticPolicy.load(path, name)
+    return RalisPolicy.load(path, name).fitted(classes, region_size)
 
 
 def _path(name: str, folder: Path) -> Path:

@@ -45,7 +45,7 @@ class RankingConfig:
     `training`.
     """
 
-    strategy: str = "entropy"
+    strategy: str = "default"
     policies_dir: Path = Path("policies")
     policy_pool: Literal["whole", "training"] = "whole"
     region_size: tuple[int, int] = (128, 128)

@@ -93,9 +93,15 @@ def test_a_policy_is_trained_and_compared_from_the_command_line(dataset, run, tm
     ],
 )
 def test_wrong_options_are_refused_before_any_work(dataset, run, option, value, message):
-    done = run("train-policy", "--dataset", str(dataset), "--out", "mine", option, value)
+    options = {"--dataset": str(dataset), "--out": "mine"} | {option: value}
+    done = run("train-policy", *(part for pair in options.items() for part in pair))
     assert isinstance(done.exception, ValueError)
     assert message in str(done.exception)
+
+
+def test_a_policy_for_one_label_set_learns_from_one_dataset(dataset, run):
+    done = run("train-policy", *2 * ("--dataset", str(dataset)), "--out", "mine")
+    assert "learns from one --dataset, 2 were given" in str(done.exception)
 
 
 def test_rules_that_do_not_fit_the_dataset_are_refused_before_training(dataset, run, tmp_path):

@@ -11,12 +11,18 @@ import torch
 from ralis_backend.core.acquisition import STRATEGIES
 from ralis_backend.core.features import concat
 from ralis_backend.core.images import mask_to_png
-from ralis_backend.core.policy import PolicySpec, QueryNetwork, RalisPolicy
+from ralis_backend.core.policy import (
+    AgnosticPolicy,
+    AgnosticSpec,
+    PolicySpec,
+    QueryNetwork,
+    RalisPolicy,
+)
 from ralis_backend.core.segmenter import SegmenterSpec
 from ralis_backend.offline.datasets import plain_folder
 from ralis_backend.offline.environment import EnvironmentConfig, LabellingEnv
 from ralis_backend.offline.simulation.full import FullSimulation
-from ralis_backend.online.policies import check_strategy, find_strategy
+from ralis_backend.online.policies import DEFAULT, check_strategy, find_strategy
 from ralis_backend.online.ranking import (
     Choice,
     Pool,
@@ -109,6 +115,10 @@ def test_names_stand_for_built_in_strategies_and_files(tmp_path):
     _policy().save(tmp_path / "mine.safetensors")
     assert find_strategy("margin", tmp_path, NAMES, (32, 32)) is STRATEGIES["margin"]
     assert find_strategy("mine", tmp_path, NAMES, (32, 32)).name == "mine"
+    AgnosticPolicy.untrained(AgnosticSpec(), 0, "any").save(tmp_path / "any.safetensors")
+    assert find_strategy("any", tmp_path, ("one", "two"), (9, 9)).name == "any"
+    assert find_strategy("placebo-untrained", tmp_path, NAMES, (32, 32)).name == "placebo-untrained"
+    assert find_strategy("default", tmp_path, NAMES, (32, 32)).name == DEFAULT
     with pytest.raises(ValueError, match=r"unknown strategy 'badge'.*entropy.*mine"):
         check_strategy("badge", tmp_path)
     with pytest.raises(ValueError, match="unknown strategy"):
