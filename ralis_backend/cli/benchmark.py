@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import os
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from ralis_backend.core.acquisition import Strategy
-    from ralis_backend.core.simulation.oracles import Oracle
+    from rich.console import Console
+
+    from ralis_backend.core.simulation.arena import Arena
+    from ralis_backend.core.simulation.game import GameRules
+    from ralis_backend.offline.benchmark.run import Entrant
+    from ralis_backend.offline.benchmark.workers import Game
 
 DatasetFolder = Annotated[
     Path, typer.Option("--dataset", help="Images, masks, classes.json and splits.json.")
@@ -19,6 +27,18 @@ Strategies = Annotated[str, typer.Option(help="Names, separated by commas.")]
 Seeds = Annotated[int, typer.Option(min=1, help="How many seeds, from --first-seed on.")]
 FirstSeed = Annotated[int, typer.Option(min=0, help="The first one.")]
 Budgets = Annotated[str, typer.Option(help="Labelled regions, rising, separated by commas.")]
+Fidelity = Annotated[
+    str, typer.Option(help="fast: a head on a frozen encoder; full: the segmenter itself, hours.")
+]
+Jobs = Annotated[
+    int | None, typer.Option(min=1, help="Games at a time; by default one for each core.")
+]
+Initial = Annotated[str, typer.Option(help="How the first regions are chosen: random or k-center.")]
+InitialRegions = Annotated[
+    int | None, typer.Option(min=1, help="How many; by default 48, or the least budget.")
+]
+PerStep = Annotated[int, typer.Option(min=1, help="Regions labelled at a step, K.")]
+PoolSize = Annotated[int, typer.Option(min=1, help="Each is the best of so many, N.")]
 RegionSize = Annotated[str, typer.Option(help="Height x width of a region in pixels.")]
 Weighting = Annotated[
     float,
@@ -28,76 +48,229 @@ Pool = Annotated[str, typer.Option(help="Split whose regions are labelled.")]
 MeasureOn = Annotated[
     str, typer.Option(help="Split on which segmenters are measured; d_r to choose a policy.")
 ]
+Updates = Annotated[
+    int | None,
+    typer.Option(
+        min=3,
+        help="Updates before each measurement, by default 600 (fast) or 400 (full); a third at the "
+        "start, a tenth at each step, five times as many for all labels.",
+    ),
+]
+TestImages = Annotated[
+    int | None, typer.Option(min=1, help="Full: measure on so many images, evenly spaced.")
+]
+ImageScale = Annotated[float, typer.Option(help="Full: show images at this scale, as 0.5.")]
 Out = Annotated[Path, typer.Option(help="Folder of the results; what is there is not repeated.")]
 Policies = Annotated[Path, typer.Option(help="Folder of trained policies.")]
-Threads = Annotated[
-    int, typer.Option(min=1, help="CPU threads; one was fastest, and the bits depend on it.")
-]
 Cache = Annotated[Path, typer.Option(help="Folder for encoder features; safe to delete.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
 
+DEFAULT_UPDATES = {"fast": 600, "full": 400}
+
 
 def benchmark(
+    context: typer.Context,
     dataset: DatasetFolder,
     out: Out,
     strategies: Strategies = "random,entropy,margin",
     seeds: Seeds = 3,
     first_seed: FirstSeed = 0,
     budgets: Budgets = "144,240,480,960,1440,1920",
+    fidelity: Fidelity = "fast",
+    jobs: Jobs = None,
+    initial: Initial = "random",
+    initial_regions: InitialRegions = None,
+    regions_per_step: PerStep = 24,
+    pool_size: PoolSize = 10,
     region_size: RegionSize = "90x80",
     class_weight_power: Weighting = 0.0,
     pool: Pool = "d_v",
     measure_on: MeasureOn = "test",
+    updates: Updates = None,
+    test_images: TestImages = None,
+    image_scale: ImageScale = 1.0,
     policies: Policies = Path("policies"),
-    threads: Threads = 1,
     cache: Cache = Path(".cache/points"),
     device: Device = "auto",
 ) -> None:
     """Play the labelling game with each strategy, and measure what the segmenter learned."""
     import torch
     from rich.console import Console
-    from rich.table import Table
 
     from ralis_backend.app.wiring import find_device
-    from ralis_backend.core.simulation.game import Arena, GameRules
-    from ralis_backend.core.simulation.heads import HeadConfig
-    from ralis_backend.offline.benchmark import run
+    from ralis_backend.offline.benchmark.arenas import ArenaConfig, check_arena, open_arena
+    from ralis_backend.offline.benchmark.clicks import region_clicks
+    from ralis_backend.offline.benchmark.run import Contest, run
     from ralis_backend.offline.datasets import Dataset
-    from ralis_backend.offline.simulation.point_features import PointFeatures
+    from ralis_backend.online.policies import check_strategy, find_strategy
     from ralis_backend.settings import load_settings
 
-    torch.set_num_threads(threads)
-    settings = load_settings()
-    wanted = _numbers(budgets)
-    config = replace(
-        GameRules(),
-        budgets=wanted,
-        initial_regions=min(GameRules.initial_regions, wanted[0]),
-        head=HeadConfig(class_weight_power=class_weight_power),
-    )
-    size = _size(region_size)
-    source, console, device = Dataset.open(dataset), Console(), find_device(device)
-    chosen = _strategies(strategies, policies, source.class_names, size)
+    torch.set_num_threads(1)
+    console, settings, size = Console(), load_settings(), _size(region_size)
+    names = [name.strip() for name in strategies.split(",") if name.strip()]
+    for name in names:
+        check_strategy(name, policies)
+    rules = _rules(
+        _numbers(budgets), initial, initial_regions, regions_per_step, pool_size,
+        updates or DEFAULT_UPDATES.get(fidelity, 0),
+    )  # fmt: skip
     with console.status("Reading the dataset") as status:
-        features = PointFeatures(
-            source,
-            size,
-            cache,
-            encoder=settings.encoder,
-            encoder_weights=settings.initial_weights,
-            device=device,
-            report=status.update,
+        source = Dataset.open(dataset)
+        config = ArenaConfig(
+            source, size, fidelity, pool, measure_on, class_weight_power, cache,
+            settings.architecture, settings.encoder, settings.initial_weights,
+            test_images, image_scale, find_device(device),
+        )  # fmt: skip
+        check_arena(config)
+        find = partial(find_strategy, folder=policies, classes=source.class_names, region_size=size)
+        for name in names:
+            find(name)
+        open_arena(config, status.update)  # computes the features, if they are not cached
+    contest = Contest(partial(open_arena, config), find, rules, out)
+    jobs = min(jobs or _num_cores(), _num_cores())
+    with _Display(console, jobs) as display:
+        try:
+            content = run(
+                contest,
+                [_entrant(name, policies) for name in names],
+                range(first_seed, first_seed + seeds),
+                partial(region_clicks, source.split(pool), size, cache),
+                class_names=source.class_names,
+                command=_command(context.params),
+                jobs=jobs,
+                on_progress=display.show,
+                on_start=partial(display.start, rules),
+            )
+        except KeyboardInterrupt:
+            console.print(f"Stopped. Finished games are in {out}; the same command goes on.")
+            raise typer.Exit(130) from None
+    _print_table(console, content)
+    console.print(f"mIoU on {measure_on} in %. {out}/report.md says what was done and came out.")
+
+
+def _rules(
+    budgets: tuple[int, ...],
+    initial: str,
+    initial_regions: int | None,
+    regions_per_step: int,
+    pool_size: int,
+    updates: int,
+) -> GameRules:
+    from ralis_backend.core.simulation.game import GameRules
+
+    return GameRules(
+        budgets,
+        initial,
+        initial_regions or min(GameRules.initial_regions, budgets[0]),
+        regions_per_step,
+        pool_size,
+        updates_per_step=max(1, updates // 10),
+        initial_updates=updates // 3,
+        final_updates=updates,
+        all_labels_updates=5 * updates,
+    )
+
+
+def _entrant(name: str, policies: Path) -> Entrant:
+    """A strategy, and what a policy of that name cost, from its card."""
+    import json
+
+    from ralis_backend.core.acquisition import STRATEGIES
+    from ralis_backend.offline.benchmark.run import Entrant
+    from ralis_backend.online.policies import SHIPPED
+
+    if name in STRATEGIES:
+        return Entrant(name)
+    file = policies / f"{SHIPPED.get(name, name)}.safetensors"
+    card = file.with_suffix(".json")
+    if not card.is_file():
+        raise ValueError(
+            f"{card} does not exist; it says how many labels the policy '{name}' was trained "
+            "with, and `ralis train-policy` writes it beside the policy"
         )
-        arena = Arena(
-            source.name,
-            features.split(pool, any(it.looks_twice for it in chosen.values())),
-            features.split("d_s"),
-            features.split(measure_on),
+    return Entrant(name, _label_cost(json.loads(card.read_text())), file)
+
+
+def _label_cost(card: Mapping[str, Any]) -> int:
+    """Labelled regions of state set, training pool and reward set, from a policy's card."""
+    images, regions = card["num_images"], card["num_regions"]
+    per_image: float = (regions["pool"] + regions["state_set"]) / (images["d_t"] + images["d_s"])
+    num_images: int = images["d_s"] + images["d_t"] + images["d_r"]
+    return round(per_image * num_images)
+
+
+class _Display:
+    """What is done of all games, what runs, and how long it may take."""
+
+    def __init__(self, console: Console, jobs: int) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self._console, self._jobs = console, jobs
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[facts]}"),
+            TimeElapsedColumn(),
+            console=console,
         )
-        numbers = range(first_seed, first_seed + seeds)
-        content = run(arena, chosen, numbers, config, out, device=device, report=status.update)
-    table = Table("strategy", *(f"{count} regions" for count in config.budgets), "to 96 %")
-    for name, entry in content["strategies"].items():
+        self._total: Any = None
+        self._num_games = 0
+        self._shares: dict[Game, float] = {}
+        self._running: dict[Game, Any] = {}
+        self._started = time.monotonic()
+
+    def __enter__(self) -> _Display:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def start(self, rules: GameRules, arena: Arena[Any], games: Sequence[Game]) -> None:
+        """Say what is missing, and of slow games what they will cost."""
+        from ralis_backend.offline.simulation.full_arena import FullArena
+
+        self._num_games = len(games)
+        self._started = time.monotonic()
+        self._total = self._progress.add_task("games", total=len(games), facts="")
+        if games and isinstance(arena, FullArena):
+            hours = arena.seconds_per_game(rules) * len(games) / 3600
+            self._console.print(
+                f"{len(games)} games of the full segmenter take about {hours:.1f} core hours, "
+                f"{hours / self._jobs:.1f} hours with {self._jobs} at a time (two updates and a "
+                "look at an image were timed). A stopped run goes on within a game. --updates,"
+                " --regions-per-step, --test-images and --image-scale lower the cost."
+            )
+
+    def show(self, game: Game, share: float) -> None:
+        """Move the bars."""
+        self._shares[game] = share
+        if game not in self._running:
+            self._running[game] = self._progress.add_task(
+                f"{game.name}, seed {game.seed}", total=1, facts=""
+            )
+        self._progress.update(self._running[game], completed=share)
+        if share >= 1:
+            self._progress.remove_task(self._running[game])
+        done = sum(self._shares.values())
+        num_done = sum(each >= 1 for each in self._shares.values())
+        seconds = time.monotonic() - self._started
+        left = _duration(seconds / done * (self._num_games - done)) if done > 0.05 else "..."
+        facts = f"{num_done} of {self._num_games} done, {left} left"
+        self._progress.update(self._total, completed=done, facts=facts)
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+
+
+def _print_table(console: Console, content: Mapping[str, Any]) -> None:
+    from rich.table import Table
+
+    entries = content["strategies"]
+    table = Table("strategy", *(f"{it} regions" for it in content["config"]["budgets"]), "to 96 %")
+    for name, entry in entries.items():
         reached = entry["regions_to"]["0.96"]["value"]
         table.add_row(
             name,
@@ -106,24 +279,22 @@ def benchmark(
         )
     console.print(table)
     console.print(
-        f"mIoU on {measure_on} in %, mean of {seeds} seeds; all labels: "
-        f"{100 * content['all_labels_miou']:.1f}. Results are in {out}."
+        f"Mean of {len(content['seeds'])} seeds; all labels: "
+        f"{100 * content['all_labels_miou']:.1f}."
     )
 
 
-def _strategies(
-    names: str, policies: Path, classes: tuple[str, ...], region_size: tuple[int, int]
-) -> dict[str, Strategy | Oracle]:
-    from ralis_backend.core.simulation.oracles import ORACLES
-    from ralis_backend.online.policies import find_strategy
+def _command(parameters: Mapping[str, Any]) -> str:
+    """The command with every option as it was, defaults included."""
+    words = ["ralis", "benchmark"]
+    for name, value in parameters.items():
+        if value is not None:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return shlex.join(words)
 
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
-    if not wanted:
-        raise ValueError("--strategies names none; give some, as random,entropy")
-    return {
-        name: ORACLES.get(name) or find_strategy(name, policies, classes, region_size)
-        for name in wanted
-    }
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -135,6 +306,6 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def _size(text: str) -> tuple[int, int]:
     height, _, width = text.partition("x")
-    if not (height.isdigit() and width.isdigit()):
+    if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
         raise ValueError(f"--region-size {text!r} must look like 90x80, height x width")
     return int(height), int(width)
