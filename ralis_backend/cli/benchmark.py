@@ -31,7 +31,8 @@ Fidelity = Annotated[
     str, typer.Option(help="fast: a head on a frozen encoder; full: the segmenter itself, hours.")
 ]
 Jobs = Annotated[
-    int | None, typer.Option(min=1, help="Games at a time; by default one for each core.")
+    int | None,
+    typer.Option(min=1, help="Games at a time; by default and at most one a core."),
 ]
 Initial = Annotated[str, typer.Option(help="How the first regions are chosen: random or k-center.")]
 InitialRegions = Annotated[
@@ -250,14 +251,16 @@ class _Display:
                 f"{game.name}, seed {game.seed}", total=1, facts=""
             )
         self._progress.update(self._running[game], completed=share)
-        if share >= 1:
-            self._progress.remove_task(self._running[game])
         done = sum(self._shares.values())
         num_done = sum(each >= 1 for each in self._shares.values())
         seconds = time.monotonic() - self._started
         left = _duration(seconds / done * (self._num_games - done)) if done > 0.05 else "..."
         facts = f"{num_done} of {self._num_games} done, {left} left"
         self._progress.update(self._total, completed=done, facts=facts)
+        if share >= 1:
+            self._progress.remove_task(self._running.pop(game))
+            if not self._console.is_terminal:  # a log: bars are only drawn on a terminal
+                self._console.print(f"{game.name}, seed {game.seed}: {facts}")
 
 
 def _duration(seconds: float) -> str:

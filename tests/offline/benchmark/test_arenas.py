@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
+from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ from ralis_backend.core.regions import VOID
 from ralis_backend.core.segmenter import SegmenterSpec
 from ralis_backend.core.simulation.game import GameRules, play
 from ralis_backend.offline.benchmark.arenas import ArenaConfig, check_arena, open_arena
+from ralis_backend.offline.benchmark.run import Contest
+from ralis_backend.offline.benchmark.workers import Game
 from ralis_backend.offline.datasets import Dataset, DatasetClass, DatasetError, write_dataset
 from ralis_backend.offline.simulation.full_arena import FullArena, scaled
 from tests.offline.conftest import REGION_SIZE
@@ -112,6 +116,13 @@ def test_an_image_that_is_all_void_is_played(make):
     arena = open_arena(make(change))
     assert arena.is_annotated.tolist() == [False] * 4 + [True] * 4
     assert len(play(arena, strategy("entropy"), 0, RULES)["labelled"]) == 5
+
+
+def test_a_contest_travels_to_other_processes(make, tmp_path):
+    contest = Contest(partial(open_arena, make()), strategy, RULES, tmp_path)
+    sent = ForkingPickler.loads(ForkingPickler.dumps(contest.player))
+    sent()(Game("random", 0), lambda share: None)
+    assert json.loads((tmp_path / "runs" / "random-0.json").read_text())["seed"] == 0
 
 
 def test_test_images_are_evenly_spaced(make):
