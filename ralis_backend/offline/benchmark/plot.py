@@ -11,8 +11,9 @@ from ralis_backend.offline.results import write_bytes
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's, which colour-blind people can tell apart; yellow is too pale for a line."""
-STYLES = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))
-"""A line and a marker for every seven strategies."""
+LINES = ("-", "--", "-.", ":")
+"""One for every seven strategies."""
+MARKERS = "os^Dv"
 MAX_BANDS = 5
 """Of more strategies the intervals are bars: bands would hide each other."""
 
@@ -44,7 +45,7 @@ def draw(content: Mapping[str, Any], path: Path) -> None:
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(
-        frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9,
+        frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9, handlelength=3,
         title="area under the curve,\nshare of all labels", title_fontsize=8, alignment="left",
     )  # fmt: skip
     buffer = io.BytesIO()
@@ -54,7 +55,7 @@ def draw(content: Mapping[str, Any], path: Path) -> None:
 
 def _draw_curve(axes: Any, label: str, curve: Any, index: int, shift: float) -> None:
     color = COLORS[index % len(COLORS)]
-    line, marker = STYLES[index // len(COLORS) % len(STYLES)]
+    line, marker = LINES[index // len(COLORS) % len(LINES)], MARKERS[index % len(MARKERS)]
     regions = [shift * point["regions"] for point in curve]
     means, low, high = ([100 * point[key] for point in curve] for key in ("miou", "low", "high"))
     axes.plot(

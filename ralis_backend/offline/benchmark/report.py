@@ -65,9 +65,10 @@ def report(
         "## Pairs",
         "",
         "Each cell: lead of the row over the column in points of mIoU (mean over the logarithm of "
-        "the budget, 95 % interval), seeds won, and the ratio of the regions that they need for "
-        f"{100 * float(PAIR_SHARE):.0f} %, row to column. An interval that holds 0 (for the "
-        "ratio: 1) shows no difference.",
+        "the budget, 95 % interval), seeds won, and the ratios of the regions and of the clicks "
+        f"that they need for {100 * float(PAIR_SHARE):.0f} %, row to column. An interval that "
+        "holds 0 (of a ratio: 1) shows no difference. Who never arrives is taken to need at least "
+        "what the largest budget cost.",
         "",
         *_pair_table(content),
         "",
@@ -115,7 +116,7 @@ def _protocol(content: Mapping[str, Any], class_names: Sequence[str]) -> Iterato
     )
     yield (
         f"- All labels: the same recipe on the whole pool, for {rules['all_labels_updates']} "
-        "updates."
+        "updates, more than at a budget: what it is compared with shall not be undertrained."
     )
     yield (
         "- mIoU: one confusion matrix over the whole test set, mean over the classes that it "
@@ -184,10 +185,10 @@ def _pair_table(content: Mapping[str, Any]) -> Iterator[str]:
 def _pair_cell(pair: Mapping[str, Any] | None) -> str:
     if pair is None:
         return ""
-    ratio = pair["regions_ratio"][PAIR_SHARE]
     return (
         f"{pair['lead']:+.2f} ({pair['low']:+.2f} to {pair['high']:+.2f}), "
-        f"{pair['wins']}/{pair['seeds']}, x {_bounds(ratio, 2)}"
+        f"{pair['wins']}/{pair['seeds']}, regions x {_bounds(pair['regions_ratio'][PAIR_SHARE], 2)}"
+        f", clicks x {_bounds(pair['clicks_ratio'][PAIR_SHARE], 2)}"
     )
 
 
@@ -270,7 +271,7 @@ def _bounds(entry: Mapping[str, Any], digits: int) -> str:
         "–" if entry[key] is None else f"{entry[key]:.{digits}f}"
         for key in ("value", "low", "high")
     )
-    return "–" if value == low == high == "–" else f"{value} ({low} to {high})"
+    return value if value == low == high else f"{value} ({low} to {high})"
 
 
 def _percents(values: Sequence[float]) -> str:

@@ -69,15 +69,15 @@ def first_reach(costs: np.ndarray, curves: np.ndarray, wanted: float) -> np.ndar
 
 
 def ratio_interval(
-    ours: np.ndarray, theirs: np.ndarray, largest: float
+    ours: np.ndarray, theirs: np.ndarray, our_largest: float, their_largest: float
 ) -> tuple[float | None, float | None]:
     """Interval of `ours / theirs`, (D,) costs of paired draws; None where a side has no bound.
 
-    Who never arrives needs more than the `largest` budget: the upper bound takes theirs to be just
-    that, the lower bound ours. Where neither arrives nothing is known.
+    Who never arrives needs more than was spent at the largest budget: the upper bound takes theirs
+    to be just that, the lower bound ours. Where neither arrives nothing is known.
     """
-    low = float(interval(np.where(np.isinf(ours), largest, ours) / theirs)[0])
-    high = float(interval(ours / np.where(np.isinf(theirs), largest, theirs))[1])
+    low = float(interval(np.where(np.isinf(ours), our_largest, ours) / theirs)[0])
+    high = float(interval(ours / np.where(np.isinf(theirs), their_largest, theirs))[1])
     return low if low > 0 else None, high if np.isfinite(high) else None
 
 

@@ -116,6 +116,11 @@ class _Curves:
         mean = first_reach(costs, self.mious.mean(axis=0)[None], wanted)[0]
         return float(mean), first_reach(costs, self.drawn, wanted)
 
+    def reach_in_clicks(self, wanted: float) -> tuple[float, np.ndarray]:
+        """Clicks at which the mean curve, and each draw's, reaches a score."""
+        mean = first_reach(self.clicks.mean(axis=0), self.mious.mean(axis=0)[None], wanted)[0]
+        return float(mean), first_reach(self.drawn_clicks, self.drawn, wanted)
+
 
 def _by_name(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
     by_name: dict[str, list[Mapping[str, Any]]] = {}
@@ -155,7 +160,10 @@ def _strategy(
             for index, count in enumerate(regions)
         ],
         "regions_to": {f"{share:.2f}": _regions_to(curves, share * ceiling) for share in SHARES},
-        "clicks_to": {f"{share:.2f}": _clicks_to(curves, share * ceiling) for share in SHARES},
+        "clicks_to": {
+            f"{share:.2f}": _bounded(*curves.reach_in_clicks(share * ceiling), 0)
+            for share in SHARES
+        },
         "nauc": _bounded(areas.mean(), area(regions, curves.drawn) / ceiling),
         "seed_mious": {
             str(run["seed"]): [round(float(it), 5) for it in mious[index]]
@@ -181,34 +189,46 @@ def _regions_to(curves: _Curves, wanted: float) -> dict[str, Any]:
     return _bounded(value, drawn, 1) | {"reached": int(np.isfinite(of_seeds).sum())}
 
 
-def _clicks_to(curves: _Curves, wanted: float) -> dict[str, Any]:
-    clicks, mious = curves.clicks.mean(axis=0), curves.mious.mean(axis=0)[None]
-    value = first_reach(clicks, mious, wanted)[0]
-    return _bounded(value, first_reach(curves.drawn_clicks, curves.drawn, wanted), 0)
-
-
 def _pair(ours: _Curves, theirs: _Curves, ceiling: float) -> dict[str, Any]:
-    """Area under the curve in points of mIoU, and the ratio of labels, over the same seeds."""
+    """Lead in area, points of mIoU, and ratios of regions and clicks, over the same seeds."""
     lead = 100 * (area(ours.regions, ours.mious) - area(theirs.regions, theirs.mious))
     drawn = 100 * (area(ours.regions, ours.drawn) - area(theirs.regions, theirs.drawn))
-    (value, reached), (other, others_reached) = (
-        each.reach(float(PAIR_SHARE) * ceiling) for each in (ours, theirs)
-    )
-    low, high = ratio_interval(reached, others_reached, ours.regions[-1])
-    is_known = bool(np.isfinite(value) and np.isfinite(other))
+    low, high = interval(drawn)
+    wanted = float(PAIR_SHARE) * ceiling
     return {
         "seeds": len(lead),
         "wins": int((lead > 0).sum()),
         "lead": round(float(lead.mean()), 3),
-        "low": round(float(interval(drawn)[0]), 3),
-        "high": round(float(interval(drawn)[1]), 3),
+        "low": round(float(low), 3),
+        "high": round(float(high), 3),
         "regions_ratio": {
-            PAIR_SHARE: {
-                "value": round(value / other, 4) if is_known else None,
-                "low": None if low is None else round(low, 4),
-                "high": None if high is None else round(high, 4),
-            }
+            PAIR_SHARE: _ratio(
+                ours.reach(wanted), theirs.reach(wanted), ours.regions[-1], theirs.regions[-1]
+            )
         },
+        "clicks_ratio": {
+            PAIR_SHARE: _ratio(
+                ours.reach_in_clicks(wanted),
+                theirs.reach_in_clicks(wanted),
+                ours.clicks.mean(axis=0)[-1],
+                theirs.clicks.mean(axis=0)[-1],
+            )
+        },
+    }
+
+
+def _ratio(
+    ours: tuple[float, np.ndarray],
+    theirs: tuple[float, np.ndarray],
+    our_largest: float,
+    their_largest: float,
+) -> dict[str, float | None]:
+    low, high = ratio_interval(ours[1], theirs[1], our_largest, their_largest)
+    is_known = bool(np.isfinite(ours[0]) and np.isfinite(theirs[0]))
+    return {
+        "value": round(ours[0] / theirs[0], 4) if is_known else None,
+        "low": None if low is None else round(low, 4),
+        "high": None if high is None else round(high, 4),
     }
 
 

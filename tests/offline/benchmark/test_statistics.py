@@ -62,10 +62,10 @@ def test_one_seed_has_an_interval_of_no_width():
 def test_a_ratio_is_unbounded_where_a_side_never_arrives():
     some = np.array([100.0, 110.0, 120.0])
     never = np.full(3, np.inf)
-    assert ratio_interval(some, 2 * some, 400) == (0.5, 0.5)
-    assert ratio_interval(some, never, 400) == (None, 0.3)  # at most 120 of more than 400
-    assert ratio_interval(never, some, 360) == (3.0, None)
-    assert ratio_interval(never, never, 400) == (None, None)
+    assert ratio_interval(some, 2 * some, 400, 400) == (0.5, 0.5)
+    assert ratio_interval(some, never, 400, 400) == (None, 0.3)  # at most 120 of more than 400
+    assert ratio_interval(never, some, 360, 400) == (3.0, None)
+    assert ratio_interval(never, never, 400, 400) == (None, None)
 
 
 def test_the_rarest_third_of_the_classes_that_occur():

@@ -86,9 +86,9 @@ def test_seeds_that_differ_together_leave_a_pair_exact():
 
 def test_a_ratio_of_labels_by_hand():
     content = summed({"a": 2 * [[0.28, 0.48, 0.5]], "b": 2 * [[0.2, 0.38, 0.48]]})
-    assert content["pairs"]["a"]["b"]["regions_ratio"]["0.96"] == {
-        "value": 0.5, "low": 0.5, "high": 0.5,
-    }  # fmt: skip
+    pair = content["pairs"]["a"]["b"]
+    assert pair["regions_ratio"]["0.96"] == {"value": 0.5, "low": 0.5, "high": 0.5}
+    assert pair["clicks_ratio"]["0.96"]["value"] == pytest.approx(3000 / 7000, abs=1e-4)
 
 
 def test_break_even_compares_with_the_best_strategy_that_cost_no_label():
