@@ -229,18 +229,20 @@ class _Display:
 
     def start(self, rules: GameRules, arena: Arena[Any], games: Sequence[Game]) -> None:
         """Say what is missing, and of slow games what they will cost."""
+        from ralis_backend.offline.benchmark.run import ALL_LABELS
         from ralis_backend.offline.simulation.full_arena import FullArena
 
         self._num_games = len(games)
         self._started = time.monotonic()
         self._total = self._progress.add_task("games", total=len(games), facts="")
         if games and isinstance(arena, FullArena):
-            hours = arena.seconds_per_game(rules) * len(games) / 3600
+            of_game, of_all_labels = arena.seconds(rules)
+            seconds = sum(of_all_labels if it.name == ALL_LABELS else of_game for it in games)
             self._console.print(
-                f"{len(games)} games of the full segmenter take about {hours:.1f} core hours, "
-                f"{hours / self._jobs:.1f} hours with {self._jobs} at a time (two updates and a "
-                "look at an image were timed). A stopped run goes on within a game. --updates,"
-                " --regions-per-step, --test-images and --image-scale lower the cost."
+                f"{len(games)} games of the full segmenter take about "
+                f"{_duration(seconds / self._jobs)} with {self._jobs} at a time (two updates and a "
+                "look at an image were timed). A stopped run goes on within a game. --updates, "
+                "--regions-per-step, --test-images and --image-scale lower the cost."
             )
 
     def show(self, game: Game, share: float) -> None:

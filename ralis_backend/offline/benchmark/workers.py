@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -121,4 +122,5 @@ def _work(connection: Connection, open_player: Callable[[], Player]) -> None:
     except (EOFError, BrokenPipeError):  # nobody is there any more
         return
     except Exception as error:
+        error.add_note(traceback.format_exc())  # it does not travel with the error
         connection.send(error)

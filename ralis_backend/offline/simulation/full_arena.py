@@ -123,8 +123,11 @@ class FullArena:
             **self._facts,
         }
 
-    def seconds_per_game(self, rules: GameRules) -> float:
-        """About how long a game takes: an update and a forward pass are timed, and counted."""
+    def seconds(self, rules: GameRules) -> tuple[float, float]:
+        """About how long a game takes, and a measurement with all labels.
+
+        An update and a forward pass are timed, and counted.
+        """
         simulation = self.simulation()
         some = np.flatnonzero(self.is_annotated)[:4]
         started = time.perf_counter()
@@ -138,11 +141,13 @@ class FullArena:
         candidates = min(num_images, rules.regions_per_step * rules.pool_size)
         labelled = min(num_images, rules.budgets[-1] / 2)  # their embeddings are looked up as well
         seen = max(candidates, labelled)
-        return (
+        testing = len(self._splits[2]) * look
+        game = (
             rules.initial_updates * update
             + num_steps * (rules.updates_per_step * update + (seen + 1) * look)
-            + len(rules.budgets) * (rules.final_updates * update + len(self._splits[2]) * look)
+            + len(rules.budgets) * (rules.final_updates * update + testing)
         )
+        return game, rules.all_labels_updates * update + testing
 
     def _simulation(self, measured_on: Sequence[Sample]) -> FullSimulation:
         return FullSimulation(
