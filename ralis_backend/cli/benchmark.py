@@ -6,6 +6,7 @@ import os
 import shlex
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,15 +16,19 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ralis_backend.core.acquisition import Strategy
     from ralis_backend.core.simulation.arena import Arena
     from ralis_backend.core.simulation.game import GameRules
+    from ralis_backend.core.simulation.oracles import Oracle
     from ralis_backend.offline.benchmark.run import Entrant
     from ralis_backend.offline.benchmark.workers import Game
 
 DatasetFolder = Annotated[
     Path, typer.Option("--dataset", help="Images, masks, classes.json and splits.json.")
 ]
-Strategies = Annotated[str, typer.Option(help="Names, separated by commas.")]
+Strategies = Annotated[
+    str, typer.Option(help="Names, separated by commas; oracles are upper bounds.")
+]
 Seeds = Annotated[int, typer.Option(min=1, help="How many seeds, from --first-seed on.")]
 FirstSeed = Annotated[int, typer.Option(min=0, help="The first one.")]
 Budgets = Annotated[str, typer.Option(help="Labelled regions, rising, separated by commas.")]
@@ -103,14 +108,11 @@ def benchmark(
     from ralis_backend.offline.benchmark.clicks import region_clicks
     from ralis_backend.offline.benchmark.run import Contest, run
     from ralis_backend.offline.datasets import Dataset
-    from ralis_backend.online.policies import check_strategy, find_strategy
     from ralis_backend.settings import load_settings
 
     torch.set_num_threads(1)
     console, settings, size = Console(), load_settings(), _size(region_size)
     names = [name.strip() for name in strategies.split(",") if name.strip()]
-    for name in names:
-        check_strategy(name, policies)
     rules = _rules(
         _numbers(budgets), initial, initial_regions, regions_per_step, pool_size,
         updates or DEFAULT_UPDATES.get(fidelity, 0),
@@ -123,9 +125,9 @@ def benchmark(
             test_images, image_scale, find_device(device),
         )  # fmt: skip
         check_arena(config)
-        find = partial(find_strategy, folder=policies, classes=source.class_names, region_size=size)
-        for name in names:
-            find(name)
+        find = partial(_find, policies=policies, classes=source.class_names, region_size=size)
+        looks_twice = any([find(name).looks_twice for name in names])
+        config = replace(config, looks_twice=looks_twice)
         open_arena(config, status.update)  # computes the features, if they are not cached
     contest = Contest(partial(open_arena, config), find, rules, out)
     jobs = min(jobs or _num_cores(), _num_cores())
@@ -147,6 +149,22 @@ def benchmark(
             raise typer.Exit(130) from None
     _print_table(console, content)
     console.print(f"mIoU on {measure_on} in %. {out}/report.md says what was done and came out.")
+
+
+def _find(
+    name: str, policies: Path, classes: tuple[str, ...], region_size: tuple[int, int]
+) -> Strategy | Oracle:
+    from ralis_backend.core.simulation.oracles import ORACLES
+    from ralis_backend.online.policies import check_strategy, find_strategy
+
+    if name in ORACLES:
+        return ORACLES[name]
+    try:
+        check_strategy(name, policies)
+    except ValueError as error:
+        oracles = ", ".join(ORACLES)
+        raise ValueError(f"{error}, or of {oracles}, which know the labels") from error
+    return find_strategy(name, policies, classes, region_size)
 
 
 def _rules(
@@ -177,12 +195,15 @@ def _entrant(name: str, policies: Path) -> Entrant:
     import json
 
     from ralis_backend.core.acquisition import STRATEGIES
+    from ralis_backend.core.simulation.oracles import ORACLES
     from ralis_backend.offline.benchmark.run import Entrant
     from ralis_backend.online.policies import SHIPPED
 
-    if name in STRATEGIES:
-        return Entrant(name)
+    if name in ORACLES:
+        return Entrant(name, None)
     file = policies / f"{SHIPPED.get(name, name)}.safetensors"
+    if name in STRATEGIES or not file.is_file():
+        return Entrant(name)
     card = file.with_suffix(".json")
     if not card.is_file():
         raise ValueError(
@@ -193,7 +214,12 @@ def _entrant(name: str, policies: Path) -> Entrant:
 
 
 def _label_cost(card: Mapping[str, Any]) -> int:
-    """Labelled regions of state set, training pool and reward set, from a policy's card."""
+    """Labelled regions that a policy was trained with, from its card.
+
+    Of a policy for one label set those of state set, training pool and reward set.
+    """
+    if "labelled_regions" in card:
+        return sum(card["labelled_regions"].values())
     images, regions = card["num_images"], card["num_regions"]
     per_image: float = (regions["pool"] + regions["state_set"]) / (images["d_t"] + images["d_s"])
     num_images: int = images["d_s"] + images["d_t"] + images["d_r"]

@@ -29,12 +29,22 @@ def run(tiny_dataset, tmp_path, monkeypatch):  # noqa: F811
 
 
 def test_a_comparison_says_what_it_did_and_how_to_repeat_it(run, tmp_path):
-    done = run("--initial", "k-center", "--initial-regions", "4", "--class-weight-power", "0.5")
+    done = run(
+        "--strategies",
+        "random,equal,oracle-rarity",
+        "--initial",
+        "k-center",
+        "--initial-regions",
+        "4",
+        "--class-weight-power",
+        "0.5",
+    )
     assert done.exit_code == 0, done.output
     content = json.loads((tmp_path / "results" / "summary.json").read_text())
     assert content["config"]["initial"] == "k-center"
     assert content["arena"]["head"]["class_weight_power"] == 0.5
     assert content["arena"]["measured_on"] == "test"
+    assert content["strategies"]["oracle-rarity"]["label_cost"] is None
     text = (tmp_path / "results" / "report.md").read_text()
     assert "ralis benchmark --dataset" in text
     assert "--initial k-center" in text
@@ -71,7 +81,8 @@ def test_ctrl_c_says_that_the_same_command_goes_on(run, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--strategies", "random,best"], "unknown strategy 'best'; expected one of random,"),
+        (["--strategies", "random,best"], "unknown strategy 'best'; expected one of "),
+        (["--strategies", "oracle-best"], "oracle-coverage, oracle-error, which know the labels"),
         (["--strategies", "random,random"], "'random' is named twice"),
         (["--strategies", ","], "no strategy is named"),
         (["--budgets", "8,99"], "exceeds the pool's 30 regions"),
@@ -97,6 +108,7 @@ def test_a_policy_costs_the_labels_of_three_splits():
         "num_regions": {"pool": 2400, "state_set": 240},
     }
     assert _label_cost(card) == 24 * 211
+    assert _label_cost({"labelled_regions": {"camvid": 2400, "aerial": 1536}}) == 3936
 
 
 def test_durations_are_short():

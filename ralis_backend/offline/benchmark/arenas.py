@@ -33,6 +33,7 @@ class ArenaConfig:
     test_images: of the full fidelity: so many images of the split, evenly spaced; None: all.
     image_scale: of the full fidelity: images and regions are shown at this scale.
     device: as torch names it.
+    looks_twice: whether a strategy asks what the segmenter says of the mirrored images.
     """
 
     dataset: Dataset
@@ -48,6 +49,7 @@ class ArenaConfig:
     test_images: int | None = None
     image_scale: float = 1.0
     device: str = "cpu"
+    looks_twice: bool = False
 
     def splits(self) -> dict[str, str]:
         """What is labelled, and what is measured on."""
@@ -117,7 +119,7 @@ def open_arena(
     )
     return FastArena(
         dataset.name,
-        features.split(config.pool),
+        features.split(config.pool, config.looks_twice),
         features.split("d_s"),
         features.split(config.measured_on),
         HeadConfig(class_weight_power=config.class_weight_power),

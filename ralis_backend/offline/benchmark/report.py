@@ -208,8 +208,12 @@ def _cost_table(content: Mapping[str, Any]) -> Iterator[str]:
         yield (
             f"| {name} | {_bounds(rare, 1)} | {entry['class_entropy'][-1]:.2f} | "
             f"{entry['clicks'][-1]:.0f} | {entry['seconds_per_selection']:.2f} | "
-            f"{entry['seconds_per_game'] / 60:.1f} | {entry['label_cost']} |"
+            f"{entry['seconds_per_game'] / 60:.1f} | {_shown_cost(entry['label_cost'])} |"
         )
+
+
+def _shown_cost(label_cost: int | None) -> str:
+    return "knows all labels: an upper bound" if label_cost is None else str(label_cost)
 
 
 def _break_even(content: Mapping[str, Any]) -> Iterator[str]:

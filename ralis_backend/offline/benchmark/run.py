@@ -18,6 +18,7 @@ import torch
 from ralis_backend.core.acquisition import Strategy
 from ralis_backend.core.simulation.arena import Arena
 from ralis_backend.core.simulation.game import GameRules, all_labels, check, play
+from ralis_backend.core.simulation.oracles import Oracle
 from ralis_backend.offline.benchmark.plot import draw
 from ralis_backend.offline.benchmark.report import machine, report
 from ralis_backend.offline.benchmark.summary import Pool, summary
@@ -41,7 +42,7 @@ class Contest:
     """
 
     open_arena: Callable[[], Arena[Any]]
-    find_strategy: Callable[[str], Strategy]
+    find_strategy: Callable[[str], Strategy | Oracle]
     rules: GameRules
     out: Path
 
@@ -72,12 +73,12 @@ class Contest:
 class Entrant:
     """A strategy's name, and what a trained policy was made with.
 
-    label_cost: labelled regions that it was trained with.
+    label_cost: labelled regions that it was trained with; None: an oracle, which knows them all.
     file: the policy's weights; None for a built-in strategy.
     """
 
     name: str
-    label_cost: int = 0
+    label_cost: int | None = 0
     file: Path | None = None
 
 

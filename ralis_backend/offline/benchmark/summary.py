@@ -39,7 +39,7 @@ def summary(
     all_labels: Sequence[float],
     dataset: str,
     pool: Pool,
-    label_costs: Mapping[str, int] | None = None,
+    label_costs: Mapping[str, int | None] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Curves, label counts and pairs of strategies, with intervals over seeds (bootstrap, 95 %).
@@ -49,7 +49,8 @@ def summary(
         all_labels: scores of segmenters that learned from every label, a seed each.
         dataset: its name.
         pool: what was played on.
-        label_costs: labelled regions that each learned strategy was trained with; 0 where missing.
+        label_costs: labelled regions that each learned strategy was trained with; 0 where missing,
+            None of an oracle.
         seed: of the bootstrap.
 
     Raises:
@@ -142,7 +143,7 @@ def _by_name(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, A
 
 
 def _strategy(
-    runs: Sequence[Mapping[str, Any]], curves: _Curves, ceiling: float, label_cost: int
+    runs: Sequence[Mapping[str, Any]], curves: _Curves, ceiling: float, label_cost: int | None
 ) -> dict[str, Any]:
     mious, regions = curves.mious, curves.regions
     low, high = interval(curves.drawn)

@@ -94,14 +94,15 @@ def test_a_ratio_of_labels_by_hand():
 def test_break_even_compares_with_the_best_strategy_that_cost_no_label():
     curves = {
         "mine": [[0.28, 0.48, 0.5]], "random": [[0.2, 0.38, 0.47]], "entropy": [[0.28, 0.47, 0.48]],
-        "worse": [[0.1, 0.2, 0.3]],
+        "worse": [[0.1, 0.2, 0.3]], "oracle": [[0.5, 0.5, 0.5]],
     }  # fmt: skip
-    content = summed(curves, label_costs={"mine": 1000, "worse": 1000})
+    content = summed(curves, label_costs={"mine": 1000, "worse": 1000, "oracle": None})
     assert content["strategies"]["mine"]["break_even"] == {
         "against": "entropy", "regions_saved": 200.0, "datasets": 5.0,
     }  # fmt: skip
     assert content["strategies"]["worse"]["break_even"]["datasets"] is None
     assert "break_even" not in content["strategies"]["random"]
+    assert "break_even" not in content["strategies"]["oracle"]
 
 
 def test_strategies_of_other_seeds_are_refused():
