@@ -49,7 +49,7 @@ demo: setup ## Start Label Studio and the backend with images to label (Ctrl-C s
 	$(BIN)/ralis demo $(strip $(DEMO_OPTIONS))
 
 # What is compared. On the aerial set the CamVid policies do not fit.
-STRATEGIES ?= random,entropy,margin,k-center,coverage
+STRATEGIES ?= random,entropy,margin,bald,clasp-pe,class-bal,k-center,bald-rarity,oracle-coverage
 CAMVID_STRATEGIES ?= $(STRATEGIES),ralis,ralis-wiou,ralis-faithful
 DATA := $(RALIS_SHARED)/data
 LABELS := benchmarks/results/labels

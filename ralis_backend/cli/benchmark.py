@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,15 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from ralis_backend.cli.benchmark_display import Display, print_table
 
+if TYPE_CHECKING:
     from ralis_backend.core.acquisition import Strategy
-    from ralis_backend.core.simulation.arena import Arena
     from ralis_backend.core.simulation.game import GameRules
     from ralis_backend.core.simulation.oracles import Oracle
     from ralis_backend.offline.benchmark.run import Entrant
-    from ralis_backend.offline.benchmark.workers import Game
 
 DatasetFolder = Annotated[
     Path, typer.Option("--dataset", help="Images, masks, classes.json and splits.json.")
@@ -131,7 +128,7 @@ def benchmark(
         open_arena(config, status.update)  # computes the features, if they are not cached
     contest = Contest(partial(open_arena, config), find, rules, out)
     jobs = min(jobs or _num_cores(), _num_cores())
-    with _Display(console, jobs) as display:
+    with Display(console, jobs) as display:
         try:
             content = run(
                 contest,
@@ -147,7 +144,7 @@ def benchmark(
         except KeyboardInterrupt:
             console.print(f"Stopped. Finished games are in {out}; the same command goes on.")
             raise typer.Exit(130) from None
-    _print_table(console, content)
+    print_table(console, content)
     console.print(f"mIoU on {measure_on} in %. {out}/report.md says what was done and came out.")
 
 
@@ -224,95 +221,6 @@ def _label_cost(card: Mapping[str, Any]) -> int:
     per_image: float = (regions["pool"] + regions["state_set"]) / (images["d_t"] + images["d_s"])
     num_images: int = images["d_s"] + images["d_t"] + images["d_r"]
     return round(per_image * num_images)
-
-
-class _Display:
-    """What is done of all games, what runs, and how long it may take."""
-
-    def __init__(self, console: Console, jobs: int) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-        self._console, self._jobs = console, jobs
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[facts]}"),
-            TimeElapsedColumn(),
-            console=console,
-        )
-        self._total: Any = None
-        self._num_games = 0
-        self._shares: dict[Game, float] = {}
-        self._running: dict[Game, Any] = {}
-        self._started = time.monotonic()
-
-    def __enter__(self) -> _Display:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def start(self, rules: GameRules, arena: Arena[Any], games: Sequence[Game]) -> None:
-        """Say what is missing, and of slow games what they will cost."""
-        from ralis_backend.offline.benchmark.run import ALL_LABELS
-        from ralis_backend.offline.simulation.full_arena import FullArena
-
-        self._num_games = len(games)
-        self._started = time.monotonic()
-        self._total = self._progress.add_task("games", total=len(games), facts="")
-        if games and isinstance(arena, FullArena):
-            of_game, of_all_labels = arena.seconds(rules)
-            seconds = sum(of_all_labels if it.name == ALL_LABELS else of_game for it in games)
-            self._console.print(
-                f"{len(games)} games of the full segmenter take about "
-                f"{_duration(seconds / self._jobs)} with {self._jobs} at a time (two updates and a "
-                "look at an image were timed). A stopped run goes on within a game. --updates, "
-                "--regions-per-step, --test-images and --image-scale lower the cost."
-            )
-
-    def show(self, game: Game, share: float) -> None:
-        """Move the bars."""
-        self._shares[game] = share
-        if game not in self._running:
-            self._running[game] = self._progress.add_task(
-                f"{game.name}, seed {game.seed}", total=1, facts=""
-            )
-        self._progress.update(self._running[game], completed=share)
-        done = sum(self._shares.values())
-        num_done = sum(each >= 1 for each in self._shares.values())
-        seconds = time.monotonic() - self._started
-        left = _duration(seconds / done * (self._num_games - done)) if done > 0.05 else "..."
-        facts = f"{num_done} of {self._num_games} done, {left} left"
-        self._progress.update(self._total, completed=done, facts=facts)
-        if share >= 1:
-            self._progress.remove_task(self._running.pop(game))
-            if not self._console.is_terminal:  # a log: bars are only drawn on a terminal
-                self._console.print(f"{game.name}, seed {game.seed}: {facts}")
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
-
-
-def _print_table(console: Console, content: Mapping[str, Any]) -> None:
-    from rich.table import Table
-
-    entries = content["strategies"]
-    table = Table("strategy", *(f"{it} regions" for it in content["config"]["budgets"]), "to 96 %")
-    for name, entry in entries.items():
-        reached = entry["regions_to"]["0.96"]["value"]
-        table.add_row(
-            name,
-            *(f"{100 * point['miou']:.1f}" for point in entry["curve"]),
-            "–" if reached is None else f"{reached:.0f}",
-        )
-    console.print(table)
-    console.print(
-        f"Mean of {len(content['seeds'])} seeds; all labels: "
-        f"{100 * content['all_labels_miou']:.1f}."
-    )
 
 
 def _command(parameters: Mapping[str, Any]) -> str:

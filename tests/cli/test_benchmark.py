@@ -6,7 +6,8 @@ import pytest
 from typer.testing import CliRunner
 
 from ralis_backend.cli import app
-from ralis_backend.cli.benchmark import _duration, _label_cost
+from ralis_backend.cli.benchmark import _label_cost
+from ralis_backend.cli.benchmark_display import duration
 from ralis_backend.core.finetune import FinetuneConfig
 from tests.offline.conftest import tiny_dataset  # noqa: F401  (a fixture)
 
@@ -112,5 +113,5 @@ def test_a_policy_costs_the_labels_of_three_splits():
 
 
 def test_durations_are_short():
-    assert _duration(20) == "0 min"
-    assert _duration(3700) == "1 h 2 min"
+    assert duration(20) == "0 min"
+    assert duration(3700) == "1 h 2 min"
