@@ -29,7 +29,7 @@ COMPILE := pip compile --quiet --universal --python-version 3.11 --no-emit-index
 help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@/ { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	  /^[a-z-]+:.*## / { printf "  make %-24s %s\n", $$1, $$2 }' Makefile
 	@printf '\n%s\n' \
 	  'make demo takes IMAGES=folder, DATASET=folder, ORACLE=1, ROUNDS=n, REGIONS_PER_ROUND=n,' \
 	  'STRATEGY=name, MODE=crops|in-place; other options of `ralis demo`: OPTIONS="--seed 1".'
@@ -48,13 +48,44 @@ DEMO_OPTIONS = \
 demo: setup ## Start Label Studio and the backend with images to label (Ctrl-C stops all)
 	$(BIN)/ralis demo $(strip $(DEMO_OPTIONS))
 
+# What is compared. On the aerial set the CamVid policies do not fit.
+STRATEGIES ?= random,entropy,margin,bald,clasp-pe,class-bal,k-center,bald-rarity,oracle-coverage
+CAMVID_STRATEGIES ?= $(STRATEGIES),ralis,ralis-wiou,ralis-faithful
+DATA := $(RALIS_SHARED)/data
+LABELS := benchmarks/results/labels
+
+# $(call labels,folder,dataset,strategies,options): both losses, the plain one and the weighted one.
+define labels
+	for power in 0 0.5; do \
+	  $(BIN)/ralis benchmark --dataset '$(DATA)/$(2)' --strategies '$(3)' \
+	    --class-weight-power $$power --out '$(LABELS)/$(1)/$(2)-weight-'$$power $(4) $(OPTIONS); \
+	done
+endef
+
+SHORT := --seeds 3 --budgets 96,192,384 --regions-per-step 48 --updates 300
+LONG := --seeds 8
+
+.PHONY: reproduce-benchmark
+reproduce-benchmark: $(BACKEND_STAMP) ## Strategies compared on two datasets, short form: minutes
+	$(call labels,short,camvid,$(STRATEGIES),$(SHORT))
+	$(call labels,short,dubai_aerial,$(STRATEGIES),$(SHORT))
+
+.PHONY: reproduce-benchmark-long
+reproduce-benchmark-long: $(BACKEND_STAMP) ## The same with policies, all budgets, 8 seeds: hours
+	$(call labels,long,camvid,$(CAMVID_STRATEGIES),$(LONG))
+	$(call labels,long,dubai_aerial,$(STRATEGIES),$(LONG))
+	for initial in random k-center; do \
+	  $(BIN)/ralis benchmark --dataset '$(DATA)/camvid' --strategies entropy --initial $$initial \
+	    --budgets 48,96,192 $(LONG) --out '$(LABELS)/long/camvid-initial-'$$initial $(OPTIONS); \
+	done
+
 .PHONY: setup
 setup: $(BACKEND_STAMP) $(LABEL_STUDIO_STAMP) ## Install both environments at the locked versions
 
 ##@ Develop
 
 # Several small processes share the cores: one thread each is faster than many.
-test check: export OMP_NUM_THREADS ?= 1
+test check reproduce-benchmark reproduce-benchmark-long: export OMP_NUM_THREADS ?= 1
 
 .PHONY: test
 test: setup lint ## Run every check and every test, with a real Label Studio and Chromium

@@ -53,3 +53,13 @@ def mean_iou(matrix: np.ndarray) -> float:
     values = ious(matrix)
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else float("nan")
+
+
+def mean_iou_of_present(matrix: np.ndarray) -> float:
+    """Mean IoU of the classes that the true masks hold; NaN when nothing was compared.
+
+    A class that is predicted and absent counts against those it was mistaken for, and is no class
+    of its own: curves of one test set are means over the same classes.
+    """
+    is_present = matrix.sum(axis=1) > 0
+    return float(ious(matrix)[is_present].mean()) if is_present.any() else float("nan")

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 FORMAT = "ralis-weights"
 FORMAT_VERSION = "1"
+_VALUES_AT_ONCE = 4_000_000
 
 
 class WeightsError(ValueError):
@@ -114,8 +115,14 @@ def _checked_metadata(path: Path, header: dict[str, str] | None) -> dict[str, An
 
 def _require_finite(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if tensor.is_floating_point() and not _is_finite(tensor):
             raise WeightsError(
                 f"tensor '{name}' of {path} holds NaN or infinity; the training that made it "
                 "failed: use an earlier version"
             )
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    # piece by piece: a check of a large mapped tensor at once holds it in memory several times
+    pieces = torch.split(tensor.reshape(-1), _VALUES_AT_ONCE)
+    return all(bool(torch.isfinite(piece).all()) for piece in pieces)

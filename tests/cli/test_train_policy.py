@@ -75,8 +75,8 @@ def test_a_policy_is_trained_and_compared_from_the_command_line(dataset, run, tm
                "--region-size", "32x32", "--out", "results")  # fmt: skip
     assert isinstance(done.exception, ValueError)  # four images hold 24 regions
     assert "exceeds the pool's 24 regions" in str(done.exception)
-    done = run(*arguments, "--seeds", "2", "--budgets", "8,12",
-               "--region-size", "32x32", "--out", "results")  # fmt: skip
+    done = run(*arguments, "--seeds", "2", "--budgets", "8,12", "--updates", "10",
+               "--jobs", "1", "--region-size", "32x32", "--out", "results")  # fmt: skip
     assert done.exit_code == 0, done.output
     content = json.loads((tmp_path / "results" / "summary.json").read_text())
     assert set(content["strategies"]) == {"random", "mine"}

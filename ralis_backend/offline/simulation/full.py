@@ -71,7 +71,7 @@ class FullSimulation:
         for name, samples in (("pool", pool), ("state set", state_set), ("reward set", reward_set)):
             if not samples:
                 raise DatasetError(f"the {name} has no image; name some in splits.json")
-        self._load = lru_cache(_IMAGES_IN_MEMORY)(Sample.image)
+        self._load = lru_cache(_IMAGES_IN_MEMORY)(lambda sample: sample.image())
         self._region_size = region_size
         self._pool, self._state_set, self._reward_set = (
             [self._labelled(sample) for sample in samples]

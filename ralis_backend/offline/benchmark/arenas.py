@@ -1,0 +1,176 @@
+"""A dataset and how it is played, in a form that travels between processes -> the arena."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ralis_backend.core.regions import VOID, grid
+from ralis_backend.core.segmenter import SegmenterSpec
+from ralis_backend.core.simulation.arena import FastArena
+from ralis_backend.core.simulation.heads import HeadConfig
+from ralis_backend.offline.datasets import Dataset, DatasetError, Sample
+from ralis_backend.offline.simulation.full_arena import RECIPE, FullArena, scaled
+from ralis_backend.offline.simulation.point_features import PointFeatures
+
+FIDELITIES = ("fast", "full")
+
+
+@dataclass(frozen=True)
+class ArenaConfig:
+    """What is played on, and by which segmenter.
+
+    dataset: labelled completely.
+    region_size: (height, width) in pixels.
+    fidelity: `fast`, heads on a frozen encoder's features, or `full`, the segmenter itself.
+    pool, measured_on: splits.
+    class_weight_power: the loss of a class is weighted by its frequency to minus this.
+    cache: folder for encoder features.
+    architecture, encoder, encoder_weights: of the segmenter.
+    test_images: of the full fidelity: so many images of the split, evenly spaced; None: all.
+    image_scale: of the full fidelity: images and regions are shown at this scale.
+    device: as torch names it.
+    looks_twice: whether a strategy asks what the segmenter says of the mirrored images.
+    """
+
+    dataset: Dataset
+    region_size: tuple[int, int]
+    fidelity: str = "fast"
+    pool: str = "d_v"
+    measured_on: str = "test"
+    class_weight_power: float = 0.0
+    cache: Path = Path(".cache/points")
+    architecture: str = "FPN"
+    encoder: str = "mobilenet_v2"
+    encoder_weights: str | None = "imagenet"
+    test_images: int | None = None
+    image_scale: float = 1.0
+    device: str = "cpu"
+    looks_twice: bool = False
+
+    def splits(self) -> dict[str, str]:
+        """What is labelled, and what is measured on."""
+        return {"pool": self.pool, "measured_on": self.measured_on}
+
+    def test_samples(self) -> list[Sample]:
+        """The images that segmenters are measured on."""
+        samples = self.dataset.split(self.measured_on)
+        count = min(len(samples), self.test_images or len(samples))
+        places = (np.arange(count) * len(samples)) // max(1, count)
+        return [samples[index] for index in places]
+
+
+def check_arena(config: ArenaConfig) -> None:
+    """Refuse a dataset that cannot be played on, before anything takes long.
+
+    Raises:
+        DatasetError: if a split is empty or nothing in it is annotated, or an image is smaller
+            than a region.
+        ValueError: if an option is unknown or does not fit the fidelity.
+    """
+    if config.fidelity not in FIDELITIES:
+        raise ValueError(f"fidelity '{config.fidelity}' is unknown; choose fast or full")
+    if config.fidelity == "fast" and (config.test_images is not None or config.image_scale != 1):
+        raise ValueError(
+            "--test-images and --image-scale lower the cost of --fidelity full; the fast one "
+            "always measures on every image at full size: leave them out"
+        )
+    if not 0 < config.image_scale <= 1:
+        raise ValueError(f"image_scale is {config.image_scale}, expected above 0, at most 1")
+    num_classes = len(config.dataset.classes)
+    for split, must_be_annotated in (
+        (config.pool, True),
+        ("d_s", False),
+        (config.measured_on, True),
+    ):
+        samples = config.dataset.split(split)
+        if not samples:
+            raise DatasetError(
+                f"split {split!r} of dataset {config.dataset.name} is empty; name images for it "
+                "in splits.json"
+            )
+        is_annotated = [_check_sample(sample, config, num_classes) for sample in samples]
+        if must_be_annotated and not any(is_annotated):
+            raise DatasetError(
+                f"no pixel of split {split!r} of dataset {config.dataset.name} is annotated: all "
+                f"of its {len(samples)} masks are void; complete them, or name other images in "
+                "splits.json"
+            )
+
+
+def open_arena(
+    config: ArenaConfig, report: Callable[[str], None] = lambda _: None
+) -> FastArena | FullArena:
+    """The arena; features of the fast one are computed where they are not cached."""
+    dataset = config.dataset
+    if config.fidelity == "full":
+        return _full_arena(config)
+    features = PointFeatures(
+        dataset,
+        config.region_size,
+        config.cache,
+        encoder=config.encoder,
+        encoder_weights=config.encoder_weights,
+        device=config.device,
+        report=report,
+    )
+    return FastArena(
+        dataset.name,
+        features.split(config.pool, config.looks_twice),
+        features.split("d_s"),
+        features.split(config.measured_on),
+        HeadConfig(class_weight_power=config.class_weight_power),
+        config.device,
+        config.splits()
+        | {
+            "region_size": config.region_size,
+            "encoder": config.encoder,
+            "encoder_weights": config.encoder_weights,
+        },
+    )
+
+
+def _full_arena(config: ArenaConfig) -> FullArena:
+    dataset, scale = config.dataset, config.image_scale
+    return FullArena(
+        dataset.name,
+        scaled(dataset.split(config.pool), scale),
+        scaled(dataset.split("d_s"), scale),
+        scaled(config.test_samples(), scale),
+        SegmenterSpec(
+            len(dataset.classes), config.architecture, config.encoder, config.encoder_weights
+        ),
+        _scaled_size(config.region_size, scale),
+        replace(RECIPE, class_weight_power=config.class_weight_power),
+        config.device,
+        config.splits(),
+    )
+
+
+def _check_sample(sample: Sample, config: ArenaConfig, num_classes: int) -> bool:
+    """Whether anything in its mask is annotated."""
+    mask = sample.mask()
+    height, width = config.region_size
+    if mask.shape[0] < height or mask.shape[1] < width:
+        raise DatasetError(
+            f"{sample.image_path} is {mask.shape[0]} x {mask.shape[1]} pixels (height x width), "
+            f"smaller than a region of {height} x {width}; choose smaller regions, as "
+            f"--region-size {min(height, mask.shape[0])}x{min(width, mask.shape[1])}, or enlarge "
+            "the image and its mask"
+        )
+    scale = config.image_scale
+    small = _scaled_size((mask.shape[0], mask.shape[1]), scale)
+    regions = grid(small, _scaled_size(config.region_size, scale))
+    if len(regions) != len(grid((mask.shape[0], mask.shape[1]), config.region_size)):
+        raise ValueError(
+            f"image_scale {scale} cuts {sample.image_path} into {len(regions)} regions, another "
+            "number than at full size; choose a scale at which regions keep whole sides, as 0.5"
+        )
+    return bool((mask[mask != VOID] < num_classes).any())
+
+
+def _scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))

@@ -1,0 +1,225 @@
+"""Plays what is missing of a comparison, and writes what came out."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ralis_backend.core.acquisition import Strategy
+from ralis_backend.core.simulation.arena import Arena
+from ralis_backend.core.simulation.game import GameRules, all_labels, check, play
+from ralis_backend.core.simulation.oracles import Oracle
+from ralis_backend.offline.benchmark.plot import draw
+from ralis_backend.offline.benchmark.report import machine, report
+from ralis_backend.offline.benchmark.summary import Pool, summary
+from ralis_backend.offline.benchmark.workers import Game, Player, play_all
+from ralis_backend.offline.results import write_bytes, write_json
+
+logger = logging.getLogger(__name__)
+
+ALL_LABELS = "all-labels"
+MIN_ALL_LABELS_SEEDS = 3
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What every process needs to play; picklable.
+
+    open_arena: gives what is played on.
+    find_strategy: gives the strategy of a name.
+    rules: of the game.
+    out: folder of the results.
+    """
+
+    open_arena: Callable[[], Arena[Any]]
+    find_strategy: Callable[[str], Strategy | Oracle]
+    rules: GameRules
+    out: Path
+
+    def player(self) -> Player:
+        """Plays a game and writes its file; one torch thread, for the bits depend on it."""
+        torch.set_num_threads(1)
+        arena = self.open_arena()
+
+        def play_game(game: Game, tell: Callable[[float], None]) -> None:
+            path = _path(self.out, game)
+            if game.name == ALL_LABELS:
+                write_json(path, all_labels(arena, game.seed, self.rules))
+                return
+            played = play(
+                arena,
+                self.find_strategy(game.name),
+                game.seed,
+                self.rules,
+                checkpoint=path.with_name(f".{path.name}.playing"),
+                on_step=lambda labelled: tell(labelled / self.rules.budgets[-1]),
+            )
+            write_json(path, played | {"strategy": game.name})
+
+        return play_game
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A strategy's name, and what a trained policy was made with.
+
+    label_cost: labelled regions that it was trained with; None: an oracle, which knows them all.
+    file: the policy's weights; None for a built-in strategy.
+    """
+
+    name: str
+    label_cost: int | None = 0
+    file: Path | None = None
+
+
+def run(
+    contest: Contest,
+    entrants: Sequence[Entrant],
+    seeds: Sequence[int],
+    clicks: Callable[[], np.ndarray],
+    *,
+    class_names: Sequence[str],
+    command: str,
+    jobs: int = 1,
+    on_progress: Callable[[Game, float], None] = lambda game, share: None,
+    on_start: Callable[[Arena[Any], Sequence[Game]], None] = lambda arena, games: None,
+) -> dict[str, Any]:
+    """Play what is missing; write `curves.csv`, `curves.png`, `summary.json` and `report.md`.
+
+    A file per game is written as it is done; what is there already is not played again.
+
+    Args:
+        contest: on what, by which rules, and where the results go.
+        entrants: who plays.
+        seeds: each strategy plays each.
+        clicks: gives the (R,) clicks that label each region of the pool.
+        class_names: of the dataset.
+        command: that repeats it, for the report.
+        jobs: games at a time, each in a process of its own.
+        on_progress: told the share of a game that is done.
+        on_start: told the games that are missing, before the first is begun.
+
+    Raises:
+        ValueError: if the rules do not fit the pool, a name comes twice, or files in `out` are
+            of other rules, other data, or another version of a policy.
+    """
+    out, rules, arena = contest.out, contest.rules, contest.open_arena()
+    _check_names([each.name for each in entrants])
+    check(rules, arena)
+    _check_folder(out, {"config": _plain(asdict(rules)), "arena": _plain(arena.describe())})
+    _check_policies(out, entrants)
+    several = sorted({*seeds, *range(min(seeds), min(seeds) + MIN_ALL_LABELS_SEEDS)})
+    games = [Game(ALL_LABELS, seed) for seed in several]
+    games += [Game(each.name, seed) for seed in seeds for each in entrants]
+    missing = [game for game in games if _read(_path(out, game)) is None]
+    on_start(arena, missing)
+    play_all(contest.player, missing, jobs, on_progress)
+    played = {game: json.loads(_path(out, game).read_text()) for game in games}
+    runs = [result for game, result in played.items() if game.name != ALL_LABELS]
+    content = summary(
+        runs,
+        [result["miou"] for game, result in played.items() if game.name == ALL_LABELS],
+        arena.name,
+        Pool(arena.class_pixels, clicks()),
+        {each.name: each.label_cost for each in entrants},
+    )
+    content["config"] = _plain(asdict(rules))
+    content["arena"] = _plain(arena.describe())
+    content["absent_classes"] = [
+        index for index, iou in enumerate(runs[0]["curve"][0]["ious"]) if iou is None
+    ]
+    write_bytes(out / "curves.csv", curves_csv(runs).encode())
+    draw(content, out / "curves.png")
+    write_bytes(out / "report.md", report(content, class_names, command, machine()).encode())
+    write_json(out / "summary.json", content)
+    return content
+
+
+def curves_csv(runs: Sequence[Mapping[str, Any]]) -> str:
+    """A line per strategy, seed and budget."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["strategy", "seed", "regions", "miou"])
+    for run in runs:
+        for point in run["curve"]:
+            writer.writerow([run["strategy"], run["seed"], point["regions"], point["miou"]])
+    return text.getvalue()
+
+
+def _path(out: Path, game: Game) -> Path:
+    return out / "runs" / f"{game.name}-{game.seed}.json"
+
+
+def _read(path: Path) -> Any:
+    """What a file holds; None where there is none, or it is damaged and must be made anew."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        logger.warning("%s is damaged; that game is played again", path)
+        return None
+
+
+def _plain(content: Any) -> Any:
+    """As JSON gives it back: tuples become lists."""
+    return json.loads(json.dumps(content, default=str))
+
+
+def _check_names(names: Sequence[str]) -> None:
+    if not names:
+        raise ValueError("no strategy is named; give some, as random,entropy")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"strategy '{twice[0]}' is named twice; name each once")
+    if ALL_LABELS in names:
+        raise ValueError(f"'{ALL_LABELS}' is no strategy, but what all are compared with")
+
+
+def _check_folder(out: Path, wanted: Mapping[str, Any]) -> None:
+    """Write the rules into a new folder; refuse one of other rules."""
+    path = out / "rules.json"
+    if not path.is_file():
+        if any((out / "runs").glob("*.json")):
+            raise ValueError(f"{out} holds games, but no rules.json; choose another folder")
+        write_json(path, wanted)
+        return
+    found = _read(path) or {}
+    different = [
+        f"{part}: {key} is {found.get(part, {}).get(key)!r} there, {value!r} now"
+        for part, content in wanted.items()
+        for key, value in content.items()
+        if found.get(part, {}).get(key) != value
+    ]
+    if different:
+        raise ValueError(
+            f"{out} was played by other rules; choose another folder with --out ("
+            f"{'; '.join(different)})"
+        )
+
+
+def _check_policies(out: Path, entrants: Sequence[Entrant]) -> None:
+    """Remember each policy's file; refuse to go on with another version of it."""
+    path = out / "policies.json"
+    known = _read(path) or {}
+    for entrant in entrants:
+        if entrant.file is None:
+            continue
+        digest = hashlib.sha256(entrant.file.read_bytes()).hexdigest()
+        if known.setdefault(entrant.name, digest) != digest:
+            raise ValueError(
+                f"{entrant.file} changed since policy '{entrant.name}' was played in {out}; delete "
+                f"{out}/runs/{entrant.name}-*.json and its line in {path}, or choose another folder"
+            )
+    if known:
+        write_json(path, known)

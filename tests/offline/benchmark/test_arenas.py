@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from functools import partial
+from multiprocessing.reduction import ForkingPickler
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ralis_backend.core.acquisition import strategy
+from ralis_backend.core.finetune import FinetuneConfig
+from ralis_backend.core.regions import VOID
+from ralis_backend.core.segmenter import SegmenterSpec
+from ralis_backend.core.simulation.game import GameRules, play
+from ralis_backend.offline.benchmark.arenas import ArenaConfig, check_arena, open_arena
+from ralis_backend.offline.benchmark.run import Contest
+from ralis_backend.offline.benchmark.workers import Game
+from ralis_backend.offline.datasets import Dataset, DatasetClass, DatasetError, write_dataset
+from ralis_backend.offline.simulation.full_arena import FullArena, scaled
+from tests.offline.conftest import REGION_SIZE
+
+RULES = GameRules(
+    budgets=(3, 5), initial_regions=2, regions_per_step=1, pool_size=2,
+    updates_per_step=1, initial_updates=1, final_updates=1, all_labels_updates=2,
+)  # fmt: skip
+FULL = FinetuneConfig(batch_size=2, crop_size=(32, 32))
+
+
+@pytest.fixture
+def make(tmp_path):
+    """A dataset of small images with two classes, changed image by image."""
+
+    def make(change=lambda split, image, mask: (image, mask), num_classes=2) -> ArenaConfig:
+        rng = np.random.default_rng(0)
+
+        def drawn(split: str):
+            mask = rng.integers(num_classes, size=(64, 64)).astype(np.uint8)
+            return change(split, rng.integers(255, size=(64, 64, 3)).astype(np.uint8), mask)
+
+        entries = [
+            (split, f"all/{split}-{number}", *drawn(split))
+            for split in ("d_s", "d_v", "test")
+            for number in range(2)
+        ]
+        classes = [DatasetClass(f"class-{index}", (index, 0, 0)) for index in range(num_classes)]
+        write_dataset(tmp_path / "small", classes, entries)
+        return ArenaConfig(
+            Dataset.open(tmp_path / "small"), REGION_SIZE, cache=tmp_path / "cache",
+            encoder_weights=None,
+        )  # fmt: skip
+
+    return make
+
+
+def void_in(wanted: str):
+    def change(split, image, mask):
+        return image, np.full_like(mask, VOID) if split == wanted else mask
+
+    return change
+
+
+@pytest.mark.parametrize("split", ["d_v", "test"])
+def test_a_split_that_is_all_void_is_refused(make, split):
+    with pytest.raises(DatasetError, match=f"no pixel of split '{split}' .* is annotated"):
+        check_arena(make(void_in(split)))
+
+
+def test_a_state_set_needs_no_labels(make):
+    check_arena(make(void_in("d_s")))
+
+
+def test_an_image_smaller_than_a_region_is_named_with_the_fix(make):
+    def change(split, image, mask):
+        return (image[:20], mask[:20]) if split == "test" else (image, mask)
+
+    with pytest.raises(DatasetError, match=r"test-0.png is 20 x 64 .*--region-size 20x32"):
+        check_arena(make(change))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fidelity": "slow"}, "choose fast or full"),
+        ({"test_images": 3}, "lower the cost of --fidelity full"),
+        ({"image_scale": 0.5}, "lower the cost of --fidelity full"),
+        ({"fidelity": "full", "image_scale": 0.0}, "expected above 0"),
+        ({"fidelity": "full", "image_scale": 0.26}, "another number than at full size"),
+        ({"pool": "d_t"}, "split 'd_t' of dataset small is empty"),
+        ({"pool": "train"}, "no split 'train'; it has d_s"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(make, changes, message):
+    with pytest.raises(ValueError, match=message):
+        check_arena(replace(make(), **changes))
+
+
+def test_grey_images_and_sixty_classes_are_played(make):
+    config = make(num_classes=60)
+    for path in (config.dataset.root / "images").rglob("*.png"):
+        Image.open(path).convert("L").save(path)
+    check_arena(config)
+    played = play(open_arena(config), strategy("entropy"), 0, RULES)
+    assert len(played["curve"][0]["ious"]) == 60
+
+
+def test_an_image_that_is_all_void_is_played(make):
+    turn = iter(range(9))
+
+    def change(split, image, mask):
+        is_void = split == "d_v" and next(turn) == 0
+        return image, np.full_like(mask, VOID) if is_void else mask
+
+    arena = open_arena(make(change))
+    assert arena.is_annotated.tolist() == [False] * 4 + [True] * 4
+    assert len(play(arena, strategy("entropy"), 0, RULES)["labelled"]) == 5
+
+
+def test_a_contest_travels_to_other_processes(make, tmp_path):
+    contest = Contest(partial(open_arena, make()), strategy, RULES, tmp_path)
+    sent = ForkingPickler.loads(ForkingPickler.dumps(contest.player))
+    sent()(Game("random", 0), lambda share: None)
+    assert json.loads((tmp_path / "runs" / "random-0.json").read_text())["seed"] == 0
+
+
+def test_test_images_are_evenly_spaced(make):
+    config = make()
+    assert [it.key for it in config.test_samples()] == ["all/test-0", "all/test-1"]
+    assert [it.key for it in replace(config, test_images=1).test_samples()] == ["all/test-0"]
+
+
+def test_other_splits_and_labels_are_told_apart(make):
+    config = make()
+    facts = open_arena(config).describe()
+    assert facts["pool_regions"] == 8
+    assert open_arena(replace(config, measured_on="d_s")).describe() != facts
+    shutil.rmtree(config.dataset.root)
+    other = open_arena(make(void_in("d_v"))).describe()
+    assert {name for name in facts if facts[name] != other[name]} == {"pool_labels_sha256"}
+    json.dumps(facts)
+
+
+@pytest.fixture
+def full_arena(make) -> FullArena:
+    dataset = make().dataset
+    splits = [scaled(dataset.split(name), 0.5) for name in ("d_v", "d_s", "test")]
+    return FullArena("small", *splits, SegmenterSpec(2, encoder_weights=None), (16, 16), FULL)
+
+
+def test_the_segmenter_itself_plays_and_goes_on_to_the_bit(full_arena, tmp_path, monkeypatch):
+    monkeypatch.setattr("ralis_backend.core.simulation.game._SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    whole = play(full_arena, strategy("entropy"), 0, RULES)
+    assert [point["regions"] for point in whole["curve"]] == [3, 5]
+
+    def stop(labelled: int) -> None:
+        if labelled == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        play(full_arena, strategy("entropy"), 0, RULES, checkpoint=tmp_path / "game", on_step=stop)
+    resumed = play(full_arena, strategy("entropy"), 0, RULES, checkpoint=tmp_path / "game")
+    assert resumed["curve"] == whole["curve"]
+    assert resumed["labelled"] == whole["labelled"]
+
+
+def test_the_full_test_set_is_measured_pixel_by_pixel(full_arena):
+    matrix = full_arena.measure(np.arange(4), 1, 0)
+    assert matrix.sum() == 2 * 32 * 32
+
+
+def test_the_cost_of_a_game_is_foretold(full_arena):
+    few, all_labels = full_arena.seconds(RULES)
+    assert 0 < all_labels < few < full_arena.seconds(replace(RULES, final_updates=200))[0]
