@@ -28,7 +28,7 @@ from ralis_backend.offline.results import write_bytes, write_json
 logger = logging.getLogger(__name__)
 
 ALL_LABELS = "all-labels"
-MIN_ALL_LABELS_SEEDS = 3
+ALL_LABELS_SEEDS = 3
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,8 @@ def run(
     check(rules, arena)
     _check_folder(out, {"config": _plain(asdict(rules)), "arena": _plain(arena.describe())})
     _check_policies(out, entrants)
-    several = sorted({*seeds, *range(min(seeds), min(seeds) + MIN_ALL_LABELS_SEEDS)})
-    games = [Game(ALL_LABELS, seed) for seed in several]
+    first = min(seeds)
+    games = [Game(ALL_LABELS, seed) for seed in range(first, first + ALL_LABELS_SEEDS)]
     games += [Game(each.name, seed) for seed in seeds for each in entrants]
     missing = [game for game in games if _read(_path(out, game)) is None]
     on_start(arena, missing)
