@@ -9,10 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ralis_backend.offline.training_config import TrainingConfig
-
-REGION_SIZE = (90, 80)
-"""Height and width of a region while a policy for any label set is trained."""
+    from ralis_backend.offline.training_config import EvolutionConfig, TrainingConfig
 
 DatasetFolders = Annotated[
     list[Path],
@@ -70,17 +67,17 @@ def train_policy(
     from ralis_backend.offline.open_simulation import open_simulation
     from ralis_backend.offline.train_policy import Progress as Done
     from ralis_backend.offline.train_policy import train
-    from ralis_backend.offline.training_config import read_config
+    from ralis_backend.offline.training_config import EvolutionConfig, read_config
     from ralis_backend.settings import load_settings
 
     torch.set_num_threads(threads)
     settings = load_settings()
-    if config in ("any", "linear"):
-        _train_for_any(dataset, out, config, seed, episodes, shuffle_rewards, cache, device)
+    chosen = _chosen(read_config(config), reward, episodes, fidelity, shuffle_rewards)
+    if isinstance(chosen, EvolutionConfig):
+        _train_for_any(dataset, out, chosen, seed, cache, device)
         return
     if len(dataset) != 1:
         raise ValueError(f"--config {config} learns from one --dataset, {len(dataset)} were given")
-    chosen = _chosen(read_config(config), reward, episodes, fidelity, shuffle_rewards)
     console, device = Console(), find_device(device)
     with console.status("Reading the dataset") as status:
         source = Dataset.open(dataset[0])
@@ -120,14 +117,20 @@ def train_policy(
 
 
 def _chosen(
-    config: TrainingConfig,
+    config: TrainingConfig | EvolutionConfig,
     reward: str | None,
     episodes: int | None,
     fidelity: str | None,
     does_shuffle: bool,
-) -> TrainingConfig:
+) -> TrainingConfig | EvolutionConfig:
     from ralis_backend.offline.rewards import score
+    from ralis_backend.offline.training_config import EvolutionConfig
 
+    config = replace(config, does_shuffle_rewards=does_shuffle or config.does_shuffle_rewards)
+    if isinstance(config, EvolutionConfig):
+        if reward not in (None, "miou") or fidelity not in (None, "fast"):
+            raise ValueError("a policy for any label set learns with reward miou and fidelity fast")
+        return config if episodes is None else replace(config, generations=episodes)
     if reward is not None:
         config = replace(config, environment=replace(config.environment, reward=reward))
     if episodes is not None:
@@ -135,20 +138,11 @@ def _chosen(
     if fidelity not in (None, "fast", "full"):
         raise ValueError(f"--fidelity {fidelity!r} is unknown; choose fast or full")
     score(config.environment.reward)
-    if does_shuffle:
-        config = replace(config, does_shuffle_rewards=True)
     return config if fidelity is None else replace(config, fidelity=fidelity)  # type: ignore[arg-type]
 
 
 def _train_for_any(
-    folders: list[Path],
-    out: Path,
-    config: str,
-    seed: int,
-    generations: int | None,
-    does_shuffle: bool,
-    cache: Path,
-    device: str,
+    folders: list[Path], out: Path, config: EvolutionConfig, seed: int, cache: Path, device: str
 ) -> None:
     """A policy for any label set, or its linear placebo, from the `d_t` splits of some datasets."""
     from rich.console import Console
@@ -156,58 +150,39 @@ def _train_for_any(
 
     from ralis_backend.app.wiring import find_device
     from ralis_backend.offline.datasets import Dataset
-    from ralis_backend.offline.evolution import EvolutionConfig, evolve, fit_linear
     from ralis_backend.offline.evolution import Progress as Done
+    from ralis_backend.offline.evolution import evolve, fit_linear
     from ralis_backend.offline.simulation.point_features import PointFeatures
     from ralis_backend.settings import load_settings
 
     settings, console, device = load_settings(), Console(), find_device(device)
-    rules = EvolutionConfig()
-    if generations is not None:
-        rules = replace(rules, generations=generations)
     sources = {}
     with console.status("Reading the datasets") as status:
         for folder in folders:
             dataset = Dataset.open(folder)
-            sources[dataset.name] = PointFeatures(
+            features = PointFeatures(
                 dataset,
-                REGION_SIZE,
+                config.region_size,
                 cache,
                 encoder=settings.encoder,
                 encoder_weights=settings.initial_weights,
                 device=device,
                 report=status.update,
-            ).split("d_t")
+            )
+            sources[dataset.name] = features.split("d_t")
     columns = (BarColumn(), TextColumn("{task.fields[facts]}"), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
-        total = rules.linear_games if config == "linear" else rules.generations
-        bar = progress.add_task("", total=total, facts="")
+        bar = progress.add_task("", total=None, facts="")
 
         def show(done: Done) -> None:
             progress.update(
                 bar,
-                completed=done.generation,
-                facts=f"game {done.generation} of {done.generations}, mIoU {100 * done.score:.1f}, "
+                total=done.games,
+                completed=done.game,
+                facts=f"game {done.game} of {done.games}, mIoU {100 * done.score:.1f}, "
                 f"spread {100 * done.spread:.2f}, {done.seconds_left / 60:.0f} min left",
             )
 
-        if config == "linear":
-            fit_linear(
-                sources,
-                rules,
-                out,
-                seed=seed,
-                device=device,
-                on_progress=lambda done: progress.update(bar, completed=done),
-            )
-        else:
-            evolve(
-                sources,
-                rules,
-                out,
-                seed=seed,
-                does_shuffle=does_shuffle,
-                device=device,
-                on_progress=show,
-            )
+        train = fit_linear if config.ranker == "linear" else evolve
+        train(sources, config, out, seed=seed, device=device, on_progress=show)
     console.print(f"{out}.safetensors is the policy, {out}.json how it was trained.")

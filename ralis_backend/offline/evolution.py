@@ -1,4 +1,4 @@
-"""Fully labelled datasets -> a policy for any label set, by evolution strategies over whole games.
+"""Fully labelled datasets -> a policy for any label set, by evolution strategies on whole games.
 
 A generation plays one game with several copies of the policy, in pairs whose weights differ by plus
 and minus the same noise. All share the first labels, the pools and the random numbers of training,
@@ -31,40 +31,9 @@ from ralis_backend.core.simulation.heads import HeadConfig, Heads, Points
 from ralis_backend.core.simulation.picking import pick
 from ralis_backend.core.simulation.points import RegionPoints
 from ralis_backend.offline.results import write_json
+from ralis_backend.offline.training_config import EvolutionConfig
 
 CHECKPOINT = "checkpoint.safetensors"
-
-
-@dataclass(frozen=True)
-class EvolutionConfig:
-    """How a policy for any label set is trained.
-
-    generations: games. pairs: antithetic pairs that play each.
-    noise, learning_rate: deviation of the weights, and step of Adam. hidden: width of the network.
-    initial_regions: range from which the number of first labels is drawn.
-    steps: batches of a game. regions_per_step, pool_size: K pools of N regions.
-    updates_per_step, initial_updates: gradient steps of the segmenter.
-    held_out: share of the images that a game is measured on, at most `max_held_out` regions.
-    class_weight_powers: of the losses among which each game draws.
-    linear_games: games from which the linear ranker is fitted.
-    """
-
-    generations: int = 150
-    pairs: int = 3
-    noise: float = 0.1
-    learning_rate: float = 0.02
-    hidden: int = 8
-    initial_regions: tuple[int, int] = (24, 96)
-    steps: int = 4
-    regions_per_step: int = 48
-    pool_size: int = 10
-    updates_per_step: int = 60
-    initial_updates: int = 200
-    held_out: float = 0.35
-    max_held_out: int = 480
-    class_weight_powers: tuple[float, ...] = (0.0, 0.0, 0.5, 1.0)
-    linear_games: int = 60
-    checkpoint_every: int = 10
 
 
 @dataclass(frozen=True)
@@ -80,10 +49,10 @@ class Game:
 
 @dataclass(frozen=True)
 class Progress:
-    """After a generation: the mean score of its games, and the spread that the noise made."""
+    """After a game: its mean score, and the spread that weights or batches made."""
 
-    generation: int
-    generations: int
+    game: int
+    games: int
     score: float
     spread: float
     seconds_left: float
@@ -206,7 +175,6 @@ def evolve(
     out: Path,
     *,
     seed: int = 0,
-    does_shuffle: bool = False,
     device: str = "cpu",
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> AgnosticPolicy:
@@ -217,7 +185,6 @@ def evolve(
         config: how.
         out: the policy's path without a suffix.
         seed: of everything random.
-        does_shuffle: give each member of a generation another one's score: a placebo.
         device: of the segmenters.
         on_progress: told after each generation.
 
@@ -230,7 +197,6 @@ def evolve(
                 "datasets": {name: _digest(source) for name, source in sources.items()},
                 "config": asdict(config),
                 "seed": seed,
-                "does_shuffle": does_shuffle,
             }
         )
     )
@@ -256,7 +222,7 @@ def evolve(
             _member(spec, center + sign * config.noise * each) for each in noise for sign in (1, -1)
         ]
         scores = play_together(game, members, config, device)[0].mean(axis=1)  # (2 pairs,)
-        if does_shuffle:
+        if config.does_shuffle_rewards:
             scores = rng.permutation(scores)
         differences = scores[::2] - scores[1::2]
         spread = float(np.sqrt((differences**2).mean())) + 1e-12
@@ -290,14 +256,14 @@ def fit_linear(
     *,
     seed: int = 0,
     device: str = "cpu",
-    on_progress: Callable[[int], None] = lambda _: None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> AgnosticPolicy:
     """A linear ranker of the same inputs, fitted to one-step rewards by ridge regression.
 
     In each game several random batches are labelled from one state; what each adds to the mIoU,
     less the mean of the game, is explained by the mean inputs of the batch.
     """
-    inputs, rewards = [], []
+    inputs, rewards, started = [], [], time.perf_counter()
     count = 2 * config.pairs
     for index in range(config.linear_games):
         rng = np.random.default_rng([seed, 7, index])
@@ -322,7 +288,10 @@ def fit_linear(
         means = np.stack([features[batch].mean(axis=0) for batch in batches])  # (M, 18)
         inputs.append(means - means.mean(axis=0))
         rewards.append((gained - gained.mean()) / (gained.std() + 1e-9))
-        on_progress(index + 1)
+        per_game = (time.perf_counter() - started) / (index + 1)
+        left = per_game * (config.linear_games - index - 1)
+        spread = float(gained.std())
+        on_progress(Progress(index + 1, config.linear_games, float(gained.mean()), spread, left))
     design, target = np.concatenate(inputs), np.concatenate(rewards)
     scale = design.std(axis=0) + 1e-6
     scaled = design / scale

@@ -1,4 +1,4 @@
-"""Hyper-parameters of a policy's training: the two presets, and files that change them."""
+"""Hyper-parameters of a policy's training: the presets, and files that change them."""
 
 from __future__ import annotations
 
@@ -91,11 +91,55 @@ REPAIRED = TrainingConfig(
 )
 """The faults listed for the original implementation mended, each a setting of its own."""
 
-PRESETS = {"faithful": FAITHFUL, "repaired": REPAIRED}
+
+@dataclass(frozen=True)
+class EvolutionConfig:
+    """How a policy for any label set is trained.
+
+    ranker: `set`, a network over classes, evolved; `linear`, fitted to one-step rewards.
+    region_size: (height, width) of a region in pixels, in training.
+    generations: games. pairs: antithetic pairs that play each.
+    noise, learning_rate: deviation of the weights, and step of Adam. hidden: width of the network.
+    initial_regions: range from which the number of first labels is drawn.
+    steps: batches of a game. regions_per_step, pool_size: K pools of N regions.
+    updates_per_step, initial_updates: gradient steps of the segmenter.
+    held_out: share of the images that a game is measured on, at most `max_held_out` regions.
+    class_weight_powers: of the losses among which each game draws.
+    linear_games: games from which the linear ranker is fitted.
+    does_shuffle_rewards: give each member of a generation another one's score: a placebo.
+    """
+
+    ranker: Literal["set", "linear"] = "set"
+    region_size: tuple[int, int] = (90, 80)
+    generations: int = 150
+    pairs: int = 3
+    noise: float = 0.1
+    learning_rate: float = 0.02
+    hidden: int = 8
+    initial_regions: tuple[int, int] = (24, 96)
+    steps: int = 4
+    regions_per_step: int = 48
+    pool_size: int = 10
+    updates_per_step: int = 60
+    initial_updates: int = 200
+    held_out: float = 0.35
+    max_held_out: int = 480
+    class_weight_powers: tuple[float, ...] = (0.0, 0.0, 0.5, 1.0)
+    linear_games: int = 60
+    checkpoint_every: int = 10
+    does_shuffle_rewards: bool = False
 
 
-def read_config(source: str) -> TrainingConfig:
-    """`faithful`, `repaired`, or a JSON file that names one of them as `base` and what differs.
+PRESETS: dict[str, TrainingConfig | EvolutionConfig] = {
+    "faithful": FAITHFUL,
+    "repaired": REPAIRED,
+    "any": EvolutionConfig(),
+    "linear": EvolutionConfig(ranker="linear"),
+}
+
+
+def read_config(source: str) -> TrainingConfig | EvolutionConfig:
+    """A preset, or a JSON file that names one of them as `base` and what differs.
 
     Raises:
         ValueError: if there is no such file, or a name or value in it is wrong.

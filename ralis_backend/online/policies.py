@@ -18,7 +18,7 @@ SHIPPED = {
     "ralis": "ralis-camvid",
     "ralis-faithful": "ralis-camvid-faithful",
     "ralis-wiou": "ralis-camvid-wiou",
-    "linear": "any-linear",
+    "linear": "linear",
     "placebo-shuffled": "any-shuffled",
 }
 """Short names of policies that come with the backend -> their files."""

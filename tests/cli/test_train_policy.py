@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ralis_backend.cli import app
-from ralis_backend.core.policy import RalisPolicy
+from ralis_backend.core.policy import AgnosticPolicy, RalisPolicy
 from ralis_backend.offline.datasets import DatasetClass, write_dataset
 
 NAMES = ("ground", "band")
@@ -97,6 +97,28 @@ def test_wrong_options_are_refused_before_any_work(dataset, run, option, value, 
     done = run("train-policy", *(part for pair in options.items() for part in pair))
     assert isinstance(done.exception, ValueError)
     assert message in str(done.exception)
+
+
+def test_a_policy_for_any_label_set_is_trained_and_compared(dataset, run, tmp_path):
+    config = {
+        "base": "any", "region_size": [32, 32], "generations": 2, "pairs": 1, "steps": 1,
+        "initial_regions": [3, 4], "regions_per_step": 3, "pool_size": 2, "updates_per_step": 2,
+        "initial_updates": 3, "linear_games": 2,
+    }  # fmt: skip
+    for base in ("any", "linear"):
+        (tmp_path / "config.json").write_text(json.dumps(config | {"base": base}))
+        options = ("--out", base, "--config", "config.json", "--shuffle-rewards")
+        done = run("train-policy", *2 * ("--dataset", str(dataset)), *options)
+        assert done.exit_code == 0, done.output
+        assert AgnosticPolicy.load(tmp_path / f"{base}.safetensors").name == base
+    done = run(
+        "benchmark", "--dataset", str(dataset), "--strategies", "any,linear,default",
+        "--budgets", "8", "--initial-regions", "4", "--region-size", "32x32", "--seeds", "1",
+        "--updates", "3", "--policies", ".", "--out", "results",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    content = json.loads((tmp_path / "results" / "summary.json").read_text())
+    assert set(content["strategies"]) == {"any", "linear", "default"}
 
 
 def test_a_policy_for_one_label_set_learns_from_one_dataset(dataset, run):
