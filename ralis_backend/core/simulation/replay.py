@@ -21,6 +21,8 @@ HEURISTICS = ("bald-rarity", "clasp-pe")
 """The best strategies that nobody has to train: what a learned one is measured against."""
 BASELINE = "random"
 MIN_REGIONS = 96
+"""Half an interval of a lead, 8 games on CamVid: 1.7 to 2.9 points of mIoU at 48 labelled regions,
+0.5 to 1.4 at 96, 0.8 to 1.8 at 192 (one draw of regions each)."""
 MIN_IMAGES = 8
 MAX_HALF_WIDTH = 1.5
 """Points of mIoU: a wider interval would let every policy pass."""
@@ -138,6 +140,9 @@ def replay(
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, np.ndarray]:
     """Play every strategy in every game.
+
+    A curve took 1.3 s of one core at 96 regions of CamVid and 1.4 s at 300; to encode an image
+    takes 0.15 s. Four strategies and eight games are about a minute.
 
     Args:
         regions: the labelled regions, each with an annotated point.
