@@ -107,6 +107,21 @@ def test_a_new_version_keeps_the_slice_and_is_scored_on_it_before_it_trains(
     assert 0 <= low <= value <= high <= 1
 
 
+def test_what_was_labelled_otherwise_leaves_the_slice_with_the_next_version(
+    store: ProjectStore, host: FakeHost, make_worker: MakeWorker
+):
+    worker = make_worker(random_share=1.0)
+    settle(worker)
+    last = host.region_tasks[host.queue()[-1]].data["source_task"]
+    mask = host.files[last][1].tolist()
+    host.annotate(last, [{"mask": mask}], project_id=1)
+    store.change_project(store.projects()[0].id, is_sync_requested=True)
+    settle(worker)
+    label_round(store, host)
+    settle(worker)
+    assert last not in {host.region_tasks[it].data["source_task"] for it in host.queue()[3:]}
+
+
 def test_a_draw_that_waits_already_is_not_handed_out_twice(
     store: ProjectStore, host: FakeHost, make_worker: MakeWorker
 ):

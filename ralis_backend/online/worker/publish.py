@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -153,7 +153,9 @@ class Publisher:
         is_new_version = project.published_version != version.number
         queue = self._store.crop_tasks(project.id)
         if is_new_version:
-            queue = self._clear(project, regions_id, queue, choices)
+            keep = {it.place for it in choices}
+            keep |= _slice(queue) & {it.place for it in places}
+            queue = self._clear(project, regions_id, queue, keep)
         room = max(0, 2 * per_round - len(queue))
         drawn = self._draw_slice(project, places, queue, room)
         taken = {(row.image_id, row.region) for row in queue} | {it.place for it in drawn}
@@ -224,7 +226,7 @@ class Publisher:
         handed_out = [
             row for row in self._store.crop_tasks(project.id, None) if row.state != "deleted"
         ]
-        in_slice = {(row.image_id, row.region) for row in handed_out if row.strategy == SLICE}
+        in_slice = _slice(handed_out)
         wanted = math.floor(share * (len(handed_out) + room) + 1e-9) - len(in_slice)
         wanted = min(wanted, math.ceil(share * room))  # a raised share is not caught up at once
         outside = [place for place in places if place.place not in in_slice]
@@ -248,23 +250,17 @@ class Publisher:
         project: Project,
         regions_id: int,
         queue: Sequence[CropTask],
-        choices: Sequence[_Choice],
+        keep: Set[_Place],
     ) -> list[CropTask]:
-        """Take tasks out of the queue that are not among the best any more.
+        """Take tasks out of the queue that are not to be kept.
 
         The head of the queue stays: those are the tasks that annotators have open. What the host
-        says has been begun stays as well, and so does the random slice: if a version could drop
-        what it finds useless, the slice would not be random any more.
+        says has been begun stays as well.
         """
-        wanted = {(choice.image.id, choice.region) for choice in choices}
         by_use = sorted(queue, key=lambda row: -row.usefulness)
         head = {row.id for row in by_use[: self._num_annotators(project) + 1]}
         obsolete = [
-            row
-            for row in queue
-            if (row.image_id, row.region) not in wanted
-            and row.id not in head
-            and row.strategy != SLICE
+            row for row in queue if (row.image_id, row.region) not in keep and row.id not in head
         ]
         task_ids = [row.task_id for row in obsolete if row.task_id is not None]
         gone = set(self._host.delete_unopened_tasks(regions_id, task_ids)) if task_ids else set()
@@ -386,6 +382,15 @@ def spread(best: Sequence[T], drawn: Sequence[T]) -> list[T]:
     positions = {math.floor((turn + 0.5) * total / len(drawn)) for turn in range(len(drawn))}
     others, draws = iter(best), iter(drawn)
     return [next(draws if position in positions else others) for position in range(total)]
+
+
+def _slice(rows: Sequence[CropTask]) -> set[_Place]:
+    """The places of the random slice among these rows.
+
+    A new version does not drop them: if it could drop what it finds useless, the slice would not
+    be random any more.
+    """
+    return {(row.image_id, row.region) for row in rows if row.strategy == SLICE}
 
 
 class _MaskReader:
