@@ -112,7 +112,7 @@ def _table(versions: list[dict[str, Any]]) -> Any:
     from ralis_backend.online.report import slice_text
 
     table = Table("", "version", "labelled regions", "validation mIoU")
-    for name in ("mIoU on random regions", "strategy", "made", "accepted"):
+    for name in ("pixels right on random regions", "strategy", "made", "accepted"):
         table.add_column(name)
     for version in versions:
         metrics = version["metrics"] or {}

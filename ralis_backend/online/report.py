@@ -91,12 +91,12 @@ def draw_curve(points: Sequence[CurvePoint], path: Path, title: str) -> None:
 
 
 def slice_text(metrics: Mapping[str, Any]) -> str:
-    """A version's mean IoU on random regions that were new to it; empty if there were none."""
+    """Pixels that were right on random regions new to a version; empty without any."""
     found = metrics.get("random_slice")
     if not found:
         return ""
-    value, low, high = found["miou"]
-    return f"{value:.3f} [{low:.3f}, {high:.3f}], {_regions(found['regions'])}"
+    value, low, high = (100 * it for it in found["pixel_accuracy"])
+    return f"{value:.1f} % [{low:.1f}, {high:.1f}], {_regions(found['regions'])}"
 
 
 def notes(versions: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:

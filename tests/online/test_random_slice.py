@@ -40,7 +40,7 @@ def test_the_scores_of_a_slice_by_hand():
 
 def test_the_report_tells_the_scores_with_interval_and_count():
     scores = measured(np.stack([np.array([[4, 0], [0, 4]])] * 3))
-    assert slice_text({"random_slice": scores}) == "1.000 [1.000, 1.000], 3 regions"
+    assert slice_text({"random_slice": scores}) == "100.0 % [100.0, 100.0], 3 regions"
     assert slice_text({}) == ""
     (line,) = notes([("v1", {"random_slice": scores}), ("v2", {})])
     assert line.startswith("random slice: 100.0 % [100.0, 100.0] of the pixels right, on 3 regions")
