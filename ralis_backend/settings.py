@@ -82,6 +82,19 @@ class Settings(BaseSettings):
         description="A trained policy ranks the `whole` pool, or picks from random pools as in "
         "its `training`",
     )
+    trust_rounds: int = Field(
+        4,
+        ge=0,
+        description="A trained policy must prove itself on the project's labels again after so "
+        "many rounds; 0: it ranks without a proof",
+    )
+    random_share: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="Crops mode: share of the regions handed out that is drawn at random, to "
+        "measure what the model knows without bias",
+    )
     region_size: Annotated[tuple[int, int], NoDecode] = Field(
         (128, 128), description="Height x width of a region in pixels"
     )

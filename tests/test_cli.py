@@ -66,7 +66,7 @@ def children_of(process_id):
 def test_help_lists_the_commands_without_heavy_imports(environment, tmp_path):
     answer = ralis(environment, tmp_path, "--help")
     assert answer.returncode == 0
-    for name in ("serve", "web", "worker", "connect", "doctor", "versions"):
+    for name in ("serve", "web", "worker", "connect", "doctor", "versions", "simulate"):
         assert name in answer.stdout
     code = "import ralis_backend.cli, sys; print(*sys.modules)"
     modules = subprocess.run(

@@ -111,6 +111,8 @@ def create_worker(settings: Settings) -> Worker:
         ranking=ranking_config(settings, find_device(settings.device)),
         background_label=settings.background_label,
         suggestions_per_image=settings.suggestions_per_image,
+        trust_rounds=settings.trust_rounds,
+        random_share=settings.random_share,
         sync_s=settings.sync_seconds,
     )
     return Worker(create_store(settings), create_host(settings), config)

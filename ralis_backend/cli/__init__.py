@@ -7,7 +7,16 @@ import sys
 
 import typer
 
-from ralis_backend.cli import bench, benchmark, connect, dataset, demo, serve, train_policy
+from ralis_backend.cli import (
+    bench,
+    benchmark,
+    connect,
+    dataset,
+    demo,
+    serve,
+    simulate,
+    train_policy,
+)
 
 app = typer.Typer(
     name="ralis",
@@ -25,6 +34,7 @@ app.command("versions")(connect.versions)
 app.command("export")(dataset.export)
 app.command("import")(dataset.import_dataset)
 app.command("demo")(demo.demo)
+app.command("simulate")(simulate.simulate)
 app.command("train-policy")(train_policy.train_policy)
 app.command("benchmark")(benchmark.benchmark)
 app.add_typer(bench.app, name="bench")

@@ -56,7 +56,7 @@ Updates = Annotated[
     typer.Option(
         min=3,
         help="Updates before each measurement, by default 600 (fast) or 400 (full); a third at the "
-        "start, a tenth at each step, five times as many for all labels.",
+        "start, a tenth at each step.",
     ),
 ]
 TestImages = Annotated[
@@ -183,7 +183,6 @@ def _rules(
         updates_per_step=max(1, updates // 10),
         initial_updates=updates // 3,
         final_updates=updates,
-        all_labels_updates=5 * updates,
     )
 
 

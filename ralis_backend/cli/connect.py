@@ -80,6 +80,7 @@ def versions(project: Project, rollback: Rollback = None) -> None:
 
     from ralis_backend.app.wiring import create_store, ranking_config
     from ralis_backend.online.learner import Learner
+    from ralis_backend.online.report import notes
 
     settings = _settings()
     store = create_store(settings)
@@ -92,9 +93,8 @@ def versions(project: Project, rollback: Rollback = None) -> None:
     store.close()
     console = Console()
     console.print(_table(made))
-    for version in made:
-        if note := (version["metrics"] or {}).get("strategy_note"):
-            console.print(f"{version['version']}: {note}", markup=False)
+    for line in notes([(version["version"], version["metrics"] or {}) for version in made]):
+        console.print(line, markup=False)
 
 
 def _settings(log_level: str = "WARNING", **overrides: Any) -> Settings:
@@ -109,9 +109,11 @@ def _settings(log_level: str = "WARNING", **overrides: Any) -> Settings:
 def _table(versions: list[dict[str, Any]]) -> Any:
     from rich.table import Table
 
-    table = Table(
-        "", "version", "labelled regions", "validation mIoU", "strategy", "made", "accepted"
-    )
+    from ralis_backend.online.report import slice_text
+
+    table = Table("", "version", "labelled regions", "validation mIoU")
+    for name in ("pixels right on random regions", "strategy", "made", "accepted"):
+        table.add_column(name)
     for version in versions:
         metrics = version["metrics"] or {}
         mean_iou = metrics.get("validation_miou")
@@ -120,6 +122,7 @@ def _table(versions: list[dict[str, Any]]) -> Any:
             version["version"],
             str(version["labelled_regions"]),
             "" if mean_iou is None else f"{mean_iou:.3f}",
+            slice_text(metrics),
             str(version["strategy"] or ""),
             version["created_at"][:16].replace("T", " "),
             "yes" if version["is_accepted"] else "no",

@@ -62,6 +62,11 @@ def find_strategy(
     return RalisPolicy.load(path, name).fitted(classes, region_size)
 
 
+def is_learned(strategy: Strategy) -> bool:
+    """Whether it is a trained policy, which has to prove itself, and not a built-in strategy."""
+    return strategy.name not in STRATEGIES
+
+
 def _path(name: str, folder: Path) -> Path:
     # the last part alone: a name from a connection must not lead out of the folder
     return folder / f"{Path(SHIPPED.get(name, name)).name}.safetensors"

@@ -21,7 +21,7 @@ from ralis_backend.core.images import decode_image
 from ralis_backend.core.policy import RalisPolicy, state_images
 from ralis_backend.core.regions import grid
 from ralis_backend.core.segmenter import Segmenter, SegmenterSpec
-from ralis_backend.online.policies import find_strategy
+from ralis_backend.online.policies import find_strategy, is_learned
 from ralis_backend.online.store import ProjectStore, RegionLabel
 from ralis_backend.online.tables import Project, Version
 
@@ -31,8 +31,8 @@ COLD_START = "k-center"
 RARITY = "rarity"
 EXPECTED_ROUNDS = 20
 """How many rounds a project is thought to take, for strategies that change on the way."""
-FALLBACK = "entropy"
-"""Ranks where a trained policy cannot."""
+FALLBACK = "bald-rarity"
+"""The best strategy that nobody has to train: ranks where a trained policy cannot."""
 
 
 @dataclass(frozen=True)
@@ -138,10 +138,21 @@ class Pool:
 
 @dataclass(frozen=True)
 class Choice:
-    """The strategy that ranks a project now; `note` says why it is not the wanted one."""
+    """The strategy that ranks a project now; `note` says why it is not the wanted one.
+
+    `aside`: the same in a few words, for annotators.
+    """
 
     strategy: Strategy
     note: str | None = None
+    aside: str | None = None
+
+    def reason(
+        self, state: PoolState, actions: RegionFeatures, index: int, class_names: Sequence[str]
+    ) -> str:
+        """Why region `index` is worth labelling, for annotators."""
+        text = self.strategy.reason(state, actions, index, class_names)
+        return text if self.aside is None else f"{text} ({self.aside})"
 
 
 def strategy_for(
@@ -152,7 +163,8 @@ def strategy_for(
     Cold start: without a trained segmenter an entropy means nothing, so the first round is
     spread over the images' looks; while the first version has not seen every class, regions
     that probably hold rare ones come first; then the configured strategy. `random` needs no
-    cold start. A policy that does not fit the project is replaced by entropy, with a note.
+    cold start. A policy that does not fit the project is replaced by the best heuristic,
+    with a note.
     """
     wanted = project.strategy or config.strategy
     if wanted == "random":
@@ -168,7 +180,7 @@ def strategy_for(
             find_strategy(wanted, config.policies_dir, project.class_names, config.region_size)
         )
     except ValueError as error:
-        return _fallback(project, str(error))
+        return fallback(project, str(error))
 
 
 def score_pool(
@@ -180,7 +192,7 @@ def score_pool(
         return chooser.scores(state, pool.candidates), choice
     num_wanted = chooser.spec.num_state_regions
     if len(pool.features) < num_wanted:
-        choice = _fallback(
+        choice = fallback(
             project,
             f"policy {chooser.name} looks at a state set of {num_wanted} regions; the project has "
             f"{len(pool.features)} in all: add images, or choose another strategy",
@@ -192,9 +204,10 @@ def score_pool(
     return chooser.scores(state, pool.candidates), choice
 
 
-def _fallback(project: Project, note: str) -> Choice:
+def fallback(project: Project, note: str, aside: str | None = None) -> Choice:
+    """The best heuristic instead of the wanted strategy, said in the log as well."""
     logger.warning("project %s is ranked by %s: %s", project.uid, FALLBACK, note)
-    return Choice(strategy(FALLBACK), note)
+    return Choice(strategy(FALLBACK), note, aside)
 
 
 def labelled_pixels(labels: Sequence[RegionLabel], num_classes: int) -> np.ndarray:
@@ -251,7 +264,9 @@ def rank_image(
         config,
         version.number if version else 0,
     )
-    if isinstance(choice.strategy, RalisPolicy):  # one image is no pool for it to look at
+    # one image is no pool to look at, and a policy that did not rank the pool is not trusted
+    is_trusted = version is not None and version.strategy == choice.strategy.name
+    if isinstance(choice.strategy, RalisPolicy) or (is_learned(choice.strategy) and not is_trusted):
         choice = Choice(strategy(FALLBACK))
     scores = choice.strategy.scores(state, features)
     is_trained = version is not None and version.weights_key is not None

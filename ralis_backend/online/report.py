@@ -1,12 +1,18 @@
-"""How a project's segmenter grew with its labels: the learning curve as a table and a picture."""
+"""How a project's segmenter grew with its labels: the learning curve as a table and a picture.
+
+Also in words: what versions score on the random slice, and whether a policy is trusted.
+"""
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from ralis_backend.online.random_slice import pooled
 
 HEADERS = ("version", "regions", "% of pool", "validation mIoU", "test mIoU")
 
@@ -82,6 +88,55 @@ def draw_curve(points: Sequence[CurvePoint], path: Path, title: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial.write_bytes(buffer.getvalue())
     partial.replace(path)
+
+
+def slice_text(metrics: Mapping[str, Any]) -> str:
+    """Pixels that were right on random regions new to a version; empty without any."""
+    found = metrics.get("random_slice")
+    if not found:
+        return ""
+    value, low, high = (100 * it for it in found["pixel_accuracy"])
+    return f"{value:.1f} % [{low:.1f}, {high:.1f}], {_regions(found['regions'])}"
+
+
+def notes(versions: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """What is to be said below a table of versions: name and metrics of each, oldest first."""
+    lines = []
+    for name, metrics in versions:
+        trust = metrics.get("trust")
+        if note := metrics.get("strategy_note"):
+            lines.append(f"{name}: {note}")
+        elif trust:
+            lines.append(
+                f"{name}: policy {trust['policy']}, {trust['verdict']}: {replay_text(trust)}"
+            )
+    everything = pooled(
+        metrics["random_slice"] for _, metrics in versions if metrics.get("random_slice")
+    )
+    if everything:
+        value, low, high = (100 * it for it in everything["pixel_accuracy"])
+        lines.append(
+            f"random slice: {value:.1f} % [{low:.1f}, {high:.1f}] of the pixels right, on "
+            f"{_regions(everything['regions'])} before they were trained on, all versions together"
+        )
+    return lines
+
+
+def replay_text(trust: Mapping[str, Any]) -> str:
+    """The numbers of a replay on a project's labels in a few words."""
+    leads = [
+        f"{lead['mean']:+.1f} [{lead['low']:+.1f}, {lead['high']:+.1f}] against {name}"
+        for name, lead in (
+            (trust["heuristic"], trust["over_heuristic"]),
+            ("random", trust["over_random"]),
+        )
+        if lead
+    ]
+    return f"replay on {_regions(trust['regions'])}, points of mIoU: {', '.join(leads)}"
+
+
+def _regions(count: int) -> str:
+    return f"{count} region{'' if count == 1 else 's'}"
 
 
 def _percent(score: float) -> str:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from ralis_backend.core.images import mask_from_png
-from ralis_backend.core.regions import Region, grid, is_labelled
+from ralis_backend.core.regions import VOID, Region, grid, is_labelled
 from ralis_backend.online.host import ImageSuggestion, SuggestedRegion
 from ralis_backend.online.ranking import usefulness
 from ralis_backend.online.store import ProjectStore, RegionLabel
-from ralis_backend.online.tables import Image, Ranking, Version
+from ralis_backend.online.tables import Image, Project, Ranking, Version
 
 
 def labels_by_image(labels: Sequence[RegionLabel]) -> dict[int, list[RegionLabel]]:
@@ -31,6 +31,15 @@ def covered(image_size: tuple[int, int], labels: Sequence[RegionLabel]) -> np.nd
     for label in labels:
         mask[label.region.slices] = True
     return mask
+
+
+def hide_removed(mask: np.ndarray, project: Project) -> np.ndarray:
+    """The mask with the pixels of labels that the project has no more as VOID."""
+    is_removed = np.zeros(VOID + 1, bool)
+    for index, entry in enumerate(project.classes):
+        is_removed[index] = not entry["is_active"]
+    hidden: np.ndarray = np.where(is_removed[mask], np.uint8(VOID), mask)
+    return hidden
 
 
 def suggest_image(

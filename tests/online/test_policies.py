@@ -55,7 +55,8 @@ def make_worker(
         policy.save(folder / "ralis-camvid.safetensors")
         ranking = replace(RANKING, strategy="ralis", policies_dir=folder, **changes)
         store.register(host.pool.uid, host.pool.id, host.pool.label_config, CLASSES, "pool")
-        return Worker(store, host, WorkerConfig(mode="crops", ranking=ranking, finetune=TINY))
+        config = WorkerConfig(mode="crops", ranking=ranking, finetune=TINY, trust_rounds=0)
+        return Worker(store, host, config)
 
     return make
 
@@ -95,7 +96,7 @@ def test_a_policy_that_does_not_fit_is_replaced_and_the_version_says_why(
     project = store.projects()[0]
     version = store.version(project.id, project.current_version)
     assert version is not None
-    assert version.strategy == "entropy"
+    assert version.strategy == "bald-rarity"
     assert message in version.metrics["strategy_note"]
     assert len(host.queue()) > 0
 
@@ -107,7 +108,7 @@ def test_a_damaged_policy_does_not_stop_the_project(make_worker, store, host, tm
     project = store.projects()[0]
     version = store.version(project.id, project.current_version)
     assert version is not None
-    assert version.strategy == "entropy"
+    assert version.strategy == "bald-rarity"
     assert "truncated" in version.metrics["strategy_note"]
 
 

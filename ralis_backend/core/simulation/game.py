@@ -41,8 +41,8 @@ class GameRules:
     initial_regions: how many are labelled first.
     regions_per_step, pool_size: K pools of N regions, the best of each is labelled.
     updates_per_step, initial_updates: gradient steps of the segmenter that ranks.
-    final_updates: gradient steps of the one that is measured. all_labels_updates: of the one that
-        learns from the whole pool.
+    final_updates: gradient steps of the one that is measured, whatever it learns from: some regions
+        or the whole pool.
     """
 
     budgets: tuple[int, ...] = (144, 240, 480, 960, 1440, 1920)
@@ -53,7 +53,6 @@ class GameRules:
     updates_per_step: int = 60
     initial_updates: int = 200
     final_updates: int = 600
-    all_labels_updates: int = 3000
 
 
 def check(rules: GameRules, arena: Arena[S]) -> None:
@@ -152,7 +151,7 @@ def play(
 def all_labels(arena: Arena[S], seed: int, rules: GameRules) -> dict[str, Any]:
     """The test scores of a segmenter that learned from every region of the pool."""
     everything = np.arange(len(arena.class_pixels))
-    return {"seed": seed} | _scores(arena.measure(everything, rules.all_labels_updates, seed))
+    return {"seed": seed} | _scores(arena.measure(everything, rules.final_updates, seed))
 
 
 def _initial(arena: Arena[S], simulation: Simulation, seed: int, rules: GameRules) -> np.ndarray:

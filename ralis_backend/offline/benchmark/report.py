@@ -115,8 +115,8 @@ def _protocol(content: Mapping[str, Any], class_names: Sequence[str]) -> Iterato
         "test set. No score on the test set chooses anything."
     )
     yield (
-        f"- All labels: the same recipe on the whole pool, for {rules['all_labels_updates']} "
-        "updates, more than at a budget: what it is compared with shall not be undertrained."
+        f"- All labels: the same recipe, {rules['final_updates']} updates, on the whole pool. More "
+        "updates raise it, and the largest budgets with it: `--updates` says how much."
     )
     yield (
         "- mIoU: one confusion matrix over the whole test set, mean over the classes that it "

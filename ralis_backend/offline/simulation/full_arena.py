@@ -147,7 +147,7 @@ class FullArena:
             + num_steps * (rules.updates_per_step * update + (seen + 1) * look)
             + len(rules.budgets) * (rules.final_updates * update + testing)
         )
-        return game, rules.all_labels_updates * update + testing
+        return game, rules.final_updates * update + testing
 
     def _simulation(self, measured_on: Sequence[Sample]) -> FullSimulation:
         return FullSimulation(

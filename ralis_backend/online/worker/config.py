@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ralis_backend.core.finetune import FinetuneConfig
+from ralis_backend.core.simulation.replay import ReplayRules
 from ralis_backend.online.ranking import RankingConfig
 
 
@@ -16,6 +17,10 @@ class WorkerConfig:
     background_label: painted where annotators left a region free; None: those pixels are VOID.
     suggestions_per_image: regions on a whole image (in-place mode).
     promotion_tolerance: a version may be this much worse in validation mIoU and still be used.
+    trust_rounds: a trained policy proves itself again after so many rounds of new labels; 0: it
+        ranks without a proof.
+    replay: the rules of that proof.
+    random_share: of the regions handed out (crops mode), drawn uniformly to measure on.
     sync_s: everything is read from the tool at least this often.
     poll_s: pause between two looks at what is due.
     lease_s: another worker takes over a project this long after the last sign of life.
@@ -27,6 +32,9 @@ class WorkerConfig:
     background_label: str | None = None
     suggestions_per_image: int = 3
     promotion_tolerance: float = 0.01
+    trust_rounds: int = 4
+    replay: ReplayRules = field(default_factory=ReplayRules)
+    random_share: float = 0.1
     sync_s: float = 300.0
     poll_s: float = 1.0
     lease_s: float = 60.0

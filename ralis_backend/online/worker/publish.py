@@ -1,15 +1,18 @@
 """The ranking -> what annotators meet next in the labelling tool.
 
 In crops mode the queue holds two rounds of region tasks at most. A new version replaces those
-that it finds less useful, except tasks that somebody may be working on.
+that it finds less useful, except tasks that somebody may be working on. A share of the tasks, the
+random slice, is drawn from all unlabelled regions alike, and stays: what versions are measured on.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -23,6 +26,7 @@ from ralis_backend.core.images import (
 )
 from ralis_backend.core.regions import Region, grid, is_labelled
 from ralis_backend.online.host import Crop, CropPrediction, Host, HostProject, HostUnavailable
+from ralis_backend.online.random_slice import SLICE, SLICE_REASON
 from ralis_backend.online.store import ProjectStore, RegionLabel
 from ralis_backend.online.suggesting import covered, labels_by_image, suggest_image
 from ralis_backend.online.tables import CropTask, Image, Project, Ranking, Version
@@ -35,6 +39,7 @@ CROPS_PER_CALL = 100
 """Bounds the memory that the pictures of one call to the host take."""
 
 _Place = tuple[int, Region]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,12 @@ class _Choice:
     image: Image
     region: Region
     reason: str
+    strategy: str
+
+    @property
+    def place(self) -> _Place:
+        """Where it lies."""
+        return self.image.id, self.region
 
 
 class Publisher:
@@ -136,15 +147,20 @@ class Publisher:
     ) -> int:
         """Replace, make, pre-fill; the number of the round at the head of the queue."""
         per_round = self._config.ranking.regions_per_round
-        choices = self._choose(project, images, rankings, labels, 2 * per_round)
+        places, scores = self._open_places(version, images, rankings, labels)
+        choices = self._choose(project, places, scores, 2 * per_round)
         number = project.round + 1
         is_new_version = project.published_version != version.number
         queue = self._store.crop_tasks(project.id)
         if is_new_version:
-            queue = self._clear(project, regions_id, queue, choices)
-        queued = {(row.image_id, row.region) for row in queue}
+            keep = {it.place for it in choices}
+            keep |= _slice(queue) & {it.place for it in places}
+            queue = self._clear(project, regions_id, queue, keep)
         room = max(0, 2 * per_round - len(queue))
-        fresh = [it for it in choices if (it.image.id, it.region) not in queued][:room]
+        drawn = self._draw_slice(project, places, queue, room)
+        taken = {(row.image_id, row.region) for row in queue} | {it.place for it in drawn}
+        best = [it for it in choices if it.place not in taken][: room - len(drawn)]
+        fresh = spread(best, drawn)
         first_round = number if is_new_version else number + 1
         self._store.add_crop_tasks(
             [
@@ -152,7 +168,7 @@ class Publisher:
                 for position, choice in enumerate(fresh)
             ]
         )
-        order = {(it.image.id, it.region): position for position, it in enumerate(choices)}
+        order = {it.place: position for position, it in enumerate(choices)}
         self._make_planned(pool, project, regions_id, images)
         self._predict(project, regions_id, version, rankings, order)
         logger.info(
@@ -164,15 +180,14 @@ class Publisher:
         )
         return number if fresh or is_new_version else project.round
 
-    def _choose(
+    def _open_places(
         self,
-        project: Project,
+        version: Version,
         images: Mapping[int, Image],
         rankings: Mapping[int, Ranking],
         labels: Mapping[int, Sequence[RegionLabel]],
-        count: int,
-    ) -> list[_Choice]:
-        """The `count` best regions of the pool, spread over its images."""
+    ) -> tuple[list[_Choice], list[float]]:
+        """Every region of the pool that is not wholly labelled, and its score."""
         places: list[_Choice] = []
         scores: list[float] = []
         for image_id, ranking in rankings.items():
@@ -185,31 +200,67 @@ class Publisher:
                 regions, np.frombuffer(ranking.scores, "<f4"), ranking.reasons, strict=True
             ):
                 if not is_labelled(is_covered, region):
-                    places.append(_Choice(image, region, reason))
+                    places.append(_Choice(image, region, reason, version.strategy or ""))
                     scores.append(float(score))
+        return places, scores
+
+    def _choose(
+        self, project: Project, places: Sequence[_Choice], scores: Sequence[float], count: int
+    ) -> list[_Choice]:
+        """The `count` best of these regions, spread over their images."""
         if not places:
             logger.info("project %s: every region is labelled", project.uid)
             return []
         image_ids = np.array([place.image.id for place in places])
         return [places[index] for index in select(np.array(scores), image_ids, count)]
 
+    def _draw_slice(
+        self, project: Project, places: Sequence[_Choice], queue: Sequence[CropTask], room: int
+    ) -> list[_Choice]:
+        """New regions of the random slice, which is kept at its share of all that is handed out.
+
+        Drawn from all unlabelled regions outside the slice alike. A draw that waits in the queue
+        already, chosen for its score, counts from now on as drawn, and takes no room.
+        """
+        share = self._config.random_share
+        handed_out = [
+            row for row in self._store.crop_tasks(project.id, None) if row.state != "deleted"
+        ]
+        in_slice = _slice(handed_out)
+        wanted = math.floor(share * (len(handed_out) + room) + 1e-9) - len(in_slice)
+        wanted = min(wanted, math.ceil(share * room))  # a raised share is not caught up at once
+        outside = [place for place in places if place.place not in in_slice]
+        if wanted <= 0 or not outside:
+            return []
+        rng = np.random.default_rng([self._config.ranking.seed, project.id, len(handed_out)])
+        picked = rng.permutation(len(outside))[:wanted]
+        drawn = [replace(outside[it], reason=SLICE_REASON, strategy=SLICE) for it in picked]
+        waiting = {(row.image_id, row.region): row.id for row in queue}
+        self._store.change_crop_tasks(
+            {
+                waiting[it.place]: {"strategy": SLICE, "reason": SLICE_REASON}
+                for it in drawn
+                if it.place in waiting
+            }
+        )
+        return [it for it in drawn if it.place not in waiting]
+
     def _clear(
         self,
         project: Project,
         regions_id: int,
         queue: Sequence[CropTask],
-        choices: Sequence[_Choice],
+        keep: Set[_Place],
     ) -> list[CropTask]:
-        """Take tasks out of the queue that are not among the best any more.
+        """Take tasks out of the queue that are not to be kept.
 
         The head of the queue stays: those are the tasks that annotators have open. What the host
         says has been begun stays as well.
         """
-        wanted = {(choice.image.id, choice.region) for choice in choices}
         by_use = sorted(queue, key=lambda row: -row.usefulness)
         head = {row.id for row in by_use[: self._num_annotators(project) + 1]}
         obsolete = [
-            row for row in queue if (row.image_id, row.region) not in wanted and row.id not in head
+            row for row in queue if (row.image_id, row.region) not in keep and row.id not in head
         ]
         task_ids = [row.task_id for row in obsolete if row.task_id is not None]
         gone = set(self._host.delete_unopened_tasks(regions_id, task_ids)) if task_ids else set()
@@ -236,7 +287,7 @@ class Publisher:
             round=number,
             rank=position % self._config.ranking.regions_per_round + 1,
             reason=choice.reason,
-            strategy=version.strategy or "",
+            strategy=choice.strategy,
             version=version.number,
             usefulness=0.0,
         )
@@ -298,7 +349,10 @@ class Publisher:
     ) -> None:
         """Store every open task's mask and place in the queue under this version."""
         rows = [row for row in self._store.crop_tasks(project.id) if row.task_id is not None]
-        rows.sort(key=lambda row: order.get((row.image_id, row.region), len(order)))
+        # `crop_tasks` gives the slice in the order of its rounds and draws
+        others = [row for row in rows if row.strategy != SLICE]
+        others.sort(key=lambda row: order.get((row.image_id, row.region), len(order)))
+        rows = spread(others, [row for row in rows if row.strategy == SLICE])
         usefulness = {row.id: 1 - index / max(1, len(rows)) for index, row in enumerate(rows)}
         self._store.change_crop_tasks(
             {row_id: {"usefulness": value} for row_id, value in usefulness.items()}
@@ -320,6 +374,23 @@ class Publisher:
         self._host.publish_crop_predictions(
             regions_id, version.name, project.class_names, predictions
         )
+
+
+def spread(best: Sequence[T], drawn: Sequence[T]) -> list[T]:
+    """`best` in their order, with `drawn` among them at equal distances."""
+    total = len(best) + len(drawn)
+    positions = {math.floor((turn + 0.5) * total / len(drawn)) for turn in range(len(drawn))}
+    others, draws = iter(best), iter(drawn)
+    return [next(draws if position in positions else others) for position in range(total)]
+
+
+def _slice(rows: Sequence[CropTask]) -> set[_Place]:
+    """The places of the random slice among these rows.
+
+    A new version does not drop them: if it could drop what it finds useless, the slice would not
+    be random any more.
+    """
+    return {(row.image_id, row.region) for row in rows if row.strategy == SLICE}
 
 
 class _MaskReader:

@@ -10,14 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from ralis_backend.core.acquisition import Places
+from ralis_backend.core.acquisition import Places, PoolState, Strategy
 from ralis_backend.core.features import RegionFeatures, concat
 from ralis_backend.core.regions import grid, is_labelled
 from ralis_backend.core.segmenter import Segmenter
 from ralis_backend.online.host import Host, HostUnavailable
+from ralis_backend.online.policies import is_learned
 from ralis_backend.online.ranking import (
+    Choice,
     Pool,
     describe_image,
+    fallback,
     labelled_pixels,
     load_segmenter,
     looks_twice,
@@ -28,6 +31,7 @@ from ralis_backend.online.ranking import (
 from ralis_backend.online.store import ProjectStore, RegionLabel, now
 from ralis_backend.online.suggesting import covered, labels_by_image
 from ralis_backend.online.tables import Image, Project, Version
+from ralis_backend.online.trust import judge
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.sync import host_task
 from ralis_backend.online.worker.train import Stopped
@@ -43,6 +47,18 @@ class _Described:
     size: tuple[int, int]
     features: RegionFeatures
     mask_key: str | None
+
+
+def _earned(project: Project, choice: Choice, trust: Mapping[str, Any]) -> Choice:
+    """The policy where it is trusted, else the best heuristic and why."""
+    if trust["verdict"] == "trusted":
+        return choice
+    name = choice.strategy.name
+    return fallback(
+        project,
+        f"policy {name}, {trust['verdict']}: {trust['note']}",
+        f"in place of {name}: {trust['verdict']}",
+    )
 
 
 class Ranker:
@@ -71,7 +87,7 @@ class Ranker:
         started = time.monotonic()
         images = self._store.images(project.id)
         pool = self._describe(project, version, images, report, should_stop)
-        metrics = self._score(project, version, pool) if pool else {}
+        metrics = self._score(project, version, pool, report, should_stop) if pool else {}
         seconds = round(time.monotonic() - started, 2)
         metrics["seconds"] = {**version.metrics.get("seconds", {}), "rank": seconds}
         self._store.change_version(version.id, ranked_at=now(), metrics=metrics)
@@ -127,7 +143,12 @@ class Ranker:
         return _Described(image, result.image_size, result.features, mask_key)
 
     def _score(
-        self, project: Project, version: Version, pool: Sequence[_Described]
+        self,
+        project: Project,
+        version: Version,
+        pool: Sequence[_Described],
+        report: Callable[[dict[str, Any]], None],
+        should_stop: Callable[[], bool],
     ) -> dict[str, Any]:
         config = self._config.ranking
         labels = self._store.labels(project.id)
@@ -137,6 +158,7 @@ class Ranker:
         choice = strategy_for(project, version, labels, config)
         scores = np.zeros(len(is_done), np.float32)
         reasons = [""] * len(is_done)
+        trust = None
         if len(candidates):
             state = pool_state(
                 labelled_pixels(labels, len(project.classes)),
@@ -151,15 +173,17 @@ class Ranker:
             )
             offered = features.take(candidates)
             sizes = [len(described.features) for described in pool]
+            if is_learned(choice.strategy) and self._config.trust_rounds:
+                report({"state": "testing the policy"})
+                trust = self._trust(project, choice.strategy, state, offered, should_stop)
+                choice = _earned(project, choice, trust)
             offered_scores, choice = score_pool(
                 project, choice, state, Pool(features, sizes, is_done), config
             )
             scores[is_done] = offered_scores.min() - 1
             scores[candidates] = offered_scores
             for position, index in enumerate(candidates):
-                reasons[index] = choice.strategy.reason(
-                    state, offered, position, project.class_names
-                )
+                reasons[index] = choice.reason(state, offered, position, project.class_names)
         start = 0
         for described in pool:
             part = slice(start, start + len(described.features))
@@ -168,11 +192,54 @@ class Ranker:
             )
             start = part.stop
         self._store.change_version(version.id, strategy=choice.strategy.name)
-        note = {} if choice.note is None else {"strategy_note": choice.note}
-        if not len(candidates):
-            return note
-        quantiles = np.quantile(scores[candidates], np.linspace(0, 1, 101))
-        return note | {"score_quantiles": [round(float(value), 5) for value in quantiles]}
+        said = {"strategy_note": choice.note, "trust": trust}
+        # None only where an earlier ranking of this version said something
+        metrics: dict[str, Any] = {
+            name: value for name, value in said.items() if value or name in version.metrics
+        }
+        if len(candidates):
+            quantiles = np.quantile(scores[candidates], np.linspace(0, 1, 101))
+            metrics["score_quantiles"] = [round(float(value), 5) for value in quantiles]
+        return metrics
+
+    def _trust(
+        self,
+        project: Project,
+        policy: Strategy,
+        state: PoolState,
+        candidates: RegionFeatures,
+        should_stop: Callable[[], bool],
+    ) -> dict[str, Any]:
+        """The standing verdict on a policy, or a new one where enough was labelled since."""
+        num_labels = self._store.count_labels(project.id)
+        standing: list[dict[str, Any]] = [
+            entry
+            for version in self._store.versions(project.id)
+            if (entry := version.metrics.get("trust")) and entry["policy"] == policy.name
+        ]
+        period = self._config.trust_rounds * self._config.ranking.regions_per_round
+        last = max(standing, key=lambda entry: int(entry["labels"]), default=None)
+        is_decided = last is not None and last["verdict"] in ("trusted", "not trusted")
+        if last is not None and is_decided and num_labels < last["labels"] + period:
+            return last
+
+        def stop() -> None:
+            if should_stop():
+                raise Stopped(f"ranking of project {project.uid} was interrupted")
+
+        logger.info("project %s: policy %s is tested on the labels", project.uid, policy.name)
+        entry = judge(
+            self._store,
+            self._host.image,
+            project,
+            policy,
+            state,
+            candidates,
+            self._config.ranking,
+            self._config.replay,
+            stop,
+        )
+        return {**entry, "labels": num_labels}
 
     def _places(self, pool: Sequence[_Described]) -> Places:
         centers = [

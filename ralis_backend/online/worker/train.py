@@ -22,9 +22,10 @@ from ralis_backend.core.metrics import ious, mean_iou
 from ralis_backend.core.regions import VOID
 from ralis_backend.core.segmenter import Segmenter
 from ralis_backend.online.host import Host
+from ralis_backend.online.random_slice import SLICE, measured
 from ralis_backend.online.ranking import load_segmenter
 from ralis_backend.online.store import ProjectStore, RegionLabel, now
-from ralis_backend.online.suggesting import labels_by_image
+from ralis_backend.online.suggesting import hide_removed, labels_by_image
 from ralis_backend.online.tables import Image, Project, Version
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.sync import host_task
@@ -86,6 +87,8 @@ class Trainer:
         parent = self._store.version(project.id, project.current_version)
         in_use = load_segmenter(self._store, project, parent, self._config.ranking)
         candidate = load_segmenter(self._store, project, parent, self._config.ranking)
+        if parent is not None:
+            self._measure(project, parent, in_use, labels)
         number = 1 + max((row.number for row in self._store.versions(project.id)), default=0)
 
         def on_progress(progress: TrainingProgress) -> None:
@@ -106,6 +109,7 @@ class Trainer:
             "final_loss": summary.final_loss,
             "training_regions": sum(len(image.regions) for image in split.training),
             "validation_regions": split.num_validation_regions,
+            "newest_label_id": watermark,
         }
         is_accepted = self._judge(project, parent, in_use, candidate, split, metrics)
         metrics["seconds"] = {"train": round(time.monotonic() - started, 2)}
@@ -125,15 +129,11 @@ class Trainer:
 
     def _split(self, project: Project, labels: Sequence[RegionLabel]) -> LabelledSplit:
         by_image = labels_by_image(labels)
-        removed = np.zeros(VOID + 1, bool)
-        for index, entry in enumerate(project.classes):
-            removed[index] = not entry["is_active"]
         split = LabelledSplit([], [])
         for image in self._store.images(project.id):
             if image.id not in by_image or image.size is None:
                 continue
-            mask = self._store.image_mask(image.size, by_image[image.id])
-            mask[removed[mask]] = VOID
+            mask = hide_removed(self._store.image_mask(image.size, by_image[image.id]), project)
             regions = tuple(label.region for label in by_image[image.id])
             part = split.validation if image.is_validation else split.training
             part.append(LabelledImage(self._loader(image), mask, regions))
@@ -141,6 +141,32 @@ class Trainer:
 
     def _loader(self, image: Image) -> Callable[[], np.ndarray]:
         return lambda: decode_image(self._host.image(host_task(image)))
+
+    def _measure(
+        self,
+        project: Project,
+        version: Version,
+        segmenter: Segmenter,
+        labels: Sequence[RegionLabel],
+    ) -> None:
+        """Score a version on the random slice's regions that were labelled after its training."""
+        newest = version.metrics.get("newest_label_id")
+        if newest is None:  # it has learned nothing
+            return
+        images = {image.id: image for image in self._store.images(project.id)}
+        matrices = []
+        for label in labels:
+            size = images[label.image_id].size if label.image_id in images else None
+            if label.strategy != SLICE or label.id <= newest or size is None:
+                continue
+            mask = hide_removed(self._store.image_mask(size, [label]), project)
+            loader = self._loader(images[label.image_id])
+            matrix = evaluate(segmenter, [LabelledImage(loader, mask, (label.region,))])
+            if matrix.any():
+                matrices.append(matrix)
+        if matrices:
+            scores = measured(np.stack(matrices), self._config.ranking.seed)
+            self._store.change_version(version.id, metrics={"random_slice": scores})
 
     def _judge(
         self,

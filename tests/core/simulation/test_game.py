@@ -15,7 +15,7 @@ from ralis_backend.core.simulation.points import RegionPoints
 
 RULES = GameRules(
     budgets=(6, 10, 15), initial_regions=4, regions_per_step=3, pool_size=3,
-    updates_per_step=5, initial_updates=5, final_updates=20, all_labels_updates=60,
+    updates_per_step=5, initial_updates=5, final_updates=20,
 )  # fmt: skip
 LATTICE = (3, 2)
 

@@ -24,7 +24,7 @@ from tests.offline.conftest import REGION_SIZE
 
 RULES = GameRules(
     budgets=(3, 5), initial_regions=2, regions_per_step=1, pool_size=2,
-    updates_per_step=1, initial_updates=1, final_updates=1, all_labels_updates=2,
+    updates_per_step=1, initial_updates=1, final_updates=1,
 )  # fmt: skip
 FULL = FinetuneConfig(batch_size=2, crop_size=(32, 32))
 

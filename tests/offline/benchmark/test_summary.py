@@ -41,7 +41,6 @@ def with_facts(content: dict) -> dict:
     rules = {
         "initial": "random", "initial_regions": 48, "regions_per_step": 24, "pool_size": 10,
         "updates_per_step": 60, "initial_updates": 200, "final_updates": 600,
-        "all_labels_updates": 3000,
     }  # fmt: skip
     arena = {"fidelity": "fast", "pool_regions": NUM_REGIONS, "head": {"hidden": 128}}
     return content | {"config": rules, "arena": arena, "absent_classes": [1]}

@@ -1,0 +1,279 @@
+"""A project's labels -> whether a trained policy may rank it: a replay on them, and its drift.
+
+`replay_project` also serves `ralis simulate`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from ralis_backend.core.acquisition import PoolState, Strategy, strategy
+from ralis_backend.core.features import RegionFeatures
+from ralis_backend.core.images import decode_image
+from ralis_backend.core.policy import RalisPolicy
+from ralis_backend.core.regions import VOID, Region, grid
+from ralis_backend.core.segmenter import SegmenterSpec
+from ralis_backend.core.simulation.points import PointEncoder
+from ralis_backend.core.simulation.replay import (
+    BASELINE,
+    HEURISTICS,
+    ReplayRules,
+    TooFewLabels,
+    Verdict,
+    check_labels,
+    replay,
+    verdict,
+)
+from ralis_backend.online.host import HostTask, HostUnavailable
+from ralis_backend.online.ranking import RankingConfig
+from ralis_backend.online.report import replay_text
+from ralis_backend.online.store import ProjectStore, RegionLabel
+from ralis_backend.online.suggesting import hide_removed, labels_by_image
+from ralis_backend.online.tables import Image, Project
+
+logger = logging.getLogger(__name__)
+
+MAX_SHARE_OUTSIDE = 0.2
+"""Share of inputs outside a policy's ranges of training that is still trusted; there it is 1 %."""
+_IMAGES_FOR_SCALE = 40
+
+Stop = Callable[[], None]
+"""Raises where the work should end."""
+
+
+class Drift(Protocol):
+    """How far a project is from what a policy was trained on."""
+
+    @property
+    def share_outside(self) -> float:
+        """Share of the candidates' inputs outside the ranges of training."""
+
+    @property
+    def worst(self) -> tuple[str, ...]:
+        """The inputs that are outside most often."""
+
+
+@runtime_checkable
+class LearnedPolicy(Strategy, Protocol):
+    """A trained strategy that knows the ranges of its inputs in training."""
+
+    def drift(self, state: PoolState, actions: RegionFeatures) -> Drift:
+        """How often the candidates' inputs lie outside them."""
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A replay on a project: scores as `core/simulation/replay` gives them, and on what."""
+
+    scores: Mapping[str, np.ndarray]
+    num_regions: int
+    num_images: int
+    seconds: float
+
+    def verdict(self, name: str) -> Verdict:
+        """Of one strategy that was played."""
+        return verdict(self.scores, name)
+
+
+def judge(
+    store: ProjectStore,
+    image: Callable[[HostTask], bytes],
+    project: Project,
+    policy: Strategy,
+    state: PoolState,
+    candidates: RegionFeatures,
+    config: RankingConfig,
+    rules: ReplayRules,
+    stop: Stop,
+) -> dict[str, Any]:
+    """Whether `policy` may rank: `verdict`, the numbers behind it, and in `note` why not.
+
+    What goes wrong on the way, other than what `stop` raises, is the verdict `failed`: a gate
+    must not end the loop.
+    """
+    strategies = {policy.name: policy, **{each: strategy(each) for each in (*HEURISTICS, BASELINE)}}
+    entry: dict[str, Any] = {"policy": policy.name, "drift": None, "note": None}
+    try:
+        if isinstance(policy, LearnedPolicy):
+            drift = policy.drift(state, candidates)
+            entry["drift"] = {
+                "share_outside": round(float(drift.share_outside), 4),
+                "worst": list(drift.worst),
+            }
+        played = replay_project(
+            store, image, project, strategies, config, rules, lambda done, total: stop()
+        )
+    except TooFewLabels as few:
+        return entry | {"verdict": "too few labels", "note": str(few)}
+    except Exception as error:
+        stop()  # being stopped is no failure
+        logger.warning("project %s: policy %s: %s", project.uid, policy.name, error)
+        return entry | {"verdict": "failed", "note": f"it could not be tested: {error}"}
+    entry |= played.verdict(policy.name).to_json()
+    entry |= {
+        "games": len(played.scores[policy.name]),
+        "regions": played.num_regions,
+        "images": played.num_images,
+        "seconds": round(played.seconds, 1),
+    }
+    if is_drifted := (entry["drift"] or {}).get("share_outside", 0) > MAX_SHARE_OUTSIDE:
+        entry["verdict"] = "not trusted"
+    if entry["verdict"] != "trusted":
+        entry["note"] = _drift_text(entry["drift"]) if is_drifted else replay_text(entry)
+    return entry
+
+
+def _drift_text(drift: Mapping[str, Any]) -> str:
+    return (
+        f"{100 * drift['share_outside']:.0f} % of this pool's inputs lie outside the ranges of its "
+        f"training, most often {', '.join(drift['worst'])}"
+    )
+
+
+def replay_project(
+    store: ProjectStore,
+    image: Callable[[HostTask], bytes],
+    project: Project,
+    strategies: Mapping[str, Strategy],
+    config: RankingConfig,
+    rules: ReplayRules,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> Replayed:
+    """Play `strategies` on what is labelled in a project, with the features of its encoder.
+
+    Args:
+        store: gives labels and masks.
+        image: gives the bytes of a task's image file; asked for labelled images alone.
+        project: whose labels are used.
+        strategies: by name.
+        config: encoder, region size, device and seed.
+        rules: of the replay.
+        report: told how many curves of how many are done; what it raises ends the replay.
+
+    Raises:
+        TooFewLabels: saying how many there are, and how many it takes.
+        ValueError: if the encoder's weights cannot be had, or no image can be read.
+    """
+    started = time.monotonic()
+    labelled = _Labelled(store, image, project, config, rules.max_regions)
+    report(0, rules.num_games * len(strategies))
+    spec = SegmenterSpec(
+        max(1, len(project.classes)), config.architecture, config.encoder, config.encoder_weights
+    )
+    encoder = PointEncoder(spec, config.device)
+    encoder.fit((pixels, regions) for pixels, _, regions in labelled.read(_IMAGES_FOR_SCALE))
+    looks_twice = any(each.looks_twice for each in strategies.values())
+    points = encoder.points(labelled.read(), looks_twice)
+    is_painted = (points.points.labels != VOID).any(dim=1).numpy()
+    points = points.take(np.flatnonzero(is_painted))
+    num_state = max(
+        (it.spec.num_state_regions for it in strategies.values() if isinstance(it, RalisPolicy)),
+        default=0,
+    )
+    scores = replay(
+        points,
+        strategies,
+        rules,
+        config.seed,
+        state_set=encoder.points(labelled.whole(num_state)) if num_state else None,
+        device=config.device,
+        report=report,
+    )
+    num_images = len(np.unique(points.image_index))
+    return Replayed(scores, len(points), num_images, time.monotonic() - started)
+
+
+class _Labelled:
+    """The painted regions of a project, all of one size, at most `max_regions`, image by image."""
+
+    def __init__(
+        self,
+        store: ProjectStore,
+        image: Callable[[HostTask], bytes],
+        project: Project,
+        config: RankingConfig,
+        max_regions: int,
+    ) -> None:
+        self._store, self._image = store, image
+        self._project, self._config = project, config
+        labels = [label for label in store.labels(project.id) if any(label.pixels)]
+        sizes = [(label.region.height, label.region.width) for label in labels]
+        size = max(set(sizes), key=sizes.count, default=config.region_size)
+        self._size, self._labels = size, labels_by_image(labels)
+        by_image = labels_by_image(
+            [label for label, each in zip(labels, sizes, strict=True) if each == size]
+        )
+        images = [row for row in store.images(project.id) if row.id in by_image and row.size]
+        check_labels(sum(len(by_image[row.id]) for row in images), len(images))
+        self._images: list[tuple[Image, list[RegionLabel]]] = []
+        room = max_regions
+        for index in np.random.default_rng(config.seed).permutation(len(images)):
+            of_image = by_image[images[index].id][:room]
+            room -= len(of_image)
+            if of_image:
+                self._images.append((images[index], of_image))
+
+    def read(
+        self, max_images: int | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, Sequence[Region]]]:
+        """Pixels, mask and labelled regions of each image that can be read.
+
+        Raises:
+            ValueError: if none can.
+        """
+        error: Exception | None = None
+        num_read = 0
+        for row, labels in self._images[:max_images]:
+            try:
+                pixels = self._pixels(row)
+            except HostUnavailable:
+                raise
+            except Exception as reason:
+                # The ranking notes it with the image; here the others are enough.
+                error = reason
+                continue
+            num_read += 1
+            yield pixels, self._mask(row), [label.region for label in labels]
+        if not num_read:
+            raise ValueError(
+                f"none of {len(self._images)} labelled images could be read, the last one because: "
+                f"{error}; `ralis doctor --project {self._project.host_id}` says more"
+            )
+
+    def whole(self, num_regions: int) -> list[tuple[np.ndarray, np.ndarray, Sequence[Region]]]:
+        """All regions of as many images as it takes to have `num_regions`.
+
+        Raises:
+            TooFewLabels: if there are not as many.
+        """
+        chosen: list[tuple[np.ndarray, np.ndarray, Sequence[Region]]] = []
+        count = 0
+        for pixels, mask, _ in self.read():
+            regions = grid((mask.shape[0], mask.shape[1]), self._size)
+            chosen.append((pixels, mask, regions))
+            count += len(regions)
+            if count >= num_regions:
+                return chosen
+        raise TooFewLabels(
+            f"the labelled images have {count} regions in all, and the policy looks at a state set "
+            f"of {num_regions}; label regions of other images"
+        )
+
+    def _pixels(self, row: Image) -> np.ndarray:
+        task = HostTask(row.task_id, row.task_created_at, row.ref)
+        pixels = decode_image(self._image(task))
+        if pixels.shape[:2] != row.size:
+            raise ValueError(f"task {row.task_id}: its image has changed since it was labelled")
+        return pixels
+
+    def _mask(self, row: Image) -> np.ndarray:
+        if row.size is None:
+            raise ValueError(f"task {row.task_id} has labels but no image size")
+        mask = self._store.image_mask(row.size, self._labels[row.id])
+        return hide_removed(mask, self._project)

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ralis_backend.core.regions import Region
+from ralis_backend.online.random_slice import SLICE, measured, pooled
+from ralis_backend.online.report import notes, slice_text
+from ralis_backend.online.store import ProjectStore
+from ralis_backend.online.tables import Image
+from ralis_backend.online.worker import Worker, WorkerConfig
+from ralis_backend.online.worker.publish import Publisher, _Choice, spread
+from tests.online.conftest import RANKING, settle
+from tests.online.fake_host import CLASSES, FakeHost
+from tests.online.test_worker import label_round
+
+MakeWorker = Callable[..., Worker]
+
+
+def _queue(host: FakeHost) -> list[str]:
+    """Whether each region of the queue is random or not, in the order of the queue."""
+    return [host.region_tasks[task_id].data["strategy"] for task_id in host.queue()]
+
+
+def test_the_scores_of_a_slice_by_hand():
+    right = np.array([[4, 0], [0, 0]])
+    wrong = np.array([[0, 2], [2, 0]])
+    scores = measured(np.stack([right, wrong]))
+    assert scores["regions"] == 2
+    assert scores["pixel_accuracy"] == [0.5, 0.0, 1.0]
+    assert scores["miou"][0] == 0.25  # 4 of 8 pixels of the first class, 0 of 4 of the second
+    assert (scores["right"], scores["pixels"]) == ([4, 0], [4, 4])
+    assert pooled([scores, scores])["pixel_accuracy"][0] == 0.5
+    assert pooled([]) is None
+
+
+def test_the_report_tells_the_scores_with_interval_and_count():
+    scores = measured(np.stack([np.array([[4, 0], [0, 4]])] * 3))
+    assert slice_text({"random_slice": scores}) == "100.0 % [100.0, 100.0], 3 regions"
+    assert slice_text({}) == ""
+    (line,) = notes([("v1", {"random_slice": scores}), ("v2", {})])
+    assert line.startswith("random slice: 100.0 % [100.0, 100.0] of the pixels right, on 3 regions")
+
+
+@pytest.mark.parametrize(
+    ("best", "drawn", "expected"),
+    [("abcdef", "xy", "abxcdeyf"), ("", "xy", "xy"), ("ab", "", "ab"), ("abc", "x", "abxc")],
+)
+def test_draws_are_spread_at_equal_distances(best, drawn, expected):
+    assert "".join(spread(best, drawn)) == expected
+
+
+def test_a_share_of_the_queue_is_random_marked_and_spread(
+    store: ProjectStore, host: FakeHost, make_worker: MakeWorker
+):
+    settle(make_worker(random_share=0.25))
+    assert _queue(host) == ["k-center"] * 2 + [SLICE] + ["k-center"] * 3 + [SLICE, "k-center"]
+    data = [host.region_tasks[task_id].data for task_id in host.queue()]
+    assert "to measure the model" in data[2]["reason"]
+    assert [each["rank"] for each in data] == [1, 2, 3, 4, 1, 2, 3, 4]
+    prediction = host.predictions[host.queue()[2]]
+    assert prediction.reason == data[2]["reason"]
+
+
+def test_small_rounds_reach_the_share_over_time(
+    store: ProjectStore, host: FakeHost, make_worker: MakeWorker
+):
+    worker = make_worker(random_share=0.125)
+    settle(worker)
+    for _ in range(5):
+        label_round(store, host)
+        settle(worker)
+    made = [row for row in store.crop_tasks(store.projects()[0].id, None) if row.state != "deleted"]
+    assert sum(row.strategy == SLICE for row in made) == len(made) // 8
+
+
+def test_a_new_version_keeps_the_slice_and_is_scored_on_it_before_it_trains(
+    store: ProjectStore, host: FakeHost, make_worker: MakeWorker
+):
+    worker = make_worker(random_share=0.5)
+    settle(worker)
+    first = {task for task in host.queue() if host.region_tasks[task].data["strategy"] == SLICE}
+    assert len(first) == 4
+    done = set(label_round(store, host))
+    settle(worker)
+    assert first - done <= set(host.queue())
+    project = store.projects()[0]
+    labels = [label for label in store.labels(project.id) if label.strategy == SLICE]
+    assert len(labels) == len(first & done) == 2
+    version = store.version(project.id, 1)
+    assert version is not None
+    assert "random_slice" not in version.metrics
+
+    done = label_round(store, host)
+    new = [task for task in done if host.region_tasks[task].data["strategy"] == SLICE]
+    settle(worker)
+    version = store.version(project.id, 1)
+    assert version is not None
+    scores = version.metrics["random_slice"]
+    assert scores["regions"] == len(new) == 2
+    assert scores["pixels"] == [32 * 32] * 2
+    value, low, high = scores["miou"]
+    assert 0 <= low <= value <= high <= 1
+
+
+def test_what_was_labelled_otherwise_leaves_the_slice_with_the_next_version(
+    store: ProjectStore, host: FakeHost, make_worker: MakeWorker
+):
+    worker = make_worker(random_share=1.0)
+    settle(worker)
+    last = host.region_tasks[host.queue()[-1]].data["source_task"]
+    mask = host.files[last][1].tolist()
+    host.annotate(last, [{"mask": mask}], project_id=1)
+    store.change_project(store.projects()[0].id, is_sync_requested=True)
+    settle(worker)
+    label_round(store, host)
+    settle(worker)
+    assert last not in {host.region_tasks[it].data["source_task"] for it in host.queue()[3:]}
+
+
+def test_a_draw_that_waits_already_is_not_handed_out_twice(
+    store: ProjectStore, host: FakeHost, make_worker: MakeWorker
+):
+    settle(make_worker(random_share=0.0))
+    assert SLICE not in _queue(host)
+    worker = make_worker(random_share=1.0)
+    for _ in range(4):
+        label_round(store, host)
+        settle(worker)
+    rows = [row for row in store.crop_tasks(store.projects()[0].id, None) if row.state != "deleted"]
+    places = [(row.image_id, row.region) for row in rows]
+    assert len(places) == len(set(places))
+    assert {row.strategy for row in rows if row.state == "open"} == {SLICE}
+
+
+def test_every_region_is_as_likely_to_be_drawn_as_any_other(store: ProjectStore, host: FakeHost):
+    project = store.register(host.pool.uid, host.pool.id, host.pool.label_config, CLASSES, "")
+    places = [_Choice(Image(id=image), Region(0, 0, 32, 32), "r", "entropy") for image in range(10)]
+    counts: Counter[int] = Counter()
+    for seed in range(400):
+        config = WorkerConfig(ranking=replace(RANKING, seed=seed), random_share=0.5)
+        publisher = Publisher(store, host, config, sync=None)  # type: ignore[arg-type]
+        counts.update(it.image.id for it in publisher._draw_slice(project, places, [], 4))
+    assert sum(counts.values()) == 800
+    assert min(counts.values()) > 50  # 80 expected, standard deviation 8
+    assert max(counts.values()) < 110

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from ralis_backend.core.acquisition import PoolState, Strategy, strategy
+from ralis_backend.core.acquisition.classes import BaldRarity
+from ralis_backend.core.features import RegionFeatures
+from ralis_backend.core.simulation.heads import HeadConfig
+from ralis_backend.core.simulation.replay import ReplayRules, TooFewLabels
+from ralis_backend.online import ranking, trust
+from ralis_backend.online.report import notes
+from ralis_backend.online.store import ProjectStore
+from ralis_backend.online.tables import Project, Version
+from ralis_backend.online.trust import LearnedPolicy, replay_project
+from ralis_backend.online.worker import Worker, WorkerConfig
+from ralis_backend.online.worker import rank as ranks
+from tests.online.conftest import RANKING, TINY, settle
+from tests.online.fake_host import CLASSES, FakeHost
+
+RULES = ReplayRules(
+    num_games=2,
+    updates_per_step=2,
+    final_updates=4,
+    max_regions=100,
+    head=HeadConfig(hidden=8, batch_size=32),
+)
+
+
+@dataclass(frozen=True)
+class FakeDrift:
+    share_outside: float
+    worst: tuple[str, ...]
+
+
+class Learned(BaldRarity):
+    """Passes for a trained policy; it ranks as the best heuristic does."""
+
+    name = "learned"
+
+    def __init__(self, share_outside: float = 0.0) -> None:
+        self.share_outside = share_outside
+
+    def drift(self, state: PoolState, actions: RegionFeatures) -> FakeDrift:
+        return FakeDrift(self.share_outside, ("margin", "entropy"))
+
+
+class Opposite(Learned):
+    def scores(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
+        return -super().scores(state, actions)
+
+
+@pytest.fixture
+def host() -> FakeHost:
+    return FakeHost(num_images=20)
+
+
+@pytest.fixture
+def project(store: ProjectStore, host: FakeHost) -> Project:
+    return store.register(host.pool.uid, host.pool.id, host.pool.label_config, CLASSES, "pool")
+
+
+@pytest.fixture
+def make_worker(
+    store: ProjectStore, host: FakeHost, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Worker]:
+    """A worker whose project, once trained, is to be ranked by this policy."""
+
+    def make(policy: Learned, num_labelled: int = 18, **values: object) -> Worker:
+        for task in host.pool_tasks[:num_labelled]:
+            mask = host.files[task.id][1].tolist()
+            host.annotate(task.id, [{"mask": mask}], project_id=1)
+        monkeypatch.setattr(ranking, "find_strategy", lambda *_: policy)
+        config = WorkerConfig("crops", RANKING, TINY, replay=RULES, **values)  # type: ignore[arg-type]
+        return Worker(store, host, config)
+
+    return make
+
+
+def _version(store: ProjectStore) -> Version:
+    project = store.projects()[0]
+    version = store.version(project.id, project.current_version)
+    assert version is not None
+    return version
+
+
+def _notes(version: Version) -> str:
+    return "\n".join(notes([(version.name, version.metrics)]))
+
+
+def _scores_of(monkeypatch: pytest.MonkeyPatch, low: float, high: float) -> None:
+    """Let the policy score this in two games where all others score 50 and 51."""
+
+    def replay(regions: object, strategies: Mapping[str, Strategy], *_: object, **__: object):
+        scores = {name: np.array([50.0, 51.0]) for name in strategies}
+        return scores | {"learned": np.array([low, high])}
+
+    monkeypatch.setattr(trust, "replay", replay)
+
+
+def test_a_policy_that_holds_its_own_ranks_and_the_version_tells_the_numbers(
+    make_worker, store, monkeypatch
+):
+    _scores_of(monkeypatch, 51.0, 52.0)
+    settle(make_worker(Learned()))
+    version = _version(store)
+    assert version.strategy == "learned"
+    verdict = version.metrics["trust"]
+    assert (verdict["verdict"], verdict["policy"], verdict["games"]) == ("trusted", "learned", 2)
+    assert (verdict["regions"], verdict["labels"]) == (100, 108)
+    assert verdict["over_heuristic"]["low"] <= verdict["over_heuristic"]["high"]
+    assert "strategy_note" not in version.metrics
+    assert "policy learned, trusted: replay on 100 regions" in _notes(version)
+
+
+def test_a_policy_that_loses_does_not_rank_and_everybody_is_told(
+    make_worker, store, host, monkeypatch, caplog
+):
+    _scores_of(monkeypatch, 40.0, 42.0)
+    settle(make_worker(Learned()))
+    version = _version(store)
+    assert version.strategy == "bald-rarity"
+    assert version.metrics["trust"]["verdict"] == "not trusted"
+    assert "policy learned, not trusted: replay on" in _notes(version)
+    assert "-9.5 [-10.0, -9.0] against bald-rarity" in _notes(version)
+    assert "policy learned, not trusted" in caplog.text
+    reason = host.region_tasks[host.queue()[0]].data["reason"]
+    assert reason.endswith("(in place of learned: not trusted)") or "at random" in reason
+
+
+def test_a_policy_whose_inputs_have_drifted_does_not_rank(make_worker, store):
+    settle(make_worker(Learned(share_outside=0.31)))
+    version = _version(store)
+    assert version.strategy == "bald-rarity"
+    assert version.metrics["trust"]["drift"] == {
+        "share_outside": 0.31,
+        "worst": ["margin", "entropy"],
+    }
+    assert "31 % of this pool's inputs lie outside" in _notes(version)
+    assert isinstance(Learned(), LearnedPolicy)
+    assert not isinstance(strategy("entropy"), LearnedPolicy)
+
+
+def test_with_too_few_labels_the_heuristic_ranks_and_says_how_many_it_takes(make_worker, store):
+    settle(make_worker(Learned(), num_labelled=10))
+    version = _version(store)
+    assert version.strategy == "bald-rarity"
+    assert "60 regions of 10 images are labelled" in _notes(version)
+    assert "takes 96 regions of 8 images" in _notes(version)
+
+
+def test_a_test_that_fails_does_not_stop_the_loop(make_worker, store, host, monkeypatch):
+    def encoder(*_):
+        raise ValueError("the imagenet weights could not be had")
+
+    monkeypatch.setattr(trust, "PointEncoder", encoder)
+    settle(make_worker(Learned()))
+    version = _version(store)
+    assert version.strategy == "bald-rarity"
+    assert version.metrics["trust"]["verdict"] == "failed"
+    assert "could not be tested: the imagenet weights could not be had" in _notes(version)
+    assert len(host.queue()) > 0
+
+
+def test_a_verdict_stands_until_enough_was_labelled_since(
+    make_worker, store, host, project, monkeypatch
+):
+    asked = []
+
+    def judge(*arguments):
+        asked.append(arguments)
+        return {"policy": "learned", "verdict": verdicts.pop(0), "note": "n"}
+
+    verdicts = ["too few labels", "trusted", "trusted"]
+    monkeypatch.setattr(ranks, "judge", judge)
+    worker = make_worker(Learned(), trust_rounds=2)
+
+    def label(count: int) -> None:
+        for task_id in host.queue()[:count]:
+            store.add_event("2.200", "ANNOTATION_CREATED", host.annotate(task_id))
+        settle(worker)
+
+    settle(worker)
+    assert len(asked) == 1
+    label(4)
+    assert len(asked) == 2  # too few labels: asked again
+    label(4)
+    assert len(asked) == 2  # trusted: stands for two rounds of four
+    assert _version(store).strategy == "learned"
+
+
+def test_trust_rounds_0_asks_for_no_proof(make_worker, store):
+    settle(make_worker(Opposite(share_outside=1.0), trust_rounds=0))
+    version = _version(store)
+    assert version.strategy == "learned"
+    assert "trust" not in version.metrics
+
+
+def test_a_replay_reads_the_labelled_regions_and_bounds_them(make_worker, store, host, project):
+    settle(make_worker(Learned(), num_labelled=18))
+    host.calls.clear()
+    played = replay_project(
+        store, host.image, project, {"random": strategy("random")}, RANKING, RULES
+    )
+    assert (played.num_regions, played.num_images) == (100, 17)
+    assert host.calls.count("image") == 2 * 17  # once for the scale, once for the points
+
+
+def test_unreadable_images_are_left_out_and_none_readable_says_why(
+    make_worker, store, host, project
+):
+    settle(make_worker(Learned(), num_labelled=18))
+    only_random = {"random": strategy("random")}
+    rules = replace(RULES, max_regions=400)
+
+    def one_is_gone(task):
+        if task.id == 3:
+            raise ValueError("task 3 has no image")
+        return host.image(task)
+
+    played = replay_project(store, one_is_gone, project, only_random, RANKING, rules)
+    assert (played.num_regions, played.num_images) == (102, 17)
+
+    def gone(task):
+        raise ValueError(f"task {task.id} has no image")
+
+    with pytest.raises(ValueError, match=r"none of 18 labelled images .* has no image.*doctor"):
+        replay_project(store, gone, project, only_random, RANKING, rules)
+
+
+def test_a_project_without_labels_says_how_many_it_takes(store, host, project):
+    with pytest.raises(TooFewLabels, match="0 regions of 0 images"):
+        replay_project(store, host.image, project, {}, RANKING, RULES)
