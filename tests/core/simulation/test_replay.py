@@ -10,6 +10,7 @@ from ralis_backend.core.acquisition import PoolState, strategy
 from ralis_backend.core.acquisition.classes import BaldRarity
 from ralis_backend.core.features import RegionFeatures
 from ralis_backend.core.simulation import replay as replays
+from ralis_backend.core.simulation.arena import FastArena
 from ralis_backend.core.simulation.heads import HeadConfig, Points
 from ralis_backend.core.simulation.points import RegionPoints
 from ralis_backend.core.simulation.replay import (
@@ -80,19 +81,21 @@ def test_games_are_paired_and_a_replay_can_be_repeated():
 
 
 def test_no_image_is_both_chosen_from_and_measured_on(monkeypatch):
-    arenas = []
+    splits = []
 
-    def play(arena, *arguments):
-        arenas.append(arena)
-        return {"curve": [{"miou": 0.5}]}
+    class Arena(FastArena):
+        def __init__(self, name, pool, state_set, test_set, *others):
+            super().__init__(name, pool, state_set, test_set, *others)
+            splits.append((pool, test_set))
 
-    monkeypatch.setattr(replays, "play", play)
+    monkeypatch.setattr(replays, "FastArena", Arena)
+    monkeypatch.setattr(replays, "play", lambda *arguments: {"curve": [{"miou": 0.5}]})
     replay(labelled(), {"random": strategy("random")}, RULES)
-    for arena in arenas:
-        assert not set(arena.pool.image_index) & set(arena.test_set.image_index)
-        assert len(arena.pool) + len(arena.test_set) == 160
-        assert len(np.unique(arena.test_set.image_index)) == 5
-    assert len({tuple(np.unique(arena.test_set.image_index)) for arena in arenas}) > 1
+    for pool, held_out in splits:
+        assert not set(pool.image_index) & set(held_out.image_index)
+        assert len(pool) + len(held_out) == 160
+        assert len(np.unique(held_out.image_index)) == 5
+    assert len({tuple(np.unique(held_out.image_index)) for _, held_out in splits}) > 1
 
 
 @pytest.mark.parametrize(("images", "per_image"), [(9, 10), (7, 20)])
