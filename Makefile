@@ -48,36 +48,56 @@ DEMO_OPTIONS = \
 demo: setup ## Start Label Studio and the backend with images to label (Ctrl-C stops all)
 	$(BIN)/ralis demo $(strip $(DEMO_OPTIONS))
 
-# What is compared. On the aerial set the CamVid policies do not fit.
-STRATEGIES ?= random,entropy,margin,bald,clasp-pe,class-bal,k-center,bald-rarity,oracle-coverage
-CAMVID_STRATEGIES ?= $(STRATEGIES),ralis,ralis-wiou,ralis-faithful
+# What is compared, and what besides under the plain loss: zero-shot policies and placebos.
+STRATEGIES ?= random,entropy,bald,bald-rarity,coverage,oracle-coverage,any,linear
+PLAIN ?= ,any-camvid,any-aerial,placebo-untrained,placebo-shuffled
 DATA := $(RALIS_SHARED)/data
 LABELS := benchmarks/results/labels
 
-# $(call labels,folder,dataset,strategies,options): both losses, the plain one and the weighted one.
-define labels
-	for power in 0 0.5; do \
-	  $(BIN)/ralis benchmark --dataset '$(DATA)/$(2)' --strategies '$(3)' \
-	    --class-weight-power $$power --out '$(LABELS)/$(1)/$(2)-weight-'$$power $(4) $(OPTIONS); \
-	done
-endef
+# $(call labels,folder,dataset,power of the class weights,strategies,options)
+labels = $(BIN)/ralis benchmark --dataset '$(DATA)/$(2)' --class-weight-power $(3) \
+	--strategies '$(4)' --out '$(LABELS)/$(1)/$(2)-weight-$(3)' $(5) $(OPTIONS)
+# $(call cold,dataset,random or k-center): how the first regions are chosen.
+cold = $(BIN)/ralis benchmark --dataset '$(DATA)/$(1)' --strategies random,bald-rarity \
+	--initial $(2) --budgets 48,96,192 --regions-per-step 24 --seeds 24 --first-seed 2000 \
+	--out '$(LABELS)/long/$(1)-initial-$(2)' $(OPTIONS)
+# $(call full,folder,power,strategies,options): the segmenter itself, at half the size.
+full = $(BIN)/ralis benchmark --dataset '$(DATA)/camvid' --fidelity full --image-scale 0.5 \
+	--test-images 58 --updates 240 --seeds 3 --first-seed 3000 --class-weight-power $(2) \
+	--strategies '$(3)' --out '$(LABELS)/long/$(1)' $(4) $(OPTIONS)
 
 SHORT := --seeds 3 --budgets 96,192,384 --regions-per-step 48 --updates 300
-LONG := --seeds 8
+LONG := --seeds 24 --first-seed 2000 --budgets 144,240,480,960,1440 --regions-per-step 48
+FULL := random,entropy,bald-rarity,coverage
+FULL_RULES := --regions-per-step 48 --budgets 144,288
 
 .PHONY: reproduce-benchmark
 reproduce-benchmark: $(BACKEND_STAMP) ## Strategies compared on two datasets, short form: minutes
-	$(call labels,short,camvid,$(STRATEGIES),$(SHORT))
-	$(call labels,short,dubai_aerial,$(STRATEGIES),$(SHORT))
+	$(call labels,short,camvid,0,$(STRATEGIES),$(SHORT))
+	$(call labels,short,camvid,0.5,$(STRATEGIES),$(SHORT))
+	$(call labels,short,dubai_aerial,0,$(STRATEGIES),$(SHORT))
+	$(call labels,short,dubai_aerial,0.5,$(STRATEGIES),$(SHORT))
 
 .PHONY: reproduce-benchmark-long
-reproduce-benchmark-long: $(BACKEND_STAMP) ## The same with policies, all budgets, 8 seeds: hours
-	$(call labels,long,camvid,$(CAMVID_STRATEGIES),$(LONG))
-	$(call labels,long,dubai_aerial,$(STRATEGIES),$(LONG))
-	for initial in random k-center; do \
-	  $(BIN)/ralis benchmark --dataset '$(DATA)/camvid' --strategies entropy --initial $$initial \
-	    --budgets 48,96,192 $(LONG) --out '$(LABELS)/long/camvid-initial-'$$initial $(OPTIONS); \
-	done
+reproduce-benchmark-long: $(BACKEND_STAMP) ## What the repository shows, from the same seeds: hours
+	$(call labels,long,camvid,0,$(STRATEGIES)$(PLAIN),$(LONG))
+	$(call labels,long,camvid,0.5,$(STRATEGIES),$(LONG))
+	$(call labels,long,dubai_aerial,0,$(STRATEGIES)$(PLAIN),$(LONG))
+	$(call labels,long,dubai_aerial,0.5,$(STRATEGIES),$(LONG))
+	$(call cold,camvid,random)
+	$(call cold,camvid,k-center)
+	$(call cold,dubai_aerial,random)
+	$(call cold,dubai_aerial,k-center)
+	$(call full,full-weight-0,0,random,--initial-regions 240 --budgets 240)
+	$(call full,full-weight-0.5,0.5,random,--initial-regions 240 --budgets 240)
+	$(call full,full-strategies,0,$(FULL),$(FULL_RULES))
+	$(BIN)/ralis benchmark --dataset '$(DATA)/camvid' --strategies '$(FULL)' --seeds 24 \
+	  --first-seed 3000 $(FULL_RULES) --out '$(LABELS)/long/fast-strategies'
+	$(BIN)/python benchmarks/fidelity_agreement.py '$(LABELS)/long/fast-strategies/summary.json' \
+	  '$(LABELS)/long/full-strategies/summary.json' --out '$(LABELS)/fidelity-agreement.json'
+	$(BIN)/python benchmarks/segmenter_loss.py --dataset '$(DATA)/camvid' \
+	  --out '$(LABELS)/segmenter-loss-camvid.json'
+	$(BIN)/python benchmarks/labels_report.py
 
 .PHONY: setup
 setup: $(BACKEND_STAMP) $(LABEL_STUDIO_STAMP) ## Install both environments at the locked versions

@@ -10,11 +10,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import cv2
 import numpy as np
-import segmentation_models_pytorch as smp
 import torch
 from torch import nn
 from torch.nn import functional
@@ -23,6 +22,9 @@ from ralis_backend.core.features import predicted_mask
 from ralis_backend.core.metrics import confusion_matrix
 from ralis_backend.core.regions import VOID, Region
 from ralis_backend.core.segmenter import Segmenter
+
+if TYPE_CHECKING:
+    import segmentation_models_pytorch as smp
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,17 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import segmentation_models_pytorch as smp
 import torch
 from torch import nn
 
 from ralis_backend.core import weights
 from ralis_backend.core.regions import VOID
+
+if TYPE_CHECKING:
+    import segmentation_models_pytorch as smp
 
 logger = logging.getLogger(__name__)
 
@@ -294,6 +296,9 @@ class Segmenter:
 
 
 def _check(spec: SegmenterSpec) -> None:
+    # takes seconds to import: what builds no network should not wait for it
+    import segmentation_models_pytorch as smp
+
     if not 1 <= spec.num_classes <= VOID:
         raise ValueError(f"num_classes is {spec.num_classes}, expected 1 to {VOID}")
     architectures = sorted(
@@ -342,6 +347,8 @@ def _build(spec: SegmenterSpec, seed: int) -> tuple[smp.base.SegmentationModel, 
 
 
 def _create(spec: SegmenterSpec, seed: int) -> smp.base.SegmentationModel:
+    import segmentation_models_pytorch as smp
+
     encoder_weights: str | bool | None = spec.encoder_weights
     if encoder_weights is not None and spec.encoder.startswith("tu-"):
         encoder_weights = True  # timm names the weights in the encoder's name
