@@ -1,4 +1,4 @@
-"""The policies in the repository: they load, fit CamVid, and their cards say what was measured."""
+"""The policies in the repository: they load, fit what they say, and their cards are true."""
 
 from __future__ import annotations
 
@@ -9,17 +9,29 @@ import numpy as np
 import pytest
 
 from ralis_backend.core import weights
-from ralis_backend.core.policy import PolicyDoesNotFit, RalisPolicy
+from ralis_backend.core.policy import AgnosticPolicy, PolicyDoesNotFit, RalisPolicy
 from ralis_backend.offline.datasets import read_classes
 from ralis_backend.online.policies import SHIPPED, find_strategy
 
 ROOT = Path(__file__).resolve().parent.parent
 POLICIES = ROOT / "policies"
-COMPARISON = ROOT / "benchmarks" / "results" / "policies" / "comparison.json"
+RESULTS = ROOT / "benchmarks" / "results"
+COMPARISON = RESULTS / "policies" / "comparison.json"
+RALIS = {short: name for short, name in SHIPPED.items() if name.startswith("ralis-")}
+FOR_ANY_LABELS = ("any", "any-camvid", "any-aerial", "any-shuffled", "linear")
 
 
-@pytest.mark.parametrize(("short", "name"), SHIPPED.items())
-def test_a_shipped_policy_fits_camvid_and_nothing_else(short: str, name: str, shared: Path):
+def test_every_policy_in_the_folder_has_a_card_and_a_results_file():
+    names = {path.stem for path in POLICIES.glob("*.safetensors")}
+    assert names == {*RALIS.values(), *FOR_ANY_LABELS}
+    rows = (POLICIES / "README.md").read_text()
+    for name in names:
+        assert (POLICIES / f"{name}.json").is_file()
+        assert f"({name}.md)" in rows
+
+
+@pytest.mark.parametrize(("short", "name"), RALIS.items())
+def test_a_ralis_policy_fits_camvid_and_nothing_else(short: str, name: str, shared: Path):
     classes = [it.name for it in read_classes(shared / "data" / "camvid" / "classes.json")]
     policy = find_strategy(short, POLICIES, classes[::-1], (90, 80))
     assert isinstance(policy, RalisPolicy)
@@ -29,8 +41,8 @@ def test_a_shipped_policy_fits_camvid_and_nothing_else(short: str, name: str, sh
         find_strategy(short, POLICIES, others, (90, 80))
 
 
-@pytest.mark.parametrize("name", SHIPPED.values())
-def test_its_settings_lie_beside_it_and_it_was_really_trained(name: str):
+@pytest.mark.parametrize("name", RALIS.values())
+def test_the_settings_of_a_ralis_policy_lie_beside_it_and_it_was_really_trained(name: str):
     results = json.loads((POLICIES / f"{name}.json").read_text())
     policy = RalisPolicy.load(POLICIES / f"{name}.safetensors")
     assert policy.spec.training["config"] == results["config"]
@@ -40,8 +52,8 @@ def test_its_settings_lie_beside_it_and_it_was_really_trained(name: str):
     assert np.isfinite([it["reward"] for it in results["episodes"]]).all()
 
 
-@pytest.mark.parametrize(("short", "name"), SHIPPED.items())
-def test_its_card_gives_the_scores_of_the_comparison(short: str, name: str):
+@pytest.mark.parametrize(("short", "name"), RALIS.items())
+def test_the_card_of_a_ralis_policy_gives_the_scores_of_the_comparison(short: str, name: str):
     card = (POLICIES / f"{name}.md").read_text()
     comparison = json.loads(COMPARISON.read_text())
     for strategy, entry in comparison["strategies"].items():
@@ -50,3 +62,31 @@ def test_its_card_gives_the_scores_of_the_comparison(short: str, name: str):
             assert f"{100 * point['miou']:.1f} (" in row
     assert f"RALIS_STRATEGY={short}`" in card
     assert "fully labelled images" in card
+
+
+@pytest.mark.parametrize("name", FOR_ANY_LABELS)
+def test_a_policy_for_any_labels_was_trained_as_its_results_say(name: str):
+    results = json.loads((POLICIES / f"{name}.json").read_text())
+    policy = find_strategy(name, POLICIES, ["a", "b"], (64, 48))
+    assert isinstance(policy, AgnosticPolicy)
+    assert policy.spec.training["config"] == results["config"]
+    assert policy.spec.training["labelled_regions"] == results["labelled_regions"]
+    assert (np.array(policy.spec.low) <= np.array(policy.spec.high)).all()
+    if "curve" in results:
+        assert len(results["curve"]) == results["config"]["generations"]
+
+
+@pytest.mark.parametrize("name", FOR_ANY_LABELS)
+def test_the_card_of_a_policy_for_any_labels_gives_what_was_measured(name: str):
+    card = (POLICIES / f"{name}.md").read_text()
+    short = {file: short for short, file in SHIPPED.items()}.get(name, name)
+    played = 0
+    for path in (RESULTS / "labels" / "long").glob("*-weight-*/summary.json"):
+        pairs = json.loads(path.read_text())["pairs"]
+        if short not in pairs:
+            continue
+        played += 1
+        for other in ("random", "bald-rarity"):
+            lead = pairs[short][other]
+            assert f"{lead['lead']:+.2f} ({lead['low']:+.2f} to {lead['high']:+.2f})" in card
+    assert played

@@ -54,7 +54,7 @@ def demo(
     region_size: RegionSize = "128x128",
     max_images: MaxImages = None,
     eval_images: EvalImages = None,
-    strategy: Strategy = "entropy",
+    strategy: Strategy = "default",
     mode: Mode = "crops",
     classes: Classes = "",
     port: Port = 8080,
