@@ -48,9 +48,11 @@ DEMO_OPTIONS = \
 demo: setup ## Start Label Studio and the backend with images to label (Ctrl-C stops all)
 	$(BIN)/ralis demo $(strip $(DEMO_OPTIONS))
 
-# What is compared, and what besides under the plain loss: zero-shot policies and placebos.
+# What is compared.
 STRATEGIES ?= random,entropy,bald,bald-rarity,coverage,oracle-coverage,any,linear
-PLAIN ?= ,any-camvid,any-aerial,placebo-untrained,placebo-shuffled
+# ... and besides, with the plain loss: policies of one dataset, and placebos.
+ON_CAMVID := ,any-camvid,any-aerial,placebo-untrained,placebo-shuffled
+ON_AERIAL := ,any-camvid
 DATA := $(RALIS_SHARED)/data
 LABELS := benchmarks/results/labels
 
@@ -80,9 +82,9 @@ reproduce-benchmark: $(BACKEND_STAMP) ## Strategies compared on two datasets, sh
 
 .PHONY: reproduce-benchmark-long
 reproduce-benchmark-long: $(BACKEND_STAMP) ## What the repository shows, from the same seeds: hours
-	$(call labels,long,camvid,0,$(STRATEGIES)$(PLAIN),$(LONG))
+	$(call labels,long,camvid,0,$(STRATEGIES)$(ON_CAMVID),$(LONG))
 	$(call labels,long,camvid,0.5,$(STRATEGIES),$(LONG))
-	$(call labels,long,dubai_aerial,0,$(STRATEGIES)$(PLAIN),$(LONG))
+	$(call labels,long,dubai_aerial,0,$(STRATEGIES)$(ON_AERIAL),$(LONG))
 	$(call labels,long,dubai_aerial,0.5,$(STRATEGIES),$(LONG))
 	$(call cold,camvid,random)
 	$(call cold,camvid,k-center)
@@ -113,7 +115,7 @@ test: setup lint ## Run every check and every test, with a real Label Studio and
 
 .PHONY: check
 check: $(BACKEND_STAMP) lint ## Format, lint, types, imports, Docker files, unit tests
-	$(BIN)/pytest -m "not e2e"
+	$(BIN)/pytest -m "not e2e" -n 2 --dist worksteal
 
 .PHONY: lint
 lint: $(BACKEND_STAMP) ## The checks without the tests
