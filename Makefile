@@ -61,7 +61,7 @@ labels = $(BIN)/ralis benchmark --dataset '$(DATA)/$(2)' --class-weight-power $(
 	--strategies '$(4)' --out '$(LABELS)/$(1)/$(2)-weight-$(3)' $(5) $(OPTIONS)
 # $(call cold,dataset,random or k-center): how the first regions are chosen.
 cold = $(BIN)/ralis benchmark --dataset '$(DATA)/$(1)' --strategies random,bald-rarity \
-	--initial $(2) --budgets 48,96,192 --regions-per-step 24 --seeds 24 --first-seed 2000 \
+	--initial $(2) --budgets 48,96,192 --regions-per-step 24 --seeds 16 --first-seed 2000 \
 	--out '$(LABELS)/long/$(1)-initial-$(2)' $(OPTIONS)
 # $(call full,folder,power,strategies,options): the segmenter itself, at half the size.
 full = $(BIN)/ralis benchmark --dataset '$(DATA)/camvid' --fidelity full --image-scale 0.5 \
@@ -93,7 +93,8 @@ reproduce-benchmark-long: $(BACKEND_STAMP) ## What the repository shows, from th
 	$(call full,full-weight-0,0,random,--initial-regions 240 --budgets 240)
 	$(call full,full-weight-0.5,0.5,random,--initial-regions 240 --budgets 240)
 	$(call full,full-strategies,0,$(FULL),$(FULL_RULES))
-	$(BIN)/ralis benchmark --dataset '$(DATA)/camvid' --strategies '$(FULL)' --seeds 24 \
+	$(call full,full-strategies-weighted,0.5,$(FULL),$(FULL_RULES))
+	$(BIN)/ralis benchmark --dataset '$(DATA)/camvid' --strategies '$(FULL)' --seeds 12 \
 	  --first-seed 3000 $(FULL_RULES) --out '$(LABELS)/long/fast-strategies'
 	$(BIN)/python benchmarks/fidelity_agreement.py '$(LABELS)/long/fast-strategies/summary.json' \
 	  '$(LABELS)/long/full-strategies/summary.json' --out '$(LABELS)/fidelity-agreement.json'
