@@ -7,7 +7,9 @@ import time
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
+from ralis_backend.cli import app
 from ralis_backend.cli.supervisor import Child, Supervisor
 
 RALIS = (sys.executable, "-m", "ralis_backend.cli")
@@ -110,11 +112,12 @@ def test_connect_without_a_key_says_what_is_missing(environment, tmp_path):
     assert "LABEL_STUDIO_API_KEY" in answer.stderr
 
 
-def test_doctor_names_what_fails_and_what_to_do(environment, tmp_path):
+def test_doctor_names_what_fails_and_what_to_do(environment, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     nowhere = f"http://127.0.0.1:{free_port()}"
     there = {"LABEL_STUDIO_URL": nowhere, "RALIS_BACKEND_URL": nowhere}
-    answer = ralis({**environment, **there}, tmp_path, "doctor")
-    assert answer.returncode == 1
+    answer = CliRunner().invoke(app, ["doctor"], env={**environment, **there})
+    assert answer.exit_code == 1
     assert "ok   data folder" in answer.stdout
     assert "FAIL Label Studio" in answer.stdout
     assert "-> start it, and set LABEL_STUDIO_URL" in answer.stdout

@@ -114,7 +114,7 @@ def test_a_policy_for_any_label_set_is_trained_and_compared(dataset, run, tmp_pa
     done = run(
         "benchmark", "--dataset", str(dataset), "--strategies", "any,linear,default",
         "--budgets", "8", "--initial-regions", "4", "--region-size", "32x32", "--seeds", "1",
-        "--updates", "3", "--policies", ".", "--out", "results",
+        "--updates", "3", "--jobs", "1", "--policies", ".", "--out", "results",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     content = json.loads((tmp_path / "results" / "summary.json").read_text())
