@@ -2,7 +2,7 @@
 
 Reads two `summary.json` of `ralis benchmark`, of the same strategies and dataset, one of
 `--fidelity fast` and one of `--fidelity full`; prints Spearman's rank correlation at each common
-budget and of the areas under the curves, each with a 95 % bootstrap interval over seeds, and
+budget and of the areas under the curves, each with a 95 % interval over seeds, and
 writes it to a JSON file.
 
     python benchmarks/fidelity_agreement.py fast/summary.json full/summary.json --out agreement.json

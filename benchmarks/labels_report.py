@@ -62,7 +62,7 @@ def main() -> None:
 def _explanation() -> list[str]:
     return [
         "Until the mean curve reaches 96 % of the test mIoU of all labels; ratios and leads are of",
-        "paired seeds, with 95 % bootstrap intervals. *Lead* is in points of mIoU over the curve",
+        "paired seeds, with 95 % intervals. *Lead* is in points of mIoU over the curve",
         "(logarithmic budget). Oracles know the labels. Written by `benchmarks/labels_report.py`.",
     ]
 
@@ -130,7 +130,7 @@ def _card(
     yield "## Scores"
     yield ""
     yield (
-        "Test mIoU over the curve against others, in points (paired seeds, 95 % bootstrap "
+        "Test mIoU over the curve against others, in points (paired seeds, 95 % "
         "interval), and the regions it needs for 96 % of all labels. Positive: this policy is "
         "ahead. A dash: not played there."
     )

@@ -129,7 +129,7 @@ def _card(
         "",
         f"Fast simulation, pool `d_v`, pools of {comparison['config']['pool_size']}, from "
         f"{comparison['config']['initial_regions']} random regions; test mIoU in %, mean over "
-        f"{comparison['strategies'][strategy]['seeds']} paired seeds with a 95 % bootstrap "
+        f"{comparison['strategies'][strategy]['seeds']} paired seeds with a 95 % "
         f"interval; all labels: {100 * comparison['all_labels_miou']:.1f}.",
         "",
         *_table(comparison),

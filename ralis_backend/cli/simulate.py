@@ -26,7 +26,7 @@ Json = Annotated[Path | None, typer.Option("--json", help="Also write the number
 
 
 def simulate(
-    project: Project, strategies: Strategies = None, games: Games = 8, json_file: Json = None
+    project: Project, strategies: Strategies = None, games: Games = 16, json_file: Json = None
 ) -> None:
     """Replay a project's labels: which strategy would have chosen better among them?"""
     from rich.console import Console

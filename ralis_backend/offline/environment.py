@@ -15,7 +15,7 @@ import torch
 from gymnasium import spaces
 
 from ralis_backend.core.acquisition import PoolState
-from ralis_backend.core.features.ralis import Variant, action_length, region_length
+from ralis_backend.core.features.ralis import Unlabelled, Variant, action_length, region_length
 from ralis_backend.core.policy.ralis import network_inputs
 from ralis_backend.core.simulation import Simulation
 from ralis_backend.offline import rewards
@@ -37,10 +37,11 @@ class EnvironmentConfig:
     is_first_reward_whole: the first step is rewarded with the whole score, as in the authors' code,
         instead of its rise.
     credit: `shared` gives each pick the step's reward; `difference` gives each of `credit_groups`
-        groups of picks K / groups times what the score loses without that group.
+        groups of picks as many times what the score loses without that group: the mean of the
+        credits is then the sum of the losses.
     credit_groups: how many groups.
-    baseline: `random` subtracts the reward of a random batch from the same state, trained with the
-        same random numbers.
+    baseline: of shared credit; `random` subtracts the reward of a random batch from the same
+        state, trained with the same random numbers.
     smoothing: a score is taken from the confusion matrices of this many last steps.
     memory: each training call sees `all` labelled regions, or only the `newest` K.
     updates_per_step: gradient steps of a training call; None: one epoch.
@@ -52,7 +53,7 @@ class EnvironmentConfig:
     pool_size: int = 20
     initial_regions: int = 48
     variant: Variant = "repaired"
-    unlabelled: Literal["candidates", "whole"] = "whole"
+    unlabelled: Unlabelled = "whole"
     reward: str = "miou"
     is_first_reward_whole: bool = False
     credit: Literal["shared", "difference"] = "shared"
@@ -192,8 +193,8 @@ class LabellingEnv(gymnasium.Env[Any, Any]):
             total -= rewards.reward(config.reward, before, other)
         credits = np.full(len(picked), total, np.float32)
         for group, matrix in zip(groups, matrices[len(matrices) - len(groups) :], strict=True):
-            lost = rewards.reward(config.reward, matrix, matrices[0])
-            credits[group] = lost * len(groups)
+            without = self._recent([*self._matrices, matrix])
+            credits[group] = rewards.reward(config.reward, without, after) * len(groups)
         self._matrices.append(matrices[0])
         return credits
 
@@ -241,6 +242,15 @@ def _check(config: EnvironmentConfig, num_regions: int) -> None:
         raise ValueError(
             f"budget {config.budget}, regions_per_step {config.regions_per_step}, pool_size "
             f"{config.pool_size} and smoothing {config.smoothing} must be at least 1"
+        )
+    if config.credit == "difference" and (config.baseline, config.is_first_reward_whole) != (
+        "none",
+        False,
+    ):
+        raise ValueError(
+            "credit 'difference' is what the score loses without a group of picks; it takes "
+            f"baseline 'none' and is_first_reward_whole false, not {config.baseline!r} and "
+            f"{config.is_first_reward_whole}: change these, or set credit to 'shared'"
         )
     to_label = config.budget - config.initial_regions
     if to_label < 1 or to_label % config.regions_per_step:

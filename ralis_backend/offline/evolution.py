@@ -24,7 +24,12 @@ from ralis_backend.core.acquisition import PoolState, Strategy
 from ralis_backend.core.metrics import mean_iou
 from ralis_backend.core.policy import AgnosticPolicy, AgnosticSpec
 from ralis_backend.core.policy.agnostic import flat_inputs, linear_inputs
-from ralis_backend.core.policy.agnostic_inputs import AgnosticInputs, agnostic_inputs
+from ralis_backend.core.policy.agnostic_inputs import (
+    CLASS_INPUTS,
+    REGION_INPUTS,
+    AgnosticInputs,
+    agnostic_inputs,
+)
 from ralis_backend.core.regions import VOID
 from ralis_backend.core.simulation.fast import FastSimulation
 from ralis_backend.core.simulation.heads import HeadConfig, Heads, Points
@@ -315,7 +320,7 @@ def fit_linear(
 def input_ranges(
     sources: Sequence[RegionPoints], config: EvolutionConfig, seed: int, num_games: int = 12
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """0.5 and 99.5 % of each input over first states of some games."""
+    """0.5 and 99.5 % of each input over first states of some games; `progress` may be anything."""
     values = []
     for index in range(num_games):
         rng = np.random.default_rng([seed, 8, index])
@@ -325,6 +330,8 @@ def input_ranges(
         simulation.begin(game.initial, config.initial_updates, game.seed)
         values.append(flat_inputs(_offer(simulation, game, config, rng)[1]))
     low, high = np.quantile(np.concatenate(values), [0.005, 0.995], axis=0)
+    at = (*CLASS_INPUTS, *REGION_INPUTS).index("progress")
+    low[at], high[at] = 0, 1
     return tuple(round(float(it), 5) for it in low), tuple(round(float(it), 5) for it in high)
 
 

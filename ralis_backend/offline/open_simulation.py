@@ -33,7 +33,9 @@ def open_simulation(
     """The pool `pool`, the state set `d_s`, and the set on which rewards are measured.
 
     Raises:
-        DatasetError: if a split is empty, or a class never occurs where it would have to.
+        DatasetError: if a split is empty or not annotated, or a class never occurs where it would
+            have to.
+        ValueError: if settings do not go together.
     """
     splits = {name: dataset.split(name) for name in (pool, "d_s", reward_set)}
     empty = [name for name, samples in splits.items() if not samples]
@@ -42,7 +44,15 @@ def open_simulation(
             f"dataset {dataset.name} has no images in {', '.join(empty)}; a policy needs a state "
             "set (d_s), a pool (d_t) and a reward set (d_r), named in splits.json"
         )
+    _check_annotated(dataset, reward_set)
+    if not config.environment.initial_regions:
+        _check_annotated(dataset, "d_s")  # the first segmenter learns from it
     if config.fidelity == "full":
+        if config.reward_regions == "balanced":
+            raise ValueError(
+                "reward_regions 'balanced' chooses regions, and the full simulation is measured on "
+                "whole images; set it to 'all', or fidelity to 'fast'"
+            )
         spec = SegmenterSpec(len(dataset.classes), architecture, encoder, encoder_weights)
         full = FullSimulation(
             splits[pool], splits["d_s"], splits[reward_set], spec, config.region_size, device=device
@@ -67,6 +77,15 @@ def open_simulation(
     regions = features.split(pool)
     _check_classes(dataset, pool, regions.class_pixels)
     return FastSimulation(regions, features.split("d_s"), measured, config.head, device)
+
+
+def _check_annotated(dataset: Dataset, split: str) -> None:
+    samples = dataset.split(split)
+    if not any((sample.mask() < len(dataset.classes)).any() for sample in samples):
+        raise DatasetError(
+            f"no pixel of split {split!r} of dataset {dataset.name} is annotated: all of its "
+            f"{len(samples)} masks are void; complete them, or name other images in splits.json"
+        )
 
 
 def _check_classes(dataset: Dataset, pool: str, class_pixels: np.ndarray) -> None:

@@ -1,6 +1,8 @@
 """Rewards: how much better a segmenter became, from its confusion matrices before and after.
 
-A score is one number of one matrix; a reward is the difference of two scores.
+A score is one number of one matrix; a reward is the difference of two scores. Scores are of the
+classes that the true masks hold: one pixel taken for a class that is absent would otherwise count
+as much as a class that is missed throughout.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from ralis_backend.core.metrics import ious, mean_iou
+from ralis_backend.core.metrics import ious, mean_iou_of_present
 
 Score = Callable[[np.ndarray], float]
 
@@ -19,8 +21,8 @@ CVAR_SHARE = 0.3
 
 
 def miou(matrix: np.ndarray) -> float:
-    """Mean IoU over the classes that occur, in [0, 1]."""
-    return mean_iou(matrix)
+    """Mean IoU, in [0, 1]."""
+    return mean_iou_of_present(matrix)
 
 
 def class_weights(frequencies: np.ndarray, epsilon: float = ENET_EPSILON) -> np.ndarray:
@@ -41,23 +43,21 @@ def class_weights(frequencies: np.ndarray, epsilon: float = ENET_EPSILON) -> np.
 
 
 def wiou(matrix: np.ndarray, epsilon: float = ENET_EPSILON) -> float:
-    """Weighted IoU over the classes that occur: sum_c W_c IoU_c / sum_c W_c, see `class_weights`.
+    """Weighted IoU, sum_c W_c IoU_c / sum_c W_c, see `class_weights`.
 
     f_c is the class's share of the annotated pixels.
     """
-    class_ious = ious(matrix)
-    is_known = ~np.isnan(class_ious)
-    if not is_known.any():
+    pixels = matrix.sum(axis=1)
+    is_present = pixels > 0
+    if not is_present.any():
         return float("nan")
-    frequencies = matrix.sum(axis=1) / max(1, matrix.sum())
-    weights = class_weights(frequencies[is_known], epsilon)
-    return float((weights * class_ious[is_known]).sum() / weights.sum())
+    weights = class_weights(pixels[is_present] / pixels.sum(), epsilon)
+    return float((weights * ious(matrix)[is_present]).sum() / weights.sum())
 
 
 def cvar(matrix: np.ndarray, share: float = CVAR_SHARE) -> float:
-    """Mean IoU of the worst `share` of the classes that occur (at least one)."""
-    class_ious = ious(matrix)
-    known = np.sort(class_ious[~np.isnan(class_ious)])
+    """Mean IoU of the worst `share` of the classes (at least one)."""
+    known = np.sort(ious(matrix)[matrix.sum(axis=1) > 0])
     if not known.size:
         return float("nan")
     return float(known[: max(1, round(share * known.size))].mean())

@@ -317,6 +317,7 @@ def _spec(dataset: Dataset, simulation: Simulation, config: TrainingConfig) -> P
         region_size=config.region_size,
         num_state_regions=simulation.num_state_regions,
         variant=rules.variant,
+        unlabelled=rules.unlabelled,
         regions_per_step=rules.regions_per_step,
         pool_size=rules.pool_size,
         training={"dataset": dataset.name, "config": _plain(config)},

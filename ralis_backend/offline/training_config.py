@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from ralis_backend.core.simulation.heads import HeadConfig
 from ralis_backend.offline.dqn import DqnConfig
@@ -167,6 +167,7 @@ _Config = TypeVar("_Config")
 def _overridden(base: _Config, changes: Mapping[str, Any], where: str) -> _Config:
     """`base`, a configuration, with some fields changed; nested ones field by field."""
     known = {each.name: getattr(base, each.name) for each in fields(base)}  # type: ignore[arg-type]
+    types = get_type_hints(type(base))
     changed: dict[str, Any] = {}
     for name, value in changes.items():
         if name not in known:
@@ -176,6 +177,11 @@ def _overridden(base: _Config, changes: Mapping[str, Any], where: str) -> _Confi
             if not isinstance(value, Mapping):
                 raise ValueError(f"{where}: '{name}' is {value!r}, expected an object")
             changed[name] = _overridden(old, value, f"{where}, {name}")
+        elif get_origin(types[name]) is Literal:
+            if value not in get_args(types[name]):
+                choices = ", ".join(get_args(types[name]))
+                raise ValueError(f"{where}: '{name}' is {value!r}, expected one of {choices}")
+            changed[name] = value
         elif isinstance(old, tuple) and isinstance(value, list):
             changed[name] = tuple(value)
         elif isinstance(old, bool | str) != isinstance(value, bool | str) and old is not None:

@@ -28,6 +28,9 @@ from ralis_backend.online.tables import Image, Project, Version
 
 logger = logging.getLogger(__name__)
 
+_MOST_UNRANKED = 0.5
+"""Usefulness of an image's best region until it is ranked with the pool, where scores of one image
+alone say nothing of its place among others: neither first nor last."""
 MEMORY_S = 1.0
 """How long an answer to `/setup` is served from memory before the database is asked again."""
 
@@ -262,6 +265,8 @@ class Learner:
         with self._computing:  # one at a time: two would only slow each other down
             ranked = rank_image(self._store, project, version, content, self._config, every_label)
         own_labels = labels.get(image.id, []) if image else []
+        ranking = version.metrics.get("score_quantiles") if version else None
+        is_comparable = ranking is None or ranked.is_comparable
         regions = best_regions(
             ranked.image_size,
             self._config.region_size,
@@ -269,7 +274,8 @@ class Learner:
             ranked.reasons,
             covered(ranked.image_size, own_labels),
             self._suggestions_per_image,
-            version.metrics.get("score_quantiles") if version else None,
+            ranking if is_comparable else None,
+            most=1.0 if is_comparable else _MOST_UNRANKED,
         )
         number = version.number if version else 0
         if image is not None:

@@ -5,11 +5,12 @@ What strategies choose is harder, or rarer, than the pool; a score on it says li
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
+from ralis_backend.core.intervals import bootstrap_draws, bootstrap_interval
 from ralis_backend.core.metrics import mean_iou
 
 SLICE = "random"
@@ -34,12 +35,11 @@ def measured(matrices: np.ndarray, seed: int = 0) -> dict[str, Any]:
     """
     right = np.trace(matrices, axis1=1, axis2=2)
     pixels = matrices.sum(axis=(1, 2))
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(len(matrices), size=(_NUM_BOOTSTRAPS, len(matrices)))
+    drawn = bootstrap_draws(len(matrices), np.random.default_rng(seed), _NUM_BOOTSTRAPS)
     mious = [mean_iou(matrices[each].sum(axis=0)) for each in drawn]
     return {
         "regions": len(matrices),
-        "miou": _with_interval(mean_iou(matrices.sum(axis=0)), mious),
+        "miou": _with_interval(mean_iou(matrices.sum(axis=0)), np.array(mious), len(matrices)),
         "pixel_accuracy": _accuracy(right, pixels, drawn),
         "right": right.tolist(),
         "pixels": pixels.tolist(),
@@ -53,16 +53,15 @@ def pooled(measurements: Iterable[Mapping[str, Any]], seed: int = 0) -> dict[str
     pixels = np.array([value for each in found for value in each["pixels"]])
     if not len(pixels):
         return None
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(len(pixels), size=(_NUM_BOOTSTRAPS, len(pixels)))
+    drawn = bootstrap_draws(len(pixels), np.random.default_rng(seed), _NUM_BOOTSTRAPS)
     return {"regions": len(pixels), "pixel_accuracy": _accuracy(right, pixels, drawn)}
 
 
 def _accuracy(right: np.ndarray, pixels: np.ndarray, drawn: np.ndarray) -> list[float]:
     shares = right[drawn].sum(axis=1) / pixels[drawn].sum(axis=1)
-    return _with_interval(float(right.sum() / pixels.sum()), shares)
+    return _with_interval(float(right.sum() / pixels.sum()), shares, len(right))
 
 
-def _with_interval(value: float, drawn: Sequence[float] | np.ndarray) -> list[float]:
-    low, high = np.quantile(drawn, [0.025, 0.975])
+def _with_interval(value: float, drawn: np.ndarray, num_regions: int) -> list[float]:
+    low, high = bootstrap_interval(drawn, num_regions)
     return [round(float(each), 4) for each in (value, low, high)]

@@ -59,10 +59,14 @@ class RankingConfig:
 
 @dataclass(frozen=True)
 class RankedImage:
-    """One image's regions in the order of the grid: scores (R,), reasons, predicted mask (H, W)."""
+    """One image's regions in the order of the grid: scores (R,), reasons, predicted mask (H, W).
+
+    is_comparable: whether the scores compare with those of the ranked pool.
+    """
 
     image_size: tuple[int, int]
     scores: np.ndarray
+    is_comparable: bool
     reasons: list[str]
     mask: np.ndarray | None
 
@@ -274,8 +278,13 @@ def rank_image(
         choice.strategy.reason(state, features, index, project.class_names)
         for index in range(len(scores))
     ]
+    chosen = choice.strategy
     return RankedImage(
-        described.image_size, scores, reasons, described.mask if is_trained else None
+        described.image_size,
+        scores,
+        chosen.is_pointwise and version is not None and version.strategy == chosen.name,
+        reasons,
+        described.mask if is_trained else None,
     )
 
 

@@ -92,6 +92,7 @@ def best_regions(
     is_covered: np.ndarray,
     count: int,
     pool_scores: Sequence[float] | None,
+    most: float = 1.0,
 ) -> list[SuggestedRegion]:
     """The `count` best regions of one image that are not wholly labelled, best first.
 
@@ -103,9 +104,10 @@ def best_regions(
         is_covered: (H, W) bool.
         count: regions at most.
         pool_scores: what usefulness is measured against; the image's own scores if None.
+        most: usefulness of the best region that there can be.
     """
     regions = grid(image_size, region_size)
-    useful = usefulness(scores, None if pool_scores is None else np.asarray(pool_scores))
+    useful = most * usefulness(scores, None if pool_scores is None else np.asarray(pool_scores))
     order = [
         int(index)
         for index in np.argsort(-scores, kind="stable")

@@ -93,6 +93,21 @@ def test_difference_rewards_credit_the_picks_that_helped():
     assert (info["rewards"][~is_useful] == 0).all()
 
 
+def test_differences_are_of_smoothed_scores_too():
+    simulation = ToySimulation()
+    credits = []
+    for smoothing in (1, 2):
+        rules = replace(RULES, credit="difference", credit_groups=4, smoothing=smoothing)
+        environment = LabellingEnv(simulation, rules)
+        environment.reset(seed=1)
+        *_, info = environment.step(_best(environment))
+        credits.append(info["rewards"])
+    helped = credits[0] > 0
+    assert helped.any()
+    assert (credits[1][helped] > 0).all()
+    assert (credits[1][helped] < credits[0][helped]).all()
+
+
 def test_a_random_batch_from_the_same_state_can_be_the_baseline():
     simulation = ToySimulation()
     environment = LabellingEnv(simulation, replace(RULES, baseline="random"))
@@ -148,6 +163,8 @@ def test_the_unlabelled_set_is_the_whole_pool_or_the_candidates():
         ({"pool_size": 60}, "unlabelled ones"),
         ({"regions_per_step": 0}, "at least 1"),
         ({"credit": "difference", "credit_groups": 9}, "credit_groups is 9"),
+        ({"credit": "difference", "baseline": "random"}, "takes baseline 'none'"),
+        ({"credit": "difference", "is_first_reward_whole": True}, "is_first_reward_whole false"),
         ({"reward": "dice"}, "unknown reward 'dice'"),
     ],
 )

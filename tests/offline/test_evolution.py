@@ -82,6 +82,7 @@ def test_a_training_that_was_interrupted_goes_on_as_if_it_was_not(source, tmp_pa
     assert len(facts["curve"]) == 2
     saved = AgnosticPolicy.load(tmp_path / "halved.safetensors")
     assert len(saved.spec.low) == len(saved.spec.high) == 18
+    assert (saved.spec.low[-1], saved.spec.high[-1]) == (0, 1)  # progress is no sign of drift
     with pytest.raises(ValueError, match="another training"):
         evolve({"tiny": source}, CONFIG, tmp_path / "halved", seed=1)
 

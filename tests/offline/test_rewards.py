@@ -64,6 +64,13 @@ def test_log_pixels_by_hand():
 
 
 @pytest.mark.parametrize("name", sorted(SCORES))
+def test_one_pixel_of_a_class_that_is_absent_counts_for_little(name):
+    before = np.array([[800, 200, 0], [50, 150, 0], [0, 0, 0]])
+    after = np.array([[899, 100, 1], [50, 150, 0], [0, 0, 0]])
+    assert reward(name, before, after) > 0
+
+
+@pytest.mark.parametrize("name", sorted(SCORES))
 def test_every_reward_is_positive_where_the_segmenter_became_better(name):
     worse = np.array([[60, 40, 0], [5, 5, 0], [1, 0, 1]])
     better = np.array([[90, 10, 0], [1, 9, 0], [0, 0, 2]])

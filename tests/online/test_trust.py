@@ -125,7 +125,7 @@ def test_a_policy_that_loses_does_not_rank_and_everybody_is_told(
     assert version.strategy == "bald-rarity"
     assert version.metrics["trust"]["verdict"] == "not trusted"
     assert "policy learned, not trusted: replay on" in _notes(version)
-    assert "-9.5 [-10.0, -9.0] against bald-rarity" in _notes(version)
+    assert "-9.5 [-15.9, -3.1] against bald-rarity" in _notes(version)
     assert "policy learned, not trusted" in caplog.text
     reason = host.region_tasks[host.queue()[0]].data["reason"]
     assert reason.endswith("(in place of learned: not trusted)") or "at random" in reason

@@ -17,6 +17,7 @@ class Random:
 
     name = "random"
     looks_twice = False
+    is_pointwise = True
 
     def scores(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
         """(R,) uniform in [0, 1)."""
@@ -39,6 +40,7 @@ class ForegroundRandom:
 
     name = "foreground-random"
     looks_twice = False
+    is_pointwise = False
 
     def scores(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
         """(R,) keys whose order is that of draws without replacement (Gumbel's trick)."""
@@ -71,6 +73,7 @@ class Power:
 
     name = "power"
     looks_twice = False
+    is_pointwise = True
 
     def scores(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
         """(R,) noisy logarithms."""

@@ -27,6 +27,7 @@ class Rarity:
 
     name = "rarity"
     looks_twice = False
+    is_pointwise = True
 
     def scores(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
         """(R,) expected rarity."""
@@ -71,6 +72,7 @@ class ClassBal:
 
     name = "class-bal"
     looks_twice = False
+    is_pointwise = False
 
     def scores(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
         """(R,) balanced entropy."""
@@ -99,6 +101,7 @@ class ClaspPe:
 
     name = "clasp-pe"
     looks_twice = False
+    is_pointwise = False
     class_share = 0.66
     last_beta = 100.0
 
@@ -137,6 +140,7 @@ class Coverage:
 
     name = "coverage"
     looks_twice = False
+    is_pointwise = False
     prior = 60.0
     pixels_per_point = 64.0
 

@@ -19,6 +19,7 @@ class KCenter:
 
     name = "k-center"
     looks_twice = False
+    is_pointwise = False
 
     def scores(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
         """(R,) picks first, in the order they were made, then the others by their distance."""
@@ -53,6 +54,7 @@ class SpatialDiversity:
 
     name = "spatial-diversity"
     looks_twice = False
+    is_pointwise = False
     penalty = 0.5
     reach = 1.0
 

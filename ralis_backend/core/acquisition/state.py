@@ -70,10 +70,13 @@ class Strategy(Protocol):
     """A scorer of unlabelled regions.
 
     looks_twice: whether it needs to know what the segmenter says of the mirrored images.
+    is_pointwise: whether a score depends on its region and on what is labelled alone, so that
+        scores of two calls compare; otherwise on the other candidates as well.
     """
 
     name: str
     looks_twice: bool
+    is_pointwise: bool
 
     def scores(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
         """(R,) float32, the most useful region highest."""

@@ -38,6 +38,7 @@ class Entropy:
     """Where the segmenter's class distribution is broadest."""
 
     looks_twice = False
+    is_pointwise = True
 
     def __init__(self, name: str, measure: Callable[[RegionFeatures], np.ndarray]) -> None:
         self.name = name
@@ -62,6 +63,7 @@ class Margin:
 
     name = "margin"
     looks_twice = False
+    is_pointwise = True
 
     def scores(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
         """(R,) 1 - mean margin."""
@@ -86,6 +88,7 @@ class Bald:
 
     name = "bald"
     looks_twice = False
+    is_pointwise = True
 
     def scores(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
         """(R,) mean mutual information in nats."""
@@ -107,6 +110,7 @@ class Equal:
 
     name = "equal"
     looks_twice = True
+    is_pointwise = True
 
     def scores(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
         """(R,) mean symmetric divergence in nats.

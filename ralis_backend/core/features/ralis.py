@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 
 Variant = Literal["faithful", "repaired"]
+Unlabelled = Literal["candidates", "whole"]
 
 NUM_BINS = 32
 NUM_ENTROPIES = 192

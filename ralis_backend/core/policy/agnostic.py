@@ -120,6 +120,7 @@ class AgnosticPolicy:
     """
 
     looks_twice = False
+    is_pointwise = False
 
     def __init__(self, spec: AgnosticSpec, network: nn.Module, name: str) -> None:
         self.spec = spec

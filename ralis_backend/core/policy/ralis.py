@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -16,7 +16,12 @@ import torch
 from ralis_backend.core import weights
 from ralis_backend.core.acquisition import PoolState
 from ralis_backend.core.features import RegionFeatures
-from ralis_backend.core.features.ralis import Variant, action_vectors, region_vectors
+from ralis_backend.core.features.ralis import (
+    Unlabelled,
+    Variant,
+    action_vectors,
+    region_vectors,
+)
 from ralis_backend.core.policy.network import QueryNetwork
 
 KIND = "ralis-policy"
@@ -34,6 +39,8 @@ class PolicySpec:
     region_size: (height, width) of a region in pixels.
     num_state_regions: S, regions of the state set.
     variant: `faithful` or `repaired` features.
+    unlabelled: what the second divergence compares with in a game: the `candidates` of the step, or
+        the `whole` unlabelled pool.
     regions_per_step, pool_size: K and N in training.
     training: hyper-parameters and provenance, for readers.
     """
@@ -42,6 +49,7 @@ class PolicySpec:
     region_size: tuple[int, int]
     num_state_regions: int
     variant: Variant = "repaired"
+    unlabelled: Unlabelled = "whole"
     regions_per_step: int = 24
     pool_size: int = 20
     training: Mapping[str, Any] = field(default_factory=dict)
@@ -57,6 +65,7 @@ class RalisPolicy:
     """
 
     looks_twice = False
+    is_pointwise = False
 
     def __init__(self, spec: PolicySpec, network: QueryNetwork, name: str = "ralis") -> None:
         self.spec = spec
@@ -259,6 +268,8 @@ def _spec(content: Mapping[str, Any]) -> PolicySpec:
     spec = PolicySpec(**content)
     if spec.variant not in ("faithful", "repaired"):
         raise ValueError(f"unknown feature variant {spec.variant!r}")
+    if spec.unlabelled not in get_args(Unlabelled):
+        raise ValueError(f"unknown unlabelled set {spec.unlabelled!r}")
     height, width = spec.region_size
     return replace(spec, classes=tuple(spec.classes), region_size=(int(height), int(width)))
 

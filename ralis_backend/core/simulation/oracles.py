@@ -21,6 +21,7 @@ class Oracle:
     """
 
     looks_twice = False
+    is_pointwise = True
 
     def __init__(
         self, name: str, measure: Callable[[PoolState, RegionFeatures, Truth], np.ndarray]

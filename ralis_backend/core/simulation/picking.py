@@ -63,7 +63,7 @@ def pick(
 def _unlabelled_counts(
     simulation: Simulation, policy: RalisPolicy, labelled: np.ndarray
 ) -> np.ndarray | None:
-    if policy.spec.variant != "repaired":
+    if policy.spec.unlabelled == "candidates":
         return None
     others = np.setdiff1d(np.arange(len(simulation.class_pixels)), labelled)
     return simulation.class_counts(others)

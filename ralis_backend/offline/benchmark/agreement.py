@@ -7,13 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ralis_backend.offline.benchmark.statistics import (
-    area,
-    interval,
-    resampled,
-    seed_draws,
-    spearman,
-)
+from ralis_backend.core.intervals import bootstrap_draws, bootstrap_interval
+from ralis_backend.offline.benchmark.statistics import area, resampled, spearman
 
 
 def rank_agreement(
@@ -45,11 +40,12 @@ def rank_agreement(
     means, draws = zip(
         *(_scores(each, names, budgets, rng) for each in (first, second)), strict=True
     )
+    num_seeds = min(len(each["seeds"]) for each in (first, second))
     at_budgets = {
-        str(count): _correlation(*(it[:, :, index] for it in (*means, *draws)))
+        str(count): _correlation(num_seeds, *(it[:, :, index] for it in (*means, *draws)))
         for index, count in enumerate(budgets)
     }
-    areas = _correlation(*(area(budgets, it) for it in (*means, *draws)))
+    areas = _correlation(num_seeds, *(area(budgets, it) for it in (*means, *draws)))
     return {"strategies": names, "spearman": at_budgets, "spearman_of_areas": areas}
 
 
@@ -65,18 +61,18 @@ def _scores(
     scores = np.array([list(content["strategies"][name]["seed_mious"].values()) for name in names])[
         :, :, place
     ]  # (A, S, B)
-    draws = seed_draws(scores.shape[1], rng)
+    draws = bootstrap_draws(scores.shape[1], rng)
     drawn = np.stack([resampled(each, draws) for each in scores], axis=1)
     return scores.mean(axis=1)[None], drawn
 
 
 def _correlation(
-    first: np.ndarray, second: np.ndarray, drawn: np.ndarray, others: np.ndarray
+    num_seeds: int, first: np.ndarray, second: np.ndarray, drawn: np.ndarray, others: np.ndarray
 ) -> dict[str, float | None]:
     values = np.array([spearman(*pair) for pair in zip(drawn, others, strict=True)])
     known = values[~np.isnan(values)]
     value = spearman(first[0], second[0])
-    low, high = interval(known) if len(known) else (np.nan, np.nan)
+    low, high = bootstrap_interval(known, num_seeds) if len(known) else (np.nan, np.nan)
     return {
         name: None if np.isnan(it) else round(float(it), 4)
         for name, it in (("value", value), ("low", low), ("high", high))

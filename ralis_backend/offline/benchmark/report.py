@@ -12,7 +12,6 @@ import torch
 
 from ralis_backend import __version__
 from ralis_backend.offline.benchmark.clicks import MIN_SEGMENT_PIXELS, TOLERANCE
-from ralis_backend.offline.benchmark.statistics import NUM_BOOTSTRAPS
 from ralis_backend.offline.benchmark.summary import PAIR_SHARE
 
 
@@ -47,7 +46,7 @@ def report(
         "## Scores",
         "",
         f"Test mIoU in %, mean over {len(content['seeds'])} paired seeds, in brackets the 95 % "
-        f"bootstrap interval. All labels give {100 * content['all_labels_miou']:.1f} (mean of "
+        f"interval. All labels give {100 * content['all_labels_miou']:.1f} (mean of "
         f"{content['all_labels']['seeds']} seeds: {_percents(content['all_labels']['mious'])}).",
         "",
         *_score_table(content),
@@ -243,9 +242,10 @@ def _caveats(content: Mapping[str, Any]) -> Iterator[str]:
             "`benchmarks/fidelity_agreement.py`, not here."
         )
     yield (
-        f"- Intervals are percentiles of {NUM_BOOTSTRAPS} resamplings of {num_seeds} seeds; they "
-        "speak of other seeds on this dataset, not of other datasets, and few seeds make them too "
-        "narrow. With one seed there is none."
+        f"- Intervals are of {num_seeds} seeds: Student's t of scores and leads, expanded "
+        "percentiles of a bootstrap of label counts and ratios; the latter are still too narrow "
+        "for fewer than five. They speak of other seeds on this dataset, not of other datasets. "
+        "With one seed there is none."
     )
     yield (
         "- The share of all labels is of their mean score, taken as exact. Segmenters that learned "

@@ -1,4 +1,4 @@
-"""Pure functions of a comparison's numbers: bootstrap, area, first reach, ratios, ranks.
+"""Pure functions of a comparison's numbers: area, first reach, ratios, ranks.
 
 A bootstrap draws seeds with replacement, the same ones for every strategy, so that what is derived
 from two strategies stays paired.
@@ -10,26 +10,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-INTERVAL = 0.95
-NUM_BOOTSTRAPS = 2000
+from ralis_backend.core.intervals import bootstrap_interval
 
 
 def resampled(values: np.ndarray, draws: np.ndarray) -> np.ndarray:
     """Means over resampled seeds: (S, B) values and (D, S) indices of seeds -> (D, B)."""
     means: np.ndarray = values[draws].mean(axis=1)
     return means
-
-
-def seed_draws(num_seeds: int, rng: np.random.Generator) -> np.ndarray:
-    """(D, S) indices of seeds, drawn with replacement."""
-    return rng.integers(num_seeds, size=(NUM_BOOTSTRAPS, num_seeds))
-
-
-def interval(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The 2.5 % and 97.5 % quantiles along the first axis; they are values that were drawn."""
-    bounds = [(1 - INTERVAL) / 2, (1 + INTERVAL) / 2]
-    low, high = np.quantile(drawn, bounds, axis=0, method="nearest")
-    return low, high
 
 
 def area(regions: Sequence[int], mious: np.ndarray) -> np.ndarray:
@@ -69,15 +56,21 @@ def first_reach(costs: np.ndarray, curves: np.ndarray, wanted: float) -> np.ndar
 
 
 def ratio_interval(
-    ours: np.ndarray, theirs: np.ndarray, our_largest: float, their_largest: float
+    ours: np.ndarray,
+    theirs: np.ndarray,
+    our_largest: float,
+    their_largest: float,
+    num_seeds: int,
 ) -> tuple[float | None, float | None]:
     """Interval of `ours / theirs`, (D,) costs of paired draws; None where a side has no bound.
 
     Who never arrives needs more than was spent at the largest budget: the upper bound takes theirs
     to be just that, the lower bound ours. Where neither arrives nothing is known.
     """
-    low = float(interval(np.where(np.isinf(ours), our_largest, ours) / theirs)[0])
-    high = float(interval(ours / np.where(np.isinf(theirs), their_largest, theirs))[1])
+    at_least = np.where(np.isinf(ours), our_largest, ours) / theirs
+    at_most = ours / np.where(np.isinf(theirs), their_largest, theirs)
+    low = float(bootstrap_interval(at_least, num_seeds)[0])
+    high = float(bootstrap_interval(at_most, num_seeds)[1])
     return low if low > 0 else None, high if np.isfinite(high) else None
 
 

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from ralis_backend.core.intervals import bootstrap_draws, bootstrap_interval, mean_interval
 from ralis_backend.offline.benchmark.statistics import (
     area,
     first_reach,
-    interval,
     rare_classes,
     ratio_interval,
     resampled,
-    seed_draws,
 )
 
 SHARES = (0.90, 0.95, 0.96)
@@ -42,7 +41,9 @@ def summary(
     label_costs: Mapping[str, int | None] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Curves, label counts and pairs of strategies, with intervals over seeds (bootstrap, 95 %).
+    """Curves, label counts and pairs of strategies, with 95 % intervals over seeds.
+
+    Of means Student's t, of label counts and ratios the bootstrap (`core/intervals`).
 
     Args:
         runs: what `play` returned, for several strategies, the same seeds of each.
@@ -58,7 +59,7 @@ def summary(
     """
     by_name = _by_name(runs)
     first = next(iter(by_name.values()))
-    draws = seed_draws(len(first), np.random.default_rng(seed))
+    draws = bootstrap_draws(len(first), np.random.default_rng(seed))
     ceiling, costs = float(np.mean(all_labels)), label_costs or {}
     rare = rare_classes(pool.class_pixels[:, :-1].sum(axis=0))
     curves = {name: _Curves.of(each, pool, rare, draws) for name, each in by_name.items()}
@@ -95,7 +96,6 @@ class _Curves:
     rare: np.ndarray  # (S, B)
     drawn: np.ndarray  # (D, B)
     drawn_clicks: np.ndarray  # (D, B)
-    drawn_rare: np.ndarray  # (D, B)
 
     @classmethod
     def of(
@@ -108,8 +108,8 @@ class _Curves:
         )
         spent = [pool.clicks[run["labelled"]].cumsum() for run in runs]
         clicks = np.maximum(1, np.array([each[np.array(regions) - 1] for each in spent]))
-        parts = [resampled(each, draws) for each in (mious, clicks, rare_ious)]
-        return cls(regions, mious, clicks, rare_ious, *parts)
+        drawn = [resampled(each, draws) for each in (mious, clicks)]
+        return cls(regions, mious, clicks, rare_ious, *drawn)
 
     def reach(self, wanted: float) -> tuple[float, np.ndarray]:
         """Regions at which the mean curve, and each draw's, reaches a score."""
@@ -146,7 +146,7 @@ def _strategy(
     runs: Sequence[Mapping[str, Any]], curves: _Curves, ceiling: float, label_cost: int | None
 ) -> dict[str, Any]:
     mious, regions = curves.mious, curves.regions
-    low, high = interval(curves.drawn)
+    low, high = mean_interval(mious)
     entropy = np.array([[point["class_entropy"] for point in run["curve"]] for run in runs])
     areas = area(regions, mious) / ceiling
     return {
@@ -162,19 +162,16 @@ def _strategy(
         ],
         "regions_to": {f"{share:.2f}": _regions_to(curves, share * ceiling) for share in SHARES},
         "clicks_to": {
-            f"{share:.2f}": _bounded(*curves.reach_in_clicks(share * ceiling), 0)
+            f"{share:.2f}": _reached(*curves.reach_in_clicks(share * ceiling), len(runs), 0)
             for share in SHARES
         },
-        "nauc": _bounded(areas.mean(), area(regions, curves.drawn) / ceiling),
+        "nauc": _mean(areas),
         "seed_mious": {
             str(run["seed"]): [round(float(it), 5) for it in mious[index]]
             for index, run in enumerate(runs)
         },
         "class_entropy": [round(float(it), 4) for it in entropy.mean(axis=0)],
-        "rare_iou": [
-            _bounded(curves.rare[:, index].mean(), curves.drawn_rare[:, index])
-            for index in range(len(regions))
-        ],
+        "rare_iou": [_mean(of_budget) for of_budget in curves.rare.T],
         "clicks": [round(float(it), 1) for it in curves.clicks.mean(axis=0)],
         "seconds_per_selection": round(
             float(np.median([run["seconds_per_selection"] for run in runs])), 4
@@ -187,14 +184,14 @@ def _strategy(
 def _regions_to(curves: _Curves, wanted: float) -> dict[str, Any]:
     value, drawn = curves.reach(wanted)
     of_seeds = first_reach(np.array(curves.regions, np.float64), curves.mious, wanted)
-    return _bounded(value, drawn, 1) | {"reached": int(np.isfinite(of_seeds).sum())}
+    reached = _reached(value, drawn, len(of_seeds), 1)
+    return reached | {"reached": int(np.isfinite(of_seeds).sum())}
 
 
 def _pair(ours: _Curves, theirs: _Curves, ceiling: float) -> dict[str, Any]:
     """Lead in area, points of mIoU, and ratios of regions and clicks, over the same seeds."""
     lead = 100 * (area(ours.regions, ours.mious) - area(theirs.regions, theirs.mious))
-    drawn = 100 * (area(ours.regions, ours.drawn) - area(theirs.regions, theirs.drawn))
-    low, high = interval(drawn)
+    low, high = mean_interval(lead)
     wanted = float(PAIR_SHARE) * ceiling
     return {
         "seeds": len(lead),
@@ -204,7 +201,11 @@ def _pair(ours: _Curves, theirs: _Curves, ceiling: float) -> dict[str, Any]:
         "high": round(float(high), 3),
         "regions_ratio": {
             PAIR_SHARE: _ratio(
-                ours.reach(wanted), theirs.reach(wanted), ours.regions[-1], theirs.regions[-1]
+                ours.reach(wanted),
+                theirs.reach(wanted),
+                ours.regions[-1],
+                theirs.regions[-1],
+                len(lead),
             )
         },
         "clicks_ratio": {
@@ -213,6 +214,7 @@ def _pair(ours: _Curves, theirs: _Curves, ceiling: float) -> dict[str, Any]:
                 theirs.reach_in_clicks(wanted),
                 ours.clicks.mean(axis=0)[-1],
                 theirs.clicks.mean(axis=0)[-1],
+                len(lead),
             )
         },
     }
@@ -223,8 +225,9 @@ def _ratio(
     theirs: tuple[float, np.ndarray],
     our_largest: float,
     their_largest: float,
+    num_seeds: int,
 ) -> dict[str, float | None]:
-    low, high = ratio_interval(ours[1], theirs[1], our_largest, their_largest)
+    low, high = ratio_interval(ours[1], theirs[1], our_largest, their_largest, num_seeds)
     is_known = bool(np.isfinite(ours[0]) and np.isfinite(theirs[0]))
     return {
         "value": round(ours[0] / theirs[0], 4) if is_known else None,
@@ -257,9 +260,18 @@ def _add_break_even(strategies: dict[str, dict[str, Any]]) -> None:
         }
 
 
-def _bounded(value: float, drawn: np.ndarray, digits: int = 5) -> dict[str, Any]:
-    """A value and its interval; None where it is not finite."""
-    low, high = interval(drawn)
+def _mean(values: np.ndarray) -> dict[str, Any]:
+    """The mean of (S,) values with its interval."""
+    return _finite(float(values.mean()), *mean_interval(values), digits=5)
+
+
+def _reached(value: float, drawn: np.ndarray, num_seeds: int, digits: int) -> dict[str, Any]:
+    """A cost with its interval, from (D,) draws."""
+    return _finite(value, *bootstrap_interval(drawn, num_seeds), digits=digits)
+
+
+def _finite(value: float, low: Any, high: Any, *, digits: int) -> dict[str, Any]:
+    """Rounded; None where not finite."""
     return {
         name: round(float(it), digits) if np.isfinite(it) else None
         for name, it in (("value", value), ("low", low), ("high", high))

@@ -51,6 +51,7 @@ class FullSimulation:
         first: how f_0 is trained.
         config: how each training call trains.
         device: as torch names it.
+        looks_twice: whether the pool's mirrored images are looked at as well.
 
     Raises:
         DatasetError: if a set is empty.
@@ -67,6 +68,7 @@ class FullSimulation:
         first: FinetuneConfig | None = None,
         config: FinetuneConfig = PAPER_FINETUNE,
         device: str = "cpu",
+        looks_twice: bool = False,
     ) -> None:
         for name, samples in (("pool", pool), ("state set", state_set), ("reward set", reward_set)):
             if not samples:
@@ -80,7 +82,7 @@ class FullSimulation:
         self._place = [
             (image, region) for image, it in enumerate(self._pool) for region in it.regions
         ]
-        self._spec, self._device = spec, device
+        self._spec, self._device, self._looks_twice = spec, device, looks_twice
         self._first = first or FinetuneConfig()
         self._config = config
         self._started: tuple[tuple[int, int], Segmenter] | None = None
@@ -182,7 +184,7 @@ class FullSimulation:
     def _image_features(self, image: int) -> RegionFeatures:
         if image not in self._described:
             it = self._pool[image]
-            forward = self.segmenter.forward_pass(it.load())
+            forward = self.segmenter.forward_pass(it.load(), self._looks_twice)
             self._described[image] = describe(forward, it.regions)
         return self._described[image]
 

@@ -91,7 +91,7 @@ class PointFeatures:
             self.region_size,
             self.dataset.class_names,
             (self._spec.encoder, self._spec.encoder_weights),
-            [(each.key, each.image_path.stat().st_mtime_ns) for each in samples],
+            [(each.key, *_changed_at(each)) for each in samples],
             [each.key for each in self._reference_samples()],
         ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
@@ -161,3 +161,8 @@ class PointFeatures:
             encoder.fit(images())
             self._encoder = encoder
         return self._encoder
+
+
+def _changed_at(sample: Sample) -> list[int]:
+    paths = (sample.image_path, sample.mask_path)
+    return [path.stat().st_mtime_ns for path in paths if path is not None]

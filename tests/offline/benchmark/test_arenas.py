@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ralis_backend.core.acquisition import strategy
+from ralis_backend.core.acquisition import STRATEGIES, strategy
 from ralis_backend.core.finetune import FinetuneConfig
 from ralis_backend.core.regions import VOID
 from ralis_backend.core.segmenter import SegmenterSpec
 from ralis_backend.core.simulation.game import GameRules, play
+from ralis_backend.core.simulation.oracles import ORACLES
+from ralis_backend.core.simulation.picking import pick
 from ralis_backend.offline.benchmark.arenas import ArenaConfig, check_arena, open_arena
 from ralis_backend.offline.benchmark.run import Contest
 from ralis_backend.offline.benchmark.workers import Game
@@ -163,6 +165,17 @@ def test_the_segmenter_itself_plays_and_goes_on_to_the_bit(full_arena, tmp_path,
     resumed = play(full_arena, strategy("entropy"), 0, RULES, checkpoint=tmp_path / "game")
     assert resumed["curve"] == whole["curve"]
     assert resumed["labelled"] == whole["labelled"]
+
+
+def test_every_strategy_picks_by_the_segmenter_itself(make):
+    arena = open_arena(replace(make(), fidelity="full", image_scale=0.5, looks_twice=True))
+    simulation = arena.simulation()
+    simulation.begin(np.arange(2), 1, 0)
+    pools = np.array([[2, 3, 4], [5, 6, 7]])
+    for chosen in (*STRATEGIES.values(), *ORACLES.values()):
+        picked = pick(simulation, chosen, np.arange(2), pools, np.random.default_rng(0), 0.5)
+        assert picked[0] in pools[0], chosen.name
+        assert picked[1] in pools[1], chosen.name
 
 
 def test_the_full_test_set_is_measured_pixel_by_pixel(full_arena):

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ralis_backend.core.features import entropy_grid
 from ralis_backend.core.finetune import FinetuneConfig
@@ -40,6 +42,13 @@ def make_full(tiny_dataset):
         return FullSimulation(*splits, spec, REGION_SIZE, first=FULL, config=FULL)
 
     return make
+
+
+@pytest.fixture
+def own_dataset(tiny_dataset, tmp_path):
+    """A copy whose files may be changed."""
+    shutil.copytree(tiny_dataset.root, tmp_path / "own")
+    return Dataset.open(tmp_path / "own")
 
 
 @pytest.fixture(params=["fast", "full"])
@@ -124,6 +133,17 @@ def test_computed_features_are_kept_and_a_damaged_file_is_computed_anew(tiny_dat
     assert torch.equal(first.points.features, mended.points.features)
 
 
+def test_an_edited_mask_is_read_anew(own_dataset, tmp_path):
+    def features() -> PointFeatures:
+        return PointFeatures(own_dataset, REGION_SIZE, tmp_path / "cache", encoder_weights=None)
+
+    before = features().split("d_r").class_pixels
+    path = own_dataset.split("d_r")[0].mask_path
+    Image.fromarray(np.zeros_like(np.asarray(Image.open(path)))).save(path)
+    after = features().split("d_r").class_pixels
+    assert after[:, 0].sum() > before[:, 0].sum()
+
+
 def test_points_lie_inside_their_region_and_carry_its_labels(tiny_dataset, tmp_path):
     features = PointFeatures(tiny_dataset, (32, 40), tmp_path, encoder_weights=None)
     regions = features.split("d_r")
@@ -200,6 +220,23 @@ def test_a_dataset_without_a_split_is_refused(make_fast, tiny_dataset):
     splits = {**tiny_dataset.splits, "d_r": ()}
     with pytest.raises(DatasetError, match=r"no images in d_r.*splits\.json"):
         make_fast(replace(tiny_dataset, splits=splits))
+
+
+@pytest.mark.parametrize(("split", "initial_regions"), [("d_r", 48), ("d_s", 0)])
+def test_a_set_that_is_all_void_is_refused_where_labels_are_needed(
+    make_fast, own_dataset, split, initial_regions
+):
+    for sample in own_dataset.split(split):
+        mask = np.asarray(Image.open(sample.mask_path))
+        Image.fromarray(np.full_like(mask, 255)).save(sample.mask_path)
+    rules = replace(CONFIG.environment, initial_regions=initial_regions)
+    with pytest.raises(DatasetError, match=f"no pixel of split '{split}'.*is annotated"):
+        make_fast(own_dataset, environment=rules)
+
+
+def test_a_balanced_reward_set_needs_the_fast_simulation(make_fast):
+    with pytest.raises(ValueError, match="reward_regions 'balanced'"):
+        make_fast(fidelity="full", reward_regions="balanced")
 
 
 def test_images_smaller_than_a_region_are_refused(make_fast):
