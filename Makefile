@@ -59,19 +59,27 @@ LABELS := benchmarks/results/labels
 # $(call labels,folder,dataset,power of the class weights,strategies,options)
 labels = $(BIN)/ralis benchmark --dataset '$(DATA)/$(2)' --class-weight-power $(3) \
 	--strategies '$(4)' --out '$(LABELS)/$(1)/$(2)-weight-$(3)' $(5) $(OPTIONS)
+# $(call every,dataset): each strategy that is no learned policy.
+every = $(BIN)/ralis benchmark --dataset '$(DATA)/$(1)' --strategies '$(EVERY)' --seeds 8 \
+	--first-seed 2000 --budgets 144,240,480,960,1440 --regions-per-step 48 \
+	--out '$(LABELS)/long/$(1)-strategies' $(OPTIONS)
 # $(call cold,dataset,random or k-center): how the first regions are chosen.
 cold = $(BIN)/ralis benchmark --dataset '$(DATA)/$(1)' --strategies random,bald-rarity \
 	--initial $(2) --budgets 48,96,192 --regions-per-step 24 --seeds 16 --first-seed 2000 \
 	--out '$(LABELS)/long/$(1)-initial-$(2)' $(OPTIONS)
 # $(call full,folder,power,strategies,options): the segmenter itself, at half the size.
 full = $(BIN)/ralis benchmark --dataset '$(DATA)/camvid' --fidelity full --image-scale 0.5 \
-	--test-images 58 --updates 240 --seeds 3 --first-seed 3000 --class-weight-power $(2) \
+	--test-images 58 --updates 240 --first-seed 3000 --class-weight-power $(2) \
 	--strategies '$(3)' --out '$(LABELS)/long/$(1)' $(4) $(OPTIONS)
 
 SHORT := --seeds 3 --budgets 96,192,384 --regions-per-step 48 --updates 300
 LONG := --seeds 24 --first-seed 2000 --budgets 144,240,480,960,1440 --regions-per-step 48
+EVERY := random,entropy,bald-rarity,coverage,margin,clasp-pe,class-bal,power,equal,$\
+	spatial-diversity,foreground-random,entropy-rarity,k-center,oracle-rarity,oracle-error,$\
+	oracle-coverage
+RALIS := random,entropy,margin,bald-rarity,ralis-faithful,ralis,ralis-wiou
 FULL := random,entropy,bald-rarity,coverage
-FULL_RULES := --regions-per-step 48 --budgets 144,288
+FULL_RULES := --seeds 5 --regions-per-step 48 --budgets 144,288
 
 .PHONY: reproduce-benchmark
 reproduce-benchmark: $(BACKEND_STAMP) ## Strategies compared on two datasets, short form: minutes
@@ -86,21 +94,26 @@ reproduce-benchmark-long: $(BACKEND_STAMP) ## What the repository shows, from th
 	$(call labels,long,camvid,0.5,$(STRATEGIES),$(LONG))
 	$(call labels,long,dubai_aerial,0,$(STRATEGIES)$(ON_AERIAL),$(LONG))
 	$(call labels,long,dubai_aerial,0.5,$(STRATEGIES),$(LONG))
+	$(call every,camvid)
+	$(call every,dubai_aerial)
+	$(BIN)/ralis benchmark --dataset '$(DATA)/camvid' --strategies '$(RALIS)' --seeds 4 \
+	  --budgets 144,240,480,960,1440,1920 --out '$(LABELS)/long/camvid-policies' $(OPTIONS)
 	$(call cold,camvid,random)
 	$(call cold,camvid,k-center)
 	$(call cold,dubai_aerial,random)
 	$(call cold,dubai_aerial,k-center)
-	$(call full,full-weight-0,0,random,--initial-regions 240 --budgets 240)
-	$(call full,full-weight-0.5,0.5,random,--initial-regions 240 --budgets 240)
+	$(call full,full-weight-0,0,random,--seeds 3 --initial-regions 240 --budgets 240)
+	$(call full,full-weight-0.5,0.5,random,--seeds 3 --initial-regions 240 --budgets 240)
 	$(call full,full-strategies,0,$(FULL),$(FULL_RULES))
 	$(call full,full-strategies-weighted,0.5,$(FULL),$(FULL_RULES))
-	$(BIN)/ralis benchmark --dataset '$(DATA)/camvid' --strategies '$(FULL)' --seeds 12 \
-	  --first-seed 3000 $(FULL_RULES) --out '$(LABELS)/long/fast-strategies'
+	$(BIN)/ralis benchmark --dataset '$(DATA)/camvid' --strategies '$(FULL)' \
+	  --first-seed 3000 $(FULL_RULES) --seeds 12 --out '$(LABELS)/long/fast-strategies'
 	$(BIN)/python benchmarks/fidelity_agreement.py '$(LABELS)/long/fast-strategies/summary.json' \
 	  '$(LABELS)/long/full-strategies/summary.json' --out '$(LABELS)/fidelity-agreement.json'
 	$(BIN)/python benchmarks/segmenter_loss.py --dataset '$(DATA)/camvid' \
 	  --out '$(LABELS)/segmenter-loss-camvid.json'
 	$(BIN)/python benchmarks/labels_report.py
+	$(BIN)/python benchmarks/policy_report.py
 
 .PHONY: setup
 setup: $(BACKEND_STAMP) $(LABEL_STUDIO_STAMP) ## Install both environments at the locked versions

@@ -21,6 +21,9 @@ RUNS = {
     "camvid-weight-0.5": "CamVid, class-weighted loss",
     "dubai_aerial-weight-0": "aerial, plain loss",
     "dubai_aerial-weight-0.5": "aerial, class-weighted loss",
+    "camvid-strategies": "CamVid, plain loss, every strategy",
+    "dubai_aerial-strategies": "aerial, plain loss, every strategy",
+    "camvid-policies": "CamVid, plain loss, RALIS policies (steps of 24 regions)",
 }
 BEST_HEURISTIC = "bald-rarity"
 SHARE = "0.96"
@@ -154,9 +157,8 @@ def _card(
     yield "## What it is not good for"
     yield ""
     yield (
-        "- Replacing `bald-rarity` unseen: where the interval against it holds 0, it is no better. "
-        "The backend lets it rank a project only after it has held its own on that project's "
-        "labels."
+        f"- Replacing `bald-rarity` unseen: {_standing(strategy, summaries)}. The backend lets it "
+        "rank a project only after it has held its own on that project's labels."
     )
     yield (
         "- A trained network's behaviour: it learned on small heads over frozen features, from "
@@ -165,6 +167,19 @@ def _card(
         "regions."
     )
     yield ""
+
+
+def _standing(strategy: str, summaries: Mapping[str, Mapping[str, Any]]) -> str:
+    """Where the intervals of its leads over the best heuristic lie."""
+    where: dict[str, list[str]] = {"ahead on": [], "behind on": [], "not told apart on": []}
+    for folder, title in RUNS.items():
+        pair = summaries[folder]["pairs"].get(strategy, {}).get(BEST_HEURISTIC)
+        if pair is None:
+            continue
+        is_ahead, is_behind = pair["low"] > 0, pair["high"] < 0
+        side = "ahead on" if is_ahead else "behind on" if is_behind else "not told apart on"
+        where[side].append(title)
+    return "; ".join(f"{side} {' and '.join(titles)}" for side, titles in where.items() if titles)
 
 
 def _ratio(pairs: Mapping[str, Any], name: str, other: str) -> str:

@@ -1,8 +1,9 @@
 """Results of trainings and of the comparison -> cards of the shipped policies, and their pictures.
 
 Reads `benchmarks/results/policies/`: a file for each training (`<config>-s<seed>.json`, as
-`ralis train-policy` writes it), `choice.json` and `comparison.json` (`summary.json` of
-`ralis benchmark` on d_r and on the test set). Writes `policies/<name>.md` and `docs/images/`.
+`ralis train-policy` writes it) and `choice.json`, `summary.json` of `ralis benchmark` on d_r; and
+the comparison on the test set, `benchmarks/results/labels/long/camvid-policies/`. Writes
+`policies/<name>.md` and `docs/images/`.
 
     python benchmarks/policy_report.py
 """
@@ -22,6 +23,7 @@ from ralis_backend.offline.benchmark.plot import draw
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "policies"
+COMPARISON = ROOT / "benchmarks" / "results" / "labels" / "long" / "camvid-policies"
 IMAGES = ROOT / "docs" / "images"
 CONFIGS = {
     "faithful": ("ralis-camvid-faithful", "faithful configuration, mIoU"),
@@ -38,7 +40,7 @@ def main() -> None:
         for config in CONFIGS
     }
     choice = json.loads((RESULTS / "choice.json").read_text())
-    comparison = json.loads((RESULTS / "comparison.json").read_text())
+    comparison = json.loads((COMPARISON / "summary.json").read_text())
     _draw_training(trainings, IMAGES / "policy-training.png")
     draw(comparison, IMAGES / "policies.png")
     for config, (name, title) in CONFIGS.items():

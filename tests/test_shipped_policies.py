@@ -16,7 +16,7 @@ from ralis_backend.online.policies import SHIPPED, find_strategy
 ROOT = Path(__file__).resolve().parent.parent
 POLICIES = ROOT / "policies"
 RESULTS = ROOT / "benchmarks" / "results"
-COMPARISON = RESULTS / "policies" / "comparison.json"
+COMPARISON = RESULTS / "labels" / "long" / "camvid-policies" / "summary.json"
 RALIS = {short: name for short, name in SHIPPED.items() if name.startswith("ralis-")}
 FOR_ANY_LABELS = ("any", "any-camvid", "any-aerial", "any-shuffled", "linear")
 
