@@ -175,7 +175,15 @@ def test_an_exported_dataset_comes_back_bit_by_bit(crops, folder, tmp_path):
         np.testing.assert_array_equal(masks[Path(key).name], sample.mask())
 
 
-def test_ctrl_c_stops_everything_and_the_project_is_remembered(crops, folder):
+@pytest.fixture
+def hears_ctrl_c():
+    """Let processes that are started now hear Ctrl-C, where a shell made this one ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_stops_everything_and_the_project_is_remembered(crops, folder, hears_ctrl_c):
     process = subprocess.Popen(
         command(folder), env=environment(), stdout=subprocess.PIPE, text=True
     )
