@@ -9,7 +9,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from ralis_backend.cli import app
+from ralis_backend.cli import app, main
 from ralis_backend.cli.supervisor import Child, Supervisor
 
 RALIS = (sys.executable, "-m", "ralis_backend.cli")
@@ -100,16 +100,23 @@ def test_other_machines_are_not_served_without_credentials(environment, tmp_path
     assert "RALIS_AUTH_USER" in answer.stderr
 
 
-def test_versions_of_an_unknown_project_say_what_to_do(environment, tmp_path):
-    answer = ralis(environment, tmp_path, "versions", "--project", "5")
-    assert answer.returncode == 2
-    assert "ralis connect --project 5" in answer.stderr
-
-
-def test_connect_without_a_key_says_what_is_missing(environment, tmp_path):
-    answer = ralis(environment, tmp_path, "connect", "--project", "5")
-    assert answer.returncode == 2
-    assert "LABEL_STUDIO_API_KEY" in answer.stderr
+@pytest.mark.parametrize(
+    ("command", "wanted"),
+    [("versions", "ralis connect --project 5"), ("connect", "LABEL_STUDIO_API_KEY")],
+)
+def test_what_is_missing_is_one_line_and_exit_code_2(
+    environment, tmp_path, monkeypatch, capsys, command, wanted
+):
+    for name in ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["ralis", command, "--project", "5"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert wanted in capsys.readouterr().err
 
 
 def test_doctor_names_what_fails_and_what_to_do(environment, tmp_path, monkeypatch):
@@ -123,6 +130,7 @@ def test_doctor_names_what_fails_and_what_to_do(environment, tmp_path, monkeypat
     assert "-> start it, and set LABEL_STUDIO_URL" in answer.stdout
 
 
+@pytest.mark.e2e
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="reads /proc")
 def test_serve_answers_at_once_restarts_what_dies_and_stops_on_a_signal(environment, tmp_path):
     port = free_port()

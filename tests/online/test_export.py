@@ -240,6 +240,7 @@ def test_a_project_without_labels_says_what_to_do(tmp_path):
     store.close()
 
 
+@pytest.mark.e2e  # ONNX takes a while; `test_segmenter` has it among the unit tests
 def test_the_model_is_written_as_safetensors_and_onnx(grown, tmp_path):
     import onnxruntime
 
