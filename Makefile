@@ -112,6 +112,8 @@ reproduce-benchmark-long: $(BACKEND_STAMP) ## What the repository shows, from th
 	  '$(LABELS)/long/full-strategies/summary.json' --out '$(LABELS)/fidelity-agreement.json'
 	$(BIN)/python benchmarks/segmenter_loss.py --dataset '$(DATA)/camvid' \
 	  --out '$(LABELS)/segmenter-loss-camvid.json'
+	$(BIN)/python benchmarks/trust_gate.py --dataset '$(DATA)/camvid' \
+	  --out '$(LABELS)/trust-gate-camvid.json'
 	$(BIN)/python benchmarks/labels_report.py
 	$(BIN)/python benchmarks/policy_report.py
 
