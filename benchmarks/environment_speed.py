@@ -22,11 +22,11 @@ import torch
 
 from ralis_backend.core.policy import QueryNetwork
 from ralis_backend.offline.datasets import Dataset
-from ralis_backend.offline.dqn import DoubleDqn
-from ralis_backend.offline.environment import LabellingEnv
-from ralis_backend.offline.open_simulation import open_simulation
-from ralis_backend.offline.replay import ReplayBuffer
-from ralis_backend.offline.training_config import PRESETS
+from ralis_backend.offline.training.buffer import ReplayBuffer
+from ralis_backend.offline.training.config import PRESETS
+from ralis_backend.offline.training.dqn import DoubleDqn
+from ralis_backend.offline.training.environment import LabellingEnv
+from ralis_backend.offline.training.open_simulation import open_simulation
 from ralis_backend.settings import load_settings
 
 

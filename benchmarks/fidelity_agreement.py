@@ -14,8 +14,8 @@ import argparse
 import json
 from pathlib import Path
 
+from ralis_backend.core.files import write_json
 from ralis_backend.offline.benchmark.agreement import rank_agreement
-from ralis_backend.offline.results import write_json
 
 
 def main() -> None:

@@ -30,8 +30,8 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from ralis_backend.labelstudio.server import LabelStudioServer, free_port
-from ralis_backend.offline.scenes import generate
+from ralis_backend.cli.demo.label_studio import LabelStudioServer, free_port
+from ralis_backend.cli.demo.scenes import generate
 
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
 USER, PASSWORD = "admin@example.com", "ralis-demo-1"

@@ -23,14 +23,14 @@ from typing import Any
 
 import numpy as np
 
+from ralis_backend.cli.demo.label_studio import LabelStudioServer, free_port
+from ralis_backend.cli.demo.scenes import CLASSES, generate
 from ralis_backend.core.images import context_picture, crop_picture, crop_scale
 from ralis_backend.core.regions import Region, grid
 from ralis_backend.labelstudio.client import LabelStudioClient
-from ralis_backend.labelstudio.host import LabelStudioHost
-from ralis_backend.labelstudio.images import ImageFetcher
-from ralis_backend.labelstudio.server import LabelStudioServer, free_port
-from ralis_backend.offline.scenes import CLASSES, generate
-from ralis_backend.online.host import Crop, CropPrediction, HostTask
+from ralis_backend.labelstudio.fetcher import ImageFetcher
+from ralis_backend.labelstudio.tool import LabelStudioHost
+from ralis_backend.online.tool import Crop, CropPrediction, HostTask
 
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
 IMAGE_SIZE = (360, 480)

@@ -41,6 +41,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ralis_backend.cli.demo.scenes import generate
 from ralis_backend.core.features import concat, describe
 from ralis_backend.core.features.ralis import (
     NUM_BINS,
@@ -52,7 +53,6 @@ from ralis_backend.core.policy.network import QueryNetwork
 from ralis_backend.core.regions import Region, grid
 from ralis_backend.core.segmenter import ForwardPass, Segmenter, SegmenterSpec
 from ralis_backend.offline.golden import query_network
-from ralis_backend.offline.scenes import generate
 
 NUM_CLASSES = 11
 NUM_POOLS = 24

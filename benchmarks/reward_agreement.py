@@ -22,15 +22,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from ralis_backend.core.finetune import FinetuneConfig
+from ralis_backend.core.learning.finetune import FinetuneConfig
 from ralis_backend.core.segmenter import SegmenterSpec
-from ralis_backend.core.simulation import Simulation
-from ralis_backend.core.simulation.fast import FastSimulation
 from ralis_backend.offline.datasets import Dataset
-from ralis_backend.offline.rewards import reward
-from ralis_backend.offline.simulation.full import FullSimulation
-from ralis_backend.offline.simulation.point_features import PointFeatures
+from ralis_backend.offline.point_features import PointFeatures
+from ralis_backend.offline.training.rewards import reward
 from ralis_backend.settings import load_settings
+from ralis_backend.simulation import Simulation
+from ralis_backend.simulation.fast import FastSimulation
+from ralis_backend.simulation.full import FullSimulation
 
 REGION_SIZE = (90, 80)
 BATCH = 24

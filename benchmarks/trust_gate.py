@@ -15,17 +15,17 @@ from pathlib import Path
 import numpy as np
 
 from ralis_backend.core.acquisition import strategy
+from ralis_backend.core.files import write_json
 from ralis_backend.core.policy import AgnosticPolicy
-from ralis_backend.core.simulation.replay import (
+from ralis_backend.offline.datasets import Dataset
+from ralis_backend.offline.point_features import PointFeatures
+from ralis_backend.simulation.verdict import (
     BASELINE,
     HEURISTICS,
     ReplayRules,
     replay,
     verdict,
 )
-from ralis_backend.offline.datasets import Dataset
-from ralis_backend.offline.results import write_json
-from ralis_backend.offline.simulation.point_features import PointFeatures
 
 POLICIES = Path(__file__).resolve().parent.parent / "policies"
 JUDGED = ("any", "any-shuffled")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ralis_backend.settings import use_restored_hub_cache
+from tests.tiny_dataset import tiny_dataset  # noqa: F401  (a fixture)
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("RALIS_SHARED", ROOT.parent / "shared"))

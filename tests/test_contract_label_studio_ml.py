@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from ralis_backend.app import EnvironmentBackend, plugin
-from ralis_backend.labelstudio.backend import LabelStudioMLBase, RalisBackend
+from ralis_backend.labelstudio.plugin import LabelStudioMLBase, RalisBackend
 from ralis_backend.online.learner import Learner
 from ralis_backend.online.ranking import RankingConfig
 from ralis_backend.online.store import ProjectStore

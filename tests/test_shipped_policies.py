@@ -10,8 +10,8 @@ import pytest
 
 from ralis_backend.core import weights
 from ralis_backend.core.policy import AgnosticPolicy, PolicyDoesNotFit, RalisPolicy
+from ralis_backend.core.policy.registry import SHIPPED, find_strategy
 from ralis_backend.offline.datasets import read_classes
-from ralis_backend.online.policies import SHIPPED, find_strategy
 
 ROOT = Path(__file__).resolve().parent.parent
 POLICIES = ROOT / "policies"

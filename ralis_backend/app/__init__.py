@@ -12,11 +12,11 @@ from flask import Flask, Response, g, jsonify, request
 from werkzeug.exceptions import HTTPException
 
 from ralis_backend.app.access import Access
-from ralis_backend.app.metrics import Metrics
+from ralis_backend.app.monitoring import Metrics
 from ralis_backend.app.routes import OPEN_ENDPOINTS, routes
-from ralis_backend.app.wiring import create_learner, create_tokens
-from ralis_backend.labelstudio.backend import RalisBackend
+from ralis_backend.labelstudio.plugin import RalisBackend
 from ralis_backend.settings import Settings, load_settings
+from ralis_backend.wiring import create_learner, create_tokens
 
 if TYPE_CHECKING:
     from ralis_backend.online.learner import Learner

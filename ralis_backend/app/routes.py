@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from flask import Blueprint, Response, request
 
 from ralis_backend.app.access import read_json
-from ralis_backend.app.metrics import CONTENT_TYPE, Metrics
-from ralis_backend.labelstudio.backend import RalisBackend, project_uid
+from ralis_backend.app.monitoring import CONTENT_TYPE, Metrics
 from ralis_backend.labelstudio.payloads.label_config import parse_label_config
+from ralis_backend.labelstudio.plugin import RalisBackend, project_uid
 
 if TYPE_CHECKING:
     from ralis_backend.labelstudio.token_file import TokenFile

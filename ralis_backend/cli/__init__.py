@@ -45,7 +45,7 @@ def main() -> None:
     try:
         app()
     except Exception as error:
-        from ralis_backend.online.host import HostError
+        from ralis_backend.online.tool import HostError
 
         if not isinstance(error, ValueError | HostError):
             raise

@@ -16,9 +16,9 @@ from ralis_backend.cli.benchmark_display import Display, print_table
 
 if TYPE_CHECKING:
     from ralis_backend.core.acquisition import Strategy
-    from ralis_backend.core.simulation.game import GameRules
-    from ralis_backend.core.simulation.oracles import Oracle
     from ralis_backend.offline.benchmark.run import Entrant
+    from ralis_backend.simulation.game import GameRules
+    from ralis_backend.simulation.oracles import Oracle
 
 DatasetFolder = Annotated[
     Path, typer.Option("--dataset", help="Images, masks, classes.json and splits.json.")
@@ -100,12 +100,12 @@ def benchmark(
     import torch
     from rich.console import Console
 
-    from ralis_backend.app.wiring import find_device
     from ralis_backend.offline.benchmark.arenas import ArenaConfig, check_arena, open_arena
     from ralis_backend.offline.benchmark.clicks import region_clicks
     from ralis_backend.offline.benchmark.run import Contest, run
     from ralis_backend.offline.datasets import Dataset
     from ralis_backend.settings import load_settings
+    from ralis_backend.wiring import find_device
 
     torch.set_num_threads(1)
     console, settings, size = Console(), load_settings(), _size(region_size)
@@ -151,8 +151,8 @@ def benchmark(
 def _find(
     name: str, policies: Path, classes: tuple[str, ...], region_size: tuple[int, int]
 ) -> Strategy | Oracle:
-    from ralis_backend.core.simulation.oracles import ORACLES
-    from ralis_backend.online.policies import check_strategy, find_strategy
+    from ralis_backend.core.policy.registry import check_strategy, find_strategy
+    from ralis_backend.simulation.oracles import ORACLES
 
     if name in ORACLES:
         return ORACLES[name]
@@ -172,7 +172,7 @@ def _rules(
     pool_size: int,
     updates: int,
 ) -> GameRules:
-    from ralis_backend.core.simulation.game import GameRules
+    from ralis_backend.simulation.game import GameRules
 
     return GameRules(
         budgets,
@@ -191,9 +191,9 @@ def _entrant(name: str, policies: Path) -> Entrant:
     import json
 
     from ralis_backend.core.acquisition import STRATEGIES
-    from ralis_backend.core.simulation.oracles import ORACLES
+    from ralis_backend.core.policy.registry import SHIPPED
     from ralis_backend.offline.benchmark.run import Entrant
-    from ralis_backend.online.policies import SHIPPED
+    from ralis_backend.simulation.oracles import ORACLES
 
     if name in ORACLES:
         return Entrant(name, None)

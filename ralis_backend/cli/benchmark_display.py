@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ralis_backend.core.simulation.arena import Arena
-    from ralis_backend.core.simulation.game import GameRules
     from ralis_backend.offline.benchmark.workers import Game
+    from ralis_backend.simulation.arena import Arena
+    from ralis_backend.simulation.game import GameRules
 
 
 class Display:
@@ -44,7 +44,7 @@ class Display:
     def start(self, rules: GameRules, arena: Arena[Any], games: Sequence[Game]) -> None:
         """Say what is missing, and of slow games what they will cost."""
         from ralis_backend.offline.benchmark.run import ALL_LABELS
-        from ralis_backend.offline.simulation.full_arena import FullArena
+        from ralis_backend.simulation.full_arena import FullArena
 
         self._num_games = len(games)
         self._started = time.monotonic()

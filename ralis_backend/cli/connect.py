@@ -26,9 +26,9 @@ Rollback = Annotated[str | None, typer.Option(help="Use this version again, e.g.
 
 def connect(project: Project, mode: Mode = None, backend_url: BackendUrl = None) -> None:
     """Prepare a project completely; safe to repeat."""
-    from ralis_backend.app.wiring import create_host, create_store
+    from ralis_backend.core.policy.registry import find_strategy
     from ralis_backend.labelstudio.doctor import DEFAULT_BACKEND_URL
-    from ralis_backend.online.policies import find_strategy
+    from ralis_backend.wiring import create_host, create_store
 
     settings = _settings(mode=mode, backend_url=backend_url)
     if settings.backend_url is None:
@@ -58,8 +58,8 @@ def doctor(project: OptionalProject = None) -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    from ralis_backend.app.wiring import create_surroundings
     from ralis_backend.labelstudio.doctor import checks
+    from ralis_backend.wiring import create_surroundings
 
     console = Console(soft_wrap=True, highlight=False)
     num_failed = 0
@@ -78,9 +78,9 @@ def versions(project: Project, rollback: Rollback = None) -> None:
     """List the model's versions, or go back to one."""
     from rich.console import Console
 
-    from ralis_backend.app.wiring import create_store, ranking_config
     from ralis_backend.online.learner import Learner
     from ralis_backend.online.report import notes
+    from ralis_backend.wiring import create_store, ranking_config
 
     settings = _settings()
     store = create_store(settings)

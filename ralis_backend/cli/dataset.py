@@ -25,10 +25,10 @@ def export(project: Project, out: Out, format_name: Format = "png", model: Model
     """Write what has been labelled so far as a dataset."""
     from rich.console import Console
 
-    from ralis_backend.app.wiring import create_host, create_store
     from ralis_backend.cli.serve import configure_logging
     from ralis_backend.online.export import export_project
     from ralis_backend.settings import load_settings
+    from ralis_backend.wiring import create_host, create_store
 
     settings = load_settings()
     configure_logging("WARNING")
@@ -57,11 +57,11 @@ def import_dataset(dataset: DatasetFolder, project: Project) -> None:
     """
     from rich.console import Console
 
-    from ralis_backend.app.wiring import create_client, create_host
     from ralis_backend.cli.serve import configure_logging
     from ralis_backend.cli.uploads import import_into
     from ralis_backend.offline.datasets import Dataset, plain_folder
     from ralis_backend.settings import load_settings
+    from ralis_backend.wiring import create_client, create_host
 
     settings = load_settings()
     configure_logging("WARNING")

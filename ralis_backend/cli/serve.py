@@ -71,7 +71,7 @@ def worker() -> None:
         )
     stop = stop_on_signals()
     os.nice(NICENESS)
-    from ralis_backend.app.wiring import create_worker
+    from ralis_backend.wiring import create_worker
 
     create_worker(settings).run(stop)
 

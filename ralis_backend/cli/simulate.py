@@ -31,13 +31,13 @@ def simulate(
     """Replay a project's labels: which strategy would have chosen better among them?"""
     from rich.console import Console
 
-    from ralis_backend.app.wiring import create_host, create_store, find_device, ranking_config
     from ralis_backend.cli.serve import configure_logging
-    from ralis_backend.core.simulation.replay import BASELINE, HEURISTICS, ReplayRules
-    from ralis_backend.offline.results import write_json
-    from ralis_backend.online.policies import find_strategy
+    from ralis_backend.core.files import write_json
+    from ralis_backend.core.policy.registry import find_strategy
     from ralis_backend.online.trust import replay_project
     from ralis_backend.settings import load_settings
+    from ralis_backend.simulation.verdict import BASELINE, HEURISTICS, ReplayRules
+    from ralis_backend.wiring import create_host, create_store, find_device, ranking_config
 
     settings = load_settings()
     configure_logging("ERROR")

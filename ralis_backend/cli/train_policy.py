@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from ralis_backend.offline.training_config import EvolutionConfig, TrainingConfig
+    from ralis_backend.offline.training.config import EvolutionConfig, TrainingConfig
 
 DatasetFolders = Annotated[
     list[Path],
@@ -62,13 +62,13 @@ def train_policy(
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
     from torch.utils.tensorboard.writer import SummaryWriter
 
-    from ralis_backend.app.wiring import find_device
     from ralis_backend.offline.datasets import Dataset
-    from ralis_backend.offline.open_simulation import open_simulation
-    from ralis_backend.offline.train_policy import Progress as Done
-    from ralis_backend.offline.train_policy import train
-    from ralis_backend.offline.training_config import EvolutionConfig, read_config
+    from ralis_backend.offline.training.config import EvolutionConfig, read_config
+    from ralis_backend.offline.training.open_simulation import open_simulation
+    from ralis_backend.offline.training.ralis import Progress as Done
+    from ralis_backend.offline.training.ralis import train
     from ralis_backend.settings import load_settings
+    from ralis_backend.wiring import find_device
 
     torch.set_num_threads(threads)
     settings = load_settings()
@@ -123,8 +123,8 @@ def _chosen(
     fidelity: str | None,
     does_shuffle: bool,
 ) -> TrainingConfig | EvolutionConfig:
-    from ralis_backend.offline.rewards import score
-    from ralis_backend.offline.training_config import EvolutionConfig
+    from ralis_backend.offline.training.config import EvolutionConfig
+    from ralis_backend.offline.training.rewards import score
 
     config = replace(config, does_shuffle_rewards=does_shuffle or config.does_shuffle_rewards)
     if isinstance(config, EvolutionConfig):
@@ -148,12 +148,12 @@ def _train_for_any(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from ralis_backend.app.wiring import find_device
     from ralis_backend.offline.datasets import Dataset
-    from ralis_backend.offline.evolution import Progress as Done
-    from ralis_backend.offline.evolution import evolve, fit_linear
-    from ralis_backend.offline.simulation.point_features import PointFeatures
+    from ralis_backend.offline.point_features import PointFeatures
+    from ralis_backend.offline.training.evolution import Progress as Done
+    from ralis_backend.offline.training.evolution import evolve, fit_linear
     from ralis_backend.settings import load_settings
+    from ralis_backend.wiring import find_device
 
     settings, console, device = load_settings(), Console(), find_device(device)
     sources = {}

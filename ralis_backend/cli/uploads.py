@@ -15,9 +15,9 @@ from ralis_backend.labelstudio.payloads.masks import mask_to_results
 
 if TYPE_CHECKING:
     from ralis_backend.labelstudio.client import LabelStudioClient
-    from ralis_backend.labelstudio.host import LabelStudioHost
+    from ralis_backend.labelstudio.tool import LabelStudioHost
     from ralis_backend.offline.datasets import Dataset, Sample
-    from ralis_backend.online.host import HostProject
+    from ralis_backend.online.tool import HostProject
 
 FILES_PER_UPLOAD = 50
 """Label Studio refuses more than 100 files in one request."""

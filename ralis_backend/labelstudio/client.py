@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx
 
-from ralis_backend.online.host import HostError, HostNotFound, HostUnavailable
+from ralis_backend.online.tool import HostError, HostNotFound, HostUnavailable
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ import httpx
 from ralis_backend.core.images import decode_image
 from ralis_backend.core.segmenter import Segmenter, SegmenterSpec
 from ralis_backend.labelstudio.client import LabelStudioClient
-from ralis_backend.labelstudio.host import LabelStudioHost, same_url
-from ralis_backend.online.host import HostProject
+from ralis_backend.labelstudio.tool import LabelStudioHost, same_url
+from ralis_backend.online.tool import HostProject
 
 MIN_FREE_BYTES = 2_000_000_000
 DEFAULT_BACKEND_URL = "http://localhost:9090"

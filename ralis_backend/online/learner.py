@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ralis_backend.online.host import ClassLabel, HostTask, ImageSuggestion
 from ralis_backend.online.ranking import RankingConfig, rank_image
 from ralis_backend.online.store import ProjectStore, RegionLabel
+from ralis_backend.online.store.tables import Image, Project, Version
 from ralis_backend.online.suggesting import (
     best_regions,
     covered,
@@ -24,7 +24,7 @@ from ralis_backend.online.suggesting import (
     labels_by_image,
     suggest_image,
 )
-from ralis_backend.online.tables import Image, Project, Version
+from ralis_backend.online.tool import ClassLabel, HostTask, ImageSuggestion
 
 logger = logging.getLogger(__name__)
 

@@ -19,11 +19,11 @@ from ralis_backend.core.acquisition import STRATEGIES, PoolState, Strategy, stra
 from ralis_backend.core.features import RegionFeatures, concat, describe, predicted_mask
 from ralis_backend.core.images import decode_image
 from ralis_backend.core.policy import RalisPolicy, state_images
+from ralis_backend.core.policy.registry import find_strategy, is_learned
 from ralis_backend.core.regions import grid
 from ralis_backend.core.segmenter import Segmenter, SegmenterSpec
-from ralis_backend.online.policies import find_strategy, is_learned
 from ralis_backend.online.store import ProjectStore, RegionLabel
-from ralis_backend.online.tables import Project, Version
+from ralis_backend.online.store.tables import Project, Version
 
 logger = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ import numpy as np
 
 from ralis_backend.core.images import mask_from_png
 from ralis_backend.core.regions import VOID, Region, grid, is_labelled
-from ralis_backend.online.host import ImageSuggestion, SuggestedRegion
 from ralis_backend.online.ranking import usefulness
 from ralis_backend.online.store import ProjectStore, RegionLabel
-from ralis_backend.online.tables import Image, Project, Ranking, Version
+from ralis_backend.online.store.tables import Image, Project, Ranking, Version
+from ralis_backend.online.tool import ImageSuggestion, SuggestedRegion
 
 
 def labels_by_image(labels: Sequence[RegionLabel]) -> dict[int, list[RegionLabel]]:

@@ -19,8 +19,14 @@ from ralis_backend.core.images import decode_image
 from ralis_backend.core.policy import RalisPolicy
 from ralis_backend.core.regions import VOID, Region, grid
 from ralis_backend.core.segmenter import SegmenterSpec
-from ralis_backend.core.simulation.points import PointEncoder
-from ralis_backend.core.simulation.replay import (
+from ralis_backend.online.ranking import RankingConfig
+from ralis_backend.online.report import replay_text
+from ralis_backend.online.store import ProjectStore, RegionLabel
+from ralis_backend.online.store.tables import Image, Project
+from ralis_backend.online.suggesting import hide_removed, labels_by_image
+from ralis_backend.online.tool import HostTask, HostUnavailable
+from ralis_backend.simulation.points import PointEncoder
+from ralis_backend.simulation.verdict import (
     BASELINE,
     HEURISTICS,
     ReplayRules,
@@ -30,12 +36,6 @@ from ralis_backend.core.simulation.replay import (
     replay,
     verdict,
 )
-from ralis_backend.online.host import HostTask, HostUnavailable
-from ralis_backend.online.ranking import RankingConfig
-from ralis_backend.online.report import replay_text
-from ralis_backend.online.store import ProjectStore, RegionLabel
-from ralis_backend.online.suggesting import hide_removed, labels_by_image
-from ralis_backend.online.tables import Image, Project
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class LearnedPolicy(Strategy, Protocol):
 
 @dataclass(frozen=True)
 class Replayed:
-    """A replay on a project: scores as `core/simulation/replay` gives them, and on what."""
+    """A replay on a project: scores as `simulation/verdict` gives them, and on what."""
 
     scores: Mapping[str, np.ndarray]
     num_regions: int

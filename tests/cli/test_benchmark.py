@@ -8,8 +8,7 @@ from typer.testing import CliRunner
 from ralis_backend.cli import app
 from ralis_backend.cli.benchmark import _label_cost
 from ralis_backend.cli.benchmark_display import duration
-from ralis_backend.core.finetune import FinetuneConfig
-from tests.offline.conftest import tiny_dataset  # noqa: F401  (a fixture)
+from ralis_backend.core.learning.finetune import FinetuneConfig
 
 SMALL = (
     "--strategies", "random,entropy", "--seeds", "1", "--budgets", "8,12", "--region-size", "32x32",
@@ -18,7 +17,7 @@ SMALL = (
 
 
 @pytest.fixture
-def run(tiny_dataset, tmp_path, monkeypatch):  # noqa: F811
+def run(tiny_dataset, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RALIS_ENCODER_WEIGHTS", "none")
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from ralis_backend.app import wiring
+from ralis_backend import wiring
 from ralis_backend.cli import app
-from ralis_backend.core.simulation import replay as replays
 from ralis_backend.online.store import ProjectStore
 from ralis_backend.online.worker import Worker, WorkerConfig
+from ralis_backend.simulation import verdict as replays
 from tests.online.conftest import RANKING, TINY, settle
-from tests.online.fake_host import CLASSES, FakeHost
+from tests.online.fake_tool import CLASSES, FakeHost
 
 
 @pytest.fixture

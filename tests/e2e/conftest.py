@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from ralis_backend.cli.demo.label_studio import LabelStudioServer, free_port
 from ralis_backend.labelstudio.client import LabelStudioClient
-from ralis_backend.labelstudio.server import LabelStudioServer, free_port
 
 LABEL_STUDIO = Path(sys.prefix).parent / ".venv-label-studio/bin/label-studio"
 USERNAME, PASSWORD = "admin@example.com", "ralis-test-1"

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ralis_backend.labelstudio.server import free_port
+from ralis_backend.cli.demo.label_studio import free_port
 from tests.e2e.browser import Annotator, chromium_page, chromium_program
 
 MAX_BYTES = 400_000

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
+from ralis_backend.cli.demo.label_studio import LabelStudioServer, free_port
+from ralis_backend.cli.demo.scenes import CLASSES, generate
 from ralis_backend.cli.demo.workplace import Backend
 from ralis_backend.core.images import encode_png
 from ralis_backend.core.regions import VOID
 from ralis_backend.labelstudio.client import LabelStudioClient
-from ralis_backend.labelstudio.server import LabelStudioServer, free_port
-from ralis_backend.offline.scenes import CLASSES, generate
 from ralis_backend.online.store import ProjectStore
 from tests.e2e.browser import HEIGHT, Annotator, chromium_page, chromium_program
 from tests.e2e.conftest import PASSWORD, TOKEN, USERNAME, missing

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from ralis_backend.core.images import encode_png
+from ralis_backend.core.policy.registry import find_strategy
 from ralis_backend.core.segmenter import SegmenterSpec
 from ralis_backend.labelstudio.client import LabelStudioClient
 from ralis_backend.labelstudio.doctor import Surroundings, checks
-from ralis_backend.labelstudio.host import LabelStudioHost
-from ralis_backend.labelstudio.images import ImageFetcher
-from ralis_backend.online.policies import find_strategy
+from ralis_backend.labelstudio.fetcher import ImageFetcher
+from ralis_backend.labelstudio.tool import LabelStudioHost
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 

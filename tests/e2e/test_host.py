@@ -12,19 +12,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ralis_backend.cli.demo import label_studio as server_module
+from ralis_backend.cli.demo.label_studio import LabelStudioServer, free_port
 from ralis_backend.core.images import context_picture, crop_picture, decode_image
 from ralis_backend.core.regions import VOID, Region, grid
-from ralis_backend.labelstudio import server as server_module
 from ralis_backend.labelstudio.client import (
     LabelStudioClient,
     LabelStudioError,
     NotFound,
     Unauthorised,
 )
-from ralis_backend.labelstudio.host import LabelStudioHost, project_uid
-from ralis_backend.labelstudio.images import ImageFetcher
-from ralis_backend.labelstudio.server import LabelStudioServer, free_port
-from ralis_backend.online.host import Crop, CropPrediction
+from ralis_backend.labelstudio.fetcher import ImageFetcher
+from ralis_backend.labelstudio.tool import LabelStudioHost, project_uid
+from ralis_backend.online.tool import Crop, CropPrediction
 from tests.e2e.conftest import LABEL_STUDIO, PASSWORD, TOKEN, USERNAME
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from ralis_backend.cli.demo.annotators import CropAnnotator
+from ralis_backend.cli.demo.label_studio import LabelStudioServer, free_port
 from ralis_backend.cli.demo.workplace import Backend
 from ralis_backend.core.regions import VOID
 from ralis_backend.labelstudio.client import LabelStudioClient
-from ralis_backend.labelstudio.host import LabelStudioHost
-from ralis_backend.labelstudio.images import ImageFetcher
-from ralis_backend.labelstudio.server import LabelStudioServer, free_port
+from ralis_backend.labelstudio.fetcher import ImageFetcher
+from ralis_backend.labelstudio.tool import LabelStudioHost
 from ralis_backend.offline.datasets import Dataset
 from ralis_backend.online.store import ProjectStore
 from tests.e2e.conftest import TOKEN

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ralis_backend.cli.demo.label_studio import free_port
 from ralis_backend.cli.demo.workplace import Workplace, port_near
 from ralis_backend.cli.uploads import import_into
 from ralis_backend.core.regions import VOID
 from ralis_backend.labelstudio.client import LabelStudioClient
-from ralis_backend.labelstudio.host import LabelStudioHost
-from ralis_backend.labelstudio.images import ImageFetcher
-from ralis_backend.labelstudio.server import free_port
+from ralis_backend.labelstudio.fetcher import ImageFetcher
+from ralis_backend.labelstudio.tool import LabelStudioHost
 from ralis_backend.offline.datasets import Dataset
 from ralis_backend.online.export import export_project
 from ralis_backend.online.store import ProjectStore

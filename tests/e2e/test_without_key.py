@@ -15,11 +15,11 @@ from PIL import Image
 from werkzeug.serving import make_server
 
 from ralis_backend.app import create_app
-from ralis_backend.app.wiring import create_client, create_fetcher
+from ralis_backend.cli.demo.label_studio import LabelStudioServer
 from ralis_backend.labelstudio.client import LabelStudioClient, Unauthorised
-from ralis_backend.labelstudio.host import LabelStudioHost
-from ralis_backend.labelstudio.server import LabelStudioServer
+from ralis_backend.labelstudio.tool import LabelStudioHost
 from ralis_backend.settings import Settings
+from ralis_backend.wiring import create_client, create_fetcher
 from tests.e2e.conftest import TOKEN, server_in
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]

@@ -19,7 +19,7 @@ from ralis_backend.labelstudio.client import (
     Unauthorised,
     Unavailable,
 )
-from ralis_backend.online.host import HostNotFound, HostUnavailable
+from ralis_backend.online.tool import HostNotFound, HostUnavailable
 
 LEGACY = "0123456789abcdef0123456789abcdef01234567"
 PERSONAL = "header.refresh-secret.signature"

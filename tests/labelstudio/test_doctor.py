@@ -6,14 +6,14 @@ from collections import namedtuple
 
 import pytest
 
+from ralis_backend.cli.demo.label_studio import free_port
 from ralis_backend.core.segmenter import SegmenterSpec
 from ralis_backend.labelstudio import client as client_module
 from ralis_backend.labelstudio import doctor as module
 from ralis_backend.labelstudio.client import LabelStudioClient
 from ralis_backend.labelstudio.doctor import Surroundings, checks
-from ralis_backend.labelstudio.host import LabelStudioHost
-from ralis_backend.labelstudio.images import ImageFetcher
-from ralis_backend.labelstudio.server import free_port
+from ralis_backend.labelstudio.fetcher import ImageFetcher
+from ralis_backend.labelstudio.tool import LabelStudioHost
 
 Usage = namedtuple("Usage", "total used free")
 

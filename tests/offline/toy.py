@@ -9,7 +9,7 @@ import numpy as np
 
 from ralis_backend.core.acquisition import Places
 from ralis_backend.core.features import RegionFeatures
-from ralis_backend.core.simulation import Truth
+from ralis_backend.simulation import Truth
 from tests.core.make_features import region_features
 
 REGION_SIZE = (16, 16)

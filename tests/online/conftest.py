@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from ralis_backend.core.finetune import FinetuneConfig
+from ralis_backend.core.learning.finetune import FinetuneConfig
 from ralis_backend.online.ranking import RankingConfig
 from ralis_backend.online.store import ProjectStore
 from ralis_backend.online.worker import Worker, WorkerConfig
-from tests.online.fake_host import CLASSES, FakeHost
+from tests.online.fake_tool import CLASSES, FakeHost
 
 RANKING = RankingConfig(
     strategy="entropy", region_size=(32, 32), regions_per_round=4, encoder_weights=None

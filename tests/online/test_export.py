@@ -15,10 +15,10 @@ from ralis_backend.core.segmenter import Segmenter, SegmenterSpec
 from ralis_backend.offline.datasets import Dataset
 from ralis_backend.online.export import export_project, write_model
 from ralis_backend.online.export.formats import outline
-from ralis_backend.online.export.images import as_plain_image, file_names
-from ralis_backend.online.host import ClassLabel, HostAnnotation, HostTask
+from ralis_backend.online.export.labelled_images import as_plain_image, file_names
 from ralis_backend.online.store import NewLabel, ProjectStore
-from ralis_backend.online.tables import CropTask, Image, Version
+from ralis_backend.online.store.tables import CropTask, Image, Version
+from ralis_backend.online.tool import ClassLabel, HostAnnotation, HostTask
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 SIZE = (40, 56)

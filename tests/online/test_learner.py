@@ -5,13 +5,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from ralis_backend.online.host import HostTask, ImageSuggestion
 from ralis_backend.online.learner import Learner, SuggestionFailure
 from ralis_backend.online.store import ProjectStore
-from ralis_backend.online.tables import Version
+from ralis_backend.online.store.tables import Version
+from ralis_backend.online.tool import HostTask, ImageSuggestion
 from ralis_backend.online.worker import Worker
 from tests.online.conftest import RANKING, settle
-from tests.online.fake_host import CLASSES, START, FakeHost, picture
+from tests.online.fake_tool import CLASSES, START, FakeHost, picture
 
 MakeWorker = Callable[..., Worker]
 

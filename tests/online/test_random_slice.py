@@ -11,12 +11,12 @@ from ralis_backend.core.regions import Region
 from ralis_backend.online.random_slice import SLICE, measured, pooled
 from ralis_backend.online.report import notes, slice_text
 from ralis_backend.online.store import ProjectStore
-from ralis_backend.online.tables import Image
+from ralis_backend.online.store.tables import Image
 from ralis_backend.online.worker import Worker, WorkerConfig
 from ralis_backend.online.worker.publish import Publisher, _Choice, spread
 from tests.online.conftest import RANKING, settle
-from tests.online.fake_host import CLASSES, FakeHost
-from tests.online.test_worker import label_round
+from tests.online.fake_tool import CLASSES, FakeHost
+from tests.online.worker.test_worker import label_round
 
 MakeWorker = Callable[..., Worker]
 

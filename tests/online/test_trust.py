@@ -9,17 +9,17 @@ import pytest
 from ralis_backend.core.acquisition import PoolState, Strategy, strategy
 from ralis_backend.core.acquisition.classes import BaldRarity
 from ralis_backend.core.features import RegionFeatures
-from ralis_backend.core.simulation.heads import HeadConfig
-from ralis_backend.core.simulation.replay import ReplayRules, TooFewLabels
 from ralis_backend.online import ranking, trust
 from ralis_backend.online.report import notes
 from ralis_backend.online.store import ProjectStore
-from ralis_backend.online.tables import Project, Version
+from ralis_backend.online.store.tables import Project, Version
 from ralis_backend.online.trust import LearnedPolicy, replay_project
 from ralis_backend.online.worker import Worker, WorkerConfig
 from ralis_backend.online.worker import rank as ranks
+from ralis_backend.simulation.heads import HeadConfig
+from ralis_backend.simulation.verdict import ReplayRules, TooFewLabels
 from tests.online.conftest import RANKING, TINY, settle
-from tests.online.fake_host import CLASSES, FakeHost
+from tests.online.fake_tool import CLASSES, FakeHost
 
 RULES = ReplayRules(
     num_games=2,

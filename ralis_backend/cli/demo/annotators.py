@@ -18,7 +18,7 @@ from ralis_backend.labelstudio.payloads.masks import mask_to_results, region_box
 if TYPE_CHECKING:
     from ralis_backend.labelstudio.client import LabelStudioClient
     from ralis_backend.offline.datasets import Sample
-    from ralis_backend.online.host import HostProject
+    from ralis_backend.online.tool import HostProject
 
 
 class CropAnnotator:

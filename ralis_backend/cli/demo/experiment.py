@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ralis_backend.offline.datasets import Sample
     from ralis_backend.online.store import ProjectStore
-    from ralis_backend.online.tables import Project, Version
+    from ralis_backend.online.store.tables import Project, Version
 
 POLL_S = 0.5
 NUDGE_AFTER_S = 45.0

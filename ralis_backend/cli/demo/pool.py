@@ -10,10 +10,10 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
+from ralis_backend.cli.demo import scenes
 from ralis_backend.cli.demo.evaluation import spread
 from ralis_backend.cli.uploads import file_names, uploaded_name
 from ralis_backend.core.palette import hexadecimal, rgb
-from ralis_backend.offline import scenes
 from ralis_backend.offline.datasets import (
     Dataset,
     DatasetClass,

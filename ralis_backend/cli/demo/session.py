@@ -27,6 +27,7 @@ from ralis_backend.cli.demo.experiment import (
     describe,
     results_json,
 )
+from ralis_backend.cli.demo.label_studio import LabelStudioServer
 from ralis_backend.cli.demo.workplace import (
     Backend,
     Workplace,
@@ -35,15 +36,14 @@ from ralis_backend.cli.demo.workplace import (
     undisturbed,
 )
 from ralis_backend.cli.uploads import upload
+from ralis_backend.core.files import write_json
 from ralis_backend.labelstudio.client import LabelStudioClient
-from ralis_backend.labelstudio.host import LabelStudioHost
-from ralis_backend.labelstudio.images import ImageFetcher
-from ralis_backend.labelstudio.server import LabelStudioServer
-from ralis_backend.offline.results import write_json
+from ralis_backend.labelstudio.fetcher import ImageFetcher
+from ralis_backend.labelstudio.tool import LabelStudioHost
 from ralis_backend.online.export import export_project, refuse_non_empty
-from ralis_backend.online.host import HostNotFound, HostProject
 from ralis_backend.online.report import HEADERS, curve_table, draw_curve
 from ralis_backend.online.store import ProjectStore
+from ralis_backend.online.tool import HostNotFound, HostProject
 
 logger = logging.getLogger(__name__)
 
@@ -257,7 +257,7 @@ class Session:
         project: HostProject,
         pool: pools.Pool,
     ) -> list[Round]:
-        from ralis_backend.app.wiring import find_device
+        from ralis_backend.wiring import find_device
 
         options = self._options
         tasks = {task.id: task.image for task in host.tasks(project.id)}

@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 
-from ralis_backend.labelstudio.server import HOST, LabelStudioServer, free_port
+from ralis_backend.cli.demo.label_studio import HOST, LabelStudioServer, free_port
 
 
 @dataclass

@@ -16,7 +16,7 @@ from ralis_backend.labelstudio.payloads.masks import (
     region_boxes,
     results_to_mask,
 )
-from ralis_backend.online.host import HostAnnotation
+from ralis_backend.online.tool import HostAnnotation
 
 
 def parse_annotation(payload: Mapping[str, Any]) -> HostAnnotation:

@@ -11,7 +11,7 @@ from PIL import ImageColor
 
 from ralis_backend.core.palette import distinct_color, hexadecimal
 from ralis_backend.core.regions import VOID
-from ralis_backend.online.host import ClassLabel
+from ralis_backend.online.tool import ClassLabel
 
 MAX_CHARACTERS = 1_000_000
 MAX_DEPTH = 100

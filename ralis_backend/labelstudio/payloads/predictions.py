@@ -11,7 +11,7 @@ import numpy as np
 from ralis_backend.core.regions import VOID
 from ralis_backend.labelstudio.payloads.label_config import LabelConfig
 from ralis_backend.labelstudio.payloads.masks import mask_to_results, region_to_result, result_id
-from ralis_backend.online.host import CropPrediction, ImageSuggestion, SuggestedRegion
+from ralis_backend.online.tool import CropPrediction, ImageSuggestion, SuggestedRegion
 
 MAX_STROKES = 10
 """Brush results of one task: beyond that the browser gets slow (8 s for 10, 23 s for 30)."""

@@ -10,11 +10,11 @@ import numpy as np
 
 from ralis_backend.core.regions import VOID, grid
 from ralis_backend.core.segmenter import SegmenterSpec
-from ralis_backend.core.simulation.arena import FastArena
-from ralis_backend.core.simulation.heads import HeadConfig
 from ralis_backend.offline.datasets import Dataset, DatasetError, Sample
-from ralis_backend.offline.simulation.full_arena import RECIPE, FullArena, scaled
-from ralis_backend.offline.simulation.point_features import PointFeatures
+from ralis_backend.offline.point_features import PointFeatures
+from ralis_backend.simulation.arena import FastArena
+from ralis_backend.simulation.full_arena import RECIPE, FullArena, scaled
+from ralis_backend.simulation.heads import HeadConfig
 
 FIDELITIES = ("fast", "full")
 

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 
 from ralis_backend.core.acquisition import Strategy
-from ralis_backend.core.simulation.arena import Arena
-from ralis_backend.core.simulation.game import GameRules, all_labels, check, play
-from ralis_backend.core.simulation.oracles import Oracle
+from ralis_backend.core.files import write_bytes, write_json
+from ralis_backend.offline.benchmark.markdown import machine, report
 from ralis_backend.offline.benchmark.plot import draw
-from ralis_backend.offline.benchmark.report import machine, report
 from ralis_backend.offline.benchmark.summary import Pool, summary
 from ralis_backend.offline.benchmark.workers import Game, Player, play_all
-from ralis_backend.offline.results import write_bytes, write_json
+from ralis_backend.simulation.arena import Arena
+from ralis_backend.simulation.game import GameRules, all_labels, check, play
+from ralis_backend.simulation.oracles import Oracle
 
 logger = logging.getLogger(__name__)
 

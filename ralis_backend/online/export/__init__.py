@@ -17,10 +17,10 @@ from typing import Any
 from ralis_backend.core.regions import VOID
 from ralis_backend.core.segmenter import Segmenter
 from ralis_backend.online.export.formats import FORMATS
-from ralis_backend.online.export.images import ExportedImage, LabelledImages, colors_of
-from ralis_backend.online.host import HostTask
+from ralis_backend.online.export.labelled_images import ExportedImage, LabelledImages, colors_of
 from ralis_backend.online.store import ProjectStore, RegionLabel
-from ralis_backend.online.tables import Project
+from ralis_backend.online.store.tables import Project
+from ralis_backend.online.tool import HostTask
 
 __all__ = ["FORMATS", "ExportedImage", "export_project", "refuse_non_empty", "write_model"]
 

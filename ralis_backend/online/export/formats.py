@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 
 from ralis_backend.core.palette import palette_png
 from ralis_backend.core.regions import VOID
-from ralis_backend.online.export.images import ExportedClass, ExportedImage
+from ralis_backend.online.export.labelled_images import ExportedClass, ExportedImage
 
 Writer = Callable[[Iterable[ExportedImage], Sequence[ExportedClass], Path], None]
 

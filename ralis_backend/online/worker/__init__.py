@@ -5,6 +5,6 @@ at most the step in progress, and no label.
 """
 
 from ralis_backend.online.worker.config import WorkerConfig
-from ralis_backend.online.worker.reconcile import Worker
+from ralis_backend.online.worker.loop import Worker
 
 __all__ = ["Worker", "WorkerConfig"]

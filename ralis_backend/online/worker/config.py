@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ralis_backend.core.finetune import FinetuneConfig
-from ralis_backend.core.simulation.replay import ReplayRules
+from ralis_backend.core.learning.finetune import FinetuneConfig
 from ralis_backend.online.ranking import RankingConfig
+from ralis_backend.simulation.verdict import ReplayRules
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,11 @@ from ralis_backend.core.images import (
     mask_from_png,
 )
 from ralis_backend.core.regions import Region, grid, is_labelled
-from ralis_backend.online.host import Crop, CropPrediction, Host, HostProject, HostUnavailable
 from ralis_backend.online.random_slice import SLICE, SLICE_REASON
 from ralis_backend.online.store import ProjectStore, RegionLabel
+from ralis_backend.online.store.tables import CropTask, Image, Project, Ranking, Version
 from ralis_backend.online.suggesting import covered, labels_by_image, suggest_image
-from ralis_backend.online.tables import CropTask, Image, Project, Ranking, Version
+from ralis_backend.online.tool import Crop, CropPrediction, Host, HostProject, HostUnavailable
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.sync import Sync, host_task
 

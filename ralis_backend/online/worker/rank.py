@@ -12,10 +12,9 @@ import numpy as np
 
 from ralis_backend.core.acquisition import Places, PoolState, Strategy
 from ralis_backend.core.features import RegionFeatures, concat
+from ralis_backend.core.policy.registry import is_learned
 from ralis_backend.core.regions import grid, is_labelled
 from ralis_backend.core.segmenter import Segmenter
-from ralis_backend.online.host import Host, HostUnavailable
-from ralis_backend.online.policies import is_learned
 from ralis_backend.online.ranking import (
     Choice,
     Pool,
@@ -29,8 +28,9 @@ from ralis_backend.online.ranking import (
     strategy_for,
 )
 from ralis_backend.online.store import ProjectStore, RegionLabel, now
+from ralis_backend.online.store.tables import Image, Project, Version
 from ralis_backend.online.suggesting import covered, labels_by_image
-from ralis_backend.online.tables import Image, Project, Version
+from ralis_backend.online.tool import Host, HostUnavailable
 from ralis_backend.online.trust import judge
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.sync import host_task

@@ -10,7 +10,9 @@ import numpy as np
 
 from ralis_backend.core.images import decode_image
 from ralis_backend.core.regions import Region, grid
-from ralis_backend.online.host import (
+from ralis_backend.online.store import NewLabel, annotation_from_json, now, unpack, version_number
+from ralis_backend.online.store.tables import CropTask, Image, Project
+from ralis_backend.online.tool import (
     Host,
     HostAnnotation,
     HostNotFound,
@@ -18,13 +20,11 @@ from ralis_backend.online.host import (
     HostTask,
     HostUnavailable,
 )
-from ralis_backend.online.store import NewLabel, annotation_from_json, now, unpack, version_number
-from ralis_backend.online.tables import CropTask, Image, Project
 from ralis_backend.online.worker.config import WorkerConfig
 
 if TYPE_CHECKING:
     from ralis_backend.online.store import ProjectStore
-    from ralis_backend.online.tables import Annotation, Event
+    from ralis_backend.online.store.tables import Annotation, Event
 
 logger = logging.getLogger(__name__)
 

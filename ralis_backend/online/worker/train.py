@@ -11,22 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from ralis_backend.core.finetune import (
+from ralis_backend.core.images import decode_image
+from ralis_backend.core.learning.finetune import (
     LabelledImage,
     TrainingProgress,
     evaluate,
     finetune,
 )
-from ralis_backend.core.images import decode_image
 from ralis_backend.core.metrics import ious, mean_iou
 from ralis_backend.core.regions import VOID
 from ralis_backend.core.segmenter import Segmenter
-from ralis_backend.online.host import Host
 from ralis_backend.online.random_slice import SLICE, measured
 from ralis_backend.online.ranking import load_segmenter
 from ralis_backend.online.store import ProjectStore, RegionLabel, now
+from ralis_backend.online.store.tables import Image, Project, Version
 from ralis_backend.online.suggesting import hide_removed, labels_by_image
-from ralis_backend.online.tables import Image, Project, Version
+from ralis_backend.online.tool import Host
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.sync import host_task
 

@@ -10,7 +10,7 @@ from ralis_backend.labelstudio.payloads.label_config import (
     parse_label_config,
     regions_config,
 )
-from ralis_backend.online.host import ClassLabel
+from ralis_backend.online.tool import ClassLabel
 
 LABELS = '<Label value="road" background="#804080"/><Label value="car" background="#0000ff"/>'
 IMAGE = '<Image name="image" value="$image"/>'

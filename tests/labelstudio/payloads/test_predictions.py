@@ -14,7 +14,7 @@ from ralis_backend.labelstudio.payloads.predictions import (
     image_prediction,
     score,
 )
-from ralis_backend.online.host import CropPrediction, ImageSuggestion, SuggestedRegion
+from ralis_backend.online.tool import CropPrediction, ImageSuggestion, SuggestedRegion
 
 CLASSES = ["road", "car", "tree"]
 SIZE = (12, 20)

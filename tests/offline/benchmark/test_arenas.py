@@ -11,18 +11,18 @@ import pytest
 from PIL import Image
 
 from ralis_backend.core.acquisition import STRATEGIES, strategy
-from ralis_backend.core.finetune import FinetuneConfig
+from ralis_backend.core.learning.finetune import FinetuneConfig
 from ralis_backend.core.regions import VOID
 from ralis_backend.core.segmenter import SegmenterSpec
-from ralis_backend.core.simulation.game import GameRules, play
-from ralis_backend.core.simulation.oracles import ORACLES
-from ralis_backend.core.simulation.picking import pick
 from ralis_backend.offline.benchmark.arenas import ArenaConfig, check_arena, open_arena
 from ralis_backend.offline.benchmark.run import Contest
 from ralis_backend.offline.benchmark.workers import Game
 from ralis_backend.offline.datasets import Dataset, DatasetClass, DatasetError, write_dataset
-from ralis_backend.offline.simulation.full_arena import FullArena, scaled
-from tests.offline.conftest import REGION_SIZE
+from ralis_backend.simulation.full_arena import FullArena, scaled
+from ralis_backend.simulation.game import GameRules, play
+from ralis_backend.simulation.oracles import ORACLES
+from ralis_backend.simulation.picking import pick
+from tests.tiny_dataset import REGION_SIZE
 
 RULES = GameRules(
     budgets=(3, 5), initial_regions=2, regions_per_step=1, pool_size=2,
@@ -152,7 +152,7 @@ def full_arena(make) -> FullArena:
 
 
 def test_the_segmenter_itself_plays_and_goes_on_to_the_bit(full_arena, tmp_path, monkeypatch):
-    monkeypatch.setattr("ralis_backend.core.simulation.game._SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    monkeypatch.setattr("ralis_backend.simulation.game._SECONDS_BETWEEN_CHECKPOINTS", -1.0)
     whole = play(full_arena, strategy("entropy"), 0, RULES)
     assert [point["regions"] for point in whole["curve"]] == [3, 5]
 

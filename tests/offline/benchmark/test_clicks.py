@@ -4,7 +4,7 @@ import numpy as np
 
 from ralis_backend.core.regions import VOID
 from ralis_backend.offline.benchmark.clicks import polygon_clicks, region_clicks
-from tests.offline.conftest import REGION_SIZE
+from tests.tiny_dataset import REGION_SIZE
 
 
 def test_a_region_of_one_class_costs_one_click():

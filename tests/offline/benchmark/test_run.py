@@ -12,7 +12,7 @@ import pytest
 from ralis_backend.core.acquisition import strategy
 from ralis_backend.offline.benchmark.run import Contest, Entrant, run
 from ralis_backend.offline.benchmark.workers import Game
-from tests.core.simulation.test_game import RULES, make_arena
+from tests.simulation.test_game import RULES, make_arena
 
 ENTRANTS = [Entrant("random"), Entrant("entropy")]
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ralis_backend.offline.benchmark.agreement import rank_agreement
+from ralis_backend.offline.benchmark.markdown import machine, report
 from ralis_backend.offline.benchmark.plot import draw
-from ralis_backend.offline.benchmark.report import machine, report
 from ralis_backend.offline.benchmark.summary import Pool, summary
 
 NUM_REGIONS = 400

@@ -1,0 +1,1 @@
+"""Labels -> a better segmenter."""

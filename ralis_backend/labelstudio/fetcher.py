@@ -1,0 +1,339 @@
+"""A task's image reference -> the file's bytes, cached on disk within a bound.
+
+Images come from Label Studio (uploads, local files, cloud storage by way of it) and from hosts
+that the operator allows. Addresses are resolved once, checked and pinned, so that a task cannot
+make the backend read from the inside of its network.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import ipaddress
+import logging
+import os
+import re
+import socket
+import tempfile
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urljoin, urlsplit
+
+import httpx
+
+from ralis_backend.labelstudio.client import (
+    LabelStudioClient,
+    NotFound,
+    Unauthorised,
+    Unavailable,
+    read_bounded,
+)
+from ralis_backend.online.tool import HostTask
+
+logger = logging.getLogger(__name__)
+
+MAX_IMAGE_BYTES = 100_000_000
+MAX_REDIRECTS = 3
+CLOUD_SCHEMES = ("s3", "gs", "azure-blob", "azure_spi", "databricks")
+_FILE_PATH = re.compile(r"/(data|storage-data)/.|/(tasks|projects)/\d+/(resolve|presign)/$")
+
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+class ImageNotAllowed(ValueError):
+    """The image lies where the operator does not allow the backend to read."""
+
+
+class ImageUnreachable(ValueError):
+    """A host other than Label Studio does not deliver; its images are tried again later."""
+
+
+class ImageFetcher:
+    """Fetches and caches image files; safe to share between threads and processes.
+
+    Args:
+        client: of the Label Studio server.
+        cache_dir: made if missing.
+        cache_bytes: the least recently used files go beyond this; 0: nothing is cached.
+        allowed_hosts: names of further hosts; `*.example.com` allows every host below.
+    """
+
+    def __init__(
+        self,
+        client: LabelStudioClient,
+        cache_dir: Path,
+        cache_bytes: int,
+        allowed_hosts: Sequence[str] = (),
+    ) -> None:
+        self._client = client
+        self._cache = _DiskCache(cache_dir, cache_bytes)
+        self._allowed_hosts = tuple(host.lower() for host in allowed_hosts)
+
+    def fetch(self, task: HostTask) -> bytes:
+        """The bytes of a task's image file.
+
+        Raises:
+            ValueError: if the task has no image, the file is too large, or may not be fetched.
+            HostUnavailable: if the server does not answer; trying again later may help.
+        """
+        if not task.image:
+            raise ValueError(
+                f"task {task.id} has no image under the key that the label config names"
+            )
+        key = hashlib.sha256(
+            "\0".join(
+                [self._client.url, str(task.id), task.created_at.isoformat(), task.image]
+            ).encode()
+        ).hexdigest()
+        content = self._cache.get(key)
+        if content is None:
+            try:
+                content = self._download(task)
+            except httpx.InvalidURL as error:
+                raise ValueError(
+                    f"task {task.id}: its image has no valid address: {error}"
+                ) from None
+            self._cache.put(key, content)
+        return content
+
+    def _download(self, task: HostTask) -> bytes:
+        parts = urlsplit(task.image)
+        if parts.scheme in CLOUD_SCHEMES:
+            encoded = base64.urlsafe_b64encode(task.image.encode()).decode()
+            return self._from_label_studio(f"/tasks/{task.id}/resolve/?fileuri={encoded}")
+        if not parts.scheme and task.image.startswith("/"):
+            return self._from_label_studio(self._own_path(task, task.image))
+        if parts.scheme not in ("http", "https"):
+            shown = _without_secrets(task.image)[:100]
+            raise ImageNotAllowed(
+                f"task {task.id}: {shown!r} is no address that the backend reads; use "
+                "uploads, local files, cloud storage connected to Label Studio, or http(s)"
+            )
+        if self._is_own(task.image):
+            return self._from_label_studio(self._own_path(task, task.image))
+        try:
+            return self._from_elsewhere(task.image, is_trusted=False)
+        except Unavailable as error:  # a host of its own: the other tasks need not wait for it
+            raise ImageUnreachable(str(error)) from None
+
+    def _is_own(self, url: str) -> bool:
+        """Whether an address is on the Label Studio server itself."""
+        parts, own = urlsplit(url), urlsplit(self._client.url)
+        return (parts.hostname, _port(parts)) == (own.hostname, _port(own))
+
+    def _own_path(self, task: HostTask, reference: str) -> str:
+        """The path below Label Studio's address, one that serves files.
+
+        The request carries our token: a task must not send it to any other of its calls.
+        """
+        url = httpx.URL("http://label-studio").join(reference)  # resolves dots in the path
+        path = url.path.removeprefix(urlsplit(self._client.url).path)
+        if not _FILE_PATH.match(path) or "/../" in path:
+            raise ImageNotAllowed(
+                f"task {task.id}: {_without_secrets(reference)[:100]!r} is no file of Label "
+                "Studio; expected an address below /data/upload/, /data/local-files/ or "
+                "/tasks/<number>/resolve/"
+            )
+        query = url.query.decode()
+        raw = url.raw_path.decode().partition("?")[0]
+        raw = raw.removeprefix(urlsplit(self._client.url).path)
+        return f"{raw}?{query}" if query else raw
+
+    def _from_label_studio(self, path: str) -> bytes:
+        response = self._client.download(path, MAX_IMAGE_BYTES)
+        if response.is_redirect:
+            target = urljoin(self._client.url + path, response.headers["location"])
+            if self._is_own(target):
+                raise Unauthorised(
+                    f"Label Studio sends {_without_secrets(path)} to {urlsplit(target).path} "
+                    "instead of delivering it; the token may not read this file"
+                )
+            return self._from_elsewhere(target, is_trusted=True)
+        if response.status_code == 401:
+            raise Unauthorised(
+                f"the image {_without_secrets(path)} may not be read (401): "
+                f"{self._client.auth.advice()}"
+            )
+        if response.status_code == 500:  # what it answers for an upload that it does not know
+            raise NotFound(f"Label Studio fails (500) to deliver {path}; the file may be gone")
+        _check(response, path)
+        return response.content
+
+    def _from_elsewhere(self, url: str, *, is_trusted: bool) -> bytes:
+        """A file of another host, without our credentials.
+
+        Args:
+            url: its address.
+            is_trusted: Label Studio itself sends us there (a signed address of cloud storage).
+        """
+        for _ in range(MAX_REDIRECTS + 1):
+            pinned, headers, extensions = self._pin(url, is_trusted=is_trusted)
+            try:
+                with (
+                    httpx.Client(timeout=60.0, trust_env=False) as http,
+                    http.stream("GET", pinned, headers=headers, extensions=extensions) as response,
+                ):
+                    if not response.is_redirect:
+                        _check(response, url)
+                        read_bounded(response, MAX_IMAGE_BYTES)
+                        return response.content
+                    url = urljoin(url, response.headers["location"])
+            except httpx.HTTPError as error:
+                raise Unavailable(
+                    f"{urlsplit(url).hostname} did not deliver an image: {type(error).__name__}"
+                ) from None
+        raise ValueError(f"{urlsplit(url).hostname} redirects more than {MAX_REDIRECTS} times")
+
+    def _pin(
+        self, url: str, *, is_trusted: bool
+    ) -> tuple[httpx.URL, dict[str, str], dict[str, str]]:
+        """The address with its host's checked IP in place of the name, so that it stays checked."""
+        parsed = httpx.URL(url)
+        host = parsed.host.lower()
+        if parsed.scheme not in ("http", "https") or not host:
+            raise ImageNotAllowed(
+                f"an image redirects to {_without_secrets(url)[:100]!r}, no http(s) address"
+            )
+        is_named = self._is_allowed(host)
+        if not is_named and not is_trusted:
+            raise ImageNotAllowed(
+                f"images from {host} are not allowed; if they should be, add the host to "
+                "RALIS_IMAGE_HOSTS"
+            )
+        address = _resolve(host, parsed.port or (443 if parsed.scheme == "https" else 80))
+        if not _may_connect(address, is_named=is_named):
+            raise ImageNotAllowed(
+                f"{host} is the address {address} inside a private network; if the backend should "
+                "read there, add the host to RALIS_IMAGE_HOSTS"
+            )
+        netloc = parsed.netloc.decode()
+        return parsed.copy_with(host=address), {"Host": netloc}, {"sni_hostname": host}
+
+    def _is_allowed(self, host: str) -> bool:
+        return any(
+            host == allowed or (allowed.startswith("*.") and host.endswith(allowed[1:]))
+            for allowed in self._allowed_hosts
+        )
+
+
+class _DiskCache:
+    """Files by key; the least recently used are deleted beyond a number of bytes."""
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._unseen_bytes: int | None = None  # written here since the folder was looked through
+        self._lock = threading.Lock()
+
+    def get(self, key: str) -> bytes | None:
+        path = self._folder / key
+        try:
+            content = path.read_bytes()
+        except OSError:
+            return None
+        with suppress(OSError):  # a read-only cache still serves
+            os.utime(path)
+        return content or None  # empty: the machine went down while it was written
+
+    def put(self, key: str, content: bytes) -> None:
+        if len(content) > self._max_bytes:
+            return
+        try:
+            self._write(key, content)
+        except OSError as error:
+            logger.warning("the image cache %s cannot be written: %s", self._folder, error)
+
+    def _write(self, key: str, content: bytes) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=self._folder, prefix=".writing-")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            Path(temporary).replace(self._folder / key)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        with self._lock:
+            if self._unseen_bytes is not None:
+                self._unseen_bytes += len(content)
+            # Other processes write here too: nobody goes far without looking.
+            if self._unseen_bytes is None or self._unseen_bytes > 0.05 * self._max_bytes:
+                self._shrink()
+                self._unseen_bytes = 0
+
+    def _shrink(self) -> None:
+        """Delete the least recently used files down to nine tenths, if there are too many."""
+        files = []
+        for path in self._folder.iterdir():
+            try:
+                stat = path.stat()
+            except OSError:
+                continue  # another process deleted it
+            files.append((stat.st_mtime, stat.st_size, path))
+        total = sum(size for _, size, _ in files)
+        if total <= self._max_bytes:
+            return
+        for _, size, path in sorted(files):
+            if total <= 0.9 * self._max_bytes:
+                break
+            path.unlink(missing_ok=True)
+            total -= size
+
+
+def _check(response: httpx.Response, place: str) -> None:
+    status = response.status_code
+    where = _without_secrets(place)
+    if status == 404:
+        raise NotFound(f"the image {where} does not exist")
+    if status in (401, 403):
+        raise Unauthorised(
+            f"the image {where} may not be read ({status}); the token needs access to the project, "
+            "a local-files storage must be connected to it, or the signed address has expired"
+        )
+    if status >= 500 or status == 429:
+        raise Unavailable(f"the server answered {status} for the image {where}")
+    if status != 200:
+        raise ValueError(f"the server answered {status} for the image {where}")
+    if response.headers.get("content-type", "").startswith("text/html"):
+        raise ValueError(f"{where} is a web page, no image; the token may not read it")
+
+
+def _without_secrets(place: str) -> str:
+    """An address for messages: no query (signatures) and no credentials."""
+    scheme, separator, rest = place.split("?")[0].rpartition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
+
+
+def _resolve(host: str, port: int) -> str:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise Unavailable(f"the host {host} of an image cannot be found: {error}") from None
+    return str(found[0][4][0])
+
+
+def _may_connect(address: str, *, is_named: bool) -> bool:
+    """Public addresses; private ones of hosts that the operator named; link-local ones never."""
+    ip = _innermost(ipaddress.ip_address(address.split("%")[0]))
+    if ip.is_link_local or ip.is_multicast or ip.is_unspecified:
+        return False
+    return ip.is_global or is_named
+
+
+def _innermost(
+    ip: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The IPv4 address that an IPv6 address stands for, where it does."""
+    if isinstance(ip, ipaddress.IPv4Address):
+        return ip
+    if ip in _NAT64:
+        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip.ipv4_mapped or ip.sixtofour or ip
+
+
+def _port(parts: object) -> int:
+    port = getattr(parts, "port", None)
+    return int(port or (443 if getattr(parts, "scheme", "") == "https" else 80))

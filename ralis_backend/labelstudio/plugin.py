@@ -1,0 +1,371 @@
+"""The plug-in: Label Studio's `predict` and `fit` hooks, parsed, handed to the learner, formatted.
+
+A host makes a new object per request, so `RalisBackend` holds no state; the learner does. It runs
+in our own `app` and in label-studio-ml's servers, 1.0.9 and 2.x.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ralis_backend.labelstudio.payloads.label_config import (
+    REGION_LABEL,
+    LabelConfig,
+    parse_label_config,
+)
+from ralis_backend.labelstudio.payloads.predictions import image_prediction
+from ralis_backend.online.tool import HostTask, ImageSuggestion
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # invalid escape sequences in label-studio-tools
+    from label_studio_ml.model import LabelStudioMLBase
+
+if TYPE_CHECKING:
+    from ralis_backend.labelstudio.token_file import TokenFile
+    from ralis_backend.online.learner import Learner
+
+logger = logging.getLogger(__name__)
+
+LEAST_USEFUL_SCORE = 1.0
+"""Label Studio shows low scores first."""
+
+
+class RalisBackend(LabelStudioMLBase):  # type: ignore[misc]
+    """One request's view of one project; `bind` gives the class that a host can use."""
+
+    TRAIN_EVENTS = (
+        "ANNOTATION_CREATED",
+        "ANNOTATION_UPDATED",
+        "ANNOTATION_DELETED",
+        "ANNOTATIONS_DELETED",
+        "ANNOTATIONS_CREATED",
+        "PROJECT_UPDATED",
+        "START_TRAINING",
+        "TASKS_CREATED",
+        "TASKS_DELETED",
+    )
+    """Events that label-studio-ml's servers hand to `fit`."""
+
+    learner: ClassVar[Learner | None] = None
+    region_label: ClassVar[str] = REGION_LABEL
+    tokens: ClassVar[TokenFile | None] = None
+
+    @classmethod
+    def bind(
+        cls,
+        learner: Learner,
+        region_label: str = REGION_LABEL,
+        tokens: TokenFile | None = None,
+    ) -> type[RalisBackend]:
+        """This class with a learner behind it, for `model_class` of a host.
+
+        Args:
+            learner: what answers.
+            region_label: name of the label that suggested boxes carry.
+            tokens: keeps the token that Label Studio hands over; None where one is configured.
+        """
+        bound = {
+            "learner": learner,
+            "region_label": region_label,
+            "tokens": tokens,
+            "__module__": cls.__module__,
+        }
+        return type(cls.__name__, (cls,), bound)
+
+    def __init__(
+        self,
+        project_id: str | None = None,
+        label_config: str | None = None,
+        train_output: Mapping[str, Any] | None = None,
+        access_token: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Called by the host.
+
+        The base class's own `__init__` is left out: it parses the label config with a parser that
+        expands entities (1.0.9) and writes to a cache of its own (2.x).
+
+        Args:
+            project_id: `<id>.<creation>` from our app, `<id>` from label-studio-ml 2.x, None from
+                1.0.9, which does not say.
+            label_config: XML of the project's labelling interface.
+            train_output: what `fit` returned, from 1.0.9.
+            access_token: legacy token of the project's creator, sent with `/setup`.
+            kwargs: whatever else a host passes (`hostname`, ...), not used.
+
+        Raises:
+            RuntimeError: if the class is not bound to a learner.
+        """
+        if self.learner is None:
+            raise RuntimeError(
+                "RalisBackend was hosted without a learner; pass ralis_backend.app.plugin() (or "
+                "RalisBackend.bind(learner)) as the model class, or run `ralis serve`"
+            )
+        self._learner = self.learner
+        self._project_id = str(project_id or "")
+        self._config_xml = label_config or ""
+        if self.tokens is not None:
+            self.tokens.keep(access_token)
+
+    @property
+    def model_version(self) -> str:
+        """The version in use, `v3`; `v0` before the first training."""
+        return self._learner.model_version(self._uid(()) or self._project_id)
+
+    def get(self, key: str) -> Any:
+        """What label-studio-ml 2.x's server reads: `model_version`, `label_config`."""
+        return {"model_version": self.model_version, "label_config": self._config_xml}.get(key)
+
+    def set_extra_params(self, extra_params: Any) -> None:
+        """`extra_params` of the connection, as label-studio-ml 2.x's server hands them over."""
+        self.connect(extra_params)
+
+    def connect(self, extra_params: Any = None) -> str:
+        """Make the project known to the learner, and return its model version.
+
+        Raises:
+            ValueError: if the label config or `extra_params` cannot be used, saying why.
+        """
+        uid = self._uid(())
+        if uid is None:  # the host did not say when the project was made; a webhook will
+            return "v0"
+        classes = self._config().labels
+        parameters = _extra_params(extra_params)
+        return self._learner.register(uid, self._config_xml, classes, parameters)
+
+    def predict(
+        self,
+        tasks: Sequence[Mapping[str, Any]],
+        context: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> list[dict[str, Any]]:
+        """One prediction per task, in order: suggested regions and masks.
+
+        A task that cannot be answered gets an empty prediction with the highest score, so that
+        it comes last, and a line in the log; the others are served.
+        """
+        config = self._config()
+        uid = self._uid(tasks)
+        if uid is None:
+            logger.warning("predict: the project is not known yet; run `ralis connect`")
+            return [_empty("v0") for _ in tasks]
+        class_names = self._class_names(uid, config)
+        version = self._learner.model_version(uid)
+        answers = [_empty(version) for _ in tasks]
+        parsed = list(_parse_tasks(tasks, config, uid))
+        suggestions = self._learner.suggest(uid, [task for _, task in parsed])
+        for (place, task), suggestion in zip(parsed, suggestions, strict=True):
+            if isinstance(suggestion, ImageSuggestion):
+                answers[place] = _prediction(uid, suggestion, class_names, config)
+            else:
+                logger.warning("project %s, task %s: %s", uid, task.id, suggestion.message)
+        return answers
+
+    def fit(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Store an event for the worker; nothing is trained here.
+
+        2.x and our app call `fit(event, data)`, 1.0.9 `fit(tasks, event=..., data=...)`.
+        """
+        event, data = _event(args, kwargs)
+        uid = project_uid(data.get("project"))
+        if uid is None:
+            raise ValueError(
+                f"event {event} names no project; expected its id and created_at, or its uid"
+            )
+        self._make_known(uid, data)
+        if event == "START_TRAINING":
+            self._learner.request_training(uid)
+        else:
+            self._learner.learn(uid, event, event_payload(data))
+        return {"model_version": self._learner.model_version(uid), "event": event}
+
+    def _uid(self, tasks: Sequence[Mapping[str, Any]]) -> str | None:
+        """The project's uid; where the host gives the bare id, the newest known one with it."""
+        if "." in self._project_id:
+            return self._project_id
+        bare = self._project_id or next(
+            (
+                str(task["project"])
+                for task in tasks
+                if isinstance(task, Mapping) and "project" in task
+            ),
+            "",
+        )
+        known = [uid for uid in self._learner.status(None) if uid.split(".")[0] == bare]
+        return max(known, key=_creation, default=None)
+
+    def _config(self) -> LabelConfig:
+        return _parse_config(self._config_xml, self.region_label)
+
+    def _class_names(self, uid: str, config: LabelConfig) -> tuple[str, ...]:
+        try:
+            return self._learner.class_names(uid)
+        except ValueError:  # the database is newer than the connection
+            self._learner.register(uid, self._config_xml, config.labels, {})
+            return self._learner.class_names(uid)
+
+    def _make_known(self, uid: str, data: Mapping[str, Any]) -> None:
+        """In label-studio-ml's servers a webhook is the first to say the project's whole uid."""
+        project = data.get("project")
+        if "." in self._project_id or not isinstance(project, Mapping):
+            return
+        try:
+            self._learner.class_names(uid)
+        except ValueError:
+            xml = str(project.get("label_config") or "")
+            self._learner.register(uid, xml, _parse_config(xml, self.region_label).labels, {})
+
+
+def project_uid(project: Any) -> str | None:
+    """`<id>.<unix seconds of creation>` of a project as Label Studio names it; None if it is not.
+
+    Args:
+        project: the uid itself, or the project's JSON.
+    """
+    if isinstance(project, str):
+        return project if project.split(".")[0].isdecimal() else None
+    if not isinstance(project, Mapping) or not isinstance(project.get("id"), int):
+        return None
+    created_at = _time(project.get("created_at"))
+    return None if created_at is None else f"{project['id']}.{int(created_at.timestamp())}"
+
+
+def event_payload(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A webhook without what the worker does not read: settings, copies of predictions, task data.
+
+    The parent prediction is sent with every annotation, brush data and all; its model version is
+    enough. Of many tasks only ids and creation times are kept.
+    """
+    payload = {name: value for name, value in data.items() if name not in ("action", "project")}
+    if isinstance(project := data.get("project"), Mapping):
+        payload["project"] = _only(project, ("id", "created_at"))
+    if isinstance(task := payload.get("task"), Mapping):
+        payload["task"] = {
+            name: value
+            for name, value in task.items()
+            if name not in ("annotations", "predictions")
+        }
+    if isinstance(tasks := payload.get("tasks"), list):
+        payload["tasks"] = [
+            _only(task, ("id", "created_at")) if isinstance(task, Mapping) else task
+            for task in tasks
+        ]
+    for name in ("annotation", "annotations"):
+        if name in payload:
+            payload[name] = _without_prediction_results(payload[name])
+    return payload
+
+
+def _without_prediction_results(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_prediction_results(entry) for entry in value]
+    if not isinstance(value, Mapping) or not isinstance(value.get("prediction"), Mapping):
+        return value
+    prediction = {name: item for name, item in value["prediction"].items() if name != "result"}
+    return {**value, "prediction": prediction}
+
+
+def _only(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: values[name] for name in names if name in values}
+
+
+@lru_cache(maxsize=64)
+def _parse_config(xml: str, region_label: str) -> LabelConfig:
+    return parse_label_config(xml, region_label)
+
+
+def _parse_tasks(
+    tasks: Sequence[Mapping[str, Any]], config: LabelConfig, uid: str
+) -> Iterable[tuple[int, HostTask]]:
+    for place, task in enumerate(tasks):
+        try:
+            yield place, _parse_task(task, config)
+        except ValueError as error:
+            logger.warning("project %s, task number %d of the request: %s", uid, place + 1, error)
+
+
+def _parse_task(task: Any, config: LabelConfig) -> HostTask:
+    if not isinstance(task, Mapping) or not isinstance(task.get("id"), int):
+        raise ValueError("the task is no JSON object with a numeric id")
+    data = task.get("data")
+    image = data.get(config.image_key) if isinstance(data, Mapping) else None
+    if not isinstance(image, str) or not image:
+        raise ValueError(
+            f"task {task['id']} has no image: expected an address in its data under "
+            f"{config.image_key!r}, the key that the label config names"
+        )
+    created_at = _time(task.get("created_at")) or datetime.fromtimestamp(0, UTC)
+    return HostTask(id=task["id"], created_at=created_at, image=image, data=data or {})
+
+
+def _prediction(
+    uid: str,
+    suggestion: ImageSuggestion,
+    class_names: Sequence[str],
+    config: LabelConfig,
+) -> dict[str, Any]:
+    try:
+        prediction = image_prediction(suggestion, class_names, config, suggestion.version)
+    except ValueError as error:
+        logger.warning("project %s, task %s: %s", uid, suggestion.task_id, error)
+        return _empty(suggestion.version)
+    score = prediction.get("score")
+    if not isinstance(score, int | float) or not math.isfinite(score):
+        prediction["score"] = LEAST_USEFUL_SCORE  # a non-number fails the annotator's next task
+    return prediction
+
+
+def _empty(version: str) -> dict[str, Any]:
+    return {"result": [], "score": LEAST_USEFUL_SCORE, "model_version": version}
+
+
+def _event(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    event, data = kwargs.get("event"), kwargs.get("data")
+    if args and isinstance(args[0], str):
+        event = args[0]
+        data = args[1] if len(args) > 1 else data
+    if not isinstance(event, str) or not isinstance(data, Mapping):
+        raise ValueError(
+            "fit needs the event's name and its data: fit('ANNOTATION_CREATED', {...})"
+        )
+    return event, data
+
+
+def _extra_params(value: Any) -> Mapping[str, Any]:
+    if isinstance(value, str) and value.strip():
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise ValueError(f"extra_params is no JSON ({error}); example: {_EXAMPLE}") from None
+    if not value:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ValueError(f"extra_params must be a JSON object; example: {_EXAMPLE}")
+    return value
+
+
+_EXAMPLE = '{"strategy": "entropy"}'
+
+
+def _time(value: Any) -> datetime | None:
+    if not isinstance(value, str):
+        return None
+    try:
+        parsed = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+
+
+def _creation(uid: str) -> float:
+    try:
+        return float(uid.partition(".")[2] or 0)
+    except ValueError:
+        return 0.0

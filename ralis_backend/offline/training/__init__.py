@@ -1,0 +1,1 @@
+"""Fully labelled datasets -> query policies."""

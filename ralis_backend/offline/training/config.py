@@ -1,0 +1,191 @@
+"""Hyper-parameters of a policy's training: the presets, and files that change them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from ralis_backend.offline.training.dqn import DqnConfig
+from ralis_backend.offline.training.environment import EnvironmentConfig
+from ralis_backend.simulation.heads import HeadConfig
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a policy is trained; saved beside it.
+
+    episodes: how many times the game is played.
+    environment, dqn: its rules, and how the network learns.
+    fidelity: `fast` trains a small head on frozen features, `full` the whole segmenter.
+    head: how the fast simulation's head learns.
+    region_size: (height, width) in pixels.
+    reward_regions: `all` of the reward set, or a `balanced` half in which classes are as equally
+        frequent as possible.
+    keep: the network of the `last` episode, or the `best` one in the evaluations.
+    evaluate_every: episodes between two greedy evaluations; 0: none.
+    evaluation_episodes: games per evaluation, always the same ones.
+    checkpoint_every: episodes between two checkpoints.
+    does_shuffle_rewards: each step's reward is replaced by an earlier one's: a placebo that must
+        not learn.
+    """
+
+    episodes: int = 100
+    environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
+    dqn: DqnConfig = field(default_factory=DqnConfig)
+    fidelity: Literal["fast", "full"] = "fast"
+    head: HeadConfig = field(default_factory=HeadConfig)
+    region_size: tuple[int, int] = (90, 80)
+    reward_regions: Literal["all", "balanced"] = "all"
+    keep: Literal["last", "best"] = "best"
+    evaluate_every: int = 10
+    evaluation_episodes: int = 4
+    checkpoint_every: int = 5
+    does_shuffle_rewards: bool = False
+
+
+FAITHFUL = TrainingConfig(
+    environment=EnvironmentConfig(
+        initial_regions=0,
+        variant="faithful",
+        unlabelled="candidates",
+        is_first_reward_whole=True,
+        memory="newest",
+        updates_per_step=None,
+        initial_updates=1500,
+    ),
+    head=HeadConfig(learning_rate=2e-4),  # one epoch over K regions must not undo what was known
+    keep="last",
+    evaluate_every=0,
+)
+"""As the authors' code of record for CamVid; the segmenter is the fast simulation's."""
+
+REPAIRED = TrainingConfig(
+    episodes=60,
+    environment=EnvironmentConfig(credit="difference", credit_groups=4),
+    dqn=DqnConfig(
+        optimizer="adam",
+        learning_rate=3e-4,
+        weight_decay=1e-4,
+        learning_rate_decay=1.0,
+        discount=0.9,
+        num_steps=3,
+        choice_statistics="running",
+        batch_size=32,
+        updates_per_step=2,
+        replay_capacity=4800,
+        learning_starts=480,
+        target_update=20,
+        does_update_target_at_start=False,
+        epsilon_start=1.0,
+        epsilon_decay=540.0,
+        epsilon_schedule="linear",
+        exploration="pick",
+        clip_norm=10.0,
+    ),
+    evaluate_every=15,
+    evaluation_episodes=3,
+    checkpoint_every=10,
+)
+"""The faults listed for the original implementation mended, each a setting of its own."""
+
+
+@dataclass(frozen=True)
+class EvolutionConfig:
+    """How a policy for any label set is trained.
+
+    ranker: `set`, a network over classes, evolved; `linear`, fitted to one-step rewards.
+    region_size: (height, width) of a region in pixels, in training.
+    generations: games. pairs: antithetic pairs that play each.
+    noise, learning_rate: deviation of the weights, and step of Adam. hidden: width of the network.
+    initial_regions: range from which the number of first labels is drawn.
+    steps: batches of a game. regions_per_step, pool_size: K pools of N regions.
+    updates_per_step, initial_updates: gradient steps of the segmenter.
+    held_out: share of the images that a game is measured on, at most `max_held_out` regions.
+    class_weight_powers: of the losses among which each game draws.
+    linear_games: games from which the linear ranker is fitted.
+    does_shuffle_rewards: give each member of a generation another one's score: a placebo.
+    """
+
+    ranker: Literal["set", "linear"] = "set"
+    region_size: tuple[int, int] = (90, 80)
+    generations: int = 150
+    pairs: int = 3
+    noise: float = 0.1
+    learning_rate: float = 0.02
+    hidden: int = 8
+    initial_regions: tuple[int, int] = (24, 96)
+    steps: int = 4
+    regions_per_step: int = 48
+    pool_size: int = 10
+    updates_per_step: int = 60
+    initial_updates: int = 200
+    held_out: float = 0.35
+    max_held_out: int = 480
+    class_weight_powers: tuple[float, ...] = (0.0, 0.0, 0.5, 1.0)
+    linear_games: int = 60
+    checkpoint_every: int = 10
+    does_shuffle_rewards: bool = False
+
+
+PRESETS: dict[str, TrainingConfig | EvolutionConfig] = {
+    "faithful": FAITHFUL,
+    "repaired": REPAIRED,
+    "any": EvolutionConfig(),
+    "linear": EvolutionConfig(ranker="linear"),
+}
+
+
+def read_config(source: str) -> TrainingConfig | EvolutionConfig:
+    """A preset, or a JSON file that names one of them as `base` and what differs.
+
+    Raises:
+        ValueError: if there is no such file, or a name or value in it is wrong.
+    """
+    if source in PRESETS:
+        return PRESETS[source]
+    path = Path(source)
+    if not path.is_file():
+        raise ValueError(f"'{source}' is no file; give one, or one of {', '.join(PRESETS)}")
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f'{path} holds no object; expected {{"base": "repaired", ...}}')
+    base = content.pop("base", "repaired")
+    if base not in PRESETS:
+        raise ValueError(f"{path} has base {base!r}; expected one of {', '.join(PRESETS)}")
+    return _overridden(PRESETS[base], content, str(path))
+
+
+_Config = TypeVar("_Config")
+
+
+def _overridden(base: _Config, changes: Mapping[str, Any], where: str) -> _Config:
+    """`base`, a configuration, with some fields changed; nested ones field by field."""
+    known = {each.name: getattr(base, each.name) for each in fields(base)}  # type: ignore[arg-type]
+    types = get_type_hints(type(base))
+    changed: dict[str, Any] = {}
+    for name, value in changes.items():
+        if name not in known:
+            raise ValueError(f"{where} sets unknown '{name}'; expected one of {', '.join(known)}")
+        old = known[name]
+        if is_dataclass(old):
+            if not isinstance(value, Mapping):
+                raise ValueError(f"{where}: '{name}' is {value!r}, expected an object")
+            changed[name] = _overridden(old, value, f"{where}, {name}")
+        elif get_origin(types[name]) is Literal:
+            if value not in get_args(types[name]):
+                choices = ", ".join(get_args(types[name]))
+                raise ValueError(f"{where}: '{name}' is {value!r}, expected one of {choices}")
+            changed[name] = value
+        elif isinstance(old, tuple) and isinstance(value, list):
+            changed[name] = tuple(value)
+        elif isinstance(old, bool | str) != isinstance(value, bool | str) and old is not None:
+            raise ValueError(f"{where}: '{name}' is {value!r}, expected a value like {old!r}")
+        else:
+            changed[name] = value
+    return replace(base, **changed)  # type: ignore[type-var]

@@ -1,0 +1,207 @@
+"""Batch-mode double DQN: transitions -> a better query network.
+
+Source: arXiv:2002.06583 and its authors' code; double Q-learning as in arXiv:1509.06461.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from ralis_backend.core import weights
+from ralis_backend.core.policy.network import QueryNetwork
+from ralis_backend.offline.training.buffer import Transitions
+
+
+@dataclass(frozen=True)
+class DqnConfig:
+    """How the query network learns.
+
+    optimizer, learning_rate, momentum, weight_decay: `sgd` uses the momentum, `adam` does not.
+    learning_rate_decay: factor per AL step, never reset; 1 keeps the rate.
+    discount: gamma. num_steps: n of the n-step return.
+    choice_statistics: BatchNorm statistics with which the next pick is chosen in the target: of the
+        `batch`, as in the authors' code, or `running` ones, as when the policy is used.
+    loss: `huber` as in the authors' code, or `squared` as in the paper.
+    batch_size: transitions per update. updates_per_step: updates per AL step.
+    replay_capacity: transitions. learning_starts: transitions gathered before the first update.
+    target_update: the target network is renewed every so many AL steps.
+    does_update_target_at_start: also at the first step of each episode.
+    epsilon_start, epsilon_end: chance of a random pick at first and at last.
+    epsilon_decay: AL steps: the time constant of the `exponential` schedule, the length of the
+        `linear` one.
+    epsilon_schedule: which.
+    exploration: one draw decides for the whole `batch`, or each `pick` has its own.
+    clip_norm: largest norm of a gradient; None: any.
+    """
+
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    learning_rate: float = 1e-3
+    momentum: float = 0.95
+    weight_decay: float = 1e-3
+    learning_rate_decay: float = 0.97
+    discount: float = 0.999
+    num_steps: int = 1
+    choice_statistics: Literal["batch", "running"] = "batch"
+    loss: Literal["huber", "squared"] = "huber"
+    batch_size: int = 16
+    updates_per_step: int = 1
+    replay_capacity: int = 600
+    learning_starts: int = 16
+    target_update: int = 5
+    does_update_target_at_start: bool = True
+    epsilon_start: float = 0.9
+    epsilon_end: float = 0.05
+    epsilon_decay: float = 10.0
+    epsilon_schedule: Literal["exponential", "linear"] = "exponential"
+    exploration: Literal["batch", "pick"] = "batch"
+    clip_norm: float | None = None
+
+
+class DoubleDqn:
+    """A query network, its lagged copy, and the update rule.
+
+    Args:
+        network: learns.
+        config: how.
+
+    Attributes:
+        num_steps_done: AL steps since the start of the training.
+    """
+
+    def __init__(self, network: QueryNetwork, config: DqnConfig) -> None:
+        self.config = config
+        self.network = network
+        self.target = deepcopy(network).eval()
+        self.num_steps_done = 0
+        self._optimizer = _optimizer(network, config)
+
+    @property
+    def epsilon(self) -> float:
+        """Chance of a random pick at this step."""
+        config, done = self.config, self.num_steps_done
+        if config.epsilon_schedule == "linear":
+            left = max(0.0, 1 - done / config.epsilon_decay)
+        else:
+            left = math.exp(-done / config.epsilon_decay)
+        return config.epsilon_end + (config.epsilon_start - config.epsilon_end) * left
+
+    def values(self, observation: Mapping[str, np.ndarray]) -> np.ndarray:
+        """(K, N) Q-values of an observation's pools."""
+        self.network.eval()
+        with torch.inference_mode():
+            device = next(self.network.parameters()).device
+            state = torch.from_numpy(observation["state"]).to(device)[None]
+            actions = torch.from_numpy(observation["actions"]).to(device)
+            q_values = self.network(state, actions.flatten(0, 1)[None])
+        return np.asarray(q_values.reshape(actions.shape[:2]).cpu().numpy())
+
+    def act(self, observation: Mapping[str, np.ndarray], rng: np.random.Generator) -> np.ndarray:
+        """(K,) picks: the best of each pool, or with the chance `epsilon` random ones."""
+        num_pools, pool_size = observation["actions"].shape[:2]
+        num_draws = num_pools if self.config.exploration == "pick" else 1
+        is_random = np.broadcast_to(rng.random(num_draws) < self.epsilon, num_pools)
+        at_random: np.ndarray = rng.integers(pool_size, size=num_pools)
+        if is_random.all():
+            return at_random
+        best = self.values(observation).argmax(axis=1)
+        return np.asarray(np.where(is_random, at_random, best))
+
+    def begin_episode(self) -> None:
+        """Called before each episode's first step."""
+        if self.config.does_update_target_at_start:
+            self._renew_target()
+
+    def end_step(self) -> None:
+        """Called after each AL step and its updates: schedules and the target network."""
+        self.num_steps_done += 1
+        if self.num_steps_done % self.config.target_update == 0:
+            self._renew_target()
+        rate = self.config.learning_rate * self.config.learning_rate_decay**self.num_steps_done
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+
+    def update(self, batch: Transitions) -> float:
+        """One gradient step towards r + gamma^n Q_target(s', argmax_a Q(s', a)); returns the loss.
+
+        Raises:
+            FloatingPointError: if the loss is not finite.
+        """
+        with torch.no_grad():
+            self.network.train(self.config.choice_statistics == "batch")
+            best = self.network(batch.next_states, batch.next_actions).argmax(dim=1, keepdim=True)
+            ahead = self.target(batch.next_states, batch.next_actions).gather(1, best)[:, 0]
+            targets = batch.returns + batch.discounts * ahead
+        self.network.train()
+        q_values = self.network(batch.states, batch.actions[:, None])[:, 0]
+        measure = functional.smooth_l1_loss if self.config.loss == "huber" else functional.mse_loss
+        loss = measure(q_values, targets)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"the query network's loss became {value}; lower learning_rate "
+                f"({self.config.learning_rate}) or set clip_norm"
+            )
+        self._optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        if self.config.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
+        self._optimizer.step()
+        self.network.eval()
+        return value
+
+    def state_dict(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Tensors and plain numbers for a checkpoint."""
+        optimizer = self._optimizer.state_dict()
+        tensors = {f"network/{name}": value for name, value in self.network.state_dict().items()}
+        tensors |= {f"target/{name}": value for name, value in self.target.state_dict().items()}
+        tensors |= {
+            f"optimizer/{index}/{name}": value
+            for index, values in optimizer["state"].items()
+            for name, value in values.items()
+            if value is not None
+        }
+        return tensors, {
+            "num_steps_done": self.num_steps_done,
+            "learning_rate": self._optimizer.param_groups[0]["lr"],
+        }
+
+    def load_state_dict(
+        self, tensors: Mapping[str, torch.Tensor], numbers: Mapping[str, Any]
+    ) -> None:
+        """Go on from a checkpoint."""
+        self.network.load_state_dict(weights.below("network/", tensors))
+        self.target.load_state_dict(weights.below("target/", tensors))
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for key, value in weights.below("optimizer/", tensors).items():
+            index, name = key.split("/")
+            state.setdefault(int(index), {})[name] = value
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": state, "param_groups": groups})
+        for group in self._optimizer.param_groups:
+            group["lr"] = numbers["learning_rate"]
+        self.num_steps_done = int(numbers["num_steps_done"])
+
+    def _renew_target(self) -> None:
+        # load_state_dict, not parameters(): BatchNorm statistics are buffers
+        self.target.load_state_dict(self.network.state_dict())
+
+
+def _optimizer(network: QueryNetwork, config: DqnConfig) -> torch.optim.Optimizer:
+    if config.optimizer == "adam":
+        return torch.optim.AdamW(
+            network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+    return torch.optim.SGD(
+        network.parameters(),
+        lr=config.learning_rate,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+    )

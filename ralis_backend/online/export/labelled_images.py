@@ -1,0 +1,156 @@
+"""The labelled images of a project, one at a time: name, file, mask and regions."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import numpy as np
+from PIL import Image as PillowImage
+
+from ralis_backend.core.images import decode_image, encode_png
+from ralis_backend.core.palette import Rgb, distinct_color, rgb
+from ralis_backend.core.regions import Region
+from ralis_backend.online.store import ProjectStore, RegionLabel
+from ralis_backend.online.store.tables import Image, Project
+from ralis_backend.online.tool import HostTask
+
+_EXIF_ORIENTATION = 0x0112
+_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png"}
+_UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
+
+
+@dataclass(frozen=True)
+class ExportedClass:
+    """A class: its name and its colour (red, green, blue)."""
+
+    name: str
+    color: Rgb
+
+
+@dataclass(frozen=True)
+class ExportedImage:
+    """One image: its split (`train` or `val`), name, file and (H, W) uint8 mask."""
+
+    split: str
+    name: str
+    suffix: str
+    content: bytes
+    mask: np.ndarray
+    regions: tuple[Region, ...]
+
+
+class LabelledImages:
+    """The images of a project with at least one painted region, read when iterated."""
+
+    def __init__(
+        self, store: ProjectStore, project: Project, images: Callable[[HostTask], bytes]
+    ) -> None:
+        self.labels = [label for label in store.labels(project.id) if not label.is_skipped]
+        self.classes = tuple(
+            ExportedClass(entry["name"], color)
+            for entry, color in zip(project.classes, colors_of(project), strict=True)
+        )
+        self._store, self._fetch = store, images
+        self._by_image: dict[int, list[RegionLabel]] = defaultdict(list)
+        for label in self.labels:
+            self._by_image[label.image_id].append(label)
+        rows = store.images(project.id)
+        names = file_names(rows)
+        self._rows = [row for row in rows if row.id in self._by_image]
+        self._names = {row.id: names[row.id] for row in self._rows}
+        self.keys = {row.id: f"{split_of(row)}/{names[row.id]}" for row in self._rows}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[ExportedImage]:
+        for row in self._rows:
+            task = HostTask(id=row.task_id, created_at=row.task_created_at, image=row.ref)
+            content, suffix, size = as_plain_image(self._fetch(task))
+            if row.size not in (None, size):
+                raise ValueError(
+                    f"the image of task {row.task_id} is {size[0]} x {size[1]} pixels (height x "
+                    f"width) now, its labels were made at {row.height} x {row.width}; restore the "
+                    "image file, or delete the task"
+                )
+            labels = self._by_image[row.id]
+            yield ExportedImage(
+                split=split_of(row),
+                name=self._names[row.id],
+                suffix=suffix,
+                content=content,
+                mask=self._store.image_mask(size, labels),
+                regions=tuple(label.region for label in labels),
+            )
+
+
+def split_of(row: Image) -> str:
+    """`val` for an image that is held out of training, else `train`."""
+    return "val" if row.is_validation else "train"
+
+
+def colors_of(project: Project) -> list[Rgb]:
+    """One colour per class; a class without a `#RRGGBB` colour gets one of ours."""
+    colors = []
+    for index, entry in enumerate(project.classes):
+        try:
+            colors.append(rgb(entry["color"]))
+        except (ValueError, TypeError):  # the labelling tool also takes CSS colour names
+            colors.append(distinct_color(index))
+    return colors
+
+
+def file_names(rows: list[Image]) -> dict[int, str]:
+    """A safe, unique file name without suffix for each image, by row id.
+
+    It is the name under which the image was uploaded; where several agree, the later ones get
+    their task's id.
+    """
+    names: dict[int, str] = {}
+    taken: set[str] = set()
+    for row in rows:
+        name = base = _original_name(row.ref)
+        if name.lower() in taken:
+            name = base = f"{base}-{row.task_id}"
+        number = 2
+        while name.lower() in taken:
+            name, number = f"{base}-{number}", number + 1
+        taken.add(name.lower())
+        names[row.id] = name
+    return names
+
+
+def _original_name(ref: str) -> str:
+    parts = urlsplit(ref)
+    local = parse_qs(parts.query).get("d")
+    path = PurePosixPath(unquote(local[0] if local else parts.path))
+    stem = _UPLOAD_PREFIX.sub("", path.name).rsplit(".", 1)[0]
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", stem).strip("._-")[:100]
+    return safe or "image"
+
+
+def as_plain_image(content: bytes) -> tuple[bytes, str, tuple[int, int]]:
+    """An image file that every reader shows alike: its bytes, suffix and (height, width).
+
+    The original bytes where they are an upright 8-bit RGB JPEG or PNG, else a PNG of what was
+    labelled.
+    """
+    image = decode_image(content)
+    size = (image.shape[0], image.shape[1])
+    with PillowImage.open(io.BytesIO(content)) as header:
+        is_plain = (
+            header.format in _SUFFIXES
+            and header.mode == "RGB"
+            and not header.has_transparency_data
+            and header.getexif().get(_EXIF_ORIENTATION, 1) == 1
+        )
+        suffix = _SUFFIXES.get(header.format or "", ".png")
+    if is_plain:
+        return content, suffix, size
+    return encode_png(image), ".png", size

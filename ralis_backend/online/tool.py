@@ -1,0 +1,223 @@
+"""What the worker needs of the labelling tool, and the values that travel between them.
+
+The worker is handed a `Host`; `labelstudio/tool.py` implements it. Nothing here knows Label
+Studio's formats, and nothing there knows the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+import numpy as np
+
+from ralis_backend.core.regions import Region
+
+
+class HostError(Exception):
+    """The labelling tool did not do what was asked; the message says what to do.
+
+    HostNotFound: the project or task is gone.
+    HostUnavailable: it is down, slow or overloaded; trying again later may help.
+    """
+
+
+class HostNotFound(HostError):
+    """The project, task or file does not exist (any more)."""
+
+
+class HostUnavailable(HostError):
+    """The tool does not answer; the same call may succeed later."""
+
+
+@dataclass(frozen=True)
+class ClassLabel:
+    """A class as annotators see it: its name and its colour, `#RRGGBB`."""
+
+    name: str
+    color: str
+
+
+@dataclass(frozen=True)
+class HostProject:
+    """A project of the labelling tool.
+
+    `uid` is `<id>.<unix seconds of creation>`: ids may be handed out again after deletion.
+    """
+
+    uid: str
+    id: int
+    title: str
+    label_config: str
+    classes: tuple[ClassLabel, ...]
+
+
+@dataclass(frozen=True)
+class HostTask:
+    """One task: an image to label. `created_at` tells apart tasks that got the same id."""
+
+    id: int
+    created_at: datetime
+    image: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class HostAnnotation:
+    """One annotation of a task, its results still in the tool's own format."""
+
+    id: int
+    task_id: int
+    task_created_at: datetime | None  # None: the event did not say
+    annotator: str
+    created_at: datetime
+    updated_at: datetime
+    lead_time_s: float | None
+    is_skipped: bool
+    results: Sequence[Mapping[str, Any]]
+    suggested_version: str | None  # model version of the prediction it started from
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A region as a task of its own, with everything an annotator is shown.
+
+    `image` is the region enlarged by the whole number `scale`; `context` the whole image with the
+    region's box. Both are (H, W, 3) uint8, RGB.
+    """
+
+    source_task: int
+    region: Region
+    image: np.ndarray
+    context: np.ndarray
+    scale: int
+    round: int
+    rank: int
+    reason: str
+    strategy: str
+    version: str
+
+
+@dataclass(frozen=True)
+class CropPrediction:
+    """What a crop task is pre-filled with, and its place in the queue.
+
+    `mask` is (height, width) uint8 of class indices at the region's own size, VOID where nothing
+    is suggested; None for a segmenter that has learned nothing yet. `usefulness` in [0, 1], the
+    most useful region first: the host translates it into the tool's own order.
+    """
+
+    task_id: int
+    region: Region
+    scale: int
+    mask: np.ndarray | None
+    usefulness: float
+    rank: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class SuggestedRegion:
+    """One suggestion on a whole image; `usefulness` in [0, 1]."""
+
+    region: Region
+    rank: int
+    usefulness: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class ImageSuggestion:
+    """What a whole-image task is answered with: regions, best first, and the predicted mask.
+
+    `mask` is (H, W) uint8 over the whole image, or None before the first version.
+    """
+
+    task_id: int
+    image_size: tuple[int, int]
+    regions: tuple[SuggestedRegion, ...]
+    mask: np.ndarray | None
+    version: str
+    usefulness: float
+
+
+class Host(Protocol):
+    """The labelling tool, as the worker sees it. Every call may raise `HostError`."""
+
+    def project(self, project_id: int) -> HostProject:
+        """The project; `ValueError` if its label config cannot be used, saying why."""
+
+    def prepare(
+        self, project: HostProject, mode: str, regions_project_id: int | None
+    ) -> int | None:
+        """Bring the project's settings in order; safe to repeat.
+
+        Webhooks with their header, sampling, prediction settings; in crops mode also the regions
+        project, made if `regions_project_id` is None or gone, its labels kept equal to the pool's.
+
+        Returns:
+            The id of the regions project, None in in-place mode.
+        """
+
+    def tasks(self, project_id: int) -> Iterator[HostTask]:
+        """All tasks of a project, oldest first."""
+
+    def annotations(self, project_id: int) -> Iterator[HostAnnotation]:
+        """All submitted and skipped annotations of a project; no drafts."""
+
+    def parse_annotation(self, payload: Mapping[str, Any]) -> HostAnnotation:
+        """An annotation from an event; `ValueError` if malformed."""
+
+    def mask(
+        self,
+        annotation: HostAnnotation,
+        project: HostProject,
+        class_names: Sequence[str],
+        size: tuple[int, int],
+        background: str | None,
+    ) -> np.ndarray:
+        """The annotation as (height, width) uint8 indices into `class_names`, VOID where unpainted.
+
+        Raises:
+            ValueError: if a result is malformed or names a label that is not in `class_names`.
+        """
+
+    def annotated_regions(
+        self, annotation: HostAnnotation, project: HostProject, image_size: tuple[int, int]
+    ) -> list[Region]:
+        """The suggested rectangles that a whole-image annotation carries; empty if none."""
+
+    def image(self, task: HostTask) -> bytes:
+        """The bytes of a task's image file; `ValueError` if it has none or may not be fetched."""
+
+    def create_crop_tasks(
+        self, pool: HostProject, regions_project_id: int, crops: Sequence[Crop]
+    ) -> list[HostTask]:
+        """Upload the crops' pictures and make their tasks; one task per crop, in order."""
+
+    def publish_crop_predictions(
+        self,
+        regions_project_id: int,
+        version: str,
+        class_names: Sequence[str],
+        predictions: Sequence[CropPrediction],
+    ) -> None:
+        """Store the predictions under `version`, make it the project's, drop older versions'."""
+
+    def publish_image_predictions(
+        self,
+        pool: HostProject,
+        version: str,
+        class_names: Sequence[str],
+        suggestions: Sequence[ImageSuggestion],
+    ) -> None:
+        """The same for whole-image tasks (in-place mode)."""
+
+    def delete_unopened_tasks(self, project_id: int, task_ids: Sequence[int]) -> list[int]:
+        """Delete those of the tasks that nobody has begun (no annotation, no draft).
+
+        Returns:
+            The ids that are gone now.
+        """

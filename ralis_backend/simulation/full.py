@@ -1,0 +1,220 @@
+"""The full simulation: the segmenter itself, trained and measured on whole images."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+
+from ralis_backend.core.acquisition import Places
+from ralis_backend.core.features import RegionFeatures, concat, describe, predicted_mask
+from ralis_backend.core.learning.finetune import FinetuneConfig, LabelledImage, evaluate, finetune
+from ralis_backend.core.regions import VOID, Region, grid
+from ralis_backend.core.segmenter import Segmenter, SegmenterSpec
+from ralis_backend.offline.datasets import DatasetError, Sample
+from ralis_backend.simulation import Truth
+
+PAPER_FINETUNE = FinetuneConfig(
+    batch_size=32,
+    crop_size=(224, 224),
+    optimizer="sgd",
+    learning_rate=1e-3,
+    momentum=0.95,
+    head_multiplier=1.0,
+    weight_decay=1e-4,
+    schedule="constant",
+    warmup=0.0,
+    scale_range=(1.0, 1.0),
+    brightness=0.0,
+    contrast=0.0,
+    saturation=0.0,
+    rarity_share=0.0,
+    class_weight_power=0.0,
+)
+"""As the RALIS paper trains for CamVid; ours places crops at random around a region."""
+
+_IMAGES_IN_MEMORY = 400
+
+
+class FullSimulation:
+    """A segmenter on whole images; slow: every look at the pool is a forward pass per image.
+
+    Args:
+        pool: images whose regions may be labelled.
+        state_set: images that make up the state.
+        reward_set: images on which the segmenter is measured.
+        spec: the segmenter.
+        region_size: (height, width) in pixels.
+        first: how f_0 is trained.
+        config: how each training call trains.
+        device: as torch names it.
+        looks_twice: whether the pool's mirrored images are looked at as well.
+
+    Raises:
+        DatasetError: if a set is empty.
+    """
+
+    def __init__(
+        self,
+        pool: Sequence[Sample],
+        state_set: Sequence[Sample],
+        reward_set: Sequence[Sample],
+        spec: SegmenterSpec,
+        region_size: tuple[int, int],
+        *,
+        first: FinetuneConfig | None = None,
+        config: FinetuneConfig = PAPER_FINETUNE,
+        device: str = "cpu",
+        looks_twice: bool = False,
+    ) -> None:
+        for name, samples in (("pool", pool), ("state set", state_set), ("reward set", reward_set)):
+            if not samples:
+                raise DatasetError(f"the {name} has no image; name some in splits.json")
+        self._load = lru_cache(_IMAGES_IN_MEMORY)(lambda sample: sample.image())
+        self._region_size = region_size
+        self._pool, self._state_set, self._reward_set = (
+            [self._labelled(sample) for sample in samples]
+            for samples in (pool, state_set, reward_set)
+        )
+        self._place = [
+            (image, region) for image, it in enumerate(self._pool) for region in it.regions
+        ]
+        self._spec, self._device, self._looks_twice = spec, device, looks_twice
+        self._first = first or FinetuneConfig()
+        self._config = config
+        self._started: tuple[tuple[int, int], Segmenter] | None = None
+        self._described: dict[int, RegionFeatures] = {}
+        self.num_classes = spec.num_classes
+        self.num_state_regions = sum(len(it.regions) for it in self._state_set)
+        self.places = Places(
+            np.array([image for image, _ in self._place]),
+            np.array([it.center_in_regions for _, it in self._place], np.float32),
+        )
+        self.class_pixels = np.stack([self._class_pixels(*place) for place in self._place])
+        self.segmenter = Segmenter(spec, seed=0, device=device)
+
+    def begin(self, labelled: np.ndarray, num_updates: int, seed: int) -> None:
+        """A new segmenter that has learned from these regions; from the state set if none."""
+        self._described.clear()
+        key = (num_updates, seed)
+        if not len(labelled) and self._started is not None and self._started[0] == key:
+            self.segmenter = self._copy(self._started[1])
+            return
+        self.segmenter = Segmenter(self._spec, seed=seed, device=self._device)
+        images = self._chosen(labelled) if len(labelled) else self._state_set
+        finetune(self.segmenter, images, replace(self._first, steps=num_updates), seed=seed)
+        if not len(labelled):
+            self._started = (key, self._copy(self.segmenter))
+
+    def learn(
+        self, label_sets: Sequence[np.ndarray], num_updates: int | None, seed: int
+    ) -> np.ndarray:
+        """See `Simulation.learn`."""
+        if num_updates is None:
+            num_updates = -(-len(label_sets[0]) // self._config.batch_size)
+        config = replace(self._config, steps=num_updates)
+        trained, matrices = [], []
+        for regions in label_sets:
+            copy = self._copy(self.segmenter)
+            finetune(copy, self._chosen(regions), config, seed=seed)
+            matrices.append(evaluate(copy, self._reward_set))
+            trained.append(copy)
+        self.segmenter = trained[0]
+        self._described.clear()
+        return np.stack(matrices)
+
+    def evaluate(self) -> np.ndarray:
+        """(C, C) confusion matrix over every pixel of the reward set."""
+        return evaluate(self.segmenter, self._reward_set)
+
+    def describe(self, regions: np.ndarray) -> RegionFeatures:
+        """Features of these regions of the pool; one forward pass for each image among them."""
+        if not len(regions):
+            image = self._image_features(0)
+            return image.take(np.zeros(0, np.int64))
+        starts = np.cumsum([0, *(len(it.regions) for it in self._pool)])
+        parts = [
+            self._image_features(image).take(np.array([index - starts[image]]))
+            for index in regions
+            for image in [self._place[int(index)][0]]
+        ]
+        return concat(parts)
+
+    def class_counts(self, regions: np.ndarray) -> np.ndarray:
+        """(R, C) predicted pixels of each class."""
+        return self.describe(regions).class_counts
+
+    def embeddings(self, regions: np.ndarray) -> np.ndarray:
+        """(R, E) mean features of the encoder as it is now."""
+        return self.describe(regions).embeddings
+
+    def describe_state(self) -> RegionFeatures:
+        """Features of the state set's regions."""
+        return concat(
+            [describe(self.segmenter.forward_pass(it.load()), it.regions) for it in self._state_set]
+        )
+
+    def reveal(self, regions: np.ndarray) -> Truth:
+        """What only someone who knows the labels can say of these regions of the pool."""
+        error = np.zeros(len(regions), np.float32)
+        class_bald = np.zeros((len(regions), self.num_classes), np.float32)
+        places = [self._place[int(index)] for index in regions]
+        for image in sorted({image for image, _ in places}):
+            it = self._pool[image]
+            forward = self.segmenter.forward_pass(it.load())
+            predicted = predicted_mask(forward)
+            if forward.bald is None:
+                raise RuntimeError("a forward pass without BALD; use the segmenter's own")
+            bald = forward.bald.cpu().numpy().repeat(forward.bald_stride, axis=0)
+            bald = bald.repeat(forward.bald_stride, axis=1)
+            for row, (of_image, region) in enumerate(places):
+                if of_image != image:
+                    continue
+                true = it.mask[region.slices]
+                is_known = true != VOID
+                is_wrong = (predicted[region.slices] != true) & is_known
+                error[row] = is_wrong.sum() / max(1, is_known.sum())
+                sums = np.bincount(true.ravel(), bald[region.slices].ravel(), minlength=256)
+                class_bald[row] = sums[: self.num_classes] / true.size
+        return Truth(self.class_pixels[regions], error, class_bald)
+
+    def _image_features(self, image: int) -> RegionFeatures:
+        if image not in self._described:
+            it = self._pool[image]
+            forward = self.segmenter.forward_pass(it.load(), self._looks_twice)
+            self._described[image] = describe(forward, it.regions)
+        return self._described[image]
+
+    def _labelled(self, sample: Sample) -> LabelledImage:
+        mask = sample.mask()
+        regions = tuple(grid((mask.shape[0], mask.shape[1]), self._region_size))
+        return LabelledImage(lambda: self._load(sample), mask, regions)
+
+    def _chosen(self, regions: np.ndarray) -> list[LabelledImage]:
+        """The images of these regions, everything else in their masks VOID."""
+        by_image: dict[int, list[Region]] = defaultdict(list)
+        for index in regions:
+            image, region = self._place[int(index)]
+            by_image[image].append(region)
+        chosen = []
+        for image, wanted in by_image.items():
+            mask = np.full_like(self._pool[image].mask, VOID)
+            for region in wanted:
+                mask[region.slices] = self._pool[image].mask[region.slices]
+            chosen.append(LabelledImage(self._pool[image].load, mask, tuple(wanted)))
+        return chosen
+
+    def _class_pixels(self, image: int, region: Region) -> np.ndarray:
+        pixels = np.bincount(self._pool[image].mask[region.slices].ravel(), minlength=VOID + 1)
+        return np.append(pixels[: self.num_classes], pixels[VOID])
+
+    def _copy(self, segmenter: Segmenter) -> Segmenter:
+        copy = Segmenter(
+            replace(segmenter.spec, encoder_weights=None), seed=segmenter.seed, device=self._device
+        )
+        copy.model.load_state_dict(segmenter.model.state_dict())
+        copy.spec, copy.is_pretrained = segmenter.spec, segmenter.is_pretrained
+        return copy

@@ -1,0 +1,165 @@
+"""The labelling game played by the segmenter itself, measured on whole test images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from ralis_backend.core.learning.finetune import FinetuneConfig
+from ralis_backend.core.segmenter import SegmenterSpec
+from ralis_backend.offline.datasets import Sample
+from ralis_backend.simulation.arena import labels_digest
+from ralis_backend.simulation.full import FullSimulation
+from ralis_backend.simulation.game import GameRules
+
+RECIPE = FinetuneConfig(rarity_share=0.0)
+"""As the backend trains, but regions are drawn uniformly: only the loss may know of classes."""
+
+_TIMED_UPDATES = 2
+
+
+@dataclass(frozen=True)
+class ScaledSample(Sample):
+    """A sample shown smaller: `scale` times its height and width."""
+
+    scale: float = 1.0
+
+    def image(self) -> np.ndarray:
+        """(h, w, 3) uint8, RGB."""
+        image = super().image()
+        return np.asarray(cv2.resize(image, self._size(image), interpolation=cv2.INTER_AREA))
+
+    def mask(self) -> np.ndarray:
+        """(h, w) uint8 class indices."""
+        mask = super().mask()
+        return np.asarray(cv2.resize(mask, self._size(mask), interpolation=cv2.INTER_NEAREST))
+
+    def _size(self, pixels: np.ndarray) -> tuple[int, int]:
+        return round(pixels.shape[1] * self.scale), round(pixels.shape[0] * self.scale)
+
+
+def scaled(samples: Sequence[Sample], scale: float) -> list[Sample]:
+    """The samples, shown smaller."""
+    if scale == 1:
+        return list(samples)
+    return [ScaledSample(it.key, it.image_path, it.mask_path, scale) for it in samples]
+
+
+class FullArena:
+    """See `Arena`; a game takes hours on a CPU.
+
+    Args:
+        name: of the dataset.
+        pool: images whose regions may be labelled.
+        state_set: images that make up the state.
+        test_set: images on which segmenters are measured.
+        spec: the segmenter.
+        region_size: (height, width) in pixels.
+        config: how segmenters train; the rules of the game say for how many updates.
+        device: as torch names it.
+        facts: about the splits, for `describe`.
+        looks_twice: whether a strategy asks what the segmenter says of the mirrored images.
+
+    Raises:
+        DatasetError: if a split is empty.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pool: Sequence[Sample],
+        state_set: Sequence[Sample],
+        test_set: Sequence[Sample],
+        spec: SegmenterSpec,
+        region_size: tuple[int, int],
+        config: FinetuneConfig = RECIPE,
+        device: str = "cpu",
+        facts: Mapping[str, Any] | None = None,
+        looks_twice: bool = False,
+    ) -> None:
+        self.name = name
+        self._splits = (pool, state_set, test_set)
+        self._spec, self._region_size = spec, region_size
+        self._config, self._device = config, device
+        self._facts, self._looks_twice = dict(facts or {}), looks_twice
+        self._measured = self._simulation(test_set)
+        self.class_pixels = self._measured.class_pixels
+        self.is_annotated: np.ndarray = self.class_pixels[:, :-1].sum(axis=1) > 0
+
+    def simulation(self) -> FullSimulation:
+        """A new segmenter that ranks."""
+        return self._simulation(self._splits[2][:1])
+
+    def measure(self, labelled: np.ndarray, num_updates: int, seed: int) -> np.ndarray:
+        """See `Arena.measure`; over every pixel of the test images."""
+        self._measured.begin(labelled, num_updates, seed)
+        return self._measured.evaluate()
+
+    def snapshot(self, simulation: FullSimulation) -> dict[str, torch.Tensor]:
+        """The network's weights."""
+        return dict(simulation.segmenter.model.state_dict())
+
+    def restore(self, simulation: FullSimulation, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Put back what `snapshot` gave."""
+        simulation.segmenter.model.load_state_dict(tensors)
+        simulation.segmenter.is_pretrained = True  # it has learned: see `finetune`
+
+    def describe(self) -> dict[str, Any]:
+        """The facts that a result depends on, as JSON."""
+        return {
+            "fidelity": "full",
+            "dataset": self.name,
+            "pool_regions": len(self.class_pixels),
+            "pool_labels_sha256": labels_digest(self.class_pixels),
+            "test_images": len(self._splits[2]),
+            "image_scale": getattr(self._splits[0][0], "scale", 1.0),
+            "region_size": list(self._region_size),
+            "segmenter": asdict(self._spec),
+            "finetune": asdict(self._config),
+            **self._facts,
+        }
+
+    def seconds(self, rules: GameRules) -> tuple[float, float]:
+        """About how long a game takes, and a measurement with all labels.
+
+        An update and a forward pass are timed, and counted.
+        """
+        simulation = self.simulation()
+        some = np.flatnonzero(self.is_annotated)[:4]
+        started = time.perf_counter()
+        simulation.begin(some, _TIMED_UPDATES, 0)
+        update = (time.perf_counter() - started) / _TIMED_UPDATES
+        started = time.perf_counter()
+        simulation.evaluate()
+        look = time.perf_counter() - started  # at one image
+        num_steps = -(-(rules.budgets[-1] - rules.initial_regions) // rules.regions_per_step)
+        num_images = len(self._splits[0])
+        candidates = min(num_images, rules.regions_per_step * rules.pool_size)
+        labelled = min(num_images, rules.budgets[-1] / 2)  # their embeddings are looked up as well
+        seen = max(candidates, labelled)
+        testing = len(self._splits[2]) * look
+        game = (
+            rules.initial_updates * update
+            + num_steps * (rules.updates_per_step * update + (seen + 1) * look)
+            + len(rules.budgets) * (rules.final_updates * update + testing)
+        )
+        return game, rules.final_updates * update + testing
+
+    def _simulation(self, measured_on: Sequence[Sample]) -> FullSimulation:
+        return FullSimulation(
+            self._splits[0],
+            self._splits[1],
+            measured_on,
+            self._spec,
+            self._region_size,
+            first=self._config,
+            config=self._config,
+            device=self._device,
+            looks_twice=self._looks_twice,
+        )

@@ -1,0 +1,171 @@
+"""Settings -> the objects that need them: store, client, host, learner, worker."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING
+
+from ralis_backend.settings import Settings
+
+if TYPE_CHECKING:
+    from ralis_backend.labelstudio.client import LabelStudioClient
+    from ralis_backend.labelstudio.doctor import Surroundings
+    from ralis_backend.labelstudio.fetcher import ImageFetcher
+    from ralis_backend.labelstudio.token_file import TokenFile
+    from ralis_backend.labelstudio.tool import LabelStudioHost
+    from ralis_backend.online.learner import Learner
+    from ralis_backend.online.ranking import RankingConfig
+    from ralis_backend.online.store import ProjectStore
+    from ralis_backend.online.worker import Worker
+
+
+def create_store(settings: Settings) -> ProjectStore:
+    """The store in the data folder, its tables up to date, without an open connection.
+
+    Forked web workers must not share connections: each opens its own on first use.
+    """
+    from ralis_backend.online.store import ProjectStore
+
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    store = ProjectStore.open(settings.database_url, settings.data_dir / "blobs")
+    store.close()
+    return store
+
+
+def create_tokens(settings: Settings) -> TokenFile | None:
+    """Where the token is kept that Label Studio hands over; None where one is configured."""
+    return None if settings.api_key is not None else _token_file(settings)
+
+
+def create_client(settings: Settings) -> LabelStudioClient:
+    """Label Studio's API with the configured token, else with the one that it hands over."""
+    from ralis_backend.labelstudio.client import LabelStudioClient
+
+    api_key = settings.api_key or _token_file(settings).read
+    return LabelStudioClient(settings.label_studio_url, api_key)
+
+
+def _token_file(settings: Settings) -> TokenFile:
+    from ralis_backend.labelstudio.token_file import TokenFile
+
+    return TokenFile(settings.data_dir / "label-studio-token")
+
+
+def create_fetcher(settings: Settings, client: LabelStudioClient) -> ImageFetcher:
+    """Images through Label Studio and from the allowed hosts, cached in the data folder."""
+    from ralis_backend.labelstudio.fetcher import ImageFetcher
+
+    return ImageFetcher(
+        client, settings.data_dir / "images", int(settings.cache_bytes), settings.image_hosts
+    )
+
+
+def create_host(settings: Settings) -> LabelStudioHost:
+    """Label Studio as the worker sees it."""
+    from ralis_backend.labelstudio.tool import LabelStudioHost
+
+    client = create_client(settings)
+    password = settings.auth_password
+    return LabelStudioHost(
+        client,
+        create_fetcher(settings, client),
+        backend_url=settings.backend_url,
+        user=settings.auth_user,
+        password=None if password is None else password.get_secret_value(),
+        webhook_headers=webhook_headers(settings),
+        region_label=settings.region_label,
+    )
+
+
+def webhook_headers(settings: Settings) -> dict[str, str]:
+    """What Label Studio must send with each webhook: it leaves its basic authentication out."""
+    if settings.auth_user is not None and settings.auth_password is not None:
+        pair = f"{settings.auth_user}:{settings.auth_password.get_secret_value()}"
+        return {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
+    if settings.auth_token is not None:
+        return {"Authorization": f"Bearer {settings.auth_token.get_secret_value()}"}
+    return {}
+
+
+def create_learner(settings: Settings) -> Learner:
+    """The web process's learner; on the CPU unless a device is named, since web workers fork."""
+    from ralis_backend.core.policy.registry import check_strategy
+    from ralis_backend.online.learner import Learner
+
+    check_strategy(settings.strategy, settings.policies_dir)
+    fetcher = create_fetcher(settings, create_client(settings))
+    return Learner(
+        create_store(settings),
+        ranking_config(settings, "cpu" if settings.device == "auto" else settings.device),
+        fetcher.fetch,
+        settings.suggestions_per_image,
+    )
+
+
+def create_worker(settings: Settings) -> Worker:
+    """The worker, on the GPU where there is one."""
+    from ralis_backend.online.worker import Worker, WorkerConfig
+
+    config = WorkerConfig(
+        mode=settings.mode,
+        ranking=ranking_config(settings, find_device(settings.device)),
+        background_label=settings.background_label,
+        suggestions_per_image=settings.suggestions_per_image,
+        trust_rounds=settings.trust_rounds,
+        random_share=settings.random_share,
+        sync_s=settings.sync_seconds,
+    )
+    return Worker(create_store(settings), create_host(settings), config)
+
+
+def create_surroundings(settings: Settings) -> Surroundings:
+    """What `ralis doctor` looks at."""
+    from ralis_backend.core.policy.registry import find_strategy
+    from ralis_backend.core.segmenter import SegmenterSpec
+    from ralis_backend.labelstudio.doctor import Surroundings
+
+    num_classes = 2  # of any network: only its encoder's weights are looked at
+    return Surroundings(
+        client=create_client(settings),
+        host=create_host(settings),
+        backend_url=settings.backend_url,
+        headers=webhook_headers(settings),
+        data_dir=settings.data_dir,
+        spec=SegmenterSpec(
+            num_classes, settings.architecture, settings.encoder, settings.initial_weights
+        ),
+        wanted_device=settings.device,
+        device=find_device(settings.device),
+        strategy=lambda classes: (
+            find_strategy(
+                settings.strategy, settings.policies_dir, classes, settings.region_size
+            ).name
+        ),
+    )
+
+
+def ranking_config(settings: Settings, device: str) -> RankingConfig:
+    """How images are cut and ranked, on `device`."""
+    from ralis_backend.online.ranking import RankingConfig
+
+    return RankingConfig(
+        strategy=settings.strategy,
+        policies_dir=settings.policies_dir,
+        policy_pool=settings.policy_pool,
+        region_size=settings.region_size,
+        regions_per_round=settings.regions_per_round,
+        architecture=settings.architecture,
+        encoder=settings.encoder,
+        encoder_weights=settings.initial_weights,
+        device=device,
+        seed=settings.seed,
+    )
+
+
+def find_device(name: str) -> str:
+    """`auto` -> `cuda` where torch can use it, else `cpu`; any other name as it is."""
+    if name != "auto":
+        return name
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

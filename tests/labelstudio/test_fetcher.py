@@ -1,0 +1,359 @@
+from __future__ import annotations
+
+import base64
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx
+import pytest
+
+from ralis_backend.labelstudio import client as client_module
+from ralis_backend.labelstudio import fetcher as module
+from ralis_backend.labelstudio.client import LabelStudioClient, Unauthorised, Unavailable
+from ralis_backend.labelstudio.fetcher import ImageFetcher, ImageNotAllowed, ImageUnreachable
+from ralis_backend.online.tool import HostNotFound, HostTask
+
+CREATED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+URL = "http://ls.test:8080"
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr(client_module, "RETRY_PAUSES_S", (0.0,))
+
+
+def task(image, task_id=7, created_at=CREATED):
+    return HostTask(task_id, created_at, image)
+
+
+class LabelStudio:
+    """What a Label Studio server answers, and what it was asked."""
+
+    def __init__(self, answer=None):
+        self.requests: list[httpx.Request] = []
+        self.answer = answer or httpx.Response(200, content=b"pixels")
+
+    def __call__(self, request):
+        self.requests.append(request)
+        return self.answer
+
+    def fetcher(self, tmp_path, allowed=(), cache_bytes=10**6, url=URL):
+        client = LabelStudioClient(url, "token", transport=httpx.MockTransport(self))
+        return ImageFetcher(client, tmp_path / "cache", cache_bytes, allowed)
+
+
+class Elsewhere(BaseHTTPRequestHandler):
+    """A web server of somebody else, on loopback."""
+
+    answers: dict[str, tuple[int, dict[str, str], bytes]] = {}  # noqa: RUF012
+    requests: list[tuple[str, dict[str, str]]] = []  # noqa: RUF012
+
+    def do_GET(self):
+        self.requests.append((self.path, {k.lower(): v for k, v in self.headers.items()}))
+        status, headers, content = self.answers.get(self.path, (404, {}, b""))
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(content)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[int]:
+    Elsewhere.answers = {"/a.png": (200, {}, b"elsewhere")}
+    Elsewhere.requests = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def names(monkeypatch):
+    """Names -> addresses, as a name server would answer; and how often it was asked."""
+    table, asked = {}, []
+
+    def getaddrinfo(host, port, *arguments, **options):
+        asked.append(host)
+        return [(2, 1, 6, "", (table.get(host, host), port))]
+
+    monkeypatch.setattr(module.socket, "getaddrinfo", getaddrinfo)
+    return table, asked
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "/data/upload/1/0123abcd-road.png",
+        "/data/local-files/?d=folder%2Froad.png",
+        f"{URL}/data/upload/1/0123abcd-road.png",
+        "/tasks/7/resolve/?fileuri=czM6Ly9idWNrZXQvYS5wbmc=",
+    ],
+)
+def test_files_of_label_studio_are_read_with_the_token(tmp_path, image):
+    server = LabelStudio()
+    assert server.fetcher(tmp_path).fetch(task(image)) == b"pixels"
+    (request,) = server.requests
+    assert str(request.url) == URL + image.removeprefix(URL)
+    assert request.headers["authorization"] == "Token token"
+
+
+def test_label_studio_below_a_path_is_asked_below_it(tmp_path):
+    server = LabelStudio()
+    fetcher = server.fetcher(tmp_path, url="http://ls.test/label")
+    fetcher.fetch(task("http://ls.test/label/data/upload/1/a.png"))
+    fetcher.fetch(task("/data/upload/1/b.png"))
+    paths = [request.url.path for request in server.requests]
+    assert paths == ["/label/data/upload/1/a.png", "/label/data/upload/1/b.png"]
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs", "azure-blob"])
+def test_cloud_files_are_read_through_label_studio(tmp_path, scheme):
+    server = LabelStudio()
+    uri = f"{scheme}://bucket/folder/road 1.png"
+    server.fetcher(tmp_path).fetch(task(uri))
+    (request,) = server.requests
+    assert request.url.path == "/tasks/7/resolve/"
+    assert base64.urlsafe_b64decode(request.url.params["fileuri"]).decode() == uri
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "/api/users",
+        "/data/../api/users",
+        "/data/upload/%2e%2e/%2e%2e/api/users",
+        f"{URL}/api/projects/1/next",
+        "/logout",
+        "/",
+    ],
+)
+def test_a_task_cannot_send_the_token_to_other_calls(tmp_path, image):
+    server = LabelStudio()
+    with pytest.raises(ImageNotAllowed, match="no file of Label Studio"):
+        server.fetcher(tmp_path).fetch(task(image))
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    "image", ["file:///etc/passwd", "ftp://h/a.png", "a.png", "data:image/png;base64,aa"]
+)
+def test_other_addresses_are_refused(tmp_path, image):
+    with pytest.raises(ImageNotAllowed, match="no address that the backend reads"):
+        LabelStudio().fetcher(tmp_path).fetch(task(image))
+
+
+def test_a_task_without_image_says_so(tmp_path):
+    with pytest.raises(ValueError, match="task 7 has no image"):
+        LabelStudio().fetcher(tmp_path).fetch(task(""))
+
+
+def test_hosts_that_are_not_allowed_are_refused_with_the_setting_to_change(tmp_path, names):
+    with pytest.raises(ImageNotAllowed, match="RALIS_IMAGE_HOSTS"):
+        LabelStudio().fetcher(tmp_path).fetch(task("https://elsewhere.test/a.png"))
+    assert names[1] == []
+
+
+def test_an_allowed_host_is_read_at_its_checked_address_without_our_token(
+    tmp_path, elsewhere, names
+):
+    table, asked = names
+    table["images.test"] = "127.0.0.1"
+    fetcher = LabelStudio().fetcher(tmp_path, allowed=["*.test"])
+    assert fetcher.fetch(task(f"http://images.test:{elsewhere}/a.png")) == b"elsewhere"
+    ((path, headers),) = Elsewhere.requests
+    assert path == "/a.png"
+    assert headers["host"] == f"images.test:{elsewhere}"
+    assert "authorization" not in headers
+    assert asked.count("images.test") == 1  # looked up once: it cannot change in between
+
+
+def test_redirects_are_followed_only_to_allowed_hosts(tmp_path, elsewhere, names):
+    table, _ = names
+    table.update({"images.test": "127.0.0.1", "inside.corp": "127.0.0.1"})
+    fetcher = LabelStudio().fetcher(tmp_path, allowed=["images.test"])
+    Elsewhere.answers["/moved"] = (302, {"Location": "/a.png"}, b"")
+    assert fetcher.fetch(task(f"http://images.test:{elsewhere}/moved")) == b"elsewhere"
+    Elsewhere.answers["/out"] = (302, {"Location": f"http://inside.corp:{elsewhere}/a.png"}, b"")
+    with pytest.raises(ImageNotAllowed, match=r"inside\.corp are not allowed"):
+        fetcher.fetch(task(f"http://images.test:{elsewhere}/out"))
+    Elsewhere.answers["/loop"] = (302, {"Location": "/loop"}, b"")
+    with pytest.raises(ValueError, match="redirects more than"):
+        fetcher.fetch(task(f"http://images.test:{elsewhere}/loop"))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("127.0.0.1", "10.0.0.5", "192.168.1.1", "169.254.169.254", "::1", "::ffff:10.0.0.1"),
+        *("64:ff9b::a00:5", "2002:a00:5::1"),
+    ],
+)
+def test_label_studio_cannot_send_the_backend_into_the_private_network(tmp_path, names, address):
+    names[0]["bucket.test"] = address
+    server = LabelStudio(httpx.Response(303, headers={"location": "http://bucket.test/a?sig=1"}))
+    with pytest.raises(ImageNotAllowed, match="inside a private network"):
+        server.fetcher(tmp_path).fetch(task("s3://bucket/a.png"))
+
+
+def test_link_local_addresses_are_refused_even_where_the_host_is_allowed(tmp_path, names):
+    names[0]["metadata.test"] = "169.254.169.254"
+    with pytest.raises(ImageNotAllowed):
+        LabelStudio().fetcher(tmp_path, allowed=["metadata.test"]).fetch(
+            task("http://metadata.test/latest")
+        )
+
+
+def test_a_signed_address_is_read_without_the_token(tmp_path, elsewhere, names):
+    names[0]["bucket.test"] = "127.0.0.1"
+    target = f"http://bucket.test:{elsewhere}/a.png"
+    server = LabelStudio(httpx.Response(303, headers={"location": target}))
+    fetcher = server.fetcher(tmp_path, allowed=["bucket.test"])
+    assert fetcher.fetch(task("s3://bucket/a.png")) == b"elsewhere"
+    assert "authorization" not in Elsewhere.requests[0][1]
+
+
+def test_a_store_beside_label_studio_on_another_port_is_no_login_page(tmp_path, elsewhere):
+    target = f"http://localhost:{elsewhere}/a.png"
+    server = LabelStudio(httpx.Response(303, headers={"location": target}))
+    fetcher = server.fetcher(tmp_path, allowed=["localhost"], url="http://localhost:8080")
+    assert fetcher.fetch(task("s3://bucket/a.png")) == b"elsewhere"
+
+
+def test_a_redirect_to_the_login_page_says_that_the_token_may_not_read(tmp_path):
+    server = LabelStudio(httpx.Response(302, headers={"location": "/user/login/?next=/data"}))
+    with pytest.raises(Unauthorised, match="/user/login/ instead of delivering"):
+        server.fetcher(tmp_path).fetch(task("/data/upload/1/a.png"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "message"),
+    [
+        (httpx.Response(404), HostNotFound, "does not exist"),
+        (httpx.Response(401), Unauthorised, "may not be read"),
+        (httpx.Response(403), Unauthorised, "local-files storage"),
+        (httpx.Response(503), Unavailable, "answered 503"),
+        (httpx.Response(500), HostNotFound, "may be gone"),
+        (httpx.Response(204), ValueError, "answered 204"),
+        (httpx.Response(200, html="<html>Log in"), ValueError, "a web page, no image"),
+    ],
+)
+def test_each_failure_has_its_own_error_and_is_not_cached(tmp_path, answer, error, message):
+    server = LabelStudio(answer)
+    fetcher = server.fetcher(tmp_path)
+    with pytest.raises(error, match=message):
+        fetcher.fetch(task("/data/upload/1/a.png"))
+    server.answer = httpx.Response(200, content=b"pixels")
+    assert fetcher.fetch(task("/data/upload/1/a.png")) == b"pixels"
+
+
+def test_signatures_and_passwords_do_not_reach_messages(tmp_path, elsewhere):
+    fetcher = LabelStudio().fetcher(tmp_path, allowed=["127.0.0.1"])
+    with pytest.raises(HostNotFound) as caught:
+        fetcher.fetch(task(f"http://user:secret@127.0.0.1:{elsewhere}/b.png?sig=hidden"))
+    assert f"http://127.0.0.1:{elsewhere}/b.png" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert "hidden" not in str(caught.value)
+
+
+def test_a_file_beyond_the_limit_is_refused_while_it_arrives(tmp_path, elsewhere, monkeypatch):
+    monkeypatch.setattr(module, "MAX_IMAGE_BYTES", 5)
+    with pytest.raises(ValueError, match="larger than 5 bytes"):
+        LabelStudio().fetcher(tmp_path).fetch(task("/data/upload/1/a.png"))
+    with pytest.raises(ValueError, match="larger than 5 bytes"):
+        LabelStudio().fetcher(tmp_path, allowed=["127.0.0.1"]).fetch(
+            task(f"http://127.0.0.1:{elsewhere}/a.png")
+        )
+
+
+def test_a_second_fetch_comes_from_the_cache_also_of_another_process(tmp_path):
+    server = LabelStudio()
+    server.fetcher(tmp_path).fetch(task("/data/upload/1/a.png"))
+    again = server.fetcher(tmp_path).fetch(task("/data/upload/1/a.png"))
+    assert again == b"pixels"
+    assert len(server.requests) == 1
+
+
+def test_a_task_id_that_is_handed_out_again_gets_its_own_image(tmp_path):
+    server = LabelStudio()
+    fetcher = server.fetcher(tmp_path)
+    fetcher.fetch(task("/data/upload/1/a.png"))
+    server.answer = httpx.Response(200, content=b"other pixels")
+    later = datetime(2027, 1, 1, tzinfo=UTC)
+    assert fetcher.fetch(task("/data/upload/1/a.png", created_at=later)) == b"other pixels"
+
+
+def test_the_cache_keeps_within_its_bound_and_drops_what_was_used_longest_ago(tmp_path):
+    server = LabelStudio(httpx.Response(200, content=b"x" * 100))
+    fetcher = server.fetcher(tmp_path, cache_bytes=450)
+    for number in range(4):
+        fetcher.fetch(task(f"/data/upload/1/{number}.png"))
+    for age, path in enumerate(sorted((tmp_path / "cache").iterdir())):
+        module.os.utime(path, (age, age))
+    fetcher.fetch(task("/data/upload/1/0.png"))  # used again: now the newest
+    fetcher.fetch(task("/data/upload/1/4.png"))
+    assert sum(path.stat().st_size for path in (tmp_path / "cache").iterdir()) <= 450
+    before = len(server.requests)
+    fetcher.fetch(task("/data/upload/1/0.png"))
+    fetcher.fetch(task("/data/upload/1/4.png"))
+    assert len(server.requests) == before
+
+
+def test_a_cache_that_cannot_be_written_only_warns(tmp_path, caplog):
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    fetcher = LabelStudio().fetcher(tmp_path)
+    assert fetcher.fetch(task("/data/upload/1/a.png")) == b"pixels"
+    assert "cannot be written" in caplog.text
+
+
+def test_an_empty_cache_file_is_fetched_again(tmp_path):
+    server = LabelStudio()
+    fetcher = server.fetcher(tmp_path)
+    fetcher.fetch(task("/data/upload/1/a.png"))
+    for path in (tmp_path / "cache").iterdir():
+        path.write_bytes(b"")
+    assert fetcher.fetch(task("/data/upload/1/a.png")) == b"pixels"
+
+
+@pytest.mark.parametrize("image", ["http://exa mple\x00/a.png", "http://[::1/a.png", "/data/\x01"])
+def test_an_address_that_is_none_fails_that_task_alone(tmp_path, image):
+    with pytest.raises(ValueError):  # noqa: PT011
+        LabelStudio().fetcher(tmp_path, allowed=["*"]).fetch(task(image))
+
+
+def test_credentials_in_an_address_do_not_reach_messages(tmp_path):
+    for image in ("ftp://user:secret@h/a.png?sig=secret", f"{URL}/api/users?token=secret"):
+        with pytest.raises(ImageNotAllowed) as caught:
+            LabelStudio().fetcher(tmp_path).fetch(task(image))
+        assert "secret" not in str(caught.value)
+
+
+def test_two_processes_keep_one_bound(tmp_path):
+    server = LabelStudio(httpx.Response(200, content=b"x" * 100))
+    fetchers = [server.fetcher(tmp_path, cache_bytes=1000) for _ in range(2)]
+    for number in range(40):
+        fetchers[number % 2].fetch(task(f"/data/upload/1/{number}.png"))
+    assert sum(path.stat().st_size for path in (tmp_path / "cache").iterdir()) <= 1100
+
+
+def test_without_a_key_an_image_says_what_to_set(tmp_path):
+    transport = httpx.MockTransport(lambda request: httpx.Response(401))
+    client = LabelStudioClient(URL, lambda: None, transport=transport)
+    with pytest.raises(Unauthorised, match="LABEL_STUDIO_API_KEY is not set"):
+        ImageFetcher(client, tmp_path, 0).fetch(task("/data/upload/1/a.png?sig=hidden"))
+
+
+def test_a_dead_host_of_an_image_concerns_that_image_alone(tmp_path, elsewhere, names):
+    names[0]["images.test"] = "127.0.0.1"
+    Elsewhere.answers["/busy.png"] = (503, {}, b"")
+    fetcher = LabelStudio().fetcher(tmp_path, allowed=["images.test"])
+    with pytest.raises(ImageUnreachable, match="answered 503"):
+        fetcher.fetch(task(f"http://images.test:{elsewhere}/busy.png"))

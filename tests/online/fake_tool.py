@@ -1,0 +1,218 @@
+"""A labelling tool in memory: one pool project, one regions project, exact bookkeeping.
+
+Only for tests above `core` that need failures and orders of events which a real server cannot be
+asked for; `tests/e2e` runs the same worker against a real Label Studio.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+from PIL import Image as Picture
+
+from ralis_backend.core.regions import VOID, Region
+from ralis_backend.online.tool import (
+    ClassLabel,
+    Crop,
+    CropPrediction,
+    HostAnnotation,
+    HostNotFound,
+    HostProject,
+    HostTask,
+    ImageSuggestion,
+)
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+CLASSES = (ClassLabel("dark", "#000000"), ClassLabel("bright", "#FFFFFF"))
+
+
+def picture(seed: int, size: tuple[int, int] = (64, 96)) -> tuple[bytes, np.ndarray]:
+    """A noisy image whose bright half is class 1, as PNG bytes and (H, W) mask."""
+    rng = np.random.default_rng(seed)
+    mask = np.zeros(size, np.uint8)
+    mask[:, rng.integers(20, 76) :] = 1
+    pixels = rng.integers(0, 60, (*size, 3)) + 180 * mask[..., None]
+    buffer = io.BytesIO()
+    Picture.fromarray(pixels.astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue(), mask
+
+
+class FakeHost:
+    """Implements `online.host.Host`; results are `[{"mask": nested list}]`."""
+
+    def __init__(self, num_images: int = 6) -> None:
+        self.pool = HostProject("1.100", 1, "pool", "<View/>", CLASSES)
+        self.files = {index: picture(index) for index in range(1, num_images + 1)}
+        self.pool_tasks = [HostTask(i, START, f"/data/{i}.png") for i in self.files]
+        self.region_tasks: dict[int, HostTask] = {}
+        self.all_annotations: dict[int, dict[int, HostAnnotation]] = {1: {}, 2: {}}
+        self.predictions: dict[int, CropPrediction] = {}
+        self.image_predictions: list[ImageSuggestion] = []
+        self.version: str | None = None
+        self.begun: set[int] = set()
+        self.clock = START
+        self.fail_next: Exception | None = None
+        self.is_gone = False
+        self.calls: list[str] = []
+
+    def _call(self, name: str) -> None:
+        self.calls.append(name)
+        if self.fail_next is not None:
+            error, self.fail_next = self.fail_next, None
+            raise error
+
+    def tick(self) -> datetime:
+        self.clock += timedelta(seconds=1)
+        return self.clock
+
+    def project(self, project_id: int) -> HostProject:
+        self._call("project")
+        if self.is_gone:
+            raise HostNotFound(f"project {project_id} does not exist")
+        if project_id == 1:
+            return self.pool
+        return replace(self.pool, uid="2.200", id=2, title="regions")
+
+    def prepare(
+        self, project: HostProject, mode: str, regions_project_id: int | None
+    ) -> int | None:
+        self._call("prepare")
+        return 2 if mode == "crops" else None
+
+    def tasks(self, project_id: int) -> list[HostTask]:
+        self._call("tasks")
+        return list(self.pool_tasks if project_id == 1 else self.region_tasks.values())
+
+    def annotations(self, project_id: int) -> list[HostAnnotation]:
+        self._call("annotations")
+        return list(self.all_annotations[project_id].values())
+
+    def parse_annotation(self, payload: Mapping[str, Any]) -> HostAnnotation:
+        return self.all_annotations[payload["project"]][payload["id"]]
+
+    def mask(
+        self,
+        annotation: HostAnnotation,
+        project: HostProject,
+        class_names: Sequence[str],
+        size: tuple[int, int],
+        background: str | None,
+    ) -> np.ndarray:
+        if annotation.results and "unknown" in annotation.results[0]:
+            raise ValueError(f"annotation {annotation.id}: unknown label")
+        if not annotation.results:
+            return np.full(size, VOID, np.uint8)
+        mask = np.array(annotation.results[0]["mask"], np.uint8)
+        assert mask.shape == size
+        return mask
+
+    def annotated_regions(
+        self, annotation: HostAnnotation, project: HostProject, image_size: tuple[int, int]
+    ) -> list[Region]:
+        boxes = [result["box"] for result in annotation.results if "box" in result]
+        return [Region(*box) for box in boxes]
+
+    def image(self, task: HostTask) -> bytes:
+        self._call("image")
+        if task.id not in self.files:
+            raise ValueError(f"task {task.id} has no image")
+        return self.files[task.id][0]
+
+    def create_crop_tasks(
+        self, pool: HostProject, regions_project_id: int, crops: Sequence[Crop]
+    ) -> list[HostTask]:
+        self._call("create_crop_tasks")
+        made = []
+        for crop in crops:
+            task_id = 1000 + len(self.calls) * 1000 + len(self.region_tasks)
+            data = {
+                "source_task": crop.source_task,
+                "row": crop.region.row,
+                "col": crop.region.col,
+                "height": crop.region.height,
+                "width": crop.region.width,
+                "round": crop.round,
+                "rank": crop.rank,
+                "reason": crop.reason,
+                "strategy": crop.strategy,
+                "version": crop.version,
+            }
+            task = HostTask(task_id, self.tick(), "/data/crop.png", data)
+            self.region_tasks[task_id] = task
+            made.append(task)
+        return made
+
+    def publish_crop_predictions(
+        self,
+        regions_project_id: int,
+        version: str,
+        class_names: Sequence[str],
+        predictions: Sequence[CropPrediction],
+    ) -> None:
+        self._call("publish_crop_predictions")
+        self.version = version
+        self.predictions = {prediction.task_id: prediction for prediction in predictions}
+
+    def publish_image_predictions(
+        self,
+        pool: HostProject,
+        version: str,
+        class_names: Sequence[str],
+        suggestions: Sequence[ImageSuggestion],
+    ) -> None:
+        self._call("publish_image_predictions")
+        self.version = version
+        self.image_predictions = list(suggestions)
+
+    def delete_unopened_tasks(self, project_id: int, task_ids: Sequence[int]) -> list[int]:
+        self._call("delete_unopened_tasks")
+        gone = [task_id for task_id in task_ids if task_id not in self.begun]
+        for task_id in gone:
+            self.region_tasks.pop(task_id, None)
+        return gone
+
+    # What annotators do
+
+    def queue(self) -> list[int]:
+        """Unlabelled region tasks, in the order in which annotators meet them."""
+        done = {annotation.task_id for annotation in self.all_annotations[2].values()}
+        open_ids = [task_id for task_id in self.region_tasks if task_id not in done]
+        return sorted(open_ids, key=lambda task_id: -self.predictions[task_id].usefulness)
+
+    def truth(self, task_id: int) -> np.ndarray:
+        """The true mask of a region task."""
+        data = self.region_tasks[task_id].data
+        region = Region(data["row"], data["col"], data["height"], data["width"])
+        return self.files[data["source_task"]][1][region.slices]
+
+    def annotate(
+        self,
+        task_id: int,
+        results: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        project_id: int = 2,
+        is_skipped: bool = False,
+        annotator: str = "ann",
+        annotation_id: int | None = None,
+    ) -> dict[str, Any]:
+        """Submit (or update) an annotation; the event that Label Studio would send."""
+        tasks = self.pool_tasks if project_id == 1 else list(self.region_tasks.values())
+        task = next(task for task in tasks if task.id == task_id)
+        if results is None:
+            results = [{"mask": self.truth(task_id).tolist()}]
+        known = self.all_annotations[project_id]
+        number = annotation_id or 1 + max(
+            (number for of_project in self.all_annotations.values() for number in of_project),
+            default=0,
+        )
+        created_at = known[number].created_at if number in known else self.tick()
+        known[number] = HostAnnotation(
+            number, task.id, task.created_at, annotator, created_at, self.tick(), 12.5,
+            is_skipped, list(results), self.version,
+        )  # fmt: skip
+        return {"annotation": {"id": number, "project": project_id}}
