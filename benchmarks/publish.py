@@ -29,8 +29,8 @@ from ralis_backend.core.images import context_picture, crop_picture, crop_scale
 from ralis_backend.core.regions import Region, grid
 from ralis_backend.labelstudio.client import LabelStudioClient
 from ralis_backend.labelstudio.fetcher import ImageFetcher
-from ralis_backend.labelstudio.tool import LabelStudioHost
-from ralis_backend.online.tool import Crop, CropPrediction, HostTask
+from ralis_backend.labelstudio.tool import LabelStudioTool
+from ralis_backend.online.tool import Crop, CropPrediction, ToolTask
 
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
 IMAGE_SIZE = (360, 480)
@@ -87,9 +87,9 @@ def _measure(
     client = LabelStudioClient(server.url, TOKEN)
     scenes = list(generate(options.images, IMAGE_SIZE, options.seed))
     names = [name for name, _ in CLASSES]
-    host = LabelStudioHost(client, ImageFetcher(client, folder / "images", 10**9))
-    pool = host.project(client.create_project("Publishing", _config(names))["id"])
-    regions_id = host.prepare(pool, "crops", None)
+    tool = LabelStudioTool(client, ImageFetcher(client, folder / "images", 10**9))
+    pool = tool.project(client.create_project("Publishing", _config(names))["id"])
+    regions_id = tool.prepare(pool, "crops", None)
     assert regions_id is not None
     places = [
         (index, region)
@@ -99,7 +99,7 @@ def _measure(
     places = (places * -(-options.crops // len(places)))[: options.crops]
 
     clock = _Clock(server)
-    tasks: list[HostTask] = []
+    tasks: list[ToolTask] = []
     for start in range(0, len(places), CROPS_PER_CALL):
         with clock.phase("cut pictures"):
             crops = [
@@ -107,7 +107,7 @@ def _measure(
                 for offset, (index, region) in enumerate(places[start : start + CROPS_PER_CALL])
             ]
         with clock.phase("upload files and make tasks"):
-            tasks += host.create_crop_tasks(pool, regions_id, crops)
+            tasks += tool.create_crop_tasks(pool, regions_id, crops)
     predictions = [
         CropPrediction(
             task_id=task.id,
@@ -121,9 +121,9 @@ def _measure(
         for rank, (task, (index, region)) in enumerate(zip(tasks, places, strict=True))
     ]
     with clock.phase("publish predictions"):
-        host.publish_crop_predictions(regions_id, "v1", names, predictions)
+        tool.publish_crop_predictions(regions_id, "v1", names, predictions)
     with clock.phase("replace them by the next version's"):
-        host.publish_crop_predictions(regions_id, "v2", names, predictions)
+        tool.publish_crop_predictions(regions_id, "v2", names, predictions)
     stored = client.model_versions(regions_id)
     if stored != {"v2": options.crops}:
         raise RuntimeError(f"stored predictions by version are {stored}, expected v2 alone")

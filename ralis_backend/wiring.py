@@ -1,4 +1,4 @@
-"""Settings -> the objects that need them: store, client, host, learner, worker."""
+"""Settings -> the objects that need them: store, client, tool, learner, worker."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ralis_backend.labelstudio.doctor import Surroundings
     from ralis_backend.labelstudio.fetcher import ImageFetcher
     from ralis_backend.labelstudio.token_file import TokenFile
-    from ralis_backend.labelstudio.tool import LabelStudioHost
+    from ralis_backend.labelstudio.tool import LabelStudioTool
     from ralis_backend.online.learner import Learner
     from ralis_backend.online.ranking import RankingConfig
     from ralis_backend.online.store import ProjectStore
@@ -60,13 +60,13 @@ def create_fetcher(settings: Settings, client: LabelStudioClient) -> ImageFetche
     )
 
 
-def create_host(settings: Settings) -> LabelStudioHost:
+def create_tool(settings: Settings) -> LabelStudioTool:
     """Label Studio as the worker sees it."""
-    from ralis_backend.labelstudio.tool import LabelStudioHost
+    from ralis_backend.labelstudio.tool import LabelStudioTool
 
     client = create_client(settings)
     password = settings.auth_password
-    return LabelStudioHost(
+    return LabelStudioTool(
         client,
         create_fetcher(settings, client),
         backend_url=settings.backend_url,
@@ -115,7 +115,7 @@ def create_worker(settings: Settings) -> Worker:
         random_share=settings.random_share,
         sync_s=settings.sync_seconds,
     )
-    return Worker(create_store(settings), create_host(settings), config)
+    return Worker(create_store(settings), create_tool(settings), config)
 
 
 def create_surroundings(settings: Settings) -> Surroundings:
@@ -127,7 +127,7 @@ def create_surroundings(settings: Settings) -> Surroundings:
     num_classes = 2  # of any network: only its encoder's weights are looked at
     return Surroundings(
         client=create_client(settings),
-        host=create_host(settings),
+        tool=create_tool(settings),
         backend_url=settings.backend_url,
         headers=webhook_headers(settings),
         data_dir=settings.data_dir,

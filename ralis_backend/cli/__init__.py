@@ -45,9 +45,9 @@ def main() -> None:
     try:
         app()
     except Exception as error:
-        from ralis_backend.online.tool import HostError
+        from ralis_backend.online.tool import ToolError
 
-        if not isinstance(error, ValueError | HostError):
+        if not isinstance(error, ValueError | ToolError):
             raise
         logging.getLogger(__name__).debug("traceback", exc_info=True)
         typer.secho(f"ralis: {error}", fg="red", err=True)

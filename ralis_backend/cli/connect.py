@@ -28,7 +28,7 @@ def connect(project: Project, mode: Mode = None, backend_url: BackendUrl = None)
     """Prepare a project completely; safe to repeat."""
     from ralis_backend.core.policy.registry import find_strategy
     from ralis_backend.labelstudio.doctor import DEFAULT_BACKEND_URL
-    from ralis_backend.wiring import create_host, create_store
+    from ralis_backend.wiring import create_store, create_tool
 
     settings = _settings(mode=mode, backend_url=backend_url)
     if settings.backend_url is None:
@@ -43,10 +43,10 @@ def connect(project: Project, mode: Mode = None, backend_url: BackendUrl = None)
             "Label Studio cannot send RALIS_AUTH_TOKEN; set RALIS_AUTH_USER and "
             "RALIS_AUTH_PASSWORD for it as well"
         )
-    host = create_host(settings)
-    names = [label.name for label in host.project(project).classes]
+    tool = create_tool(settings)
+    names = [label.name for label in tool.project(project).classes]
     find_strategy(settings.strategy, settings.policies_dir, names, settings.region_size)
-    pool = host.connect(project, settings.mode)
+    pool = tool.connect(project, settings.mode)
     store = create_store(settings)
     store.register(pool.uid, pool.id, pool.label_config, pool.classes, pool.title)
     store.close()
@@ -84,7 +84,7 @@ def versions(project: Project, rollback: Rollback = None) -> None:
 
     settings = _settings()
     store = create_store(settings)
-    uid = store.project_by_host_id(project).uid
+    uid = store.project_by_tool_id(project).uid
     learner = Learner(store, ranking_config(settings, "cpu"), image=None)
     if rollback is not None:
         learner.rollback(uid, rollback)

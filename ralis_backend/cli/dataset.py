@@ -28,18 +28,18 @@ def export(project: Project, out: Out, format_name: Format = "png", model: Model
     from ralis_backend.cli.serve import configure_logging
     from ralis_backend.online.export import export_project
     from ralis_backend.settings import load_settings
-    from ralis_backend.wiring import create_host, create_store
+    from ralis_backend.wiring import create_store, create_tool
 
     settings = load_settings()
     configure_logging("WARNING")
     store = create_store(settings)
-    uid = store.project_by_host_id(project).uid
-    host = create_host(settings)
+    uid = store.project_by_tool_id(project).uid
+    tool = create_tool(settings)
     console = Console()
     with console.status("Exporting") as status, _refusals():
         count = export_project(
             store,
-            host.image,
+            tool.image,
             uid,
             out,
             format_name,
@@ -61,17 +61,17 @@ def import_dataset(dataset: DatasetFolder, project: Project) -> None:
     from ralis_backend.cli.uploads import import_into
     from ralis_backend.offline.datasets import Dataset, plain_folder
     from ralis_backend.settings import load_settings
-    from ralis_backend.wiring import create_client, create_host
+    from ralis_backend.wiring import create_client, create_tool
 
     settings = load_settings()
     configure_logging("WARNING")
     is_dataset = (dataset / "splits.json").is_file()
     source = Dataset.open(dataset) if is_dataset else plain_folder(dataset)
-    client, host = create_client(settings), create_host(settings)
-    target = host.project(project)
+    client, tool = create_client(settings), create_tool(settings)
+    target = tool.project(project)
     console = Console()
     with console.status("Uploading") as status:
-        num_images, num_masks = import_into(client, host, target, source, status.update)
+        num_images, num_masks = import_into(client, tool, target, source, status.update)
     console.print(f"{num_images} images uploaded and {num_masks} annotated in project {project}")
 
 

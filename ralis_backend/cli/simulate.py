@@ -37,13 +37,13 @@ def simulate(
     from ralis_backend.online.trust import replay_project
     from ralis_backend.settings import load_settings
     from ralis_backend.simulation.verdict import BASELINE, HEURISTICS, ReplayRules
-    from ralis_backend.wiring import create_host, create_store, find_device, ranking_config
+    from ralis_backend.wiring import create_store, create_tool, find_device, ranking_config
 
     settings = load_settings()
     configure_logging("ERROR")
     config = ranking_config(settings, find_device(settings.device))
     store = create_store(settings)
-    row = store.project_by_host_id(project)
+    row = store.project_by_tool_id(project)
     default = f"{row.strategy or config.strategy},entropy"
     names = [name.strip() for name in (strategies or default).split(",")]
     chosen = {
@@ -54,7 +54,7 @@ def simulate(
     with console.status("Reading the labelled images") as status:
         played = replay_project(
             store,
-            create_host(settings).image,
+            create_tool(settings).image,
             row,
             chosen,
             config,

@@ -15,9 +15,9 @@ from ralis_backend.labelstudio.payloads.masks import mask_to_results
 
 if TYPE_CHECKING:
     from ralis_backend.labelstudio.client import LabelStudioClient
-    from ralis_backend.labelstudio.tool import LabelStudioHost
+    from ralis_backend.labelstudio.tool import LabelStudioTool
     from ralis_backend.offline.datasets import Dataset, Sample
-    from ralis_backend.online.tool import HostProject
+    from ralis_backend.online.tool import ToolProject
 
 FILES_PER_UPLOAD = 50
 """Label Studio refuses more than 100 files in one request."""
@@ -61,8 +61,8 @@ def upload(
 
 def import_into(
     client: LabelStudioClient,
-    host: LabelStudioHost,
-    project: HostProject,
+    tool: LabelStudioTool,
+    project: ToolProject,
     dataset: Dataset,
     say: Callable[[str], None],
 ) -> tuple[int, int]:
@@ -80,10 +80,10 @@ def import_into(
     config = parse_label_config(project.label_config)
     _check_labels(dataset, [label.name for label in config.labels], config.control_type)
     names = file_names(list(dataset.samples.values()))
-    present = {uploaded_name(task.image) for task in host.tasks(project.id)}
+    present = {uploaded_name(task.image) for task in tool.tasks(project.id)}
     missing = {name: sample for name, sample in names.items() if name not in present}
     upload(client, project.id, missing, say)
-    to_do = _unannotated(client, host, project.id, names)
+    to_do = _unannotated(client, tool, project.id, names)
     for number, (task_id, sample) in enumerate(to_do.items(), start=1):
         mask = sample.mask()
         results = mask_to_results(mask, dataset.class_names, config, key=f"import/{task_id}")
@@ -104,12 +104,12 @@ def _check_labels(dataset: Dataset, labels: Sequence[str], control_type: str) ->
 
 
 def _unannotated(
-    client: LabelStudioClient, host: LabelStudioHost, project_id: int, names: Mapping[str, Sample]
+    client: LabelStudioClient, tool: LabelStudioTool, project_id: int, names: Mapping[str, Sample]
 ) -> dict[int, Sample]:
     """The tasks that show a labelled image of ours and have no annotation."""
     is_free = {task["id"]: not task["total_annotations"] for task in client.tasks(project_id)}
     found = {}
-    for task in host.tasks(project_id):
+    for task in tool.tasks(project_id):
         sample = names.get(uploaded_name(task.image))
         if sample is not None and sample.mask_path is not None and is_free.get(task.id):
             found[task.id] = sample

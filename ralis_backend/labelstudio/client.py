@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx
 
-from ralis_backend.online.tool import HostError, HostNotFound, HostUnavailable
+from ralis_backend.online.tool import ToolError, ToolNotFound, ToolUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -35,11 +35,11 @@ Filter = tuple[str, str, str, Any]
 """A condition on tasks: column, its type, operator and value."""
 
 
-class LabelStudioError(HostError):
+class LabelStudioError(ToolError):
     """The call was refused, or something else than Label Studio answered."""
 
 
-class NotFound(LabelStudioError, HostNotFound):
+class NotFound(LabelStudioError, ToolNotFound):
     """The project, task or file does not exist."""
 
 
@@ -47,7 +47,7 @@ class Unauthorised(LabelStudioError):
     """The token is wrong, expired, of a kind that is switched off, or may not do this."""
 
 
-class Unavailable(LabelStudioError, HostUnavailable):
+class Unavailable(LabelStudioError, ToolUnavailable):
     """No answer, a late one, or an error of the server; trying again later may help."""
 
 

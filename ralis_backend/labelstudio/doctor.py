@@ -13,8 +13,8 @@ import httpx
 from ralis_backend.core.images import decode_image
 from ralis_backend.core.segmenter import Segmenter, SegmenterSpec
 from ralis_backend.labelstudio.client import LabelStudioClient
-from ralis_backend.labelstudio.tool import LabelStudioHost, same_url
-from ralis_backend.online.tool import HostProject
+from ralis_backend.labelstudio.tool import LabelStudioTool, same_url
+from ralis_backend.online.tool import ToolProject
 
 MIN_FREE_BYTES = 2_000_000_000
 DEFAULT_BACKEND_URL = "http://localhost:9090"
@@ -42,7 +42,7 @@ class Surroundings:
     """
 
     client: LabelStudioClient
-    host: LabelStudioHost
+    tool: LabelStudioTool
     backend_url: str | None
     headers: Mapping[str, str]
     data_dir: Path
@@ -86,7 +86,7 @@ def checks(around: Surroundings, project_id: int | None = None) -> Iterator[Chec
     addresses: list[str] = []
 
     def connected() -> str:
-        addresses.append(around.host.address(project_id) or DEFAULT_BACKEND_URL)
+        addresses.append(around.tool.address(project_id) or DEFAULT_BACKEND_URL)
         return f"Label Studio reaches this backend at {addresses[0]}"
 
     place = _tried("project", connected, "name a project that the token can read")
@@ -97,10 +97,10 @@ def checks(around: Surroundings, project_id: int | None = None) -> Iterator[Chec
 
 
 def _project_checks(around: Surroundings, project_id: int, address: str) -> Iterator[Check]:
-    found: list[HostProject] = []
+    found: list[ToolProject] = []
 
     def read() -> str:
-        found.append(around.host.project(project_id))
+        found.append(around.tool.project(project_id))
         names = ", ".join(label.name for label in found[0].classes)
         return f"{len(found[0].classes)} labels: {names}"
 
@@ -221,8 +221,8 @@ def _webhook(around: Surroundings, project_id: int, address: str) -> str:
 
 
 def _image(around: Surroundings, project_id: int) -> str:
-    task = next(around.host.tasks(project_id), None)
+    task = next(around.tool.tasks(project_id), None)
     if task is None:
         return "the project has no task yet"
-    height, width = decode_image(around.host.image(task)).shape[:2]
+    height, width = decode_image(around.tool.image(task)).shape[:2]
     return f"task {task.id}: {width} x {height} pixels"

@@ -30,7 +30,7 @@ from ralis_backend.labelstudio.client import (
     Unavailable,
     read_bounded,
 )
-from ralis_backend.online.tool import HostTask
+from ralis_backend.online.tool import ToolTask
 
 logger = logging.getLogger(__name__)
 
@@ -71,12 +71,12 @@ class ImageFetcher:
         self._cache = _DiskCache(cache_dir, cache_bytes)
         self._allowed_hosts = tuple(host.lower() for host in allowed_hosts)
 
-    def fetch(self, task: HostTask) -> bytes:
+    def fetch(self, task: ToolTask) -> bytes:
         """The bytes of a task's image file.
 
         Raises:
             ValueError: if the task has no image, the file is too large, or may not be fetched.
-            HostUnavailable: if the server does not answer; trying again later may help.
+            ToolUnavailable: if the server does not answer; trying again later may help.
         """
         if not task.image:
             raise ValueError(
@@ -98,7 +98,7 @@ class ImageFetcher:
             self._cache.put(key, content)
         return content
 
-    def _download(self, task: HostTask) -> bytes:
+    def _download(self, task: ToolTask) -> bytes:
         parts = urlsplit(task.image)
         if parts.scheme in CLOUD_SCHEMES:
             encoded = base64.urlsafe_b64encode(task.image.encode()).decode()
@@ -123,7 +123,7 @@ class ImageFetcher:
         parts, own = urlsplit(url), urlsplit(self._client.url)
         return (parts.hostname, _port(parts)) == (own.hostname, _port(own))
 
-    def _own_path(self, task: HostTask, reference: str) -> str:
+    def _own_path(self, task: ToolTask, reference: str) -> str:
         """The path below Label Studio's address, one that serves files.
 
         The request carries our token: a task must not send it to any other of its calls.

@@ -1,6 +1,6 @@
 """The plug-in: Label Studio's `predict` and `fit` hooks, parsed, handed to the learner, formatted.
 
-A host makes a new object per request, so `RalisBackend` holds no state; the learner does. It runs
+A server makes a new object per request, so `RalisBackend` holds no state; the learner does. It runs
 in our own `app` and in label-studio-ml's servers, 1.0.9 and 2.x.
 """
 
@@ -21,7 +21,7 @@ from ralis_backend.labelstudio.payloads.label_config import (
     parse_label_config,
 )
 from ralis_backend.labelstudio.payloads.predictions import image_prediction
-from ralis_backend.online.tool import HostTask, ImageSuggestion
+from ralis_backend.online.tool import ImageSuggestion, ToolTask
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # invalid escape sequences in label-studio-tools
@@ -38,7 +38,7 @@ LEAST_USEFUL_SCORE = 1.0
 
 
 class RalisBackend(LabelStudioMLBase):  # type: ignore[misc]
-    """One request's view of one project; `bind` gives the class that a host can use."""
+    """One request's view of one project; `bind` gives the class that a server can use."""
 
     TRAIN_EVENTS = (
         "ANNOTATION_CREATED",
@@ -64,7 +64,7 @@ class RalisBackend(LabelStudioMLBase):  # type: ignore[misc]
         region_label: str = REGION_LABEL,
         tokens: TokenFile | None = None,
     ) -> type[RalisBackend]:
-        """This class with a learner behind it, for `model_class` of a host.
+        """This class with a learner behind it, for `model_class` of a server.
 
         Args:
             learner: what answers.
@@ -87,7 +87,7 @@ class RalisBackend(LabelStudioMLBase):  # type: ignore[misc]
         access_token: str | None = None,
         **kwargs: Any,
     ) -> None:
-        """Called by the host.
+        """Called by the server.
 
         The base class's own `__init__` is left out: it parses the label config with a parser that
         expands entities (1.0.9) and writes to a cache of its own (2.x).
@@ -98,7 +98,7 @@ class RalisBackend(LabelStudioMLBase):  # type: ignore[misc]
             label_config: XML of the project's labelling interface.
             train_output: what `fit` returned, from 1.0.9.
             access_token: legacy token of the project's creator, sent with `/setup`.
-            kwargs: whatever else a host passes (`hostname`, ...), not used.
+            kwargs: whatever else a server passes (`hostname`, ...), not used.
 
         Raises:
             RuntimeError: if the class is not bound to a learner.
@@ -134,7 +134,7 @@ class RalisBackend(LabelStudioMLBase):  # type: ignore[misc]
             ValueError: if the label config or `extra_params` cannot be used, saying why.
         """
         uid = self._uid(())
-        if uid is None:  # the host did not say when the project was made; a webhook will
+        if uid is None:  # the server did not say when the project was made; a webhook will
             return "v0"
         classes = self._config().labels
         parameters = _extra_params(extra_params)
@@ -187,7 +187,7 @@ class RalisBackend(LabelStudioMLBase):  # type: ignore[misc]
         return {"model_version": self._learner.model_version(uid), "event": event}
 
     def _uid(self, tasks: Sequence[Mapping[str, Any]]) -> str | None:
-        """The project's uid; where the host gives the bare id, the newest known one with it."""
+        """The project's uid; where the server gives the bare id, the newest known one with it."""
         if "." in self._project_id:
             return self._project_id
         bare = self._project_id or next(
@@ -283,7 +283,7 @@ def _parse_config(xml: str, region_label: str) -> LabelConfig:
 
 def _parse_tasks(
     tasks: Sequence[Mapping[str, Any]], config: LabelConfig, uid: str
-) -> Iterable[tuple[int, HostTask]]:
+) -> Iterable[tuple[int, ToolTask]]:
     for place, task in enumerate(tasks):
         try:
             yield place, _parse_task(task, config)
@@ -291,7 +291,7 @@ def _parse_tasks(
             logger.warning("project %s, task number %d of the request: %s", uid, place + 1, error)
 
 
-def _parse_task(task: Any, config: LabelConfig) -> HostTask:
+def _parse_task(task: Any, config: LabelConfig) -> ToolTask:
     if not isinstance(task, Mapping) or not isinstance(task.get("id"), int):
         raise ValueError("the task is no JSON object with a numeric id")
     data = task.get("data")
@@ -302,7 +302,7 @@ def _parse_task(task: Any, config: LabelConfig) -> HostTask:
             f"{config.image_key!r}, the key that the label config names"
         )
     created_at = _time(task.get("created_at")) or datetime.fromtimestamp(0, UTC)
-    return HostTask(id=task["id"], created_at=created_at, image=image, data=data or {})
+    return ToolTask(id=task["id"], created_at=created_at, image=image, data=data or {})
 
 
 def _prediction(

@@ -1,4 +1,4 @@
-"""Label Studio as the worker sees it: implements `online.host.Host` with client and payloads."""
+"""Label Studio as the worker sees it: implements `online.tool.Tool` with client and payloads."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ from ralis_backend.labelstudio.payloads.predictions import crop_prediction, imag
 from ralis_backend.online.tool import (
     Crop,
     CropPrediction,
-    HostAnnotation,
-    HostProject,
-    HostTask,
     ImageSuggestion,
+    ToolAnnotation,
+    ToolProject,
+    ToolTask,
 )
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ CROP_QUALITY = 95
 CONTEXT_QUALITY = 85
 
 
-class LabelStudioHost:
+class LabelStudioTool:
     """One Label Studio server.
 
     Args:
@@ -96,11 +96,11 @@ class LabelStudioHost:
 
     # What it reads
 
-    def project(self, project_id: int) -> HostProject:
+    def project(self, project_id: int) -> ToolProject:
         """The project; `ValueError` if its label config cannot be used, saying why."""
         found = self._client.project(project_id)
         config = self._config(found["label_config"])
-        return HostProject(
+        return ToolProject(
             uid=project_uid(found),
             id=int(found["id"]),
             title=str(found["title"]),
@@ -108,13 +108,13 @@ class LabelStudioHost:
             classes=config.labels,
         )
 
-    def tasks(self, project_id: int) -> Iterator[HostTask]:
+    def tasks(self, project_id: int) -> Iterator[ToolTask]:
         """All tasks of a project, oldest first."""
         key = self._config(self._client.project(project_id)["label_config"]).image_key
         for task in self._client.tasks(project_id):
-            yield _host_task(task, key)
+            yield _tool_task(task, key)
 
-    def annotations(self, project_id: int) -> Iterator[HostAnnotation]:
+    def annotations(self, project_id: int) -> Iterator[ToolAnnotation]:
         """All submitted and skipped annotations of a project; no drafts."""
         for task in self._client.annotated_tasks(project_id):
             for annotation in task["annotations"]:
@@ -124,14 +124,14 @@ class LabelStudioHost:
                 except ValueError as error:
                     logger.warning("project %s, task %s: %s", project_id, task.get("id"), error)
 
-    def parse_annotation(self, payload: Mapping[str, Any]) -> HostAnnotation:
+    def parse_annotation(self, payload: Mapping[str, Any]) -> ToolAnnotation:
         """An annotation from a webhook; `ValueError` if malformed."""
         return parse_annotation({**payload, "prediction": self._origin(payload)})
 
     def mask(
         self,
-        annotation: HostAnnotation,
-        project: HostProject,
+        annotation: ToolAnnotation,
+        project: ToolProject,
         class_names: Sequence[str],
         size: tuple[int, int],
         background: str | None,
@@ -141,18 +141,18 @@ class LabelStudioHost:
         return decode_annotation(annotation, config, class_names, size, background)
 
     def annotated_regions(
-        self, annotation: HostAnnotation, project: HostProject, image_size: tuple[int, int]
+        self, annotation: ToolAnnotation, project: ToolProject, image_size: tuple[int, int]
     ) -> list[Region]:
         """The suggested rectangles that a whole-image annotation carries; empty if none."""
         return annotated_regions(annotation, self._config(project.label_config), image_size)
 
-    def image(self, task: HostTask) -> bytes:
+    def image(self, task: ToolTask) -> bytes:
         """The bytes of a task's image file."""
         return self._fetcher.fetch(task)
 
     # What it sets up
 
-    def connect(self, project_id: int, mode: str) -> HostProject:
+    def connect(self, project_id: int, mode: str) -> ToolProject:
         """Prepare a project and make this backend its ML backend; safe to repeat.
 
         Raises:
@@ -171,7 +171,7 @@ class LabelStudioHost:
         return project
 
     def prepare(
-        self, project: HostProject, mode: str, regions_project_id: int | None
+        self, project: ToolProject, mode: str, regions_project_id: int | None
     ) -> int | None:
         """Bring webhooks, sampling and, in crops mode, the regions project in order."""
         address = self.address(project.id)
@@ -202,7 +202,7 @@ class LabelStudioHost:
         )
         return None
 
-    def _connect_backend(self, project: HostProject, url: str) -> None:
+    def _connect_backend(self, project: ToolProject, url: str) -> None:
         settings: dict[str, Any] = {"title": BACKEND_TITLE, "auth_method": "NONE"}
         if self._credentials:
             user, password = self._credentials
@@ -242,7 +242,7 @@ class LabelStudioHost:
         if changes:
             self._client.update_project(project_id, **changes)
 
-    def _regions_project(self, pool: HostProject, regions_project_id: int | None) -> int:
+    def _regions_project(self, pool: ToolProject, regions_project_id: int | None) -> int:
         marker = f"{MARKER}{pool.uid}"
         config = regions_config(self._config(pool.label_config))
         found = self._find_regions_project(marker, regions_project_id)
@@ -277,8 +277,8 @@ class LabelStudioHost:
     # What it publishes
 
     def create_crop_tasks(
-        self, pool: HostProject, regions_project_id: int, crops: Sequence[Crop]
-    ) -> list[HostTask]:
+        self, pool: ToolProject, regions_project_id: int, crops: Sequence[Crop]
+    ) -> list[ToolTask]:
         """Upload the crops' pictures and make their tasks; one task per crop, in order.
 
         Files go to the pool project, whose config has one data key as uploads need; tasks of
@@ -300,7 +300,7 @@ class LabelStudioHost:
         ids = self._client.import_tasks(regions_project_id, [{"data": it} for it in data])
         created = self._created(regions_project_id, ids)
         return [
-            HostTask(task_id, created[task_id], fields["image"], fields)
+            ToolTask(task_id, created[task_id], fields["image"], fields)
             for task_id, fields in zip(ids, data, strict=True)
         ]
 
@@ -320,7 +320,7 @@ class LabelStudioHost:
 
     def publish_image_predictions(
         self,
-        pool: HostProject,
+        pool: ToolProject,
         version: str,
         class_names: Sequence[str],
         suggestions: Sequence[ImageSuggestion],
@@ -433,10 +433,10 @@ def _batches(payloads: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str
         yield part
 
 
-def _host_task(task: Mapping[str, Any], image_key: str) -> HostTask:
+def _tool_task(task: Mapping[str, Any], image_key: str) -> ToolTask:
     data = task["data"]
     image = data.get(image_key) or data.get("$undefined$") or ""
-    return HostTask(int(task["id"]), parse_time(task["created_at"]), str(image), data)
+    return ToolTask(int(task["id"]), parse_time(task["created_at"]), str(image), data)
 
 
 _UNTOUCHED: tuple[Filter, ...] = (

@@ -24,7 +24,7 @@ from ralis_backend.online.suggesting import (
     labels_by_image,
     suggest_image,
 )
-from ralis_backend.online.tool import ClassLabel, HostTask, ImageSuggestion
+from ralis_backend.online.tool import ClassLabel, ImageSuggestion, ToolTask
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Learner:
         self,
         store: ProjectStore,
         config: RankingConfig,
-        image: Callable[[HostTask], bytes] | None,
+        image: Callable[[ToolTask], bytes] | None,
         suggestions_per_image: int = 3,
     ) -> None:
         self._store = store
@@ -93,7 +93,7 @@ class Learner:
             return self.model_version(uid)
         project = self._store.find_project(uid)
         if project is None or project.regions_uid != uid:
-            project = self._store.register(uid, host_id(uid), label_config, classes, "")
+            project = self._store.register(uid, tool_id(uid), label_config, classes, "")
             if strategy and project.strategy != strategy:
                 self._store.change_project(project.id, strategy=strategy)
         return self._remember(uid, label_config, strategy)
@@ -112,7 +112,7 @@ class Learner:
         return self._store.project(uid).class_names
 
     def suggest(
-        self, uid: str, tasks: Sequence[HostTask]
+        self, uid: str, tasks: Sequence[ToolTask]
     ) -> list[ImageSuggestion | SuggestionFailure]:
         """The regions of each image most worth labelling, best first, one answer per task.
 
@@ -209,7 +209,7 @@ class Learner:
         labels = self._store.labels(project.id)
         return {
             "project": project.uid,
-            "regions_project": project.regions_host_id,
+            "regions_project": project.regions_tool_id,
             "version": f"v{project.current_version}",
             "published_version": None
             if project.published_version is None
@@ -228,7 +228,7 @@ class Learner:
         project: Project,
         version: Version | None,
         labels: Mapping[int, Sequence[RegionLabel]],
-        task: HostTask,
+        task: ToolTask,
     ) -> ImageSuggestion:
         image = self._store.find_image(project.id, task.id, task.created_at)
         if version is None or image is None:
@@ -252,7 +252,7 @@ class Learner:
         version: Version | None,
         image: Image | None,
         labels: Mapping[int, Sequence[RegionLabel]],
-        task: HostTask,
+        task: ToolTask,
     ) -> ImageSuggestion:
         """An answer for an image that the ranking does not hold, computed now."""
         if self._image is None:
@@ -283,7 +283,7 @@ class Learner:
         return image_suggestion(task.id, ranked.image_size, regions, ranked.mask, f"v{number}")
 
 
-def host_id(uid: str) -> int:
+def tool_id(uid: str) -> int:
     """The project id in a uid, `<id>.<unix seconds of creation>`.
 
     Raises:

@@ -1,6 +1,6 @@
 """What the worker needs of the labelling tool, and the values that travel between them.
 
-The worker is handed a `Host`; `labelstudio/tool.py` implements it. Nothing here knows Label
+The worker is handed a `Tool`; `labelstudio/tool.py` implements it. Nothing here knows Label
 Studio's formats, and nothing there knows the store.
 """
 
@@ -16,19 +16,19 @@ import numpy as np
 from ralis_backend.core.regions import Region
 
 
-class HostError(Exception):
+class ToolError(Exception):
     """The labelling tool did not do what was asked; the message says what to do.
 
-    HostNotFound: the project or task is gone.
-    HostUnavailable: it is down, slow or overloaded; trying again later may help.
+    ToolNotFound: the project or task is gone.
+    ToolUnavailable: it is down, slow or overloaded; trying again later may help.
     """
 
 
-class HostNotFound(HostError):
+class ToolNotFound(ToolError):
     """The project, task or file does not exist (any more)."""
 
 
-class HostUnavailable(HostError):
+class ToolUnavailable(ToolError):
     """The tool does not answer; the same call may succeed later."""
 
 
@@ -41,7 +41,7 @@ class ClassLabel:
 
 
 @dataclass(frozen=True)
-class HostProject:
+class ToolProject:
     """A project of the labelling tool.
 
     `uid` is `<id>.<unix seconds of creation>`: ids may be handed out again after deletion.
@@ -55,7 +55,7 @@ class HostProject:
 
 
 @dataclass(frozen=True)
-class HostTask:
+class ToolTask:
     """One task: an image to label. `created_at` tells apart tasks that got the same id."""
 
     id: int
@@ -65,7 +65,7 @@ class HostTask:
 
 
 @dataclass(frozen=True)
-class HostAnnotation:
+class ToolAnnotation:
     """One annotation of a task, its results still in the tool's own format."""
 
     id: int
@@ -106,7 +106,7 @@ class CropPrediction:
 
     `mask` is (height, width) uint8 of class indices at the region's own size, VOID where nothing
     is suggested; None for a segmenter that has learned nothing yet. `usefulness` in [0, 1], the
-    most useful region first: the host translates it into the tool's own order.
+    most useful region first: the tool translates it into the tool's own order.
     """
 
     task_id: int
@@ -143,14 +143,14 @@ class ImageSuggestion:
     usefulness: float
 
 
-class Host(Protocol):
-    """The labelling tool, as the worker sees it. Every call may raise `HostError`."""
+class Tool(Protocol):
+    """The labelling tool, as the worker sees it. Every call may raise `ToolError`."""
 
-    def project(self, project_id: int) -> HostProject:
+    def project(self, project_id: int) -> ToolProject:
         """The project; `ValueError` if its label config cannot be used, saying why."""
 
     def prepare(
-        self, project: HostProject, mode: str, regions_project_id: int | None
+        self, project: ToolProject, mode: str, regions_project_id: int | None
     ) -> int | None:
         """Bring the project's settings in order; safe to repeat.
 
@@ -161,19 +161,19 @@ class Host(Protocol):
             The id of the regions project, None in in-place mode.
         """
 
-    def tasks(self, project_id: int) -> Iterator[HostTask]:
+    def tasks(self, project_id: int) -> Iterator[ToolTask]:
         """All tasks of a project, oldest first."""
 
-    def annotations(self, project_id: int) -> Iterator[HostAnnotation]:
+    def annotations(self, project_id: int) -> Iterator[ToolAnnotation]:
         """All submitted and skipped annotations of a project; no drafts."""
 
-    def parse_annotation(self, payload: Mapping[str, Any]) -> HostAnnotation:
+    def parse_annotation(self, payload: Mapping[str, Any]) -> ToolAnnotation:
         """An annotation from an event; `ValueError` if malformed."""
 
     def mask(
         self,
-        annotation: HostAnnotation,
-        project: HostProject,
+        annotation: ToolAnnotation,
+        project: ToolProject,
         class_names: Sequence[str],
         size: tuple[int, int],
         background: str | None,
@@ -185,16 +185,16 @@ class Host(Protocol):
         """
 
     def annotated_regions(
-        self, annotation: HostAnnotation, project: HostProject, image_size: tuple[int, int]
+        self, annotation: ToolAnnotation, project: ToolProject, image_size: tuple[int, int]
     ) -> list[Region]:
         """The suggested rectangles that a whole-image annotation carries; empty if none."""
 
-    def image(self, task: HostTask) -> bytes:
+    def image(self, task: ToolTask) -> bytes:
         """The bytes of a task's image file; `ValueError` if it has none or may not be fetched."""
 
     def create_crop_tasks(
-        self, pool: HostProject, regions_project_id: int, crops: Sequence[Crop]
-    ) -> list[HostTask]:
+        self, pool: ToolProject, regions_project_id: int, crops: Sequence[Crop]
+    ) -> list[ToolTask]:
         """Upload the crops' pictures and make their tasks; one task per crop, in order."""
 
     def publish_crop_predictions(
@@ -208,7 +208,7 @@ class Host(Protocol):
 
     def publish_image_predictions(
         self,
-        pool: HostProject,
+        pool: ToolProject,
         version: str,
         class_names: Sequence[str],
         suggestions: Sequence[ImageSuggestion],

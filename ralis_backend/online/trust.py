@@ -24,7 +24,7 @@ from ralis_backend.online.report import replay_text
 from ralis_backend.online.store import ProjectStore, RegionLabel
 from ralis_backend.online.store.tables import Image, Project
 from ralis_backend.online.suggesting import hide_removed, labels_by_image
-from ralis_backend.online.tool import HostTask, HostUnavailable
+from ralis_backend.online.tool import ToolTask, ToolUnavailable
 from ralis_backend.simulation.points import PointEncoder
 from ralis_backend.simulation.verdict import (
     BASELINE,
@@ -83,7 +83,7 @@ class Replayed:
 
 def judge(
     store: ProjectStore,
-    image: Callable[[HostTask], bytes],
+    image: Callable[[ToolTask], bytes],
     project: Project,
     policy: Strategy,
     state: PoolState,
@@ -138,7 +138,7 @@ def _drift_text(drift: Mapping[str, Any]) -> str:
 
 def replay_project(
     store: ProjectStore,
-    image: Callable[[HostTask], bytes],
+    image: Callable[[ToolTask], bytes],
     project: Project,
     strategies: Mapping[str, Strategy],
     config: RankingConfig,
@@ -195,7 +195,7 @@ class _Labelled:
     def __init__(
         self,
         store: ProjectStore,
-        image: Callable[[HostTask], bytes],
+        image: Callable[[ToolTask], bytes],
         project: Project,
         config: RankingConfig,
         max_regions: int,
@@ -232,7 +232,7 @@ class _Labelled:
         for row, labels in self._images[:max_images]:
             try:
                 pixels = self._pixels(row)
-            except HostUnavailable:
+            except ToolUnavailable:
                 raise
             except Exception as reason:
                 # The ranking notes it with the image; here the others are enough.
@@ -243,7 +243,7 @@ class _Labelled:
         if not num_read:
             raise ValueError(
                 f"none of {len(self._images)} labelled images could be read, the last one because: "
-                f"{error}; `ralis doctor --project {self._project.host_id}` says more"
+                f"{error}; `ralis doctor --project {self._project.tool_id}` says more"
             )
 
     def whole(self, num_regions: int) -> list[tuple[np.ndarray, np.ndarray, Sequence[Region]]]:
@@ -266,7 +266,7 @@ class _Labelled:
         )
 
     def _pixels(self, row: Image) -> np.ndarray:
-        task = HostTask(row.task_id, row.task_created_at, row.ref)
+        task = ToolTask(row.task_id, row.task_created_at, row.ref)
         pixels = decode_image(self._image(task))
         if pixels.shape[:2] != row.size:
             raise ValueError(f"task {row.task_id}: its image has changed since it was labelled")

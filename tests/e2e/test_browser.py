@@ -135,10 +135,10 @@ def test_painted_regions_are_learned_and_the_next_suggestion_shows_it(
     log = backend.log_path
     wait_for("the first queue", lambda: store.projects()[0].published_version == 0, log)
     project = store.projects()[0]
-    assert project.regions_host_id is not None
+    assert project.regions_tool_id is not None
 
     annotator.log_in(USERNAME, PASSWORD)
-    task = annotator.open_stream(project.regions_host_id)
+    task = annotator.open_stream(project.regions_tool_id)
     check_screen(annotator)
     painted = []
     for count in range(1, REGIONS_PER_ROUND + 1):
@@ -157,7 +157,7 @@ def test_painted_regions_are_learned_and_the_next_suggestion_shows_it(
         check_painted(store.label_mask(label))
 
     wait_for("version 1", lambda: store.projects()[0].published_version == 1, log)
-    task = annotator.open_stream(project.regions_host_id)
+    task = annotator.open_stream(project.regions_tool_id)
     suggestion = max(task["predictions"], key=lambda it: it["id"])
     assert suggestion["model_version"] == "v1"
     assert 1 <= len(suggestion["result"]) == annotator.num_masks()

@@ -17,7 +17,7 @@ from ralis_backend.cli.demo.workplace import Backend
 from ralis_backend.core.regions import VOID
 from ralis_backend.labelstudio.client import LabelStudioClient
 from ralis_backend.labelstudio.fetcher import ImageFetcher
-from ralis_backend.labelstudio.tool import LabelStudioHost
+from ralis_backend.labelstudio.tool import LabelStudioTool
 from ralis_backend.offline.datasets import Dataset
 from ralis_backend.online.store import ProjectStore
 from tests.e2e.conftest import TOKEN
@@ -77,11 +77,11 @@ def test_a_kill_in_mid_training_loses_no_label_and_makes_nothing_twice(
     client.upload_files(pool_id, files)
     port = free_port()
     environment["RALIS_BACKEND_URL"] = f"http://127.0.0.1:{port}"
-    host = LabelStudioHost(client, ImageFetcher(client, tmp_path / "images", 10**8))
-    truth = dict(zip([task.id for task in host.tasks(pool_id)], samples, strict=True))
+    tool = LabelStudioTool(client, ImageFetcher(client, tmp_path / "images", 10**8))
+    truth = dict(zip([task.id for task in tool.tasks(pool_id)], samples, strict=True))
 
     def annotator() -> CropAnnotator:
-        regions_project = host.project(store.projects()[0].regions_host_id or 0)
+        regions_project = tool.project(store.projects()[0].regions_tool_id or 0)
         return CropAnnotator(client, regions_project, truth, NAMES)
 
     with Backend(port, environment, tmp_path / "backend.log") as backend:
@@ -116,7 +116,7 @@ def test_a_kill_in_mid_training_loses_no_label_and_makes_nothing_twice(
         expected = truth[images[label.image_id].task_id].mask()[label.region.slices]
         np.testing.assert_array_equal(store.label_mask(label), expected)
         assert (expected != VOID).any()
-    regions_id = store.projects()[0].regions_host_id or 0
+    regions_id = store.projects()[0].regions_tool_id or 0
     tasks = list(client.tasks(regions_id))
     places = [tuple(task["data"][name] for name in ("source_task", "row", "col")) for task in tasks]
     assert len(places) == len(set(places))

@@ -22,7 +22,7 @@ from ralis_backend.cli.uploads import import_into
 from ralis_backend.core.regions import VOID
 from ralis_backend.labelstudio.client import LabelStudioClient
 from ralis_backend.labelstudio.fetcher import ImageFetcher
-from ralis_backend.labelstudio.tool import LabelStudioHost
+from ralis_backend.labelstudio.tool import LabelStudioTool
 from ralis_backend.offline.datasets import Dataset
 from ralis_backend.online.export import export_project
 from ralis_backend.online.store import ProjectStore
@@ -151,22 +151,22 @@ def test_an_exported_dataset_comes_back_bit_by_bit(crops, folder, tmp_path):
     workplace = Workplace.open(folder)
     with workplace.label_studio(LABEL_STUDIO, port_near(8080)) as server:
         client = LabelStudioClient(server.url, workplace.token)
-        host = LabelStudioHost(client, ImageFetcher(client, tmp_path / "images", 10**9))
+        tool = LabelStudioTool(client, ImageFetcher(client, tmp_path / "images", 10**9))
         labels = "".join(f'<Label value="{name}"/>' for name in grown.class_names)
         made = client.create_project(
             "Imported",
             '<View><Image name="image" value="$image"/><BrushLabels name="brush" toName="image">'
             f"{labels}</BrushLabels></View>",
         )
-        target = host.project(made["id"])
-        assert import_into(client, host, target, grown, print) == (len(grown.samples),) * 2
-        assert import_into(client, host, target, grown, print) == (0, 0)  # safe to repeat
+        target = tool.project(made["id"])
+        assert import_into(client, tool, target, grown, print) == (len(grown.samples),) * 2
+        assert import_into(client, tool, target, grown, print) == (0, 0)  # safe to repeat
         store = ProjectStore.open(f"sqlite:///{tmp_path}/ralis.db", tmp_path / "blobs")
         project = store.register(
             target.uid, target.id, target.label_config, target.classes, target.title
         )
-        Sync(store, host, WorkerConfig(mode="in-place")).full(project)
-        export_project(store, host.image, target.uid, tmp_path / "again")
+        Sync(store, tool, WorkerConfig(mode="in-place")).full(project)
+        export_project(store, tool.image, target.uid, tmp_path / "again")
         store.close()
     again = Dataset.open(tmp_path / "again")
     masks = {Path(key).name: sample.mask() for key, sample in again.samples.items()}

@@ -17,7 +17,7 @@ from werkzeug.serving import make_server
 from ralis_backend.app import create_app
 from ralis_backend.cli.demo.label_studio import LabelStudioServer
 from ralis_backend.labelstudio.client import LabelStudioClient, Unauthorised
-from ralis_backend.labelstudio.tool import LabelStudioHost
+from ralis_backend.labelstudio.tool import LabelStudioTool
 from ralis_backend.settings import Settings
 from ralis_backend.wiring import create_client, create_fetcher
 from tests.e2e.conftest import TOKEN, server_in
@@ -66,15 +66,15 @@ def test_connecting_lends_the_token_for_as_long_as_legacy_tokens_are_on(
     Image.fromarray(np.zeros((30, 40, 3), np.uint8)).save(file, "PNG")
     admin.upload_files(project_id, [("road.png", file.getvalue())])
     client = create_client(settings)
-    host = LabelStudioHost(client, create_fetcher(settings, client))
+    tool = LabelStudioTool(client, create_fetcher(settings, client))
     with pytest.raises(Unauthorised, match="LABEL_STUDIO_API_KEY is not set"):
         client.project(project_id)
 
     admin.create_backend(project_id, backend_url, "RALIS")
     assert client.project(project_id)["title"] == "Without key"
-    (task,) = host.tasks(project_id)
-    assert host.image(task) == file.getvalue()
-    assert host.prepare(host.project(project_id), settings.mode, None) is None  # in-place
+    (task,) = tool.tasks(project_id)
+    assert tool.image(task) == file.getvalue()
+    assert tool.prepare(tool.project(project_id), settings.mode, None) is None  # in-place
 
     answer = httpx.post(
         f"{own_label_studio.url}/api/jwt/settings",

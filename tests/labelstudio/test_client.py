@@ -19,7 +19,7 @@ from ralis_backend.labelstudio.client import (
     Unauthorised,
     Unavailable,
 )
-from ralis_backend.online.tool import HostNotFound, HostUnavailable
+from ralis_backend.online.tool import ToolNotFound, ToolUnavailable
 
 LEGACY = "0123456789abcdef0123456789abcdef01234567"
 PERSONAL = "header.refresh-secret.signature"
@@ -150,13 +150,13 @@ def test_no_answer_is_unavailable_for_the_worker(error):
     def answer(request):
         raise error
 
-    with pytest.raises(HostUnavailable, match=r"http://ls\.test"):
+    with pytest.raises(ToolUnavailable, match=r"http://ls\.test"):
         client_of(answer).project(1)
 
 
 def test_what_is_gone_is_not_found_for_the_worker():
     client = client_of(lambda request: httpx.Response(404, json={"detail": "Not found."}))
-    with pytest.raises(HostNotFound, match="Not found"):
+    with pytest.raises(ToolNotFound, match="Not found"):
         client.project(1)
     with pytest.raises(NotFound):
         client.delete_webhook(1)

@@ -13,7 +13,7 @@ from ralis_backend.labelstudio import doctor as module
 from ralis_backend.labelstudio.client import LabelStudioClient
 from ralis_backend.labelstudio.doctor import Surroundings, checks
 from ralis_backend.labelstudio.fetcher import ImageFetcher
-from ralis_backend.labelstudio.tool import LabelStudioHost
+from ralis_backend.labelstudio.tool import LabelStudioTool
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -28,7 +28,7 @@ def look(folder, device="cpu"):
     client = LabelStudioClient(f"http://127.0.0.1:{free_port()}", "token")
     around = Surroundings(
         client=client,
-        host=LabelStudioHost(client, ImageFetcher(client, folder / "images", 0)),
+        tool=LabelStudioTool(client, ImageFetcher(client, folder / "images", 0)),
         backend_url=f"http://127.0.0.1:{free_port()}",
         headers={},
         data_dir=folder,

@@ -13,7 +13,7 @@ from ralis_backend.labelstudio import client as client_module
 from ralis_backend.labelstudio import fetcher as module
 from ralis_backend.labelstudio.client import LabelStudioClient, Unauthorised, Unavailable
 from ralis_backend.labelstudio.fetcher import ImageFetcher, ImageNotAllowed, ImageUnreachable
-from ralis_backend.online.tool import HostNotFound, HostTask
+from ralis_backend.online.tool import ToolNotFound, ToolTask
 
 CREATED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 URL = "http://ls.test:8080"
@@ -25,7 +25,7 @@ def no_pauses(monkeypatch):
 
 
 def task(image, task_id=7, created_at=CREATED):
-    return HostTask(task_id, created_at, image)
+    return ToolTask(task_id, created_at, image)
 
 
 class LabelStudio:
@@ -237,11 +237,11 @@ def test_a_redirect_to_the_login_page_says_that_the_token_may_not_read(tmp_path)
 @pytest.mark.parametrize(
     ("answer", "error", "message"),
     [
-        (httpx.Response(404), HostNotFound, "does not exist"),
+        (httpx.Response(404), ToolNotFound, "does not exist"),
         (httpx.Response(401), Unauthorised, "may not be read"),
         (httpx.Response(403), Unauthorised, "local-files storage"),
         (httpx.Response(503), Unavailable, "answered 503"),
-        (httpx.Response(500), HostNotFound, "may be gone"),
+        (httpx.Response(500), ToolNotFound, "may be gone"),
         (httpx.Response(204), ValueError, "answered 204"),
         (httpx.Response(200, html="<html>Log in"), ValueError, "a web page, no image"),
     ],
@@ -257,7 +257,7 @@ def test_each_failure_has_its_own_error_and_is_not_cached(tmp_path, answer, erro
 
 def test_signatures_and_passwords_do_not_reach_messages(tmp_path, elsewhere):
     fetcher = LabelStudio().fetcher(tmp_path, allowed=["127.0.0.1"])
-    with pytest.raises(HostNotFound) as caught:
+    with pytest.raises(ToolNotFound) as caught:
         fetcher.fetch(task(f"http://user:secret@127.0.0.1:{elsewhere}/b.png?sig=hidden"))
     assert f"http://127.0.0.1:{elsewhere}/b.png" in str(caught.value)
     assert "secret" not in str(caught.value)

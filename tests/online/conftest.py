@@ -9,7 +9,7 @@ from ralis_backend.core.learning.finetune import FinetuneConfig
 from ralis_backend.online.ranking import RankingConfig
 from ralis_backend.online.store import ProjectStore
 from ralis_backend.online.worker import Worker, WorkerConfig
-from tests.online.fake_tool import CLASSES, FakeHost
+from tests.online.fake_tool import CLASSES, FakeTool
 
 RANKING = RankingConfig(
     strategy="entropy", region_size=(32, 32), regions_per_round=4, encoder_weights=None
@@ -25,16 +25,16 @@ def store(tmp_path: Path) -> Iterator[ProjectStore]:
 
 
 @pytest.fixture
-def host() -> FakeHost:
-    return FakeHost()
+def tool() -> FakeTool:
+    return FakeTool()
 
 
 @pytest.fixture
-def make_worker(store: ProjectStore, host: FakeHost) -> Callable[..., Worker]:
+def make_worker(store: ProjectStore, tool: FakeTool) -> Callable[..., Worker]:
     def make(mode: str = "crops", **values: object) -> Worker:
-        store.register(host.pool.uid, host.pool.id, host.pool.label_config, CLASSES, "pool")
+        store.register(tool.pool.uid, tool.pool.id, tool.pool.label_config, CLASSES, "pool")
         config = WorkerConfig(mode=mode, ranking=RANKING, finetune=TINY, **values)  # type: ignore[arg-type]
-        return Worker(store, host, config)
+        return Worker(store, tool, config)
 
     return make
 

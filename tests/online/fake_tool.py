@@ -20,11 +20,11 @@ from ralis_backend.online.tool import (
     ClassLabel,
     Crop,
     CropPrediction,
-    HostAnnotation,
-    HostNotFound,
-    HostProject,
-    HostTask,
     ImageSuggestion,
+    ToolAnnotation,
+    ToolNotFound,
+    ToolProject,
+    ToolTask,
 )
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -42,15 +42,15 @@ def picture(seed: int, size: tuple[int, int] = (64, 96)) -> tuple[bytes, np.ndar
     return buffer.getvalue(), mask
 
 
-class FakeHost:
-    """Implements `online.host.Host`; results are `[{"mask": nested list}]`."""
+class FakeTool:
+    """Implements `online.tool.Tool`; results are `[{"mask": nested list}]`."""
 
     def __init__(self, num_images: int = 6) -> None:
-        self.pool = HostProject("1.100", 1, "pool", "<View/>", CLASSES)
+        self.pool = ToolProject("1.100", 1, "pool", "<View/>", CLASSES)
         self.files = {index: picture(index) for index in range(1, num_images + 1)}
-        self.pool_tasks = [HostTask(i, START, f"/data/{i}.png") for i in self.files]
-        self.region_tasks: dict[int, HostTask] = {}
-        self.all_annotations: dict[int, dict[int, HostAnnotation]] = {1: {}, 2: {}}
+        self.pool_tasks = [ToolTask(i, START, f"/data/{i}.png") for i in self.files]
+        self.region_tasks: dict[int, ToolTask] = {}
+        self.all_annotations: dict[int, dict[int, ToolAnnotation]] = {1: {}, 2: {}}
         self.predictions: dict[int, CropPrediction] = {}
         self.image_predictions: list[ImageSuggestion] = []
         self.version: str | None = None
@@ -70,35 +70,35 @@ class FakeHost:
         self.clock += timedelta(seconds=1)
         return self.clock
 
-    def project(self, project_id: int) -> HostProject:
+    def project(self, project_id: int) -> ToolProject:
         self._call("project")
         if self.is_gone:
-            raise HostNotFound(f"project {project_id} does not exist")
+            raise ToolNotFound(f"project {project_id} does not exist")
         if project_id == 1:
             return self.pool
         return replace(self.pool, uid="2.200", id=2, title="regions")
 
     def prepare(
-        self, project: HostProject, mode: str, regions_project_id: int | None
+        self, project: ToolProject, mode: str, regions_project_id: int | None
     ) -> int | None:
         self._call("prepare")
         return 2 if mode == "crops" else None
 
-    def tasks(self, project_id: int) -> list[HostTask]:
+    def tasks(self, project_id: int) -> list[ToolTask]:
         self._call("tasks")
         return list(self.pool_tasks if project_id == 1 else self.region_tasks.values())
 
-    def annotations(self, project_id: int) -> list[HostAnnotation]:
+    def annotations(self, project_id: int) -> list[ToolAnnotation]:
         self._call("annotations")
         return list(self.all_annotations[project_id].values())
 
-    def parse_annotation(self, payload: Mapping[str, Any]) -> HostAnnotation:
+    def parse_annotation(self, payload: Mapping[str, Any]) -> ToolAnnotation:
         return self.all_annotations[payload["project"]][payload["id"]]
 
     def mask(
         self,
-        annotation: HostAnnotation,
-        project: HostProject,
+        annotation: ToolAnnotation,
+        project: ToolProject,
         class_names: Sequence[str],
         size: tuple[int, int],
         background: str | None,
@@ -112,20 +112,20 @@ class FakeHost:
         return mask
 
     def annotated_regions(
-        self, annotation: HostAnnotation, project: HostProject, image_size: tuple[int, int]
+        self, annotation: ToolAnnotation, project: ToolProject, image_size: tuple[int, int]
     ) -> list[Region]:
         boxes = [result["box"] for result in annotation.results if "box" in result]
         return [Region(*box) for box in boxes]
 
-    def image(self, task: HostTask) -> bytes:
+    def image(self, task: ToolTask) -> bytes:
         self._call("image")
         if task.id not in self.files:
             raise ValueError(f"task {task.id} has no image")
         return self.files[task.id][0]
 
     def create_crop_tasks(
-        self, pool: HostProject, regions_project_id: int, crops: Sequence[Crop]
-    ) -> list[HostTask]:
+        self, pool: ToolProject, regions_project_id: int, crops: Sequence[Crop]
+    ) -> list[ToolTask]:
         self._call("create_crop_tasks")
         made = []
         for crop in crops:
@@ -142,7 +142,7 @@ class FakeHost:
                 "strategy": crop.strategy,
                 "version": crop.version,
             }
-            task = HostTask(task_id, self.tick(), "/data/crop.png", data)
+            task = ToolTask(task_id, self.tick(), "/data/crop.png", data)
             self.region_tasks[task_id] = task
             made.append(task)
         return made
@@ -160,7 +160,7 @@ class FakeHost:
 
     def publish_image_predictions(
         self,
-        pool: HostProject,
+        pool: ToolProject,
         version: str,
         class_names: Sequence[str],
         suggestions: Sequence[ImageSuggestion],
@@ -211,7 +211,7 @@ class FakeHost:
             default=0,
         )
         created_at = known[number].created_at if number in known else self.tick()
-        known[number] = HostAnnotation(
+        known[number] = ToolAnnotation(
             number, task.id, task.created_at, annotator, created_at, self.tick(), 12.5,
             is_skipped, list(results), self.version,
         )  # fmt: skip

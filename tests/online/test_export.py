@@ -18,7 +18,7 @@ from ralis_backend.online.export.formats import outline
 from ralis_backend.online.export.labelled_images import as_plain_image, file_names
 from ralis_backend.online.store import NewLabel, ProjectStore
 from ralis_backend.online.store.tables import CropTask, Image, Version
-from ralis_backend.online.tool import ClassLabel, HostAnnotation, HostTask
+from ralis_backend.online.tool import ClassLabel, ToolAnnotation, ToolTask
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 SIZE = (40, 56)
@@ -31,7 +31,7 @@ class Exported:
     files: dict[int, bytes]
     masks: dict[int, np.ndarray]
 
-    def image(self, task: HostTask) -> bytes:
+    def image(self, task: ToolTask) -> bytes:
         return self.files[task.id]
 
     def export(self, out, format_name="png"):
@@ -46,7 +46,7 @@ def jpeg(image):
 
 def annotation(number, task_id, seconds=12.5):
     moment = START + timedelta(minutes=number)
-    return HostAnnotation(
+    return ToolAnnotation(
         id=number, task_id=task_id, task_created_at=START, annotator="ann@example.com",
         created_at=moment, updated_at=moment, lead_time_s=seconds, is_skipped=False, results=[],
         suggested_version="v1",
@@ -70,7 +70,7 @@ def grown(tmp_path):
         picture = rng.integers(0, 256, (*SIZE, 3)).astype(np.uint8)
         files[task_id] = jpeg(picture) if task_id % 2 else encode_png(picture)
         suffix = "jpg" if task_id % 2 else "png"
-        tasks.append(HostTask(task_id, START, f"/data/upload/7/0123abcd-frame_{task_id}.{suffix}"))
+        tasks.append(ToolTask(task_id, START, f"/data/upload/7/0123abcd-frame_{task_id}.{suffix}"))
     store.reconcile_images(project.id, tasks)
     images = {row.task_id: row for row in store.images(project.id)}
     for number, task_id in enumerate([1, 2, 3, 4, 5], start=1):

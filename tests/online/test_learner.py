@@ -8,17 +8,17 @@ import pytest
 from ralis_backend.online.learner import Learner, SuggestionFailure
 from ralis_backend.online.store import ProjectStore
 from ralis_backend.online.store.tables import Version
-from ralis_backend.online.tool import HostTask, ImageSuggestion
+from ralis_backend.online.tool import ImageSuggestion, ToolTask
 from ralis_backend.online.worker import Worker
 from tests.online.conftest import RANKING, settle
-from tests.online.fake_tool import CLASSES, START, FakeHost, picture
+from tests.online.fake_tool import CLASSES, START, FakeTool, picture
 
 MakeWorker = Callable[..., Worker]
 
 
 @pytest.fixture
-def learner(store: ProjectStore, host: FakeHost) -> Learner:
-    return Learner(store, RANKING, host.image, suggestions_per_image=2)
+def learner(store: ProjectStore, tool: FakeTool) -> Learner:
+    return Learner(store, RANKING, tool.image, suggestions_per_image=2)
 
 
 def test_an_unknown_project_has_version_zero(learner: Learner):
@@ -28,7 +28,7 @@ def test_an_unknown_project_has_version_zero(learner: Learner):
 def test_registering_makes_a_project_known_and_due(learner: Learner, store: ProjectStore):
     assert learner.register("1.100", "<View/>", CLASSES, {"strategy": "margin"}) == "v0"
     (project,) = store.projects()
-    assert project.host_id == 1
+    assert project.tool_id == 1
     assert project.strategy == "margin"
     assert project.is_sync_requested
 
@@ -48,29 +48,29 @@ def test_registering_again_asks_nothing_of_the_database(
 
 
 def test_a_ranked_image_is_answered_the_same_every_time(
-    learner: Learner, store: ProjectStore, host: FakeHost, make_worker: MakeWorker
+    learner: Learner, store: ProjectStore, tool: FakeTool, make_worker: MakeWorker
 ):
     settle(make_worker())
-    calls = len(host.calls)
-    first, again = (learner.suggest("1.100", [host.pool_tasks[0]])[0] for _ in range(2))
+    calls = len(tool.calls)
+    first, again = (learner.suggest("1.100", [tool.pool_tasks[0]])[0] for _ in range(2))
     assert isinstance(first, ImageSuggestion)
     assert isinstance(again, ImageSuggestion)
     assert first.regions == again.regions
     assert len(first.regions) == 2
     assert first.version == "v0"
     assert first.mask is None
-    assert len(host.calls) == calls  # a look-up: nothing was fetched
+    assert len(tool.calls) == calls  # a look-up: nothing was fetched
 
 
 def test_a_trained_version_answers_with_its_mask(
-    learner: Learner, store: ProjectStore, host: FakeHost, make_worker: MakeWorker
+    learner: Learner, store: ProjectStore, tool: FakeTool, make_worker: MakeWorker
 ):
     worker = make_worker()
     settle(worker)
-    for task_id in host.queue()[:4]:
-        learner.learn("2.200", "ANNOTATION_CREATED", host.annotate(task_id))
+    for task_id in tool.queue()[:4]:
+        learner.learn("2.200", "ANNOTATION_CREATED", tool.annotate(task_id))
     settle(worker)
-    (answer,) = learner.suggest("1.100", [host.pool_tasks[0]])
+    (answer,) = learner.suggest("1.100", [tool.pool_tasks[0]])
     assert isinstance(answer, ImageSuggestion)
     assert answer.version == "v1"
     assert answer.mask is not None
@@ -80,7 +80,7 @@ def test_a_trained_version_answers_with_its_mask(
 
 
 def test_until_a_new_version_is_ranked_the_one_before_answers(
-    learner: Learner, store: ProjectStore, host: FakeHost, make_worker: MakeWorker
+    learner: Learner, store: ProjectStore, tool: FakeTool, make_worker: MakeWorker
 ):
     settle(make_worker())
     project = store.projects()[0]
@@ -88,68 +88,68 @@ def test_until_a_new_version_is_ranked_the_one_before_answers(
         project_id=project.id, number=1, is_accepted=True, num_labels=4, created_at=START
     )
     store.add_version(trained, current_version=1)
-    calls = len(host.calls)
-    (answer,) = learner.suggest("1.100", [host.pool_tasks[0]])
+    calls = len(tool.calls)
+    (answer,) = learner.suggest("1.100", [tool.pool_tasks[0]])
     assert isinstance(answer, ImageSuggestion)
     assert answer.version == "v0"
     assert learner.model_version("1.100") == "v0"
-    assert len(host.calls) == calls
+    assert len(tool.calls) == calls
 
 
 def test_an_image_that_came_since_is_computed_on_the_spot(
-    learner: Learner, host: FakeHost, make_worker: MakeWorker
+    learner: Learner, tool: FakeTool, make_worker: MakeWorker
 ):
     settle(make_worker())
-    host.files[99] = picture(99, (50, 70))
-    (answer,) = learner.suggest("1.100", [HostTask(99, START, "/data/99.png")])
+    tool.files[99] = picture(99, (50, 70))
+    (answer,) = learner.suggest("1.100", [ToolTask(99, START, "/data/99.png")])
     assert isinstance(answer, ImageSuggestion)
     assert answer.image_size == (50, 70)
     # k-center's scores depend on all candidates: those of one image do not put it before others
     assert [region.usefulness for region in answer.regions] == [0.5, pytest.approx(0.5 * 5 / 6)]
 
 
-def test_one_bad_task_fails_alone(learner: Learner, host: FakeHost, make_worker: MakeWorker):
+def test_one_bad_task_fails_alone(learner: Learner, tool: FakeTool, make_worker: MakeWorker):
     settle(make_worker())
-    bad = HostTask(555, START, "/data/none.png")
-    failed, good = learner.suggest("1.100", [bad, host.pool_tasks[0]])
+    bad = ToolTask(555, START, "/data/none.png")
+    failed, good = learner.suggest("1.100", [bad, tool.pool_tasks[0]])
     assert isinstance(failed, SuggestionFailure)
     assert "555" in failed.message
     assert isinstance(good, ImageSuggestion)
 
 
 def test_labelled_regions_are_not_suggested(
-    learner: Learner, store: ProjectStore, host: FakeHost, make_worker: MakeWorker
+    learner: Learner, store: ProjectStore, tool: FakeTool, make_worker: MakeWorker
 ):
-    host.annotate(1, [{"mask": np.zeros((64, 96), int).tolist()}], project_id=1)
+    tool.annotate(1, [{"mask": np.zeros((64, 96), int).tolist()}], project_id=1)
     settle(make_worker())
-    (answer,) = learner.suggest("1.100", [host.pool_tasks[0]])
+    (answer,) = learner.suggest("1.100", [tool.pool_tasks[0]])
     assert isinstance(answer, ImageSuggestion)
     assert answer.regions == ()
 
 
 def test_rolling_back_uses_the_earlier_version_again(
-    learner: Learner, store: ProjectStore, host: FakeHost, make_worker: MakeWorker
+    learner: Learner, store: ProjectStore, tool: FakeTool, make_worker: MakeWorker
 ):
     worker = make_worker()
     settle(worker)
     for _ in range(2):
-        for task_id in host.queue()[:4]:
-            learner.learn("2.200", "ANNOTATION_CREATED", host.annotate(task_id))
+        for task_id in tool.queue()[:4]:
+            learner.learn("2.200", "ANNOTATION_CREATED", tool.annotate(task_id))
         settle(worker)
-    assert host.version == "v2"
+    assert tool.version == "v2"
     learner.rollback("1.100", "v1")
     settle(worker)
-    assert host.version == "v1"
+    assert tool.version == "v1"
     with pytest.raises(ValueError, match="no version 'v9'; it has: v0, v1, v2"):
         learner.rollback("1.100", "v9")
 
 
 def test_a_forgotten_project_keeps_its_labels(
-    learner: Learner, store: ProjectStore, host: FakeHost, make_worker: MakeWorker
+    learner: Learner, store: ProjectStore, tool: FakeTool, make_worker: MakeWorker
 ):
     worker = make_worker()
     settle(worker)
-    learner.learn("2.200", "ANNOTATION_CREATED", host.annotate(host.queue()[0]))
+    learner.learn("2.200", "ANNOTATION_CREATED", tool.annotate(tool.queue()[0]))
     settle(worker)
     project = store.projects()[0]
     learner.forget("1.100")

@@ -15,15 +15,15 @@ from ralis_backend.online.store.tables import Image
 from ralis_backend.online.worker import Worker, WorkerConfig
 from ralis_backend.online.worker.publish import Publisher, _Choice, spread
 from tests.online.conftest import RANKING, settle
-from tests.online.fake_tool import CLASSES, FakeHost
+from tests.online.fake_tool import CLASSES, FakeTool
 from tests.online.worker.test_worker import label_round
 
 MakeWorker = Callable[..., Worker]
 
 
-def _queue(host: FakeHost) -> list[str]:
+def _queue(tool: FakeTool) -> list[str]:
     """Whether each region of the queue is random or not, in the order of the queue."""
-    return [host.region_tasks[task_id].data["strategy"] for task_id in host.queue()]
+    return [tool.region_tasks[task_id].data["strategy"] for task_id in tool.queue()]
 
 
 def test_the_scores_of_a_slice_by_hand():
@@ -55,39 +55,39 @@ def test_draws_are_spread_at_equal_distances(best, drawn, expected):
 
 
 def test_a_share_of_the_queue_is_random_marked_and_spread(
-    store: ProjectStore, host: FakeHost, make_worker: MakeWorker
+    store: ProjectStore, tool: FakeTool, make_worker: MakeWorker
 ):
     settle(make_worker(random_share=0.25))
-    assert _queue(host) == ["k-center"] * 2 + [SLICE] + ["k-center"] * 3 + [SLICE, "k-center"]
-    data = [host.region_tasks[task_id].data for task_id in host.queue()]
+    assert _queue(tool) == ["k-center"] * 2 + [SLICE] + ["k-center"] * 3 + [SLICE, "k-center"]
+    data = [tool.region_tasks[task_id].data for task_id in tool.queue()]
     assert "to measure the model" in data[2]["reason"]
     assert [each["rank"] for each in data] == [1, 2, 3, 4, 1, 2, 3, 4]
-    prediction = host.predictions[host.queue()[2]]
+    prediction = tool.predictions[tool.queue()[2]]
     assert prediction.reason == data[2]["reason"]
 
 
 def test_small_rounds_reach_the_share_over_time(
-    store: ProjectStore, host: FakeHost, make_worker: MakeWorker
+    store: ProjectStore, tool: FakeTool, make_worker: MakeWorker
 ):
     worker = make_worker(random_share=0.125)
     settle(worker)
     for _ in range(5):
-        label_round(store, host)
+        label_round(store, tool)
         settle(worker)
     made = [row for row in store.crop_tasks(store.projects()[0].id, None) if row.state != "deleted"]
     assert sum(row.strategy == SLICE for row in made) == len(made) // 8
 
 
 def test_a_new_version_keeps_the_slice_and_is_scored_on_it_before_it_trains(
-    store: ProjectStore, host: FakeHost, make_worker: MakeWorker
+    store: ProjectStore, tool: FakeTool, make_worker: MakeWorker
 ):
     worker = make_worker(random_share=0.5)
     settle(worker)
-    first = {task for task in host.queue() if host.region_tasks[task].data["strategy"] == SLICE}
+    first = {task for task in tool.queue() if tool.region_tasks[task].data["strategy"] == SLICE}
     assert len(first) == 4
-    done = set(label_round(store, host))
+    done = set(label_round(store, tool))
     settle(worker)
-    assert first - done <= set(host.queue())
+    assert first - done <= set(tool.queue())
     project = store.projects()[0]
     labels = [label for label in store.labels(project.id) if label.strategy == SLICE]
     assert len(labels) == len(first & done) == 2
@@ -95,8 +95,8 @@ def test_a_new_version_keeps_the_slice_and_is_scored_on_it_before_it_trains(
     assert version is not None
     assert "random_slice" not in version.metrics
 
-    done = label_round(store, host)
-    new = [task for task in done if host.region_tasks[task].data["strategy"] == SLICE]
+    done = label_round(store, tool)
+    new = [task for task in done if tool.region_tasks[task].data["strategy"] == SLICE]
     settle(worker)
     version = store.version(project.id, 1)
     assert version is not None
@@ -108,28 +108,28 @@ def test_a_new_version_keeps_the_slice_and_is_scored_on_it_before_it_trains(
 
 
 def test_what_was_labelled_otherwise_leaves_the_slice_with_the_next_version(
-    store: ProjectStore, host: FakeHost, make_worker: MakeWorker
+    store: ProjectStore, tool: FakeTool, make_worker: MakeWorker
 ):
     worker = make_worker(random_share=1.0)
     settle(worker)
-    last = host.region_tasks[host.queue()[-1]].data["source_task"]
-    mask = host.files[last][1].tolist()
-    host.annotate(last, [{"mask": mask}], project_id=1)
+    last = tool.region_tasks[tool.queue()[-1]].data["source_task"]
+    mask = tool.files[last][1].tolist()
+    tool.annotate(last, [{"mask": mask}], project_id=1)
     store.change_project(store.projects()[0].id, is_sync_requested=True)
     settle(worker)
-    label_round(store, host)
+    label_round(store, tool)
     settle(worker)
-    assert last not in {host.region_tasks[it].data["source_task"] for it in host.queue()[3:]}
+    assert last not in {tool.region_tasks[it].data["source_task"] for it in tool.queue()[3:]}
 
 
 def test_a_draw_that_waits_already_is_not_handed_out_twice(
-    store: ProjectStore, host: FakeHost, make_worker: MakeWorker
+    store: ProjectStore, tool: FakeTool, make_worker: MakeWorker
 ):
     settle(make_worker(random_share=0.0))
-    assert SLICE not in _queue(host)
+    assert SLICE not in _queue(tool)
     worker = make_worker(random_share=1.0)
     for _ in range(4):
-        label_round(store, host)
+        label_round(store, tool)
         settle(worker)
     rows = [row for row in store.crop_tasks(store.projects()[0].id, None) if row.state != "deleted"]
     places = [(row.image_id, row.region) for row in rows]
@@ -137,13 +137,13 @@ def test_a_draw_that_waits_already_is_not_handed_out_twice(
     assert {row.strategy for row in rows if row.state == "open"} == {SLICE}
 
 
-def test_every_region_is_as_likely_to_be_drawn_as_any_other(store: ProjectStore, host: FakeHost):
-    project = store.register(host.pool.uid, host.pool.id, host.pool.label_config, CLASSES, "")
+def test_every_region_is_as_likely_to_be_drawn_as_any_other(store: ProjectStore, tool: FakeTool):
+    project = store.register(tool.pool.uid, tool.pool.id, tool.pool.label_config, CLASSES, "")
     places = [_Choice(Image(id=image), Region(0, 0, 32, 32), "r", "entropy") for image in range(10)]
     counts: Counter[int] = Counter()
     for seed in range(400):
         config = WorkerConfig(ranking=replace(RANKING, seed=seed), random_share=0.5)
-        publisher = Publisher(store, host, config, sync=None)  # type: ignore[arg-type]
+        publisher = Publisher(store, tool, config, sync=None)  # type: ignore[arg-type]
         counts.update(it.image.id for it in publisher._draw_slice(project, places, [], 4))
     assert sum(counts.values()) == 800
     assert min(counts.values()) > 50  # 80 expected, standard deviation 8

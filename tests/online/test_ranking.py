@@ -34,7 +34,7 @@ from ralis_backend.online.store import ProjectStore
 from ralis_backend.online.worker import Worker, WorkerConfig
 from ralis_backend.simulation.full import FullSimulation
 from tests.online.conftest import RANKING, TINY, settle
-from tests.online.fake_tool import CLASSES, FakeHost, picture
+from tests.online.fake_tool import CLASSES, FakeTool, picture
 from tests.online.worker.test_worker import label_round
 
 NAMES = tuple(label.name for label in CLASSES)
@@ -48,37 +48,37 @@ def _policy(classes: tuple[str, ...] = NAMES, num_state_regions: int = 12) -> Ra
 
 @pytest.fixture
 def make_worker(
-    store: ProjectStore, host: FakeHost, tmp_path: Path
+    store: ProjectStore, tool: FakeTool, tmp_path: Path
 ) -> Callable[[RalisPolicy], Worker]:
     def make(policy: RalisPolicy, **changes: object) -> Worker:
         folder = tmp_path / "policies"
         policy.save(folder / "ralis-camvid.safetensors")
         ranking = replace(RANKING, strategy="ralis", policies_dir=folder, **changes)
-        store.register(host.pool.uid, host.pool.id, host.pool.label_config, CLASSES, "pool")
+        store.register(tool.pool.uid, tool.pool.id, tool.pool.label_config, CLASSES, "pool")
         config = WorkerConfig(mode="crops", ranking=ranking, finetune=TINY, trust_rounds=0)
-        return Worker(store, host, config)
+        return Worker(store, tool, config)
 
     return make
 
 
-def _label_until_trained(worker: Worker, store: ProjectStore, host: FakeHost) -> None:
+def _label_until_trained(worker: Worker, store: ProjectStore, tool: FakeTool) -> None:
     for _ in range(2):  # the first version may still lack a class: then coverage ranks
         settle(worker)
-        label_round(store, host)
+        label_round(store, tool)
     settle(worker)
 
 
 @pytest.mark.parametrize("policy_pool", ["whole", "training"])
-def test_the_worker_ranks_a_project_with_a_policy(make_worker, store, host, policy_pool):
+def test_the_worker_ranks_a_project_with_a_policy(make_worker, store, tool, policy_pool):
     worker = make_worker(_policy(), policy_pool=policy_pool)
-    _label_until_trained(worker, store, host)
+    _label_until_trained(worker, store, tool)
     project = store.projects()[0]
     version = store.version(project.id, project.current_version)
     assert version is not None
     assert version.strategy == "ralis"
     assert "strategy_note" not in version.metrics
-    assert len(host.queue()) > 0
-    data = host.region_tasks[host.queue()[0]].data
+    assert len(tool.queue()) > 0
+    data = tool.region_tasks[tool.queue()[0]].data
     assert "trained policy ralis" in data["reason"]
 
 
@@ -90,21 +90,21 @@ def test_the_worker_ranks_a_project_with_a_policy(make_worker, store, host, poli
     ],
 )
 def test_a_policy_that_does_not_fit_is_replaced_and_the_version_says_why(
-    make_worker, store, host, policy, message
+    make_worker, store, tool, policy, message
 ):
-    _label_until_trained(make_worker(policy), store, host)
+    _label_until_trained(make_worker(policy), store, tool)
     project = store.projects()[0]
     version = store.version(project.id, project.current_version)
     assert version is not None
     assert version.strategy == "bald-rarity"
     assert message in version.metrics["strategy_note"]
-    assert len(host.queue()) > 0
+    assert len(tool.queue()) > 0
 
 
-def test_a_damaged_policy_does_not_stop_the_project(make_worker, store, host, tmp_path):
+def test_a_damaged_policy_does_not_stop_the_project(make_worker, store, tool, tmp_path):
     worker = make_worker(_policy())
     (tmp_path / "policies" / "ralis-camvid.safetensors").write_bytes(b"no policy")
-    _label_until_trained(worker, store, host)
+    _label_until_trained(worker, store, tool)
     project = store.projects()[0]
     version = store.version(project.id, project.current_version)
     assert version is not None
@@ -126,7 +126,7 @@ def test_names_stand_for_built_in_strategies_and_files(tmp_path):
         check_strategy("../mine", tmp_path / "deeper")
 
 
-def test_scores_are_the_same_online_and_offline(store, host, tmp_path):
+def test_scores_are_the_same_online_and_offline(store, tool, tmp_path):
     """The same segmenter, images and labels: by the environment, and by the ranking of a pool."""
     folder = tmp_path / "images"
     (folder / "masks").mkdir(parents=True)
@@ -148,7 +148,7 @@ def test_scores_are_the_same_online_and_offline(store, host, tmp_path):
     state_set = pool.state_set(12).take(np.arange(12))
 
     policy = _policy()
-    project = store.register(host.pool.uid, host.pool.id, host.pool.label_config, CLASSES, "")
+    project = store.register(tool.pool.uid, tool.pool.id, tool.pool.label_config, CLASSES, "")
     pixels = offline.class_pixels[labelled]
     state = pool_state(pixels, features.embeddings[labelled], 4, config, 1)
     online, _ = score_pool(project, Choice(policy), state, pool, config)

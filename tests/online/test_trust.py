@@ -19,7 +19,7 @@ from ralis_backend.online.worker import rank as ranks
 from ralis_backend.simulation.heads import HeadConfig
 from ralis_backend.simulation.verdict import ReplayRules, TooFewLabels
 from tests.online.conftest import RANKING, TINY, settle
-from tests.online.fake_tool import CLASSES, FakeHost
+from tests.online.fake_tool import CLASSES, FakeTool
 
 RULES = ReplayRules(
     num_games=2,
@@ -54,28 +54,28 @@ class Opposite(Learned):
 
 
 @pytest.fixture
-def host() -> FakeHost:
-    return FakeHost(num_images=20)
+def tool() -> FakeTool:
+    return FakeTool(num_images=20)
 
 
 @pytest.fixture
-def project(store: ProjectStore, host: FakeHost) -> Project:
-    return store.register(host.pool.uid, host.pool.id, host.pool.label_config, CLASSES, "pool")
+def project(store: ProjectStore, tool: FakeTool) -> Project:
+    return store.register(tool.pool.uid, tool.pool.id, tool.pool.label_config, CLASSES, "pool")
 
 
 @pytest.fixture
 def make_worker(
-    store: ProjectStore, host: FakeHost, project: Project, monkeypatch: pytest.MonkeyPatch
+    store: ProjectStore, tool: FakeTool, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Worker]:
     """A worker whose project, once trained, is to be ranked by this policy."""
 
     def make(policy: Learned, num_labelled: int = 18, **values: object) -> Worker:
-        for task in host.pool_tasks[:num_labelled]:
-            mask = host.files[task.id][1].tolist()
-            host.annotate(task.id, [{"mask": mask}], project_id=1)
+        for task in tool.pool_tasks[:num_labelled]:
+            mask = tool.files[task.id][1].tolist()
+            tool.annotate(task.id, [{"mask": mask}], project_id=1)
         monkeypatch.setattr(ranking, "find_strategy", lambda *_: policy)
         config = WorkerConfig("crops", RANKING, TINY, replay=RULES, **values)  # type: ignore[arg-type]
-        return Worker(store, host, config)
+        return Worker(store, tool, config)
 
     return make
 
@@ -117,7 +117,7 @@ def test_a_policy_that_holds_its_own_ranks_and_the_version_tells_the_numbers(
 
 
 def test_a_policy_that_loses_does_not_rank_and_everybody_is_told(
-    make_worker, store, host, monkeypatch, caplog
+    make_worker, store, tool, monkeypatch, caplog
 ):
     _scores_of(monkeypatch, 40.0, 42.0)
     settle(make_worker(Learned()))
@@ -127,7 +127,7 @@ def test_a_policy_that_loses_does_not_rank_and_everybody_is_told(
     assert "policy learned, not trusted: replay on" in _notes(version)
     assert "-9.5 [-15.9, -3.1] against bald-rarity" in _notes(version)
     assert "policy learned, not trusted" in caplog.text
-    reason = host.region_tasks[host.queue()[0]].data["reason"]
+    reason = tool.region_tasks[tool.queue()[0]].data["reason"]
     assert reason.endswith("(in place of learned: not trusted)") or "at random" in reason
 
 
@@ -152,7 +152,7 @@ def test_with_too_few_labels_the_heuristic_ranks_and_says_how_many_it_takes(make
     assert "takes 96 regions of 8 images" in _notes(version)
 
 
-def test_a_test_that_fails_does_not_stop_the_loop(make_worker, store, host, monkeypatch):
+def test_a_test_that_fails_does_not_stop_the_loop(make_worker, store, tool, monkeypatch):
     def encoder(*_):
         raise ValueError("the imagenet weights could not be had")
 
@@ -162,11 +162,11 @@ def test_a_test_that_fails_does_not_stop_the_loop(make_worker, store, host, monk
     assert version.strategy == "bald-rarity"
     assert version.metrics["trust"]["verdict"] == "failed"
     assert "could not be tested: the imagenet weights could not be had" in _notes(version)
-    assert len(host.queue()) > 0
+    assert len(tool.queue()) > 0
 
 
 def test_a_verdict_stands_until_enough_was_labelled_since(
-    make_worker, store, host, project, monkeypatch
+    make_worker, store, tool, project, monkeypatch
 ):
     asked = []
 
@@ -179,8 +179,8 @@ def test_a_verdict_stands_until_enough_was_labelled_since(
     worker = make_worker(Learned(), trust_rounds=2)
 
     def label(count: int) -> None:
-        for task_id in host.queue()[:count]:
-            store.add_event("2.200", "ANNOTATION_CREATED", host.annotate(task_id))
+        for task_id in tool.queue()[:count]:
+            store.add_event("2.200", "ANNOTATION_CREATED", tool.annotate(task_id))
         settle(worker)
 
     settle(worker)
@@ -199,18 +199,18 @@ def test_trust_rounds_0_asks_for_no_proof(make_worker, store):
     assert "trust" not in version.metrics
 
 
-def test_a_replay_reads_the_labelled_regions_and_bounds_them(make_worker, store, host, project):
+def test_a_replay_reads_the_labelled_regions_and_bounds_them(make_worker, store, tool, project):
     settle(make_worker(Learned(), num_labelled=18))
-    host.calls.clear()
+    tool.calls.clear()
     played = replay_project(
-        store, host.image, project, {"random": strategy("random")}, RANKING, RULES
+        store, tool.image, project, {"random": strategy("random")}, RANKING, RULES
     )
     assert (played.num_regions, played.num_images) == (100, 17)
-    assert host.calls.count("image") == 2 * 17  # once for the scale, once for the points
+    assert tool.calls.count("image") == 2 * 17  # once for the scale, once for the points
 
 
 def test_unreadable_images_are_left_out_and_none_readable_says_why(
-    make_worker, store, host, project
+    make_worker, store, tool, project
 ):
     settle(make_worker(Learned(), num_labelled=18))
     only_random = {"random": strategy("random")}
@@ -219,7 +219,7 @@ def test_unreadable_images_are_left_out_and_none_readable_says_why(
     def one_is_gone(task):
         if task.id == 3:
             raise ValueError("task 3 has no image")
-        return host.image(task)
+        return tool.image(task)
 
     played = replay_project(store, one_is_gone, project, only_random, RANKING, rules)
     assert (played.num_regions, played.num_images) == (102, 17)
@@ -231,6 +231,6 @@ def test_unreadable_images_are_left_out_and_none_readable_says_why(
         replay_project(store, gone, project, only_random, RANKING, rules)
 
 
-def test_a_project_without_labels_says_how_many_it_takes(store, host, project):
+def test_a_project_without_labels_says_how_many_it_takes(store, tool, project):
     with pytest.raises(TooFewLabels, match="0 regions of 0 images"):
-        replay_project(store, host.image, project, {}, RANKING, RULES)
+        replay_project(store, tool.image, project, {}, RANKING, RULES)

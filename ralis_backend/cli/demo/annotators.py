@@ -18,7 +18,7 @@ from ralis_backend.labelstudio.payloads.masks import mask_to_results, region_box
 if TYPE_CHECKING:
     from ralis_backend.labelstudio.client import LabelStudioClient
     from ralis_backend.offline.datasets import Sample
-    from ralis_backend.online.tool import HostProject
+    from ralis_backend.online.tool import ToolProject
 
 
 class CropAnnotator:
@@ -34,7 +34,7 @@ class CropAnnotator:
     def __init__(
         self,
         client: LabelStudioClient,
-        regions_project: HostProject,
+        regions_project: ToolProject,
         truth: Mapping[int, Sample],
         class_names: Sequence[str],
     ) -> None:
@@ -76,7 +76,7 @@ class InPlaceAnnotator:
     def __init__(
         self,
         client: LabelStudioClient,
-        project: HostProject,
+        project: ToolProject,
         truth: Mapping[int, Sample],
         class_names: Sequence[str],
     ) -> None:

@@ -39,11 +39,11 @@ from ralis_backend.cli.uploads import upload
 from ralis_backend.core.files import write_json
 from ralis_backend.labelstudio.client import LabelStudioClient
 from ralis_backend.labelstudio.fetcher import ImageFetcher
-from ralis_backend.labelstudio.tool import LabelStudioHost
+from ralis_backend.labelstudio.tool import LabelStudioTool
 from ralis_backend.online.export import export_project, refuse_non_empty
 from ralis_backend.online.report import HEADERS, curve_table, draw_curve
 from ralis_backend.online.store import ProjectStore
-from ralis_backend.online.tool import HostNotFound, HostProject
+from ralis_backend.online.tool import ToolNotFound, ToolProject
 
 logger = logging.getLogger(__name__)
 
@@ -103,8 +103,8 @@ class Session:
         server = running.enter_context(self._label_studio(workplace))
         client = LabelStudioClient(server.url, workplace.token)
         fetcher = ImageFetcher(client, workplace.folder / "images", 2 * 1024**3)
-        host = LabelStudioHost(client, fetcher)
-        project = self._project(workplace, client, host, pool)
+        tool = LabelStudioTool(client, fetcher)
+        project = self._project(workplace, client, tool, pool)
         backend = running.enter_context(self._backend(workplace, server, project))
         data_folder = workplace.backend_folder(project.uid)
         store = ProjectStore.open(workplace.database_url(project.uid), data_folder / "blobs")
@@ -114,9 +114,9 @@ class Session:
         self._wait_for_suggestions(backend, store, project)
         self._show(server, workplace, store, project)
         if options.is_oracle:
-            rounds = self._label_by_script(backend, client, host, store, project, pool)
+            rounds = self._label_by_script(backend, client, tool, store, project, pool)
             self._report(rounds, pool, out)
-            export_project(store, host.image, project.uid, out / "dataset")
+            export_project(store, tool.image, project.uid, out / "dataset")
             self._console.print(f"Labelled dataset: {out / 'dataset'}")
         elif _has_display():
             webbrowser.open(self._address(server, store, project))
@@ -153,15 +153,15 @@ class Session:
         self,
         workplace: Workplace,
         client: LabelStudioClient,
-        host: LabelStudioHost,
+        tool: LabelStudioTool,
         pool: pools.Pool,
-    ) -> HostProject:
+    ) -> ToolProject:
         """The project of an earlier run with the same images, or a new one."""
         key = pool.fingerprint(self._options.mode)
         if not self._options.is_oracle and key in workplace.projects:
             try:
-                return host.project(workplace.projects[key])
-            except HostNotFound:
+                return tool.project(workplace.projects[key])
+            except ToolNotFound:
                 logger.info("project %d is gone; a new one is made", workplace.projects[key])
         with self._waiting("Uploading images") as say:
             made = client.create_project(
@@ -174,7 +174,7 @@ class Session:
         if not self._options.is_oracle:
             workplace.projects[key] = project_id
             workplace.save()
-        return host.project(project_id)
+        return tool.project(project_id)
 
     # Processes
 
@@ -193,7 +193,7 @@ class Session:
 
     @contextmanager
     def _backend(
-        self, workplace: Workplace, server: LabelStudioServer, project: HostProject
+        self, workplace: Workplace, server: LabelStudioServer, project: ToolProject
     ) -> Iterator[Backend]:
         options = self._options
         port = port_near(options.backend_port)
@@ -218,7 +218,7 @@ class Session:
             yield backend
 
     def _wait_for_suggestions(
-        self, backend: Backend, store: ProjectStore, project: HostProject
+        self, backend: Backend, store: ProjectStore, project: ToolProject
     ) -> None:
         deadline = time.monotonic() + FIRST_SUGGESTIONS_S
         with self._waiting("Choosing the first regions") as say:
@@ -252,21 +252,21 @@ class Session:
         self,
         backend: Backend,
         client: LabelStudioClient,
-        host: LabelStudioHost,
+        tool: LabelStudioTool,
         store: ProjectStore,
-        project: HostProject,
+        project: ToolProject,
         pool: pools.Pool,
     ) -> list[Round]:
         from ralis_backend.wiring import find_device
 
         options = self._options
-        tasks = {task.id: task.image for task in host.tasks(project.id)}
+        tasks = {task.id: task.image for task in tool.tasks(project.id)}
         truth = pools.samples_by_task(tasks, pool.names)
         names = pool.dataset.class_names
         annotator: Annotator
-        regions_id = store.project(project.uid).regions_host_id
+        regions_id = store.project(project.uid).regions_tool_id
         if regions_id is not None:
-            annotator = CropAnnotator(client, host.project(regions_id), truth, names)
+            annotator = CropAnnotator(client, tool.project(regions_id), truth, names)
         else:
             annotator = InPlaceAnnotator(client, project, truth, names)
         experiment = Experiment(
@@ -308,7 +308,7 @@ class Session:
         server: LabelStudioServer,
         workplace: Workplace,
         store: ProjectStore,
-        project: HostProject,
+        project: ToolProject,
     ) -> None:
         grid = Table.grid(padding=(0, 2))
         grid.add_row("Label here", f"[bold]{self._address(server, store, project)}[/bold]")
@@ -325,8 +325,8 @@ class Session:
             grid.add_row("Stop", "Ctrl-C; the next start goes on where you stopped")
         self._console.print(Panel(grid, title="RALIS demo", expand=False, border_style="green"))
 
-    def _address(self, server: LabelStudioServer, store: ProjectStore, project: HostProject) -> str:
-        regions_id = store.project(project.uid).regions_host_id
+    def _address(self, server: LabelStudioServer, store: ProjectStore, project: ToolProject) -> str:
+        regions_id = store.project(project.uid).regions_tool_id
         return f"{server.url}/projects/{regions_id or project.id}/data?labeling=1"
 
     def _out(self) -> Path:

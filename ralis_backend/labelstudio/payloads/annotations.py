@@ -1,4 +1,4 @@
-"""Label Studio's annotations, from a webhook or the API -> `HostAnnotation`, mask, regions."""
+"""Label Studio's annotations, from a webhook or the API -> `ToolAnnotation`, mask, regions."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ralis_backend.labelstudio.payloads.masks import (
     region_boxes,
     results_to_mask,
 )
-from ralis_backend.online.tool import HostAnnotation
+from ralis_backend.online.tool import ToolAnnotation
 
 
-def parse_annotation(payload: Mapping[str, Any]) -> HostAnnotation:
+def parse_annotation(payload: Mapping[str, Any]) -> ToolAnnotation:
     """An annotation as Label Studio writes it.
 
     Args:
@@ -37,7 +37,7 @@ def parse_annotation(payload: Mapping[str, Any]) -> HostAnnotation:
     task = payload.get("task")
     task_fields = task if isinstance(task, Mapping) else {"id": task}
     created_at = _time(payload, "created_at")
-    return HostAnnotation(
+    return ToolAnnotation(
         id=_integer(payload, "id"),
         task_id=_integer(task_fields, "id"),
         task_created_at=_time(task_fields, "created_at") if task_fields.get("created_at") else None,
@@ -52,7 +52,7 @@ def parse_annotation(payload: Mapping[str, Any]) -> HostAnnotation:
 
 
 def decode_annotation(
-    annotation: HostAnnotation,
+    annotation: ToolAnnotation,
     config: LabelConfig,
     class_names: Sequence[str],
     size: tuple[int, int],
@@ -67,7 +67,7 @@ def decode_annotation(
 
 
 def annotated_regions(
-    annotation: HostAnnotation, config: LabelConfig, image_size: tuple[int, int]
+    annotation: ToolAnnotation, config: LabelConfig, image_size: tuple[int, int]
 ) -> list[Region]:
     """The suggested regions that a whole-image annotation carries.
 

@@ -20,7 +20,7 @@ from ralis_backend.online.export.formats import FORMATS
 from ralis_backend.online.export.labelled_images import ExportedImage, LabelledImages, colors_of
 from ralis_backend.online.store import ProjectStore, RegionLabel
 from ralis_backend.online.store.tables import Project
-from ralis_backend.online.tool import HostTask
+from ralis_backend.online.tool import ToolTask
 
 __all__ = ["FORMATS", "ExportedImage", "export_project", "refuse_non_empty", "write_model"]
 
@@ -32,7 +32,7 @@ PROVENANCE_COLUMNS = (
 
 def export_project(
     store: ProjectStore,
-    images: Callable[[HostTask], bytes],
+    images: Callable[[ToolTask], bytes],
     uid: str,
     out: Path,
     format_name: str = "png",

@@ -18,7 +18,7 @@ from ralis_backend.core.palette import Rgb, distinct_color, rgb
 from ralis_backend.core.regions import Region
 from ralis_backend.online.store import ProjectStore, RegionLabel
 from ralis_backend.online.store.tables import Image, Project
-from ralis_backend.online.tool import HostTask
+from ralis_backend.online.tool import ToolTask
 
 _EXIF_ORIENTATION = 0x0112
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png"}
@@ -49,7 +49,7 @@ class LabelledImages:
     """The images of a project with at least one painted region, read when iterated."""
 
     def __init__(
-        self, store: ProjectStore, project: Project, images: Callable[[HostTask], bytes]
+        self, store: ProjectStore, project: Project, images: Callable[[ToolTask], bytes]
     ) -> None:
         self.labels = [label for label in store.labels(project.id) if not label.is_skipped]
         self.classes = tuple(
@@ -71,7 +71,7 @@ class LabelledImages:
 
     def __iter__(self) -> Iterator[ExportedImage]:
         for row in self._rows:
-            task = HostTask(id=row.task_id, created_at=row.task_created_at, image=row.ref)
+            task = ToolTask(id=row.task_id, created_at=row.task_created_at, image=row.ref)
             content, suffix, size = as_plain_image(self._fetch(task))
             if row.size not in (None, size):
                 raise ValueError(

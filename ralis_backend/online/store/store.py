@@ -37,7 +37,7 @@ from ralis_backend.online.store.tables import (
     Suggestion,
     Version,
 )
-from ralis_backend.online.tool import ClassLabel, HostAnnotation, HostTask
+from ralis_backend.online.tool import ClassLabel, ToolAnnotation, ToolTask
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -145,22 +145,22 @@ class ProjectStore:
             )
         return found
 
-    def project_by_host_id(self, host_id: int) -> Project:
+    def project_by_tool_id(self, tool_id: int) -> Project:
         """The newest project with this id in the labelling tool; `ValueError` if there is none."""
         with self.read() as session:
             found = session.scalars(
                 select(Project)
-                .where(or_(Project.host_id == host_id, Project.regions_host_id == host_id))
+                .where(or_(Project.tool_id == tool_id, Project.regions_tool_id == tool_id))
                 .order_by(Project.is_deleted, Project.id.desc())
             ).first()
         if found is None:
             raise ValueError(
-                f"project {host_id} is not known here; run `ralis connect --project {host_id}`"
+                f"project {tool_id} is not known here; run `ralis connect --project {tool_id}`"
             )
         return found
 
     def register(
-        self, uid: str, host_id: int, label_config: str, classes: Sequence[ClassLabel], title: str
+        self, uid: str, tool_id: int, label_config: str, classes: Sequence[ClassLabel], title: str
     ) -> Project:
         """Make the project known, or bring its labels up to date.
 
@@ -170,7 +170,7 @@ class ProjectStore:
         with self.write() as session:
             project = session.scalars(select(Project).where(Project.uid == uid)).first()
             if project is None:
-                project = Project(uid=uid, host_id=host_id)
+                project = Project(uid=uid, tool_id=tool_id)
                 session.add(project)
             project.title = title or project.title
             project.is_deleted = False
@@ -220,9 +220,9 @@ class ProjectStore:
 
     # Events: webhooks, kept until the worker has read them
 
-    def add_event(self, host_uid: str, action: str, payload: Mapping[str, Any]) -> None:
+    def add_event(self, tool_uid: str, action: str, payload: Mapping[str, Any]) -> None:
         """Store a webhook as it came."""
-        row = Event(host_uid=host_uid, action=action, payload=_pack(payload), received_at=now())
+        row = Event(tool_uid=tool_uid, action=action, payload=_pack(payload), received_at=now())
         with self.write() as session:
             session.add(row)
 
@@ -232,7 +232,7 @@ class ProjectStore:
             return list(
                 session.scalars(
                     select(Event)
-                    .where(Event.host_uid.in_(_uids(project)))
+                    .where(Event.tool_uid.in_(_uids(project)))
                     .order_by(Event.id)
                     .limit(limit)
                 )
@@ -270,7 +270,7 @@ class ProjectStore:
         with self.read() as session:
             return session.scalars(query.order_by(Image.is_deleted, Image.id.desc())).first()
 
-    def reconcile_images(self, project_id: int, tasks: Sequence[HostTask]) -> None:
+    def reconcile_images(self, project_id: int, tasks: Sequence[ToolTask]) -> None:
         """Make the project's images equal to the tasks; images that are gone are marked so."""
         with self.write() as session:
             rows = session.scalars(select(Image).where(Image.project_id == project_id))
@@ -305,8 +305,8 @@ class ProjectStore:
     def put_annotation(
         self,
         project: Project,
-        host_uid: str,
-        annotation: HostAnnotation,
+        tool_uid: str,
+        annotation: ToolAnnotation,
         image: Image | None,
         crop_task: CropTask | None,
     ) -> Annotation | None:
@@ -323,7 +323,7 @@ class ProjectStore:
         with self.write() as session:
             row = session.scalars(
                 select(Annotation).where(
-                    Annotation.host_uid == host_uid,
+                    Annotation.tool_uid == tool_uid,
                     Annotation.annotation_id == annotation.id,
                     Annotation.created_at == annotation.created_at,
                 )
@@ -331,7 +331,7 @@ class ProjectStore:
             if row is None:
                 row = Annotation(
                     project_id=project.id,
-                    host_uid=host_uid,
+                    tool_uid=tool_uid,
                     annotation_id=annotation.id,
                     created_at=annotation.created_at,
                     digest="",
@@ -391,21 +391,21 @@ class ProjectStore:
                 )
             )
 
-    def withdraw_annotations(self, host_uid: str, annotation_ids: Sequence[int]) -> None:
+    def withdraw_annotations(self, tool_uid: str, annotation_ids: Sequence[int]) -> None:
         """An annotator deleted these: their labels do not count any more; the rows are kept."""
         with self.write() as session:
             for annotation_id in annotation_ids:
                 row = session.scalars(
                     select(Annotation)
                     .where(
-                        Annotation.host_uid == host_uid, Annotation.annotation_id == annotation_id
+                        Annotation.tool_uid == tool_uid, Annotation.annotation_id == annotation_id
                     )
                     .order_by(Annotation.id.desc())
                 ).first()
                 if row is not None:
                     _withdraw(session, row)
 
-    def withdraw_unseen(self, host_uid: str, since: datetime, task_ids: Sequence[int]) -> None:
+    def withdraw_unseen(self, tool_uid: str, since: datetime, task_ids: Sequence[int]) -> None:
         """After a full reading that began at `since`: what it did not see was deleted.
 
         Only where the task still exists: when a task or a whole project vanishes, its labels
@@ -415,7 +415,7 @@ class ProjectStore:
         with self.write() as session:
             for row in session.scalars(
                 select(Annotation).where(
-                    Annotation.host_uid == host_uid,
+                    Annotation.tool_uid == tool_uid,
                     Annotation.seen_at < since,
                     ~Annotation.is_deleted,
                 )
@@ -710,7 +710,7 @@ def version_number(name: str | None) -> int | None:
     return int(digits) if digits.isdecimal() else None
 
 
-def annotation_to_json(annotation: HostAnnotation) -> dict[str, Any]:
+def annotation_to_json(annotation: ToolAnnotation) -> dict[str, Any]:
     """An annotation as JSON values; the inverse of `annotation_from_json`."""
     return {
         "id": annotation.id,
@@ -726,10 +726,10 @@ def annotation_to_json(annotation: HostAnnotation) -> dict[str, Any]:
     }
 
 
-def annotation_from_json(values: Mapping[str, Any]) -> HostAnnotation:
+def annotation_from_json(values: Mapping[str, Any]) -> ToolAnnotation:
     """The annotation that `annotation_to_json` wrote."""
     task_created_at = values["task_created_at"]
-    return HostAnnotation(
+    return ToolAnnotation(
         **{
             **values,
             "task_created_at": task_created_at and datetime.fromisoformat(task_created_at),

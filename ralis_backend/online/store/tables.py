@@ -58,13 +58,13 @@ class Project(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     uid: Mapped[str] = mapped_column(String(64), unique=True)
-    host_id: Mapped[int]
+    tool_id: Mapped[int] = mapped_column("host_id")
     title: Mapped[str] = mapped_column(Text, default="")
     label_config: Mapped[str] = mapped_column(Text, default="")
     classes: Mapped[list[Any]] = mapped_column(default=list)  # [{name, color, is_active}]
     strategy: Mapped[str | None] = mapped_column(String(64))  # None: the worker's setting
     regions_uid: Mapped[str | None] = mapped_column(String(64), index=True)
-    regions_host_id: Mapped[int | None]
+    regions_tool_id: Mapped[int | None] = mapped_column("regions_host_id")
     is_prepared: Mapped[bool] = mapped_column(default=False)
     is_deleted: Mapped[bool] = mapped_column(default=False)
     # what is due
@@ -120,7 +120,7 @@ class Event(Base):
     __tablename__ = "events"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    host_uid: Mapped[str] = mapped_column(String(64), index=True)
+    tool_uid: Mapped[str] = mapped_column("host_uid", String(64), index=True)
     action: Mapped[str] = mapped_column(String(64))
     payload: Mapped[bytes] = mapped_column(LargeBinary)  # gzip of JSON
     received_at: Mapped[datetime]
@@ -164,7 +164,9 @@ class Annotation(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"), index=True)
-    host_uid: Mapped[str] = mapped_column(String(64))  # of the pool or the regions project
+    tool_uid: Mapped[str] = mapped_column(
+        "host_uid", String(64)
+    )  # of the pool or the regions project
     annotation_id: Mapped[int]
     task_id: Mapped[int]
     image_id: Mapped[int | None] = mapped_column(ForeignKey("images.id"), index=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 from ralis_backend.online.store import ProjectStore, now
 from ralis_backend.online.store.tables import Project, Version
-from ralis_backend.online.tool import Host, HostNotFound
+from ralis_backend.online.tool import Tool, ToolNotFound
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.publish import Publisher
 from ralis_backend.online.worker.rank import Ranker
@@ -28,14 +28,14 @@ logger = logging.getLogger(__name__)
 class Worker:
     """Advances every project of a store. Several workers may share one store."""
 
-    def __init__(self, store: ProjectStore, host: Host, config: WorkerConfig) -> None:
+    def __init__(self, store: ProjectStore, tool: Tool, config: WorkerConfig) -> None:
         self._store = store
         self._config = config
         self._owner = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
-        self._sync = Sync(store, host, config)
-        self._trainer = Trainer(store, host, config)
-        self._ranker = Ranker(store, host, config)
-        self._publisher = Publisher(store, host, config, self._sync)
+        self._sync = Sync(store, tool, config)
+        self._trainer = Trainer(store, tool, config)
+        self._ranker = Ranker(store, tool, config)
+        self._publisher = Publisher(store, tool, config, self._sync)
         self._stop = threading.Event()
 
     def run(self, stop: threading.Event) -> None:
@@ -102,7 +102,7 @@ class Worker:
         if num_new >= self._config.ranking.regions_per_round:
             return True
         has_published = project.published_version is not None
-        is_queue_empty = project.regions_host_id is not None and not self._store.crop_tasks(
+        is_queue_empty = project.regions_tool_id is not None and not self._store.crop_tasks(
             project.id
         )
         return bool(num_new) and has_published and is_queue_empty
@@ -110,7 +110,7 @@ class Worker:
     def _is_publishing_due(self, project: Project, version: Version) -> bool:
         if project.published_version != version.number:
             return True
-        if project.regions_host_id is None:
+        if project.regions_tool_id is None:
             return False
         queue = self._store.crop_tasks(project.id)
         if any(row.task_id is None for row in queue):
@@ -126,7 +126,7 @@ class Worker:
         except Stopped as stopped:
             logger.info("%s; it begins anew later", stopped)
             return False
-        except HostNotFound as error:
+        except ToolNotFound as error:
             self._note_loss(project, error)
             return False
         except Exception as error:
@@ -136,11 +136,11 @@ class Worker:
             self._store.change_project(project.id, last_error=None, num_failures=0, retry_at=None)
         return True
 
-    def _note_loss(self, project: Project, error: HostNotFound) -> None:
+    def _note_loss(self, project: Project, error: ToolNotFound) -> None:
         """The project is gone; or only something in it, which a full reading repairs."""
         try:
             self._sync.project(project)
-        except HostNotFound:
+        except ToolNotFound:
             self._store.change_project(project.id, is_deleted=True, last_error=str(error))
             logger.warning(
                 "project %s is gone: %s. Its labels and versions are kept.", project.uid, error
@@ -155,7 +155,7 @@ class Worker:
         """Tell the operator, and try again later: after 5 s, 10 s, ... 5 minutes."""
         num_failures = project.num_failures + 1
         pause_s = min(300.0, 5.0 * 2 ** (num_failures - 1))
-        is_expected = isinstance(error, (ValueError, OSError)) or "Host" in type(error).__name__
+        is_expected = isinstance(error, (ValueError, OSError)) or "Tool" in type(error).__name__
         logger.error(
             "project %s: %s; next try in %.0f s",
             project.uid,
@@ -251,9 +251,9 @@ class Worker:
 
 def _is_dead(owner: str | None) -> bool:
     """Whether a lease's owner was a process of this machine that is no more."""
-    host, _, rest = (owner or "").partition("/")
+    machine, _, rest = (owner or "").partition("/")
     pid = rest.partition("/")[0]
-    if host != socket.gethostname() or not pid.isdecimal():
+    if machine != socket.gethostname() or not pid.isdecimal():
         return False
     try:
         os.kill(int(pid), 0)

@@ -29,14 +29,14 @@ from ralis_backend.online.random_slice import SLICE, SLICE_REASON
 from ralis_backend.online.store import ProjectStore, RegionLabel
 from ralis_backend.online.store.tables import CropTask, Image, Project, Ranking, Version
 from ralis_backend.online.suggesting import covered, labels_by_image, suggest_image
-from ralis_backend.online.tool import Crop, CropPrediction, Host, HostProject, HostUnavailable
+from ralis_backend.online.tool import Crop, CropPrediction, Tool, ToolProject, ToolUnavailable
 from ralis_backend.online.worker.config import WorkerConfig
-from ralis_backend.online.worker.sync import Sync, host_task
+from ralis_backend.online.worker.sync import Sync, tool_task
 
 logger = logging.getLogger(__name__)
 
 CROPS_PER_CALL = 100
-"""Bounds the memory that the pictures of one call to the host take."""
+"""Bounds the memory that the pictures of one call to the tool take."""
 
 _Place = tuple[int, Region]
 T = TypeVar("T")
@@ -60,9 +60,9 @@ class _Choice:
 class Publisher:
     """Brings one project's queue in line with the version in use."""
 
-    def __init__(self, store: ProjectStore, host: Host, config: WorkerConfig, sync: Sync) -> None:
+    def __init__(self, store: ProjectStore, tool: Tool, config: WorkerConfig, sync: Sync) -> None:
         self._store = store
-        self._host = host
+        self._tool = tool
         self._config = config
         self._sync = sync
 
@@ -74,12 +74,12 @@ class Publisher:
         newest = self._store.newest_label_id(project.id)
         rankings = self._store.rankings(version.id)
         images = {image.id: image for image in self._store.images(project.id)}
-        if project.regions_host_id is None:
+        if project.regions_tool_id is None:
             self._publish_images(pool, project, version, images, rankings, labels)
             number = project.round
         else:
             number = self._publish_crops(
-                pool, project, project.regions_host_id, version, images, rankings, labels
+                pool, project, project.regions_tool_id, version, images, rankings, labels
             )
         self._store.change_project(
             project.id,
@@ -108,7 +108,7 @@ class Publisher:
 
     def _publish_images(
         self,
-        pool: HostProject,
+        pool: ToolProject,
         project: Project,
         version: Version,
         images: Mapping[int, Image],
@@ -128,7 +128,7 @@ class Publisher:
             for image in images.values()
             if image.id in rankings
         ]
-        self._host.publish_image_predictions(pool, version.name, project.class_names, suggestions)
+        self._tool.publish_image_predictions(pool, version.name, project.class_names, suggestions)
         logger.info(
             "project %s: published %s for %d images", project.uid, version.name, len(suggestions)
         )
@@ -137,7 +137,7 @@ class Publisher:
 
     def _publish_crops(
         self,
-        pool: HostProject,
+        pool: ToolProject,
         project: Project,
         regions_id: int,
         version: Version,
@@ -254,7 +254,7 @@ class Publisher:
     ) -> list[CropTask]:
         """Take tasks out of the queue that are not to be kept.
 
-        The head of the queue stays: those are the tasks that annotators have open. What the host
+        The head of the queue stays: those are the tasks that annotators have open. What the tool
         says has been begun stays as well.
         """
         by_use = sorted(queue, key=lambda row: -row.usefulness)
@@ -263,7 +263,7 @@ class Publisher:
             row for row in queue if (row.image_id, row.region) not in keep and row.id not in head
         ]
         task_ids = [row.task_id for row in obsolete if row.task_id is not None]
-        gone = set(self._host.delete_unopened_tasks(regions_id, task_ids)) if task_ids else set()
+        gone = set(self._tool.delete_unopened_tasks(regions_id, task_ids)) if task_ids else set()
         removed = [row for row in obsolete if row.task_id is None or row.task_id in gone]
         self._store.change_crop_tasks({row.id: {"state": "deleted"} for row in removed})
         removed_ids = {row.id for row in removed}
@@ -294,7 +294,7 @@ class Publisher:
 
     def _make_planned(
         self,
-        pool: HostProject,
+        pool: ToolProject,
         project: Project,
         regions_id: int,
         images: Mapping[int, Image],
@@ -304,7 +304,7 @@ class Publisher:
         for start in range(0, len(planned), CROPS_PER_CALL):
             rows = planned[start : start + CROPS_PER_CALL]
             made = list(self._crops(project, rows, images))
-            tasks = self._host.create_crop_tasks(pool, regions_id, [crop for _, crop in made])
+            tasks = self._tool.create_crop_tasks(pool, regions_id, [crop for _, crop in made])
             self._store.change_crop_tasks(
                 {
                     row.id: {"task_id": task.id, "task_created_at": task.created_at}
@@ -330,8 +330,8 @@ class Publisher:
 
     def _pixels(self, project: Project, image: Image) -> np.ndarray | None:
         try:
-            return decode_image(self._host.image(host_task(image)))
-        except HostUnavailable:
+            return decode_image(self._tool.image(tool_task(image)))
+        except ToolUnavailable:
             raise
         except Exception as error:
             # It was readable when it was ranked; the other images go on.
@@ -371,7 +371,7 @@ class Publisher:
             for rank, row in enumerate(rows, start=1)
             if row.task_id is not None
         ]
-        self._host.publish_crop_predictions(
+        self._tool.publish_crop_predictions(
             regions_id, version.name, project.class_names, predictions
         )
 

@@ -30,10 +30,10 @@ from ralis_backend.online.ranking import (
 from ralis_backend.online.store import ProjectStore, RegionLabel, now
 from ralis_backend.online.store.tables import Image, Project, Version
 from ralis_backend.online.suggesting import covered, labels_by_image
-from ralis_backend.online.tool import Host, HostUnavailable
+from ralis_backend.online.tool import Tool, ToolUnavailable
 from ralis_backend.online.trust import judge
 from ralis_backend.online.worker.config import WorkerConfig
-from ralis_backend.online.worker.sync import host_task
+from ralis_backend.online.worker.sync import tool_task
 from ralis_backend.online.worker.train import Stopped
 
 logger = logging.getLogger(__name__)
@@ -64,9 +64,9 @@ def _earned(project: Project, choice: Choice, trust: Mapping[str, Any]) -> Choic
 class Ranker:
     """Ranks one project's pool under one version."""
 
-    def __init__(self, store: ProjectStore, host: Host, config: WorkerConfig) -> None:
+    def __init__(self, store: ProjectStore, tool: Tool, config: WorkerConfig) -> None:
         self._store = store
-        self._host = host
+        self._tool = tool
         self._config = config
 
     def rank(
@@ -82,7 +82,7 @@ class Ranker:
 
         Raises:
             Stopped: if it was asked to stop.
-            HostUnavailable: if the tool does not answer; trying again later may help.
+            ToolUnavailable: if the tool does not answer; trying again later may help.
         """
         started = time.monotonic()
         images = self._store.images(project.id)
@@ -124,10 +124,10 @@ class Ranker:
         self, project: Project, version: Version, image: Image, segmenter: Segmenter
     ) -> _Described | None:
         try:
-            content = self._host.image(host_task(image))
+            content = self._tool.image(tool_task(image))
             config = self._config.ranking
             result = describe_image(segmenter, content, config, looks_twice(project, config))
-        except HostUnavailable:
+        except ToolUnavailable:
             raise
         except Exception as error:
             # A bad image is left out; the operator finds why in log, doctor and report.
@@ -230,7 +230,7 @@ class Ranker:
         logger.info("project %s: policy %s is tested on the labels", project.uid, policy.name)
         entry = judge(
             self._store,
-            self._host.image,
+            self._tool.image,
             project,
             policy,
             state,

@@ -13,12 +13,12 @@ from ralis_backend.core.regions import Region, grid
 from ralis_backend.online.store import NewLabel, annotation_from_json, now, unpack, version_number
 from ralis_backend.online.store.tables import CropTask, Image, Project
 from ralis_backend.online.tool import (
-    Host,
-    HostAnnotation,
-    HostNotFound,
-    HostProject,
-    HostTask,
-    HostUnavailable,
+    Tool,
+    ToolAnnotation,
+    ToolNotFound,
+    ToolProject,
+    ToolTask,
+    ToolUnavailable,
 )
 from ralis_backend.online.worker.config import WorkerConfig
 
@@ -35,17 +35,17 @@ DELETED = {"ANNOTATIONS_DELETED", "ANNOTATION_DELETED"}
 class Sync:
     """Reads one project from the tool; every method may be repeated at any time."""
 
-    def __init__(self, store: ProjectStore, host: Host, config: WorkerConfig) -> None:
+    def __init__(self, store: ProjectStore, tool: Tool, config: WorkerConfig) -> None:
         self._store = store
-        self._host = host
+        self._tool = tool
         self._config = config
 
-    def project(self, project: Project) -> HostProject:
-        """The pool project as the tool has it; `HostNotFound` if it was deleted."""
-        found = self._host.project(project.host_id)
+    def project(self, project: Project) -> ToolProject:
+        """The pool project as the tool has it; `ToolNotFound` if it was deleted."""
+        found = self._tool.project(project.tool_id)
         if found.uid != project.uid:
-            raise HostNotFound(
-                f"project {project.host_id} is another one now (created {found.uid}, known here "
+            raise ToolNotFound(
+                f"project {project.tool_id} is another one now (created {found.uid}, known here "
                 f"as {project.uid}); connect the backend to it again"
             )
         return found
@@ -56,18 +56,18 @@ class Sync:
         project = self._store.register(
             pool.uid, pool.id, pool.label_config, pool.classes, pool.title
         )
-        regions_id = self._host.prepare(pool, self._config.mode, project.regions_host_id)
-        regions_uid = self._host.project(regions_id).uid if regions_id is not None else None
+        regions_id = self._tool.prepare(pool, self._config.mode, project.regions_tool_id)
+        regions_uid = self._tool.project(regions_id).uid if regions_id is not None else None
         if regions_uid != project.regions_uid:
             self._forget_crop_tasks(project)
         project = self._store.change_project(
             project.id,
-            regions_host_id=regions_id,
+            regions_tool_id=regions_id,
             regions_uid=regions_uid,
             is_prepared=True,
             is_sync_requested=False,
         )
-        self._store.reconcile_images(project.id, list(self._host.tasks(pool.id)))
+        self._store.reconcile_images(project.id, list(self._tool.tasks(pool.id)))
         self._read_annotations(project, pool, pool.uid, pool.id)
         if regions_id is not None and regions_uid is not None:
             tasks = self._adopt_crop_tasks(project, regions_id)
@@ -85,7 +85,7 @@ class Sync:
         for event in events:
             try:
                 self._read_event(project, pool, event)
-            except HostUnavailable:
+            except ToolUnavailable:
                 raise
             except Exception as error:
                 # A hint that cannot be read is repaired by a full reading.
@@ -94,56 +94,56 @@ class Sync:
             self._store.drop_event(event.id)
         return True
 
-    def _read_event(self, project: Project, pool: HostProject, event: Event) -> None:
+    def _read_event(self, project: Project, pool: ToolProject, event: Event) -> None:
         payload = unpack(event.payload)
         if event.action in ANNOTATED:
             for entry in _entries(payload, "annotation"):
-                annotation = self._host.parse_annotation(entry)
-                self._store_annotation(project, pool, event.host_uid, annotation)
+                annotation = self._tool.parse_annotation(entry)
+                self._store_annotation(project, pool, event.tool_uid, annotation)
         elif event.action in DELETED:
             ids = [int(entry["id"]) for entry in _entries(payload, "annotation")]
-            self._store.withdraw_annotations(event.host_uid, ids)
+            self._store.withdraw_annotations(event.tool_uid, ids)
         else:  # tasks created or deleted, settings saved
             self._store.change_project(project.id, is_sync_requested=True)
 
     def _read_annotations(
         self,
         project: Project,
-        pool: HostProject,
-        host_uid: str,
-        host_id: int,
-        tasks: Sequence[HostTask] | None = None,
+        pool: ToolProject,
+        tool_uid: str,
+        tool_id: int,
+        tasks: Sequence[ToolTask] | None = None,
     ) -> None:
         started = now()
-        for annotation in self._host.annotations(host_id):
-            self._store_annotation(project, pool, host_uid, annotation)
+        for annotation in self._tool.annotations(tool_id):
+            self._store_annotation(project, pool, tool_uid, annotation)
         if tasks is None:
             task_ids = [image.task_id for image in self._store.images(project.id)]
         else:
             task_ids = [task.id for task in tasks]
-        self._store.withdraw_unseen(host_uid, started, task_ids)
+        self._store.withdraw_unseen(tool_uid, started, task_ids)
 
     def _store_annotation(
-        self, project: Project, pool: HostProject, host_uid: str, annotation: HostAnnotation
+        self, project: Project, pool: ToolProject, tool_uid: str, annotation: ToolAnnotation
     ) -> None:
-        image, crop_task = self._place(project, host_uid, annotation)
-        row = self._store.put_annotation(project, host_uid, annotation, image, crop_task)
+        image, crop_task = self._place(project, tool_uid, annotation)
+        row = self._store.put_annotation(project, tool_uid, annotation, image, crop_task)
         if row is not None:
             self._read_labels(project, pool, row)
 
     def _place(
-        self, project: Project, host_uid: str, annotation: HostAnnotation
+        self, project: Project, tool_uid: str, annotation: ToolAnnotation
     ) -> tuple[Image | None, CropTask | None]:
         """The image of an annotation, and the crop task if it is one of the regions project."""
         created_at = annotation.task_created_at
-        if host_uid == project.uid:
+        if tool_uid == project.uid:
             return self._store.find_image(project.id, annotation.task_id, created_at), None
         crop_task = self._store.find_crop_task(project.id, annotation.task_id, created_at)
         if crop_task is None:
             return None, None
         return self._store.image(crop_task.image_id), crop_task
 
-    def _read_labels(self, project: Project, pool: HostProject, row: Annotation) -> None:
+    def _read_labels(self, project: Project, pool: ToolProject, row: Annotation) -> None:
         """Annotation -> labelled regions; a failure is noted with the annotation."""
         annotation = annotation_from_json(unpack(row.payload))
         try:
@@ -153,7 +153,7 @@ class Sync:
                     "which is not known here"
                 )
             labels = self._labels(project, pool, row, row.image_id, annotation)
-        except HostUnavailable:
+        except ToolUnavailable:
             raise
         except Exception as error:
             # One unreadable annotation must not stop the others; it stays stored.
@@ -165,10 +165,10 @@ class Sync:
     def _labels(
         self,
         project: Project,
-        pool: HostProject,
+        pool: ToolProject,
         row: Annotation,
         image_id: int,
-        annotation: HostAnnotation,
+        annotation: ToolAnnotation,
     ) -> list[NewLabel]:
         names = project.class_names
         background = self._config.background_label
@@ -177,20 +177,20 @@ class Sync:
             if annotation.is_skipped:
                 return [NewLabel(region, None)]
             size = (region.height, region.width)
-            mask = self._host.mask(annotation, pool, names, size, background)
+            mask = self._tool.mask(annotation, pool, names, size, background)
             return [NewLabel(region, mask)]
         size = self._image_size(image_id)
         regions = self._annotated_regions(pool, image_id, annotation, size)
         if annotation.is_skipped:
             return [NewLabel(region, None) for region in regions]
-        mask = self._host.mask(annotation, pool, names, size, background)
+        mask = self._tool.mask(annotation, pool, names, size, background)
         return [NewLabel(region, np.ascontiguousarray(mask[region.slices])) for region in regions]
 
     def _annotated_regions(
         self,
-        pool: HostProject,
+        pool: ToolProject,
         image_id: int,
-        annotation: HostAnnotation,
+        annotation: ToolAnnotation,
         size: tuple[int, int],
     ) -> list[Region]:
         """What a whole-image annotation labels.
@@ -198,7 +198,7 @@ class Sync:
         The rectangles it carries; else the regions that were suggested with the prediction it
         started from; else the whole image, region by region.
         """
-        regions = self._host.annotated_regions(annotation, pool, size)
+        regions = self._tool.annotated_regions(annotation, pool, size)
         number = version_number(annotation.suggested_version)
         if not regions and number is not None:
             handed_out = self._store.suggestion(image_id, number)
@@ -214,18 +214,18 @@ class Sync:
         image = self._store.image(image_id)
         if image.size is not None:
             return image.size
-        content = self._host.image(host_task(image))
+        content = self._tool.image(tool_task(image))
         height, width = decode_image(content).shape[:2]
         self._store.change_image(image.id, height=height, width=width, error=None)
         return height, width
 
-    def _adopt_crop_tasks(self, project: Project, regions_id: int) -> list[HostTask]:
+    def _adopt_crop_tasks(self, project: Project, regions_id: int) -> list[ToolTask]:
         """Match the regions project's tasks with our rows.
 
         A task that was made just before a kill gets its id; one that is unknown here (a lost
         data folder) becomes known from its data; one that is gone is marked so.
         """
-        tasks = list(self._host.tasks(regions_id))
+        tasks = list(self._tool.tasks(regions_id))
         rows = self._store.crop_tasks(project.id, state=None)
         known = {(row.task_id, row.task_created_at): row for row in rows}
         planned = {_place_key(row): row for row in rows if row.task_id is None}
@@ -260,9 +260,9 @@ class Sync:
         self._store.change_project(project.id, published_version=None)
 
 
-def host_task(image: Image) -> HostTask:
+def tool_task(image: Image) -> ToolTask:
     """The task behind an image."""
-    return HostTask(image.task_id, image.task_created_at, image.ref)
+    return ToolTask(image.task_id, image.task_created_at, image.ref)
 
 
 def _entries(payload: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
@@ -278,7 +278,7 @@ def _place_key(row: CropTask) -> tuple[int, Region, int]:
     return (row.image_id, row.region, row.round)
 
 
-def _crop_task_of(project: Project, task: HostTask, images: Mapping[int, Image]) -> CropTask | None:
+def _crop_task_of(project: Project, task: ToolTask, images: Mapping[int, Image]) -> CropTask | None:
     """A row from what a task's data says; None if the task is not one of ours."""
     data = task.data
     try:

@@ -26,9 +26,9 @@ from ralis_backend.online.ranking import load_segmenter
 from ralis_backend.online.store import ProjectStore, RegionLabel, now
 from ralis_backend.online.store.tables import Image, Project, Version
 from ralis_backend.online.suggesting import hide_removed, labels_by_image
-from ralis_backend.online.tool import Host
+from ralis_backend.online.tool import Tool
 from ralis_backend.online.worker.config import WorkerConfig
-from ralis_backend.online.worker.sync import host_task
+from ralis_backend.online.worker.sync import tool_task
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +56,9 @@ class Stopped(Exception):
 class Trainer:
     """Trains one project's segmenter from what is labelled now."""
 
-    def __init__(self, store: ProjectStore, host: Host, config: WorkerConfig) -> None:
+    def __init__(self, store: ProjectStore, tool: Tool, config: WorkerConfig) -> None:
         self._store = store
-        self._host = host
+        self._tool = tool
         self._config = config
 
     def train(
@@ -140,7 +140,7 @@ class Trainer:
         return split
 
     def _loader(self, image: Image) -> Callable[[], np.ndarray]:
-        return lambda: decode_image(self._host.image(host_task(image)))
+        return lambda: decode_image(self._tool.image(tool_task(image)))
 
     def _measure(
         self,

@@ -21,13 +21,13 @@ from ralis_backend.online.store import (
 )
 from ralis_backend.online.store.blobs import BlobStore
 from ralis_backend.online.store.tables import Base, Image, Project
-from ralis_backend.online.tool import ClassLabel, HostAnnotation, HostTask
+from ralis_backend.online.tool import ClassLabel, ToolAnnotation, ToolTask
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 LABELS = (ClassLabel("road", "#804080"), ClassLabel("car", "#0000FF"))
 
 
-def annotation(number: int = 1, seconds: int = 0, **values: object) -> HostAnnotation:
+def annotation(number: int = 1, seconds: int = 0, **values: object) -> ToolAnnotation:
     fields: dict[str, object] = {
         "id": number,
         "task_id": 1,
@@ -40,7 +40,7 @@ def annotation(number: int = 1, seconds: int = 0, **values: object) -> HostAnnot
         "results": [{"id": "x"}],
         "suggested_version": None,
     }
-    return HostAnnotation(**{**fields, **values})  # type: ignore[arg-type]
+    return ToolAnnotation(**{**fields, **values})  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -50,12 +50,12 @@ def project(store: ProjectStore) -> Project:
 
 @pytest.fixture
 def image(store: ProjectStore, project: Project) -> Image:
-    store.reconcile_images(project.id, [HostTask(1, START, "/data/1.png")])
+    store.reconcile_images(project.id, [ToolTask(1, START, "/data/1.png")])
     return store.images(project.id)[0]
 
 
 def label(
-    store: ProjectStore, project: Project, image: Image, source: HostAnnotation, *new: NewLabel
+    store: ProjectStore, project: Project, image: Image, source: ToolAnnotation, *new: NewLabel
 ) -> None:
     row = store.put_annotation(project, "1.100", source, image, None)
     assert row is not None
@@ -88,9 +88,9 @@ def test_opening_twice_at_once_is_fine(tmp_path: Path):
 
 
 def test_task_ids_that_are_handed_out_again_are_other_images(store: ProjectStore, project: Project):
-    store.reconcile_images(project.id, [HostTask(1, START, "/data/old.png")])
+    store.reconcile_images(project.id, [ToolTask(1, START, "/data/old.png")])
     later = START + timedelta(hours=1)
-    store.reconcile_images(project.id, [HostTask(1, later, "/data/new.png")])
+    store.reconcile_images(project.id, [ToolTask(1, later, "/data/new.png")])
     assert [row.ref for row in store.images(project.id)] == ["/data/new.png"]
     assert len(store.images(project.id, with_deleted=True)) == 2
     found = store.find_image(project.id, 1)
@@ -130,7 +130,7 @@ def test_the_same_strokes_told_in_other_words_are_not_new_labels(
 
 
 def test_every_fifth_labelled_image_is_held_out_for_good(store: ProjectStore, project: Project):
-    tasks = [HostTask(i, START, f"/{i}.png") for i in range(1, 11)]
+    tasks = [ToolTask(i, START, f"/{i}.png") for i in range(1, 11)]
     store.reconcile_images(project.id, tasks)
     patch = NewLabel(Region(0, 0, 1, 1), np.zeros((1, 1), np.uint8))
     for number, image in enumerate(store.images(project.id), start=1):

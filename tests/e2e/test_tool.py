@@ -1,4 +1,4 @@
-"""The worker's host on a real Label Studio server."""
+"""The worker's tool on a real Label Studio server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ralis_backend.labelstudio.client import (
     Unauthorised,
 )
 from ralis_backend.labelstudio.fetcher import ImageFetcher
-from ralis_backend.labelstudio.tool import LabelStudioHost, project_uid
+from ralis_backend.labelstudio.tool import LabelStudioTool, project_uid
 from ralis_backend.online.tool import Crop, CropPrediction
 from tests.e2e.conftest import LABEL_STUDIO, PASSWORD, TOKEN, USERNAME
 
@@ -51,28 +51,28 @@ def png(height=60, width=80):
     return pixels, file.getvalue()
 
 
-def make_host(client, folder, **options):
+def make_tool(client, folder, **options):
     fetcher = ImageFetcher(client, folder / "images", 10**8)
-    return LabelStudioHost(
+    return LabelStudioTool(
         client, fetcher, **{"backend_url": BACKEND, "webhook_headers": HEADERS, **options}
     )
 
 
 @pytest.fixture
-def host(client, tmp_path):
-    return make_host(client, tmp_path)
+def tool(client, tmp_path):
+    return make_tool(client, tmp_path)
 
 
 @pytest.fixture
-def pool(client, host):
+def pool(client, tool):
     made = client.create_project("A pool", config(*CLASSES))
-    yield host.project(made["id"])
+    yield tool.project(made["id"])
     client.delete_project(made["id"])
 
 
 @pytest.fixture
-def regions(client, host, pool):
-    regions_id = host.prepare(pool, "crops", None)
+def regions(client, tool, pool):
+    regions_id = tool.prepare(pool, "crops", None)
     yield regions_id
     with suppress(NotFound):
         client.delete_project(regions_id)
@@ -128,15 +128,15 @@ def stream(client, project_id, count):
 # Setting up
 
 
-def test_preparing_again_changes_nothing(client, host, pool, regions):
+def test_preparing_again_changes_nothing(client, tool, pool, regions):
     before = client.project(regions), client.webhooks(regions), client.webhooks(pool.id)
-    assert host.prepare(pool, "crops", regions) == regions
-    assert host.prepare(pool, "crops", None) == regions  # found by the mark in its description
-    assert host.prepare(pool, "crops", pool.id) == regions  # not any project will do
+    assert tool.prepare(pool, "crops", regions) == regions
+    assert tool.prepare(pool, "crops", None) == regions  # found by the mark in its description
+    assert tool.prepare(pool, "crops", pool.id) == regions  # not any project will do
     assert (client.project(regions), client.webhooks(regions), client.webhooks(pool.id)) == before
 
 
-def test_both_projects_have_one_webhook_with_our_header(client, host, pool, regions):
+def test_both_projects_have_one_webhook_with_our_header(client, tool, pool, regions):
     for project_id in (pool.id, regions):
         (hook,) = client.webhooks(project_id)
         assert hook["url"] == f"{BACKEND}/webhook"
@@ -145,60 +145,60 @@ def test_both_projects_have_one_webhook_with_our_header(client, host, pool, regi
         assert hook["send_payload"]
     client.create_webhook(pool.id, f"{BACKEND}/webhook", {})
     client.update_webhook(client.webhooks(regions)[0]["id"], f"{BACKEND}/webhook/", {"a": "b"})
-    host.prepare(pool, "crops", regions)
+    tool.prepare(pool, "crops", regions)
     for project_id in (pool.id, regions):
         (hook,) = client.webhooks(project_id)
         assert hook["headers"] == HEADERS
 
 
 def test_the_regions_project_serves_the_most_useful_and_the_pool_stays_as_it_is(
-    client, host, pool, regions
+    client, tool, pool, regions
 ):
     made = client.project(regions)
     assert made["title"] == "A pool · regions"
     assert made["sampling"] == "Uncertainty sampling"
     assert made["show_collab_predictions"]
     assert not made["evaluate_predictions_automatically"]
-    assert host.project(regions).classes == pool.classes
+    assert tool.project(regions).classes == pool.classes
     assert client.project(pool.id)["sampling"] == "Sequential sampling"
-    assert host.prepare(pool, "in-place", None) is None
+    assert tool.prepare(pool, "in-place", None) is None
     assert client.project(pool.id)["sampling"] == "Uncertainty sampling"
 
 
-def test_a_deleted_regions_project_is_made_anew(client, host, pool, regions):
+def test_a_deleted_regions_project_is_made_anew(client, tool, pool, regions):
     client.delete_project(regions)
-    fresh = host.prepare(pool, "crops", regions)
+    fresh = tool.prepare(pool, "crops", regions)
     assert project_uid(client.project(fresh)).startswith(f"{fresh}.")
-    assert host.prepare(pool, "crops", None) == fresh
+    assert tool.prepare(pool, "crops", None) == fresh
     client.delete_project(fresh)
 
 
-def test_labels_follow_the_pool_and_old_annotations_stay_readable(client, host, pool, regions):
-    (task,) = host.create_crop_tasks(pool, regions, crops(1))
+def test_labels_follow_the_pool_and_old_annotations_stay_readable(client, tool, pool, regions):
+    (task,) = tool.create_crop_tasks(pool, regions, crops(1))
     sent = predictions([task], [0.5])
-    host.publish_crop_predictions(regions, "v1", CLASSES, sent)
+    tool.publish_crop_predictions(regions, "v1", CLASSES, sent)
     stream(client, regions, 1)  # uses road and car
     client.update_project(pool.id, label_config=config("car", "tree"))
-    host.prepare(host.project(pool.id), "crops", regions)
-    made = host.project(regions)
+    tool.prepare(tool.project(pool.id), "crops", regions)
+    made = tool.project(regions)
     assert [label.name for label in made.classes] == ["car", "tree"]
-    (annotation,) = host.annotations(regions)
-    mask = host.mask(annotation, made, (*CLASSES, "tree"), (20, 20), None)
+    (annotation,) = tool.annotations(regions)
+    mask = tool.mask(annotation, made, (*CLASSES, "tree"), (20, 20), None)
     np.testing.assert_array_equal(mask, sent[0].mask)
 
 
 def test_connecting_twice_leaves_one_backend_and_the_version_in_use(
     client, pool, tmp_path, backend_url
 ):
-    host = make_host(client, tmp_path, backend_url=backend_url, user="user", password="secret")
-    host.connect(pool.id, "in-place")
+    tool = make_tool(client, tmp_path, backend_url=backend_url, user="user", password="secret")
+    tool.connect(pool.id, "in-place")
     (backend,) = client.backends(pool.id)
     assert (backend["title"], backend["state"]) == ("RALIS", "CO")
     (task_id,) = client.import_tasks(pool.id, [{"data": {"image": "/data/upload/1/a.png"}}])
     prediction = {"task": task_id, "result": [], "score": 0.5, "model_version": "v1"}
     client.import_predictions(pool.id, [prediction])
     client.update_project(pool.id, model_version="v1")
-    host.connect(pool.id, "in-place")
+    tool.connect(pool.id, "in-place")
     assert len(client.backends(pool.id)) == 1
     (hook,) = client.webhooks(pool.id)
     assert hook["headers"] == HEADERS
@@ -206,46 +206,46 @@ def test_connecting_twice_leaves_one_backend_and_the_version_in_use(
 
 
 def test_wrong_credentials_are_reported_when_connecting(client, pool, tmp_path, backend_url):
-    host = make_host(client, tmp_path, backend_url=backend_url, user="user", password="wrong")
+    tool = make_tool(client, tmp_path, backend_url=backend_url, user="user", password="wrong")
     with pytest.raises(LabelStudioError, match="400"):
-        host.connect(pool.id, "in-place")
+        tool.connect(pool.id, "in-place")
 
 
 # Tasks and predictions
 
 
-def test_crop_tasks_come_in_order_with_what_an_annotator_sees(client, host, pool, regions):
+def test_crop_tasks_come_in_order_with_what_an_annotator_sees(client, tool, pool, regions):
     client.import_tasks(regions, [{"data": {"image": "a", "context": "b", "note": "c"}}])
     wanted = crops(12)
-    made = host.create_crop_tasks(pool, regions, wanted)
+    made = tool.create_crop_tasks(pool, regions, wanted)
     assert [task.data["rank"] for task in made] == list(range(1, 13))
-    stored = {task.id: task for task in host.tasks(regions)}
+    stored = {task.id: task for task in tool.tasks(regions)}
     for crop, task in zip(wanted, made, strict=True):
         assert stored[task.id] == task
         assert task.data["note"].startswith(f"Round 1 · region {crop.rank} · uncertain")
         region = Region(*(task.data[name] for name in ("row", "col", "height", "width")))
         assert region == crop.region
         assert (task.data["source_task"], task.data["version"]) == (11, "v1")
-        pixels = decode_image(host.image(task)).astype(float)
+        pixels = decode_image(tool.image(task)).astype(float)
         assert pixels.shape == crop.image.shape
         assert np.abs(pixels - crop.image).mean() < 25  # JPEG of noise; another crop has > 50
     context = httpx.get(
         client.url + made[0].data["context"], headers={"Authorization": f"Token {TOKEN}"}
     )
     assert decode_image(context.content).shape == wanted[0].context.shape
-    assert host.create_crop_tasks(pool, regions, []) == []
+    assert tool.create_crop_tasks(pool, regions, []) == []
     assert list(client.tasks(pool.id)) == []  # uploading made no tasks there
 
 
-def test_the_label_stream_follows_usefulness_and_a_new_version_its_own(client, host, pool, regions):
-    tasks = host.create_crop_tasks(pool, regions, crops(8))
+def test_the_label_stream_follows_usefulness_and_a_new_version_its_own(client, tool, pool, regions):
+    tasks = tool.create_crop_tasks(pool, regions, crops(8))
     ids = [task.id for task in tasks]
     first = [0.5, 0.9, 0.1, 0.8, 0.3, 0.2, 0.7, 0.4]
-    host.publish_crop_predictions(regions, "v1", CLASSES, predictions(tasks, first))
+    tool.publish_crop_predictions(regions, "v1", CLASSES, predictions(tasks, first))
     best = [ids[index] for index in np.argsort(first)[::-1]]
     assert stream(client, regions, 3) == [(task_id, "v1") for task_id in best[:3]]
     second = [0.1, 0.0, 0.9, 0.0, 0.8, 0.7, 0.0, 0.6]
-    host.publish_crop_predictions(regions, "v2", CLASSES, predictions(tasks, second))
+    tool.publish_crop_predictions(regions, "v2", CLASSES, predictions(tasks, second))
     assert client.project(regions)["model_version"] == "v2"
     assert client.model_versions(regions) == {"v2": 8}
     expected = [task_id for task_id in (ids[i] for i in np.argsort(second)[::-1])]
@@ -253,26 +253,26 @@ def test_the_label_stream_follows_usefulness_and_a_new_version_its_own(client, h
     assert stream(client, regions, 5) == [(task_id, "v2") for task_id in rest]
     assert client.next_task(regions) is None
     # Labels made from v1 still say so, though its predictions are gone.
-    found = {it.task_id: it for it in host.annotations(regions)}
+    found = {it.task_id: it for it in tool.annotations(regions)}
     assert found[best[0]].suggested_version == "v1"
     assert found[rest[0]].suggested_version == "v2"
 
 
-def test_publishing_a_version_again_stores_it_once(client, host, pool, regions):
-    tasks = host.create_crop_tasks(pool, regions, crops(3))
+def test_publishing_a_version_again_stores_it_once(client, tool, pool, regions):
+    tasks = tool.create_crop_tasks(pool, regions, crops(3))
     for _ in range(2):
-        host.publish_crop_predictions(regions, "v1", CLASSES, predictions(tasks, [0.1, 0.2, 0.3]))
+        tool.publish_crop_predictions(regions, "v1", CLASSES, predictions(tasks, [0.1, 0.2, 0.3]))
     assert client.model_versions(regions) == {"v1": 3}
 
 
-def test_an_untouched_suggestion_comes_back_as_the_mask_that_was_sent(host, client, pool, regions):
-    tasks = host.create_crop_tasks(pool, regions, crops(1))
+def test_an_untouched_suggestion_comes_back_as_the_mask_that_was_sent(tool, client, pool, regions):
+    tasks = tool.create_crop_tasks(pool, regions, crops(1))
     sent = predictions(tasks, [0.5])
-    host.publish_crop_predictions(regions, "v1", CLASSES, sent)
+    tool.publish_crop_predictions(regions, "v1", CLASSES, sent)
     stream(client, regions, 1)
-    (annotation,) = host.annotations(regions)
+    (annotation,) = tool.annotations(regions)
     assert (annotation.lead_time_s, annotation.is_skipped) == (2.5, False)
-    mask = host.mask(annotation, host.project(regions), CLASSES, (20, 20), None)
+    mask = tool.mask(annotation, tool.project(regions), CLASSES, (20, 20), None)
     np.testing.assert_array_equal(mask, sent[0].mask)
 
 
@@ -283,29 +283,29 @@ def test_predictions_that_label_studio_drops_are_reported(client, pool):
         client.import_predictions(pool.id, [{"task": task_id, "result": [wrong], "score": 0.5}])
 
 
-def test_only_untouched_tasks_are_deleted(client, host, pool, regions):
-    tasks = host.create_crop_tasks(pool, regions, crops(6))
+def test_only_untouched_tasks_are_deleted(client, tool, pool, regions):
+    tasks = tool.create_crop_tasks(pool, regions, crops(6))
     labelled, skipped, drafted, untouched, gone, kept = (task.id for task in tasks)
     client.annotate(labelled, result=[], lead_time=1)
     client.annotate(skipped, result=[], was_cancelled=True)
     client._send("POST", f"/api/tasks/{drafted}/drafts", {"result": [], "lead_time": 1})
     client.delete_tasks(regions, [gone])
     asked = [labelled, skipped, drafted, untouched, gone]
-    assert host.delete_unopened_tasks(regions, asked) == [untouched, gone]
-    assert [task.id for task in host.tasks(regions)] == [labelled, skipped, drafted, kept]
-    assert host.delete_unopened_tasks(regions, asked) == [untouched, gone]
-    assert host.delete_unopened_tasks(regions, []) == []
+    assert tool.delete_unopened_tasks(regions, asked) == [untouched, gone]
+    assert [task.id for task in tool.tasks(regions)] == [labelled, skipped, drafted, kept]
+    assert tool.delete_unopened_tasks(regions, asked) == [untouched, gone]
+    assert tool.delete_unopened_tasks(regions, []) == []
 
 
-def test_annotations_are_those_submitted_and_skipped_but_no_drafts(client, host, pool):
+def test_annotations_are_those_submitted_and_skipped_but_no_drafts(client, tool, pool):
     data = [{"data": {"image": f"/data/upload/1/{number}.png"}} for number in range(4)]
     submitted, skipped, drafted, _ = client.import_tasks(pool.id, data)
     client.annotate(submitted, result=[], lead_time=7.5)
     client.annotate(submitted, result=[], lead_time=8.5)
     client.annotate(skipped, result=[], was_cancelled=True)
     client._send("POST", f"/api/tasks/{drafted}/drafts", {"result": [], "lead_time": 1})
-    created = {task.id: task.created_at for task in host.tasks(pool.id)}
-    found = sorted(host.annotations(pool.id), key=lambda annotation: annotation.id)
+    created = {task.id: task.created_at for task in tool.tasks(pool.id)}
+    found = sorted(tool.annotations(pool.id), key=lambda annotation: annotation.id)
     assert [it.task_id for it in found] == [submitted, submitted, skipped]
     assert [it.is_skipped for it in found] == [False, False, True]
     assert [it.lead_time_s for it in found] == [7.5, 8.5, None]
@@ -338,9 +338,9 @@ def test_a_personal_token_works_for_calls_and_images(label_studio, pool, persona
     assert client.whoami()["email"] == USERNAME
     pixels, content = png()
     client.upload_files(pool.id, [("road.png", content)])
-    host = make_host(client, tmp_path)
-    (task,) = host.tasks(pool.id)
-    np.testing.assert_array_equal(decode_image(host.image(task)), pixels)
+    tool = make_tool(client, tmp_path)
+    (task,) = tool.tasks(pool.id)
+    np.testing.assert_array_equal(decode_image(tool.image(task)), pixels)
     client.auth._access = "expired"
     assert client.project(pool.id)["id"] == pool.id
     client.close()
@@ -354,12 +354,12 @@ def test_tokens_of_both_kinds_that_are_wrong_are_refused(label_studio, token):
     client.close()
 
 
-def test_images_that_are_gone_or_in_no_storage_are_not_found(client, host, pool):
+def test_images_that_are_gone_or_in_no_storage_are_not_found(client, tool, pool):
     references = [f"/data/upload/{pool.id}/0123abcd-gone.png", "s3://no-such-storage/a.png"]
     client.import_tasks(pool.id, [{"data": {"image": it}} for it in references])
-    for task in host.tasks(pool.id):
+    for task in tool.tasks(pool.id):
         with pytest.raises(NotFound):
-            host.image(task)
+            tool.image(task)
 
 
 @pytest.fixture(scope="module")
@@ -393,15 +393,15 @@ def test_local_files_are_read_once_their_storage_is_connected(careful, tmp_path)
     project_id = client.create_project("Local files", config(*CLASSES))["id"]
     reference = "/data/local-files/?d=files%2Froad%201.png"
     client.import_tasks(project_id, [{"data": {"image": reference}}])
-    host = make_host(client, tmp_path)
-    (task,) = host.tasks(project_id)
+    tool = make_tool(client, tmp_path)
+    (task,) = tool.tasks(project_id)
     with pytest.raises((NotFound, Unauthorised)):
-        host.image(task)
+        tool.image(task)
     client._send(
         *("POST", "/api/storages/localfiles"),
         {"project": project_id, "path": str(files), "use_blob_urls": True, "title": "files"},
     )
-    np.testing.assert_array_equal(decode_image(host.image(task)), pixels)
+    np.testing.assert_array_equal(decode_image(tool.image(task)), pixels)
 
 
 def test_a_blocked_address_names_both_switches_also_when_tried_again(
@@ -409,17 +409,17 @@ def test_a_blocked_address_names_both_switches_also_when_tried_again(
 ):
     client, _ = careful
     project_id = client.create_project("Blocked", config(*CLASSES))["id"]
-    host = make_host(client, tmp_path, backend_url=backend_url, user="user", password="secret")
+    tool = make_tool(client, tmp_path, backend_url=backend_url, user="user", password="secret")
     for _ in range(2):  # at the first refusal, Label Studio stores the backend all the same
         with pytest.raises(Unauthorised, match=r"ML_BLOCK_LOCAL_IP=false and SSRF_PROTECTION"):
-            host.connect(project_id, "in-place")
+            tool.connect(project_id, "in-place")
     assert client.webhooks(project_id) == []
 
 
 # How long it takes
 
 
-def test_five_hundred_annotations_are_read_in_seconds(client, host, pool):
+def test_five_hundred_annotations_are_read_in_seconds(client, tool, pool):
     ids = client.import_tasks(
         pool.id,
         [
@@ -431,6 +431,6 @@ def test_five_hundred_annotations_are_read_in_seconds(client, host, pool):
         ],
     )
     start = time.monotonic()
-    found = list(host.annotations(pool.id))
+    found = list(tool.annotations(pool.id))
     assert time.monotonic() - start < 30
     assert [annotation.task_id for annotation in found] == ids
