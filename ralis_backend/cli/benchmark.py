@@ -123,7 +123,7 @@ def benchmark(
         )  # fmt: skip
         check_arena(config)
         find = partial(_find, policies=policies, classes=source.class_names, region_size=size)
-        looks_twice = any([find(name).looks_twice for name in names])
+        looks_twice = any([find(name).needs.looks_twice for name in names])
         config = replace(config, looks_twice=looks_twice)
         open_arena(config, status.update)  # computes the features, if they are not cached
     contest = Contest(partial(open_arena, config), find, rules, out)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ralis_backend.core.features import RegionFeatures, concat, describe, uncertainty_maps
+from ralis_backend.core.features import RegionFeatures, concat, describe, entropy_map
 from ralis_backend.core.features.ralis import (
     NUM_BINS,
     NUM_ENTROPIES,
@@ -163,7 +163,7 @@ def _described(
         probabilities = torch.from_numpy(image.astype(np.float32)).softmax(dim=0)
         cells = [-(-side // _STRIDE) for side in probabilities.shape[1:]]
         forward = ForwardPass(probabilities, torch.zeros(1, *cells), _STRIDE)
-        entropies.append(uncertainty_maps(probabilities)[0].numpy())
+        entropies.append(entropy_map(probabilities)[0].numpy())
         classes.append(probabilities.argmax(dim=0).numpy())
         features.append(describe(forward, geometry.regions()))
     return np.stack(entropies), np.stack(classes), concat(features)

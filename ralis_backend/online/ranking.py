@@ -1,13 +1,14 @@
-"""Images and a version of the segmenter -> how useful each region is.
+"""Images and a version of the segmenter -> how useful each region is, and why.
 
-A pure function of the images, the segmenter and what is labelled: the worker ranks the whole
-pool once per version, the learner an image that came since.
+A pure function of the images, the segmenter and what is labelled: the worker ranks the whole pool
+once per version, the learner an image that came since. A strategy says what it needs, and nothing
+else is computed.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -15,11 +16,12 @@ from typing import Literal
 
 import numpy as np
 
-from ralis_backend.core.acquisition import STRATEGIES, PoolState, Strategy, strategy
+from ralis_backend.core.acquisition import Needs, PoolState, Strategy, strategy
+from ralis_backend.core.acquisition.selection import occurrence
 from ralis_backend.core.features import RegionFeatures, concat, describe, predicted_mask
 from ralis_backend.core.images import decode_image
-from ralis_backend.core.policy import RalisPolicy, state_images
-from ralis_backend.core.policy.registry import find_strategy, is_learned
+from ralis_backend.core.policy import state_images
+from ralis_backend.core.policy.registry import DEFAULT, find_strategy
 from ralis_backend.core.regions import grid
 from ralis_backend.core.segmenter import Segmenter, SegmenterSpec
 from ralis_backend.online.store import ProjectStore, RegionLabel
@@ -31,8 +33,12 @@ COLD_START = "k-center"
 RARITY = "rarity"
 EXPECTED_ROUNDS = 20
 """How many rounds a project is thought to take, for strategies that change on the way."""
-FALLBACK = "bald-rarity"
+FALLBACK = DEFAULT
 """The best strategy that nobody has to train: ranks where a trained policy cannot."""
+MAX_EXPLAINED = 10_000
+"""The best of a pool that get a reason, besides the best of each image: more are not handed out
+before the next version ranks."""
+_REGIONS_AT_ONCE = 65_536
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,67 @@ class DescribedImage:
     mask: np.ndarray
 
 
+@dataclass(frozen=True)
+class DescribedPool:
+    """A project's described images.
+
+    features: of all R regions. image_sizes: how many of them each image has, in their order.
+    is_done: (R,) whether a region is wholly labelled or skipped.
+    """
+
+    features: RegionFeatures
+    image_sizes: Sequence[int]
+    is_done: np.ndarray
+
+    @property
+    def candidates(self) -> np.ndarray:
+        """(N,) indices of the regions that can still be suggested."""
+        return np.flatnonzero(~self.is_done)
+
+    @property
+    def image_index(self) -> np.ndarray:
+        """(R,) which image each region lies in."""
+        return np.repeat(np.arange(len(self.image_sizes)), self.image_sizes)
+
+    def state_set(self, num_regions: int) -> RegionFeatures:
+        """Regions of whole images that together look like the pool; no label is needed."""
+        starts = np.cumsum([0, *self.image_sizes])
+        rows = [np.arange(*pair) for pair in pairwise(starts)]
+        means = np.stack([self.features.embeddings[each].mean(axis=0) for each in rows])
+        count = num_regions // max(1, min(self.image_sizes)) + 1
+        chosen = state_images(means, count)
+        return concat([self.features.take(rows[image]) for image in chosen])
+
+
+@dataclass(frozen=True)
+class ChosenStrategy:
+    """The strategy that ranks a project now; `note` says why it is not the wanted one.
+
+    `aside`: the same in a few words, for annotators.
+    """
+
+    strategy: Strategy
+    note: str | None = None
+    aside: str | None = None
+
+    @property
+    def described(self) -> Needs:
+        """What images must be described with: for the strategy, and for what may replace it."""
+        features = set(self.strategy.needs.features)
+        if self.strategy.is_trained:
+            features |= strategy(FALLBACK).needs.features
+        if self.strategy.needs.state_regions:
+            features.add("embeddings")  # which images look like the pool
+        return Needs(frozenset(features))
+
+    def reasons(
+        self, state: PoolState, actions: RegionFeatures, class_names: Sequence[str]
+    ) -> list[str]:
+        """Why these regions are worth labelling, for annotators."""
+        reasons = self.strategy.reasons(state, actions, class_names)
+        return reasons if self.aside is None else [f"{text} ({self.aside})" for text in reasons]
+
+
 def load_segmenter(
     store: ProjectStore, project: Project, version: Version | None, config: RankingConfig
 ) -> Segmenter:
@@ -100,68 +167,19 @@ def load_segmenter(
 
 
 def describe_image(
-    segmenter: Segmenter, content: bytes, config: RankingConfig, look_twice: bool = False
+    segmenter: Segmenter, content: bytes, config: RankingConfig, needs: Needs
 ) -> DescribedImage:
-    """One forward pass over an image file; `ValueError` if it is no readable image.
-
-    `look_twice` as in `Segmenter.forward_pass`.
-    """
+    """One look at an image file, for what `needs`; `ValueError` if it is no readable image."""
     image = decode_image(content)
     size = (image.shape[0], image.shape[1])
-    forward = segmenter.forward_pass(image, look_twice)
-    features = describe(forward, grid(size, config.region_size))
+    forward = segmenter.forward_pass(image, needs.maps)
+    features = describe(forward, grid(size, config.region_size), needs.features)
     return DescribedImage(size, features, predicted_mask(forward))
-
-
-@dataclass(frozen=True)
-class Pool:
-    """A project's described images.
-
-    features: of all R regions. image_sizes: how many of them each image has, in their order.
-    is_done: (R,) whether a region is wholly labelled or skipped.
-    """
-
-    features: RegionFeatures
-    image_sizes: Sequence[int]
-    is_done: np.ndarray
-
-    @property
-    def candidates(self) -> RegionFeatures:
-        """Features of the regions that can still be suggested."""
-        return self.features.take(np.flatnonzero(~self.is_done))
-
-    def state_set(self, num_regions: int) -> RegionFeatures:
-        """Regions of whole images that together look like the pool; no label is needed."""
-        starts = np.cumsum([0, *self.image_sizes])
-        rows = [np.arange(*pair) for pair in pairwise(starts)]
-        means = np.stack([self.features.embeddings[each].mean(axis=0) for each in rows])
-        count = num_regions // max(1, min(self.image_sizes)) + 1
-        chosen = state_images(means, count)
-        return concat([self.features.take(rows[image]) for image in chosen])
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The strategy that ranks a project now; `note` says why it is not the wanted one.
-
-    `aside`: the same in a few words, for annotators.
-    """
-
-    strategy: Strategy
-    note: str | None = None
-    aside: str | None = None
-
-    def reason(
-        self, state: PoolState, actions: RegionFeatures, index: int, class_names: Sequence[str]
-    ) -> str:
-        """Why region `index` is worth labelling, for annotators."""
-        text = self.strategy.reason(state, actions, index, class_names)
-        return text if self.aside is None else f"{text} ({self.aside})"
 
 
 def strategy_for(
     project: Project, version: Version | None, labels: Sequence[RegionLabel], config: RankingConfig
-) -> Choice:
+) -> ChosenStrategy:
     """The strategy that ranks a project now.
 
     Cold start: without a trained segmenter an entropy means nothing, so the first round is
@@ -172,15 +190,15 @@ def strategy_for(
     """
     wanted = project.strategy or config.strategy
     if wanted == "random":
-        return Choice(strategy(wanted))
+        return ChosenStrategy(strategy(wanted))
     if version is None or version.weights_key is None:
-        return Choice(strategy(COLD_START))
+        return ChosenStrategy(strategy(COLD_START))
     pixels = labelled_pixels(labels, len(project.classes)).sum(axis=0)[:-1]
     is_active = np.array([entry["is_active"] for entry in project.classes], bool)
     if version.parent in (None, 0) and (pixels[is_active] == 0).any():
-        return Choice(strategy(RARITY))
+        return ChosenStrategy(strategy(RARITY))
     try:
-        return Choice(
+        return ChosenStrategy(
             find_strategy(wanted, config.policies_dir, project.class_names, config.region_size)
         )
     except ValueError as error:
@@ -188,30 +206,85 @@ def strategy_for(
 
 
 def score_pool(
-    project: Project, choice: Choice, state: PoolState, pool: Pool, config: RankingConfig
-) -> tuple[np.ndarray, Choice]:
-    """(R,) scores of the pool's candidates, and the strategy that gave them."""
-    chooser = choice.strategy
-    if not isinstance(chooser, RalisPolicy):
-        return chooser.scores(state, pool.candidates), choice
-    num_wanted = chooser.spec.num_state_regions
-    if len(pool.features) < num_wanted:
-        choice = fallback(
+    project: Project,
+    chosen: ChosenStrategy,
+    state: PoolState,
+    pool: DescribedPool,
+    config: RankingConfig,
+) -> tuple[np.ndarray, ChosenStrategy]:
+    """(N,) scores of the pool's candidates, and the strategy that gave them."""
+    needs, name = chosen.strategy.needs, chosen.strategy.name
+    if len(pool.features) < needs.state_regions:
+        chosen = fallback(
             project,
-            f"policy {chooser.name} looks at a state set of {num_wanted} regions; the project has "
+            f"policy {name} looks at a state set of {needs.state_regions} regions; the project has "
             f"{len(pool.features)} in all: add images, or choose another strategy",
         )
-        return choice.strategy.scores(state, pool.candidates), choice
-    state = replace(state, state_set=pool.state_set(num_wanted))
-    if config.policy_pool == "training":
-        return chooser.scores_from_pools(state, pool.candidates), choice
-    return chooser.scores(state, pool.candidates), choice
+    elif needs.state_regions:
+        state = replace(state, state_set=pool.state_set(needs.state_regions))
+    if chosen.strategy.needs.pool_size and config.policy_pool == "training":
+        offered = pool.features.take(pool.candidates)
+        return scores_from_pools(chosen.strategy, state, offered), chosen
+    return scores_of(chosen.strategy, state, pool.features, pool.candidates), chosen
 
 
-def fallback(project: Project, note: str, aside: str | None = None) -> Choice:
+def scores_of(
+    chooser: Strategy, state: PoolState, features: RegionFeatures, index: np.ndarray
+) -> np.ndarray:
+    """(N,) float32 scores of the regions `index`.
+
+    Block by block where the strategy looks at each region alone: memory is bounded, and between
+    two blocks `state.stop` is called.
+    """
+    if not chooser.is_pointwise:
+        return chooser.scores(state, features.take(index))
+    scores = np.zeros(len(index), np.float32)
+    for start in range(0, len(index), _REGIONS_AT_ONCE):
+        part = np.arange(start, min(start + _REGIONS_AT_ONCE, len(index)))
+        scores[part] = chooser.scores(state.part(part), features.take(index[part]))
+        state.stop()
+    return scores
+
+
+def scores_from_pools(chooser: Strategy, state: PoolState, actions: RegionFeatures) -> np.ndarray:
+    """(R,) float32: as in training, the best of each of `state.count` random pools come first.
+
+    The pools also stand for the unlabelled set. Where there are too few regions for pools of
+    the size in training, they are smaller.
+    """
+    num_pools = min(state.count, len(actions))
+    if num_pools == 0:
+        return np.zeros(0, np.float32)
+    pool_size = min(chooser.needs.pool_size, len(actions) // num_pools)
+    drawn = state.rng.choice(len(actions), num_pools * pool_size, replace=False)
+    scores = chooser.scores(replace(state, unlabelled_counts=actions.class_counts[drawn]), actions)
+    pools = drawn.reshape(num_pools, pool_size)
+    picked = pools[np.arange(num_pools), scores[pools].argmax(axis=1)]
+    scores[picked] += scores.max() - scores.min() + 1
+    return scores
+
+
+def to_explain(scores: np.ndarray, image_index: np.ndarray, per_image: int) -> np.ndarray:
+    """Which regions get a reason: those that may be handed out under this ranking.
+
+    Args:
+        scores: (N,) of the candidates.
+        image_index: (N,) the image of each.
+        per_image: best regions of each image.
+
+    Returns:
+        Indices into `scores`: the best `per_image` of each image, and the best `MAX_EXPLAINED`.
+    """
+    order = np.argsort(-scores, kind="stable")
+    is_best_of_image = occurrence(image_index[order]) < per_image
+    is_best = np.arange(len(order)) < MAX_EXPLAINED
+    return np.sort(order[is_best | is_best_of_image])
+
+
+def fallback(project: Project, note: str, aside: str | None = None) -> ChosenStrategy:
     """The best heuristic instead of the wanted strategy, said in the log as well."""
     logger.warning("project %s is ranked by %s: %s", project.uid, FALLBACK, note)
-    return Choice(strategy(FALLBACK), note, aside)
+    return ChosenStrategy(strategy(FALLBACK), note, aside)
 
 
 def labelled_pixels(labels: Sequence[RegionLabel], num_classes: int) -> np.ndarray:
@@ -224,19 +297,18 @@ def labelled_pixels(labels: Sequence[RegionLabel], num_classes: int) -> np.ndarr
     return pixels
 
 
-def looks_twice(project: Project, config: RankingConfig) -> bool:
-    """Whether the wanted strategy needs to see every image mirrored as well."""
-    wanted = STRATEGIES.get(project.strategy or config.strategy)
-    return wanted is not None and wanted.looks_twice
-
-
 def pool_state(
-    pixels: np.ndarray, embeddings: np.ndarray, count: int, config: RankingConfig, version: int
+    pixels: np.ndarray,
+    embeddings: np.ndarray | None,
+    count: int,
+    config: RankingConfig,
+    version: int,
+    stop: Callable[[], None] = lambda: None,
 ) -> PoolState:
     """What a strategy is told of the project; its random numbers depend on seed and version."""
     rng = np.random.default_rng([config.seed, version])
     progress = min(1.0, version / EXPECTED_ROUNDS)
-    return PoolState(pixels, embeddings, count, rng, progress=progress)
+    return PoolState(pixels, embeddings, count, rng, progress=progress, stop=stop)
 
 
 def rank_image(
@@ -257,35 +329,35 @@ def rank_image(
         config: how regions are cut and ranked.
         labels: of the whole project.
     """
+    chosen = _without_pool(strategy_for(project, version, labels, config), version)
     segmenter = load_segmenter(store, project, version, config)
-    described = describe_image(segmenter, content, config, looks_twice(project, config))
-    features = described.features
-    choice = strategy_for(project, version, labels, config)
+    described = describe_image(segmenter, content, config, chosen.described)
+    features, needs = described.features, chosen.strategy.needs
     state = pool_state(
         labelled_pixels(labels, len(project.classes)),
-        features.embeddings[:0],
+        features.embeddings[:0] if "embeddings" in needs.features else None,
         len(features),
         config,
         version.number if version else 0,
     )
-    # one image is no pool to look at, and a policy that did not rank the pool is not trusted
-    is_trusted = version is not None and version.strategy == choice.strategy.name
-    if isinstance(choice.strategy, RalisPolicy) or (is_learned(choice.strategy) and not is_trusted):
-        choice = Choice(strategy(FALLBACK))
-    scores = choice.strategy.scores(state, features)
     is_trained = version is not None and version.weights_key is not None
-    reasons = [
-        choice.strategy.reason(state, features, index, project.class_names)
-        for index in range(len(scores))
-    ]
-    chosen = choice.strategy
+    is_ranked_by_it = version is not None and version.strategy == chosen.strategy.name
     return RankedImage(
         described.image_size,
-        scores,
-        chosen.is_pointwise and version is not None and version.strategy == chosen.name,
-        reasons,
+        chosen.strategy.scores(state, features),
+        chosen.strategy.is_pointwise and is_ranked_by_it,
+        chosen.reasons(state, features, project.class_names),
         described.mask if is_trained else None,
     )
+
+
+def _without_pool(chosen: ChosenStrategy, version: Version | None) -> ChosenStrategy:
+    """What ranks one image: a policy that looks at a pool cannot, nor one that is not trusted."""
+    chooser = chosen.strategy
+    is_trusted = version is not None and version.strategy == chooser.name
+    if chooser.needs.state_regions or (chooser.is_trained and not is_trusted):
+        return ChosenStrategy(strategy(FALLBACK))
+    return chosen
 
 
 def usefulness(scores: np.ndarray, pool_scores: np.ndarray | None = None) -> np.ndarray:

@@ -9,14 +9,13 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
 from ralis_backend.core.acquisition import PoolState, Strategy, strategy
 from ralis_backend.core.features import RegionFeatures
 from ralis_backend.core.images import decode_image
-from ralis_backend.core.policy import RalisPolicy
 from ralis_backend.core.regions import VOID, Region, grid
 from ralis_backend.core.segmenter import SegmenterSpec
 from ralis_backend.online.ranking import RankingConfig
@@ -45,26 +44,6 @@ _IMAGES_FOR_SCALE = 40
 
 Stop = Callable[[], None]
 """Raises where the work should end."""
-
-
-class Drift(Protocol):
-    """How far a project is from what a policy was trained on."""
-
-    @property
-    def share_outside(self) -> float:
-        """Share of the candidates' inputs outside the ranges of training."""
-
-    @property
-    def worst(self) -> tuple[str, ...]:
-        """The inputs that are outside most often."""
-
-
-@runtime_checkable
-class LearnedPolicy(Strategy, Protocol):
-    """A trained strategy that knows the ranges of its inputs in training."""
-
-    def drift(self, state: PoolState, actions: RegionFeatures) -> Drift:
-        """How often the candidates' inputs lie outside them."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +79,8 @@ def judge(
     strategies = {policy.name: policy, **{each: strategy(each) for each in (*HEURISTICS, BASELINE)}}
     entry: dict[str, Any] = {"policy": policy.name, "drift": None, "note": None}
     try:
-        if isinstance(policy, LearnedPolicy):
-            drift = policy.drift(state, candidates)
+        drift = policy.drift(state, candidates)
+        if drift is not None:
             entry["drift"] = {
                 "share_outside": round(float(drift.share_outside), 4),
                 "worst": list(drift.worst),
@@ -168,14 +147,11 @@ def replay_project(
     )
     encoder = PointEncoder(spec, config.device)
     encoder.fit((pixels, regions) for pixels, _, regions in labelled.read(_IMAGES_FOR_SCALE))
-    looks_twice = any(each.looks_twice for each in strategies.values())
+    looks_twice = any(each.needs.looks_twice for each in strategies.values())
     points = encoder.points(labelled.read(), looks_twice)
     is_painted = (points.points.labels != VOID).any(dim=1).numpy()
     points = points.take(np.flatnonzero(is_painted))
-    num_state = max(
-        (it.spec.num_state_regions for it in strategies.values() if isinstance(it, RalisPolicy)),
-        default=0,
-    )
+    num_state = max((each.needs.state_regions for each in strategies.values()), default=0)
     scores = replay(
         points,
         strategies,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -62,8 +62,10 @@ class Simulation(Protocol):
     def evaluate(self) -> np.ndarray:
         """(C, C) int64 confusion matrix of the segmenter on the reward set."""
 
-    def describe(self, regions: np.ndarray) -> RegionFeatures:
-        """Features of these regions of the pool, under the segmenter as it is."""
+    def describe(
+        self, regions: np.ndarray, features: Collection[str] | None = None
+    ) -> RegionFeatures:
+        """These features of these regions of the pool, under the segmenter as it is; None: all."""
 
     def class_counts(self, regions: np.ndarray) -> np.ndarray:
         """(R, C) float32 predicted pixels of each class: `describe` at a fraction of its cost."""
@@ -71,8 +73,8 @@ class Simulation(Protocol):
     def embeddings(self, regions: np.ndarray) -> np.ndarray:
         """(R, E) float32, unit length: the encoder's mean features of these regions."""
 
-    def describe_state(self) -> RegionFeatures:
-        """Features of the state set's regions."""
+    def describe_state(self, features: Collection[str] | None = None) -> RegionFeatures:
+        """The same of the state set's regions."""
 
     def reveal(self, regions: np.ndarray) -> Truth:
         """What only someone who knows the labels can say of these regions of the pool."""

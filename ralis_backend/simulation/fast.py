@@ -6,7 +6,8 @@ is written in the benchmark's results.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -14,12 +15,14 @@ from torch.nn import functional
 
 from ralis_backend.core.acquisition import Places
 from ralis_backend.core.features import (
+    FEATURES,
     RegionFeatures,
     boundary_map,
     class_counts,
     entropy_grid,
+    entropy_map,
+    margin_map,
     symmetric_divergence,
-    uncertainty_maps,
 )
 from ralis_backend.core.regions import VOID
 from ralis_backend.core.segmenter import NUM_DROPOUT_PASSES
@@ -95,13 +98,15 @@ class FastSimulation:
         matrix: np.ndarray = self.heads.confusion_matrices(self._reward_set.points)[0]
         return matrix
 
-    def describe(self, regions: np.ndarray) -> RegionFeatures:
+    def describe(
+        self, regions: np.ndarray, features: Collection[str] | None = None
+    ) -> RegionFeatures:
         """Features of these regions of the pool."""
-        return self._described(self._pool, regions)
+        return self._described(self._pool, regions, features)
 
-    def describe_state(self) -> RegionFeatures:
+    def describe_state(self, features: Collection[str] | None = None) -> RegionFeatures:
         """Features of the state set's regions."""
-        return self._described(self._state_set, np.arange(len(self._state_set)))
+        return self._described(self._state_set, np.arange(len(self._state_set)), features)
 
     def class_counts(self, regions: np.ndarray) -> np.ndarray:
         """(R, C) predicted pixels of each class."""
@@ -125,68 +130,32 @@ class FastSimulation:
         for index in torch.split(chosen, _REGIONS_AT_ONCE):
             labels = self._pool.points.labels[index].long()  # (r, P)
             is_known = labels != VOID
-            logits, bald = self._logits_and_bald(self._pool, index)
-            predicted = logits.argmax(dim=2)
+            look = _Look(self.heads, self._pool, index)
+            predicted = look.logits.argmax(dim=2)
             num_known = is_known.sum(dim=1).clamp(min=1)
             errors.append(((predicted != labels) & is_known).sum(dim=1) / num_known)
             is_class = functional.one_hot(labels.clamp(max=self.num_classes), self.num_classes + 1)
-            class_bald.append((is_class[..., :-1] * bald[..., None]).mean(dim=1))
+            class_bald.append((is_class[..., :-1] * look.bald[..., None]).mean(dim=1))
         return Truth(
             self.class_pixels[regions],
             torch.cat(errors).float().cpu().numpy(),
             torch.cat(class_bald).float().cpu().numpy(),
         )
 
-    def _described(self, source: RegionPoints, regions: np.ndarray) -> RegionFeatures:
+    def _described(
+        self, source: RegionPoints, regions: np.ndarray, features: Collection[str] | None
+    ) -> RegionFeatures:
+        wanted = _wanted(source, features)
         chosen = torch.from_numpy(np.asarray(regions, np.int64)).to(self._device)
-        parts = [self._features(source, index) for index in torch.split(chosen, _REGIONS_AT_ONCE)]
-        joined = {
-            name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]
+        looks = [_Look(self.heads, source, part) for part in torch.split(chosen, _REGIONS_AT_ONCE)]
+        values = {
+            name: torch.cat([_COMPUTE[name](look) for look in looks]).cpu().numpy()
+            for name in wanted
+            if name in _COMPUTE
         }
-        return RegionFeatures(embeddings=source.embeddings[regions], **joined)
-
-    def _features(self, source: RegionPoints, index: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Every field of `RegionFeatures` but the embeddings."""
-        num_regions = len(index)
-        logits, bald = self._logits_and_bald(source, index)  # (r, P, C), (r, P)
-        probabilities = logits.softmax(dim=2)
-        uncertainty = uncertainty_maps(probabilities.movedim(2, 0))  # (2, r, P)
-        predicted = probabilities.argmax(dim=2)  # (r, P)
-        lattice = uncertainty[0].reshape(-1, 1, *source.lattice)
-        pixels = functional.interpolate(lattice, source.region_size, mode="bilinear")[:, 0]
-        divergence = torch.full((num_regions,), torch.nan, device=self._device)
-        if source.mirrored is not None:
-            others = self._logits_of(source.mirrored[index]).softmax(dim=2)
-            divergence = symmetric_divergence(
-                probabilities.movedim(2, 0), others.movedim(2, 0)
-            ).mean(dim=1)
-        return {
-            "entropy": uncertainty[0].mean(dim=1),
-            "margin": uncertainty[1].mean(dim=1),
-            "class_probabilities": probabilities.mean(dim=1),
-            "class_counts": class_counts(predicted, self.num_classes) * self._pixels_per_point(),
-            "entropy_grid": entropy_grid(pixels),
-            "bald": bald.mean(dim=1),
-            "class_entropy": (probabilities * uncertainty[0][..., None]).mean(dim=1),
-            "class_bald": (probabilities * bald[..., None]).mean(dim=1),
-            "boundary": boundary_map(predicted.reshape(-1, *source.lattice)).mean(dim=(1, 2)),
-            "mirror_divergence": divergence,
-        }
-
-    def _logits_and_bald(
-        self, source: RegionPoints, index: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(r, P, C), and (r, P) mutual information of prediction and dropout mask, nats."""
-        features = source.points.features[index]
-        flat = features.reshape(-1, features.shape[-1])
-        logits, log_p = self.heads.passes(flat, NUM_DROPOUT_PASSES)  # (B, C), (M, B, C)
-        probabilities = log_p.exp()
-        mean = probabilities.mean(dim=0)
-        conditional = -(probabilities * log_p).sum(dim=2).mean(dim=0)
-        mutual: torch.Tensor = (torch.special.entr(mean).sum(dim=1) - conditional).clamp(min=0)
-        return logits.reshape(*features.shape[:2], self.num_classes), mutual.reshape(
-            features.shape[:2]
-        )
+        if "embeddings" in wanted:
+            values["embeddings"] = source.embeddings[regions]
+        return RegionFeatures(len(chosen), values)
 
     def _logits(self, source: RegionPoints, index: torch.Tensor) -> torch.Tensor:
         return self._logits_of(source.points.features[index])
@@ -203,3 +172,98 @@ class FastSimulation:
     def _fresh(self, seed: int) -> Heads:
         num_features = self._pool.points.features.shape[2]
         return Heads.fresh(num_features, self.num_classes, self._config, [seed], self._device)
+
+
+def _wanted(source: RegionPoints, features: Collection[str] | None) -> list[str]:
+    """Names of features; all that the points allow if None."""
+    is_seen_twice = source.mirrored is not None
+    if features is None:
+        return [name for name in FEATURES if is_seen_twice or name != "mirror_divergence"]
+    if "mirror_divergence" in features and not is_seen_twice:
+        raise ValueError("the points hold no mirrored features; make them with look_twice")
+    return list(features)
+
+
+class _Look:
+    """What a head says of some regions; what several features share is computed once."""
+
+    def __init__(self, heads: Heads, source: RegionPoints, index: torch.Tensor) -> None:
+        self.heads, self.source, self.index = heads, source, index
+        self.num_classes = source.class_pixels.shape[1] - 1
+
+    @cached_property
+    def hidden(self) -> torch.Tensor:
+        """(r P, hidden) units of the head at every point."""
+        return self.heads.hidden(self.source.points.features[self.index].flatten(0, 1))
+
+    @cached_property
+    def logits(self) -> torch.Tensor:
+        """(r, P, C)."""
+        return self.by_region(self.heads.plain_logits(self.hidden))
+
+    @cached_property
+    def bald(self) -> torch.Tensor:
+        """(r, P) mutual information of prediction and dropout mask, nats."""
+        log_p = self.heads.passes(self.hidden, NUM_DROPOUT_PASSES)  # (M, B, C)
+        probabilities = log_p.exp()
+        mean = probabilities.mean(dim=0)
+        conditional = -(probabilities * log_p).sum(dim=2).mean(dim=0)
+        return self.by_region((torch.special.entr(mean).sum(dim=1) - conditional).clamp(min=0))
+
+    @cached_property
+    def probabilities(self) -> torch.Tensor:
+        """(r, P, C)."""
+        return self.logits.softmax(dim=2)
+
+    @cached_property
+    def predicted(self) -> torch.Tensor:
+        """(r, P) class indices."""
+        return self.probabilities.argmax(dim=2)
+
+    @cached_property
+    def entropy(self) -> torch.Tensor:
+        """(r, P) nats."""
+        return entropy_map(self.probabilities.movedim(2, 0))
+
+    @property
+    def pixels_per_point(self) -> float:
+        """A point stands for so many pixels."""
+        height, width = self.source.region_size
+        return height * width / self.source.points.labels.shape[1]
+
+    def by_region(self, values: torch.Tensor) -> torch.Tensor:
+        """(r P, ...) -> (r, P, ...)."""
+        num_points = self.source.points.labels.shape[1]
+        return values.reshape(len(self.index), num_points, *values.shape[1:])
+
+
+def _entropy_grid(look: _Look) -> torch.Tensor:
+    lattice = look.entropy.reshape(-1, 1, *look.source.lattice)
+    size = look.source.region_size
+    return entropy_grid(functional.interpolate(lattice, size, mode="bilinear")[:, 0])
+
+
+def _mirror_divergence(look: _Look) -> torch.Tensor:
+    if look.source.mirrored is None:
+        raise ValueError("the points hold no mirrored features; make them with look_twice")
+    features = look.source.mirrored[look.index].flatten(0, 1)
+    others = look.by_region(look.heads.logits(features)[0]).softmax(dim=2)
+    return symmetric_divergence(look.probabilities.movedim(2, 0), others.movedim(2, 0)).mean(dim=1)
+
+
+_COMPUTE: dict[str, Callable[[_Look], torch.Tensor]] = {
+    "entropy": lambda look: look.entropy.mean(dim=1),
+    "margin": lambda look: margin_map(look.probabilities.movedim(2, 0)).mean(dim=1),
+    "class_probabilities": lambda look: look.probabilities.mean(dim=1),
+    "class_counts": lambda look: (
+        class_counts(look.predicted, look.num_classes) * look.pixels_per_point
+    ),
+    "entropy_grid": _entropy_grid,
+    "bald": lambda look: look.bald.mean(dim=1),
+    "class_entropy": lambda look: (look.probabilities * look.entropy[..., None]).mean(dim=1),
+    "class_bald": lambda look: (look.probabilities * look.bald[..., None]).mean(dim=1),
+    "boundary": lambda look: boundary_map(look.predicted.reshape(-1, *look.source.lattice)).mean(
+        dim=(1, 2)
+    ),
+    "mirror_divergence": _mirror_divergence,
+}

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 
 from ralis_backend.core.acquisition import Places
-from ralis_backend.core.features import RegionFeatures, concat, describe, predicted_mask
+from ralis_backend.core.features import (
+    FEATURES,
+    RegionFeatures,
+    concat,
+    describe,
+    maps_for,
+    predicted_mask,
+)
 from ralis_backend.core.learning.finetune import FinetuneConfig, LabelledImage, evaluate, finetune
 from ralis_backend.core.regions import VOID, Region, grid
 from ralis_backend.core.segmenter import Segmenter, SegmenterSpec
@@ -51,7 +58,6 @@ class FullSimulation:
         first: how f_0 is trained.
         config: how each training call trains.
         device: as torch names it.
-        looks_twice: whether the pool's mirrored images are looked at as well.
 
     Raises:
         DatasetError: if a set is empty.
@@ -68,7 +74,6 @@ class FullSimulation:
         first: FinetuneConfig | None = None,
         config: FinetuneConfig = PAPER_FINETUNE,
         device: str = "cpu",
-        looks_twice: bool = False,
     ) -> None:
         for name, samples in (("pool", pool), ("state set", state_set), ("reward set", reward_set)):
             if not samples:
@@ -82,7 +87,7 @@ class FullSimulation:
         self._place = [
             (image, region) for image, it in enumerate(self._pool) for region in it.regions
         ]
-        self._spec, self._device, self._looks_twice = spec, device, looks_twice
+        self._spec, self._device = spec, device
         self._first = first or FinetuneConfig()
         self._config = config
         self._started: tuple[tuple[int, int], Segmenter] | None = None
@@ -130,14 +135,16 @@ class FullSimulation:
         """(C, C) confusion matrix over every pixel of the reward set."""
         return evaluate(self.segmenter, self._reward_set)
 
-    def describe(self, regions: np.ndarray) -> RegionFeatures:
+    def describe(
+        self, regions: np.ndarray, features: Collection[str] | None = None
+    ) -> RegionFeatures:
         """Features of these regions of the pool; one forward pass for each image among them."""
+        wanted = self._wanted(features)
         if not len(regions):
-            image = self._image_features(0)
-            return image.take(np.zeros(0, np.int64))
+            return self._image_features(0, wanted).take(np.zeros(0, np.int64))
         starts = np.cumsum([0, *(len(it.regions) for it in self._pool)])
         parts = [
-            self._image_features(image).take(np.array([index - starts[image]]))
+            self._image_features(image, wanted).take(np.array([index - starts[image]]))
             for index in regions
             for image in [self._place[int(index)][0]]
         ]
@@ -145,17 +152,16 @@ class FullSimulation:
 
     def class_counts(self, regions: np.ndarray) -> np.ndarray:
         """(R, C) predicted pixels of each class."""
-        return self.describe(regions).class_counts
+        return self.describe(regions, ("class_counts",)).class_counts
 
     def embeddings(self, regions: np.ndarray) -> np.ndarray:
         """(R, E) mean features of the encoder as it is now."""
-        return self.describe(regions).embeddings
+        return self.describe(regions, ("embeddings",)).embeddings
 
-    def describe_state(self) -> RegionFeatures:
+    def describe_state(self, features: Collection[str] | None = None) -> RegionFeatures:
         """Features of the state set's regions."""
-        return concat(
-            [describe(self.segmenter.forward_pass(it.load()), it.regions) for it in self._state_set]
-        )
+        wanted = self._wanted(features)
+        return concat([self._look(it, wanted) for it in self._state_set])
 
     def reveal(self, regions: np.ndarray) -> Truth:
         """What only someone who knows the labels can say of these regions of the pool."""
@@ -164,10 +170,10 @@ class FullSimulation:
         places = [self._place[int(index)] for index in regions]
         for image in sorted({image for image, _ in places}):
             it = self._pool[image]
-            forward = self.segmenter.forward_pass(it.load())
+            forward = self.segmenter.forward_pass(it.load(), ("bald",))
             predicted = predicted_mask(forward)
             if forward.bald is None:
-                raise RuntimeError("a forward pass without BALD; use the segmenter's own")
+                raise ValueError("this segmenter offers no BALD, which the truth is told with")
             bald = forward.bald.cpu().numpy().repeat(forward.bald_stride, axis=0)
             bald = bald.repeat(forward.bald_stride, axis=1)
             for row, (of_image, region) in enumerate(places):
@@ -181,12 +187,23 @@ class FullSimulation:
                 class_bald[row] = sums[: self.num_classes] / true.size
         return Truth(self.class_pixels[regions], error, class_bald)
 
-    def _image_features(self, image: int) -> RegionFeatures:
-        if image not in self._described:
-            it = self._pool[image]
-            forward = self.segmenter.forward_pass(it.load(), self._looks_twice)
-            self._described[image] = describe(forward, it.regions)
+    def _wanted(self, features: Collection[str] | None) -> tuple[str, ...]:
+        """Names of features; all but those of a second look if None."""
+        if features is None:
+            return tuple(name for name in FEATURES if name != "mirror_divergence")
+        return tuple(features)
+
+    def _image_features(self, image: int, wanted: tuple[str, ...]) -> RegionFeatures:
+        """Of an image of the pool; what was described before is not described again."""
+        known = self._described.get(image)
+        if known is None or not set(wanted) <= set(known):
+            more = wanted if known is None else tuple(dict.fromkeys((*known, *wanted)))
+            self._described[image] = self._look(self._pool[image], more)
         return self._described[image]
+
+    def _look(self, image: LabelledImage, wanted: tuple[str, ...]) -> RegionFeatures:
+        forward = self.segmenter.forward_pass(image.load(), maps_for(wanted))
+        return describe(forward, image.regions, wanted)
 
     def _labelled(self, sample: Sample) -> LabelledImage:
         mask = sample.mask()

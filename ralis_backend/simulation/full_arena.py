@@ -64,7 +64,6 @@ class FullArena:
         config: how segmenters train; the rules of the game say for how many updates.
         device: as torch names it.
         facts: about the splits, for `describe`.
-        looks_twice: whether a strategy asks what the segmenter says of the mirrored images.
 
     Raises:
         DatasetError: if a split is empty.
@@ -81,13 +80,12 @@ class FullArena:
         config: FinetuneConfig = RECIPE,
         device: str = "cpu",
         facts: Mapping[str, Any] | None = None,
-        looks_twice: bool = False,
     ) -> None:
         self.name = name
         self._splits = (pool, state_set, test_set)
         self._spec, self._region_size = spec, region_size
         self._config, self._device = config, device
-        self._facts, self._looks_twice = dict(facts or {}), looks_twice
+        self._facts = dict(facts or {})
         self._measured = self._simulation(test_set)
         self.class_pixels = self._measured.class_pixels
         self.is_annotated: np.ndarray = self.class_pixels[:, :-1].sum(axis=1) > 0
@@ -161,5 +159,4 @@ class FullArena:
             first=self._config,
             config=self._config,
             device=self._device,
-            looks_twice=self._looks_twice,
         )

@@ -21,7 +21,6 @@ from ralis_backend.core.acquisition import PoolState, Strategy, select
 from ralis_backend.core.metrics import ious, mean_iou_of_present
 from ralis_backend.simulation import Simulation
 from ralis_backend.simulation.arena import Arena, S
-from ralis_backend.simulation.oracles import Oracle
 from ralis_backend.simulation.picking import pick
 
 logger = logging.getLogger(__name__)
@@ -99,7 +98,7 @@ class _Standing:
 
 def play(
     arena: Arena[S],
-    strategy: Strategy | Oracle,
+    strategy: Strategy,
     seed: int,
     rules: GameRules,
     *,
@@ -161,11 +160,12 @@ def _initial(arena: Arena[S], simulation: Simulation, seed: int, rules: GameRule
     if rules.initial == "random":
         return rng.choice(annotated, count, replace=False)
     offered = rng.choice(annotated, min(len(annotated), count * rules.pool_size), replace=False)
-    features = simulation.describe(offered)
+    chooser = acquisition.strategy(rules.initial)
+    features = simulation.describe(offered, chooser.needs.features)
     nothing = np.zeros((0, arena.class_pixels.shape[1]), np.int64)
     places = simulation.places.take(offered)
-    state = PoolState(nothing, features.embeddings[:0], count, rng, places=places)
-    scores = acquisition.strategy(rules.initial).scores(state, features)
+    state = PoolState(nothing, simulation.embeddings(offered[:0]), count, rng, places=places)
+    scores = chooser.scores(state, features)
     chosen: np.ndarray = offered[select(scores, places.image, count)]
     return chosen
 
@@ -173,7 +173,7 @@ def _initial(arena: Arena[S], simulation: Simulation, seed: int, rules: GameRule
 def _take_step(
     arena: Arena[S],
     simulation: S,
-    strategy: Strategy | Oracle,
+    strategy: Strategy,
     standing: _Standing,
     seed: int,
     rules: GameRules,

@@ -111,28 +111,29 @@ class Heads:
         hidden = torch.relu(torch.baddbmm(first_bias[:, None], features, first))
         return torch.baddbmm(second_bias[:, None], hidden, second).float()
 
-    def passes(self, features: torch.Tensor, num_passes: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits of the first head without dropout and log probabilities of passes with it.
+    def hidden(self, features: torch.Tensor) -> torch.Tensor:
+        """(B, D) bfloat16 features -> (B, hidden) units of the first head, without dropout."""
+        first, first_bias = (each[0].bfloat16() for each in self.weights[:2])
+        return torch.relu(torch.addmm(first_bias, features, first))
+
+    def plain_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """(B, hidden) units of the first head -> (B, C) float32."""
+        second, second_bias = (each[0].bfloat16() for each in self.weights[2:])
+        return torch.addmm(second_bias, hidden, second).float()
+
+    def passes(self, hidden: torch.Tensor, num_passes: int) -> torch.Tensor:
+        """(B, hidden) units -> (M, B, C) log probabilities of M passes with dropout, float32.
 
         Each pass leaves out the same hidden units at every point, and in every call.
-
-        Args:
-            features: (B, D) bfloat16.
-            num_passes: M passes with dropout.
-
-        Returns:
-            (B, C) and (M, B, C), float32.
         """
-        first, first_bias, second, second_bias = (each[0].bfloat16() for each in self.weights)
-        hidden = torch.relu(torch.addmm(first_bias, features, first))  # (B, hidden)
-        plain = torch.addmm(second_bias, hidden, second).float()
+        second, second_bias = (each[0].bfloat16() for each in self.weights[2:])
         generator = torch.Generator().manual_seed(0)
         is_kept = torch.rand(num_passes, len(second), generator=generator) >= self.config.dropout
         kept = (is_kept / (1 - self.config.dropout)).to(second)
         masked = kept[:, :, None] * second  # (num_passes, hidden, C)
         logits = hidden @ masked.movedim(0, 1).flatten(1)  # (B, num_passes * C)
         split = logits.float().reshape(len(hidden), num_passes, second.shape[1]) + second_bias
-        return plain, split.movedim(1, 0).log_softmax(dim=2)
+        return split.movedim(1, 0).log_softmax(dim=2)
 
     def trained(
         self,

@@ -6,32 +6,36 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ralis_backend.core.acquisition import PoolState
+from ralis_backend.core.acquisition import Needs, PoolState, Scorer, Strategy
 from ralis_backend.core.acquisition.classes import RARITY_FLOOR, Coverage, cover
 from ralis_backend.core.features import RegionFeatures
 from ralis_backend.simulation import Truth
 
 
-class Oracle:
+class Oracle(Scorer):
     """A picker that knows the labels.
 
     Args:
         name: as on the command line.
         measure: what is labelled, the candidates and the truth about them -> (R,) scores.
+        features: of the candidates, that it looks at besides.
     """
 
-    looks_twice = False
     is_pointwise = True
 
     def __init__(
-        self, name: str, measure: Callable[[PoolState, RegionFeatures, Truth], np.ndarray]
+        self,
+        name: str,
+        measure: Callable[[PoolState, RegionFeatures, Truth], np.ndarray],
+        *features: str,
     ) -> None:
         self.name = name
+        self.needs = Needs(frozenset(features), has_truth=True)
         self._measure = measure
 
-    def scores(self, state: PoolState, actions: RegionFeatures, truth: Truth) -> np.ndarray:
+    def scores(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
         """(R,) float32, the best region highest."""
-        return np.asarray(self._measure(state, actions, truth), np.float32)
+        return np.asarray(self._measure(state, actions, state.truth), np.float32)
 
 
 def _rarity(state: PoolState, actions: RegionFeatures, truth: Truth) -> np.ndarray:
@@ -51,11 +55,11 @@ def _error(state: PoolState, actions: RegionFeatures, truth: Truth) -> np.ndarra
     return truth.error
 
 
-ORACLES = {
+ORACLES: dict[str, Strategy] = {
     each.name: each
     for each in (
         Oracle("oracle-rarity", _rarity),
-        Oracle("oracle-coverage", _coverage),
+        Oracle("oracle-coverage", _coverage, "bald", "class_counts"),
         Oracle("oracle-error", _error),
     )
 }

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from ralis_backend.core.acquisition import PoolState, Strategy
-from ralis_backend.core.policy import RalisPolicy
 from ralis_backend.simulation import Simulation
-from ralis_backend.simulation.oracles import Oracle
 
 
 def pick(
     simulation: Simulation,
-    strategy: Strategy | Oracle,
+    strategy: Strategy,
     labelled: np.ndarray,
     pools: np.ndarray,
     rng: np.random.Generator,
@@ -24,7 +22,7 @@ def pick(
 
     Args:
         simulation: what is known of the regions.
-        strategy: who picks.
+        strategy: who picks; it is told what it needs.
         labelled: indices of the regions labelled so far.
         pools: (K, N) indices of regions that are offered.
         rng: for strategies that draw.
@@ -34,36 +32,34 @@ def pick(
         (K,) indices, one from each pool.
     """
     offered = pools.reshape(-1)
-    actions = simulation.describe(offered)
+    needs_embeddings = "embeddings" in strategy.needs.features
     state = PoolState(
         simulation.class_pixels[labelled],
-        simulation.embeddings(labelled),
+        simulation.embeddings(labelled) if needs_embeddings else None,
         len(pools),
         rng,
         progress=progress,
         pool_index=np.repeat(np.arange(len(pools)), pools.shape[1]),
         places=simulation.places.take(offered),
         labelled_places=simulation.places.take(labelled),
+        **_needed(simulation, strategy, labelled, offered),
     )
-    if isinstance(strategy, RalisPolicy):
-        state = replace(
-            state,
-            state_set=simulation.describe_state(),
-            unlabelled_counts=_unlabelled_counts(simulation, strategy, labelled),
-        )
-    if isinstance(strategy, Oracle):
-        scores = strategy.scores(state, actions, simulation.reveal(offered))
-    else:
-        scores = strategy.scores(state, actions)
+    scores = strategy.scores(state, simulation.describe(offered, strategy.needs.features))
     best = scores.reshape(pools.shape).argmax(axis=1)
     picked: np.ndarray = pools[np.arange(len(pools)), best]
     return picked
 
 
-def _unlabelled_counts(
-    simulation: Simulation, policy: RalisPolicy, labelled: np.ndarray
-) -> np.ndarray | None:
-    if policy.spec.unlabelled == "candidates":
-        return None
-    others = np.setdiff1d(np.arange(len(simulation.class_pixels)), labelled)
-    return simulation.class_counts(others)
+def _needed(
+    simulation: Simulation, strategy: Strategy, labelled: np.ndarray, offered: np.ndarray
+) -> dict[str, Any]:
+    """What costs something, where the strategy needs it."""
+    needs, needed = strategy.needs, dict[str, Any]()
+    if needs.state_regions:
+        needed["state_set"] = simulation.describe_state(needs.features)
+    if needs.has_unlabelled_pool:
+        others = np.setdiff1d(np.arange(len(simulation.class_pixels)), labelled)
+        needed["unlabelled_counts"] = simulation.class_counts(others)
+    if needs.has_truth:
+        needed["truth"] = simulation.reveal(offered)
+    return needed

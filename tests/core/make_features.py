@@ -20,6 +20,6 @@ def region_features(class_probabilities: np.ndarray, **given: np.ndarray) -> Reg
         "class_entropy": np.zeros((num_regions, num_classes), np.float32),
         "class_bald": np.zeros((num_regions, num_classes), np.float32),
         "boundary": np.zeros(num_regions, np.float32),
-        "mirror_divergence": np.full(num_regions, np.nan, np.float32),
     }
-    return RegionFeatures(class_probabilities=class_probabilities, **(values | given))
+    values |= {"class_probabilities": class_probabilities, **given}
+    return RegionFeatures(num_regions, values)

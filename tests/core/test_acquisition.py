@@ -59,9 +59,9 @@ def test_every_strategy_scores_and_explains_every_region(name, labelled):
     assert scores.shape == (12,)
     assert scores.dtype == np.float32
     assert np.isfinite(scores).all()
-    for index in range(12):
-        reason = scorer.reason(state, actions, index, CLASS_NAMES)
-        assert 5 < len(reason) < 100
+    reasons = scorer.reasons(state, actions, CLASS_NAMES)
+    assert len(reasons) == 12
+    assert all(5 < len(reason) < 100 for reason in reasons)
     assert strategy(name).scores(state, _actions(0)).shape == (0,)
 
 
@@ -90,7 +90,7 @@ def test_rarity_by_hand():
     for name, factor in (("rarity", 1), ("bald-rarity", [2, 3]), ("entropy-rarity", [4, 5])):
         scores = strategy(name).scores(state, actions)
         np.testing.assert_allclose(scores, expected * factor, rtol=1e-5)
-    assert "pole (25 %" in strategy("rarity").reason(state, actions, 0, CLASS_NAMES)
+    assert "pole (25 %" in strategy("rarity").reasons(state, actions, CLASS_NAMES)[0]
 
 
 def test_entropy_of_the_top_and_the_peak_by_hand():
@@ -196,12 +196,44 @@ def test_spatial_diversity_keeps_away_from_what_is_taken_in_the_same_image():
     assert np.argmax(strategy("spatial-diversity").scores(near, actions)) == 2
 
 
-def test_equal_needs_a_second_look():
-    actions = _actions(3)
-    unseen = replace(actions, mirror_divergence=np.full(3, np.nan, np.float32))
-    with pytest.raises(ValueError, match="second look"):
+def test_equal_alone_needs_a_second_look():
+    assert [name for name in STRATEGIES if strategy(name).needs.looks_twice] == ["equal"]
+    unseen = RegionFeatures(3, {"entropy": np.zeros(3, np.float32)})
+    with pytest.raises(ValueError, match=r"mirror_divergence was not described.*entropy"):
         strategy("equal").scores(_state(), unseen)
-    assert strategy("equal").looks_twice
+
+
+@pytest.mark.parametrize("name", sorted(STRATEGIES))
+def test_every_strategy_scores_and_explains_with_what_it_says_it_needs(name):
+    scorer, everything, state = strategy(name), _actions(), _state()
+    given = {feature: everything[feature] for feature in scorer.needs.features}
+    alone = RegionFeatures(12, given)
+    if "embeddings" not in given:
+        state = replace(state, labelled_embeddings=None)
+    scores = scorer.scores(replace(state, rng=np.random.default_rng(3)), alone)
+    expected = scorer.scores(replace(_state(), rng=np.random.default_rng(3)), everything)
+    np.testing.assert_array_equal(scores, expected)
+    assert scorer.reasons(state, alone, CLASS_NAMES) == scorer.reasons(
+        _state(), everything, CLASS_NAMES
+    )
+
+
+@pytest.mark.parametrize("name", sorted(STRATEGIES))
+def test_a_reason_is_that_of_the_region_whoever_else_is_explained(name):
+    scorer, actions, state = strategy(name), _actions(), _state()
+    some = np.array([7, 2, 11])
+    together = scorer.reasons(state, actions, CLASS_NAMES)
+    assert scorer.reasons(state, actions.take(some), CLASS_NAMES) == [together[it] for it in some]
+
+
+@pytest.mark.parametrize("name", sorted(STRATEGIES))
+def test_scores_of_a_pointwise_strategy_do_not_depend_on_the_others(name):
+    scorer, actions, state = strategy(name), _actions(), _state()
+    if scorer.is_pointwise and name not in ("random", "power"):
+        some = np.array([5, 0])
+        np.testing.assert_allclose(
+            scorer.scores(state, actions.take(some)), scorer.scores(state, actions)[some]
+        )
 
 
 def test_k_center_takes_one_of_each_cluster_first():

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -46,7 +45,9 @@ class ToySimulation:
     def evaluate(self) -> np.ndarray:
         return self._matrix(self.gathered)
 
-    def describe(self, regions: np.ndarray) -> RegionFeatures:
+    def describe(
+        self, regions: np.ndarray, features: Collection[str] | None = None
+    ) -> RegionFeatures:
         return self._described(self.class_counts(regions))
 
     def _described(self, counts: np.ndarray) -> RegionFeatures:
@@ -64,11 +65,11 @@ class ToySimulation:
     def embeddings(self, regions: np.ndarray) -> np.ndarray:
         return self.describe(regions).embeddings
 
-    def describe_state(self) -> RegionFeatures:
+    def describe_state(self, features: Collection[str] | None = None) -> RegionFeatures:
         """One region of each class; how uncertain they are changes while the segmenter learns."""
         shown = self._described(PIXELS * np.eye(4, dtype=np.float32))
         noise = np.random.default_rng(self.gathered).random((4, 192), np.float32)
-        return replace(shown, entropy_grid=noise)
+        return shown.replaced(entropy_grid=noise)
 
     def reveal(self, regions: np.ndarray) -> Truth:
         num_regions = len(regions)

@@ -23,8 +23,8 @@ from ralis_backend.core.segmenter import SegmenterSpec
 from ralis_backend.offline.datasets import plain_folder
 from ralis_backend.offline.training.environment import EnvironmentConfig, LabellingEnv
 from ralis_backend.online.ranking import (
-    Choice,
-    Pool,
+    ChosenStrategy,
+    DescribedPool,
     RankingConfig,
     describe_image,
     pool_state,
@@ -140,18 +140,22 @@ def test_scores_are_the_same_online_and_offline(store, tool, tmp_path):
     config = RankingConfig(region_size=(32, 32), encoder_weights=None)
     offline = FullSimulation(samples, samples[:2], samples[:1], spec, (32, 32))
     labelled = np.array([0, 7, 20])
-    described = [describe_image(offline.segmenter, sample.content(), config) for sample in samples]
+    chosen = ChosenStrategy(_policy())
+    described = [
+        describe_image(offline.segmenter, sample.content(), config, chosen.described)
+        for sample in samples
+    ]
     features = concat([each.features for each in described])
     is_done = np.zeros(36, bool)
     is_done[labelled] = True
-    pool = Pool(features, [6] * 6, is_done)
+    pool = DescribedPool(features, [6] * 6, is_done)
     state_set = pool.state_set(12).take(np.arange(12))
 
-    policy = _policy()
+    policy = chosen.strategy
     project = store.register(tool.pool.uid, tool.pool.id, tool.pool.label_config, CLASSES, "")
     pixels = offline.class_pixels[labelled]
     state = pool_state(pixels, features.embeddings[labelled], 4, config, 1)
-    online, _ = score_pool(project, Choice(policy), state, pool, config)
+    online, _ = score_pool(project, chosen, state, pool, config)
 
     rules = EnvironmentConfig(
         budget=8, regions_per_step=1, pool_size=33 - 5, initial_regions=3, initial_updates=1

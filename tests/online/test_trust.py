@@ -1,19 +1,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from ralis_backend.core.acquisition import PoolState, Strategy, strategy
+from ralis_backend.core.acquisition import Drift, PoolState, Strategy, strategy
 from ralis_backend.core.acquisition.classes import BaldRarity
 from ralis_backend.core.features import RegionFeatures
 from ralis_backend.online import ranking, trust
 from ralis_backend.online.report import notes
 from ralis_backend.online.store import ProjectStore
 from ralis_backend.online.store.tables import Project, Version
-from ralis_backend.online.trust import LearnedPolicy, replay_project
+from ralis_backend.online.trust import replay_project
 from ralis_backend.online.worker import Worker, WorkerConfig
 from ralis_backend.online.worker import rank as ranks
 from ralis_backend.simulation.heads import HeadConfig
@@ -30,22 +30,17 @@ RULES = ReplayRules(
 )
 
 
-@dataclass(frozen=True)
-class FakeDrift:
-    share_outside: float
-    worst: tuple[str, ...]
-
-
 class Learned(BaldRarity):
     """Passes for a trained policy; it ranks as the best heuristic does."""
 
     name = "learned"
+    is_trained = True
 
     def __init__(self, share_outside: float = 0.0) -> None:
         self.share_outside = share_outside
 
-    def drift(self, state: PoolState, actions: RegionFeatures) -> FakeDrift:
-        return FakeDrift(self.share_outside, ("margin", "entropy"))
+    def drift(self, state: PoolState, actions: RegionFeatures) -> Drift:
+        return Drift(self.share_outside, ("margin", "entropy"))
 
 
 class Opposite(Learned):
@@ -140,8 +135,7 @@ def test_a_policy_whose_inputs_have_drifted_does_not_rank(make_worker, store):
         "worst": ["margin", "entropy"],
     }
     assert "31 % of this pool's inputs lie outside" in _notes(version)
-    assert isinstance(Learned(), LearnedPolicy)
-    assert not isinstance(strategy("entropy"), LearnedPolicy)
+    assert strategy("entropy").drift(None, None) is None
 
 
 def test_with_too_few_labels_the_heuristic_ranks_and_says_how_many_it_takes(make_worker, store):

@@ -1,6 +1,8 @@
 """Features of regions -> scores, higher first, and the pick of the best under a spread.
 
-Every strategy is a scorer behind one protocol, `Strategy`; learned policies join it.
+Every strategy is a scorer behind one protocol, `Strategy`; learned policies join it. A new one is a
+class in a file of this folder and a line in `STRATEGIES`, or an entry point of another package in
+the group `ralis_backend.strategies`.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from ralis_backend.core.acquisition.classes import (
 )
 from ralis_backend.core.acquisition.diversity import KCenter, SpatialDiversity
 from ralis_backend.core.acquisition.selection import select
-from ralis_backend.core.acquisition.state import Places, PoolState, Strategy
+from ralis_backend.core.acquisition.state import Places, PoolState
+from ralis_backend.core.acquisition.strategy import Aimed, Drift, Needs, Scorer, Strategy
 from ralis_backend.core.acquisition.uncertainty import (
     Bald,
     Entropy,
@@ -26,15 +29,30 @@ from ralis_backend.core.acquisition.uncertainty import (
     peak_entropy,
     top_entropy,
 )
+from ralis_backend.core.registry import Registry
 
-__all__ = ["STRATEGIES", "Places", "PoolState", "Strategy", "select", "strategy"]
+__all__ = [
+    "STRATEGIES",
+    "Aimed",
+    "Drift",
+    "Needs",
+    "Places",
+    "PoolState",
+    "Scorer",
+    "Strategy",
+    "select",
+    "strategy",
+]
 
-_ALL: tuple[Strategy, ...] = (
+STRATEGIES: Registry[Strategy] = Registry("strategy", "ralis_backend.strategies")
+"""Every strategy that nobody has to train, by name."""
+
+for _each in (
     Random(),
     ForegroundRandom(),
     Entropy("entropy", mean_entropy),
-    Entropy("entropy-max", peak_entropy),
-    Entropy("entropy-top", top_entropy),
+    Entropy("entropy-max", peak_entropy, "entropy_grid"),
+    Entropy("entropy-top", top_entropy, "entropy_grid"),
     Margin(),
     Bald(),
     ClassBal(),
@@ -47,8 +65,8 @@ _ALL: tuple[Strategy, ...] = (
     EntropyRarity(),
     BaldRarity(),
     Coverage(),
-)
-STRATEGIES: dict[str, Strategy] = {each.name: each for each in _ALL}
+):
+    STRATEGIES.register(_each.name, _each)
 
 
 def strategy(name: str) -> Strategy:
@@ -57,6 +75,4 @@ def strategy(name: str) -> Strategy:
     Raises:
         ValueError: if there is none, naming those there are.
     """
-    if name not in STRATEGIES:
-        raise ValueError(f"unknown strategy '{name}'; expected one of {', '.join(STRATEGIES)}")
-    return STRATEGIES[name]
+    return STRATEGIES.find(name)

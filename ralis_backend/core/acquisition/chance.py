@@ -6,31 +6,31 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ralis_backend.core.acquisition.state import PoolState, likeliest
+from ralis_backend.core.acquisition.state import PoolState
+from ralis_backend.core.acquisition.strategy import Needs, Scorer, likeliest
 from ralis_backend.core.features import RegionFeatures
 
 _TINY = 1e-12
 
 
-class Random:
+class Random(Scorer):
     """Every region is as good as any other: the baseline to beat."""
 
     name = "random"
-    looks_twice = False
     is_pointwise = True
 
     def scores(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
         """(R,) uniform in [0, 1)."""
         return state.rng.random(len(actions), np.float32)
 
-    def reason(
-        self, state: PoolState, actions: RegionFeatures, index: int, class_names: Sequence[str]
-    ) -> str:
+    def reasons(
+        self, state: PoolState, actions: RegionFeatures, class_names: Sequence[str]
+    ) -> list[str]:
         """Says that there is none."""
-        return "picked at random"
+        return ["picked at random"] * len(actions)
 
 
-class ForegroundRandom:
+class ForegroundRandom(Scorer):
     """At random, but a third of the draws looks for classes and their borders.
 
     4/6 uniform, 1/6 a pixel of a class that is drawn first, 1/6 a pixel on a border. Classes are
@@ -39,8 +39,7 @@ class ForegroundRandom:
     """
 
     name = "foreground-random"
-    looks_twice = False
-    is_pointwise = False
+    needs = Needs.of("class_counts", "boundary", "class_probabilities")
 
     def scores(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
         """(R,) keys whose order is that of draws without replacement (Gumbel's trick)."""
@@ -55,16 +54,17 @@ class ForegroundRandom:
         chances += actions.boundary / max(_TINY, float(actions.boundary.sum())) / 6
         return np.asarray(np.log(chances) + state.rng.gumbel(size=len(actions)), np.float32)
 
-    def reason(
-        self, state: PoolState, actions: RegionFeatures, index: int, class_names: Sequence[str]
-    ) -> str:
+    def reasons(
+        self, state: PoolState, actions: RegionFeatures, class_names: Sequence[str]
+    ) -> list[str]:
         """Says what the draw prefers."""
-        return (
-            f"drawn at random among classes and borders; {likeliest(actions, index, class_names)}"
-        )
+        return [
+            f"drawn at random among classes and borders; {seen}"
+            for seen in likeliest(actions, class_names)
+        ]
 
 
-class Power:
+class Power(Scorer):
     """BALD with noise on its logarithm, so that a batch does not repeat itself.
 
     key = ln BALD + Gumbel(0, 1 / beta), beta = 1. Source: "Stochastic Batch Acquisition",
@@ -72,7 +72,7 @@ class Power:
     """
 
     name = "power"
-    looks_twice = False
+    needs = Needs.of("bald", "class_probabilities")
     is_pointwise = True
 
     def scores(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
@@ -80,8 +80,8 @@ class Power:
         noise = state.rng.gumbel(size=len(actions))
         return np.asarray(np.log(np.maximum(actions.bald, _TINY)) + noise, np.float32)
 
-    def reason(
-        self, state: PoolState, actions: RegionFeatures, index: int, class_names: Sequence[str]
-    ) -> str:
+    def reasons(
+        self, state: PoolState, actions: RegionFeatures, class_names: Sequence[str]
+    ) -> list[str]:
         """Names the classes in question."""
-        return f"drawn by doubt, mostly {likeliest(actions, index, class_names)}"
+        return [f"drawn by doubt, mostly {seen}" for seen in likeliest(actions, class_names)]

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ralis_backend.core.acquisition.state import PoolState, greedy_scores, likeliest
+from ralis_backend.core.acquisition.state import PoolState, greedy_scores
+from ralis_backend.core.acquisition.strategy import Needs, Scorer, likeliest
 from ralis_backend.core.acquisition.uncertainty import mean_entropy
 from ralis_backend.core.features import RegionFeatures
 
@@ -22,30 +23,34 @@ def rarity_terms(state: PoolState, actions: RegionFeatures) -> np.ndarray:
     return terms
 
 
-class Rarity:
+class Rarity(Scorer):
     """Regions that probably show classes with few labels."""
 
     name = "rarity"
-    looks_twice = False
+    needs = Needs.of("class_probabilities")
     is_pointwise = True
 
     def scores(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
         """(R,) expected rarity."""
         return np.asarray(rarity_terms(state, actions).sum(axis=1), np.float32)
 
-    def reason(
-        self, state: PoolState, actions: RegionFeatures, index: int, class_names: Sequence[str]
-    ) -> str:
+    def reasons(
+        self, state: PoolState, actions: RegionFeatures, class_names: Sequence[str]
+    ) -> list[str]:
         """Names the class that counts most."""
-        best = int(np.argmax(rarity_terms(state, actions)[index]))
-        share = 100 * actions.class_probabilities[index, best]
-        return f"may show {class_names[best]} ({share:.0f} % expected), which has few labels"
+        best = rarity_terms(state, actions).argmax(axis=1)
+        shares = 100 * actions.class_probabilities[np.arange(len(best)), best]
+        return [
+            f"may show {class_names[index]} ({share:.0f} % expected), which has few labels"
+            for index, share in zip(best.tolist(), shares.tolist(), strict=True)
+        ]
 
 
 class EntropyRarity(Rarity):
     """Mean entropy x expected rarity."""
 
     name = "entropy-rarity"
+    needs = Needs.of("entropy", "class_probabilities")
 
     def scores(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
         """(R,) their product."""
@@ -56,13 +61,14 @@ class BaldRarity(Rarity):
     """Mean BALD x expected rarity: sum_c pbar_c / (l_c + 0.005)."""
 
     name = "bald-rarity"
+    needs = Needs.of("bald", "class_probabilities")
 
     def scores(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
         """(R,) their product."""
         return np.asarray(actions.bald * super().scores(state, actions), np.float32)
 
 
-class ClassBal:
+class ClassBal(Scorer):
     """Uncertainty, less where the region's main class is the main class of many.
 
     U scaled to [0, 1] x exp(-share of candidates with the same predicted main class). Source: Cai
@@ -71,8 +77,7 @@ class ClassBal:
     """
 
     name = "class-bal"
-    looks_twice = False
-    is_pointwise = False
+    needs = Needs.of("entropy", "class_counts", "class_probabilities")
 
     def scores(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
         """(R,) balanced entropy."""
@@ -84,14 +89,16 @@ class ClassBal:
         shares = np.bincount(main, minlength=actions.class_counts.shape[1]) / len(actions)
         return np.asarray(scaled * np.exp(-shares[main]), np.float32)
 
-    def reason(
-        self, state: PoolState, actions: RegionFeatures, index: int, class_names: Sequence[str]
-    ) -> str:
+    def reasons(
+        self, state: PoolState, actions: RegionFeatures, class_names: Sequence[str]
+    ) -> list[str]:
         """Names the classes in question."""
-        return f"uncertain in a class seldom seen: {likeliest(actions, index, class_names)}"
+        return [
+            f"uncertain in a class seldom seen: {seen}" for seen in likeliest(actions, class_names)
+        ]
 
 
-class ClaspPe:
+class ClaspPe(Scorer):
     """Entropy class by class for two thirds of a batch, plain for the rest, with falling noise.
 
     66 % of the picks are split equally over classes by U_c = mean of H(x) p_c(x), 34 % go by mean
@@ -100,8 +107,7 @@ class ClaspPe:
     """
 
     name = "clasp-pe"
-    looks_twice = False
-    is_pointwise = False
+    needs = Needs.of("entropy", "class_entropy")
     class_share = 0.66
     last_beta = 100.0
 
@@ -123,15 +129,15 @@ class ClaspPe:
         turn = iter(turns)
         return greedy_scores(state, len(actions), lambda: keys[:, next(turn)], lambda _: None)
 
-    def reason(
-        self, state: PoolState, actions: RegionFeatures, index: int, class_names: Sequence[str]
-    ) -> str:
+    def reasons(
+        self, state: PoolState, actions: RegionFeatures, class_names: Sequence[str]
+    ) -> list[str]:
         """Names the class whose doubt is greatest here."""
-        best = int(np.argmax(actions.class_entropy[index]))
-        return f"uncertain about {class_names[best]}"
+        best = actions.class_entropy.argmax(axis=1).tolist()
+        return [f"uncertain about {class_names[index]}" for index in best]
 
 
-class Coverage:
+class Coverage(Scorer):
     """Picks that together cover every class's doubtful pixels.
 
     Greedy on sum_c ln(1 + sum over picked pixels of p_c(x) BALD(x) / mean BALD / (n_c + 60)),
@@ -139,8 +145,7 @@ class Coverage:
     """
 
     name = "coverage"
-    looks_twice = False
-    is_pointwise = False
+    needs = Needs.of("bald", "class_bald", "class_counts")
     prior = 60.0
     pixels_per_point = 64.0
 
@@ -150,13 +155,15 @@ class Coverage:
             return np.zeros(0, np.float32)
         return cover(state, actions, actions.class_bald, self.prior, self.pixels_per_point)
 
-    def reason(
-        self, state: PoolState, actions: RegionFeatures, index: int, class_names: Sequence[str]
-    ) -> str:
+    def reasons(
+        self, state: PoolState, actions: RegionFeatures, class_names: Sequence[str]
+    ) -> list[str]:
         """Names the class that counts most."""
         weights = 1 / (state.labelled_pixels / self.pixels_per_point + self.prior)
-        best = int(np.argmax(actions.class_bald[index] * weights))
-        return f"may teach the model {class_names[best]}, which needs more labels"
+        best = (actions.class_bald * weights).argmax(axis=1).tolist()
+        return [
+            f"may teach the model {class_names[index]}, which needs more labels" for index in best
+        ]
 
 
 def cover_gains(

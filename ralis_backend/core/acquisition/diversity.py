@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ralis_backend.core.acquisition.state import PoolState, greedy_scores, likeliest
+from ralis_backend.core.acquisition.state import PoolState, greedy_scores
+from ralis_backend.core.acquisition.strategy import Needs, Scorer, likeliest
 from ralis_backend.core.features import RegionFeatures
 
 
-class KCenter:
+class KCenter(Scorer):
     """Regions least like each other and anything labelled (the cold start).
 
     Greedy farthest-first traversal, "Active Learning for Convolutional Neural Networks: A Core-Set
@@ -18,16 +19,15 @@ class KCenter:
     """
 
     name = "k-center"
-    looks_twice = False
-    is_pointwise = False
+    needs = Needs.of("embeddings")
 
     def scores(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
         """(R,) picks first, in the order they were made, then the others by their distance."""
-        embeddings = actions.embeddings
         if len(actions) == 0:
             return np.zeros(0, np.float32)
-        nearest = _distance_to_nearest(embeddings, state.labelled_embeddings)  # (R,)
-        if len(state.labelled_embeddings) == 0:  # the first pick is the most typical
+        embeddings, known = actions.embeddings, state.known_embeddings
+        nearest = _distance_to_nearest(embeddings, known)  # (R,)
+        if len(known) == 0:  # the first pick is the most typical
             nearest = nearest + embeddings @ embeddings.mean(axis=0)
 
         def take(index: int) -> None:
@@ -35,16 +35,16 @@ class KCenter:
 
         return greedy_scores(state, len(actions), lambda: nearest, take)
 
-    def reason(
-        self, state: PoolState, actions: RegionFeatures, index: int, class_names: Sequence[str]
-    ) -> str:
+    def reasons(
+        self, state: PoolState, actions: RegionFeatures, class_names: Sequence[str]
+    ) -> list[str]:
         """Says what it differs from."""
-        if len(state.labelled_embeddings) == 0:
-            return "a varied first selection"
-        return "looks unlike anything labelled so far"
+        is_first = len(state.known_embeddings) == 0
+        reason = "a varied first selection" if is_first else "looks unlike anything labelled so far"
+        return [reason] * len(actions)
 
 
-class SpatialDiversity:
+class SpatialDiversity(Scorer):
     """Uncertain regions, away from those of the same image that are taken.
 
     Greedy on U - lambda max over taken r' of the image of exp(-d(r, r')^2 / 2 s^2), U the entropy
@@ -53,8 +53,7 @@ class SpatialDiversity:
     """
 
     name = "spatial-diversity"
-    looks_twice = False
-    is_pointwise = False
+    needs = Needs.of("entropy", "class_probabilities")
     penalty = 0.5
     reach = 1.0
 
@@ -84,13 +83,14 @@ class SpatialDiversity:
             lambda index: approach(int(places.image[index]), places.center[index]),
         )
 
-    def reason(
-        self, state: PoolState, actions: RegionFeatures, index: int, class_names: Sequence[str]
-    ) -> str:
+    def reasons(
+        self, state: PoolState, actions: RegionFeatures, class_names: Sequence[str]
+    ) -> list[str]:
         """Names the classes in question."""
-        return (
-            f"uncertain and away from other picks, mostly {likeliest(actions, index, class_names)}"
-        )
+        return [
+            f"uncertain and away from other picks, mostly {seen}"
+            for seen in likeliest(actions, class_names)
+        ]
 
 
 def _distances(embeddings: np.ndarray, center: np.ndarray) -> np.ndarray:

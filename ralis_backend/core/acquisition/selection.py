@@ -33,7 +33,7 @@ def select(
             "that it came from is broken: use an earlier version"
         )
     order = np.argsort(-scores, kind="stable")
-    turn = _occurrence(np.asarray(image_ids)[order])  # 0 for an image's best region, then 1, ...
+    turn = occurrence(np.asarray(image_ids)[order])  # 0 for an image's best region, then 1, ...
     if max_per_image is None:
         num_images = max(1, int((turn == 0).sum()))
         max_per_image = max(1, -(-2 * count // num_images))
@@ -43,12 +43,12 @@ def select(
     return chosen
 
 
-def _occurrence(values: np.ndarray) -> np.ndarray:
+def occurrence(values: np.ndarray) -> np.ndarray:
     """How many equal values stand before each one."""
     by_value = np.argsort(values, kind="stable")
     grouped = values[by_value]
     is_first = np.r_[True, grouped[1:] != grouped[:-1]][: len(values)]
     starts = np.maximum.accumulate(np.where(is_first, np.arange(len(values)), 0))
-    occurrence = np.empty(len(values), np.int64)
-    occurrence[by_value] = np.arange(len(values)) - starts
-    return occurrence
+    before = np.empty(len(values), np.int64)
+    before[by_value] = np.arange(len(values)) - starts
+    return before

@@ -1,10 +1,10 @@
-"""What every strategy is told, and what it answers."""
+"""What a strategy is told of the project, and scores of picks that see each other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +25,7 @@ class Places:
 
 @dataclass(frozen=True)
 class PoolState:
-    """What is labelled so far, and what is wanted.
+    """What is labelled so far, and what is wanted; what no strategy needs is None.
 
     labelled_pixels_by_region: (L, C + 1) int64, labelled pixels of each class in each labelled
         region, the last column those left void; L may be 0.
@@ -39,10 +39,13 @@ class PoolState:
     pool_index: (R,) which of `count` pools each candidate is offered in, one is picked from each;
         None: all are one pool.
     places, labelled_places: of the R candidates and of the labelled regions; None: unknown.
+    target_class: index of the class that is sought.
+    truth: what only the labels say of the candidates, see `simulation.Truth`.
+    stop: called between picks; raises where the work should end.
     """
 
     labelled_pixels_by_region: np.ndarray
-    labelled_embeddings: np.ndarray
+    labelled_embeddings: np.ndarray | None
     count: int
     rng: np.random.Generator
     state_set: RegionFeatures | None = None
@@ -51,6 +54,9 @@ class PoolState:
     pool_index: np.ndarray | None = None
     places: Places | None = None
     labelled_places: Places | None = None
+    target_class: int | None = None
+    truth: Any = None
+    stop: Callable[[], None] = lambda: None
 
     @property
     def labelled_pixels(self) -> np.ndarray:
@@ -65,26 +71,24 @@ class PoolState:
         shares: np.ndarray = pixels / max(1, int(pixels.sum()))
         return shares
 
+    def part(self, positions: np.ndarray) -> PoolState:
+        """The state as it concerns some of the candidates."""
+        places, pools = self.places, self.pool_index
+        return replace(
+            self,
+            places=None if places is None else places.take(positions),
+            pool_index=None if pools is None else pools[positions],
+        )
 
-class Strategy(Protocol):
-    """A scorer of unlabelled regions.
-
-    looks_twice: whether it needs to know what the segmenter says of the mirrored images.
-    is_pointwise: whether a score depends on its region and on what is labelled alone, so that
-        scores of two calls compare; otherwise on the other candidates as well.
-    """
-
-    name: str
-    looks_twice: bool
-    is_pointwise: bool
-
-    def scores(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
-        """(R,) float32, the most useful region highest."""
-
-    def reason(
-        self, state: PoolState, actions: RegionFeatures, index: int, class_names: Sequence[str]
-    ) -> str:
-        """Why region `index` is worth labelling, in a few words for an annotator."""
+    @property
+    def known_embeddings(self) -> np.ndarray:
+        """`labelled_embeddings`; `ValueError` if nobody described them."""
+        if self.labelled_embeddings is None:
+            raise ValueError(
+                "the labelled regions' embeddings were not described; a strategy that looks at "
+                "them names `embeddings` among the features it needs"
+            )
+        return self.labelled_embeddings
 
 
 def greedy_scores(
@@ -119,15 +123,9 @@ def greedy_scores(
         picks.append(int(np.argmax(np.where(is_offered, gains(), -np.inf))))
         is_open[picks[-1]] = False
         take(picks[-1])
+        state.stop()
     scores = np.zeros(num_regions, np.float32)
     rest = np.argsort(np.where(is_open, gains(), -np.inf), kind="stable")
     scores[rest] = np.linspace(0, 1, num_regions, dtype=np.float32)
     scores[picks] = 2 + np.arange(len(picks), 0, -1, dtype=np.float32)
     return scores
-
-
-def likeliest(actions: RegionFeatures, index: int, class_names: Sequence[str]) -> str:
-    """The one or two classes that the segmenter sees most of in a region."""
-    shares = actions.class_probabilities[index]
-    order = np.argsort(-shares)[:2]
-    return " or ".join(class_names[each] for each in order if shares[each] > 0.1) or "nothing clear"

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ralis_backend.core.acquisition.state import PoolState, likeliest
+from ralis_backend.core.acquisition.state import PoolState
+from ralis_backend.core.acquisition.strategy import Needs, Scorer, likeliest
 from ralis_backend.core.features import GRID_SIDE, RegionFeatures
 
 _CELLS = GRID_SIDE**2
@@ -34,52 +35,54 @@ def top_entropy(actions: RegionFeatures) -> np.ndarray:
     return means
 
 
-class Entropy:
+class Entropy(Scorer):
     """Where the segmenter's class distribution is broadest."""
 
-    looks_twice = False
     is_pointwise = True
 
-    def __init__(self, name: str, measure: Callable[[RegionFeatures], np.ndarray]) -> None:
+    def __init__(
+        self, name: str, measure: Callable[[RegionFeatures], np.ndarray], *features: str
+    ) -> None:
         self.name = name
+        self.needs = Needs.of("entropy", "class_probabilities", *features)
         self._measure = measure
 
     def scores(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
         """(R,) entropy in nats."""
         return np.asarray(self._measure(actions), np.float32)
 
-    def reason(
-        self, state: PoolState, actions: RegionFeatures, index: int, class_names: Sequence[str]
-    ) -> str:
+    def reasons(
+        self, state: PoolState, actions: RegionFeatures, class_names: Sequence[str]
+    ) -> list[str]:
         """Names the entropy and the classes in question."""
-        return (
-            f"uncertain: mean entropy {actions.entropy[index]:.2f} nats, "
-            f"mostly {likeliest(actions, index, class_names)}"
-        )
+        return [
+            f"uncertain: mean entropy {entropy:.2f} nats, mostly {seen}"
+            for entropy, seen in zip(actions.entropy, likeliest(actions, class_names), strict=True)
+        ]
 
 
-class Margin:
+class Margin(Scorer):
     """Where the segmenter wavers between its two best classes."""
 
     name = "margin"
-    looks_twice = False
+    needs = Needs.of("margin", "class_probabilities")
     is_pointwise = True
 
     def scores(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
         """(R,) 1 - mean margin."""
         return 1 - actions.margin
 
-    def reason(
-        self, state: PoolState, actions: RegionFeatures, index: int, class_names: Sequence[str]
-    ) -> str:
+    def reasons(
+        self, state: PoolState, actions: RegionFeatures, class_names: Sequence[str]
+    ) -> list[str]:
         """Names the margin and the classes in question."""
-        return (
-            f"undecided: the two best classes are {100 * actions.margin[index]:.0f} % apart, "
-            f"mostly {likeliest(actions, index, class_names)}"
-        )
+        return [
+            f"undecided: the two best classes are {100 * margin:.0f} % apart, mostly {seen}"
+            for margin, seen in zip(actions.margin, likeliest(actions, class_names), strict=True)
+        ]
 
 
-class Bald:
+class Bald(Scorer):
     """Where passes of the segmenter with dropout disagree: what more labels can teach.
 
     Source: "Bayesian Active Learning for Classification and Preference Learning",
@@ -87,21 +90,24 @@ class Bald:
     """
 
     name = "bald"
-    looks_twice = False
+    needs = Needs.of("bald", "class_probabilities")
     is_pointwise = True
 
     def scores(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
         """(R,) mean mutual information in nats."""
         return actions.bald
 
-    def reason(
-        self, state: PoolState, actions: RegionFeatures, index: int, class_names: Sequence[str]
-    ) -> str:
+    def reasons(
+        self, state: PoolState, actions: RegionFeatures, class_names: Sequence[str]
+    ) -> list[str]:
         """Names the classes in question."""
-        return f"the model disagrees with itself, mostly {likeliest(actions, index, class_names)}"
+        return [
+            f"the model disagrees with itself, mostly {seen}"
+            for seen in likeliest(actions, class_names)
+        ]
 
 
-class Equal:
+class Equal(Scorer):
     """Where the segmenter says something else of the mirrored image.
 
     Source: "EquAL: Equivariance-based active learning" (Golestaneh and Kitani, "Importance of
@@ -109,23 +115,18 @@ class Equal:
     """
 
     name = "equal"
-    looks_twice = True
+    needs = Needs.of("mirror_divergence", "class_probabilities")
     is_pointwise = True
 
     def scores(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
-        """(R,) mean symmetric divergence in nats.
-
-        Raises:
-            ValueError: if nobody looked at the mirrored images.
-        """
-        if np.isnan(actions.mirror_divergence).any():
-            raise ValueError("equal needs a second look at each image; describe it with look_twice")
+        """(R,) mean symmetric divergence in nats."""
         return actions.mirror_divergence
 
-    def reason(
-        self, state: PoolState, actions: RegionFeatures, index: int, class_names: Sequence[str]
-    ) -> str:
+    def reasons(
+        self, state: PoolState, actions: RegionFeatures, class_names: Sequence[str]
+    ) -> list[str]:
         """Names the classes in question."""
-        return (
-            f"the mirrored image looks different, mostly {likeliest(actions, index, class_names)}"
-        )
+        return [
+            f"the mirrored image looks different, mostly {seen}"
+            for seen in likeliest(actions, class_names)
+        ]

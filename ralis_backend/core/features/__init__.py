@@ -2,26 +2,31 @@
 
 from ralis_backend.core.features.describe import (
     GRID_SIDE,
-    RegionFeatures,
     boundary_map,
     class_counts,
-    concat,
     describe,
     entropy_grid,
+    entropy_map,
+    maps_for,
+    margin_map,
     predicted_mask,
     symmetric_divergence,
-    uncertainty_maps,
 )
+from ralis_backend.core.features.table import FEATURES, NotDescribed, RegionFeatures, concat
 
 __all__ = [
+    "FEATURES",
     "GRID_SIDE",
+    "NotDescribed",
     "RegionFeatures",
     "boundary_map",
     "class_counts",
     "concat",
     "describe",
     "entropy_grid",
+    "entropy_map",
+    "maps_for",
+    "margin_map",
     "predicted_mask",
     "symmetric_divergence",
-    "uncertainty_maps",
 ]

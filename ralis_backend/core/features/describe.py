@@ -1,18 +1,20 @@
 """One forward pass -> features of each of an image's regions.
 
-Every mean over regions is two small matrix products, one along rows and one along columns, so
-that it makes no difference how many regions there are or whether they overlap.
+A feature is computed where a strategy needs it, and not otherwise. Every mean over regions is two
+small matrix products, one along rows and one along columns, so that it makes no difference how many
+regions there are or whether they overlap.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Collection, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch.nn import functional
 
+from ralis_backend.core.features.table import FEATURES, RegionFeatures
 from ralis_backend.core.regions import Region
 from ralis_backend.core.segmenter import ForwardPass
 
@@ -20,84 +22,192 @@ GRID_SIDE = 8
 """Cells per side of the grid on which a region's entropy map is pooled."""
 
 
-@dataclass(frozen=True)
-class RegionFeatures:
-    """Features of R regions, float32.
-
-    entropy: (R,) mean over the region's pixels, nats.
-    margin: (R,) mean of the best minus the second-best class probability; small is uncertain.
-    class_probabilities: (R, C) mean over the region's pixels; rows sum to 1.
-    embeddings: (R, D) mean encoder features, of unit length.
-    class_counts: (R, C) pixels whose most probable class is C; rows sum to the region's pixels.
-    entropy_grid: (R, 192) `entropy_grid` of the region's entropy map.
-    bald: (R,) mean over the region of how much passes with dropout disagree, nats.
-    class_entropy, class_bald: (R, C) mean of each class's probability times entropy, or BALD.
-    boundary: (R,) share of pixels whose right or lower neighbour is predicted another class.
-    mirror_divergence: (R,) mean symmetric Kullback-Leibler divergence between the prediction and
-        that of the mirrored image, nats; NaN where nobody looked twice.
-    """
-
-    entropy: np.ndarray
-    margin: np.ndarray
-    class_probabilities: np.ndarray
-    embeddings: np.ndarray
-    class_counts: np.ndarray
-    entropy_grid: np.ndarray
-    bald: np.ndarray
-    class_entropy: np.ndarray
-    class_bald: np.ndarray
-    boundary: np.ndarray
-    mirror_divergence: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.entropy)
-
-    def take(self, indices: np.ndarray) -> RegionFeatures:
-        """The features of some of the regions."""
-        return RegionFeatures(*(getattr(self, field.name)[indices] for field in fields(self)))
+def maps_for(features: Collection[str]) -> frozenset[str]:
+    """What a forward pass must offer besides probabilities, for these features."""
+    return frozenset(_MAPS[name] for name in features if name in _MAPS)
 
 
-def describe(forward: ForwardPass, regions: Sequence[Region]) -> RegionFeatures:
-    """The features of `regions`, all of one image, in their order.
+_MAPS = {
+    "bald": "bald",
+    "class_bald": "bald",
+    "embeddings": "embeddings",
+    "mirror_divergence": "mirrored",
+}
+
+
+def describe(
+    forward: ForwardPass, regions: Sequence[Region], features: Collection[str] | None = None
+) -> RegionFeatures:
+    """Features of `regions`, all of one image, in their order.
+
+    Args:
+        forward: one look at the image.
+        regions: inside the image.
+        features: names of those wanted, of `FEATURES`; None: all that the pass allows.
 
     Raises:
-        ValueError: if a region does not lie in the image.
+        ValueError: if a region does not lie in the image, a name is unknown, or the pass was not
+            asked for what a feature takes.
     """
     height, width = forward.probabilities.shape[1:]
     for region in regions:
         if not region.is_inside((height, width)):
             raise ValueError(f"{region} is not inside the image of {height} x {width} pixels")
-    probabilities = forward.probabilities
-    num_classes = len(probabilities)
+    wanted = _wanted(forward, features)
     with torch.inference_mode():
-        uncertainty = uncertainty_maps(probabilities)  # (2, H, W)
-        predicted = _likeliest_classes(probabilities)  # (H, W)
-        counts, grids = _counts_and_grids(uncertainty[0], predicted, regions, forward)
-        pixel_maps = torch.cat([uncertainty, boundary_map(predicted)[None], probabilities])
-        means = _region_means(pixel_maps, regions, 1)  # (R, 3 + C)
-        cells = _region_means(
-            _cell_maps(forward, uncertainty[0]), regions, forward.bald_stride
-        )  # (R, 1 + 2 C)
-        embeddings = _region_means(forward.embeddings, regions, forward.embedding_stride)  # (R, D)
-        lengths = torch.linalg.vector_norm(embeddings, dim=1, keepdim=True)
-        embeddings = embeddings / lengths.clamp(min=1e-12)
-        divergence = torch.full((len(regions),), torch.nan)
-        if forward.mirrored is not None:
-            divergence_map = symmetric_divergence(probabilities, forward.mirrored)[None]
-            divergence = _region_means(divergence_map, regions, 1)[:, 0]
-    return RegionFeatures(
-        entropy=means[:, 0].cpu().numpy(),
-        margin=means[:, 1].cpu().numpy(),
-        class_probabilities=means[:, 3:].cpu().numpy(),
-        embeddings=embeddings.cpu().numpy(),
-        class_counts=counts.cpu().numpy(),
-        entropy_grid=grids.cpu().numpy(),
-        bald=cells[:, 0].cpu().numpy(),
-        class_entropy=cells[:, 1 : 1 + num_classes].cpu().numpy(),
-        class_bald=cells[:, 1 + num_classes :].cpu().numpy(),
-        boundary=means[:, 2].cpu().numpy(),
-        mirror_divergence=divergence.cpu().numpy(),
+        image = _DescribedRegions(forward, regions)
+        values = {name: _COMPUTE[name](image).float().cpu().numpy() for name in wanted}
+    return RegionFeatures(len(regions), values)
+
+
+def _wanted(forward: ForwardPass, features: Collection[str] | None) -> list[str]:
+    offered = forward.offered
+    if features is None:
+        return [name for name in FEATURES if _MAPS.get(name) in (None, *offered)]
+    if unknown := sorted(set(features) - set(FEATURES)):
+        raise ValueError(f"unknown features {unknown}; expected some of {', '.join(FEATURES)}")
+    if missing := sorted(maps_for(features) - offered):
+        raise ValueError(
+            f"the forward pass holds no {', '.join(missing)}; ask for maps_for(features) when "
+            "looking at the image"
+        )
+    return list(features)
+
+
+class _DescribedRegions:
+    """The regions of one image; what several features share is computed once."""
+
+    def __init__(self, forward: ForwardPass, regions: Sequence[Region]) -> None:
+        self.forward = forward
+        self.regions = regions
+        self._means: dict[tuple[int, int, int], _RegionMeans] = {}
+
+    @cached_property
+    def entropy(self) -> torch.Tensor:
+        """(H, W) nats."""
+        return entropy_map(self.forward.probabilities)
+
+    @cached_property
+    def of_size(self) -> list[tuple[list[int], torch.Tensor, torch.Tensor]]:
+        """The regions of each size: their positions, and the rows and columns of their pixels."""
+        device, groups = self.device, []
+        for size in dict.fromkeys((region.height, region.width) for region in self.regions):
+            index = [i for i, it in enumerate(self.regions) if (it.height, it.width) == size]
+            row = torch.tensor([self.regions[position].row for position in index], device=device)
+            col = torch.tensor([self.regions[position].col for position in index], device=device)
+            rows = (row[:, None] + torch.arange(size[0], device=device))[:, :, None]
+            cols = (col[:, None] + torch.arange(size[1], device=device))[:, None, :]
+            groups.append((index, rows, cols))
+        return groups
+
+    @property
+    def device(self) -> torch.device:
+        """Where everything is computed."""
+        return self.forward.probabilities.device
+
+    @cached_property
+    def bald(self) -> torch.Tensor:
+        """(h, w) cells of the probabilities' image."""
+        if self.forward.bald is None:
+            raise ValueError("the forward pass holds no bald")
+        return self.forward.bald
+
+    @cached_property
+    def pooled(self) -> torch.Tensor:
+        """(C, h, w) probabilities in the cells of the BALD map."""
+        return self.in_cells(self.forward.probabilities)
+
+    def in_cells(self, maps: torch.Tensor) -> torch.Tensor:
+        """(M, H, W) -> (M, h, w): means over the cells of the BALD map."""
+        stride = self.forward.bald_stride
+        return functional.avg_pool2d(maps[None], stride, ceil_mode=True)[0]
+
+    def means(self, maps: torch.Tensor, stride: int) -> torch.Tensor:
+        """(M, h, w) maps, a cell for each stride x stride pixels -> (R, M) means over regions."""
+        key = (maps.shape[1], maps.shape[2], stride)
+        if key not in self._means:
+            self._means[key] = _RegionMeans(self.regions, (key[0], key[1]), stride, maps.device)
+        return self._means[key].of(maps)
+
+
+def _entropy(image: _DescribedRegions) -> torch.Tensor:
+    return image.means(image.entropy[None], 1)[:, 0]
+
+
+def _margin(image: _DescribedRegions) -> torch.Tensor:
+    return image.means(margin_map(image.forward.probabilities)[None], 1)[:, 0]
+
+
+def _class_probabilities(image: _DescribedRegions) -> torch.Tensor:
+    return image.means(image.forward.probabilities, 1)
+
+
+def _embeddings(image: _DescribedRegions) -> torch.Tensor:
+    if image.forward.embeddings is None:
+        raise ValueError("the forward pass holds no embeddings")
+    means: torch.Tensor = image.means(
+        image.forward.embeddings, image.forward.embedding_stride
+    )  # (R, D)
+    lengths = torch.linalg.vector_norm(means, dim=1, keepdim=True)
+    return torch.div(means, lengths.clamp(min=1e-12))
+
+
+def _class_counts(image: _DescribedRegions) -> torch.Tensor:
+    predicted, num_classes = image.forward.predicted, len(image.forward.probabilities)
+    counts = torch.zeros(len(image.regions), num_classes, device=predicted.device)
+    for index, rows, cols in image.of_size:
+        counts[index] = class_counts(predicted[rows, cols], num_classes)
+    return counts
+
+
+def _entropy_grid(image: _DescribedRegions) -> torch.Tensor:
+    grids = torch.zeros(len(image.regions), 3 * GRID_SIDE**2, device=image.entropy.device)
+    for index, rows, cols in image.of_size:
+        grids[index] = entropy_grid(image.entropy[rows, cols])
+    return grids
+
+
+def _bald(image: _DescribedRegions) -> torch.Tensor:
+    height, width = (
+        -(-side // image.forward.bald_stride) for side in image.forward.probabilities.shape[1:]
     )
+    return image.means(image.bald[None, :height, :width], image.forward.bald_stride)[:, 0]
+
+
+def _class_entropy(image: _DescribedRegions) -> torch.Tensor:
+    entropy = image.in_cells(image.entropy[None])
+    return image.means(image.pooled * entropy, image.forward.bald_stride)
+
+
+def _class_bald(image: _DescribedRegions) -> torch.Tensor:
+    height, width = image.pooled.shape[1:]
+    return image.means(image.pooled * image.bald[:height, :width], image.forward.bald_stride)
+
+
+def _boundary(image: _DescribedRegions) -> torch.Tensor:
+    return image.means(boundary_map(image.forward.predicted)[None], 1)[:, 0]
+
+
+def _mirror_divergence(image: _DescribedRegions) -> torch.Tensor:
+    if image.forward.mirrored is None:
+        raise ValueError("the forward pass holds no mirrored")
+    divergence = symmetric_divergence(image.forward.probabilities, image.forward.mirrored)
+    return image.means(divergence[None], 1)[:, 0]
+
+
+_COMPUTE: dict[str, Callable[[_DescribedRegions], torch.Tensor]] = {
+    "entropy": _entropy,
+    "margin": _margin,
+    "class_probabilities": _class_probabilities,
+    "embeddings": _embeddings,
+    "class_counts": _class_counts,
+    "entropy_grid": _entropy_grid,
+    "bald": _bald,
+    "class_entropy": _class_entropy,
+    "class_bald": _class_bald,
+    "boundary": _boundary,
+    "mirror_divergence": _mirror_divergence,
+}
 
 
 def boundary_map(predicted: torch.Tensor) -> torch.Tensor:
@@ -113,18 +223,6 @@ def symmetric_divergence(probabilities: torch.Tensor, others: torch.Tensor) -> t
     """(C, ...) and (C, ...) -> (...): KL(p, q) + KL(q, p) over the first axis, nats."""
     log_ratio = probabilities.clamp(min=1e-12).log() - others.clamp(min=1e-12).log()
     return ((probabilities - others) * log_ratio).sum(dim=0)
-
-
-def _cell_maps(forward: ForwardPass, entropy: torch.Tensor) -> torch.Tensor:
-    """(1 + 2 C, h, w) cells: BALD, then each class's probability times entropy, and times BALD."""
-    stride = forward.bald_stride
-    pixels = torch.cat([entropy[None], forward.probabilities])
-    pooled = functional.avg_pool2d(pixels[None], stride, ceil_mode=True)[0]
-    height, width = pooled.shape[1:]
-    bald = torch.zeros_like(pooled[0])
-    if forward.bald is not None:
-        bald = forward.bald[:height, :width]
-    return torch.cat([bald[None], pooled[1:] * pooled[0], pooled[1:] * bald])
 
 
 def class_counts(predicted: torch.Tensor, num_classes: int) -> torch.Tensor:
@@ -156,81 +254,46 @@ def entropy_grid(entropy: torch.Tensor) -> torch.Tensor:
     return torch.cat([each.reshape(num_regions, GRID_SIDE**2) for each in pooled], dim=1)
 
 
-def concat(features: Sequence[RegionFeatures]) -> RegionFeatures:
-    """The regions of several images, one after another.
-
-    Raises:
-        ValueError: if there is nothing to join.
-    """
-    if not features:
-        raise ValueError("no features to join; describe at least one image first")
-    return RegionFeatures(
-        **{
-            field.name: np.concatenate([getattr(each, field.name) for each in features])
-            for field in fields(RegionFeatures)
-        }
-    )
-
-
 def predicted_mask(forward: ForwardPass) -> np.ndarray:
     """(H, W) uint8: each pixel's most probable class."""
-    mask: np.ndarray = _likeliest_classes(forward.probabilities).cpu().numpy()
+    mask: np.ndarray = forward.predicted.cpu().numpy()
     return mask
 
 
-def uncertainty_maps(probabilities: torch.Tensor) -> torch.Tensor:
-    """(C, H, W) probabilities -> (2, H, W): each pixel's entropy in nats, and its margin."""
+def entropy_map(probabilities: torch.Tensor) -> torch.Tensor:
+    """(C, ...) probabilities -> (...) entropy of each pixel in nats."""
     entropy = torch.zeros_like(probabilities[0])
-    best, second = torch.zeros_like(entropy), torch.zeros_like(entropy)
-    for probability in probabilities:  # class by class: faster than sorting each pixel's classes
+    for probability in probabilities:  # class by class: each fits the processor's cache
         logarithm = probability.clamp(min=1e-30).log_()  # half the time of special.entr
         entropy.addcmul_(probability, logarithm, value=-1)
+    return entropy
+
+
+def margin_map(probabilities: torch.Tensor) -> torch.Tensor:
+    """(C, ...) probabilities -> (...) the best minus the second-best class's, in [0, 1]."""
+    best = torch.zeros_like(probabilities[0])
+    second = torch.zeros_like(best)
+    for probability in probabilities:  # faster than sorting each pixel's classes
         second = torch.maximum(second, torch.minimum(best, probability))
         best = torch.maximum(best, probability)
-    return torch.stack([entropy, best - second])
+    return best - second
 
 
-def _likeliest_classes(probabilities: torch.Tensor) -> torch.Tensor:
-    """(C, H, W) -> (H, W) uint8, the first of equals; several times faster than argmax."""
-    best = probabilities[0]
-    classes = torch.zeros(best.shape, dtype=torch.uint8, device=best.device)
-    for index, probability in enumerate(probabilities[1:], start=1):
-        is_better = (probability > best).view(torch.uint8)
-        classes = torch.maximum(classes, is_better * index)  # a later class has a larger index
-        best = torch.maximum(best, probability)
-    return classes
+class _RegionMeans:
+    """Means over regions of maps of one size, as two matrix products."""
 
+    def __init__(
+        self, regions: Sequence[Region], size: tuple[int, int], stride: int, device: torch.device
+    ) -> None:
+        rows = [(region.row, region.height) for region in regions]
+        cols = [(region.col, region.width) for region in regions]
+        self._rows, self._row_index = _interval_weights(rows, size[0], stride, device)
+        self._cols, self._col_index = _interval_weights(cols, size[1], stride, device)
 
-def _counts_and_grids(
-    entropy: torch.Tensor, predicted: torch.Tensor, regions: Sequence[Region], forward: ForwardPass
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(R, C) class counts and (R, 192) entropy grids; regions of one size go together."""
-    num_classes, device = len(forward.probabilities), entropy.device
-    counts = torch.zeros(len(regions), num_classes, device=device)
-    grids = torch.zeros(len(regions), 3 * GRID_SIDE**2, device=device)
-    for height, width in {(region.height, region.width) for region in regions}:
-        index = [
-            position
-            for position, region in enumerate(regions)
-            if (region.height, region.width) == (height, width)
-        ]
-        row = torch.tensor([regions[position].row for position in index], device=device)
-        col = torch.tensor([regions[position].col for position in index], device=device)
-        rows = (row[:, None] + torch.arange(height, device=device))[:, :, None]
-        cols = (col[:, None] + torch.arange(width, device=device))[:, None, :]
-        counts[index] = class_counts(predicted[rows, cols], num_classes)
-        grids[index] = entropy_grid(entropy[rows, cols])
-    return counts, grids
-
-
-def _region_means(maps: torch.Tensor, regions: Sequence[Region], stride: int) -> torch.Tensor:
-    """(M, h, w) maps, a cell for each stride x stride pixels -> (R, M) means over regions."""
-    rows = [(region.row, region.height) for region in regions]
-    cols = [(region.col, region.width) for region in regions]
-    row_weights, row_index = _interval_weights(rows, maps.shape[1], stride, maps.device)
-    col_weights, col_index = _interval_weights(cols, maps.shape[2], stride, maps.device)
-    sums = (row_weights @ maps) @ col_weights.T  # (M, intervals of rows, intervals of columns)
-    return sums[:, row_index, col_index].T.contiguous()
+    def of(self, maps: torch.Tensor) -> torch.Tensor:
+        """(M, h, w) -> (R, M)."""
+        sums = (self._rows @ maps) @ self._cols.T  # (M, intervals of rows, intervals of columns)
+        return sums[:, self._row_index, self._col_index].T.contiguous()
 
 
 def _interval_weights(

@@ -1,6 +1,6 @@
 """The query networks and the policies made of them."""
 
-from ralis_backend.core.policy.agnostic import AgnosticPolicy, AgnosticSpec, Drift
+from ralis_backend.core.policy.agnostic import AgnosticPolicy, AgnosticSpec
 from ralis_backend.core.policy.network import QueryNetwork
 from ralis_backend.core.policy.ralis import (
     PolicyDoesNotFit,
@@ -13,7 +13,6 @@ from ralis_backend.core.policy.ralis import (
 __all__ = [
     "AgnosticPolicy",
     "AgnosticSpec",
-    "Drift",
     "PolicyDoesNotFit",
     "PolicySpec",
     "QueryNetwork",

@@ -6,7 +6,7 @@ regions look otherwise can be told.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,11 +16,12 @@ import torch
 from torch import nn
 
 from ralis_backend.core import weights
-from ralis_backend.core.acquisition import PoolState
-from ralis_backend.core.acquisition.state import likeliest
+from ralis_backend.core.acquisition import Drift, PoolState, Scorer
+from ralis_backend.core.acquisition.strategy import likeliest
 from ralis_backend.core.features import RegionFeatures
 from ralis_backend.core.policy.agnostic_inputs import (
     CLASS_INPUTS,
+    NEEDS,
     REGION_INPUTS,
     AgnosticInputs,
     agnostic_inputs,
@@ -50,18 +51,6 @@ class AgnosticSpec:
     training: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Drift:
-    """How far a project is from what a policy was trained on.
-
-    share_outside: share of the candidates' inputs outside the ranges of training.
-    worst: names of the inputs that are outside most often, at most three.
-    """
-
-    share_outside: float
-    worst: tuple[str, ...]
-
-
 class SetNetwork(nn.Module):
     """(R, C, 7) and (R, 11) -> (R,) corrections.
 
@@ -69,6 +58,8 @@ class SetNetwork(nn.Module):
     the order of classes matters ("Deep Sets", arXiv:1703.06114); mean and spread of the candidates
     are the state, so neither does the number of regions.
     """
+
+    corrects_heuristic = True
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
@@ -91,6 +82,8 @@ class SetNetwork(nn.Module):
 class LinearNetwork(nn.Module):
     """(R, C, 7) and (R, 11) -> (R,) weighted sums of each region's standardised inputs."""
 
+    corrects_heuristic = False
+
     def __init__(self) -> None:
         super().__init__()
         self.score = nn.Linear(len(CLASS_INPUTS) + len(REGION_INPUTS), 1, bias=False)
@@ -108,7 +101,7 @@ def linear_inputs(classes: torch.Tensor, regions: torch.Tensor) -> torch.Tensor:
     return ((joined - mean) / (spread + 1e-3)).clamp(-_MAX_DEVIATION, _MAX_DEVIATION)
 
 
-class AgnosticPolicy:
+class AgnosticPolicy(Scorer):
     """Ranks regions by standardised ln(BALD x rarity) plus what a network over classes adds.
 
     A `linear` one ranks by its weighted sum alone.
@@ -119,10 +112,10 @@ class AgnosticPolicy:
         name: shown to people and stored with each ranking.
     """
 
-    looks_twice = False
-    is_pointwise = False
+    needs = NEEDS
+    is_trained = True
 
-    def __init__(self, spec: AgnosticSpec, network: nn.Module, name: str) -> None:
+    def __init__(self, spec: AgnosticSpec, network: SetNetwork | LinearNetwork, name: str) -> None:
         self.spec = spec
         self.network = network.eval()
         self.name = name
@@ -173,7 +166,7 @@ class AgnosticPolicy:
         inputs = agnostic_inputs(state, actions)
         with torch.inference_mode():
             learned: np.ndarray = self.network(*_tensors(inputs)).numpy()
-        if self.spec.architecture == "linear":
+        if not self.network.corrects_heuristic:
             return learned
         base = inputs.regions[:, _BASE]
         standardised = (base - base.mean()) / (base.std() + 1e-3)
@@ -191,14 +184,18 @@ class AgnosticPolicy:
         worst = tuple(names[index] for index in order if outside[index] > 0)
         return Drift(float(outside.mean()), worst)
 
-    def reason(
-        self, state: PoolState, actions: RegionFeatures, index: int, class_names: Sequence[str]
-    ) -> str:
+    def reasons(
+        self, state: PoolState, actions: RegionFeatures, class_names: Sequence[str]
+    ) -> list[str]:
         """Names the policy and the classes in question."""
-        return (
-            f"chosen by the trained policy {self.name}, mostly "
-            f"{likeliest(actions, index, class_names)}"
-        )
+        return [
+            f"chosen by the trained policy {self.name}, mostly {seen}"
+            for seen in likeliest(actions, class_names)
+        ]
+
+    def fitted(self, classes: Sequence[str], region_size: tuple[int, int]) -> AgnosticPolicy:
+        """This policy: it serves any classes and regions."""
+        return self
 
 
 def flat_inputs(inputs: AgnosticInputs) -> np.ndarray:
@@ -209,12 +206,18 @@ def flat_inputs(inputs: AgnosticInputs) -> np.ndarray:
     return joined
 
 
-def _network(spec: AgnosticSpec) -> nn.Module:
-    if spec.architecture == "linear":
-        return LinearNetwork()
-    if spec.architecture == "set":
-        return SetNetwork(spec.hidden)
-    raise ValueError(f"unknown architecture {spec.architecture!r}; expected set or linear")
+_NETWORKS: dict[str, Callable[[AgnosticSpec], SetNetwork | LinearNetwork]] = {
+    "set": lambda spec: SetNetwork(spec.hidden),
+    "linear": lambda spec: LinearNetwork(),
+}
+
+
+def _network(spec: AgnosticSpec) -> SetNetwork | LinearNetwork:
+    if spec.architecture not in _NETWORKS:
+        raise ValueError(
+            f"unknown architecture {spec.architecture!r}; expected {' or '.join(_NETWORKS)}"
+        )
+    return _NETWORKS[spec.architecture](spec)
 
 
 def _tensors(inputs: AgnosticInputs) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ralis_backend.core.acquisition import PoolState
+from ralis_backend.core.acquisition import Needs, PoolState
 from ralis_backend.core.acquisition.classes import Coverage, cover_gains, rarity_terms
 from ralis_backend.core.features import RegionFeatures
 
@@ -36,6 +36,12 @@ REGION_INPUTS = (
     "typicality",
     "progress",
 )
+NEEDS = Needs.of(
+    "class_probabilities", "class_counts", "class_bald", "class_entropy", "bald", "entropy",
+    "entropy_grid", "margin", "boundary", "embeddings",
+)  # fmt: skip
+"""What the inputs are made of."""
+
 _TINY = 1e-6
 _MAX_COMPARED = 512
 
@@ -92,7 +98,7 @@ def agnostic_inputs(state: PoolState, actions: RegionFeatures) -> AgnosticInputs
             actions.margin,
             actions.boundary,
             actions.entropy_grid[:, 128:].max(axis=1) / np.log(max(2, num_classes)),
-            _nearest_distance(actions.embeddings, state.labelled_embeddings),
+            _nearest_distance(actions.embeddings, state.known_embeddings),
             _mean_similarity(actions.embeddings),
             np.full(num_regions, state.progress),
         ],

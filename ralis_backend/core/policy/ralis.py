@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ralis_backend.core import weights
-from ralis_backend.core.acquisition import PoolState
+from ralis_backend.core.acquisition import Needs, PoolState, Scorer
 from ralis_backend.core.features import RegionFeatures
 from ralis_backend.core.features.ralis import (
     Unlabelled,
@@ -25,6 +25,7 @@ from ralis_backend.core.features.ralis import (
 from ralis_backend.core.policy.network import QueryNetwork
 
 KIND = "ralis-policy"
+_REGIONS_AT_ONCE = 8192
 
 
 class PolicyDoesNotFit(ValueError):
@@ -55,7 +56,7 @@ class PolicySpec:
     training: Mapping[str, Any] = field(default_factory=dict)
 
 
-class RalisPolicy:
+class RalisPolicy(Scorer):
     """Ranks regions by the Q-values of a trained query network.
 
     Args:
@@ -64,13 +65,18 @@ class RalisPolicy:
         name: shown to people and stored with each ranking.
     """
 
-    looks_twice = False
-    is_pointwise = False
+    is_trained = True
 
     def __init__(self, spec: PolicySpec, network: QueryNetwork, name: str = "ralis") -> None:
         self.spec = spec
         self.network = network.eval()
         self.name = name
+        self.needs = Needs(
+            frozenset(("class_counts", "entropy_grid", "class_probabilities")),
+            state_regions=spec.num_state_regions,
+            has_unlabelled_pool=spec.unlabelled == "whole",
+            pool_size=spec.pool_size,
+        )
         self._order: np.ndarray | None = None
 
     def save(self, path: Path) -> None:
@@ -142,39 +148,34 @@ class RalisPolicy:
                 "strategy"
             )
         state = replace(state, state_set=state_set.take(np.arange(wanted)))
+        state, actions = self._ordered(state, actions)
+        if state.unlabelled_counts is None:
+            state = replace(state, unlabelled_counts=actions.class_counts)
+        scores = np.zeros(len(actions), np.float32)
+        for start in range(0, len(actions), _REGIONS_AT_ONCE):
+            part = np.arange(start, min(start + _REGIONS_AT_ONCE, len(actions)))
+            scores[part] = self._values(state, actions.take(part))
+            state.stop()
+        return scores
+
+    def _values(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
+        """(R,) Q-values of some candidates; a region's value does not depend on the others'."""
         device = next(self.network.parameters()).device
         with torch.inference_mode():
-            vectors = network_inputs(
-                *self._ordered(state, actions), self.spec.variant, device=device
-            )
+            vectors = network_inputs(state, actions, self.spec.variant, device=device)
             self.network.eval()
-            q_values = self.network(vectors[0][None], vectors[1][None])[0]
-        scores: np.ndarray = q_values.cpu().numpy()
-        return scores
+            q_values: np.ndarray = self.network(vectors[0][None], vectors[1][None])[0].cpu().numpy()
+        return q_values
 
-    def scores_from_pools(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
-        """(R,) float32: as in training, the best of each of `state.count` random pools come first.
-
-        The pools also stand for the unlabelled set. Where there are too few regions for pools of
-        the size in training, they are smaller.
-        """
-        num_pools = min(state.count, len(actions))
-        if num_pools == 0:
-            return np.zeros(0, np.float32)
-        pool_size = min(self.spec.pool_size, len(actions) // num_pools)
-        drawn = state.rng.choice(len(actions), num_pools * pool_size, replace=False)
-        scores = self.scores(replace(state, unlabelled_counts=actions.class_counts[drawn]), actions)
-        pools = drawn.reshape(num_pools, pool_size)
-        picked = pools[np.arange(num_pools), scores[pools].argmax(axis=1)]
-        scores[picked] += scores.max() - scores.min() + 1
-        return scores
-
-    def reason(
-        self, state: PoolState, actions: RegionFeatures, index: int, class_names: Sequence[str]
-    ) -> str:
-        """Names the policy and what the region probably shows."""
-        best = int(np.argmax(actions.class_probabilities[index]))
-        return f"chosen by the trained policy {self.name}, mostly {class_names[best]}"
+    def reasons(
+        self, state: PoolState, actions: RegionFeatures, class_names: Sequence[str]
+    ) -> list[str]:
+        """Names the policy and what each region probably shows."""
+        best = actions.class_probabilities.argmax(axis=1).tolist()
+        return [
+            f"chosen by the trained policy {self.name}, mostly {class_names[index]}"
+            for index in best
+        ]
 
     def _ordered(
         self, state: PoolState, actions: RegionFeatures
@@ -257,11 +258,7 @@ def state_images(embeddings: np.ndarray, count: int) -> list[int]:
 
 
 def _with_classes(features: RegionFeatures, order: np.ndarray) -> RegionFeatures:
-    return replace(
-        features,
-        class_probabilities=features.class_probabilities[:, order],
-        class_counts=features.class_counts[:, order],
-    )
+    return features.replaced(class_counts=features.class_counts[:, order])
 
 
 def _spec(content: Mapping[str, Any]) -> PolicySpec:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol, Self
 
 from ralis_backend.core import weights
-from ralis_backend.core.acquisition import STRATEGIES, Strategy
+from ralis_backend.core.acquisition import STRATEGIES, Aimed, Strategy
 from ralis_backend.core.policy import AgnosticPolicy, AgnosticSpec, RalisPolicy
 from ralis_backend.core.policy.agnostic import KIND as AGNOSTIC
+from ralis_backend.core.policy.ralis import KIND as RALIS
+from ralis_backend.core.registry import Registry
 
 DEFAULT = "bald-rarity"
-"""What `default` stands for: the best of the benchmark."""
+"""What `default` stands for: the best of the benchmark, and what ranks where a policy cannot."""
 
-UNTRAINED = "placebo-untrained"
 SHIPPED = {
     "ralis": "ralis-camvid",
     "ralis-faithful": "ralis-camvid-faithful",
@@ -23,6 +25,30 @@ SHIPPED = {
 }
 """Short names of policies that come with the backend -> their files."""
 
+PLACEBOS: dict[str, Callable[[str], Strategy]] = {
+    "placebo-untrained": lambda name: AgnosticPolicy.untrained(AgnosticSpec(), 0, name),
+}
+"""Policies that must not win, made when they are asked for."""
+
+
+class Policy(Strategy, Protocol):
+    """A trained strategy that is kept in a file."""
+
+    def save(self, path: Path) -> None:
+        """Write it to one safetensors file whose metadata name its kind."""
+
+    def fitted(self, classes: Sequence[str], region_size: tuple[int, int]) -> Self:
+        """This policy for a project; `PolicyDoesNotFit` if it was trained for something else."""
+
+
+PolicyLoader = Callable[[Path, str], Policy]
+"""A file and the name that people use -> the policy in it; `WeightsError` if it is none."""
+
+POLICIES: Registry[PolicyLoader] = Registry("kind of policy", "ralis_backend.policies")
+"""Kinds of policies, as their files name them in `kind` -> what loads them."""
+POLICIES.register(RALIS, RalisPolicy.load)
+POLICIES.register(AGNOSTIC, AgnosticPolicy.load)
+
 
 def check_strategy(name: str, folder: Path) -> None:
     """Refuse a name that stands for nothing, before any work is done.
@@ -30,11 +56,12 @@ def check_strategy(name: str, folder: Path) -> None:
     Raises:
         ValueError: naming what there is.
     """
-    if name in (*STRATEGIES, "default", UNTRAINED) or _path(name, folder).is_file():
+    name = name.partition(":")[0]
+    if name in (*STRATEGIES, "default", *PLACEBOS) or policy_file(name, folder).is_file():
         return
     policies = sorted(path.stem for path in folder.glob("*.safetensors"))
     short = [alias for alias, file in SHIPPED.items() if file in policies]
-    known = ["default", *STRATEGIES, UNTRAINED, *short, *policies]
+    known = ["default", *STRATEGIES, *PLACEBOS, *short, *policies]
     raise ValueError(
         f"unknown strategy '{name}'; expected one of {', '.join(known)} (policies of {folder})"
     )
@@ -45,28 +72,55 @@ def find_strategy(
 ) -> Strategy:
     """The strategy of that name, for a project with these classes and regions.
 
+    Args:
+        name: of a strategy or policy; `name:class` for one that looks for a class.
+        folder: of policies.
+        classes: names by class index.
+        region_size: (height, width) in pixels.
+
     Raises:
         ValueError: if there is none; `PolicyDoesNotFit` and `WeightsError`, which are ValueErrors,
             if it is a policy that cannot be used.
     """
     check_strategy(name, folder)
-    if name == "default":
-        return find_strategy(DEFAULT, folder, classes, region_size)
-    if name in STRATEGIES:
-        return STRATEGIES[name]
-    if name == UNTRAINED:
-        return AgnosticPolicy.untrained(AgnosticSpec(), 0, name)
-    path = _path(name, folder)
-    if weights.load_metadata(path).get("kind") == AGNOSTIC:
-        return AgnosticPolicy.load(path, name)
-    return RalisPolicy.load(path, name).fitted(classes, region_size)
+    plain, _, target = name.partition(":")
+    return _aimed(_named(plain, folder, classes, region_size), target, classes)
 
 
-def is_learned(strategy: Strategy) -> bool:
-    """Whether it is a trained policy, which has to prove itself, and not a built-in strategy."""
-    return strategy.name not in STRATEGIES
-
-
-def _path(name: str, folder: Path) -> Path:
+def policy_file(name: str, folder: Path) -> Path:
+    """Where a policy of that name would lie; never outside the folder."""
     # the last part alone: a name from a connection must not lead out of the folder
     return folder / f"{Path(SHIPPED.get(name, name)).name}.safetensors"
+
+
+def _named(
+    name: str, folder: Path, classes: Sequence[str], region_size: tuple[int, int]
+) -> Strategy:
+    if name == "default":
+        name = DEFAULT
+    if name in STRATEGIES:
+        return STRATEGIES[name]
+    if name in PLACEBOS:
+        return PLACEBOS[name](name)
+    path = policy_file(name, folder)
+    kind = str(weights.load_metadata(path).get("kind"))
+    if kind not in POLICIES:
+        raise weights.WeightsError(
+            f"{path} holds a {kind}, no policy; expected one of the kinds {', '.join(POLICIES)}"
+        )
+    return POLICIES[kind](path, name).fitted(classes, region_size)
+
+
+def _aimed(strategy: Strategy, target: str, classes: Sequence[str]) -> Strategy:
+    """The strategy, told which class it looks for, if it looks for one."""
+    name = strategy.name
+    if not strategy.needs.has_target_class:
+        if target:
+            raise ValueError(f"strategy '{name}' looks for no single class; leave out ':{target}'")
+        return strategy
+    if target not in classes:
+        raise ValueError(
+            f"strategy '{name}' looks for one class, named as '{name}:CLASS'; "
+            f"{target or 'none'!r} is not one of {', '.join(classes) or 'no classes'}"
+        )
+    return Aimed(strategy, list(classes).index(target), target)

@@ -1,10 +1,6 @@
 """Image -> class probabilities."""
 
-from ralis_backend.core.segmenter.smp import (
-    NUM_DROPOUT_PASSES,
-    ForwardPass,
-    Segmenter,
-    SegmenterSpec,
-)
+from ralis_backend.core.segmenter.forward import MAPS, ForwardPass
+from ralis_backend.core.segmenter.smp import NUM_DROPOUT_PASSES, Segmenter, SegmenterSpec
 
-__all__ = ["NUM_DROPOUT_PASSES", "ForwardPass", "Segmenter", "SegmenterSpec"]
+__all__ = ["MAPS", "NUM_DROPOUT_PASSES", "ForwardPass", "Segmenter", "SegmenterSpec"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from torch import nn
 
 from ralis_backend.core import weights
 from ralis_backend.core.regions import VOID
+from ralis_backend.core.segmenter.forward import MAPS, ForwardPass
 
 if TYPE_CHECKING:
     import segmentation_models_pytorch as smp
@@ -33,6 +34,7 @@ NUM_DROPOUT_PASSES = 10
 DROPOUT = 0.2
 """Share of the decoder's channels that a pass leaves out: what the FPN is trained with."""
 _BALD_STRIDE = 4
+_EMBEDDING_STRIDE = 16
 
 
 @dataclass(frozen=True)
@@ -43,25 +45,6 @@ class SegmenterSpec:
     architecture: str = "FPN"
     encoder: str = "mobilenet_v2"
     encoder_weights: str | None = "imagenet"
-
-
-@dataclass(frozen=True)
-class ForwardPass:
-    """What one look at an image gives; all tensors float32 on the segmenter's device.
-
-    `probabilities` (C, H, W) at the image's size, each pixel summing to 1 over C. `embeddings`
-    (D, h, w): the encoder's features, a cell for each `embedding_stride` squared pixels from the
-    top-left corner; the last row and column may reach beyond the image. `bald` (h', w'), cells of
-    `bald_stride`: how much passes with dropout disagree, in nats; None where nobody asked.
-    `mirrored` (C, H, W): probabilities of the mirrored image, mirrored back; None likewise.
-    """
-
-    probabilities: torch.Tensor
-    embeddings: torch.Tensor
-    embedding_stride: int
-    bald: torch.Tensor | None = None
-    bald_stride: int = _BALD_STRIDE
-    mirrored: torch.Tensor | None = None
 
 
 class Segmenter:
@@ -106,24 +89,33 @@ class Segmenter:
         """Number of classes, C."""
         return self.spec.num_classes
 
-    def forward_pass(self, image: np.ndarray, look_twice: bool = False) -> ForwardPass:
-        """All there is to see in one image, (H, W, 3) uint8 RGB of any size.
+    def forward_pass(self, image: np.ndarray, maps: Collection[str] = ()) -> ForwardPass:
+        """What there is to see in one image, (H, W, 3) uint8 RGB of any size.
 
         Args:
             image: the image.
-            look_twice: look at the mirrored image as well, at twice the cost.
+            maps: of `MAPS`, what is wanted besides probabilities: `mirrored` doubles the cost.
+
+        Raises:
+            ValueError: if the image is of another form, or a map is unknown.
         """
         _check_image(image)
+        if unknown := sorted(set(maps) - set(MAPS)):
+            raise ValueError(f"unknown maps {unknown}; expected some of {', '.join(MAPS)}")
         height, width = image.shape[:2]
-        probabilities, embeddings, bald = self._maps(image)
+        seen = self._maps(image, maps)
+        whole, bald, embeddings = seen["probabilities"], seen.get("bald"), seen.get("embeddings")
         mirrored = None
-        if look_twice:
-            mirrored = self._maps(image[:, ::-1])[0][:, :height, :width].flip(2)
-        stride, bald_stride = (
-            round(probabilities.shape[1] / each.shape[1]) for each in (embeddings, bald)
-        )
+        if "mirrored" in maps:
+            flipped = self._maps(image[:, ::-1], ())["probabilities"]
+            mirrored = flipped[:, :height, :width].flip(2)
         return ForwardPass(
-            probabilities[:, :height, :width], embeddings, stride, bald[0], bald_stride, mirrored
+            whole[:, :height, :width],
+            embeddings,
+            _stride(whole, embeddings, _EMBEDDING_STRIDE),
+            None if bald is None else bald[0],
+            _stride(whole, bald, _BALD_STRIDE),
+            mirrored,
         )
 
     def probabilities(self, image: np.ndarray) -> np.ndarray:
@@ -226,27 +218,31 @@ class Segmenter:
         mode = "reflect" if down < height and right < width else "replicate"
         return nn.functional.pad(pixels, (0, right, 0, down), mode=mode)
 
-    def _maps(self, image: np.ndarray) -> tuple[torch.Tensor, ...]:
+    def _maps(self, image: np.ndarray, maps: Collection[str]) -> dict[str, torch.Tensor]:
         """As `_pass`, of the padded image, in tiles if it is large."""
         with torch.inference_mode():
             self.model.eval()
             if image.shape[0] * image.shape[1] > self.max_pixels_per_pass:
-                return self._tiled(image)
-            return self._pass(self._padded(self.normalised(image)[None]))
+                return self._tiled(image, maps)
+            return self._pass(self._padded(self.normalised(image)[None]), maps)
 
-    def _pass(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def _pass(self, pixels: torch.Tensor, maps: Collection[str]) -> dict[str, torch.Tensor]:
         """(1, 3, H, W) -> maps in cells of their own stride.
 
-        Probabilities (C, H, W), embeddings (D, h, w), and BALD (1, h', w').
+        Probabilities (C, H, W); if wanted embeddings (D, h, w), and BALD (1, h', w').
         """
         pixels = pixels.to(memory_format=torch.channels_last)
         features = self.model.encoder(pixels)
         decoded = self.model.decoder(features)
         logits = self.model.segmentation_head(decoded)
-        probabilities = logits.float().contiguous().softmax(dim=1)
-        shrink = max(1, _BALD_STRIDE * decoded.shape[2] // pixels.shape[2])
-        bald = self._bald(nn.functional.avg_pool2d(decoded, shrink))
-        return probabilities[0], features[-2][0].float(), bald
+        seen = {"probabilities": logits.float().contiguous().softmax(dim=1)[0]}
+        if "embeddings" in maps:
+            seen["embeddings"] = features[-2][0].float()
+        if "bald" in maps:
+            shrink = max(1, _BALD_STRIDE * decoded.shape[2] // pixels.shape[2])
+            small = decoded if shrink == 1 else nn.functional.avg_pool2d(decoded, shrink)
+            seen["bald"] = self._bald(small)
+        return seen
 
     def _bald(self, decoded: torch.Tensor) -> torch.Tensor:
         """(1, D, h, w) -> (1, h, w) mutual information of prediction and dropout mask, in nats.
@@ -272,27 +268,32 @@ class Segmenter:
         bald: torch.Tensor = (of_mean - entropy / NUM_DROPOUT_PASSES).clamp(min=0)
         return bald[None]
 
-    def _tiled(self, image: np.ndarray) -> tuple[torch.Tensor, ...]:
+    def _tiled(self, image: np.ndarray, maps: Collection[str]) -> dict[str, torch.Tensor]:
         """As `_pass`, of the padded image, from overlapping tiles that are blended into another."""
         size = tuple(-(-side // self.stride) * self.stride for side in image.shape[:2])
-        sums: list[torch.Tensor] = []
-        totals: list[torch.Tensor] = []
+        sums: dict[str, torch.Tensor] = {}
+        totals: dict[str, torch.Tensor] = {}
         for rows, cols in _tiles((size[0], size[1]), self.max_pixels_per_pass, self.stride):
             pixels = self._padded(self.normalised(image[rows, cols])[None])
-            for index, values in enumerate(self._pass(pixels)):
+            for name, values in self._pass(pixels, maps).items():
                 step = pixels.shape[2] // values.shape[1]
-                if len(sums) == index:
+                if name not in sums:
                     shape = (size[0] // step, size[1] // step)
-                    sums.append(torch.zeros((len(values), *shape), device=self.device))
-                    totals.append(torch.zeros(shape, device=self.device))
+                    sums[name] = torch.zeros((len(values), *shape), device=self.device)
+                    totals[name] = torch.zeros(shape, device=self.device)
                 weight = _blend_weight(values.shape[1:], TILE_OVERLAP // step, self.device)
                 place = (
                     slice(rows.start // step, rows.start // step + values.shape[1]),
                     slice(cols.start // step, cols.start // step + values.shape[2]),
                 )
-                sums[index][:, place[0], place[1]] += values * weight
-                totals[index][place] += weight
-        return tuple(total / norm for total, norm in zip(sums, totals, strict=True))
+                sums[name][:, place[0], place[1]] += values * weight
+                totals[name][place] += weight
+        return {name: total / totals[name] for name, total in sums.items()}
+
+
+def _stride(whole: torch.Tensor, cells: torch.Tensor | None, usual: int) -> int:
+    """Pixels of the image to a cell."""
+    return usual if cells is None else round(whole.shape[1] / cells.shape[1])
 
 
 def _check(spec: SegmenterSpec) -> None:

@@ -147,7 +147,6 @@ def _full_arena(config: ArenaConfig) -> FullArena:
         replace(RECIPE, class_weight_power=config.class_weight_power),
         config.device,
         config.splits(),
-        config.looks_twice,
     )
 
 

@@ -1,4 +1,4 @@
-"""A version of the segmenter -> the ranking of the whole pool."""
+"""A version of the segmenter -> the ranking of the whole pool: describe, score, explain, store."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ from typing import Any
 import numpy as np
 
 from ralis_backend.core.acquisition import Places, PoolState, Strategy
-from ralis_backend.core.features import RegionFeatures, concat
-from ralis_backend.core.policy.registry import is_learned
+from ralis_backend.core.features import RegionFeatures
 from ralis_backend.core.regions import grid, is_labelled
 from ralis_backend.core.segmenter import Segmenter
 from ralis_backend.online.ranking import (
-    Choice,
-    Pool,
+    ChosenStrategy,
+    DescribedPool,
     describe_image,
     fallback,
     labelled_pixels,
     load_segmenter,
-    looks_twice,
     pool_state,
     score_pool,
     strategy_for,
+    to_explain,
 )
 from ralis_backend.online.store import ProjectStore, RegionLabel, now
 from ralis_backend.online.store.tables import Image, Project, Version
@@ -33,27 +32,43 @@ from ralis_backend.online.suggesting import covered, labels_by_image
 from ralis_backend.online.tool import Tool, ToolUnavailable
 from ralis_backend.online.trust import judge
 from ralis_backend.online.worker.config import WorkerConfig
+from ralis_backend.online.worker.spool import FeatureSpool
 from ralis_backend.online.worker.sync import tool_task
 from ralis_backend.online.worker.train import Stopped
 
 logger = logging.getLogger(__name__)
 
+Report = Callable[[dict[str, Any]], None]
+
 
 @dataclass(frozen=True)
 class _Described:
-    """One image of the pool after its forward pass; the predicted mask lies in the store."""
+    """One image after its forward pass: features are in the spool, the mask in the store."""
 
     image: Image
     size: tuple[int, int]
-    features: RegionFeatures
+    num_regions: int
     mask_key: str | None
 
 
-def _earned(project: Project, choice: Choice, trust: Mapping[str, Any]) -> Choice:
+@dataclass(frozen=True)
+class _Scored:
+    """A pool's ranking: (R,) scores, reasons of those that may be handed out, who ranked.
+
+    trust: the verdict on the wanted policy, if it is one.
+    """
+
+    scores: np.ndarray
+    reasons: Mapping[int, str]
+    chosen: ChosenStrategy
+    trust: Mapping[str, Any] | None = None
+
+
+def _earned(project: Project, chosen: ChosenStrategy, trust: Mapping[str, Any]) -> ChosenStrategy:
     """The policy where it is trusted, else the best heuristic and why."""
     if trust["verdict"] == "trusted":
-        return choice
-    name = choice.strategy.name
+        return chosen
+    name = chosen.strategy.name
     return fallback(
         project,
         f"policy {name}, {trust['verdict']}: {trust['note']}",
@@ -73,10 +88,10 @@ class Ranker:
         self,
         project: Project,
         version: Version,
-        report: Callable[[dict[str, Any]], None],
+        report: Report,
         should_stop: Callable[[], bool],
     ) -> None:
-        """One forward pass per image, then one score per region; stored by image.
+        """One look at each image, then one score per region; stored by image.
 
         An image that cannot be read is left out and noted with its row; the others are ranked.
 
@@ -84,10 +99,25 @@ class Ranker:
             Stopped: if it was asked to stop.
             ToolUnavailable: if the tool does not answer; trying again later may help.
         """
+
+        def stop() -> None:
+            if should_stop():
+                raise Stopped(f"ranking of project {project.uid} was interrupted")
+
         started = time.monotonic()
         images = self._store.images(project.id)
-        pool = self._describe(project, version, images, report, should_stop)
-        metrics = self._score(project, version, pool, report, should_stop) if pool else {}
+        labels = self._store.labels(project.id)
+        chosen = strategy_for(project, version, labels, self._config.ranking)
+        metrics: dict[str, Any] = {}
+        with FeatureSpool(self._store.blobs.root / "spool" / str(project.id)) as spool:
+            described = self._describe(project, version, images, chosen, spool, report, stop)
+            if described:
+                pool = self._pool(described, spool.features(), labels)
+                scored = self._score(
+                    project, version, pool, self._places(described), labels, chosen, report, stop
+                )
+                self._keep(version, described, scored)
+                metrics = _metrics(version, scored, pool.candidates)
         seconds = round(time.monotonic() - started, 2)
         metrics["seconds"] = {**version.metrics.get("seconds", {}), "rank": seconds}
         self._store.change_version(version.id, ranked_at=now(), metrics=metrics)
@@ -95,25 +125,28 @@ class Ranker:
             "project %s: %s ranked %d of %d images in %.0f s",
             project.uid,
             version.name,
-            len(pool),
+            len(described),
             len(images),
             seconds,
         )
+
+    # Describe
 
     def _describe(
         self,
         project: Project,
         version: Version,
         images: Sequence[Image],
-        report: Callable[[dict[str, Any]], None],
-        should_stop: Callable[[], bool],
+        chosen: ChosenStrategy,
+        spool: FeatureSpool,
+        report: Report,
+        stop: Callable[[], None],
     ) -> list[_Described]:
         segmenter = load_segmenter(self._store, project, version, self._config.ranking)
         pool = []
         for index, image in enumerate(images, start=1):
-            if should_stop():
-                raise Stopped(f"ranking of project {project.uid} was interrupted")
-            described = self._describe_one(project, version, image, segmenter)
+            stop()
+            described = self._describe_one(project, version, image, segmenter, chosen, spool)
             if described is not None:
                 pool.append(described)
             percent = round(100 * index / len(images), 1)
@@ -121,12 +154,17 @@ class Ranker:
         return pool
 
     def _describe_one(
-        self, project: Project, version: Version, image: Image, segmenter: Segmenter
+        self,
+        project: Project,
+        version: Version,
+        image: Image,
+        segmenter: Segmenter,
+        chosen: ChosenStrategy,
+        spool: FeatureSpool,
     ) -> _Described | None:
         try:
             content = self._tool.image(tool_task(image))
-            config = self._config.ranking
-            result = describe_image(segmenter, content, config, looks_twice(project, config))
+            result = describe_image(segmenter, content, self._config.ranking, chosen.described)
         except ToolUnavailable:
             raise
         except Exception as error:
@@ -134,81 +172,90 @@ class Ranker:
             logger.warning("project %s, task %s: %s", project.uid, image.task_id, error)
             self._store.change_image(image.id, error=str(error))
             return None
+        spool.append(result.features)
         if image.size != result.image_size or image.error is not None:
             height, width = result.image_size
             self._store.change_image(image.id, height=height, width=width, error=None)
         mask_key = None
         if version.weights_key is not None:  # an untrained segmenter's mask would only mislead
             mask_key = self._store.put_predicted_mask(version, image.id, result.mask)
-        return _Described(image, result.image_size, result.features, mask_key)
+        return _Described(image, result.image_size, len(result.features), mask_key)
+
+    def _pool(
+        self, pool: Sequence[_Described], features: RegionFeatures, labels: Sequence[RegionLabel]
+    ) -> DescribedPool:
+        by_image = labels_by_image(labels)
+        is_done = [
+            is_labelled(mask, region)
+            for described in pool
+            for mask in [covered(described.size, by_image.get(described.image.id, []))]
+            for region in grid(described.size, self._config.ranking.region_size)
+        ]
+        sizes = [described.num_regions for described in pool]
+        return DescribedPool(features, sizes, np.array(is_done, bool))
+
+    def _places(self, pool: Sequence[_Described]) -> Places:
+        centers = [
+            (image, *region.center_in_regions)
+            for image, described in enumerate(pool)
+            for region in grid(described.size, self._config.ranking.region_size)
+        ]
+        table = np.array(centers, np.float32)
+        return Places(table[:, 0].astype(np.int64), table[:, 1:])
+
+    # Score and explain
 
     def _score(
         self,
         project: Project,
         version: Version,
-        pool: Sequence[_Described],
-        report: Callable[[dict[str, Any]], None],
-        should_stop: Callable[[], bool],
-    ) -> dict[str, Any]:
-        config = self._config.ranking
-        labels = self._store.labels(project.id)
-        is_done = self._is_done(pool, labels_by_image(labels))  # (R,) over the whole pool
-        features = concat([described.features for described in pool])
-        candidates = np.flatnonzero(~is_done)
-        choice = strategy_for(project, version, labels, config)
-        scores = np.zeros(len(is_done), np.float32)
-        reasons = [""] * len(is_done)
+        pool: DescribedPool,
+        places: Places,
+        labels: Sequence[RegionLabel],
+        chosen: ChosenStrategy,
+        report: Report,
+        stop: Callable[[], None],
+    ) -> _Scored:
+        config, candidates = self._config.ranking, pool.candidates
+        scores = np.zeros(len(pool.is_done), np.float32)
+        if not len(candidates):
+            return _Scored(scores, {}, chosen)
+        needs_embeddings = "embeddings" in chosen.described.features
+        state = pool_state(
+            labelled_pixels(labels, len(project.classes)),
+            pool.features.embeddings[pool.is_done] if needs_embeddings else None,
+            2 * config.regions_per_round,
+            config,
+            version.number,
+            stop,
+        )
+        state = replace(
+            state, places=places.take(candidates), labelled_places=places.take(pool.is_done)
+        )
         trust = None
-        if len(candidates):
-            state = pool_state(
-                labelled_pixels(labels, len(project.classes)),
-                features.embeddings[is_done],
-                2 * config.regions_per_round,
-                config,
-                version.number,
-            )
-            places = self._places(pool)
-            state = replace(
-                state, places=places.take(candidates), labelled_places=places.take(is_done)
-            )
-            offered = features.take(candidates)
-            sizes = [len(described.features) for described in pool]
-            if is_learned(choice.strategy) and self._config.trust_rounds:
-                report({"state": "testing the policy"})
-                trust = self._trust(project, choice.strategy, state, offered, should_stop)
-                choice = _earned(project, choice, trust)
-            offered_scores, choice = score_pool(
-                project, choice, state, Pool(features, sizes, is_done), config
-            )
-            scores[is_done] = offered_scores.min() - 1
-            scores[candidates] = offered_scores
-            for position, index in enumerate(candidates):
-                reasons[index] = choice.reason(state, offered, position, project.class_names)
-        start = 0
-        for described in pool:
-            part = slice(start, start + len(described.features))
-            self._store.put_ranking(
-                version, described.image.id, scores[part], reasons[part], described.mask_key
-            )
-            start = part.stop
-        self._store.change_version(version.id, strategy=choice.strategy.name)
-        said = {"strategy_note": choice.note, "trust": trust}
-        # None only where an earlier ranking of this version said something
-        metrics: dict[str, Any] = {
-            name: value for name, value in said.items() if value or name in version.metrics
-        }
-        if len(candidates):
-            quantiles = np.quantile(scores[candidates], np.linspace(0, 1, 101))
-            metrics["score_quantiles"] = [round(float(value), 5) for value in quantiles]
-        return metrics
+        if chosen.strategy.is_trained and self._config.trust_rounds:
+            report({"state": "testing the policy"})
+            trust = self._trust(project, chosen.strategy, state, pool, stop)
+            chosen = _earned(project, chosen, trust)
+        offered_scores, chosen = score_pool(project, chosen, state, pool, config)
+        scores[pool.is_done] = offered_scores.min() - 1
+        scores[candidates] = offered_scores
+        explained = to_explain(
+            offered_scores, pool.image_index[candidates], self._config.suggestions_per_image
+        )
+        reasons = chosen.reasons(
+            state.part(explained), pool.features.take(candidates[explained]), project.class_names
+        )
+        by_region = dict(zip(candidates[explained].tolist(), reasons, strict=True))
+        return _Scored(scores, by_region, chosen, trust)
 
     def _trust(
         self,
         project: Project,
         policy: Strategy,
         state: PoolState,
-        candidates: RegionFeatures,
-        should_stop: Callable[[], bool],
+        pool: DescribedPool,
+        stop: Callable[[], None],
     ) -> dict[str, Any]:
         """The standing verdict on a policy, or a new one where enough was labelled since."""
         num_labels = self._store.count_labels(project.id)
@@ -222,11 +269,6 @@ class Ranker:
         is_decided = last is not None and last["verdict"] in ("trusted", "not trusted")
         if last is not None and is_decided and num_labels < last["labels"] + period:
             return last
-
-        def stop() -> None:
-            if should_stop():
-                raise Stopped(f"ranking of project {project.uid} was interrupted")
-
         logger.info("project %s: policy %s is tested on the labels", project.uid, policy.name)
         entry = judge(
             self._store,
@@ -234,32 +276,38 @@ class Ranker:
             project,
             policy,
             state,
-            candidates,
+            pool.features.take(pool.candidates),
             self._config.ranking,
             self._config.replay,
             stop,
         )
         return {**entry, "labels": num_labels}
 
-    def _places(self, pool: Sequence[_Described]) -> Places:
-        centers = [
-            (image, *region.center_in_regions)
-            for image, described in enumerate(pool)
-            for region in grid(described.size, self._config.ranking.region_size)
-        ]
-        table = np.array(centers, np.float32)
-        return Places(table[:, 0].astype(np.int64), table[:, 1:])
+    # Store
 
-    def _is_done(
-        self, pool: Sequence[_Described], labels: Mapping[int, Sequence[RegionLabel]]
-    ) -> np.ndarray:
-        """Which regions of the pool are wholly labelled or skipped, (R,) bool."""
-        return np.array(
-            [
-                is_labelled(mask, region)
-                for described in pool
-                for mask in [covered(described.size, labels.get(described.image.id, []))]
-                for region in grid(described.size, self._config.ranking.region_size)
-            ],
-            bool,
-        )
+    def _keep(self, version: Version, pool: Sequence[_Described], scored: _Scored) -> None:
+        start = 0
+        for described in pool:
+            stop = start + described.num_regions
+            reasons = [scored.reasons.get(index, "") for index in range(start, stop)]
+            self._store.put_ranking(
+                version,
+                described.image.id,
+                scored.scores[start:stop],
+                reasons,
+                described.mask_key,
+            )
+            start = stop
+        self._store.change_version(version.id, strategy=scored.chosen.strategy.name)
+
+
+def _metrics(version: Version, scored: _Scored, candidates: np.ndarray) -> dict[str, Any]:
+    """What is kept with the version; None only where an earlier ranking of it said something."""
+    said = {"strategy_note": scored.chosen.note, "trust": scored.trust}
+    metrics: dict[str, Any] = {
+        name: value for name, value in said.items() if value or name in version.metrics
+    }
+    if len(candidates):
+        quantiles = np.quantile(scored.scores[candidates], np.linspace(0, 1, 101))
+        metrics["score_quantiles"] = [round(float(value), 5) for value in quantiles]
+    return metrics

@@ -5,12 +5,17 @@ import pytest
 import torch
 
 from ralis_backend.core.features import (
+    FEATURES,
+    NotDescribed,
+    RegionFeatures,
     class_counts,
     concat,
     describe,
     entropy_grid,
+    entropy_map,
+    maps_for,
+    margin_map,
     predicted_mask,
-    uncertainty_maps,
 )
 from ralis_backend.core.regions import Region, grid
 from ralis_backend.core.segmenter import ForwardPass
@@ -21,12 +26,13 @@ def _forward(size: tuple[int, int], num_classes: int = 4, stride: int = 16) -> F
     logits = 3 * torch.randn((num_classes, *size), generator=generator)
     cells = [-(-side // stride) for side in size]
     embeddings = torch.randn((6, *cells), generator=generator)
-    return ForwardPass(logits.softmax(dim=0), embeddings, stride)
+    bald = torch.rand([-(-side // 4) for side in size], generator=generator)
+    return ForwardPass(logits.softmax(dim=0), embeddings, stride, bald)
 
 
 def test_entropy_and_margin_by_hand():
     probabilities = torch.tensor([[[1.0, 0.5, 0.7]], [[0.0, 0.5, 0.2]], [[0.0, 0.0, 0.1]]])
-    entropy, margin = uncertainty_maps(probabilities)
+    entropy, margin = entropy_map(probabilities), margin_map(probabilities)
     expected = -(0.7 * np.log(0.7) + 0.2 * np.log(0.2) + 0.1 * np.log(0.1))
     np.testing.assert_allclose(entropy[0], [0, np.log(2), expected], atol=1e-6)
     np.testing.assert_allclose(margin[0], [1, 0, 0.5], atol=1e-6)
@@ -123,7 +129,7 @@ def test_counts_and_grids_of_an_image_equal_a_loop_over_its_regions(size, region
     regions = regions[::2] + regions[1::2]
     features = describe(forward, regions)
     predicted = forward.probabilities.numpy().argmax(axis=0)
-    entropy = uncertainty_maps(forward.probabilities)[0]
+    entropy = entropy_map(forward.probabilities)
     for index, region in enumerate(regions):
         counts = np.bincount(predicted[region.slices].ravel(), minlength=4)
         np.testing.assert_array_equal(features.class_counts[index], counts)
@@ -136,8 +142,9 @@ def test_take_keeps_each_regions_features_together():
     features = describe(_forward((40, 60)), grid((40, 60), (20, 20)))
     taken = features.take(np.array([4, 1]))
     assert len(taken) == 2
-    for name, values in vars(features).items():
-        np.testing.assert_array_equal(getattr(taken, name), values[[4, 1]])
+    assert set(taken) == set(features) == set(FEATURES) - {"mirror_divergence"}
+    for name in features:
+        np.testing.assert_array_equal(taken[name], features[name][[4, 1]])
 
 
 def test_features_are_float32_of_the_right_shapes():
@@ -147,8 +154,8 @@ def test_features_are_float32_of_the_right_shapes():
     assert features.embeddings.shape == (6, 6)
     assert features.class_counts.shape == (6, 4)
     assert features.entropy_grid.shape == (6, 192)
-    for values in vars(features).values():
-        assert values.dtype == np.float32
+    for name in features:
+        assert features[name].dtype == np.float32
 
 
 def test_dead_features_and_one_class_give_no_nan():
@@ -190,3 +197,39 @@ def test_predicted_mask_is_the_likeliest_class():
     mask = predicted_mask(forward)
     assert mask.dtype == np.uint8
     np.testing.assert_array_equal(mask, forward.probabilities.numpy().argmax(axis=0))
+
+
+def test_only_what_is_asked_for_is_described_and_equal_to_the_whole():
+    forward, regions = _forward((40, 60)), grid((40, 60), (20, 20))
+    everything = describe(forward, regions)
+    for name in everything:
+        alone = describe(forward, regions, (name,))
+        assert list(alone) == [name]
+        np.testing.assert_array_equal(alone[name], everything[name])
+
+
+def test_a_feature_that_was_not_described_says_what_was():
+    features = describe(_forward((8, 8)), [Region(0, 0, 4, 4)], ("entropy",))
+    with pytest.raises(NotDescribed, match=r"bald was not described.*described: entropy"):
+        features.bald  # noqa: B018  (raises)
+    with pytest.raises(AttributeError, match="size"):
+        features.size  # noqa: B018  (no feature at all)
+
+
+def test_unknown_features_and_maps_that_nobody_looked_at_are_named():
+    forward = ForwardPass(torch.full((2, 8, 8), 0.5))
+    with pytest.raises(ValueError, match=r"unknown features \['sharpness'\]; expected .*entropy"):
+        describe(forward, [], ("sharpness",))
+    with pytest.raises(ValueError, match="the forward pass holds no bald; ask for maps_for"):
+        describe(forward, [], ("entropy", "class_bald"))
+    assert maps_for(("entropy", "class_bald")) == {"bald"}
+    assert set(describe(forward, [Region(0, 0, 4, 4)])) == {
+        name for name in FEATURES if not maps_for((name,))
+    }
+
+
+def test_a_table_refuses_columns_of_another_length():
+    with pytest.raises(ValueError, match="entropy has 2 rows, expected 3 regions"):
+        RegionFeatures(3, {"entropy": np.zeros(2, np.float32)})
+    with pytest.raises(ValueError, match="unknown feature 'sharpness'"):
+        RegionFeatures(1, {"sharpness": np.zeros(1, np.float32)})

@@ -46,7 +46,7 @@ def _with_order(
     by_class = ("class_probabilities", "class_counts", "class_entropy", "class_bald")
     return (
         replace(state, labelled_pixels_by_region=state.labelled_pixels_by_region[:, columns]),
-        replace(actions, **{name: getattr(actions, name)[:, order] for name in by_class}),
+        actions.replaced(**{name: actions[name][:, order] for name in by_class}),
     )
 
 

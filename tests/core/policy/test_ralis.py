@@ -17,6 +17,7 @@ from ralis_backend.core.policy import (
     network_inputs,
     state_images,
 )
+from ralis_backend.online.ranking import scores_from_pools
 from tests.core.make_features import region_features
 
 CLASSES = ("road", "pole", "sky")
@@ -87,8 +88,7 @@ def test_a_project_may_have_the_classes_in_another_order():
     fitted = policy.fitted([CLASSES[index] for index in order], (32, 32))
 
     def shuffled(features: RegionFeatures) -> RegionFeatures:
-        return replace(
-            features,
+        return features.replaced(
             class_probabilities=features.class_probabilities[:, order],
             class_counts=features.class_counts[:, order],
         )
@@ -144,7 +144,7 @@ def test_a_state_set_that_is_too_small_is_refused_and_a_larger_one_cut():
 def test_pools_as_in_training_put_the_best_of_each_first():
     policy = _policy()
     actions = _features(30)
-    scores = policy.scores_from_pools(_state(), actions)
+    scores = scores_from_pools(policy, _state(), actions)
     drawn = np.random.default_rng(2).choice(30, 12, replace=False)
     state = replace(_state(), unlabelled_counts=actions.class_counts[drawn])
     plain = policy.scores(state, actions)
@@ -156,16 +156,16 @@ def test_pools_as_in_training_put_the_best_of_each_first():
 
 @pytest.mark.parametrize("num_regions", [1, 2, 3, 7, 11])
 def test_pools_shrink_with_what_is_left(num_regions):
-    scores = _policy().scores_from_pools(_state(), _features(num_regions))
+    scores = scores_from_pools(_policy(), _state(), _features(num_regions))
     assert scores.shape == (num_regions,)
     assert np.isfinite(scores).all()
 
 
 def test_reasons_name_the_policy_and_the_class():
-    reason = _policy().reason(_state(), _features(3), 1, CLASSES)
-    assert "ralis" in reason
-    assert any(name in reason for name in CLASSES)
-    assert len(reason) < 100
+    actions = _features(3)
+    reasons = _policy().reasons(_state(), actions, CLASSES)
+    for reason, index in zip(reasons, actions.class_probabilities.argmax(axis=1), strict=True):
+        assert reason == f"chosen by the trained policy ralis, mostly {CLASSES[index]}"
 
 
 def test_files_that_are_no_policy_are_refused(tmp_path):

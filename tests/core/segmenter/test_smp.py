@@ -31,7 +31,7 @@ def test_an_image_of_any_size_gets_probabilities(segmenter, size):
 
 
 def test_a_forward_pass_gives_embeddings_of_stride_16(segmenter):
-    forward = segmenter.forward_pass(_image(50, 70))
+    forward = segmenter.forward_pass(_image(50, 70), ("embeddings",))
     assert forward.embedding_stride == 16
     assert forward.embeddings.shape == (96, 4, 6)
 
@@ -40,7 +40,7 @@ def test_a_forward_pass_gives_embeddings_of_stride_16(segmenter):
 def test_bald_of_an_fpn_equals_the_slow_loop_over_dropout_masks(architecture, stride):
     segmenter = Segmenter(SegmenterSpec(3, architecture, encoder_weights=None), seed=1)
     image = _image(64, 96)
-    forward = segmenter.forward_pass(image)
+    forward = segmenter.forward_pass(image, ("bald",))
     assert forward.bald_stride == stride
     assert forward.bald.shape == (64 // stride, 96 // stride)
     assert (forward.bald >= 0).all()
@@ -63,19 +63,23 @@ def test_bald_of_an_fpn_equals_the_slow_loop_over_dropout_masks(architecture, st
 
 def test_a_second_look_mirrors_the_image_and_its_probabilities(segmenter):
     image = _image(50, 70)
-    forward = segmenter.forward_pass(image, look_twice=True)
+    forward = segmenter.forward_pass(image, ("mirrored",))
     mirrored = segmenter.probabilities(np.ascontiguousarray(image[:, ::-1]))[:, :, ::-1]
     np.testing.assert_allclose(forward.mirrored.numpy(), mirrored, atol=1e-6)
-    assert segmenter.forward_pass(image).mirrored is None
+    plain = segmenter.forward_pass(image)
+    assert plain.offered == set()
+    assert plain.mirrored is plain.bald is plain.embeddings is None
+    with pytest.raises(ValueError, match=r"unknown maps \['bold'\]; expected some of bald"):
+        segmenter.forward_pass(image, ("bold",))
 
 
 def test_tiles_agree_with_one_pass_where_the_network_is_local():
     # An FPN's GroupNorm looks at the whole tile; a Unet looks no further than its convolutions.
     local = Segmenter(SegmenterSpec(3, "Unet", encoder_weights=None), seed=2)
     image = _image(700, 430)
-    whole = local.forward_pass(image)
+    whole = local.forward_pass(image, ("bald", "embeddings"))
     local.max_pixels_per_pass = 120_000
-    tiled = local.forward_pass(image)
+    tiled = local.forward_pass(image, ("bald", "embeddings"))
     assert tiled.probabilities.shape == (3, 700, 430)
     assert tiled.embeddings.shape == whole.embeddings.shape
     assert tiled.embedding_stride == whole.embedding_stride

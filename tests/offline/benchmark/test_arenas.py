@@ -168,7 +168,7 @@ def test_the_segmenter_itself_plays_and_goes_on_to_the_bit(full_arena, tmp_path,
 
 
 def test_every_strategy_picks_by_the_segmenter_itself(make):
-    arena = open_arena(replace(make(), fidelity="full", image_scale=0.5, looks_twice=True))
+    arena = open_arena(replace(make(), fidelity="full", image_scale=0.5))
     simulation = arena.simulation()
     simulation.begin(np.arange(2), 1, 0)
     pools = np.array([[2, 3, 4], [5, 6, 7]])

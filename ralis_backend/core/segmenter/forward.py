@@ -1,0 +1,46 @@
+"""What one look at an image gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+MAPS = ("bald", "embeddings", "mirrored")
+"""What may be asked for besides probabilities; each takes time."""
+
+
+@dataclass(frozen=True)
+class ForwardPass:
+    """One look at an image; all tensors float32 on the segmenter's device, None if not asked for.
+
+    probabilities: (C, H, W) at the image's size, each pixel summing to 1 over C.
+    embeddings: (D, h, w): the encoder's features, a cell for each `embedding_stride` squared pixels
+        from the top-left corner; the last row and column may reach beyond the image.
+    bald: (h', w'), cells of `bald_stride`: how much passes with dropout disagree, in nats.
+    mirrored: (C, H, W): probabilities of the mirrored image, mirrored back.
+    """
+
+    probabilities: torch.Tensor
+    embeddings: torch.Tensor | None = None
+    embedding_stride: int = 16
+    bald: torch.Tensor | None = None
+    bald_stride: int = 4
+    mirrored: torch.Tensor | None = None
+
+    @property
+    def offered(self) -> frozenset[str]:
+        """Which of `MAPS` there are."""
+        return frozenset(name for name in MAPS if getattr(self, name) is not None)
+
+    @cached_property
+    def predicted(self) -> torch.Tensor:
+        """(H, W) uint8: each pixel's most probable class, the first of equals."""
+        best = self.probabilities[0]
+        classes = torch.zeros(best.shape, dtype=torch.uint8, device=best.device)
+        for index, probability in enumerate(self.probabilities[1:], start=1):  # faster than argmax
+            is_better = (probability > best).view(torch.uint8)
+            classes = torch.maximum(classes, is_better * index)  # a later class, a larger index
+            best = torch.maximum(best, probability)
+        return classes
