@@ -7,7 +7,7 @@ import pytest
 
 from ralis_backend.core.learning.finetune import FinetuneConfig
 from ralis_backend.online.ranking import RankingConfig
-from ralis_backend.online.store import ProjectStore
+from ralis_backend.online.store import Store
 from ralis_backend.online.worker import Worker, WorkerConfig
 from tests.online.fake_tool import CLASSES, FakeTool
 
@@ -18,8 +18,8 @@ TINY = FinetuneConfig(steps=3, batch_size=2, crop_size=(32, 32))
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[ProjectStore]:
-    opened = ProjectStore.open(f"sqlite:///{tmp_path / 'ralis.db'}", tmp_path / "blobs")
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store.open(f"sqlite:///{tmp_path / 'ralis.db'}", tmp_path / "blobs")
     yield opened
     opened.close()
 
@@ -30,9 +30,11 @@ def tool() -> FakeTool:
 
 
 @pytest.fixture
-def make_worker(store: ProjectStore, tool: FakeTool) -> Callable[..., Worker]:
+def make_worker(store: Store, tool: FakeTool) -> Callable[..., Worker]:
     def make(mode: str = "crops", **values: object) -> Worker:
-        store.register(tool.pool.uid, tool.pool.id, tool.pool.label_config, CLASSES, "pool")
+        store.projects.register(
+            tool.pool.uid, tool.pool.id, tool.pool.label_config, CLASSES, "pool"
+        )
         config = WorkerConfig(mode=mode, ranking=RANKING, finetune=TINY, **values)  # type: ignore[arg-type]
         return Worker(store, tool, config)
 
