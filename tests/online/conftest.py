@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
 from ralis_backend.core.learning.finetune import FinetuneConfig
 from ralis_backend.online.ranking import RankingConfig
@@ -47,3 +49,19 @@ def settle(worker: Worker) -> None:
         if not worker.advance_all():
             return
     raise AssertionError("the worker never comes to rest")
+
+
+@contextmanager
+def selects(store: Store) -> Iterator[list[str]]:
+    """What is read of the database meanwhile, in SQL."""
+    found: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("SELECT"):
+            found.append(statement)
+
+    event.listen(store.database.engine, "before_cursor_execute", note)
+    try:
+        yield found
+    finally:
+        event.remove(store.database.engine, "before_cursor_execute", note)

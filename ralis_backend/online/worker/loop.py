@@ -79,7 +79,7 @@ class Worker:
         """The first step that makes what is more like what should be; None if all is well."""
         if project.is_sync_requested or not project.is_prepared or self._is_stale(project):
             return self._sync_all
-        if self._store.events.unread(project, limit=1):
+        if self._store.events.has_unread(project):
             return self._read_events
         if self._is_training_due(project):
             return self._train

@@ -73,12 +73,13 @@ class Publisher:
         pool = self._sync.project(project)
         labels = labels_by_image(self._store.labels.of(project.id))
         newest = self._store.labels.newest_id(project.id)
-        rankings = self._store.rankings.of(version.id)
         images = {image.id: image for image in self._store.images.of(project.id)}
         if project.regions_tool_id is None:
+            rankings = self._store.rankings.of(version.id)
             self._publish_images(pool, project, version, images, rankings, labels)
             number = project.round
         else:
+            rankings = self._store.rankings.scored(version.id)
             number = self._publish_crops(
                 pool, project, project.regions_tool_id, version, images, rankings, labels
             )
