@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
 from ralis_backend.core.learning.finetune import FinetuneConfig
 from ralis_backend.online.ranking import RankingConfig
-from ralis_backend.online.store import ProjectStore
+from ralis_backend.online.store import Store
 from ralis_backend.online.worker import Worker, WorkerConfig
 from tests.online.fake_tool import CLASSES, FakeTool
 
@@ -18,8 +20,8 @@ TINY = FinetuneConfig(steps=3, batch_size=2, crop_size=(32, 32))
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[ProjectStore]:
-    opened = ProjectStore.open(f"sqlite:///{tmp_path / 'ralis.db'}", tmp_path / "blobs")
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store.open(f"sqlite:///{tmp_path / 'ralis.db'}", tmp_path / "blobs")
     yield opened
     opened.close()
 
@@ -30,9 +32,11 @@ def tool() -> FakeTool:
 
 
 @pytest.fixture
-def make_worker(store: ProjectStore, tool: FakeTool) -> Callable[..., Worker]:
+def make_worker(store: Store, tool: FakeTool) -> Callable[..., Worker]:
     def make(mode: str = "crops", **values: object) -> Worker:
-        store.register(tool.pool.uid, tool.pool.id, tool.pool.label_config, CLASSES, "pool")
+        store.projects.register(
+            tool.pool.uid, tool.pool.id, tool.pool.label_config, CLASSES, "pool"
+        )
         config = WorkerConfig(mode=mode, ranking=RANKING, finetune=TINY, **values)  # type: ignore[arg-type]
         return Worker(store, tool, config)
 
@@ -45,3 +49,19 @@ def settle(worker: Worker) -> None:
         if not worker.advance_all():
             return
     raise AssertionError("the worker never comes to rest")
+
+
+@contextmanager
+def selects(store: Store) -> Iterator[list[str]]:
+    """What is read of the database meanwhile, in SQL."""
+    found: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("SELECT"):
+            found.append(statement)
+
+    event.listen(store.database.engine, "before_cursor_execute", note)
+    try:
+        yield found
+    finally:
+        event.remove(store.database.engine, "before_cursor_execute", note)

@@ -1,7 +1,7 @@
 import csv
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -13,10 +13,12 @@ from ralis_backend.core.images import encode_png, mask_from_png
 from ralis_backend.core.regions import VOID, Region
 from ralis_backend.core.segmenter import Segmenter, SegmenterSpec
 from ralis_backend.offline.datasets import Dataset
+from ralis_backend.online.answers import ANSWER_KINDS, AnswerKind, Choice
 from ralis_backend.online.export import export_project, write_model
 from ralis_backend.online.export.formats import outline
 from ralis_backend.online.export.labelled_images import as_plain_image, file_names
-from ralis_backend.online.store import NewLabel, ProjectStore
+from ralis_backend.online.labels import NewLabel
+from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import CropTask, Image, Version
 from ralis_backend.online.tool import ClassLabel, ToolAnnotation, ToolTask
 
@@ -27,7 +29,7 @@ UID = "7.1700000000"
 
 @dataclass
 class Exported:
-    store: ProjectStore
+    store: Store
     files: dict[int, bytes]
     masks: dict[int, np.ndarray]
 
@@ -56,13 +58,13 @@ def annotation(number, task_id, seconds=12.5):
 @pytest.fixture
 def grown(tmp_path):
     """Six images; two regions painted in each of the first five, the last one skipped."""
-    store = ProjectStore.open(f"sqlite:///{tmp_path}/ralis.db", tmp_path / "blobs")
+    store = Store.open(f"sqlite:///{tmp_path}/ralis.db", tmp_path / "blobs")
     classes = [
         ClassLabel("road", "#804080"),
         ClassLabel("a & b", "red"),
         ClassLabel("sky", "#0000FF"),
     ]
-    project = store.register(UID, 7, "<View/>", classes, "Street")
+    project = store.projects.register(UID, 7, "<View/>", classes, "Street")
     rng = np.random.default_rng(0)
     files, masks = {}, {}
     tasks = []
@@ -71,11 +73,11 @@ def grown(tmp_path):
         files[task_id] = jpeg(picture) if task_id % 2 else encode_png(picture)
         suffix = "jpg" if task_id % 2 else "png"
         tasks.append(ToolTask(task_id, START, f"/data/upload/7/0123abcd-frame_{task_id}.{suffix}"))
-    store.reconcile_images(project.id, tasks)
-    images = {row.task_id: row for row in store.images(project.id)}
+    store.images.reconcile(project.id, tasks)
+    images = {row.task_id: row for row in store.images.of(project.id)}
     for number, task_id in enumerate([1, 2, 3, 4, 5], start=1):
         image = images[task_id]
-        store.change_image(image.id, height=SIZE[0], width=SIZE[1])
+        store.images.change(image.id, height=SIZE[0], width=SIZE[1])
         expected = np.full(SIZE, VOID, np.uint8)
         regions = [Region(0, 0, 16, 16), Region(24, 40, 16, 16)]
         crops = [
@@ -86,17 +88,17 @@ def grown(tmp_path):
             )
             for index, r in enumerate(regions)
         ]  # fmt: skip
-        store.add_crop_tasks(crops)
+        store.queue.add(crops)
         for index, (region, crop) in enumerate(zip(regions, crops, strict=True)):
             patch = rng.choice(np.array([0, 1, 2, VOID], np.uint8), (16, 16))
             expected[region.slices] = patch
-            row = store.put_annotation(
+            row = store.annotations.put(
                 project, "8.1", annotation(10 * number + index, crop.task_id), image, crop
             )
-            store.put_labels(row, [NewLabel(region, patch)])
+            store.labels.put(row, [NewLabel(region, patch)], {"useful": index == 0})
         masks[task_id] = expected
-    skipped = store.put_annotation(project, UID, annotation(99, 6), images[6], None)
-    store.put_labels(skipped, [NewLabel(Region(0, 0, 16, 16), None)])
+    skipped = store.annotations.put(project, UID, annotation(99, 6), images[6], None)
+    store.labels.put(skipped, [NewLabel(Region(0, 0, 16, 16), None)], {})
     yield Exported(store, files, masks)
     store.close()
 
@@ -122,7 +124,27 @@ def test_provenance_tells_where_each_region_came_from(grown, tmp_path):
         "image": "train/frame_1", "row": "0", "col": "0", "height": "16", "width": "16",
         "annotator": "ann@example.com", "time": "2025-01-01T00:10:00+00:00", "seconds": "12.500",
         "round": "2", "strategy": "entropy", "version": "v1", "is_skipped": "0", "is_used": "1",
+        "useful": "1",
     }  # fmt: skip
+    assert [row["useful"] for row in rows] == ["1", "0"] * 5
+
+
+def test_provenance_has_a_column_for_a_question_of_another_package(grown, tmp_path, monkeypatch):
+    monkeypatch.setitem(ANSWER_KINDS, "stars", AnswerKind("stars", (Choice("many", "4", 5),)))
+    (project,) = grown.store.projects.all()
+    label = grown.store.labels.of(project.id)[0]
+    row = grown.store.annotations.put(
+        project,
+        "8.1",
+        replace(annotation(10, 100), results=[{"id": "changed"}]),
+        grown.store.images.get(label.image_id),
+        None,
+    )
+    grown.store.labels.put(row, [NewLabel(label.region, None)], {"stars": 5})
+    grown.export(tmp_path / "out")
+    with (tmp_path / "out/provenance.csv").open() as file:
+        told = {(row["useful"], row["stars"]) for row in csv.DictReader(file)}
+    assert told == {("", "5"), ("1", ""), ("0", "")}
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy")
@@ -231,12 +253,12 @@ def test_an_unknown_format_names_those_there_are(grown, tmp_path):
 
 
 def test_a_project_without_labels_says_what_to_do(tmp_path):
-    store = ProjectStore.open(f"sqlite:///{tmp_path}/ralis.db", tmp_path / "blobs")
-    store.register(UID, 7, "<View/>", [ClassLabel("road", "#804080")], "Street")
+    store = Store.open(f"sqlite:///{tmp_path}/ralis.db", tmp_path / "blobs")
+    store.projects.register(UID, 7, "<View/>", [ClassLabel("road", "#804080")], "Street")
     with pytest.raises(ValueError, match="no labelled region yet"):
         export_project(store, lambda task: b"", UID, tmp_path / "out")
     with pytest.raises(ValueError, match="no trained version yet"):
-        write_model(store, store.project(UID), tmp_path / "out")
+        write_model(store, store.projects.get(UID), tmp_path / "out")
     store.close()
 
 
@@ -245,14 +267,14 @@ def test_the_model_is_written_as_safetensors_and_onnx(grown, tmp_path):
     import onnxruntime
 
     store = grown.store
-    project = store.project(UID)
+    project = store.projects.get(UID)
     segmenter = Segmenter(SegmenterSpec(3, encoder_weights=None))
     segmenter.save(store.blobs.path("weights/1/v1.safetensors"))
     version = Version(
         project_id=project.id, number=1, is_accepted=True, num_labels=10, metrics={},
         weights_key="weights/1/v1.safetensors", created_at=START,
     )  # fmt: skip
-    store.add_version(version, current_version=1)
+    store.versions.add(version, current_version=1)
     export_project(store, grown.image, UID, tmp_path / "out", has_model=True)
     folder = tmp_path / "out/model"
     assert Segmenter.load(folder / "segmenter.safetensors").num_classes == 3

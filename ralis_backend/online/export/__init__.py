@@ -16,9 +16,11 @@ from typing import Any
 
 from ralis_backend.core.regions import VOID
 from ralis_backend.core.segmenter import Segmenter
+from ralis_backend.online.answers import ANSWER_KINDS, Answer
 from ralis_backend.online.export.formats import FORMATS
 from ralis_backend.online.export.labelled_images import ExportedImage, LabelledImages, colors_of
-from ralis_backend.online.store import ProjectStore, RegionLabel
+from ralis_backend.online.labels import RegionLabel
+from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.tool import ToolTask
 
@@ -31,7 +33,7 @@ PROVENANCE_COLUMNS = (
 
 
 def export_project(
-    store: ProjectStore,
+    store: Store,
     images: Callable[[ToolTask], bytes],
     uid: str,
     out: Path,
@@ -64,7 +66,7 @@ def export_project(
     if format_name not in FORMATS:
         raise ValueError(f"unknown format {format_name!r}; choose one of {', '.join(FORMATS)}")
     refuse_non_empty(out)
-    project = store.project(uid)
+    project = store.projects.get(uid)
     labelled = LabelledImages(store, project, images)
     if not len(labelled):
         raise ValueError(
@@ -76,12 +78,17 @@ def export_project(
             write_model(store, project, partial / "model")
         FORMATS[format_name](_counted(labelled, on_image), labelled.classes, partial)
         _write_json(partial / "classes.json", _classes_json(project))
-        _write_provenance(partial / "provenance.csv", labelled, store.labels(project.id, True))
+        _write_provenance(
+            partial / "provenance.csv",
+            labelled,
+            store.labels.every(project.id),
+            store.answers.of(project.id),
+        )
     return len(labelled)
 
 
 def write_model(
-    store: ProjectStore, project: Project, out: Path, size: tuple[int, int] = (256, 256)
+    store: Store, project: Project, out: Path, size: tuple[int, int] = (256, 256)
 ) -> None:
     """Write the segmenter in use as `segmenter.safetensors` and `segmenter.onnx`.
 
@@ -94,7 +101,7 @@ def write_model(
     Raises:
         ValueError: if the project has no trained version.
     """
-    version = store.version(project.id, project.current_version)
+    version = store.versions.find(project.id, project.current_version)
     if version is None or version.weights_key is None:
         raise ValueError(
             f"project {project.uid} has no trained version yet; label some regions first, or "
@@ -162,11 +169,17 @@ def _write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
-def _write_provenance(path: Path, labelled: LabelledImages, labels: Iterable[RegionLabel]) -> None:
+def _write_provenance(
+    path: Path,
+    labelled: LabelledImages,
+    labels: Iterable[RegionLabel],
+    answers: Iterable[Answer],
+) -> None:
+    said = {(answer.annotation_row_id, answer.kind): answer.value for answer in answers}
     used = {label.id for label in labelled.labels}
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(PROVENANCE_COLUMNS)
+        writer.writerow([*PROVENANCE_COLUMNS, *ANSWER_KINDS])
         for label in labels:
             if label.image_id not in labelled.keys:
                 continue
@@ -178,4 +191,12 @@ def _write_provenance(path: Path, labelled: LabelledImages, labels: Iterable[Reg
                 "" if label.round is None else label.round, label.strategy or "",
                 f"v{label.version}" if suggested else "", int(label.is_skipped),
                 int(label.id in used),
+                *(_cell(said.get((label.annotation_row_id, kind))) for kind in ANSWER_KINDS),
             ])  # fmt: skip
+
+
+def _cell(answer: Any) -> str:
+    """1 and 0 for yes and no, JSON for anything else but text; empty without an answer."""
+    if answer is None or isinstance(answer, str):
+        return answer or ""
+    return str(int(answer)) if isinstance(answer, bool) else json.dumps(answer)

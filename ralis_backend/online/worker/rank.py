@@ -14,6 +14,7 @@ from ralis_backend.core.acquisition import Places, PoolState, Strategy
 from ralis_backend.core.features import RegionFeatures
 from ralis_backend.core.regions import grid, is_labelled
 from ralis_backend.core.segmenter import Segmenter
+from ralis_backend.online.labels import RegionLabel, covered, labels_by_image
 from ralis_backend.online.ranking import (
     ChosenStrategy,
     DescribedPool,
@@ -26,9 +27,8 @@ from ralis_backend.online.ranking import (
     strategy_for,
     to_explain,
 )
-from ralis_backend.online.store import ProjectStore, RegionLabel, now
+from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Image, Project, Version
-from ralis_backend.online.suggesting import covered, labels_by_image
 from ralis_backend.online.tool import Tool, ToolUnavailable
 from ralis_backend.online.trust import judge
 from ralis_backend.online.worker.config import WorkerConfig
@@ -79,7 +79,7 @@ def _earned(project: Project, chosen: ChosenStrategy, trust: Mapping[str, Any]) 
 class Ranker:
     """Ranks one project's pool under one version."""
 
-    def __init__(self, store: ProjectStore, tool: Tool, config: WorkerConfig) -> None:
+    def __init__(self, store: Store, tool: Tool, config: WorkerConfig) -> None:
         self._store = store
         self._tool = tool
         self._config = config
@@ -105,8 +105,8 @@ class Ranker:
                 raise Stopped(f"ranking of project {project.uid} was interrupted")
 
         started = time.monotonic()
-        images = self._store.images(project.id)
-        labels = self._store.labels(project.id)
+        images = self._store.images.of(project.id)
+        labels = self._store.labels.of(project.id)
         chosen = strategy_for(project, version, labels, self._config.ranking)
         metrics: dict[str, Any] = {}
         with FeatureSpool(self._store.blobs.root / "spool" / str(project.id)) as spool:
@@ -120,7 +120,7 @@ class Ranker:
                 metrics = _metrics(version, scored, pool.candidates)
         seconds = round(time.monotonic() - started, 2)
         metrics["seconds"] = {**version.metrics.get("seconds", {}), "rank": seconds}
-        self._store.change_version(version.id, ranked_at=now(), metrics=metrics)
+        self._store.versions.change(version.id, ranked_at=now(), metrics=metrics)
         logger.info(
             "project %s: %s ranked %d of %d images in %.0f s",
             project.uid,
@@ -170,15 +170,15 @@ class Ranker:
         except Exception as error:
             # A bad image is left out; the operator finds why in log, doctor and report.
             logger.warning("project %s, task %s: %s", project.uid, image.task_id, error)
-            self._store.change_image(image.id, error=str(error))
+            self._store.images.change(image.id, error=str(error))
             return None
         spool.append(result.features)
         if image.size != result.image_size or image.error is not None:
             height, width = result.image_size
-            self._store.change_image(image.id, height=height, width=width, error=None)
+            self._store.images.change(image.id, height=height, width=width, error=None)
         mask_key = None
         if version.weights_key is not None:  # an untrained segmenter's mask would only mislead
-            mask_key = self._store.put_predicted_mask(version, image.id, result.mask)
+            mask_key = self._store.rankings.put_mask(version, image.id, result.mask)
         return _Described(image, result.image_size, len(result.features), mask_key)
 
     def _pool(
@@ -258,10 +258,10 @@ class Ranker:
         stop: Callable[[], None],
     ) -> dict[str, Any]:
         """The standing verdict on a policy, or a new one where enough was labelled since."""
-        num_labels = self._store.count_labels(project.id)
+        num_labels = self._store.labels.count(project.id)
         standing: list[dict[str, Any]] = [
             entry
-            for version in self._store.versions(project.id)
+            for version in self._store.versions.all(project.id)
             if (entry := version.metrics.get("trust")) and entry["policy"] == policy.name
         ]
         period = self._config.trust_rounds * self._config.ranking.regions_per_round
@@ -290,7 +290,7 @@ class Ranker:
         for described in pool:
             stop = start + described.num_regions
             reasons = [scored.reasons.get(index, "") for index in range(start, stop)]
-            self._store.put_ranking(
+            self._store.rankings.put(
                 version,
                 described.image.id,
                 scored.scores[start:stop],
@@ -298,7 +298,7 @@ class Ranker:
                 described.mask_key,
             )
             start = stop
-        self._store.change_version(version.id, strategy=scored.chosen.strategy.name)
+        self._store.versions.change(version.id, strategy=scored.chosen.strategy.name)
 
 
 def _metrics(version: Version, scored: _Scored, candidates: np.ndarray) -> dict[str, Any]:

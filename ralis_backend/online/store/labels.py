@@ -1,0 +1,224 @@
+"""The labelled regions that were read from annotations, and their masks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from sqlalchemy import ColumnElement, Select, and_, delete, func, select
+from sqlalchemy.orm import Session
+
+from ralis_backend.core.images import mask_from_png, mask_to_png
+from ralis_backend.core.regions import VOID, Region
+from ralis_backend.online.labels import NewLabel, RegionLabel, newest
+from ralis_backend.online.store.answers import replace_answers
+from ralis_backend.online.store.blobs import BlobStore
+from ralis_backend.online.store.database import Database
+from ralis_backend.online.store.tables import Annotation, CropTask, Image, Label, Version
+
+_REGION = (Label.row, Label.col, Label.height, Label.width)
+_LABEL = (
+    Label.id,
+    Label.annotation_row_id,
+    Label.image_id,
+    *_REGION,
+    Label.is_skipped,
+    Label.mask_key,
+    Label.pixels,
+)
+_SOURCE = (
+    Annotation.annotator,
+    Annotation.created_at,
+    Annotation.updated_at,
+    Annotation.lead_time_s,
+    Annotation.suggested_version,
+    Annotation.crop_task_id,
+    CropTask.version.label("crop_version"),
+    CropTask.round.label("crop_round"),
+    CropTask.strategy.label("crop_strategy"),
+    Version.strategy.label("version_strategy"),
+)
+_Query = TypeVar("_Query", bound=Select)
+
+
+class Labels:
+    """Labelled regions by project; their masks lie in files."""
+
+    def __init__(self, database: Database, blobs: BlobStore) -> None:
+        self._database = database
+        self._blobs = blobs
+
+    def put(
+        self, annotation: Annotation, labels: Sequence[NewLabel], answers: Mapping[str, Any]
+    ) -> None:
+        """Replace what was read from an annotation; masks are written before the rows.
+
+        Labels that are as they were keep their ids: nothing new was painted.
+        """
+        rows = [self._label_row(annotation, label) for label in labels]
+        with self._database.write() as session:
+            stored = session.get_one(Annotation, annotation.id)
+            stored.error = None
+            _replace_labels(session, stored, rows)
+            replace_answers(session, stored, answers)
+            if stored.crop_task_id is not None:
+                session.get_one(CropTask, stored.crop_task_id).state = "done"
+            _assign_split(session, stored, rows)
+
+    def of(self, project_id: int) -> list[RegionLabel]:
+        """The labelled (and skipped) regions of images that still exist, oldest first.
+
+        Where several annotations label the same region, the newest painted one counts.
+        """
+        return newest(self.every(project_id))
+
+    def of_image(self, image_id: int) -> list[RegionLabel]:
+        """As `of`, of one image."""
+        return newest(self._select(Label.image_id == image_id))
+
+    def every(self, project_id: int) -> list[RegionLabel]:
+        """As `of`, with the labels that newer ones of the same region supersede."""
+        return self._select(Label.project_id == project_id)
+
+    def count(self, project_id: int, since_id: int = 0) -> int:
+        """Number of painted labels with a larger id, of images that still exist."""
+        query = _counting(select(func.count(Label.id)))
+        query = query.where(Label.project_id == project_id, Label.id > since_id, ~Label.is_skipped)
+        with self._database.read() as session:
+            return session.scalar(query) or 0
+
+    def count_regions(self, project_id: int) -> int:
+        """Number of painted regions, as often as they were painted."""
+        regions = _counting(select(Label.image_id, *_REGION)).distinct()
+        regions = regions.where(Label.project_id == project_id, ~Label.is_skipped)
+        with self._database.read() as session:
+            return session.scalar(select(func.count()).select_from(regions.subquery())) or 0
+
+    def newest_id(self, project_id: int) -> int:
+        """The id of the newest label that counts, 0 without any."""
+        with self._database.read() as session:
+            newest_id = session.scalar(
+                select(func.max(Label.id))
+                .join(Annotation, Annotation.id == Label.annotation_row_id)
+                .where(Label.project_id == project_id, ~Annotation.is_deleted)
+            )
+            return newest_id or 0
+
+    def mask(self, label: RegionLabel) -> np.ndarray:
+        """The (height, width) uint8 mask of a labelled region, VOID where nothing was painted."""
+        if label.mask_key is None:
+            return np.full((label.region.height, label.region.width), VOID, np.uint8)
+        return mask_from_png(self._blobs.get(label.mask_key))
+
+    def image_mask(self, image_size: tuple[int, int], labels: Sequence[RegionLabel]) -> np.ndarray:
+        """One image's labels as one (H, W) uint8 mask.
+
+        Regions may overlap: a pixel labelled once stays labelled, and the newest label wins.
+        """
+        mask = np.full(image_size, VOID, np.uint8)
+        for label in labels:
+            patch = self.mask(label)
+            target = mask[label.region.slices]
+            np.copyto(target, patch, where=patch != VOID)
+        return mask
+
+    def _select(self, condition: ColumnElement[bool]) -> list[RegionLabel]:
+        query = (
+            _counting(select(*_LABEL, *_SOURCE))
+            .outerjoin(CropTask, CropTask.id == Annotation.crop_task_id)
+            .outerjoin(
+                Version,
+                and_(
+                    Version.project_id == Annotation.project_id,
+                    Version.number == Annotation.suggested_version,
+                ),
+            )
+            .where(condition)
+            .order_by(Annotation.updated_at, Label.id)
+        )
+        with self._database.read() as session:
+            return [_region_label(row) for row in session.execute(query)]
+
+    def _label_row(self, annotation: Annotation, label: NewLabel) -> Label:
+        key, pixels = None, []
+        if label.mask is not None:
+            content = mask_to_png(label.mask)
+            digest = hashlib.sha256(content).hexdigest()
+            key = f"labels/{digest[:2]}/{digest}.png"
+            if not self._blobs.path(key).exists():
+                self._blobs.put(key, content)
+            pixels = np.bincount(label.mask[label.mask != VOID], minlength=1).tolist()
+        region = label.region
+        return Label(
+            project_id=annotation.project_id,
+            annotation_row_id=annotation.id,
+            image_id=annotation.image_id,
+            row=region.row,
+            col=region.col,
+            height=region.height,
+            width=region.width,
+            is_skipped=label.mask is None,
+            mask_key=key,
+            pixels=pixels,
+        )
+
+
+def _replace_labels(session: Session, annotation: Annotation, rows: Sequence[Label]) -> None:
+    of_annotation = Label.annotation_row_id == annotation.id
+    known = session.scalars(select(Label).where(of_annotation).order_by(Label.id))
+    if [_content(row) for row in known] == [_content(row) for row in rows]:
+        return
+    session.execute(delete(Label).where(of_annotation))
+    session.add_all(rows)
+
+
+def _content(row: Label) -> tuple[int, Region, str | None]:
+    return row.image_id, row.region, row.mask_key
+
+
+def _assign_split(session: Session, annotation: Annotation, rows: Sequence[Label]) -> None:
+    """Every fifth image that gets a label is kept out of training; decided once."""
+    if annotation.image_id is None or all(row.is_skipped for row in rows):
+        return
+    image = session.get_one(Image, annotation.image_id)
+    if image.is_validation is None:
+        assigned = session.scalar(
+            select(func.count())
+            .select_from(Image)
+            .where(Image.project_id == annotation.project_id, Image.is_validation.is_not(None))
+        )
+        image.is_validation = (assigned or 0) % 5 == 4
+
+
+def _counting(query: _Query) -> _Query:
+    """The labels that count: of annotations and images that still exist."""
+    return (
+        query.join(Annotation, Annotation.id == Label.annotation_row_id)
+        .join(Image, Image.id == Label.image_id)
+        .where(~Annotation.is_deleted, ~Image.is_deleted)
+    )
+
+
+def _region_label(row: Any) -> RegionLabel:
+    version, strategy = row.suggested_version, row.version_strategy
+    number = None if version is None else version + 1  # on whole images a version is a round
+    if row.crop_task_id is not None:
+        version, number, strategy = row.crop_version, row.crop_round, row.crop_strategy
+    return RegionLabel(
+        id=row.id,
+        annotation_row_id=row.annotation_row_id,
+        image_id=row.image_id,
+        region=Region(row.row, row.col, row.height, row.width),
+        is_skipped=row.is_skipped,
+        mask_key=row.mask_key,
+        pixels=tuple(row.pixels),
+        annotator=row.annotator,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        lead_time_s=row.lead_time_s,
+        round=number,
+        strategy=strategy,
+        version=version,
+    )
