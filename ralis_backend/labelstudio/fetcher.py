@@ -14,7 +14,6 @@ import logging
 import os
 import re
 import socket
-import tempfile
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,6 +22,7 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 
+from ralis_backend.core.files import write_bytes
 from ralis_backend.labelstudio.client import (
     LabelStudioClient,
     NotFound,
@@ -246,15 +246,7 @@ class _DiskCache:
             logger.warning("the image cache %s cannot be written: %s", self._folder, error)
 
     def _write(self, key: str, content: bytes) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=self._folder, prefix=".writing-")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            Path(temporary).replace(self._folder / key)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        write_bytes(self._folder / key, content, survives_power_loss=False)
         with self._lock:
             if self._unseen_bytes is not None:
                 self._unseen_bytes += len(content)
