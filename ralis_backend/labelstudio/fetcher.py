@@ -29,6 +29,7 @@ from ralis_backend.labelstudio.client import (
     Unauthorised,
     Unavailable,
     read_bounded,
+    without_credentials,
 )
 from ralis_backend.online.tool import ToolTask
 
@@ -294,9 +295,7 @@ def _check(response: httpx.Response, place: str) -> None:
 
 def _without_secrets(place: str) -> str:
     """An address for messages: no query (signatures) and no credentials."""
-    scheme, separator, rest = place.split("?")[0].rpartition("://")
-    host, slash, path = rest.partition("/")
-    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
+    return without_credentials(place.partition("?")[0])
 
 
 def _resolve(host: str, port: int) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ralis_backend.cli.demo import scenes
 from ralis_backend.cli.demo.evaluation import spread
-from ralis_backend.cli.uploads import file_names, uploaded_name
+from ralis_backend.cli.uploads import file_names
 from ralis_backend.core.palette import hexadecimal, rgb
 from ralis_backend.offline.datasets import (
     Dataset,
@@ -22,6 +22,7 @@ from ralis_backend.offline.datasets import (
     plain_folder,
     write_dataset,
 )
+from ralis_backend.online.file_names import uploaded_name
 
 NUM_SCENES = {"d_v": 36, "d_r": 12, "test": 12}
 REGION_COLOR = "#FF00FF"
