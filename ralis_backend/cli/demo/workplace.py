@@ -6,7 +6,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ from typing import Any
 
 import httpx
 
-from ralis_backend.cli.demo.label_studio import HOST, LabelStudioServer, free_port
+from ralis_backend.cli.demo.label_studio import HOST, LabelStudioServer, free_port, is_free
 from ralis_backend.core.files import OWNER_ONLY, write_json
 
 
@@ -205,13 +204,7 @@ class Backend:
 
 def port_near(wanted: int) -> int:
     """The port wanted if nothing listens on it, else a free one."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, wanted))
-        except OSError:
-            return free_port()
-    return wanted
+    return wanted if is_free(wanted) else free_port()
 
 
 @contextmanager
