@@ -25,6 +25,7 @@ import cv2
 import numpy as np
 from label_studio_sdk.converter.brush import decode_rle, mask2rle
 
+from ralis_backend.core.files import write_json
 from ralis_backend.labelstudio.payloads.brush_rle import decode, encode
 
 REQUIRED_RATIO = 3.0  # of the full-size set, both ways
@@ -53,13 +54,9 @@ def main() -> int:
         "required_ratio": REQUIRED_RATIO,
         "cases": figures,
     }
-    text = json.dumps(report, indent=2) + "\n"
-    print(text, end="")
+    print(json.dumps(report, indent=2))
     if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = options.out.with_name(options.out.name + ".tmp")
-        temporary.write_text(text)
-        os.replace(temporary, options.out)
+        write_json(options.out, report)
 
     full = next(iter(figures.values()))
     slow = [way for way in ("encode", "decode") if full[way]["ratio"] < REQUIRED_RATIO]

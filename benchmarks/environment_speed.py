@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ralis_backend.core.files import write_json
 from ralis_backend.core.policy import QueryNetwork
 from ralis_backend.offline.datasets import Dataset
 from ralis_backend.offline.training.buffer import ReplayBuffer
@@ -58,7 +59,7 @@ def main() -> None:
         "device": options.device,
         "load_average": round(os.getloadavg()[0], 1),
     }
-    options.out.write_text(json.dumps({"measured": measured} | facts, indent=1) + "\n")
+    write_json(options.out, {"measured": measured} | facts)
 
 
 def _measured(simulation: Any, config: Any, num_steps: int, device: str) -> dict[str, float]:

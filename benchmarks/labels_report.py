@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ralis_backend.core.files import write_bytes
+
 ROOT = Path(__file__).resolve().parent.parent
 LABELS = ROOT / "benchmarks" / "results" / "labels"
 POLICIES = ROOT / "policies"
@@ -56,9 +58,10 @@ def main() -> None:
     overview = ["# Regions that each strategy needs", "", *_explanation()]
     for folder, title in RUNS.items():
         overview += ["", f"## {title}", "", *_table(summaries[folder], folder)]
-    (LABELS / "overview.md").write_text("\n".join(overview) + "\n")
+    write_bytes(LABELS / "overview.md", ("\n".join(overview) + "\n").encode())
     for file, (strategy, text) in CARDS.items():
-        (POLICIES / f"{file}.md").write_text("\n".join(_card(file, strategy, text, summaries)))
+        card = "\n".join(_card(file, strategy, text, summaries))
+        write_bytes(POLICIES / f"{file}.md", card.encode())
         print(f"{file}: {strategy}")
 
 

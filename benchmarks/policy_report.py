@@ -19,6 +19,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ralis_backend.core.files import write_bytes
 from ralis_backend.offline.benchmark.plot import draw
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,7 +50,7 @@ def main() -> None:
             key=lambda run: choice["strategies"][f"{config}-s{run['seed']}"]["nauc"]["value"],
         )
         card = _card(name, config, title, chosen, trainings[config], choice, comparison)
-        (ROOT / "policies" / f"{name}.md").write_text(card)
+        write_bytes(ROOT / "policies" / f"{name}.md", card.encode())
         print(f"{name}: seed {chosen['seed']}")
 
 

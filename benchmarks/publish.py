@@ -25,6 +25,7 @@ import numpy as np
 
 from ralis_backend.cli.demo.label_studio import LabelStudioServer, free_port
 from ralis_backend.cli.demo.scenes import CLASSES, generate
+from ralis_backend.core.files import write_json
 from ralis_backend.core.images import context_picture, crop_picture, crop_scale
 from ralis_backend.core.regions import Region, grid
 from ralis_backend.labelstudio.client import LabelStudioClient
@@ -47,12 +48,9 @@ def main() -> None:
         _label_studio(options, Path(folder) / "label-studio") as server,
     ):
         report = _measure(server, Path(folder), options)
-    text = json.dumps(report, indent=2) + "\n"
-    print(text, end="")
+    print(json.dumps(report, indent=2))
     if options.out is not None:
-        partial = options.out.with_name(f".{options.out.name}.writing")
-        partial.write_text(text)
-        partial.replace(options.out)
+        write_json(options.out, report)
     sys.exit(0 if report["total"]["wall"] < TARGET_S else 1)
 
 

@@ -49,6 +49,7 @@ from ralis_backend.core.features.ralis import (
     region_length,
     region_vectors,
 )
+from ralis_backend.core.files import write_json
 from ralis_backend.core.policy.network import QueryNetwork
 from ralis_backend.core.regions import Region, grid
 from ralis_backend.core.segmenter import ForwardPass, Segmenter, SegmenterSpec
@@ -135,13 +136,9 @@ def main() -> None:
         "numpy": np.__version__,
         "cases": cases,
     }
-    text = json.dumps(report, indent=2) + "\n"
-    print(text, end="")
+    print(json.dumps(report, indent=2))
     if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = options.out.with_name(options.out.name + ".tmp")
-        temporary.write_text(text)
-        temporary.replace(options.out)
+        write_json(options.out, report)
 
 
 def _compare(ours: Callable[[], Step], theirs: Callable[[], Step], turns: int) -> dict[str, Any]:

@@ -12,7 +12,6 @@ numbers: no agreement can be higher than the rewards agree with themselves.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from dataclasses import replace
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ralis_backend.core.files import write_json
 from ralis_backend.core.learning.finetune import FinetuneConfig
 from ralis_backend.core.segmenter import SegmenterSpec
 from ralis_backend.offline.datasets import Dataset
@@ -124,7 +124,7 @@ def _write(options: argparse.Namespace, states: list[dict[str, Any]]) -> None:
         "threads": torch.get_num_threads(),
         "load_average": round(os.getloadavg()[0], 1),
     }
-    options.out.write_text(json.dumps(content, indent=1) + "\n")
+    write_json(options.out, content)
 
 
 def _options() -> argparse.Namespace:

@@ -1,4 +1,8 @@
-"""Settings -> the objects that need them: store, client, tool, learner, worker."""
+"""Settings -> the objects that several commands or the web server need.
+
+What one command alone needs is made there: the worker in `cli/worker`, and the web process never
+loads it.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +13,13 @@ from ralis_backend.settings import Settings
 
 if TYPE_CHECKING:
     from ralis_backend.labelstudio.client import LabelStudioClient
-    from ralis_backend.labelstudio.doctor import Surroundings
     from ralis_backend.labelstudio.fetcher import ImageFetcher
+    from ralis_backend.labelstudio.setup import ProjectSetup
     from ralis_backend.labelstudio.token_file import TokenFile
     from ralis_backend.labelstudio.tool import LabelStudioTool
     from ralis_backend.online.learner import Learner
     from ralis_backend.online.ranking import RankingConfig
     from ralis_backend.online.store import Store
-    from ralis_backend.online.worker import Worker
 
 
 def create_store(settings: Settings) -> Store:
@@ -65,10 +68,17 @@ def create_tool(settings: Settings) -> LabelStudioTool:
     from ralis_backend.labelstudio.tool import LabelStudioTool
 
     client = create_client(settings)
+    fetcher = create_fetcher(settings, client)
+    return LabelStudioTool(client, fetcher, create_setup(settings), settings.region_label)
+
+
+def create_setup(settings: Settings) -> ProjectSetup:
+    """What prepares projects of Label Studio for this backend."""
+    from ralis_backend.labelstudio.setup import ProjectSetup
+
     password = settings.auth_password
-    return LabelStudioTool(
-        client,
-        create_fetcher(settings, client),
+    return ProjectSetup(
+        create_client(settings),
         backend_url=settings.backend_url,
         user=settings.auth_user,
         password=None if password is None else password.get_secret_value(),
@@ -99,48 +109,6 @@ def create_learner(settings: Settings) -> Learner:
         ranking_config(settings, "cpu" if settings.device == "auto" else settings.device),
         fetcher.fetch,
         settings.suggestions_per_image,
-    )
-
-
-def create_worker(settings: Settings) -> Worker:
-    """The worker, on the GPU where there is one."""
-    from ralis_backend.online.worker import Worker, WorkerConfig
-
-    config = WorkerConfig(
-        mode=settings.mode,
-        ranking=ranking_config(settings, find_device(settings.device)),
-        background_label=settings.background_label,
-        suggestions_per_image=settings.suggestions_per_image,
-        trust_rounds=settings.trust_rounds,
-        random_share=settings.random_share,
-        sync_s=settings.sync_seconds,
-    )
-    return Worker(create_store(settings), create_tool(settings), config)
-
-
-def create_surroundings(settings: Settings) -> Surroundings:
-    """What `ralis doctor` looks at."""
-    from ralis_backend.core.policy.registry import find_strategy
-    from ralis_backend.core.segmenter import SegmenterSpec
-    from ralis_backend.labelstudio.doctor import Surroundings
-
-    num_classes = 2  # of any network: only its encoder's weights are looked at
-    return Surroundings(
-        client=create_client(settings),
-        tool=create_tool(settings),
-        backend_url=settings.backend_url,
-        headers=webhook_headers(settings),
-        data_dir=settings.data_dir,
-        spec=SegmenterSpec(
-            num_classes, settings.architecture, settings.encoder, settings.initial_weights
-        ),
-        wanted_device=settings.device,
-        device=find_device(settings.device),
-        strategy=lambda classes: (
-            find_strategy(
-                settings.strategy, settings.policies_dir, classes, settings.region_size
-            ).name
-        ),
     )
 
 

@@ -1,4 +1,4 @@
-"""The web server: where objects are wired from the settings and served to Label Studio."""
+"""The web server that Label Studio calls, and the plug-in for label-studio-ml's own server."""
 
 from __future__ import annotations
 

@@ -9,7 +9,8 @@ from flask import Blueprint, Response, request
 from ralis_backend.app.access import read_json
 from ralis_backend.app.monitoring import CONTENT_TYPE, Metrics
 from ralis_backend.labelstudio.payloads.label_config import parse_label_config
-from ralis_backend.labelstudio.plugin import RalisBackend, project_uid
+from ralis_backend.labelstudio.payloads.tasks import project_uid
+from ralis_backend.labelstudio.plugin import RalisBackend
 
 if TYPE_CHECKING:
     from ralis_backend.labelstudio.token_file import TokenFile
@@ -102,19 +103,13 @@ def routes(
 
 
 def _uid(body: dict[str, Any]) -> str:
-    uid = project_uid(body.get("project"))
-    if uid is None:
-        raise ValueError(
-            "the body names no project: expected 'project' as '<id>.<creation time>' or as the "
-            "project's JSON with id and created_at"
-        )
-    return uid
+    return project_uid(body.get("project"))
 
 
 def _optional_uid() -> str | None:
     body = read_json(request)
     project = request.args.get("project") or body.get("project")
-    return None if project is None else _uid({"project": project})
+    return None if project is None else project_uid(project)
 
 
 def _text(body: dict[str, Any], name: str) -> str:

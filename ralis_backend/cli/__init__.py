@@ -11,11 +11,16 @@ from ralis_backend.cli import (
     bench,
     benchmark,
     connect,
-    dataset,
     demo,
+    doctor,
+    export,
+    import_dataset,
     serve,
     simulate,
     train_policy,
+    versions,
+    web,
+    worker,
 )
 
 app = typer.Typer(
@@ -26,13 +31,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("serve")(serve.serve)
-app.command("web")(serve.web)
-app.command("worker")(serve.worker)
+app.command("web")(web.web)
+app.command("worker")(worker.worker)
 app.command("connect")(connect.connect)
-app.command("doctor")(connect.doctor)
-app.command("versions")(connect.versions)
-app.command("export")(dataset.export)
-app.command("import")(dataset.import_dataset)
+app.command("doctor")(doctor.doctor)
+app.command("versions")(versions.versions)
+app.command("export")(export.export)
+app.command("import")(import_dataset.import_dataset)
 app.command("demo")(demo.demo)
 app.command("simulate")(simulate.simulate)
 app.command("train-policy")(train_policy.train_policy)

@@ -1,32 +1,13 @@
-"""`ralis serve`, `ralis web` and `ralis worker`: the backend's processes."""
+"""`ralis serve`: the web server and the worker, kept alive."""
 
 from __future__ import annotations
 
-import ipaddress
 import logging
-import os
-import socket
 import sys
-import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-if TYPE_CHECKING:
-    from flask import Flask
-
-    from ralis_backend.settings import Settings
+from ralis_backend.cli.web import Host, Port, Threads, Workers, bracketed, prepare
 
 logger = logging.getLogger(__name__)
-
-Host = Annotated[str, typer.Option(help="Address to listen on.")]
-Port = Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")]
-Workers = Annotated[int, typer.Option(min=1, help="Web processes.")]
-Threads = Annotated[int, typer.Option(min=1, help="Threads of each web process.")]
-
-NICENESS = 10
-"""Of the worker: while it trains, the web processes go first."""
 
 
 def serve(
@@ -35,154 +16,10 @@ def serve(
     """Run the web server and the worker, and keep both alive."""
     from ralis_backend.cli.supervisor import Child, Supervisor, stop_on_signals
 
-    _prepare(host, port)
+    prepare(host, port)
     ralis = (sys.executable, "-m", "ralis_backend.cli")
     listen = ("--host", host, "--port", str(port))
     size = ("--workers", str(workers), "--threads", str(threads))
     children = [Child("web", (*ralis, "web", *listen, *size)), Child("worker", (*ralis, "worker"))]
-    logger.info("serving on http://%s:%d; Ctrl-C stops", _bracketed(host), port)
+    logger.info("serving on http://%s:%d; Ctrl-C stops", bracketed(host), port)
     Supervisor(children).run(stop_on_signals())
-
-
-def web(
-    host: Host = "127.0.0.1", port: Port = 9090, workers: Workers = 2, threads: Threads = 4
-) -> None:
-    """Run the web server alone."""
-    from ralis_backend.settings import load_settings, share_metrics
-
-    _prepare(host, port)
-    with tempfile.TemporaryDirectory(prefix="ralis-metrics-") as metrics_dir:
-        share_metrics(Path(metrics_dir))
-        _run_gunicorn(load_settings(), f"{_bracketed(host)}:{port}", workers, threads)
-
-
-def worker() -> None:
-    """Run the worker alone: sync, train, rank, publish."""
-    from ralis_backend.cli.supervisor import stop_on_signals
-    from ralis_backend.settings import load_settings
-
-    settings = load_settings()
-    configure_logging(settings.log_level)
-    if settings.api_key is None:
-        logger.warning(
-            "LABEL_STUDIO_API_KEY is not set: labels and images are read with the token that Label "
-            "Studio hands over when this backend is connected to a project; that works only where "
-            "legacy tokens are on"
-        )
-    stop = stop_on_signals()
-    os.nice(NICENESS)
-    from ralis_backend.wiring import create_worker
-
-    create_worker(settings).run(stop)
-
-
-def configure_logging(level: str) -> None:
-    """Log lines to standard error, one per event."""
-    logging.basicConfig(
-        level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
-    )
-    for name in ("httpx", "httpcore", "alembic"):
-        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
-
-
-def check_exposure(settings: Settings, host: str) -> None:
-    """Refuse to serve other machines without authentication; warn on this one.
-
-    Raises:
-        SettingsError: saying what to set.
-    """
-    from ralis_backend.settings import SettingsError
-
-    if settings.has_credentials:
-        return
-    if not _is_loopback(host) and not settings.allow_anonymous:
-        raise SettingsError(
-            f"{host} is reachable from other machines and no credentials are configured: set "
-            "RALIS_AUTH_USER and RALIS_AUTH_PASSWORD (or RALIS_AUTH_TOKEN), listen on 127.0.0.1, "
-            "or set RALIS_ALLOW_ANONYMOUS=true"
-        )
-    logger.warning("no RALIS_AUTH_USER and RALIS_AUTH_PASSWORD: requests are not authenticated")
-
-
-def check_port(host: str, port: int) -> None:
-    """Raise `ValueError` if the port cannot be listened on."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        raise ValueError(
-            f"cannot listen on {host} port {port}: {error.strerror or error}; stop what uses the "
-            "port, or choose another with --port"
-        ) from None
-
-
-def _prepare(host: str, port: int) -> None:
-    from ralis_backend.settings import load_settings
-
-    settings = load_settings()
-    configure_logging(settings.log_level)
-    check_exposure(settings, host)
-    check_port(host, port)
-
-
-def _run_gunicorn(settings: Settings, address: str, workers: int, threads: int) -> None:
-    """Serve until a signal. The app is loaded before the port opens, then workers are forked."""
-    from gunicorn.app.base import BaseApplication
-
-    options = {
-        "bind": address,
-        "workers": workers,
-        "threads": threads,
-        "worker_class": "gthread",
-        "preload_app": True,
-        "timeout": 120,
-        "graceful_timeout": 3,
-        "keepalive": 5,
-        "loglevel": "warning",
-        "control_socket_disable": True,
-        "post_fork": _calm_torch,
-        "child_exit": _forget_metrics,
-        "proc_name": "ralis-web",
-    }
-
-    class Server(BaseApplication):  # type: ignore[misc]
-        def load_config(self) -> None:
-            for name, value in options.items():
-                if name in self.cfg.settings:
-                    self.cfg.set(name, value)
-
-        def load(self) -> Flask:
-            from ralis_backend.app import create_app
-
-            return create_app(settings)
-
-    Server().run()
-
-
-def _calm_torch(_server: Any, _worker: Any) -> None:
-    import torch
-
-    torch.set_num_threads(1)  # a prediction on the spot must leave room for /health
-
-
-def _forget_metrics(_server: Any, worker: Any) -> None:
-    from prometheus_client.multiprocess import mark_process_dead
-
-    mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ralis_backend.cli.log import configure_logging
+from ralis_backend.cli.options import Project
+
 if TYPE_CHECKING:
     from rich.table import Table
 
-Project = Annotated[int, typer.Option(help="The pool project's number in Label Studio.")]
 Strategies = Annotated[
     str | None,
     typer.Option(
@@ -31,7 +33,6 @@ def simulate(
     """Replay a project's labels: which strategy would have chosen better among them?"""
     from rich.console import Console
 
-    from ralis_backend.cli.serve import configure_logging
     from ralis_backend.core.files import write_json
     from ralis_backend.core.policy.registry import find_strategy
     from ralis_backend.online.trust import replay_project

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 from xml.sax.saxutils import quoteattr
 
 from ralis_backend.labelstudio.payloads.label_config import parse_label_config
 from ralis_backend.labelstudio.payloads.masks import mask_to_results
+from ralis_backend.online.file_names import uploaded_name
 
 if TYPE_CHECKING:
     from ralis_backend.labelstudio.client import LabelStudioClient
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 FILES_PER_UPLOAD = 50
 """Label Studio refuses more than 100 files in one request."""
-
-_UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
 
 
 def file_names(samples: Sequence[Sample]) -> dict[str, Sample]:
@@ -37,12 +35,6 @@ def file_names(samples: Sequence[Sample]) -> dict[str, Sample]:
             safe += "_"
         names[f"{safe}{suffix}"] = sample
     return names
-
-
-def uploaded_name(reference: str) -> str:
-    """The name under which a file was uploaded, from `/data/upload/3/1a2b3c4d-<name>`."""
-    name = unquote(urlsplit(reference).path).rsplit("/", 1)[-1]
-    return _UPLOAD_PREFIX.sub("", name)
 
 
 def upload(

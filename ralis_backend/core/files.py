@@ -1,25 +1,105 @@
-"""Results on disk: files that are there whole or not at all."""
+"""Files and folders that are there whole or not at all, whatever interrupts their writing.
+
+Each is written under another name in the same folder, synced to the disk, and then renamed.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+READABLE = 0o666
+"""Mode of files that others may read as well; less what the umask takes."""
+OWNER_ONLY = 0o600
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+
+def write_json(path: Path, content: Mapping[str, Any], *, mode: int = READABLE) -> None:
     """Write a JSON file, whole or not at all; its folder is made where it is missing.
 
     Raises:
         ValueError: if a number is not finite.
     """
-    write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    write_bytes(path, text.encode(), mode=mode)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(
+    path: Path, content: bytes, *, mode: int = READABLE, survives_power_loss: bool = True
+) -> None:
     """Write a file, whole or not at all; its folder is made where it is missing."""
+    with writing(path, mode=mode, survives_power_loss=survives_power_loss) as partial:
+        partial.write_bytes(content)
+
+
+@contextmanager
+def writing(
+    path: Path, *, mode: int = READABLE, survives_power_loss: bool = True
+) -> Iterator[Path]:
+    """A path to write to, an empty file; it becomes `path` when the block ends well.
+
+    For writers that want a path. When the block or the disk fails, what was written is removed and
+    `path` stays what it was.
+
+    Args:
+        path: replaced if it exists; its folder is made where it is missing.
+        mode: permissions of the file, less what the umask takes.
+        survives_power_loss: wait until the content is on the disk. Without, a file may be empty
+            after a power loss: enough for a cache.
+
+    Raises:
+        OSError: if the disk refuses, for example because it is full.
+    """
+    partial = _beside(path)
+    os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode))
+    try:
+        yield partial
+        if survives_power_loss:
+            _sync(partial)
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    if survives_power_loss:
+        with suppress(OSError):  # some network file systems refuse; the file itself is there
+            _sync(path.parent)
+
+
+@contextmanager
+def writing_folder(path: Path) -> Iterator[Path]:
+    """An empty folder to write to; it becomes `path` when the block ends well, or vanishes.
+
+    Args:
+        path: must not exist, or be an empty folder.
+
+    Raises:
+        OSError: if `path` is a file or holds anything at the end; it stays what it was.
+    """
+    partial = _beside(path)
+    partial.mkdir()
+    try:
+        yield partial
+        partial.replace(path.absolute())
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _beside(path: Path) -> Path:
+    """A name in the folder of `path` that nothing has; some writers go by the suffix."""
+    path = path.absolute()  # "." has no name
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.writing")
-    partial.write_bytes(content)
-    partial.replace(path)
+    return path.with_name(f".writing-{secrets.token_hex(8)}{path.suffix}")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,13 +1,11 @@
 """Tensors and metadata <-> one safetensors file, written whole or not at all, checked on load.
 
-The only place in `core` that touches the disk.
+The only format in which tensors are kept.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+
+from ralis_backend.core.files import writing
 
 FORMAT = "ralis-weights"
 FORMAT_VERSION = "1"
@@ -41,20 +41,11 @@ def save(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str,
     whole = {  # a copy each: safetensors refuses tensors that share memory
         name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
     try:
-        save_file(whole, temporary, metadata=header)
-        temporary.chmod(0o644)
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
+        with writing(path) as partial:
+            save_file(whole, partial, metadata=header)
     except SafetensorError as error:  # safetensors reports a full disk this way
         raise OSError(f"{path} could not be written: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -565,6 +565,13 @@ def filtered(*filters: Filter) -> dict[str, Any]:
     return {"filters": {"conjunction": "and", "items": items}} if items else {}
 
 
+def without_credentials(url: str) -> str:
+    """An address without the user and password in it."""
+    scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
+
+
 def _webhook(url: str, headers: Mapping[str, str], **fields: Json) -> dict[str, Json]:
     return {
         "url": url,

@@ -13,7 +13,9 @@ import httpx
 from ralis_backend.core.images import decode_image
 from ralis_backend.core.segmenter import Segmenter, SegmenterSpec
 from ralis_backend.labelstudio.client import LabelStudioClient
-from ralis_backend.labelstudio.tool import LabelStudioTool, same_url
+from ralis_backend.labelstudio.setup import ProjectSetup, same_url
+from ralis_backend.labelstudio.tool import LabelStudioTool
+from ralis_backend.online.ranking import FALLBACK
 from ralis_backend.online.tool import ToolProject
 
 MIN_FREE_BYTES = 2_000_000_000
@@ -37,17 +39,17 @@ class Surroundings:
     backend_url: where Label Studio reaches the backend; None: where it is connected.
     headers: what Label Studio's webhooks must carry.
     spec: the network that will be trained.
-    wanted_device, device: the setting, and what it came to.
+    device: that torch computes on.
     strategy: names of classes -> name of the strategy; `ValueError` if it does not fit them.
     """
 
     client: LabelStudioClient
     tool: LabelStudioTool
+    setup: ProjectSetup
     backend_url: str | None
     headers: Mapping[str, str]
     data_dir: Path
     spec: SegmenterSpec
-    wanted_device: str
     device: str
     strategy: Callable[[Sequence[str]], str]
 
@@ -86,7 +88,7 @@ def checks(around: Surroundings, project_id: int | None = None) -> Iterator[Chec
     addresses: list[str] = []
 
     def connected() -> str:
-        addresses.append(around.tool.address(project_id) or DEFAULT_BACKEND_URL)
+        addresses.append(around.setup.address(project_id) or DEFAULT_BACKEND_URL)
         return f"Label Studio reaches this backend at {addresses[0]}"
 
     place = _tried("project", connected, "name a project that the token can read")
@@ -120,7 +122,7 @@ def _project_checks(around: Surroundings, project_id: int, address: str) -> Iter
         yield _tried(
             "strategy",
             lambda: around.strategy([label.name for label in found[0].classes]),
-            "until then entropy ranks; set RALIS_STRATEGY as the message says",
+            f"until then {FALLBACK} ranks; set RALIS_STRATEGY as the message says",
         )
         yield _tried(
             "image download",

@@ -14,7 +14,6 @@ import logging
 import os
 import re
 import socket
-import tempfile
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,12 +22,14 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 
+from ralis_backend.core.files import write_bytes
 from ralis_backend.labelstudio.client import (
     LabelStudioClient,
     NotFound,
     Unauthorised,
     Unavailable,
     read_bounded,
+    without_credentials,
 )
 from ralis_backend.online.tool import ToolTask
 
@@ -246,15 +247,7 @@ class _DiskCache:
             logger.warning("the image cache %s cannot be written: %s", self._folder, error)
 
     def _write(self, key: str, content: bytes) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=self._folder, prefix=".writing-")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            Path(temporary).replace(self._folder / key)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        write_bytes(self._folder / key, content, survives_power_loss=False)
         with self._lock:
             if self._unseen_bytes is not None:
                 self._unseen_bytes += len(content)
@@ -302,9 +295,7 @@ def _check(response: httpx.Response, place: str) -> None:
 
 def _without_secrets(place: str) -> str:
     """An address for messages: no query (signatures) and no credentials."""
-    scheme, separator, rest = place.split("?")[0].rpartition("://")
-    host, slash, path = rest.partition("/")
-    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
+    return without_credentials(place.partition("?")[0])
 
 
 def _resolve(host: str, port: int) -> str:

@@ -11,8 +11,6 @@ import logging
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ralis_backend.labelstudio.payloads.label_config import (
@@ -21,6 +19,7 @@ from ralis_backend.labelstudio.payloads.label_config import (
     parse_label_config,
 )
 from ralis_backend.labelstudio.payloads.predictions import image_prediction
+from ralis_backend.labelstudio.payloads.tasks import TaskError, parse_tasks, project_uid
 from ralis_backend.online.tool import ImageSuggestion, ToolTask
 
 with warnings.catch_warnings():
@@ -159,7 +158,7 @@ class RalisBackend(LabelStudioMLBase):  # type: ignore[misc]
         class_names = self._class_names(uid, config)
         version = self._learner.model_version(uid)
         answers = [_empty(version) for _ in tasks]
-        parsed = list(_parse_tasks(tasks, config, uid))
+        parsed = list(_with_images(tasks, config.image_key, uid))
         suggestions = self._learner.suggest(uid, [task for _, task in parsed])
         for (place, task), suggestion in zip(parsed, suggestions, strict=True):
             if isinstance(suggestion, ImageSuggestion):
@@ -175,10 +174,6 @@ class RalisBackend(LabelStudioMLBase):  # type: ignore[misc]
         """
         event, data = _event(args, kwargs)
         uid = project_uid(data.get("project"))
-        if uid is None:
-            raise ValueError(
-                f"event {event} names no project; expected its id and created_at, or its uid"
-            )
         self._make_known(uid, data)
         if event == "START_TRAINING":
             self._learner.request_training(uid)
@@ -202,7 +197,7 @@ class RalisBackend(LabelStudioMLBase):  # type: ignore[misc]
         return max(known, key=_creation, default=None)
 
     def _config(self) -> LabelConfig:
-        return _parse_config(self._config_xml, self.region_label)
+        return parse_label_config(self._config_xml, self.region_label)
 
     def _class_names(self, uid: str, config: LabelConfig) -> tuple[str, ...]:
         try:
@@ -220,21 +215,8 @@ class RalisBackend(LabelStudioMLBase):  # type: ignore[misc]
             self._learner.class_names(uid)
         except ValueError:
             xml = str(project.get("label_config") or "")
-            self._learner.register(uid, xml, _parse_config(xml, self.region_label).labels, {})
-
-
-def project_uid(project: Any) -> str | None:
-    """`<id>.<unix seconds of creation>` of a project as Label Studio names it; None if it is not.
-
-    Args:
-        project: the uid itself, or the project's JSON.
-    """
-    if isinstance(project, str):
-        return project if project.split(".")[0].isdecimal() else None
-    if not isinstance(project, Mapping) or not isinstance(project.get("id"), int):
-        return None
-    created_at = _time(project.get("created_at"))
-    return None if created_at is None else f"{project['id']}.{int(created_at.timestamp())}"
+            classes = parse_label_config(xml, self.region_label).labels
+            self._learner.register(uid, xml, classes, {})
 
 
 def event_payload(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -276,33 +258,21 @@ def _only(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     return {name: values[name] for name in names if name in values}
 
 
-@lru_cache(maxsize=64)
-def _parse_config(xml: str, region_label: str) -> LabelConfig:
-    return parse_label_config(xml, region_label)
-
-
-def _parse_tasks(
-    tasks: Sequence[Mapping[str, Any]], config: LabelConfig, uid: str
-) -> Iterable[tuple[int, ToolTask]]:
-    for place, task in enumerate(tasks):
-        try:
-            yield place, _parse_task(task, config)
-        except ValueError as error:
-            logger.warning("project %s, task number %d of the request: %s", uid, place + 1, error)
-
-
-def _parse_task(task: Any, config: LabelConfig) -> ToolTask:
-    if not isinstance(task, Mapping) or not isinstance(task.get("id"), int):
-        raise ValueError("the task is no JSON object with a numeric id")
-    data = task.get("data")
-    image = data.get(config.image_key) if isinstance(data, Mapping) else None
-    if not isinstance(image, str) or not image:
-        raise ValueError(
-            f"task {task['id']} has no image: expected an address in its data under "
-            f"{config.image_key!r}, the key that the label config names"
-        )
-    created_at = _time(task.get("created_at")) or datetime.fromtimestamp(0, UTC)
-    return ToolTask(id=task["id"], created_at=created_at, image=image, data=data or {})
+def _with_images(tasks: Sequence[Any], image_key: str, uid: str) -> Iterable[tuple[int, ToolTask]]:
+    """The tasks that can be answered, with their places in the request."""
+    for place, task in enumerate(parse_tasks(tasks, image_key)):
+        if isinstance(task, TaskError):
+            logger.warning("project %s, %s", uid, task)
+        elif not task.image:
+            logger.warning(
+                "project %s, task %s has no image: expected an address in its data under %r, the "
+                "key that the label config names",
+                uid,
+                task.id,
+                image_key,
+            )
+        else:
+            yield place, task
 
 
 def _prediction(
@@ -352,16 +322,6 @@ def _extra_params(value: Any) -> Mapping[str, Any]:
 
 
 _EXAMPLE = '{"strategy": "entropy"}'
-
-
-def _time(value: Any) -> datetime | None:
-    if not isinstance(value, str):
-        return None
-    try:
-        parsed = datetime.fromisoformat(value)
-    except ValueError:
-        return None
-    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
 
 def _creation(uid: str) -> float:

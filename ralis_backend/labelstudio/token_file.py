@@ -8,10 +8,10 @@ it is not accepted. It stands in for `LABEL_STUDIO_API_KEY` where that is not se
 from __future__ import annotations
 
 import logging
-import os
 import re
-import tempfile
 from pathlib import Path
+
+from ralis_backend.core.files import OWNER_ONLY, write_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ class TokenFile:
     """One token in a file that its owner alone can read.
 
     Args:
-        path: need not exist; the folder must.
+        path: need not exist; its folder is made where it is missing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,7 +44,7 @@ class TokenFile:
         if not isinstance(token, str) or not _TOKEN.fullmatch(token) or token == self.read():
             return
         try:
-            self._write(token)
+            write_bytes(self._path, token.encode("ascii"), mode=OWNER_ONLY)
         except OSError as error:
             logger.warning("Label Studio's token cannot be kept in %s: %s", self._path, error)
             return
@@ -52,13 +52,3 @@ class TokenFile:
             "LABEL_STUDIO_API_KEY is not set: using the token that Label Studio handed over, which "
             "works where legacy tokens are on"
         )
-
-    def _write(self, token: str) -> None:
-        handle, temporary = tempfile.mkstemp(dir=self._path.parent, prefix=".token-")  # mode 0600
-        try:
-            with os.fdopen(handle, "w", encoding="ascii") as file:
-                file.write(token)
-            Path(temporary).replace(self._path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise

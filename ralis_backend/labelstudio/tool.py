@@ -1,4 +1,7 @@
-"""Label Studio as the worker sees it: implements `online.tool.Tool` with client and payloads."""
+"""Label Studio as the worker sees it: implements `online.tool.Tool` with client and payloads.
+
+What is asked and published; how projects are made ready is `setup`'s.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,12 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ralis_backend.core.regions import Region
 from ralis_backend.labelstudio.client import (
-    File,
     Filter,
     LabelStudioClient,
     NotFound,
@@ -24,16 +24,27 @@ from ralis_backend.labelstudio.payloads.annotations import (
     annotated_regions,
     decode_annotation,
     parse_annotation,
-    parse_time,
 )
 from ralis_backend.labelstudio.payloads.answers import read_answers
 from ralis_backend.labelstudio.payloads.label_config import (
     REGION_LABEL,
     LabelConfig,
     parse_label_config,
-    regions_config,
 )
-from ralis_backend.labelstudio.payloads.predictions import crop_prediction, image_prediction
+from ralis_backend.labelstudio.payloads.predictions import (
+    batches,
+    crop_prediction,
+    image_prediction,
+)
+from ralis_backend.labelstudio.payloads.tasks import (
+    TaskError,
+    crop_data,
+    crop_files,
+    parse_tasks,
+    parse_time,
+    project_uid,
+)
+from ralis_backend.labelstudio.setup import ProjectSetup, keep_settings
 from ralis_backend.online.tool import (
     Crop,
     CropPrediction,
@@ -45,23 +56,9 @@ from ralis_backend.online.tool import (
 
 logger = logging.getLogger(__name__)
 
-BACKEND_TITLE = "RALIS"
-MARKER = "ralis:pool="
-"""Stands in a regions project's description, so that it is found again by its pool's uid."""
-
-LEAST_USEFUL_FIRST = {
-    "sampling": "Uncertainty sampling",
-    "show_collab_predictions": True,
-    "evaluate_predictions_automatically": False,
-}
 UPLOADS_PER_CALL = 25
 """Crops of two files each: Label Studio takes 100 files in a request."""
-PREDICTIONS_PER_CALL = 200
-NUMBERS_PER_CALL = 8_000_000
-"""Of brush RLE, up to five bytes of JSON each: Label Studio takes 250 MB in a request."""
 DELETIONS_PER_CALL = 500
-CROP_QUALITY = 95
-CONTEXT_QUALITY = 85
 
 
 class LabelStudioTool:
@@ -70,9 +67,7 @@ class LabelStudioTool:
     Args:
         client: its API.
         fetcher: reads image files.
-        backend_url: where Label Studio reaches the backend; None: where it is connected.
-        user, password: what Label Studio sends to the backend as basic auth.
-        webhook_headers: sent with each webhook, since Label Studio leaves its basic auth out there.
+        setup: makes projects ready; None: for a backend that is connected already.
         region_label: names the rectangles of suggested regions.
     """
 
@@ -80,18 +75,12 @@ class LabelStudioTool:
         self,
         client: LabelStudioClient,
         fetcher: ImageFetcher,
-        *,
-        backend_url: str | None = None,
-        user: str | None = None,
-        password: str | None = None,
-        webhook_headers: Mapping[str, str] | None = None,
+        setup: ProjectSetup | None = None,
         region_label: str = REGION_LABEL,
     ) -> None:
         self._client = client
         self._fetcher = fetcher
-        self._backend_url = backend_url.rstrip("/") if backend_url else None
-        self._credentials = (user, password) if user and password else None
-        self._webhook_headers = dict(webhook_headers or {})
+        self._setup = setup or ProjectSetup(client, region_label=region_label)
         self._region_label = region_label
         self._versions: dict[int, str | None] = {}
 
@@ -112,8 +101,11 @@ class LabelStudioTool:
     def tasks(self, project_id: int) -> Iterator[ToolTask]:
         """All tasks of a project, oldest first."""
         key = self._config(self._client.project(project_id)["label_config"]).image_key
-        for task in self._client.tasks(project_id):
-            yield _tool_task(task, key)
+        for task in parse_tasks(self._client.tasks(project_id), key):
+            if isinstance(task, TaskError):
+                logger.warning("project %s, %s", project_id, task)
+            else:
+                yield task
 
     def annotations(self, project_id: int) -> Iterator[ToolAnnotation]:
         """All submitted and skipped annotations of a project; no drafts."""
@@ -155,131 +147,13 @@ class LabelStudioTool:
         """The bytes of a task's image file."""
         return self._fetcher.fetch(task)
 
-    # What it sets up
-
-    def connect(self, project_id: int, mode: str) -> ToolProject:
-        """Prepare a project and make this backend its ML backend; safe to repeat.
-
-        Raises:
-            LabelStudioError: saying what to do, where Label Studio refuses the backend's address
-                or credentials.
-            ValueError: if there is no backend address, or the label config cannot be used.
-        """
-        if self._backend_url is None:
-            raise ValueError(
-                "the backend's own address is not known; set RALIS_BACKEND_URL to where Label "
-                "Studio reaches it, for example http://localhost:9090"
-            )
-        project = self.project(project_id)
-        self._connect_backend(project, self._backend_url)
-        self.prepare(project, mode, None)
-        return project
+    # What it changes
 
     def prepare(
         self, project: ToolProject, mode: str, regions_project_id: int | None
     ) -> int | None:
         """Bring webhooks, sampling and, in crops mode, the regions project in order."""
-        address = self.address(project.id)
-        self._keep_webhook(project.id, address)
-        if mode != "crops":
-            self._keep_settings(project.id, LEAST_USEFUL_FIRST)
-            return None
-        regions_id = self._regions_project(project, regions_project_id)
-        self._keep_webhook(regions_id, address)
-        return regions_id
-
-    def address(self, project_id: int) -> str | None:
-        """Where Label Studio reaches this backend: as set, or as connected to the pool project.
-
-        None where that cannot be told; labels then come with the next full reading only.
-        """
-        if self._backend_url is not None:
-            return self._backend_url
-        backends = self._client.backends(project_id)
-        ours = [it for it in backends if it["title"] == BACKEND_TITLE] or backends
-        addresses = {str(it["url"]).rstrip("/") for it in ours}
-        if len(addresses) == 1:
-            return addresses.pop()
-        logger.warning(
-            "project %s has %d ML backends; set RALIS_BACKEND_URL to the address of this one",
-            project_id,
-            len(addresses),
-        )
-        return None
-
-    def _connect_backend(self, project: ToolProject, url: str) -> None:
-        settings: dict[str, Any] = {"title": BACKEND_TITLE, "auth_method": "NONE"}
-        if self._credentials:
-            user, password = self._credentials
-            settings.update(
-                auth_method="BASIC_AUTH", basic_auth_user=user, basic_auth_pass=password
-            )
-        known = [it for it in self._client.backends(project.id) if same_url(it["url"], url)]
-        if known:
-            self._client.update_backend(known[0]["id"], project.id, url, **settings)
-        else:
-            self._client.create_backend(project.id, url, **settings)
-
-    def _keep_webhook(self, project_id: int, address: str | None) -> None:
-        """Exactly one webhook to this backend, for all actions, with our header."""
-        if address is None:
-            return
-        url = f"{address}/webhook"
-        hooks = [it for it in self._client.webhooks(project_id) if same_url(it["url"], url)]
-        if not hooks:
-            self._client.create_webhook(project_id, url, self._webhook_headers)
-            return
-        hook = hooks[0]
-        is_right = (
-            hook.get("is_active")
-            and hook.get("send_payload")
-            and hook.get("send_for_all_actions")
-            and dict(hook.get("headers") or {}) == self._webhook_headers
-        )
-        if not is_right:
-            self._client.update_webhook(hook["id"], url, self._webhook_headers)
-        for extra in hooks[1:]:
-            self._client.delete_webhook(extra["id"])
-
-    def _keep_settings(self, project_id: int, wanted: Mapping[str, Any]) -> None:
-        project = self._client.project(project_id)
-        changes = {name: value for name, value in wanted.items() if project.get(name) != value}
-        if changes:
-            self._client.update_project(project_id, **changes)
-
-    def _regions_project(self, pool: ToolProject, regions_project_id: int | None) -> int:
-        marker = f"{MARKER}{pool.uid}"
-        config = regions_config(self._config(pool.label_config))
-        found = self._find_regions_project(marker, regions_project_id)
-        if found is None:
-            made = self._client.create_project(
-                f"{pool.title[:40]} · regions",
-                config,
-                description=f"Suggested regions of project {pool.id}, kept by RALIS. {marker}",
-                **LEAST_USEFUL_FIRST,
-            )
-            return int(made["id"])
-        regions_id = int(found["id"])
-        self._keep_settings(regions_id, LEAST_USEFUL_FIRST)
-        if self._config(found["label_config"]).labels != self._config(config).labels:
-            # Label Studio accepts it when a label goes that annotations still use.
-            self._client.update_project(regions_id, label_config=config)
-        return regions_id
-
-    def _find_regions_project(self, marker: str, project_id: int | None) -> dict[str, Any] | None:
-        if project_id is not None:
-            try:
-                found = self._client.project(project_id)
-            except NotFound:
-                found = {}
-            if marker in str(found.get("description")):
-                return found
-        for found in self._client.projects():
-            if marker in str(found.get("description")):
-                return found
-        return None
-
-    # What it publishes
+        return self._setup.prepare(project, mode, regions_project_id)
 
     def create_crop_tasks(
         self, pool: ToolProject, regions_project_id: int, crops: Sequence[Crop]
@@ -299,7 +173,7 @@ class LabelStudioTool:
             uploaded = list(threads.map(lambda part: self._upload(pool.id, part), parts))
         paths = [path for part in uploaded for path in part]
         data = [
-            _crop_data(crop, image, context)
+            crop_data(crop, image, context)
             for crop, (image, context) in zip(crops, paths, strict=True)
         ]
         ids = self._client.import_tasks(regions_project_id, [{"data": it} for it in data])
@@ -359,7 +233,7 @@ class LabelStudioTool:
 
     def _upload(self, project_id: int, crops: Sequence[Crop]) -> list[tuple[str, str]]:
         """Store the pictures of crops; the paths of each crop's two."""
-        files = [file for crop in crops for file in _files(crop)]
+        files = [file for crop in crops for file in crop_files(crop)]
         ids = self._client.upload_files(project_id, files, makes_tasks=False)
         paths = self._client.file_paths(project_id, ids)
         return list(zip(paths[::2], paths[1::2], strict=True))
@@ -382,7 +256,7 @@ class LabelStudioTool:
         has_any = False
         with ThreadPoolExecutor(1) as sender:  # the next part is encoded while one is stored
             sending: Future[None] | None = None
-            for part in _batches(payloads):
+            for part in batches(payloads):
                 if sending is not None:
                     sending.result()
                 sending = sender.submit(self._client.import_predictions, project_id, part)
@@ -390,7 +264,7 @@ class LabelStudioTool:
             if sending is not None:
                 sending.result()
         if has_any:
-            self._keep_settings(project_id, {"model_version": version})
+            keep_settings(self._client, project_id, {"model_version": version})
         for other in self._client.model_versions(project_id):
             if other != version:
                 self._client.delete_predictions(project_id, other)
@@ -411,37 +285,7 @@ class LabelStudioTool:
         return {"model_version": self._versions[parent]}
 
     def _config(self, xml: str) -> LabelConfig:
-        return _parsed(xml, self._region_label)
-
-
-def project_uid(project: Mapping[str, Any]) -> str:
-    """`<id>.<unix seconds of creation>`, as Label Studio itself names projects to backends."""
-    return f"{project['id']}.{int(parse_time(project['created_at']).timestamp())}"
-
-
-@lru_cache(maxsize=64)
-def _parsed(xml: str, region_label: str) -> LabelConfig:
-    return parse_label_config(xml, region_label)
-
-
-def _batches(payloads: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
-    """Predictions, as many per call as Label Studio takes, made when their turn comes."""
-    part: list[Mapping[str, Any]] = []
-    num_numbers = 0
-    for payload in payloads:
-        part.append(payload)
-        num_numbers += sum(len(it["value"].get("rle", ())) for it in payload["result"])
-        if len(part) == PREDICTIONS_PER_CALL or num_numbers > NUMBERS_PER_CALL:
-            yield part
-            part, num_numbers = [], 0
-    if part:
-        yield part
-
-
-def _tool_task(task: Mapping[str, Any], image_key: str) -> ToolTask:
-    data = task["data"]
-    image = data.get(image_key) or data.get("$undefined$") or ""
-    return ToolTask(int(task["id"]), parse_time(task["created_at"]), str(image), data)
+        return parse_label_config(xml, self._region_label)
 
 
 _UNTOUCHED: tuple[Filter, ...] = (
@@ -449,52 +293,3 @@ _UNTOUCHED: tuple[Filter, ...] = (
     ("total_annotations", "Number", "equal", 0),
     ("cancelled_annotations", "Number", "equal", 0),
 )
-
-
-def _files(crop: Crop) -> tuple[File, File]:
-    region = crop.region
-    name = f"task{crop.source_task}-row{region.row}-col{region.col}"
-    return (
-        (f"{name}.jpg", _jpeg(crop.image, CROP_QUALITY)),
-        (f"{name}-context.jpg", _jpeg(crop.context, CONTEXT_QUALITY)),
-    )
-
-
-def _jpeg(picture: np.ndarray, quality: int) -> bytes:
-    parameters = [cv2.IMWRITE_JPEG_QUALITY, quality]
-    is_encoded, content = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), parameters)
-    if not is_encoded:
-        raise ValueError(f"a picture of shape {picture.shape} could not be encoded as JPEG")
-    return content.tobytes()
-
-
-def _crop_data(crop: Crop, image: str, context: str) -> dict[str, Any]:
-    region = crop.region
-    reason = f" · {crop.reason}" if crop.reason else ""
-    return {
-        "image": image,
-        "context": context,
-        "note": f"Round {crop.round} · region {crop.rank}{reason}",
-        "source_task": crop.source_task,
-        "row": region.row,
-        "col": region.col,
-        "height": region.height,
-        "width": region.width,
-        "scale": crop.scale,
-        "round": crop.round,
-        "rank": crop.rank,
-        "reason": crop.reason,
-        "strategy": crop.strategy,
-        "version": crop.version,
-    }
-
-
-def same_url(left: str, right: str) -> bool:
-    """Whether two addresses are the same but for credentials and a trailing slash."""
-    return _bare(left) == _bare(right)
-
-
-def _bare(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    host, slash, path = rest.partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}".rstrip("/")

@@ -7,7 +7,6 @@ Layout: `images/<folder>/<name>.<jpg|png>`, `masks/<folder>/<name>.png`, `classe
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 from PIL import Image
 
+from ralis_backend.core.files import write_bytes, write_json, writing_folder
 from ralis_backend.core.images import ImageError, decode_image, encode_png, mask_from_png
 from ralis_backend.core.palette import Rgb, distinct_color, palette_png, rgb
 from ralis_backend.core.regions import VOID
@@ -160,21 +160,15 @@ def write_dataset(
     """
     if root.exists():
         raise FileExistsError(f"{root} exists already; delete it or choose another folder")
-    partial = root.with_name(f".{root.name}.writing")
-    shutil.rmtree(partial, ignore_errors=True)
+    colors = [label.color for label in classes]
     splits: dict[str, list[str]] = {name: [] for name in SPLITS}
-    for split, key, image, mask in images:
-        for kind, content in (
-            ("images", encode_png(image)),
-            ("masks", palette_png(mask, [label.color for label in classes])),
-        ):
-            path = partial / kind / f"{key}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-        splits[split].append(key)
-    (partial / "classes.json").write_text(json.dumps(classes_json(root.name, classes), indent=1))
-    (partial / "splits.json").write_text(json.dumps(splits, indent=1))
-    partial.replace(root)
+    with writing_folder(root) as partial:
+        for split, key, image, mask in images:
+            write_bytes(partial / "images" / f"{key}.png", encode_png(image))
+            write_bytes(partial / "masks" / f"{key}.png", palette_png(mask, colors))
+            splits[split].append(key)
+        write_json(partial / "classes.json", classes_json(root.name, classes))
+        write_json(partial / "splits.json", splits)
 
 
 def classes_json(name: str, classes: Sequence[DatasetClass]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ralis_backend.core.files import write_bytes
 from ralis_backend.online.random_slice import pooled
 
 HEADERS = ("version", "regions", "% of pool", "validation mIoU", "test mIoU")
@@ -84,10 +85,7 @@ def draw_curve(points: Sequence[CurvePoint], path: Path, title: str) -> None:
     shares.spines["top"].set_visible(False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    partial = path.with_name(f".{path.name}.writing")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial.write_bytes(buffer.getvalue())
-    partial.replace(path)
+    write_bytes(path, buffer.getvalue())
 
 
 def slice_text(metrics: Mapping[str, Any]) -> str:

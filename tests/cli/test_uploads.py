@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from ralis_backend.cli.uploads import file_names, uploaded_name
+from ralis_backend.cli.uploads import file_names
 from ralis_backend.offline.datasets import Sample
 
 
@@ -17,9 +17,3 @@ def test_names_that_become_equal_stay_apart():
     names = file_names([sample("a b"), sample("a_b"), sample("a!b"), sample("___")])
     assert len(names) == 4
     assert list(names)[-1] == "image.jpg"
-
-
-def test_the_uploaded_name_is_found_again():
-    assert uploaded_name("/data/upload/12/0a1b2c3d-street_001.png") == "street_001.png"
-    assert uploaded_name("/data/upload/12/0a1b2c3d-a%20b.png") == "a b.png"
-    assert uploaded_name("https://example.com/pics/plain.png?x=1") == "plain.png"

@@ -22,6 +22,7 @@ from pathlib import Path
 from PIL import Image
 
 from ralis_backend.cli.demo.label_studio import free_port
+from ralis_backend.core.files import write_bytes
 from tests.e2e.browser import Annotator, chromium_page, chromium_program
 
 MAX_BYTES = 400_000
@@ -91,9 +92,7 @@ def write(path: Path, content: bytes) -> None:
     reduced.save(buffer, "PNG", optimize=True)
     if buffer.tell() > MAX_BYTES:
         sys.exit(f"{path} would take {buffer.tell()} bytes, at most {MAX_BYTES} are wanted")
-    partial = path.with_suffix(".writing")
-    partial.write_bytes(buffer.getvalue())
-    partial.replace(path)
+    write_bytes(path, buffer.getvalue())
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from ralis_backend.core.segmenter import SegmenterSpec
 from ralis_backend.labelstudio.client import LabelStudioClient
 from ralis_backend.labelstudio.doctor import Surroundings, checks
 from ralis_backend.labelstudio.fetcher import ImageFetcher
+from ralis_backend.labelstudio.setup import ProjectSetup
 from ralis_backend.labelstudio.tool import LabelStudioTool
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -32,22 +33,17 @@ def around(client, tmp_path, backend_url):
 
 
 def surroundings(client, folder, backend_url):
-    tool = LabelStudioTool(
-        client,
-        ImageFetcher(client, folder / "images", 10**8),
-        backend_url=backend_url,
-        user="user",
-        password="secret",
-        webhook_headers=HEADERS,
+    setup = ProjectSetup(
+        client, backend_url=backend_url, user="user", password="secret", webhook_headers=HEADERS
     )
     return Surroundings(
         client=client,
-        tool=tool,
+        tool=LabelStudioTool(client, ImageFetcher(client, folder / "images", 10**8), setup),
+        setup=setup,
         backend_url=backend_url,
         headers=HEADERS,
         data_dir=folder,
         spec=SegmenterSpec(2, encoder_weights=None),
-        wanted_device="cpu",
         device="cpu",
         strategy=lambda classes: find_strategy("entropy", folder, classes, (128, 128)).name,
     )
@@ -67,7 +63,7 @@ def project_id(client):
 
 
 def test_a_connected_project_passes_every_check(around, project_id):
-    around.tool.connect(project_id, "in-place")
+    around.setup.connect(around.tool.project(project_id), "in-place")
     found = list(checks(around, project_id))
     assert [it.name for it in found if not it.is_ok] == []
     details = {it.name: it.detail for it in found}
@@ -84,7 +80,7 @@ def test_a_project_that_is_not_connected_is_told_to(around, project_id):
 
 
 def test_a_connected_backend_without_webhook_is_noticed(around, client, project_id):
-    around.tool.connect(project_id, "in-place")
+    around.setup.connect(around.tool.project(project_id), "in-place")
     for hook in client.webhooks(project_id):
         client.delete_webhook(hook["id"])
     found = failures(around, project_id)
@@ -93,7 +89,7 @@ def test_a_connected_backend_without_webhook_is_noticed(around, client, project_
 
 
 def test_a_webhook_without_credentials_is_noticed(around, client, project_id):
-    around.tool.connect(project_id, "in-place")
+    around.setup.connect(around.tool.project(project_id), "in-place")
     (hook,) = client.webhooks(project_id)
     client.update_webhook(hook["id"], hook["url"], {})
     assert "credentials" in failures(around, project_id)["webhook"].detail

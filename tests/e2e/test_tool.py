@@ -23,7 +23,9 @@ from ralis_backend.labelstudio.client import (
     Unauthorised,
 )
 from ralis_backend.labelstudio.fetcher import ImageFetcher
-from ralis_backend.labelstudio.tool import LabelStudioTool, project_uid
+from ralis_backend.labelstudio.payloads.tasks import project_uid
+from ralis_backend.labelstudio.setup import ProjectSetup
+from ralis_backend.labelstudio.tool import LabelStudioTool
 from ralis_backend.online.tool import Crop, CropPrediction
 from tests.e2e.conftest import LABEL_STUDIO, PASSWORD, TOKEN, USERNAME
 
@@ -51,10 +53,13 @@ def png(height=60, width=80):
     return pixels, file.getvalue()
 
 
-def make_tool(client, folder, **options):
-    fetcher = ImageFetcher(client, folder / "images", 10**8)
+def make_setup(client, **options):
+    return ProjectSetup(client, **{"backend_url": BACKEND, "webhook_headers": HEADERS, **options})
+
+
+def make_tool(client, folder):
     return LabelStudioTool(
-        client, fetcher, **{"backend_url": BACKEND, "webhook_headers": HEADERS, **options}
+        client, ImageFetcher(client, folder / "images", 10**8), make_setup(client)
     )
 
 
@@ -187,28 +192,26 @@ def test_labels_follow_the_pool_and_old_annotations_stay_readable(client, tool, 
     np.testing.assert_array_equal(mask, sent[0].mask)
 
 
-def test_connecting_twice_leaves_one_backend_and_the_version_in_use(
-    client, pool, tmp_path, backend_url
-):
-    tool = make_tool(client, tmp_path, backend_url=backend_url, user="user", password="secret")
-    tool.connect(pool.id, "in-place")
+def test_connecting_twice_leaves_one_backend_and_the_version_in_use(client, pool, backend_url):
+    setup = make_setup(client, backend_url=backend_url, user="user", password="secret")
+    setup.connect(pool, "in-place")
     (backend,) = client.backends(pool.id)
     assert (backend["title"], backend["state"]) == ("RALIS", "CO")
     (task_id,) = client.import_tasks(pool.id, [{"data": {"image": "/data/upload/1/a.png"}}])
     prediction = {"task": task_id, "result": [], "score": 0.5, "model_version": "v1"}
     client.import_predictions(pool.id, [prediction])
     client.update_project(pool.id, model_version="v1")
-    tool.connect(pool.id, "in-place")
+    setup.connect(pool, "in-place")
     assert len(client.backends(pool.id)) == 1
     (hook,) = client.webhooks(pool.id)
     assert hook["headers"] == HEADERS
     assert client.project(pool.id)["model_version"] == "v1"
 
 
-def test_wrong_credentials_are_reported_when_connecting(client, pool, tmp_path, backend_url):
-    tool = make_tool(client, tmp_path, backend_url=backend_url, user="user", password="wrong")
+def test_wrong_credentials_are_reported_when_connecting(client, pool, backend_url):
+    setup = make_setup(client, backend_url=backend_url, user="user", password="wrong")
     with pytest.raises(LabelStudioError, match="400"):
-        tool.connect(pool.id, "in-place")
+        setup.connect(pool, "in-place")
 
 
 # Tasks and predictions
@@ -409,10 +412,11 @@ def test_a_blocked_address_names_both_switches_also_when_tried_again(
 ):
     client, _ = careful
     project_id = client.create_project("Blocked", config(*CLASSES))["id"]
-    tool = make_tool(client, tmp_path, backend_url=backend_url, user="user", password="secret")
+    project = make_tool(client, tmp_path).project(project_id)
+    setup = make_setup(client, backend_url=backend_url, user="user", password="secret")
     for _ in range(2):  # at the first refusal, Label Studio stores the backend all the same
         with pytest.raises(Unauthorised, match=r"ML_BLOCK_LOCAL_IP=false and SSRF_PROTECTION"):
-            tool.connect(project_id, "in-place")
+            setup.connect(project, "in-place")
     assert client.webhooks(project_id) == []
 
 

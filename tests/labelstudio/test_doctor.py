@@ -13,6 +13,7 @@ from ralis_backend.labelstudio import doctor as module
 from ralis_backend.labelstudio.client import LabelStudioClient
 from ralis_backend.labelstudio.doctor import Surroundings, checks
 from ralis_backend.labelstudio.fetcher import ImageFetcher
+from ralis_backend.labelstudio.setup import ProjectSetup
 from ralis_backend.labelstudio.tool import LabelStudioTool
 
 Usage = namedtuple("Usage", "total used free")
@@ -29,11 +30,11 @@ def look(folder, device="cpu"):
     around = Surroundings(
         client=client,
         tool=LabelStudioTool(client, ImageFetcher(client, folder / "images", 0)),
+        setup=ProjectSetup(client),
         backend_url=f"http://127.0.0.1:{free_port()}",
         headers={},
         data_dir=folder,
         spec=SegmenterSpec(2, encoder_weights=None),
-        wanted_device=device,
         device=device,
         strategy=lambda classes: "entropy",
     )

@@ -330,7 +330,11 @@ def test_an_address_that_is_none_fails_that_task_alone(tmp_path, image):
 
 
 def test_credentials_in_an_address_do_not_reach_messages(tmp_path):
-    for image in ("ftp://user:secret@h/a.png?sig=secret", f"{URL}/api/users?token=secret"):
+    for image in (
+        "ftp://user:secret@h/a.png?sig=secret",
+        "ftp://user:secret@h/http://other/a.png",
+        f"{URL}/api/users?token=secret",
+    ):
         with pytest.raises(ImageNotAllowed) as caught:
             LabelStudio().fetcher(tmp_path).fetch(task(image))
         assert "secret" not in str(caught.value)

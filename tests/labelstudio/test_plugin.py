@@ -1,3 +1,4 @@
+import logging
 from datetime import UTC, datetime
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 
 from ralis_backend.core.regions import Region
 from ralis_backend.labelstudio import plugin as backend_module
-from ralis_backend.labelstudio.plugin import RalisBackend, event_payload, project_uid
+from ralis_backend.labelstudio.plugin import RalisBackend, event_payload
 from ralis_backend.online.learner import SuggestionFailure
 from ralis_backend.online.tool import ImageSuggestion, SuggestedRegion
 
@@ -93,9 +94,17 @@ def test_tasks_are_read_with_the_key_of_the_label_config():
     assert asked.created_at == datetime(2025, 11, 21, 4, 41, 0, 500_000, UTC)
 
 
-def test_one_answer_per_task_in_order_whatever_is_wrong_with_some():
+def test_images_that_were_uploaded_before_the_label_config_are_suggested_on():
+    early = {**task(), "data": {"$undefined$": "a.png"}}
+    (answer,) = hosted(FakeLearner()).predict([early])
+    assert answer["result"]
+
+
+def test_one_answer_per_task_in_order_whatever_is_wrong_with_some(caplog):
     tasks = [task(1, "bad"), task(2), {"id": 3}, None, task(4, "odd"), task(5)]
-    answers = hosted(FakeLearner()).predict(tasks)
+    with caplog.at_level(logging.WARNING):
+        answers = hosted(FakeLearner()).predict(tasks)
+    assert "task number 4 of the list" in caplog.text
     assert len(answers) == len(tasks)
     assert [bool(answer["result"]) for answer in answers] == [False, True, False, False, True, True]
     assert all(np.isfinite(answer["score"]) for answer in answers)
@@ -138,24 +147,6 @@ def test_an_event_of_no_project_is_refused():
         hosted(FakeLearner()).fit("ANNOTATION_CREATED", {"project": {"id": 3}})
     with pytest.raises(ValueError, match="fit needs"):
         hosted(FakeLearner()).fit([])
-
-
-@pytest.mark.parametrize(
-    ("project", "uid"),
-    [
-        ("3.1763700000", UID),
-        ({"id": 3, "created_at": "2025-11-21T04:40:00.987654Z"}, UID),
-        ({"id": 3, "created_at": "2025-11-21T06:40:00+02:00"}, UID),
-        ({"id": 3, "created_at": "2025-11-21T04:40:00"}, UID),
-        ({"id": 3, "created_at": "yesterday"}, None),
-        ({"id": 3}, None),
-        ("x.1", None),
-        (3, None),
-        (None, None),
-    ],
-)
-def test_project_uid_is_id_and_whole_second_of_creation(project, uid):
-    assert project_uid(project) == uid
 
 
 def test_event_payload_keeps_labels_and_drops_copies():

@@ -39,7 +39,8 @@ def test_what_is_no_legacy_token_is_ignored(tmp_path, given):
 
 
 def test_a_folder_that_cannot_be_written_is_logged_without_the_token(tmp_path, caplog):
-    tokens = TokenFile(tmp_path / "missing" / "token")
+    (tmp_path / "file").write_bytes(b"")
+    tokens = TokenFile(tmp_path / "file" / "token")
     with caplog.at_level(logging.INFO):
         tokens.keep(TOKEN)
     assert "cannot be kept" in caplog.text

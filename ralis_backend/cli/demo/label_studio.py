@@ -115,7 +115,7 @@ class LabelStudioServer:
                 f"Label Studio is not installed: {self.executable} does not exist; "
                 "run `make setup`, which installs it in an environment of its own"
             )
-        if not _is_free(self.port):
+        if not is_free(self.port):
             raise RuntimeError(
                 f"port {self.port} is in use by another program; stop it or choose another port"
             )
@@ -220,7 +220,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Whether nobody listens on a port of the loopback interface."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -17,8 +17,9 @@ from rich.panel import Panel
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ralis_backend.cli.demo import pool as pools
+from ralis_backend.cli.demo import demo_images
 from ralis_backend.cli.demo.annotators import CropAnnotator, InPlaceAnnotator
+from ralis_backend.cli.demo.demo_images import DemoImages
 from ralis_backend.cli.demo.evaluation import spread
 from ralis_backend.cli.demo.experiment import (
     Annotator,
@@ -39,6 +40,7 @@ from ralis_backend.cli.uploads import upload
 from ralis_backend.core.files import write_json
 from ralis_backend.labelstudio.client import LabelStudioClient
 from ralis_backend.labelstudio.fetcher import ImageFetcher
+from ralis_backend.labelstudio.payloads.label_config import REGION_LABEL
 from ralis_backend.labelstudio.tool import LabelStudioTool
 from ralis_backend.online.export import export_project, refuse_non_empty
 from ralis_backend.online.report import HEADERS, curve_table, draw_curve
@@ -47,7 +49,6 @@ from ralis_backend.online.tool import ToolNotFound, ToolProject
 
 logger = logging.getLogger(__name__)
 
-REGION_LABEL = "Suggested region"
 FIRST_SUGGESTIONS_S = 900.0
 
 
@@ -98,13 +99,13 @@ class Session:
 
     def _run(self, running: ExitStack, out: Path) -> None:
         options = self._options
-        pool = self._pool()
+        images = self._images()
         workplace = Workplace.open(options.folder)
         server = running.enter_context(self._label_studio(workplace))
         client = LabelStudioClient(server.url, workplace.token)
         fetcher = ImageFetcher(client, workplace.folder / "images", 2 * 1024**3)
         tool = LabelStudioTool(client, fetcher)
-        project = self._project(workplace, client, tool, pool)
+        project = self._project(workplace, client, tool, images)
         backend = running.enter_context(self._backend(workplace, server, project))
         data_folder = workplace.backend_folder(project.uid)
         store = Store.open(workplace.database_url(project.uid), data_folder / "blobs")
@@ -114,8 +115,8 @@ class Session:
         self._wait_for_suggestions(backend, store, project)
         self._show(server, workplace, store, project)
         if options.is_oracle:
-            rounds = self._label_by_script(backend, client, tool, store, project, pool)
-            self._report(rounds, pool, out)
+            rounds = self._label_by_script(backend, client, tool, store, project, images)
+            self._report(rounds, images, out)
             export_project(store, tool.image, project.uid, out / "dataset")
             self._console.print(f"Labelled dataset: {out / 'dataset'}")
         elif _has_display():
@@ -125,39 +126,42 @@ class Session:
 
     # Images and the project
 
-    def _pool(self) -> pools.Pool:
+    def _images(self) -> DemoImages:
         options = self._options
         with self._waiting("Reading the images") as say:
             if options.dataset is not None:
-                pool = pools.from_dataset(options.dataset, options.max_images)
+                images = demo_images.from_dataset(options.dataset, options.max_images)
             elif options.images is not None:
-                pool = pools.from_folder(options.images, options.class_names, options.max_images)
+                images = demo_images.from_folder(
+                    options.images, options.class_names, options.max_images
+                )
             else:
-                pool = pools.from_scenes(
+                images = demo_images.from_scenes(
                     options.folder,
                     options.seed,
                     options.max_images,
                     lambda done, total: say(f"Drawing street scenes: {done} of {total}"),
                 )
-        if options.is_oracle and not pool.is_labelled:
+        if options.is_oracle and not images.is_labelled:
             raise ValueError(
-                f"{pool.name} has images without masks, so a script cannot label them; add the "
+                f"{images.name} has images without masks, so a script cannot label them; add the "
                 "masks (masks/<name>.png), or leave --oracle out and label them yourself"
             )
         self._console.print(
-            f"{pool.name}: {len(pool.samples)} images to label, {len(pool.dataset.classes)} classes"
+            f"{images.name}: {len(images.samples)} images to label, "
+            f"{len(images.dataset.classes)} classes"
         )
-        return pool
+        return images
 
     def _project(
         self,
         workplace: Workplace,
         client: LabelStudioClient,
         tool: LabelStudioTool,
-        pool: pools.Pool,
+        images: DemoImages,
     ) -> ToolProject:
         """The project of an earlier run with the same images, or a new one."""
-        key = pool.fingerprint(self._options.mode)
+        key = images.fingerprint(self._options.mode)
         if not self._options.is_oracle and key in workplace.projects:
             try:
                 return tool.project(workplace.projects[key])
@@ -165,12 +169,12 @@ class Session:
                 logger.info("project %d is gone; a new one is made", workplace.projects[key])
         with self._waiting("Uploading images") as say:
             made = client.create_project(
-                f"{pool.name[:40]}: pool" if self._options.mode == "crops" else pool.name[:50],
-                pools.label_config(pool.dataset.classes, self._options.mode, REGION_LABEL),
+                f"{images.name[:40]}: pool" if self._options.mode == "crops" else images.name[:50],
+                demo_images.label_config(images.dataset.classes, self._options.mode, REGION_LABEL),
                 show_collab_predictions=True,
             )
             project_id = int(made["id"])
-            upload(client, project_id, pool.names, say)
+            upload(client, project_id, images.names, say)
         if not self._options.is_oracle:
             workplace.projects[key] = project_id
             workplace.save()
@@ -253,14 +257,14 @@ class Session:
         tool: LabelStudioTool,
         store: Store,
         project: ToolProject,
-        pool: pools.Pool,
+        images: DemoImages,
     ) -> list[Round]:
         from ralis_backend.wiring import find_device
 
         options = self._options
         tasks = {task.id: task.image for task in tool.tasks(project.id)}
-        truth = pools.samples_by_task(tasks, pool.names)
-        names = pool.dataset.class_names
+        truth = demo_images.samples_by_task(tasks, images.names)
+        names = images.dataset.class_names
         annotator: Annotator
         regions_id = store.projects.get(project.uid).regions_tool_id
         if regions_id is not None:
@@ -273,29 +277,29 @@ class Session:
             status=lambda: backend.status(project.uid),
             request_training=lambda: _request_training(client, project.id),
             annotator=annotator,
-            validation=spread(pool.validation, options.eval_images),
-            test=spread(pool.test, options.eval_images),
+            validation=spread(images.validation, options.eval_images),
+            test=spread(images.test, options.eval_images),
             device=find_device("auto"),
             console=self._console,
         )
         return experiment.run(options.rounds, options.regions_per_round)
 
-    def _report(self, rounds: list[Round], pool: pools.Pool, out: Path) -> None:
+    def _report(self, rounds: list[Round], images: DemoImages, out: Path) -> None:
         """The learning curve as a table, a picture and JSON."""
         if not rounds:
             raise RuntimeError("nothing could be labelled; see the backend's log")
         points = [done.point for done in rounds]
-        table = Table(*HEADERS, "seconds", title=f"{pool.name}: learning curve")
+        table = Table(*HEADERS, "seconds", title=f"{images.name}: learning curve")
         for row, done in zip(curve_table(points), rounds, strict=True):
             table.add_row(*row, f"{sum(done.seconds.values()):.0f}")
         self._console.print(table)
         out.mkdir(parents=True, exist_ok=True)
-        draw_curve(points, out / "curve.png", f"{pool.name}, {self._options.strategy}")
+        draw_curve(points, out / "curve.png", f"{images.name}, {self._options.strategy}")
         settings = {
             name: str(value) if isinstance(value, Path) else value
             for name, value in asdict(self._options).items()
         }
-        content = results_json(sys.argv, settings, pool.dataset.class_names, rounds)
+        content = results_json(sys.argv, settings, images.dataset.class_names, rounds)
         write_json(out / "results.json", content)
         self._console.print(f"Learning curve: {out / 'curve.png'}, {out / 'results.json'}")
 

@@ -6,7 +6,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,7 +17,8 @@ from typing import Any
 
 import httpx
 
-from ralis_backend.cli.demo.label_studio import HOST, LabelStudioServer, free_port
+from ralis_backend.cli.demo.label_studio import HOST, LabelStudioServer, free_port, is_free
+from ralis_backend.core.files import OWNER_ONLY, write_json
 
 
 @dataclass
@@ -54,12 +54,8 @@ class Workplace:
 
     def save(self) -> None:
         """Write `demo.json`, readable by the owner alone."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         content = {name: value for name, value in asdict(self).items() if name != "folder"}
-        partial = self.folder / ".demo.json.writing"
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump(content, file, indent=1)
-        partial.replace(self.folder / "demo.json")
+        write_json(self.folder / "demo.json", content, mode=OWNER_ONLY)
 
     def label_studio(self, executable: Path, port: int) -> LabelStudioServer:
         """Label Studio in this folder, not started."""
@@ -208,13 +204,7 @@ class Backend:
 
 def port_near(wanted: int) -> int:
     """The port wanted if nothing listens on it, else a free one."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, wanted))
-        except OSError:
-            return free_port()
-    return wanted
+    return wanted if is_free(wanted) else free_port()
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from ralis_backend.core.regions import Region
 from ralis_backend.labelstudio.payloads.answers import read_answers
 from ralis_backend.labelstudio.payloads.label_config import SEGMENTATION_CONTROLS, LabelConfig
 from ralis_backend.labelstudio.payloads.masks import region_boxes, results_to_mask
+from ralis_backend.labelstudio.payloads.tasks import parse_time
 from ralis_backend.online.answers import USEFUL
 from ralis_backend.online.tool import ToolAnnotation
 
@@ -73,16 +74,6 @@ def annotated_regions(
         AnnotationError: if one cannot be read.
     """
     return region_boxes(annotation.results, config, image_size)
-
-
-def parse_time(text: str) -> datetime:
-    """An ISO 8601 time; UTC where it names no zone.
-
-    Raises:
-        ValueError: if it is none.
-    """
-    parsed = datetime.fromisoformat(text)
-    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
 
 def _time(payload: Mapping[str, Any], name: str) -> datetime:

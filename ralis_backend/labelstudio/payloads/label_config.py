@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from xml.etree.ElementTree import Element, ParseError, SubElement, indent, tostring
 
 from defusedxml import DefusedXmlException
@@ -61,13 +62,21 @@ def parse_label_config(xml: str, region_label: str = REGION_LABEL) -> LabelConfi
     """The one segmentation control of a labelling interface, its image and its labels.
 
     Args:
-        xml: the project's label config; views may be nested.
+        xml: the project's label config; views may be nested. It comes with every request and is
+            remembered.
         region_label: names the rectangles of suggested regions.
 
     Raises:
         LabelConfigError: if it is no XML, or there is not exactly one BrushLabels or
             PolygonLabels control with at least one label on exactly one Image.
     """
+    if not isinstance(xml, str):
+        raise LabelConfigError(f"the label config is a {type(xml).__name__}, expected XML text")
+    return _label_config(xml, region_label)
+
+
+@lru_cache(maxsize=64)
+def _label_config(xml: str, region_label: str) -> LabelConfig:
     elements = list(_parse(xml).iter())
     control = _segmentation_control(elements)
     image = _image(elements, control)
@@ -164,8 +173,6 @@ def _free_name(name: str, taken: set[str]) -> str:
 
 
 def _parse(xml: str) -> Element:
-    if not isinstance(xml, str):
-        raise LabelConfigError(f"the label config is a {type(xml).__name__}, expected XML text")
     if len(xml) > MAX_CHARACTERS:
         raise LabelConfigError(
             f"the label config has {len(xml)} characters, at most {MAX_CHARACTERS} are read"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,6 +15,10 @@ from ralis_backend.online.tool import CropPrediction, ImageSuggestion, Suggested
 
 MAX_STROKES = 10
 """Brush results of one task: beyond that the browser gets slow (8 s for 10, 23 s for 30)."""
+
+PREDICTIONS_PER_CALL = 200
+NUMBERS_PER_CALL = 8_000_000
+"""Of brush RLE, up to five bytes of JSON each: Label Studio takes 250 MB in a request."""
 
 
 def score(usefulness: float) -> float:
@@ -76,6 +80,20 @@ def image_prediction(
         "score": score(suggestion.usefulness),
         "result": results,
     }
+
+
+def batches(payloads: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+    """Predictions, as many per call as Label Studio takes, made when their turn comes."""
+    part: list[Mapping[str, Any]] = []
+    num_numbers = 0
+    for payload in payloads:
+        part.append(payload)
+        num_numbers += sum(len(it["value"].get("rle", ())) for it in payload["result"])
+        if len(part) == PREDICTIONS_PER_CALL or num_numbers > NUMBERS_PER_CALL:
+            yield part
+            part, num_numbers = [], 0
+    if part:
+        yield part
 
 
 def _strokes_by_region(

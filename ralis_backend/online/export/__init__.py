@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from ralis_backend.core.files import writing_folder
 from ralis_backend.core.regions import VOID
 from ralis_backend.core.segmenter import Segmenter
 from ralis_backend.online.answers import ANSWER_KINDS, Answer
@@ -73,7 +72,7 @@ def export_project(
             f"project {uid} has no labelled region yet; label and submit some, or run "
             "`ralis connect --project ID` to read what is in Label Studio"
         )
-    with _appearing(out) as partial:
+    with writing_folder(out) as partial:
         if has_model:
             write_model(store, project, partial / "model")
         FORMATS[format_name](_counted(labelled, on_image), labelled.classes, partial)
@@ -121,26 +120,6 @@ def refuse_non_empty(out: Path) -> None:
     """Raise `FileExistsError` if `out` is a file or holds anything: nothing is overwritten."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out} exists and is not empty; choose a new folder or empty it")
-
-
-class _appearing:  # noqa: N801
-    """A folder beside `out` that becomes `out` when the block ends well, and vanishes otherwise."""
-
-    def __init__(self, out: Path) -> None:
-        self._out = out
-
-    def __enter__(self) -> Path:
-        parent = self._out.absolute().parent
-        parent.mkdir(parents=True, exist_ok=True)
-        self._partial = Path(tempfile.mkdtemp(prefix=f".{self._out.name}-", dir=parent))
-        return self._partial
-
-    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
-        if error_type is None:
-            self._partial.chmod(0o755)
-            self._partial.replace(self._out.absolute())  # an empty folder may be replaced
-        else:
-            shutil.rmtree(self._partial, ignore_errors=True)
 
 
 def _counted(

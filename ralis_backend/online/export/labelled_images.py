@@ -7,8 +7,6 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
 from PIL import Image as PillowImage
@@ -16,6 +14,7 @@ from PIL import Image as PillowImage
 from ralis_backend.core.images import decode_image, encode_png
 from ralis_backend.core.palette import Rgb, distinct_color, rgb
 from ralis_backend.core.regions import Region
+from ralis_backend.online.file_names import uploaded_name
 from ralis_backend.online.labels import RegionLabel
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Image, Project
@@ -23,7 +22,6 @@ from ralis_backend.online.tool import ToolTask
 
 _EXIF_ORIENTATION = 0x0112
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png"}
-_UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
 
 
 @dataclass(frozen=True)
@@ -126,10 +124,7 @@ def file_names(rows: list[Image]) -> dict[int, str]:
 
 
 def _original_name(ref: str) -> str:
-    parts = urlsplit(ref)
-    local = parse_qs(parts.query).get("d")
-    path = PurePosixPath(unquote(local[0] if local else parts.path))
-    stem = _UPLOAD_PREFIX.sub("", path.name).rsplit(".", 1)[0]
+    stem = uploaded_name(ref).rsplit(".", 1)[0]
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", stem).strip("._-")[:100]
     return safe or "image"
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import tempfile
 from pathlib import Path
+
+from ralis_backend.core.files import write_bytes
 
 _KEY = re.compile(r"[a-z]+(/[A-Za-z0-9_-]+)+\.[a-z0-9]+")
 
@@ -19,18 +19,7 @@ class BlobStore:
 
     def put(self, key: str, content: bytes) -> str:
         """Write `content` under `key`; an older file of that name is replaced."""
-        path = self.path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        write_bytes(self.path(key), content)
         return key
 
     def get(self, key: str) -> bytes:

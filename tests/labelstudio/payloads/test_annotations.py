@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,6 @@ from ralis_backend.labelstudio.payloads.annotations import (
     annotated_regions,
     decode_annotation,
     parse_annotation,
-    parse_time,
 )
 from ralis_backend.labelstudio.payloads.label_config import parse_label_config
 from ralis_backend.labelstudio.payloads.masks import AnnotationError, mask_to_results
@@ -133,14 +132,6 @@ def test_a_missing_field_is_named(name):
 def test_what_is_no_annotation_is_refused(payload):
     with pytest.raises(ValueError, match="expected an object"):
         parse_annotation(payload)
-
-
-def test_times_name_their_zone_or_are_utc():
-    assert parse_time("2025-01-31T12:00:00Z") == datetime(2025, 1, 31, 12, tzinfo=UTC)
-    assert parse_time("2025-01-31T12:00:00") == datetime(2025, 1, 31, 12, tzinfo=UTC)
-    assert parse_time("2025-01-31T12:00:00+02:00") == datetime(
-        2025, 1, 31, 12, tzinfo=timezone(timedelta(hours=2))
-    )
 
 
 def test_an_annotation_gives_its_mask_and_its_regions():

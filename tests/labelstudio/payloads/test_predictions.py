@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from ralis_backend.core.regions import VOID, Region
+from ralis_backend.labelstudio.payloads import predictions as module
 from ralis_backend.labelstudio.payloads.label_config import parse_label_config
 from ralis_backend.labelstudio.payloads.masks import region_boxes, results_to_mask
 from ralis_backend.labelstudio.payloads.predictions import (
     MAX_STROKES,
+    batches,
     crop_prediction,
     image_prediction,
     score,
@@ -147,6 +149,20 @@ def test_regions_share_strokes_where_there_would_be_too_many_for_the_browser(con
     strokes = [it for it in results if it["type"] == "brushlabels"]
     assert len(strokes) == len(CLASSES) <= MAX_STROKES
     assert not any("parentID" in it for it in strokes)
+
+
+def test_a_call_carries_as_many_predictions_and_strokes_as_label_studio_takes(monkeypatch):
+    monkeypatch.setattr(module, "PREDICTIONS_PER_CALL", 3)
+    monkeypatch.setattr(module, "NUMBERS_PER_CALL", 10)
+    light = {"result": []}
+    heavy = {"result": [{"value": {"rle": [0] * 6}}, {"value": {"points": [[0, 0]]}}]}
+    payloads = [light, light, light, light, heavy, heavy, light]
+    assert list(batches(iter(payloads))) == [
+        [light, light, light],
+        [light, heavy, heavy],
+        [light],
+    ]
+    assert list(batches(())) == []
 
 
 def test_polygons_are_not_merged():

@@ -12,8 +12,9 @@ import numpy as np
 
 from ralis_backend.cli.demo import scenes
 from ralis_backend.cli.demo.evaluation import spread
-from ralis_backend.cli.uploads import file_names, uploaded_name
+from ralis_backend.cli.uploads import file_names
 from ralis_backend.core.palette import hexadecimal, rgb
+from ralis_backend.labelstudio.payloads.label_config import REGION_COLOR
 from ralis_backend.offline.datasets import (
     Dataset,
     DatasetClass,
@@ -22,15 +23,15 @@ from ralis_backend.offline.datasets import (
     plain_folder,
     write_dataset,
 )
+from ralis_backend.online.file_names import uploaded_name
 
 NUM_SCENES = {"d_v": 36, "d_r": 12, "test": 12}
-REGION_COLOR = "#FF00FF"
 # Label Studio shows brush masks at an opacity of 0.6, whatever the config says.
 STYLE = '.ralis-image canvas[style*="opacity: 0.6"] { opacity: 0.4 !important }'
 
 
 @dataclass(frozen=True)
-class Pool:
+class DemoImages:
     """What is to be labelled, and what versions are judged by (empty without masks)."""
 
     name: str
@@ -56,30 +57,30 @@ class Pool:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def from_dataset(root: Path, max_images: int | None) -> Pool:
+def from_dataset(root: Path, max_images: int | None) -> DemoImages:
     """Images of D_V, judged on D_R and the test split."""
     dataset = Dataset.open(root)
     if not dataset.splits["d_v"]:
         raise DatasetError(f"{root} has an empty d_v: there is nothing to label")
-    return _pool(root.resolve().name, dataset, max_images)
+    return _demo_images(root.resolve().name, dataset, max_images)
 
 
-def from_folder(folder: Path, class_names: Sequence[str], max_images: int | None) -> Pool:
+def from_folder(folder: Path, class_names: Sequence[str], max_images: int | None) -> DemoImages:
     """A folder of pictures, with or without masks."""
     if (folder / "splits.json").is_file():
         return from_dataset(folder, max_images)
-    return _pool(folder.resolve().name, plain_folder(folder, class_names), max_images)
+    return _demo_images(folder.resolve().name, plain_folder(folder, class_names), max_images)
 
 
 def from_scenes(
     folder: Path, seed: int, max_images: int | None, on_scene: Callable[[int, int], None]
-) -> Pool:
+) -> DemoImages:
     """Scenes drawn by ourselves, kept in `folder` for the next run."""
     root = folder / f"scenes-{seed}"
     if not root.is_dir():
         classes = [DatasetClass(name, rgb(color)) for name, color in scenes.CLASSES]
         write_dataset(root, classes, _drawn(seed, on_scene))
-    return _pool("Street scenes", Dataset.open(root), max_images)
+    return _demo_images("Street scenes", Dataset.open(root), max_images)
 
 
 def _drawn(
@@ -93,8 +94,8 @@ def _drawn(
         yield splits[index], key, scene.image, scene.mask
 
 
-def _pool(name: str, dataset: Dataset, max_images: int | None) -> Pool:
-    return Pool(
+def _demo_images(name: str, dataset: Dataset, max_images: int | None) -> DemoImages:
+    return DemoImages(
         name=name,
         dataset=dataset,
         samples=tuple(spread(dataset.split("d_v"), max_images)),

@@ -1,0 +1,67 @@
+"""`ralis doctor`: one project and its surroundings, checked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ralis_backend.cli.log import configure_logging
+
+if TYPE_CHECKING:
+    from ralis_backend.labelstudio.doctor import Surroundings
+    from ralis_backend.settings import Settings
+
+OptionalProject = Annotated[
+    int | None, typer.Option("--project", help="Also check this project of Label Studio.")
+]
+
+
+def doctor(project: OptionalProject = None) -> None:
+    """Check everything that commonly fails, and say what to do; exit code 1 if something does."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    from ralis_backend.labelstudio.doctor import checks
+    from ralis_backend.settings import load_settings
+
+    settings = load_settings()
+    configure_logging("ERROR")
+    console = Console(soft_wrap=True, highlight=False)
+    num_failed = 0
+    for check in checks(create_surroundings(settings), project):
+        mark = "[green]ok  [/green]" if check.is_ok else "[red]FAIL[/red]"
+        console.print(f"{mark} {check.name}: {escape(check.detail)}")
+        if not check.is_ok:
+            num_failed += 1
+            console.print(f"     -> {escape(check.fix)}")
+    if num_failed:
+        console.print(f"{num_failed} to repair")
+        raise typer.Exit(1)
+
+
+def create_surroundings(settings: Settings) -> Surroundings:
+    """What the checks look at."""
+    from ralis_backend import wiring
+    from ralis_backend.core.policy.registry import find_strategy
+    from ralis_backend.core.segmenter import SegmenterSpec
+    from ralis_backend.labelstudio.doctor import Surroundings
+
+    num_classes = 2  # of any network: only its encoder's weights are looked at
+    return Surroundings(
+        client=wiring.create_client(settings),
+        tool=wiring.create_tool(settings),
+        setup=wiring.create_setup(settings),
+        backend_url=settings.backend_url,
+        headers=wiring.webhook_headers(settings),
+        data_dir=settings.data_dir,
+        spec=SegmenterSpec(
+            num_classes, settings.architecture, settings.encoder, settings.initial_weights
+        ),
+        device=wiring.find_device(settings.device),
+        strategy=lambda classes: (
+            find_strategy(
+                settings.strategy, settings.policies_dir, classes, settings.region_size
+            ).name
+        ),
+    )

@@ -1,0 +1,143 @@
+"""`ralis web`: the web server alone."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import socket
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ralis_backend.cli.log import configure_logging
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from ralis_backend.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+Host = Annotated[str, typer.Option(help="Address to listen on.")]
+Port = Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")]
+Workers = Annotated[int, typer.Option(min=1, help="Web processes.")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads of each web process.")]
+
+
+def web(
+    host: Host = "127.0.0.1", port: Port = 9090, workers: Workers = 2, threads: Threads = 4
+) -> None:
+    """Run the web server alone."""
+    from ralis_backend.settings import load_settings, share_metrics
+
+    prepare(host, port)
+    with tempfile.TemporaryDirectory(prefix="ralis-metrics-") as metrics_dir:
+        share_metrics(Path(metrics_dir))
+        _run_gunicorn(load_settings(), f"{bracketed(host)}:{port}", workers, threads)
+
+
+def check_exposure(settings: Settings, host: str) -> None:
+    """Refuse to serve other machines without authentication; warn on this one.
+
+    Raises:
+        SettingsError: saying what to set.
+    """
+    from ralis_backend.settings import SettingsError
+
+    if settings.has_credentials:
+        return
+    if not _is_loopback(host) and not settings.allow_anonymous:
+        raise SettingsError(
+            f"{host} is reachable from other machines and no credentials are configured: set "
+            "RALIS_AUTH_USER and RALIS_AUTH_PASSWORD (or RALIS_AUTH_TOKEN), listen on 127.0.0.1, "
+            "or set RALIS_ALLOW_ANONYMOUS=true"
+        )
+    logger.warning("no RALIS_AUTH_USER and RALIS_AUTH_PASSWORD: requests are not authenticated")
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise `ValueError` if the port cannot be listened on."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise ValueError(
+            f"cannot listen on {host} port {port}: {error.strerror or error}; stop what uses the "
+            "port, or choose another with --port"
+        ) from None
+
+
+def prepare(host: str, port: int) -> None:
+    """Set up the log, and check that `host` and `port` can be served."""
+    from ralis_backend.settings import load_settings
+
+    settings = load_settings()
+    configure_logging(settings.log_level)
+    check_exposure(settings, host)
+    check_port(host, port)
+
+
+def _run_gunicorn(settings: Settings, address: str, workers: int, threads: int) -> None:
+    """Serve until a signal. The app is loaded before the port opens, then workers are forked."""
+    from gunicorn.app.base import BaseApplication
+
+    options = {
+        "bind": address,
+        "workers": workers,
+        "threads": threads,
+        "worker_class": "gthread",
+        "preload_app": True,
+        "timeout": 120,
+        "graceful_timeout": 3,
+        "keepalive": 5,
+        "loglevel": "warning",
+        "control_socket_disable": True,
+        "post_fork": _calm_torch,
+        "child_exit": _forget_metrics,
+        "proc_name": "ralis-web",
+    }
+
+    class Server(BaseApplication):  # type: ignore[misc]
+        def load_config(self) -> None:
+            for name, value in options.items():
+                if name in self.cfg.settings:
+                    self.cfg.set(name, value)
+
+        def load(self) -> Flask:
+            from ralis_backend.app import create_app
+
+            return create_app(settings)
+
+    Server().run()
+
+
+def _calm_torch(_server: Any, _worker: Any) -> None:
+    import torch
+
+    torch.set_num_threads(1)  # a prediction on the spot must leave room for /health
+
+
+def _forget_metrics(_server: Any, worker: Any) -> None:
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def bracketed(host: str) -> str:
+    """The host as it stands in an address."""
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,53 @@
+"""`ralis worker`: what trains, ranks and publishes, alone."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from ralis_backend.cli.log import configure_logging
+
+if TYPE_CHECKING:
+    from ralis_backend.online.worker import Worker
+    from ralis_backend.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+NICENESS = 10
+"""Of the worker: while it trains, the web processes go first."""
+
+
+def worker() -> None:
+    """Run the worker alone: sync, train, rank, publish."""
+    from ralis_backend.cli.supervisor import stop_on_signals
+    from ralis_backend.settings import load_settings
+
+    settings = load_settings()
+    configure_logging(settings.log_level)
+    if settings.api_key is None:
+        logger.warning(
+            "LABEL_STUDIO_API_KEY is not set: labels and images are read with the token that Label "
+            "Studio hands over when this backend is connected to a project; that works only where "
+            "legacy tokens are on"
+        )
+    stop = stop_on_signals()
+    os.nice(NICENESS)
+    create_worker(settings).run(stop)
+
+
+def create_worker(settings: Settings) -> Worker:
+    """The worker, on the GPU where there is one."""
+    from ralis_backend.online.worker import Worker, WorkerConfig
+    from ralis_backend.wiring import create_store, create_tool, find_device, ranking_config
+
+    config = WorkerConfig(
+        mode=settings.mode,
+        ranking=ranking_config(settings, find_device(settings.device)),
+        background_label=settings.background_label,
+        suggestions_per_image=settings.suggestions_per_image,
+        trust_rounds=settings.trust_rounds,
+        random_share=settings.random_share,
+        sync_s=settings.sync_seconds,
+    )
+    return Worker(create_store(settings), create_tool(settings), config)

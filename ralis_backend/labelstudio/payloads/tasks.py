@@ -1,0 +1,151 @@
+"""Label Studio's tasks, projects and times, from the API or a request -> `ToolTask`, uid, datetime.
+
+And back: what a region's own task holds and shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ralis_backend.online.tool import Crop, ToolTask
+
+UNNAMED_KEY = "$undefined$"
+"""The data key of files that were uploaded before the project had a label config."""
+UNKNOWN_TIME = datetime.fromtimestamp(0, UTC)
+CROP_QUALITY = 95
+CONTEXT_QUALITY = 85
+
+
+class TaskError(ValueError):
+    """A task that cannot be read; the message names it and says what is wrong."""
+
+
+def parse_task(payload: Any, image_key: str) -> ToolTask:
+    """A task as Label Studio writes it.
+
+    Args:
+        payload: the task's JSON; without `created_at` it is from `UNKNOWN_TIME`.
+        image_key: the key of its data that the label config shows.
+
+    Returns:
+        The task; its `image` is empty where the data has no text under the key.
+
+    Raises:
+        TaskError: if the id, the data or the time is malformed.
+    """
+    if not isinstance(payload, Mapping) or not _is_id(payload.get("id")):
+        raise TaskError("the task is no JSON object with a numeric id")
+    data = payload.get("data")
+    if not isinstance(data, Mapping):
+        raise TaskError(f"task {payload['id']} has no data: expected an object under 'data'")
+    image = data.get(image_key) or data.get(UNNAMED_KEY)
+    return ToolTask(
+        id=payload["id"],
+        created_at=_created_at(payload),
+        image=image if isinstance(image, str) else "",
+        data=data,
+    )
+
+
+def parse_tasks(payloads: Iterable[Any], image_key: str) -> Iterator[ToolTask | TaskError]:
+    """Each task, or why it cannot be read, in order: one that is malformed costs no other."""
+    for place, payload in enumerate(payloads, start=1):
+        try:
+            yield parse_task(payload, image_key)
+        except TaskError as error:
+            yield TaskError(f"task number {place} of the list: {error}")
+
+
+def project_uid(project: Any) -> str:
+    """`<id>.<unix seconds of creation>`, as Label Studio itself names projects to backends.
+
+    Args:
+        project: the uid itself, or the project's JSON with `id` and `created_at`.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    if isinstance(project, str) and project.split(".")[0].isdecimal():
+        return project
+    if isinstance(project, Mapping) and _is_id(project.get("id")):
+        created_at = project.get("created_at")
+        if isinstance(created_at, str):
+            return f"{project['id']}.{int(parse_time(created_at).timestamp())}"
+    raise ValueError(
+        "the JSON names no project: expected under 'project' its '<id>.<creation time>', or an "
+        "object with id and created_at"
+    )
+
+
+def parse_time(text: str) -> datetime:
+    """An ISO 8601 time; UTC where it names no zone.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(
+            f"{text[:40]!r} is no time; expected one such as 2025-01-31T12:00:00Z"
+        ) from None
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+
+
+def crop_data(crop: Crop, image: str, context: str) -> dict[str, Any]:
+    """The data of a region's task; `image` and `context` are the addresses of its pictures."""
+    region = crop.region
+    reason = f" · {crop.reason}" if crop.reason else ""
+    return {
+        "image": image,
+        "context": context,
+        "note": f"Round {crop.round} · region {crop.rank}{reason}",
+        "source_task": crop.source_task,
+        "row": region.row,
+        "col": region.col,
+        "height": region.height,
+        "width": region.width,
+        "scale": crop.scale,
+        "round": crop.round,
+        "rank": crop.rank,
+        "reason": crop.reason,
+        "strategy": crop.strategy,
+        "version": crop.version,
+    }
+
+
+def crop_files(crop: Crop) -> list[tuple[str, bytes]]:
+    """The pictures of a region's task as names and JPEG files: the region, its context."""
+    region = crop.region
+    name = f"task{crop.source_task}-row{region.row}-col{region.col}"
+    return [
+        (f"{name}.jpg", _jpeg(crop.image, CROP_QUALITY)),
+        (f"{name}-context.jpg", _jpeg(crop.context, CONTEXT_QUALITY)),
+    ]
+
+
+def _jpeg(picture: np.ndarray, quality: int) -> bytes:
+    parameters = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    is_encoded, content = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), parameters)
+    if not is_encoded:
+        raise ValueError(f"a picture of shape {picture.shape} could not be encoded as JPEG")
+    return content.tobytes()
+
+
+def _created_at(payload: Mapping[str, Any]) -> datetime:
+    value = payload.get("created_at")
+    if value is None:
+        return UNKNOWN_TIME
+    try:
+        return parse_time(str(value))
+    except ValueError as error:
+        raise TaskError(f"task {payload['id']}: created_at: {error}") from None
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

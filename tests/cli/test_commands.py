@@ -1,0 +1,45 @@
+import subprocess
+import sys
+
+import pytest
+
+from ralis_backend.cli import main
+from tests.cli.process import ralis
+
+
+def test_help_lists_the_commands_without_heavy_imports(environment, tmp_path):
+    answer = ralis(environment, tmp_path, "--help")
+    assert answer.returncode == 0
+    for name in ("serve", "web", "worker", "connect", "doctor", "versions", "simulate"):
+        assert name in answer.stdout
+    code = "import ralis_backend.cli, sys; print(*sys.modules)"
+    modules = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not {"torch", "flask", "sqlalchemy", "numpy"} & set(modules)
+
+
+def test_a_bad_setting_is_one_line_and_exit_code_2(environment, tmp_path):
+    answer = ralis({**environment, "RALIS_REGION_SIZE": "big"}, tmp_path, "serve")
+    assert answer.returncode == 2
+    assert "RALIS_REGION_SIZE" in answer.stderr
+    assert len(answer.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "wanted"),
+    [("versions", "ralis connect --project 5"), ("connect", "LABEL_STUDIO_API_KEY")],
+)
+def test_what_is_missing_is_one_line_and_exit_code_2(
+    environment, tmp_path, monkeypatch, capsys, command, wanted
+):
+    for name in ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["ralis", command, "--project", "5"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert wanted in capsys.readouterr().err

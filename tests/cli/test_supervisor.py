@@ -1,0 +1,32 @@
+import sys
+import threading
+import time
+
+from ralis_backend.cli.supervisor import Child, Supervisor
+from tests.cli.process import wait_for
+
+
+def test_a_child_that_keeps_dying_is_restarted_with_growing_pauses(caplog):
+    stop = threading.Event()
+    child = Child("crash", (sys.executable, "-c", "raise SystemExit(3)"))
+    runner = threading.Thread(target=Supervisor([child]).run, args=(stop,))
+    with caplog.at_level("INFO"):
+        runner.start()
+        wait_for(lambda: caplog.text.count("crash ended with code 3") == 2, 20)
+        stop.set()
+        runner.join(10)
+    pauses = [record.args[2] for record in caplog.records if "ended" in record.message]
+    assert pauses == [1.0, 2.0]
+
+
+def test_a_child_that_ignores_the_signal_is_killed():
+    stop = threading.Event()
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+    child = Child("deaf", (sys.executable, "-c", code))
+    runner = threading.Thread(target=Supervisor([child], stop_s=0.5).run, args=(stop,))
+    runner.start()
+    wait_for(lambda: child.process is not None)
+    time.sleep(0.5)
+    stop.set()
+    runner.join(10)
+    assert not runner.is_alive()

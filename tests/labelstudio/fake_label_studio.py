@@ -1,0 +1,95 @@
+"""Label Studio's projects, tasks, backends and webhooks in memory, as its API answers them."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import httpx
+
+from ralis_backend.labelstudio.client import LabelStudioClient
+
+CREATED = "2025-11-21T04:40:00Z"
+
+
+class FakeLabelStudio:
+    """What was changed stands in `writes`, (method, path) each."""
+
+    def __init__(self):
+        self.projects = {}
+        self.tasks = {}
+        self.backends = []
+        self.webhooks = []
+        self.writes = []
+
+    @property
+    def client(self):
+        return LabelStudioClient(
+            "http://ls.test:8080", "token", transport=httpx.MockTransport(self._answer)
+        )
+
+    def add_project(self, label_config, **settings):
+        project_id = len(self.projects) + 1
+        project = {"id": project_id, "title": "Streets", "created_at": CREATED, **settings}
+        self.projects[project_id] = {**project, "label_config": label_config}
+        self.tasks[project_id] = []
+        return project_id
+
+    def _answer(self, request):
+        body = json.loads(request.content) if request.content else None
+        if request.method != "GET":
+            self.writes.append((request.method, request.url.path))
+        for pattern, answer in self._routes().items():
+            if match := re.fullmatch(pattern, f"{request.method} {request.url.path}"):
+                found = answer(
+                    *(int(number) for number in match.groups()), request.url.params, body
+                )
+                if found is None:
+                    return httpx.Response(404, json={"detail": "Not found"})
+                return httpx.Response(200, json=found)
+        raise AssertionError(f"{request.method} {request.url.path} is not known to the fake")
+
+    def _routes(self):
+        return {
+            r"GET /api/projects/(\d+)": lambda number, *_: self.projects.get(number),
+            r"GET /api/projects": lambda *_: {"results": list(self.projects.values())},
+            r"POST /api/projects": lambda _, body: self.projects[self.add_project(**body)],
+            r"PATCH /api/projects/(\d+)": lambda number, _, body: self._change(
+                self.projects.values(), number, body
+            ),
+            r"GET /api/tasks": lambda params, _: self._page(int(params["project"])),
+            r"GET /api/ml": lambda *_: self.backends,
+            r"POST /api/ml": lambda _, body: self._add(self.backends, body),
+            r"PATCH /api/ml/(\d+)": lambda number, _, body: self._change(
+                self.backends, number, body
+            ),
+            r"GET /api/webhooks/": lambda params, _: [
+                hook for hook in self.webhooks if hook["project"] == int(params["project"])
+            ],
+            r"POST /api/webhooks/": lambda _, body: self._add(self.webhooks, body),
+            r"PATCH /api/webhooks/(\d+)/": lambda number, _, body: self._change(
+                self.webhooks, number, body
+            ),
+            r"DELETE /api/webhooks/(\d+)/": lambda number, *_: self._delete(self.webhooks, number),
+        }
+
+    def _page(self, project_id):
+        tasks = self.tasks[project_id]
+        return {"tasks": tasks, "total": len(tasks)}
+
+    @staticmethod
+    def _add(rows, body):
+        row = {"id": 1 + max((row["id"] for row in rows), default=0), **body}
+        rows.append(row)
+        return row
+
+    @staticmethod
+    def _change(rows, number, body):
+        row = next(row for row in rows if row["id"] == number)
+        row.update(body)
+        return row
+
+    @staticmethod
+    def _delete(rows, number):
+        rows[:] = [row for row in rows if row["id"] != number]
+        return {}

@@ -1,0 +1,142 @@
+"""Decisions on what to change in Label Studio; what it makes of them is in tests/e2e."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from ralis_backend.labelstudio.payloads.label_config import parse_label_config
+from ralis_backend.labelstudio.setup import MARKER, ProjectSetup, same_url
+from ralis_backend.online.tool import ToolProject
+from tests.labelstudio.fake_label_studio import FakeLabelStudio
+
+BACKEND = "http://backend.test:9090"
+HEADERS = {"Authorization": "Basic dXNlcjpzZWNyZXQ="}
+
+
+def config(*names):
+    labels = "".join(f'<Label value="{name}"/>' for name in names)
+    return (
+        '<View><Image name="image" value="$image"/>'
+        f'<BrushLabels name="brush" toName="image">{labels}</BrushLabels></View>'
+    )
+
+
+@pytest.fixture
+def label_studio():
+    fake = FakeLabelStudio()
+    fake.add_project(config("road", "car"))
+    return fake
+
+
+def pool(label_studio):
+    xml = label_studio.projects[1]["label_config"]
+    return ToolProject("1.1763700000", 1, "Streets", xml, parse_label_config(xml).labels)
+
+
+def setup_of(label_studio, **options):
+    given = {"backend_url": BACKEND, "webhook_headers": HEADERS, **options}
+    return ProjectSetup(label_studio.client, **given)
+
+
+def test_connecting_makes_the_backend_with_its_credentials_and_a_webhook(label_studio):
+    setup = setup_of(label_studio, user="user", password="secret")
+    setup.connect(pool(label_studio), "in-place")
+    (backend,) = label_studio.backends
+    assert (backend["title"], backend["url"], backend["project"]) == ("RALIS", BACKEND, 1)
+    assert (backend["auth_method"], backend["basic_auth_user"]) == ("BASIC_AUTH", "user")
+    (hook,) = label_studio.webhooks
+    assert (hook["url"], hook["headers"]) == (f"{BACKEND}/webhook", HEADERS)
+
+
+def test_without_an_address_nothing_is_connected_and_the_setting_is_named(label_studio):
+    with pytest.raises(ValueError, match="RALIS_BACKEND_URL"):
+        setup_of(label_studio, backend_url=None).connect(pool(label_studio), "in-place")
+    assert label_studio.writes == []
+
+
+def test_a_backend_that_is_connected_already_is_changed_not_doubled(label_studio):
+    label_studio.backends.append({"id": 4, "title": "mine", "url": f"{BACKEND}/", "project": 1})
+    setup_of(label_studio).connect(pool(label_studio), "in-place")
+    (backend,) = label_studio.backends
+    assert (backend["title"], backend["url"], backend["auth_method"]) == ("RALIS", BACKEND, "NONE")
+
+
+def test_preparing_again_changes_nothing(label_studio):
+    setup = setup_of(label_studio)
+    regions = setup.prepare(pool(label_studio), "crops", None)
+    label_studio.writes.clear()
+    assert setup.prepare(pool(label_studio), "crops", regions) == regions
+    assert label_studio.writes == []
+
+
+@pytest.mark.parametrize(
+    "change", [{"is_active": False}, {"headers": {}}, {"send_for_all_actions": False}]
+)
+def test_a_webhook_that_somebody_changed_is_repaired_and_doubles_are_deleted(label_studio, change):
+    setup = setup_of(label_studio)
+    setup.prepare(pool(label_studio), "in-place", None)
+    (hook,) = label_studio.webhooks
+    wanted = dict(hook)
+    hook.update(change)
+    label_studio.webhooks.append({**wanted, "id": 9})
+    setup.prepare(pool(label_studio), "in-place", None)
+    assert label_studio.webhooks == [wanted]
+
+
+def test_in_place_the_pool_itself_hands_out_the_most_useful_first(label_studio):
+    assert setup_of(label_studio).prepare(pool(label_studio), "in-place", None) is None
+    assert label_studio.projects[1]["sampling"] == "Uncertainty sampling"
+    assert list(label_studio.projects) == [1]
+
+
+def test_the_regions_project_is_found_by_its_mark_or_made_anew(label_studio):
+    setup = setup_of(label_studio)
+    regions = setup.prepare(pool(label_studio), "crops", None)
+    assert f"{MARKER}1.1763700000" in label_studio.projects[regions]["description"]
+    assert setup.prepare(pool(label_studio), "crops", None) == regions
+    assert setup.prepare(pool(label_studio), "crops", 1) == regions, "not any project will do"
+    assert setup.prepare(pool(label_studio), "crops", 99) == regions, "one that is gone"
+    del label_studio.projects[regions]
+    label_studio.projects[7] = {**label_studio.projects[1], "id": 7}
+    assert setup.prepare(pool(label_studio), "crops", regions) not in (1, 7)
+
+
+def test_labels_of_the_regions_project_follow_the_pool(label_studio):
+    setup = setup_of(label_studio)
+    regions = setup.prepare(pool(label_studio), "crops", None)
+    label_studio.projects[1]["label_config"] = config("road", "car", "tree")
+    setup.prepare(pool(label_studio), "crops", regions)
+    labels = parse_label_config(label_studio.projects[regions]["label_config"]).labels
+    assert [label.name for label in labels] == ["road", "car", "tree"]
+
+
+def test_the_address_is_the_one_that_is_set_else_the_one_that_is_connected(label_studio, caplog):
+    assert setup_of(label_studio, backend_url=f"{BACKEND}/").address(1) == BACKEND
+    unset = setup_of(label_studio, backend_url=None)
+    label_studio.backends[:] = [
+        {"id": 1, "title": "other", "url": "http://other.test"},
+        {"id": 2, "title": "RALIS", "url": f"{BACKEND}/"},
+    ]
+    assert unset.address(1) == BACKEND
+    label_studio.backends.append({"id": 3, "title": "RALIS", "url": "http://third.test"})
+    with caplog.at_level(logging.WARNING):
+        assert unset.address(1) is None
+    assert "RALIS_BACKEND_URL" in caplog.text
+    unset.prepare(pool(label_studio), "in-place", None)
+    assert label_studio.webhooks == []
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "is_same"),
+    [
+        ("http://a.test:9090", "http://a.test:9090/", True),
+        ("http://user:word@a.test/x", "http://a.test/x/", True),
+        ("http://a.test/x", "http://a.test/y", False),
+        ("http://a.test/http://b.test", "http://b.test", False),
+        ("http://a.test", "https://a.test", False),
+    ],
+)
+def test_an_address_is_the_same_whatever_its_credentials_and_last_slash(left, right, is_same):
+    assert same_url(left, right) is is_same
