@@ -16,6 +16,8 @@ RANKING = RankingConfig(
 )
 TINY = FinetuneConfig(steps=3, batch_size=2, crop_size=(32, 32))
 
+MakeWorker = Callable[..., Worker]
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[ProjectStore]:
@@ -30,7 +32,7 @@ def tool() -> FakeTool:
 
 
 @pytest.fixture
-def make_worker(store: ProjectStore, tool: FakeTool) -> Callable[..., Worker]:
+def make_worker(store: ProjectStore, tool: FakeTool) -> MakeWorker:
     def make(mode: str = "crops", **values: object) -> Worker:
         store.register(tool.pool.uid, tool.pool.id, tool.pool.label_config, CLASSES, "pool")
         config = WorkerConfig(mode=mode, ranking=RANKING, finetune=TINY, **values)  # type: ignore[arg-type]
@@ -45,3 +47,11 @@ def settle(worker: Worker) -> None:
         if not worker.advance_all():
             return
     raise AssertionError("the worker never comes to rest")
+
+
+def label_round(store: ProjectStore, tool: FakeTool, count: int = 4) -> list[int]:
+    """Annotate the head of the queue, with webhooks."""
+    labelled = tool.queue()[:count]
+    for task_id in labelled:
+        store.add_event("2.200", "ANNOTATION_CREATED", tool.annotate(task_id))
+    return labelled

@@ -14,9 +14,8 @@ from ralis_backend.online.store import ProjectStore
 from ralis_backend.online.store.tables import Image
 from ralis_backend.online.worker import Worker, WorkerConfig
 from ralis_backend.online.worker.publish import Publisher, _Choice, spread
-from tests.online.conftest import RANKING, settle
+from tests.online.conftest import RANKING, label_round, settle
 from tests.online.fake_tool import CLASSES, FakeTool
-from tests.online.worker.test_worker import label_round
 
 MakeWorker = Callable[..., Worker]
 
