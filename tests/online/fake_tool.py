@@ -16,13 +16,13 @@ import numpy as np
 from PIL import Image as Picture
 
 from ralis_backend.core.regions import VOID, Region
+from ralis_backend.labelstudio.client import NotFound
 from ralis_backend.online.tool import (
     ClassLabel,
     Crop,
     CropPrediction,
     ImageSuggestion,
     ToolAnnotation,
-    ToolNotFound,
     ToolProject,
     ToolTask,
 )
@@ -73,7 +73,7 @@ class FakeTool:
     def project(self, project_id: int) -> ToolProject:
         self._call("project")
         if self.is_gone:
-            raise ToolNotFound(f"project {project_id} does not exist")
+            raise NotFound(f"project {project_id} does not exist")
         if project_id == 1:
             return self.pool
         return replace(self.pool, uid="2.200", id=2, title="regions")

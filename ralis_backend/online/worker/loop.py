@@ -15,7 +15,7 @@ from typing import Any
 
 from ralis_backend.online.store import ProjectStore, now
 from ralis_backend.online.store.tables import Project, Version
-from ralis_backend.online.tool import Tool, ToolNotFound
+from ralis_backend.online.tool import Tool, ToolError, ToolNotFound
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.publish import Publisher
 from ralis_backend.online.worker.rank import Ranker
@@ -155,7 +155,7 @@ class Worker:
         """Tell the operator, and try again later: after 5 s, 10 s, ... 5 minutes."""
         num_failures = project.num_failures + 1
         pause_s = min(300.0, 5.0 * 2 ** (num_failures - 1))
-        is_expected = isinstance(error, (ValueError, OSError)) or "Tool" in type(error).__name__
+        is_expected = isinstance(error, (ToolError, ValueError, OSError))
         logger.error(
             "project %s: %s; next try in %.0f s",
             project.uid,

@@ -1,10 +1,18 @@
 from __future__ import annotations
 
+import logging
+
 import numpy as np
+import pytest
 
 from ralis_backend.core.regions import VOID
+from ralis_backend.labelstudio.client import (
+    LabelStudioError,
+    NotFound,
+    Unauthorised,
+    Unavailable,
+)
 from ralis_backend.online.store import ProjectStore, now
-from ralis_backend.online.tool import ToolNotFound, ToolUnavailable
 from tests.online.conftest import MakeWorker, label_round, settle
 from tests.online.fake_tool import FakeTool
 
@@ -55,7 +63,7 @@ def test_a_tool_that_is_down_costs_nothing_but_time(
     worker = make_worker()
     settle(worker)
     label_round(store, tool)
-    tool.fail_next = ToolUnavailable("Label Studio does not answer")
+    tool.fail_next = Unavailable("Label Studio does not answer")
     settle(worker)
     project = store.projects()[0]
     assert project.last_error == "Label Studio does not answer"
@@ -86,9 +94,51 @@ def test_something_in_a_project_that_is_gone_does_not_end_the_project(
 ):
     worker = make_worker()
     settle(worker)
-    tool.fail_next = ToolNotFound("prediction 7 does not exist")
+    tool.fail_next = NotFound("prediction 7 does not exist")
     store.change_project(store.projects()[0].id, is_sync_requested=True)
     settle(worker)
     (project,) = store.projects()
     assert project.last_error == "prediction 7 does not exist"
     assert project.retry_at is not None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Unavailable("Label Studio does not answer"),
+        NotFound("prediction 7 does not exist"),
+        Unauthorised("the token has expired"),
+        LabelStudioError("Label Studio refused the call"),
+        ValueError("the label config has no labels"),
+        OSError("no space left on device"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_an_operator_can_mend_is_one_line_in_the_log(
+    error: Exception,
+    store: ProjectStore,
+    tool: FakeTool,
+    make_worker: MakeWorker,
+    caplog: pytest.LogCaptureFixture,
+):
+    worker = make_worker()
+    tool.fail_next = error
+    worker.advance_all()
+    (record,) = [each for each in caplog.records if each.levelno == logging.ERROR]
+    assert str(error) in record.getMessage()
+    assert record.exc_info is None
+
+
+def test_what_nobody_expected_is_logged_with_its_traceback(
+    tool: FakeTool, make_worker: MakeWorker, caplog: pytest.LogCaptureFixture
+):
+    class ToolboxFault(Exception):
+        """Named like an error of the tool, and none."""
+
+    worker = make_worker()
+    tool.fail_next = ToolboxFault("a fault of our own")
+    worker.advance_all()
+    (record,) = [each for each in caplog.records if each.levelno == logging.ERROR]
+    assert record.exc_info is not None
+    assert record.exc_info[1] is not None
+    assert str(record.exc_info[1]) == "a fault of our own"
