@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from ralis_backend.labelstudio.tool import LabelStudioTool
     from ralis_backend.online.learner import Learner
     from ralis_backend.online.ranking import RankingConfig
-    from ralis_backend.online.store import ProjectStore
+    from ralis_backend.online.store import Store
     from ralis_backend.online.worker import Worker
 
 
-def create_store(settings: Settings) -> ProjectStore:
+def create_store(settings: Settings) -> Store:
     """The store in the data folder, its tables up to date, without an open connection.
 
     Forked web workers must not share connections: each opens its own on first use.
     """
-    from ralis_backend.online.store import ProjectStore
+    from ralis_backend.online.store import Store
 
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    store = ProjectStore.open(settings.database_url, settings.data_dir / "blobs")
+    store = Store.open(settings.database_url, settings.data_dir / "blobs")
     store.close()
     return store
 

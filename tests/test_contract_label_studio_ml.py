@@ -12,7 +12,7 @@ from ralis_backend.app import EnvironmentBackend, plugin
 from ralis_backend.labelstudio.plugin import LabelStudioMLBase, RalisBackend
 from ralis_backend.online.learner import Learner
 from ralis_backend.online.ranking import RankingConfig
-from ralis_backend.online.store import ProjectStore
+from ralis_backend.online.store import Store
 from ralis_backend.settings import Settings
 
 CONFIG = """<View><Image name="image" value="$image"/>
@@ -38,7 +38,7 @@ def png(_task):
 
 @pytest.fixture
 def store(tmp_path):
-    store = ProjectStore.open(f"sqlite:///{tmp_path / 'ralis.db'}", tmp_path / "blobs")
+    store = Store.open(f"sqlite:///{tmp_path / 'ralis.db'}", tmp_path / "blobs")
     yield store
     store.close()
 
@@ -78,7 +78,7 @@ def test_1_0_9_serves_health_setup_and_predict(serve, backend, store):
     assert client.get("/health").json["status"] == "UP"
     body = {"project": UID, "schema": CONFIG, "hostname": "http://localhost", "access_token": "t"}
     assert client.post("/setup", json=body).json == {"model_version": "INITIAL"}
-    store.register(UID, 3, CONFIG, backend(label_config=CONFIG)._config().labels, "")
+    store.projects.register(UID, 3, CONFIG, backend(label_config=CONFIG)._config().labels, "")
 
     body = {"tasks": [TASK, {"id": 2}], "project": UID, "label_config": CONFIG, "params": PARAMS}
     answer = client.post("/predict", json=body)
@@ -112,10 +112,10 @@ def test_1_0_9_stores_a_webhook_from_the_process_it_starts(serve, tmp_path, monk
 
 
 def stored_events(folder):
-    store = ProjectStore.open(f"sqlite:///{folder / 'ralis.db'}", folder / "blobs")
+    store = Store.open(f"sqlite:///{folder / 'ralis.db'}", folder / "blobs")
     try:
-        project = store.find_project(UID)
-        return [] if project is None else store.events(project)
+        project = store.projects.find(UID)
+        return [] if project is None else store.events.unread(project)
     finally:
         store.close()
 
@@ -137,9 +137,11 @@ def test_2_x_signatures(backend, store, monkeypatch):
 
     data = {"project": PROJECT, "annotation": {"id": 11, "task": 1, "result": []}, "task": TASK}
     model.fit("ANNOTATION_CREATED", data)
-    assert [event.action for event in store.events(store.project(UID))] == ["ANNOTATION_CREATED"]
+    assert [event.action for event in store.events.unread(store.projects.get(UID))] == [
+        "ANNOTATION_CREATED"
+    ]
     backend(project_id="3", label_config=CONFIG).fit("START_TRAINING", {"project": PROJECT})
-    assert store.project(UID).is_training_requested
+    assert store.projects.get(UID).is_training_requested
 
     model = backend(project_id="3", label_config=CONFIG)
     (prediction,) = model.predict([TASK], context=None)

@@ -48,7 +48,7 @@ def connect(project: Project, mode: Mode = None, backend_url: BackendUrl = None)
     find_strategy(settings.strategy, settings.policies_dir, names, settings.region_size)
     pool = tool.connect(project, settings.mode)
     store = create_store(settings)
-    store.register(pool.uid, pool.id, pool.label_config, pool.classes, pool.title)
+    store.projects.register(pool.uid, pool.id, pool.label_config, pool.classes, pool.title)
     store.close()
     typer.echo(f"project {pool.id} ({pool.title}) is connected to {settings.backend_url}")
 
@@ -84,7 +84,7 @@ def versions(project: Project, rollback: Rollback = None) -> None:
 
     settings = _settings()
     store = create_store(settings)
-    uid = store.project_by_tool_id(project).uid
+    uid = store.projects.by_tool_id(project).uid
     learner = Learner(store, ranking_config(settings, "cpu"), image=None)
     if rollback is not None:
         learner.rollback(uid, rollback)

@@ -33,7 +33,7 @@ def export(project: Project, out: Out, format_name: Format = "png", model: Model
     settings = load_settings()
     configure_logging("WARNING")
     store = create_store(settings)
-    uid = store.project_by_tool_id(project).uid
+    uid = store.projects.by_tool_id(project).uid
     tool = create_tool(settings)
     console = Console()
     with console.status("Exporting") as status, _refusals():

@@ -43,7 +43,7 @@ def simulate(
     configure_logging("ERROR")
     config = ranking_config(settings, find_device(settings.device))
     store = create_store(settings)
-    row = store.project_by_tool_id(project)
+    row = store.projects.by_tool_id(project)
     default = f"{row.strategy or config.strategy},entropy"
     names = [name.strip() for name in (strategies or default).split(",")]
     chosen = {

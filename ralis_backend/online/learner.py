@@ -13,15 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ralis_backend.online.labels import RegionLabel, covered, labels_by_image
 from ralis_backend.online.ranking import RankingConfig, rank_image
-from ralis_backend.online.store import ProjectStore, RegionLabel
+from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Image, Project, Version
 from ralis_backend.online.suggesting import (
     best_regions,
-    covered,
     image_suggestion,
     keep_suggestion,
-    labels_by_image,
     suggest_image,
 )
 from ralis_backend.online.tool import ClassLabel, ImageSuggestion, ToolTask
@@ -55,7 +54,7 @@ class Learner:
 
     def __init__(
         self,
-        store: ProjectStore,
+        store: Store,
         config: RankingConfig,
         image: Callable[[ToolTask], bytes] | None,
         suggestions_per_image: int = 3,
@@ -91,11 +90,11 @@ class Learner:
             known = self._known.get(uid)
         if known is not None and known[1:3] == (label_config, strategy):
             return self.model_version(uid)
-        project = self._store.find_project(uid)
+        project = self._store.projects.find(uid)
         if project is None or project.regions_uid != uid:
-            project = self._store.register(uid, tool_id(uid), label_config, classes, "")
+            project = self._store.projects.register(uid, tool_id(uid), label_config, classes, "")
             if strategy and project.strategy != strategy:
-                self._store.change_project(project.id, strategy=strategy)
+                self._store.projects.change(project.id, strategy=strategy)
         return self._remember(uid, label_config, strategy)
 
     def model_version(self, uid: str) -> str:
@@ -109,7 +108,7 @@ class Learner:
 
     def class_names(self, uid: str) -> tuple[str, ...]:
         """Names by class index."""
-        return self._store.project(uid).class_names
+        return self._store.projects.get(uid).class_names
 
     def suggest(
         self, uid: str, tasks: Sequence[ToolTask]
@@ -118,12 +117,12 @@ class Learner:
 
         A task of the regions project is refused: its prediction is stored in Label Studio.
         """
-        project = self._store.project(uid)
+        project = self._store.projects.get(uid)
         if project.regions_uid == uid:
             message = "a region's prediction is stored with its task; connect the pool project"
             return [SuggestionFailure(task.id, message) for task in tasks]
-        version = self._store.serving_version(project)
-        labels = labels_by_image(self._store.labels(project.id))
+        version = self._store.versions.serving(project)
+        labels = labels_by_image(self._store.labels.of(project.id))
         answers: list[ImageSuggestion | SuggestionFailure] = []
         for task in tasks:
             try:
@@ -142,32 +141,32 @@ class Learner:
             event: Label Studio's name of the action.
             payload: the request's JSON, without the project's settings.
         """
-        self._store.add_event(uid, event, payload)
+        self._store.events.add(uid, event, payload)
 
     def request_training(self, uid: str) -> None:
         """Train as soon as the worker is free; what webhooks missed is read first."""
-        project = self._store.project(uid)
-        self._store.change_project(
+        project = self._store.projects.get(uid)
+        self._store.projects.change(
             project.id, is_training_requested=True, is_sync_requested=True, retry_at=None
         )
 
     def forget(self, uid: str) -> None:
         """Stop working on a project. Its labels and versions are kept."""
-        project = self._store.find_project(uid)
+        project = self._store.projects.find(uid)
         if project is not None and project.uid == uid:
-            self._store.change_project(project.id, is_deleted=True)
+            self._store.projects.change(project.id, is_deleted=True)
         with self._known_lock:
             self._known.pop(uid, None)
 
     def status(self, uid: str | None = None) -> dict[str, Any]:
         """What the worker is doing: of one project, or of all by uid."""
         if uid is None:
-            return {project.uid: self._status(project) for project in self._store.projects()}
-        return self._status(self._store.project(uid))
+            return {project.uid: self._status(project) for project in self._store.projects.all()}
+        return self._status(self._store.projects.get(uid))
 
     def versions(self, uid: str) -> list[dict[str, Any]]:
         """All versions with their metrics, oldest first."""
-        project = self._store.project(uid)
+        project = self._store.projects.get(uid)
         return [
             {
                 "version": version.name,
@@ -178,7 +177,7 @@ class Learner:
                 "strategy": version.strategy,
                 "metrics": version.metrics,
             }
-            for version in self._store.versions(project.id)
+            for version in self._store.versions.all(project.id)
         ]
 
     def rollback(self, uid: str, version: str) -> None:
@@ -187,26 +186,26 @@ class Learner:
         Raises:
             ValueError: if there is no such version, naming those there are.
         """
-        project = self._store.project(uid)
-        versions = {row.name: row for row in self._store.versions(project.id)}
+        project = self._store.projects.get(uid)
+        versions = {row.name: row for row in self._store.versions.all(project.id)}
         if version not in versions:
             known = ", ".join(versions) or "none"
             raise ValueError(f"project {uid} has no version {version!r}; it has: {known}")
-        self._store.change_project(
+        self._store.projects.change(
             project.id, current_version=versions[version].number, published_version=None
         )
 
     def _remember(self, uid: str, label_config: str, strategy: str) -> str:
-        project = self._store.find_project(uid)
-        serving = self._store.serving_version(project) if project else None
+        project = self._store.projects.find(uid)
+        serving = self._store.versions.serving(project) if project else None
         version = serving.name if serving else "v0"
         with self._known_lock:
             self._known[uid] = (time.monotonic(), label_config, strategy, version)
         return version
 
     def _status(self, project: Project) -> dict[str, Any]:
-        open_tasks = self._store.crop_tasks(project.id)
-        labels = self._store.labels(project.id)
+        open_tasks = self._store.queue.open(project.id)
+        labels = self._store.labels.of(project.id)
         return {
             "project": project.uid,
             "regions_project": project.regions_tool_id,
@@ -230,10 +229,10 @@ class Learner:
         labels: Mapping[int, Sequence[RegionLabel]],
         task: ToolTask,
     ) -> ImageSuggestion:
-        image = self._store.find_image(project.id, task.id, task.created_at)
+        image = self._store.images.find(project.id, task.id, task.created_at)
         if version is None or image is None:
             return self._compute(project, version, image, labels, task)
-        ranking = self._store.ranking(version.id, image.id)
+        ranking = self._store.rankings.find(version.id, image.id)
         if ranking is None:
             return self._compute(project, version, image, labels, task)
         return suggest_image(

@@ -22,7 +22,8 @@ from ralis_backend.core.policy import RalisPolicy, state_images
 from ralis_backend.core.policy.registry import find_strategy, is_learned
 from ralis_backend.core.regions import grid
 from ralis_backend.core.segmenter import Segmenter, SegmenterSpec
-from ralis_backend.online.store import ProjectStore, RegionLabel
+from ralis_backend.online.labels import RegionLabel
+from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project, Version
 
 logger = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ class DescribedImage:
 
 
 def load_segmenter(
-    store: ProjectStore, project: Project, version: Version | None, config: RankingConfig
+    store: Store, project: Project, version: Version | None, config: RankingConfig
 ) -> Segmenter:
     """The segmenter of a version; before the first, one with a random head.
 
@@ -240,7 +241,7 @@ def pool_state(
 
 
 def rank_image(
-    store: ProjectStore,
+    store: Store,
     project: Project,
     version: Version | None,
     content: bytes,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -10,40 +9,16 @@ from typing import Any
 import numpy as np
 
 from ralis_backend.core.images import mask_from_png
-from ralis_backend.core.regions import VOID, Region, grid, is_labelled
+from ralis_backend.core.regions import Region, grid, is_labelled
+from ralis_backend.online.labels import RegionLabel, covered
 from ralis_backend.online.ranking import usefulness
-from ralis_backend.online.store import ProjectStore, RegionLabel
-from ralis_backend.online.store.tables import Image, Project, Ranking, Version
+from ralis_backend.online.store import Store
+from ralis_backend.online.store.tables import Image, Ranking, Version
 from ralis_backend.online.tool import ImageSuggestion, SuggestedRegion
 
 
-def labels_by_image(labels: Sequence[RegionLabel]) -> dict[int, list[RegionLabel]]:
-    """The labels of each image id."""
-    by_image: dict[int, list[RegionLabel]] = defaultdict(list)
-    for label in labels:
-        by_image[label.image_id].append(label)
-    return by_image
-
-
-def covered(image_size: tuple[int, int], labels: Sequence[RegionLabel]) -> np.ndarray:
-    """The pixels of an image that have been labelled or skipped, (H, W) bool."""
-    mask = np.zeros(image_size, bool)
-    for label in labels:
-        mask[label.region.slices] = True
-    return mask
-
-
-def hide_removed(mask: np.ndarray, project: Project) -> np.ndarray:
-    """The mask with the pixels of labels that the project has no more as VOID."""
-    is_removed = np.zeros(VOID + 1, bool)
-    for index, entry in enumerate(project.classes):
-        is_removed[index] = not entry["is_active"]
-    hidden: np.ndarray = np.where(is_removed[mask], np.uint8(VOID), mask)
-    return hidden
-
-
 def suggest_image(
-    store: ProjectStore,
+    store: Store,
     version: Version,
     image: Image,
     ranking: Ranking,
@@ -64,7 +39,7 @@ def suggest_image(
     """
     if image.size is None:
         raise ValueError(f"task {image.task_id} has a ranking but no image size")
-    handed_out = store.suggestion(image.id, version.number)
+    handed_out = store.queue.handed_out(image.id, version.number)
     if handed_out is None:
         chosen = best_regions(
             image.size,
@@ -120,10 +95,10 @@ def best_regions(
 
 
 def keep_suggestion(
-    store: ProjectStore, image_id: int, version: int, regions: Sequence[SuggestedRegion]
+    store: Store, image_id: int, version: int, regions: Sequence[SuggestedRegion]
 ) -> list[SuggestedRegion]:
     """Remember what is handed out; another request may have been first, then its regions."""
-    return _from_json(store.keep_suggestion(image_id, version, [_to_json(it) for it in regions]))
+    return _from_json(store.queue.hand_out(image_id, version, [_to_json(it) for it in regions]))
 
 
 def image_suggestion(

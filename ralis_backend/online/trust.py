@@ -19,11 +19,11 @@ from ralis_backend.core.images import decode_image
 from ralis_backend.core.policy import RalisPolicy
 from ralis_backend.core.regions import VOID, Region, grid
 from ralis_backend.core.segmenter import SegmenterSpec
+from ralis_backend.online.labels import RegionLabel, hide_removed, labels_by_image
 from ralis_backend.online.ranking import RankingConfig
 from ralis_backend.online.report import replay_text
-from ralis_backend.online.store import ProjectStore, RegionLabel
+from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Image, Project
-from ralis_backend.online.suggesting import hide_removed, labels_by_image
 from ralis_backend.online.tool import ToolTask, ToolUnavailable
 from ralis_backend.simulation.points import PointEncoder
 from ralis_backend.simulation.verdict import (
@@ -82,7 +82,7 @@ class Replayed:
 
 
 def judge(
-    store: ProjectStore,
+    store: Store,
     image: Callable[[ToolTask], bytes],
     project: Project,
     policy: Strategy,
@@ -137,7 +137,7 @@ def _drift_text(drift: Mapping[str, Any]) -> str:
 
 
 def replay_project(
-    store: ProjectStore,
+    store: Store,
     image: Callable[[ToolTask], bytes],
     project: Project,
     strategies: Mapping[str, Strategy],
@@ -194,7 +194,7 @@ class _Labelled:
 
     def __init__(
         self,
-        store: ProjectStore,
+        store: Store,
         image: Callable[[ToolTask], bytes],
         project: Project,
         config: RankingConfig,
@@ -202,14 +202,14 @@ class _Labelled:
     ) -> None:
         self._store, self._image = store, image
         self._project, self._config = project, config
-        labels = [label for label in store.labels(project.id) if any(label.pixels)]
+        labels = [label for label in store.labels.of(project.id) if any(label.pixels)]
         sizes = [(label.region.height, label.region.width) for label in labels]
         size = max(set(sizes), key=sizes.count, default=config.region_size)
         self._size, self._labels = size, labels_by_image(labels)
         by_image = labels_by_image(
             [label for label, each in zip(labels, sizes, strict=True) if each == size]
         )
-        images = [row for row in store.images(project.id) if row.id in by_image and row.size]
+        images = [row for row in store.images.of(project.id) if row.id in by_image and row.size]
         check_labels(sum(len(by_image[row.id]) for row in images), len(images))
         self._images: list[tuple[Image, list[RegionLabel]]] = []
         room = max_regions
@@ -275,5 +275,5 @@ class _Labelled:
     def _mask(self, row: Image) -> np.ndarray:
         if row.size is None:
             raise ValueError(f"task {row.task_id} has labels but no image size")
-        mask = self._store.image_mask(row.size, self._labels[row.id])
-        return hide_removed(mask, self._project)
+        mask = self._store.labels.image_mask(row.size, self._labels[row.id])
+        return hide_removed(mask, self._project.removed_classes)

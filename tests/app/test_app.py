@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from ralis_backend.app import create_app
 from ralis_backend.online.learner import Learner
 from ralis_backend.online.ranking import RankingConfig
-from ralis_backend.online.store import ProjectStore
+from ralis_backend.online.store import Store
 from ralis_backend.settings import Settings
 from ralis_backend.wiring import create_client, create_store
 
@@ -63,7 +63,7 @@ def settings(**values):
 
 @pytest.fixture
 def store(tmp_path):
-    store = ProjectStore.open(f"sqlite:///{tmp_path / 'ralis.db'}", tmp_path / "blobs")
+    store = Store.open(f"sqlite:///{tmp_path / 'ralis.db'}", tmp_path / "blobs")
     yield store
     store.close()
 
@@ -186,12 +186,12 @@ def test_without_credentials_only_this_machine_is_served(learner):
 
 def test_setup_registers_the_project_and_answers_its_version(client, store):
     assert setup(client).json == {"model_version": "v0"}
-    assert store.project(UID).class_names == ("road", "sky")
+    assert store.projects.get(UID).class_names == ("road", "sky")
 
 
 def test_setup_takes_the_strategy_of_extra_params(client, store):
     assert setup(client, extra_params='{"strategy": "margin"}').status_code == 200
-    assert store.project(UID).strategy == "margin"
+    assert store.projects.get(UID).strategy == "margin"
     refused = setup(client, extra_params="strategy=margin")
     assert refused.status_code == 400
     assert "extra_params" in refused.json["error"]
@@ -248,7 +248,7 @@ def test_predict_without_tasks_is_an_empty_answer(client):
 def test_webhook_stores_the_event_without_what_the_worker_does_not_read(client, store):
     setup(client)
     assert client.post("/webhook", json=created()).status_code == 201
-    (event,) = store.events(store.project(UID))
+    (event,) = store.events.unread(store.projects.get(UID))
     from ralis_backend.online.store import unpack
 
     payload = unpack(event.payload)
@@ -284,7 +284,7 @@ def test_start_training_is_remembered(client, store, path, project):
     setup(client)
     answer = client.post(path, json={"action": "START_TRAINING", "project": project})
     assert answer.status_code == 201
-    assert store.project(UID).is_training_requested
+    assert store.projects.get(UID).is_training_requested
     assert client.post("/job_status", json={"project": UID}).json["job_status"] == "queued"
 
 
@@ -314,7 +314,7 @@ def test_delete_forgets_the_project_and_is_repeatable(client, store):
     setup(client)
     for _ in range(2):
         assert client.post("/delete", json={"project": UID}).status_code == 200
-    assert store.projects() == []
+    assert store.projects.all() == []
 
 
 def test_metrics_count_requests_and_show_projects(client):

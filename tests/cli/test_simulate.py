@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from ralis_backend import wiring
 from ralis_backend.cli import app
-from ralis_backend.online.store import ProjectStore
+from ralis_backend.online.store import Store
 from ralis_backend.online.worker import Worker, WorkerConfig
 from ralis_backend.simulation import verdict as replays
 from tests.online.conftest import RANKING, TINY, settle
@@ -30,8 +30,8 @@ def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeTool:
 def _label(tool: FakeTool, num_images: int, tmp_path: Path) -> None:
     folder = tmp_path / "state"
     folder.mkdir()
-    store = ProjectStore.open(f"sqlite:///{folder / 'ralis.db'}", folder / "blobs")
-    store.register(tool.pool.uid, tool.pool.id, tool.pool.label_config, CLASSES, "pool")
+    store = Store.open(f"sqlite:///{folder / 'ralis.db'}", folder / "blobs")
+    store.projects.register(tool.pool.uid, tool.pool.id, tool.pool.label_config, CLASSES, "pool")
     for task in tool.pool_tasks[:num_images]:
         mask = tool.files[task.id][1].tolist()
         tool.annotate(task.id, [{"mask": mask}], project_id=1)

@@ -16,7 +16,7 @@ from ralis_backend.cli.demo.workplace import Backend
 from ralis_backend.core.images import encode_png
 from ralis_backend.core.regions import VOID
 from ralis_backend.labelstudio.client import LabelStudioClient
-from ralis_backend.online.store import ProjectStore
+from ralis_backend.online.store import Store
 from tests.e2e.browser import HEIGHT, Annotator, chromium_page, chromium_program
 from tests.e2e.conftest import PASSWORD, TOKEN, USERNAME, missing
 
@@ -75,9 +75,9 @@ def backend(label_studio: LabelStudioServer, tmp_path: Path) -> Iterator[Backend
 
 
 @pytest.fixture
-def store(backend: Backend, tmp_path: Path) -> Iterator[ProjectStore]:
+def store(backend: Backend, tmp_path: Path) -> Iterator[Store]:
     folder = tmp_path / "ralis"
-    opened = ProjectStore.open(f"sqlite:///{folder / 'ralis.db'}", folder / "blobs")
+    opened = Store.open(f"sqlite:///{folder / 'ralis.db'}", folder / "blobs")
     yield opened
     opened.close()
 
@@ -128,13 +128,13 @@ def test_painted_regions_are_learned_and_the_next_suggestion_shows_it(
     annotator: Annotator,
     pool_id: int,
     backend: Backend,
-    store: ProjectStore,
+    store: Store,
     label_studio: LabelStudioServer,
 ):
     backend.run("connect", "--project", str(pool_id))
     log = backend.log_path
-    wait_for("the first queue", lambda: store.projects()[0].published_version == 0, log)
-    project = store.projects()[0]
+    wait_for("the first queue", lambda: store.projects.all()[0].published_version == 0, log)
+    project = store.projects.all()[0]
     assert project.regions_tool_id is not None
 
     annotator.log_in(USERNAME, PASSWORD)
@@ -147,16 +147,16 @@ def test_painted_regions_are_learned_and_the_next_suggestion_shows_it(
         for index, row in ((SKY, 0.25), (ROAD, 0.75)):
             annotator.paint(NAMES[index], str(index + 1), (row, 0.25), (row, 0.75))
         task = annotator.submit()
-        wait_for("the label", lambda: len(store.labels(project.id)) == count, log)  # noqa: B023
+        wait_for("the label", lambda: len(store.labels.of(project.id)) == count, log)  # noqa: B023
 
-    images = {image.id: image for image in store.images(project.id)}
-    labels = store.labels(project.id)
+    images = {image.id: image for image in store.images.of(project.id)}
+    labels = store.labels.of(project.id)
     places = [(images[it.image_id].task_id, it.region.row, it.region.col) for it in labels]
     assert sorted(places) == sorted(painted)
     for label in labels:
-        check_painted(store.label_mask(label))
+        check_painted(store.labels.mask(label))
 
-    wait_for("version 1", lambda: store.projects()[0].published_version == 1, log)
+    wait_for("version 1", lambda: store.projects.all()[0].published_version == 1, log)
     task = annotator.open_stream(project.regions_tool_id)
     suggestion = max(task["predictions"], key=lambda it: it["id"])
     assert suggestion["model_version"] == "v1"

@@ -19,7 +19,7 @@ from ralis_backend.labelstudio.client import LabelStudioClient
 from ralis_backend.labelstudio.fetcher import ImageFetcher
 from ralis_backend.labelstudio.tool import LabelStudioTool
 from ralis_backend.offline.datasets import Dataset
-from ralis_backend.online.store import ProjectStore
+from ralis_backend.online.store import Store
 from tests.e2e.conftest import TOKEN
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
@@ -47,10 +47,10 @@ def environment(label_studio: LabelStudioServer, tmp_path: Path) -> dict[str, st
 
 
 @pytest.fixture
-def store(environment: dict[str, str], tmp_path: Path) -> Iterator[ProjectStore]:
+def store(environment: dict[str, str], tmp_path: Path) -> Iterator[Store]:
     folder = tmp_path / "ralis"
     folder.mkdir()
-    opened = ProjectStore.open(f"sqlite:///{folder / 'ralis.db'}", folder / "blobs")
+    opened = Store.open(f"sqlite:///{folder / 'ralis.db'}", folder / "blobs")
     yield opened
     opened.close()
 
@@ -66,7 +66,7 @@ def wait_for(what: str, is_true: Callable[[], bool], timeout_s: float = 150.0) -
 
 def test_a_kill_in_mid_training_loses_no_label_and_makes_nothing_twice(
     environment: dict[str, str],
-    store: ProjectStore,
+    store: Store,
     client: LabelStudioClient,
     shared: Path,
     tmp_path: Path,
@@ -81,14 +81,14 @@ def test_a_kill_in_mid_training_loses_no_label_and_makes_nothing_twice(
     truth = dict(zip([task.id for task in tool.tasks(pool_id)], samples, strict=True))
 
     def annotator() -> CropAnnotator:
-        regions_project = tool.project(store.projects()[0].regions_tool_id or 0)
+        regions_project = tool.project(store.projects.all()[0].regions_tool_id or 0)
         return CropAnnotator(client, regions_project, truth, NAMES)
 
     with Backend(port, environment, tmp_path / "backend.log") as backend:
         backend.wait_ready()
         backend.run("connect", "--project", str(pool_id))
-        wait_for("the first queue", lambda: store.projects()[0].published_version == 0)
-        uid = store.projects()[0].uid
+        wait_for("the first queue", lambda: store.projects.all()[0].published_version == 0)
+        uid = store.projects.all()[0].uid
         for _ in range(REGIONS):
             assert annotator().label_next() == 1
         wait_for("training", lambda: backend.status(uid).get("percent", 0) > 5)
@@ -96,7 +96,7 @@ def test_a_kill_in_mid_training_loses_no_label_and_makes_nothing_twice(
         os.killpg(backend._process.pid, signal.SIGKILL)
         backend._process.wait()
 
-    project = store.projects()[0]
+    project = store.projects.all()[0]
     assert project.current_version == 0
     for _ in range(2):  # while nobody listens: these webhooks are lost
         assert annotator().label_next() == 1
@@ -105,21 +105,21 @@ def test_a_kill_in_mid_training_loses_no_label_and_makes_nothing_twice(
         backend.wait_ready()
         wait_for(
             "the new version's queue",
-            lambda: (store.projects()[0].published_version or 0) >= 1,
+            lambda: (store.projects.all()[0].published_version or 0) >= 1,
         )
         wait_for("rest", lambda: backend.status(uid).get("state") == "idle")
 
-    labels = store.labels(project.id)
+    labels = store.labels.of(project.id)
     assert len(labels) == REGIONS + 2
-    images = {image.id: image for image in store.images(project.id)}
+    images = {image.id: image for image in store.images.of(project.id)}
     for label in labels:
         expected = truth[images[label.image_id].task_id].mask()[label.region.slices]
-        np.testing.assert_array_equal(store.label_mask(label), expected)
+        np.testing.assert_array_equal(store.labels.mask(label), expected)
         assert (expected != VOID).any()
-    regions_id = store.projects()[0].regions_tool_id or 0
+    regions_id = store.projects.all()[0].regions_tool_id or 0
     tasks = list(client.tasks(regions_id))
     places = [tuple(task["data"][name] for name in ("source_task", "row", "col")) for task in tasks]
     assert len(places) == len(set(places))
-    assert {row.task_id for row in store.crop_tasks(project.id)} <= {task["id"] for task in tasks}
-    numbers = [version.number for version in store.versions(project.id)]
+    assert {row.task_id for row in store.queue.open(project.id)} <= {task["id"] for task in tasks}
+    numbers = [version.number for version in store.versions.all(project.id)]
     assert numbers == list(range(len(numbers)))

@@ -25,7 +25,7 @@ from ralis_backend.labelstudio.fetcher import ImageFetcher
 from ralis_backend.labelstudio.tool import LabelStudioTool
 from ralis_backend.offline.datasets import Dataset
 from ralis_backend.online.export import export_project
-from ralis_backend.online.store import ProjectStore
+from ralis_backend.online.store import Store
 from ralis_backend.online.worker import WorkerConfig
 from ralis_backend.online.worker.sync import Sync
 from tests.e2e.conftest import LABEL_STUDIO, missing
@@ -161,8 +161,8 @@ def test_an_exported_dataset_comes_back_bit_by_bit(crops, folder, tmp_path):
         target = tool.project(made["id"])
         assert import_into(client, tool, target, grown, print) == (len(grown.samples),) * 2
         assert import_into(client, tool, target, grown, print) == (0, 0)  # safe to repeat
-        store = ProjectStore.open(f"sqlite:///{tmp_path}/ralis.db", tmp_path / "blobs")
-        project = store.register(
+        store = Store.open(f"sqlite:///{tmp_path}/ralis.db", tmp_path / "blobs")
+        project = store.projects.register(
             target.uid, target.id, target.label_config, target.classes, target.title
         )
         Sync(store, tool, WorkerConfig(mode="in-place")).full(project)

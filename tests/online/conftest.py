@@ -7,7 +7,7 @@ import pytest
 
 from ralis_backend.core.learning.finetune import FinetuneConfig
 from ralis_backend.online.ranking import RankingConfig
-from ralis_backend.online.store import ProjectStore
+from ralis_backend.online.store import Store
 from ralis_backend.online.worker import Worker, WorkerConfig
 from tests.online.fake_tool import CLASSES, FakeTool
 
@@ -20,8 +20,8 @@ MakeWorker = Callable[..., Worker]
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[ProjectStore]:
-    opened = ProjectStore.open(f"sqlite:///{tmp_path / 'ralis.db'}", tmp_path / "blobs")
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store.open(f"sqlite:///{tmp_path / 'ralis.db'}", tmp_path / "blobs")
     yield opened
     opened.close()
 
@@ -32,9 +32,11 @@ def tool() -> FakeTool:
 
 
 @pytest.fixture
-def make_worker(store: ProjectStore, tool: FakeTool) -> MakeWorker:
+def make_worker(store: Store, tool: FakeTool) -> MakeWorker:
     def make(mode: str = "crops", **values: object) -> Worker:
-        store.register(tool.pool.uid, tool.pool.id, tool.pool.label_config, CLASSES, "pool")
+        store.projects.register(
+            tool.pool.uid, tool.pool.id, tool.pool.label_config, CLASSES, "pool"
+        )
         config = WorkerConfig(mode=mode, ranking=RANKING, finetune=TINY, **values)  # type: ignore[arg-type]
         return Worker(store, tool, config)
 
@@ -49,9 +51,9 @@ def settle(worker: Worker) -> None:
     raise AssertionError("the worker never comes to rest")
 
 
-def label_round(store: ProjectStore, tool: FakeTool, count: int = 4) -> list[int]:
+def label_round(store: Store, tool: FakeTool, count: int = 4) -> list[int]:
     """Annotate the head of the queue, with webhooks."""
     labelled = tool.queue()[:count]
     for task_id in labelled:
-        store.add_event("2.200", "ANNOTATION_CREATED", tool.annotate(task_id))
+        store.events.add("2.200", "ANNOTATION_CREATED", tool.annotate(task_id))
     return labelled

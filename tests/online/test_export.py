@@ -16,7 +16,8 @@ from ralis_backend.offline.datasets import Dataset
 from ralis_backend.online.export import export_project, write_model
 from ralis_backend.online.export.formats import outline
 from ralis_backend.online.export.labelled_images import as_plain_image, file_names
-from ralis_backend.online.store import NewLabel, ProjectStore
+from ralis_backend.online.labels import NewLabel
+from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import CropTask, Image, Version
 from ralis_backend.online.tool import ClassLabel, ToolAnnotation, ToolTask
 
@@ -27,7 +28,7 @@ UID = "7.1700000000"
 
 @dataclass
 class Exported:
-    store: ProjectStore
+    store: Store
     files: dict[int, bytes]
     masks: dict[int, np.ndarray]
 
@@ -56,13 +57,13 @@ def annotation(number, task_id, seconds=12.5):
 @pytest.fixture
 def grown(tmp_path):
     """Six images; two regions painted in each of the first five, the last one skipped."""
-    store = ProjectStore.open(f"sqlite:///{tmp_path}/ralis.db", tmp_path / "blobs")
+    store = Store.open(f"sqlite:///{tmp_path}/ralis.db", tmp_path / "blobs")
     classes = [
         ClassLabel("road", "#804080"),
         ClassLabel("a & b", "red"),
         ClassLabel("sky", "#0000FF"),
     ]
-    project = store.register(UID, 7, "<View/>", classes, "Street")
+    project = store.projects.register(UID, 7, "<View/>", classes, "Street")
     rng = np.random.default_rng(0)
     files, masks = {}, {}
     tasks = []
@@ -71,11 +72,11 @@ def grown(tmp_path):
         files[task_id] = jpeg(picture) if task_id % 2 else encode_png(picture)
         suffix = "jpg" if task_id % 2 else "png"
         tasks.append(ToolTask(task_id, START, f"/data/upload/7/0123abcd-frame_{task_id}.{suffix}"))
-    store.reconcile_images(project.id, tasks)
-    images = {row.task_id: row for row in store.images(project.id)}
+    store.images.reconcile(project.id, tasks)
+    images = {row.task_id: row for row in store.images.of(project.id)}
     for number, task_id in enumerate([1, 2, 3, 4, 5], start=1):
         image = images[task_id]
-        store.change_image(image.id, height=SIZE[0], width=SIZE[1])
+        store.images.change(image.id, height=SIZE[0], width=SIZE[1])
         expected = np.full(SIZE, VOID, np.uint8)
         regions = [Region(0, 0, 16, 16), Region(24, 40, 16, 16)]
         crops = [
@@ -86,17 +87,17 @@ def grown(tmp_path):
             )
             for index, r in enumerate(regions)
         ]  # fmt: skip
-        store.add_crop_tasks(crops)
+        store.queue.add(crops)
         for index, (region, crop) in enumerate(zip(regions, crops, strict=True)):
             patch = rng.choice(np.array([0, 1, 2, VOID], np.uint8), (16, 16))
             expected[region.slices] = patch
-            row = store.put_annotation(
+            row = store.annotations.put(
                 project, "8.1", annotation(10 * number + index, crop.task_id), image, crop
             )
-            store.put_labels(row, [NewLabel(region, patch)])
+            store.labels.put(row, [NewLabel(region, patch)])
         masks[task_id] = expected
-    skipped = store.put_annotation(project, UID, annotation(99, 6), images[6], None)
-    store.put_labels(skipped, [NewLabel(Region(0, 0, 16, 16), None)])
+    skipped = store.annotations.put(project, UID, annotation(99, 6), images[6], None)
+    store.labels.put(skipped, [NewLabel(Region(0, 0, 16, 16), None)])
     yield Exported(store, files, masks)
     store.close()
 
@@ -231,12 +232,12 @@ def test_an_unknown_format_names_those_there_are(grown, tmp_path):
 
 
 def test_a_project_without_labels_says_what_to_do(tmp_path):
-    store = ProjectStore.open(f"sqlite:///{tmp_path}/ralis.db", tmp_path / "blobs")
-    store.register(UID, 7, "<View/>", [ClassLabel("road", "#804080")], "Street")
+    store = Store.open(f"sqlite:///{tmp_path}/ralis.db", tmp_path / "blobs")
+    store.projects.register(UID, 7, "<View/>", [ClassLabel("road", "#804080")], "Street")
     with pytest.raises(ValueError, match="no labelled region yet"):
         export_project(store, lambda task: b"", UID, tmp_path / "out")
     with pytest.raises(ValueError, match="no trained version yet"):
-        write_model(store, store.project(UID), tmp_path / "out")
+        write_model(store, store.projects.get(UID), tmp_path / "out")
     store.close()
 
 
@@ -245,14 +246,14 @@ def test_the_model_is_written_as_safetensors_and_onnx(grown, tmp_path):
     import onnxruntime
 
     store = grown.store
-    project = store.project(UID)
+    project = store.projects.get(UID)
     segmenter = Segmenter(SegmenterSpec(3, encoder_weights=None))
     segmenter.save(store.blobs.path("weights/1/v1.safetensors"))
     version = Version(
         project_id=project.id, number=1, is_accepted=True, num_labels=10, metrics={},
         weights_key="weights/1/v1.safetensors", created_at=START,
     )  # fmt: skip
-    store.add_version(version, current_version=1)
+    store.versions.add(version, current_version=1)
     export_project(store, grown.image, UID, tmp_path / "out", has_model=True)
     folder = tmp_path / "out/model"
     assert Segmenter.load(folder / "segmenter.safetensors").num_classes == 3

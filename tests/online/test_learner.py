@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ralis_backend.online.learner import Learner, SuggestionFailure
-from ralis_backend.online.store import ProjectStore
+from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Version
 from ralis_backend.online.tool import ImageSuggestion, ToolTask
 from ralis_backend.online.worker import Worker
@@ -17,7 +17,7 @@ MakeWorker = Callable[..., Worker]
 
 
 @pytest.fixture
-def learner(store: ProjectStore, tool: FakeTool) -> Learner:
+def learner(store: Store, tool: FakeTool) -> Learner:
     return Learner(store, RANKING, tool.image, suggestions_per_image=2)
 
 
@@ -25,9 +25,9 @@ def test_an_unknown_project_has_version_zero(learner: Learner):
     assert learner.model_version("7.1") == "v0"
 
 
-def test_registering_makes_a_project_known_and_due(learner: Learner, store: ProjectStore):
+def test_registering_makes_a_project_known_and_due(learner: Learner, store: Store):
     assert learner.register("1.100", "<View/>", CLASSES, {"strategy": "margin"}) == "v0"
-    (project,) = store.projects()
+    (project,) = store.projects.all()
     assert project.tool_id == 1
     assert project.strategy == "margin"
     assert project.is_sync_requested
@@ -39,16 +39,16 @@ def test_a_malformed_uid_is_refused(learner: Learner):
 
 
 def test_registering_again_asks_nothing_of_the_database(
-    learner: Learner, store: ProjectStore, monkeypatch: pytest.MonkeyPatch
+    learner: Learner, store: Store, monkeypatch: pytest.MonkeyPatch
 ):
     learner.register("1.100", "<View/>", CLASSES, {})
-    monkeypatch.setattr(store, "register", None)
-    monkeypatch.setattr(store, "find_project", None)
+    monkeypatch.setattr(store.projects, "register", None)
+    monkeypatch.setattr(store.projects, "find", None)
     assert learner.register("1.100", "<View/>", CLASSES, {}) == "v0"
 
 
 def test_a_ranked_image_is_answered_the_same_every_time(
-    learner: Learner, store: ProjectStore, tool: FakeTool, make_worker: MakeWorker
+    learner: Learner, store: Store, tool: FakeTool, make_worker: MakeWorker
 ):
     settle(make_worker())
     calls = len(tool.calls)
@@ -63,7 +63,7 @@ def test_a_ranked_image_is_answered_the_same_every_time(
 
 
 def test_a_trained_version_answers_with_its_mask(
-    learner: Learner, store: ProjectStore, tool: FakeTool, make_worker: MakeWorker
+    learner: Learner, store: Store, tool: FakeTool, make_worker: MakeWorker
 ):
     worker = make_worker()
     settle(worker)
@@ -80,14 +80,14 @@ def test_a_trained_version_answers_with_its_mask(
 
 
 def test_until_a_new_version_is_ranked_the_one_before_answers(
-    learner: Learner, store: ProjectStore, tool: FakeTool, make_worker: MakeWorker
+    learner: Learner, store: Store, tool: FakeTool, make_worker: MakeWorker
 ):
     settle(make_worker())
-    project = store.projects()[0]
+    project = store.projects.all()[0]
     trained = Version(
         project_id=project.id, number=1, is_accepted=True, num_labels=4, created_at=START
     )
-    store.add_version(trained, current_version=1)
+    store.versions.add(trained, current_version=1)
     calls = len(tool.calls)
     (answer,) = learner.suggest("1.100", [tool.pool_tasks[0]])
     assert isinstance(answer, ImageSuggestion)
@@ -118,7 +118,7 @@ def test_one_bad_task_fails_alone(learner: Learner, tool: FakeTool, make_worker:
 
 
 def test_labelled_regions_are_not_suggested(
-    learner: Learner, store: ProjectStore, tool: FakeTool, make_worker: MakeWorker
+    learner: Learner, store: Store, tool: FakeTool, make_worker: MakeWorker
 ):
     tool.annotate(1, [{"mask": np.zeros((64, 96), int).tolist()}], project_id=1)
     settle(make_worker())
@@ -128,7 +128,7 @@ def test_labelled_regions_are_not_suggested(
 
 
 def test_rolling_back_uses_the_earlier_version_again(
-    learner: Learner, store: ProjectStore, tool: FakeTool, make_worker: MakeWorker
+    learner: Learner, store: Store, tool: FakeTool, make_worker: MakeWorker
 ):
     worker = make_worker()
     settle(worker)
@@ -145,24 +145,24 @@ def test_rolling_back_uses_the_earlier_version_again(
 
 
 def test_a_forgotten_project_keeps_its_labels(
-    learner: Learner, store: ProjectStore, tool: FakeTool, make_worker: MakeWorker
+    learner: Learner, store: Store, tool: FakeTool, make_worker: MakeWorker
 ):
     worker = make_worker()
     settle(worker)
     learner.learn("2.200", "ANNOTATION_CREATED", tool.annotate(tool.queue()[0]))
     settle(worker)
-    project = store.projects()[0]
+    project = store.projects.all()[0]
     learner.forget("1.100")
-    assert store.projects() == []
-    assert len(store.labels(project.id)) == 1
+    assert store.projects.all() == []
+    assert len(store.labels.of(project.id)) == 1
     learner.register("1.100", "<View/>", CLASSES, {})
     # The memory of an unchanged project must not hide that it was forgotten.
-    assert len(store.projects()) == 1
+    assert len(store.projects.all()) == 1
 
 
-def test_a_training_request_reads_everything_first(learner: Learner, store: ProjectStore):
+def test_a_training_request_reads_everything_first(learner: Learner, store: Store):
     learner.register("1.100", "<View/>", CLASSES, {})
     learner.request_training("1.100")
-    (project,) = store.projects()
+    (project,) = store.projects.all()
     assert project.is_training_requested
     assert project.is_sync_requested

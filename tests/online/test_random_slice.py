@@ -10,7 +10,7 @@ import pytest
 from ralis_backend.core.regions import Region
 from ralis_backend.online.random_slice import SLICE, measured, pooled
 from ralis_backend.online.report import notes, slice_text
-from ralis_backend.online.store import ProjectStore
+from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Image
 from ralis_backend.online.worker import Worker, WorkerConfig
 from ralis_backend.online.worker.publish import Publisher, _Choice, spread
@@ -54,7 +54,7 @@ def test_draws_are_spread_at_equal_distances(best, drawn, expected):
 
 
 def test_a_share_of_the_queue_is_random_marked_and_spread(
-    store: ProjectStore, tool: FakeTool, make_worker: MakeWorker
+    store: Store, tool: FakeTool, make_worker: MakeWorker
 ):
     settle(make_worker(random_share=0.25))
     assert _queue(tool) == ["k-center"] * 2 + [SLICE] + ["k-center"] * 3 + [SLICE, "k-center"]
@@ -66,19 +66,19 @@ def test_a_share_of_the_queue_is_random_marked_and_spread(
 
 
 def test_small_rounds_reach_the_share_over_time(
-    store: ProjectStore, tool: FakeTool, make_worker: MakeWorker
+    store: Store, tool: FakeTool, make_worker: MakeWorker
 ):
     worker = make_worker(random_share=0.125)
     settle(worker)
     for _ in range(5):
         label_round(store, tool)
         settle(worker)
-    made = [row for row in store.crop_tasks(store.projects()[0].id, None) if row.state != "deleted"]
+    made = [row for row in store.queue.all(store.projects.all()[0].id) if row.state != "deleted"]
     assert sum(row.strategy == SLICE for row in made) == len(made) // 8
 
 
 def test_a_new_version_keeps_the_slice_and_is_scored_on_it_before_it_trains(
-    store: ProjectStore, tool: FakeTool, make_worker: MakeWorker
+    store: Store, tool: FakeTool, make_worker: MakeWorker
 ):
     worker = make_worker(random_share=0.5)
     settle(worker)
@@ -87,17 +87,17 @@ def test_a_new_version_keeps_the_slice_and_is_scored_on_it_before_it_trains(
     done = set(label_round(store, tool))
     settle(worker)
     assert first - done <= set(tool.queue())
-    project = store.projects()[0]
-    labels = [label for label in store.labels(project.id) if label.strategy == SLICE]
+    project = store.projects.all()[0]
+    labels = [label for label in store.labels.of(project.id) if label.strategy == SLICE]
     assert len(labels) == len(first & done) == 2
-    version = store.version(project.id, 1)
+    version = store.versions.find(project.id, 1)
     assert version is not None
     assert "random_slice" not in version.metrics
 
     done = label_round(store, tool)
     new = [task for task in done if tool.region_tasks[task].data["strategy"] == SLICE]
     settle(worker)
-    version = store.version(project.id, 1)
+    version = store.versions.find(project.id, 1)
     assert version is not None
     scores = version.metrics["random_slice"]
     assert scores["regions"] == len(new) == 2
@@ -107,14 +107,14 @@ def test_a_new_version_keeps_the_slice_and_is_scored_on_it_before_it_trains(
 
 
 def test_what_was_labelled_otherwise_leaves_the_slice_with_the_next_version(
-    store: ProjectStore, tool: FakeTool, make_worker: MakeWorker
+    store: Store, tool: FakeTool, make_worker: MakeWorker
 ):
     worker = make_worker(random_share=1.0)
     settle(worker)
     last = tool.region_tasks[tool.queue()[-1]].data["source_task"]
     mask = tool.files[last][1].tolist()
     tool.annotate(last, [{"mask": mask}], project_id=1)
-    store.change_project(store.projects()[0].id, is_sync_requested=True)
+    store.projects.change(store.projects.all()[0].id, is_sync_requested=True)
     settle(worker)
     label_round(store, tool)
     settle(worker)
@@ -122,7 +122,7 @@ def test_what_was_labelled_otherwise_leaves_the_slice_with_the_next_version(
 
 
 def test_a_draw_that_waits_already_is_not_handed_out_twice(
-    store: ProjectStore, tool: FakeTool, make_worker: MakeWorker
+    store: Store, tool: FakeTool, make_worker: MakeWorker
 ):
     settle(make_worker(random_share=0.0))
     assert SLICE not in _queue(tool)
@@ -130,14 +130,16 @@ def test_a_draw_that_waits_already_is_not_handed_out_twice(
     for _ in range(4):
         label_round(store, tool)
         settle(worker)
-    rows = [row for row in store.crop_tasks(store.projects()[0].id, None) if row.state != "deleted"]
+    rows = [row for row in store.queue.all(store.projects.all()[0].id) if row.state != "deleted"]
     places = [(row.image_id, row.region) for row in rows]
     assert len(places) == len(set(places))
     assert {row.strategy for row in rows if row.state == "open"} == {SLICE}
 
 
-def test_every_region_is_as_likely_to_be_drawn_as_any_other(store: ProjectStore, tool: FakeTool):
-    project = store.register(tool.pool.uid, tool.pool.id, tool.pool.label_config, CLASSES, "")
+def test_every_region_is_as_likely_to_be_drawn_as_any_other(store: Store, tool: FakeTool):
+    project = store.projects.register(
+        tool.pool.uid, tool.pool.id, tool.pool.label_config, CLASSES, ""
+    )
     places = [_Choice(Image(id=image), Region(0, 0, 32, 32), "r", "entropy") for image in range(10)]
     counts: Counter[int] = Counter()
     for seed in range(400):

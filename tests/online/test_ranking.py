@@ -30,7 +30,7 @@ from ralis_backend.online.ranking import (
     pool_state,
     score_pool,
 )
-from ralis_backend.online.store import ProjectStore
+from ralis_backend.online.store import Store
 from ralis_backend.online.worker import Worker, WorkerConfig
 from ralis_backend.simulation.full import FullSimulation
 from tests.online.conftest import RANKING, TINY, label_round, settle
@@ -46,21 +46,21 @@ def _policy(classes: tuple[str, ...] = NAMES, num_state_regions: int = 12) -> Ra
 
 
 @pytest.fixture
-def make_worker(
-    store: ProjectStore, tool: FakeTool, tmp_path: Path
-) -> Callable[[RalisPolicy], Worker]:
+def make_worker(store: Store, tool: FakeTool, tmp_path: Path) -> Callable[[RalisPolicy], Worker]:
     def make(policy: RalisPolicy, **changes: object) -> Worker:
         folder = tmp_path / "policies"
         policy.save(folder / "ralis-camvid.safetensors")
         ranking = replace(RANKING, strategy="ralis", policies_dir=folder, **changes)
-        store.register(tool.pool.uid, tool.pool.id, tool.pool.label_config, CLASSES, "pool")
+        store.projects.register(
+            tool.pool.uid, tool.pool.id, tool.pool.label_config, CLASSES, "pool"
+        )
         config = WorkerConfig(mode="crops", ranking=ranking, finetune=TINY, trust_rounds=0)
         return Worker(store, tool, config)
 
     return make
 
 
-def _label_until_trained(worker: Worker, store: ProjectStore, tool: FakeTool) -> None:
+def _label_until_trained(worker: Worker, store: Store, tool: FakeTool) -> None:
     for _ in range(2):  # the first version may still lack a class: then coverage ranks
         settle(worker)
         label_round(store, tool)
@@ -71,8 +71,8 @@ def _label_until_trained(worker: Worker, store: ProjectStore, tool: FakeTool) ->
 def test_the_worker_ranks_a_project_with_a_policy(make_worker, store, tool, policy_pool):
     worker = make_worker(_policy(), policy_pool=policy_pool)
     _label_until_trained(worker, store, tool)
-    project = store.projects()[0]
-    version = store.version(project.id, project.current_version)
+    project = store.projects.all()[0]
+    version = store.versions.find(project.id, project.current_version)
     assert version is not None
     assert version.strategy == "ralis"
     assert "strategy_note" not in version.metrics
@@ -92,8 +92,8 @@ def test_a_policy_that_does_not_fit_is_replaced_and_the_version_says_why(
     make_worker, store, tool, policy, message
 ):
     _label_until_trained(make_worker(policy), store, tool)
-    project = store.projects()[0]
-    version = store.version(project.id, project.current_version)
+    project = store.projects.all()[0]
+    version = store.versions.find(project.id, project.current_version)
     assert version is not None
     assert version.strategy == "bald-rarity"
     assert message in version.metrics["strategy_note"]
@@ -104,8 +104,8 @@ def test_a_damaged_policy_does_not_stop_the_project(make_worker, store, tool, tm
     worker = make_worker(_policy())
     (tmp_path / "policies" / "ralis-camvid.safetensors").write_bytes(b"no policy")
     _label_until_trained(worker, store, tool)
-    project = store.projects()[0]
-    version = store.version(project.id, project.current_version)
+    project = store.projects.all()[0]
+    version = store.versions.find(project.id, project.current_version)
     assert version is not None
     assert version.strategy == "bald-rarity"
     assert "truncated" in version.metrics["strategy_note"]
@@ -147,7 +147,9 @@ def test_scores_are_the_same_online_and_offline(store, tool, tmp_path):
     state_set = pool.state_set(12).take(np.arange(12))
 
     policy = _policy()
-    project = store.register(tool.pool.uid, tool.pool.id, tool.pool.label_config, CLASSES, "")
+    project = store.projects.register(
+        tool.pool.uid, tool.pool.id, tool.pool.label_config, CLASSES, ""
+    )
     pixels = offline.class_pixels[labelled]
     state = pool_state(pixels, features.embeddings[labelled], 4, config, 1)
     online, _ = score_pool(project, Choice(policy), state, pool, config)

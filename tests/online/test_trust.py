@@ -11,7 +11,7 @@ from ralis_backend.core.acquisition.classes import BaldRarity
 from ralis_backend.core.features import RegionFeatures
 from ralis_backend.online import ranking, trust
 from ralis_backend.online.report import notes
-from ralis_backend.online.store import ProjectStore
+from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project, Version
 from ralis_backend.online.trust import LearnedPolicy, replay_project
 from ralis_backend.online.worker import Worker, WorkerConfig
@@ -59,13 +59,15 @@ def tool() -> FakeTool:
 
 
 @pytest.fixture
-def project(store: ProjectStore, tool: FakeTool) -> Project:
-    return store.register(tool.pool.uid, tool.pool.id, tool.pool.label_config, CLASSES, "pool")
+def project(store: Store, tool: FakeTool) -> Project:
+    return store.projects.register(
+        tool.pool.uid, tool.pool.id, tool.pool.label_config, CLASSES, "pool"
+    )
 
 
 @pytest.fixture
 def make_worker(
-    store: ProjectStore, tool: FakeTool, project: Project, monkeypatch: pytest.MonkeyPatch
+    store: Store, tool: FakeTool, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Worker]:
     """A worker whose project, once trained, is to be ranked by this policy."""
 
@@ -80,9 +82,9 @@ def make_worker(
     return make
 
 
-def _version(store: ProjectStore) -> Version:
-    project = store.projects()[0]
-    version = store.version(project.id, project.current_version)
+def _version(store: Store) -> Version:
+    project = store.projects.all()[0]
+    version = store.versions.find(project.id, project.current_version)
     assert version is not None
     return version
 
@@ -180,7 +182,7 @@ def test_a_verdict_stands_until_enough_was_labelled_since(
 
     def label(count: int) -> None:
         for task_id in tool.queue()[:count]:
-            store.add_event("2.200", "ANNOTATION_CREATED", tool.annotate(task_id))
+            store.events.add("2.200", "ANNOTATION_CREATED", tool.annotate(task_id))
         settle(worker)
 
     settle(worker)

@@ -12,14 +12,14 @@ import numpy as np
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ralis_backend.cli.demo.evaluation import Score, score
+from ralis_backend.online.labels import covered, labels_by_image
 from ralis_backend.online.report import CurvePoint
-from ralis_backend.online.suggesting import covered, labels_by_image
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from ralis_backend.offline.datasets import Sample
-    from ralis_backend.online.store import ProjectStore
+    from ralis_backend.online.store import Store
     from ralis_backend.online.store.tables import Project, Version
 
 POLL_S = 0.5
@@ -74,7 +74,7 @@ class Experiment:
         timeout_s: how long a version may take.
     """
 
-    store: ProjectStore
+    store: Store
     uid: str
     status: Callable[[], Mapping[str, Any]]
     request_training: Callable[[], None]
@@ -115,7 +115,7 @@ class Experiment:
         labelled = time.monotonic()
         version = self._wait(number, newest, progress)
         waited = time.monotonic() - labelled
-        project = self.store.project(self.uid)
+        project = self.store.projects.get(self.uid)
         in_use = self._in_use(project)
         judging = time.monotonic()
         validation, test = self._judge(number, in_use, progress)
@@ -157,7 +157,7 @@ class Experiment:
         return num_labelled
 
     def _newest(self) -> int:
-        versions = self.store.versions(self.store.project(self.uid).id)
+        versions = self.store.versions.all(self.store.projects.get(self.uid).id)
         return max((version.number for version in versions), default=0)
 
     def _wait(self, number: int, newest: int, progress: Progress) -> Version:
@@ -189,17 +189,17 @@ class Experiment:
         )
 
     def _finished(self, newest: int) -> Version | None:
-        project = self.store.project(self.uid)
-        versions = [v for v in self.store.versions(project.id) if v.number > newest]
+        project = self.store.projects.get(self.uid)
+        versions = [v for v in self.store.versions.all(project.id) if v.number > newest]
         is_idle = project.progress.get("state", "idle") == "idle"
         is_published = project.published_version == project.current_version
-        has_events = bool(self.store.events(project, limit=1))
+        has_events = bool(self.store.events.unread(project, limit=1))
         if versions and is_idle and is_published and not has_events:
             return versions[-1]
         return None
 
     def _in_use(self, project: Project) -> Version:
-        version = self.store.version(project.id, project.current_version)
+        version = self.store.versions.find(project.id, project.current_version)
         if version is None:
             raise RuntimeError(f"project {self.uid} has no version in use; see the backend's log")
         return version
@@ -222,10 +222,10 @@ class Experiment:
         return scores[0], scores[1]
 
     def _labelled_share(self, project: Project) -> tuple[int, float]:
-        labels = [label for label in self.store.labels(project.id) if not label.is_skipped]
+        labels = [label for label in self.store.labels.of(project.id) if not label.is_skipped]
         by_image = labels_by_image(labels)
         pixels = labelled = 0
-        for image in self.store.images(project.id):
+        for image in self.store.images.of(project.id):
             if image.size is None:
                 continue
             pixels += math.prod(image.size)

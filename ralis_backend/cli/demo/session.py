@@ -42,7 +42,7 @@ from ralis_backend.labelstudio.fetcher import ImageFetcher
 from ralis_backend.labelstudio.tool import LabelStudioTool
 from ralis_backend.online.export import export_project, refuse_non_empty
 from ralis_backend.online.report import HEADERS, curve_table, draw_curve
-from ralis_backend.online.store import ProjectStore
+from ralis_backend.online.store import Store
 from ralis_backend.online.tool import ToolNotFound, ToolProject
 
 logger = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ class Session:
         project = self._project(workplace, client, tool, pool)
         backend = running.enter_context(self._backend(workplace, server, project))
         data_folder = workplace.backend_folder(project.uid)
-        store = ProjectStore.open(workplace.database_url(project.uid), data_folder / "blobs")
+        store = Store.open(workplace.database_url(project.uid), data_folder / "blobs")
         running.callback(store.close)
         with self._waiting("Connecting Label Studio and the backend"):
             backend.run("connect", "--project", str(project.id))
@@ -217,13 +217,11 @@ class Session:
                 backend.wait_ready()
             yield backend
 
-    def _wait_for_suggestions(
-        self, backend: Backend, store: ProjectStore, project: ToolProject
-    ) -> None:
+    def _wait_for_suggestions(self, backend: Backend, store: Store, project: ToolProject) -> None:
         deadline = time.monotonic() + FIRST_SUGGESTIONS_S
         with self._waiting("Choosing the first regions") as say:
             while time.monotonic() < deadline:
-                known = store.find_project(project.uid)
+                known = store.projects.find(project.uid)
                 if known is not None and known.published_version == known.current_version:
                     return
                 if not backend.is_running:
@@ -253,7 +251,7 @@ class Session:
         backend: Backend,
         client: LabelStudioClient,
         tool: LabelStudioTool,
-        store: ProjectStore,
+        store: Store,
         project: ToolProject,
         pool: pools.Pool,
     ) -> list[Round]:
@@ -264,7 +262,7 @@ class Session:
         truth = pools.samples_by_task(tasks, pool.names)
         names = pool.dataset.class_names
         annotator: Annotator
-        regions_id = store.project(project.uid).regions_tool_id
+        regions_id = store.projects.get(project.uid).regions_tool_id
         if regions_id is not None:
             annotator = CropAnnotator(client, tool.project(regions_id), truth, names)
         else:
@@ -307,7 +305,7 @@ class Session:
         self,
         server: LabelStudioServer,
         workplace: Workplace,
-        store: ProjectStore,
+        store: Store,
         project: ToolProject,
     ) -> None:
         grid = Table.grid(padding=(0, 2))
@@ -325,8 +323,8 @@ class Session:
             grid.add_row("Stop", "Ctrl-C; the next start goes on where you stopped")
         self._console.print(Panel(grid, title="RALIS demo", expand=False, border_style="green"))
 
-    def _address(self, server: LabelStudioServer, store: ProjectStore, project: ToolProject) -> str:
-        regions_id = store.project(project.uid).regions_tool_id
+    def _address(self, server: LabelStudioServer, store: Store, project: ToolProject) -> str:
+        regions_id = store.projects.get(project.uid).regions_tool_id
         return f"{server.url}/projects/{regions_id or project.id}/data?labeling=1"
 
     def _out(self) -> Path:

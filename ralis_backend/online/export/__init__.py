@@ -18,7 +18,8 @@ from ralis_backend.core.regions import VOID
 from ralis_backend.core.segmenter import Segmenter
 from ralis_backend.online.export.formats import FORMATS
 from ralis_backend.online.export.labelled_images import ExportedImage, LabelledImages, colors_of
-from ralis_backend.online.store import ProjectStore, RegionLabel
+from ralis_backend.online.labels import RegionLabel
+from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.tool import ToolTask
 
@@ -31,7 +32,7 @@ PROVENANCE_COLUMNS = (
 
 
 def export_project(
-    store: ProjectStore,
+    store: Store,
     images: Callable[[ToolTask], bytes],
     uid: str,
     out: Path,
@@ -64,7 +65,7 @@ def export_project(
     if format_name not in FORMATS:
         raise ValueError(f"unknown format {format_name!r}; choose one of {', '.join(FORMATS)}")
     refuse_non_empty(out)
-    project = store.project(uid)
+    project = store.projects.get(uid)
     labelled = LabelledImages(store, project, images)
     if not len(labelled):
         raise ValueError(
@@ -76,12 +77,12 @@ def export_project(
             write_model(store, project, partial / "model")
         FORMATS[format_name](_counted(labelled, on_image), labelled.classes, partial)
         _write_json(partial / "classes.json", _classes_json(project))
-        _write_provenance(partial / "provenance.csv", labelled, store.labels(project.id, True))
+        _write_provenance(partial / "provenance.csv", labelled, store.labels.every(project.id))
     return len(labelled)
 
 
 def write_model(
-    store: ProjectStore, project: Project, out: Path, size: tuple[int, int] = (256, 256)
+    store: Store, project: Project, out: Path, size: tuple[int, int] = (256, 256)
 ) -> None:
     """Write the segmenter in use as `segmenter.safetensors` and `segmenter.onnx`.
 
@@ -94,7 +95,7 @@ def write_model(
     Raises:
         ValueError: if the project has no trained version.
     """
-    version = store.version(project.id, project.current_version)
+    version = store.versions.find(project.id, project.current_version)
     if version is None or version.weights_key is None:
         raise ValueError(
             f"project {project.uid} has no trained version yet; label some regions first, or "

@@ -16,7 +16,8 @@ from PIL import Image as PillowImage
 from ralis_backend.core.images import decode_image, encode_png
 from ralis_backend.core.palette import Rgb, distinct_color, rgb
 from ralis_backend.core.regions import Region
-from ralis_backend.online.store import ProjectStore, RegionLabel
+from ralis_backend.online.labels import RegionLabel
+from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Image, Project
 from ralis_backend.online.tool import ToolTask
 
@@ -48,10 +49,8 @@ class ExportedImage:
 class LabelledImages:
     """The images of a project with at least one painted region, read when iterated."""
 
-    def __init__(
-        self, store: ProjectStore, project: Project, images: Callable[[ToolTask], bytes]
-    ) -> None:
-        self.labels = [label for label in store.labels(project.id) if not label.is_skipped]
+    def __init__(self, store: Store, project: Project, images: Callable[[ToolTask], bytes]) -> None:
+        self.labels = [label for label in store.labels.of(project.id) if not label.is_skipped]
         self.classes = tuple(
             ExportedClass(entry["name"], color)
             for entry, color in zip(project.classes, colors_of(project), strict=True)
@@ -60,7 +59,7 @@ class LabelledImages:
         self._by_image: dict[int, list[RegionLabel]] = defaultdict(list)
         for label in self.labels:
             self._by_image[label.image_id].append(label)
-        rows = store.images(project.id)
+        rows = store.images.of(project.id)
         names = file_names(rows)
         self._rows = [row for row in rows if row.id in self._by_image]
         self._names = {row.id: names[row.id] for row in self._rows}
@@ -85,7 +84,7 @@ class LabelledImages:
                 name=self._names[row.id],
                 suffix=suffix,
                 content=content,
-                mask=self._store.image_mask(size, labels),
+                mask=self._store.labels.image_mask(size, labels),
                 regions=tuple(label.region for label in labels),
             )
 

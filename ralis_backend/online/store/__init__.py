@@ -1,20 +1,15 @@
 """What is known of each labelling project: a database, and a folder of files."""
 
-from ralis_backend.online.store.store import (
-    NewLabel,
-    ProjectStore,
-    RegionLabel,
+from ralis_backend.online.store.annotations import (
     annotation_from_json,
     annotation_to_json,
-    now,
-    unpack,
     version_number,
 )
+from ralis_backend.online.store.database import now, unpack
+from ralis_backend.online.store.store import Store
 
 __all__ = [
-    "NewLabel",
-    "ProjectStore",
-    "RegionLabel",
+    "Store",
     "annotation_from_json",
     "annotation_to_json",
     "now",

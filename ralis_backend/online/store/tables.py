@@ -90,6 +90,11 @@ class Project(Base):
         """Names by class index; a removed label keeps its index."""
         return tuple(entry["name"] for entry in self.classes)
 
+    @property
+    def removed_classes(self) -> tuple[int, ...]:
+        """Indices of labels that the project has no more."""
+        return tuple(index for index, entry in enumerate(self.classes) if not entry["is_active"])
+
 
 class Image(Base):
     """A task of the pool project: one image."""

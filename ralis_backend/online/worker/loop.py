@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-from ralis_backend.online.store import ProjectStore, now
+from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Project, Version
 from ralis_backend.online.tool import Tool, ToolError, ToolNotFound
 from ralis_backend.online.worker.config import WorkerConfig
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 class Worker:
     """Advances every project of a store. Several workers may share one store."""
 
-    def __init__(self, store: ProjectStore, tool: Tool, config: WorkerConfig) -> None:
+    def __init__(self, store: Store, tool: Tool, config: WorkerConfig) -> None:
         self._store = store
         self._config = config
         self._owner = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
@@ -44,10 +44,10 @@ class Worker:
         On start every project is read as a whole: webhooks may have been lost meanwhile.
         """
         self._stop = stop
-        for project in self._store.projects():
-            self._store.change_project(project.id, is_sync_requested=True, retry_at=None)
+        for project in self._store.projects.all():
+            self._store.projects.change(project.id, is_sync_requested=True, retry_at=None)
             if _is_dead(project.lease_owner):
-                self._store.release_lease(project.id, str(project.lease_owner))
+                self._store.projects.release_lease(project.id, str(project.lease_owner))
         while not stop.is_set():
             if not self.advance_all():
                 stop.wait(self._config.poll_s)
@@ -55,7 +55,7 @@ class Worker:
     def advance_all(self) -> bool:
         """One step for each project that needs one; True if there was any."""
         is_busy = False
-        for project in self._store.projects():
+        for project in self._store.projects.all():
             if not self._stop.is_set():
                 is_busy |= self.advance(project)
         return is_busy
@@ -69,7 +69,7 @@ class Worker:
         with self._lease(project) as lease:
             if lease is None:
                 return False
-            project = self._store.project(project.uid)  # as it is under the lease
+            project = self._store.projects.get(project.uid)  # as it is under the lease
             step = self._due(project)
             if step is None:
                 return False
@@ -79,11 +79,11 @@ class Worker:
         """The first step that makes what is more like what should be; None if all is well."""
         if project.is_sync_requested or not project.is_prepared or self._is_stale(project):
             return self._sync_all
-        if self._store.events(project, limit=1):
+        if self._store.events.unread(project, limit=1):
             return self._read_events
         if self._is_training_due(project):
             return self._train
-        version = self._store.version(project.id, project.current_version)
+        version = self._store.versions.find(project.id, project.current_version)
         if version is None or version.ranked_at is None:
             return self._rank
         if self._is_publishing_due(project, version):
@@ -97,12 +97,12 @@ class Worker:
     def _is_training_due(self, project: Project) -> bool:
         """Enough new labels, a request, or annotators who have run out of suggestions."""
         if project.is_training_requested:
-            return bool(self._store.count_labels(project.id))
-        num_new = self._store.count_labels(project.id, project.trained_label_id)
+            return bool(self._store.labels.count(project.id))
+        num_new = self._store.labels.count(project.id, project.trained_label_id)
         if num_new >= self._config.ranking.regions_per_round:
             return True
         has_published = project.published_version is not None
-        is_queue_empty = project.regions_tool_id is not None and not self._store.crop_tasks(
+        is_queue_empty = project.regions_tool_id is not None and not self._store.queue.open(
             project.id
         )
         return bool(num_new) and has_published and is_queue_empty
@@ -112,10 +112,10 @@ class Worker:
             return True
         if project.regions_tool_id is None:
             return False
-        queue = self._store.crop_tasks(project.id)
+        queue = self._store.queue.open(project.id)
         if any(row.task_id is None for row in queue):
             return True
-        has_new_labels = self._store.newest_label_id(project.id) != project.published_label_id
+        has_new_labels = self._store.labels.newest_id(project.id) != project.published_label_id
         return has_new_labels and len(queue) < self._config.ranking.regions_per_round
 
     def _run(
@@ -133,7 +133,7 @@ class Worker:
             self._note_failure(project, error)
             return False
         if project.last_error is not None or project.num_failures:
-            self._store.change_project(project.id, last_error=None, num_failures=0, retry_at=None)
+            self._store.projects.change(project.id, last_error=None, num_failures=0, retry_at=None)
         return True
 
     def _note_loss(self, project: Project, error: ToolNotFound) -> None:
@@ -141,14 +141,14 @@ class Worker:
         try:
             self._sync.project(project)
         except ToolNotFound:
-            self._store.change_project(project.id, is_deleted=True, last_error=str(error))
+            self._store.projects.change(project.id, is_deleted=True, last_error=str(error))
             logger.warning(
                 "project %s is gone: %s. Its labels and versions are kept.", project.uid, error
             )
         except Exception as failure:
             self._note_failure(project, failure)
         else:
-            self._store.change_project(project.id, is_sync_requested=True)
+            self._store.projects.change(project.id, is_sync_requested=True)
             self._note_failure(project, error)
 
     def _note_failure(self, project: Project, error: Exception) -> None:
@@ -164,7 +164,7 @@ class Worker:
             exc_info=None if is_expected else error,
         )
         try:
-            self._store.change_project(
+            self._store.projects.change(
                 project.id,
                 last_error=str(error),
                 num_failures=num_failures,
@@ -194,9 +194,9 @@ class Worker:
         self._idle(project)
 
     def _rank(self, project: Project, lease: _Lease) -> None:
-        version = self._store.version(project.id, project.current_version)
+        version = self._store.versions.find(project.id, project.current_version)
         if version is None:
-            version = self._store.add_version(
+            version = self._store.versions.add(
                 Version(
                     project_id=project.id,
                     number=project.current_version,
@@ -210,7 +210,7 @@ class Worker:
         self._idle(project)
 
     def _publish(self, project: Project, lease: _Lease) -> None:
-        version = self._store.version(project.id, project.current_version)
+        version = self._store.versions.find(project.id, project.current_version)
         if version is None:
             return
         self._progress(project, lease)({"state": "publishing"})
@@ -218,7 +218,7 @@ class Worker:
         self._idle(project)
 
     def _idle(self, project: Project) -> None:
-        self._store.change_project(project.id, progress={"state": "idle"})
+        self._store.projects.change(project.id, progress={"state": "idle"})
 
     def _should_stop(self, lease: _Lease) -> Callable[[], bool]:
         return lambda: self._stop.is_set() or lease.is_lost
@@ -231,7 +231,7 @@ class Worker:
             moment = time.monotonic()
             if moment - last["write"] >= 1.0:
                 last["write"] = moment
-                self._store.change_project(project.id, progress=values)
+                self._store.projects.change(project.id, progress=values)
             if moment - last["log"] >= 10.0:
                 last["log"] = moment
                 text = ", ".join(f"{name} {value}" for name, value in values.items())
@@ -241,7 +241,7 @@ class Worker:
 
     @contextmanager
     def _lease(self, project: Project) -> Iterator[_Lease | None]:
-        if not self._store.acquire_lease(project.id, self._owner, self._config.lease_s):
+        if not self._store.projects.acquire_lease(project.id, self._owner, self._config.lease_s):
             yield None
             return
         lease = _Lease(self._store, project.id, self._owner, self._config.lease_s)
@@ -267,7 +267,7 @@ def _is_dead(owner: str | None) -> bool:
 class _Lease:
     """Keeps a project's lease alive from a thread of its own, until the step has ended."""
 
-    def __init__(self, store: ProjectStore, project_id: int, owner: str, seconds: float) -> None:
+    def __init__(self, store: Store, project_id: int, owner: str, seconds: float) -> None:
         self._store = store
         self._project_id = project_id
         self._owner = owner
@@ -283,13 +283,15 @@ class _Lease:
     def __exit__(self, *_: object) -> None:
         self._done.set()
         self._thread.join()
-        self._store.release_lease(self._project_id, self._owner)
+        self._store.projects.release_lease(self._project_id, self._owner)
 
     def _beat(self) -> None:
         alive_until = time.monotonic() + self._seconds
         while not self._done.wait(self._seconds / 4):
             try:
-                is_held = self._store.acquire_lease(self._project_id, self._owner, self._seconds)
+                is_held = self._store.projects.acquire_lease(
+                    self._project_id, self._owner, self._seconds
+                )
             except Exception as error:
                 logger.warning("the lease of project %s: %s", self._project_id, error)
                 is_held = time.monotonic() < alive_until

@@ -25,10 +25,11 @@ from ralis_backend.core.images import (
     mask_from_png,
 )
 from ralis_backend.core.regions import Region, grid, is_labelled
+from ralis_backend.online.labels import RegionLabel, covered, labels_by_image
 from ralis_backend.online.random_slice import SLICE, SLICE_REASON
-from ralis_backend.online.store import ProjectStore, RegionLabel
+from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import CropTask, Image, Project, Ranking, Version
-from ralis_backend.online.suggesting import covered, labels_by_image, suggest_image
+from ralis_backend.online.suggesting import suggest_image
 from ralis_backend.online.tool import Crop, CropPrediction, Tool, ToolProject, ToolUnavailable
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.sync import Sync, tool_task
@@ -60,7 +61,7 @@ class _Choice:
 class Publisher:
     """Brings one project's queue in line with the version in use."""
 
-    def __init__(self, store: ProjectStore, tool: Tool, config: WorkerConfig, sync: Sync) -> None:
+    def __init__(self, store: Store, tool: Tool, config: WorkerConfig, sync: Sync) -> None:
         self._store = store
         self._tool = tool
         self._config = config
@@ -70,10 +71,10 @@ class Publisher:
         """Fill the queue and store the predictions; safe to repeat after a kill."""
         started = time.monotonic()
         pool = self._sync.project(project)
-        labels = labels_by_image(self._store.labels(project.id))
-        newest = self._store.newest_label_id(project.id)
-        rankings = self._store.rankings(version.id)
-        images = {image.id: image for image in self._store.images(project.id)}
+        labels = labels_by_image(self._store.labels.of(project.id))
+        newest = self._store.labels.newest_id(project.id)
+        rankings = self._store.rankings.of(version.id)
+        images = {image.id: image for image in self._store.images.of(project.id)}
         if project.regions_tool_id is None:
             self._publish_images(pool, project, version, images, rankings, labels)
             number = project.round
@@ -81,28 +82,28 @@ class Publisher:
             number = self._publish_crops(
                 pool, project, project.regions_tool_id, version, images, rankings, labels
             )
-        self._store.change_project(
+        self._store.projects.change(
             project.id,
             published_version=version.number,
             published_label_id=newest,
             round=number,
         )
         seconds = round(time.monotonic() - started, 2)
-        self._store.change_version(
+        self._store.versions.change(
             version.id,
             metrics={"seconds": {**self._seconds(project, version), "publish": seconds}},
         )
         self._drop_old_rankings(project)
 
     def _seconds(self, project: Project, version: Version) -> Mapping[str, float]:
-        stored = self._store.version(project.id, version.number)
+        stored = self._store.versions.find(project.id, version.number)
         seconds: Mapping[str, float] = (stored or version).metrics.get("seconds", {})
         return seconds
 
     def _drop_old_rankings(self, project: Project) -> None:
-        for version in self._store.versions(project.id):
+        for version in self._store.versions.all(project.id):
             if version.number != project.current_version and version.ranked_at is not None:
-                self._store.drop_rankings(version.id)
+                self._store.rankings.drop(version.id)
 
     # Whole images
 
@@ -151,7 +152,7 @@ class Publisher:
         choices = self._choose(project, places, scores, 2 * per_round)
         number = project.round + 1
         is_new_version = project.published_version != version.number
-        queue = self._store.crop_tasks(project.id)
+        queue = self._store.queue.open(project.id)
         if is_new_version:
             keep = {it.place for it in choices}
             keep |= _slice(queue) & {it.place for it in places}
@@ -162,7 +163,7 @@ class Publisher:
         best = [it for it in choices if it.place not in taken][: room - len(drawn)]
         fresh = spread(best, drawn)
         first_round = number if is_new_version else number + 1
-        self._store.add_crop_tasks(
+        self._store.queue.add(
             [
                 self._row(project, version, choice, first_round + position // per_round, position)
                 for position, choice in enumerate(fresh)
@@ -223,9 +224,7 @@ class Publisher:
         already, chosen for its score, counts from now on as drawn, and takes no room.
         """
         share = self._config.random_share
-        handed_out = [
-            row for row in self._store.crop_tasks(project.id, None) if row.state != "deleted"
-        ]
+        handed_out = [row for row in self._store.queue.all(project.id) if row.state != "deleted"]
         in_slice = _slice(handed_out)
         wanted = math.floor(share * (len(handed_out) + room) + 1e-9) - len(in_slice)
         wanted = min(wanted, math.ceil(share * room))  # a raised share is not caught up at once
@@ -236,7 +235,7 @@ class Publisher:
         picked = rng.permutation(len(outside))[:wanted]
         drawn = [replace(outside[it], reason=SLICE_REASON, strategy=SLICE) for it in picked]
         waiting = {(row.image_id, row.region): row.id for row in queue}
-        self._store.change_crop_tasks(
+        self._store.queue.change(
             {
                 waiting[it.place]: {"strategy": SLICE, "reason": SLICE_REASON}
                 for it in drawn
@@ -265,12 +264,12 @@ class Publisher:
         task_ids = [row.task_id for row in obsolete if row.task_id is not None]
         gone = set(self._tool.delete_unopened_tasks(regions_id, task_ids)) if task_ids else set()
         removed = [row for row in obsolete if row.task_id is None or row.task_id in gone]
-        self._store.change_crop_tasks({row.id: {"state": "deleted"} for row in removed})
+        self._store.queue.change({row.id: {"state": "deleted"} for row in removed})
         removed_ids = {row.id for row in removed}
         return [row for row in queue if row.id not in removed_ids]
 
     def _num_annotators(self, project: Project) -> int:
-        return len({label.annotator for label in self._store.labels(project.id)})
+        return len({label.annotator for label in self._store.labels.of(project.id)})
 
     def _row(
         self, project: Project, version: Version, choice: _Choice, number: int, position: int
@@ -300,12 +299,12 @@ class Publisher:
         images: Mapping[int, Image],
     ) -> None:
         """Make the tasks of planned rows, a bounded number of pictures at a time."""
-        planned = [row for row in self._store.crop_tasks(project.id) if row.task_id is None]
+        planned = [row for row in self._store.queue.open(project.id) if row.task_id is None]
         for start in range(0, len(planned), CROPS_PER_CALL):
             rows = planned[start : start + CROPS_PER_CALL]
             made = list(self._crops(project, rows, images))
             tasks = self._tool.create_crop_tasks(pool, regions_id, [crop for _, crop in made])
-            self._store.change_crop_tasks(
+            self._store.queue.change(
                 {
                     row.id: {"task_id": task.id, "task_created_at": task.created_at}
                     for (row, _), task in zip(made, tasks, strict=True)
@@ -323,7 +322,7 @@ class Publisher:
             image = images.get(image_id)
             pixels = None if image is None else self._pixels(project, image)
             if image is None or pixels is None:
-                self._store.change_crop_tasks({row.id: {"state": "deleted"} for row in of_image})
+                self._store.queue.change({row.id: {"state": "deleted"} for row in of_image})
                 continue
             for row in of_image:
                 yield row, _crop(image, pixels, row)
@@ -336,7 +335,7 @@ class Publisher:
         except Exception as error:
             # It was readable when it was ranked; the other images go on.
             logger.warning("project %s, task %s: %s", project.uid, image.task_id, error)
-            self._store.change_image(image.id, error=str(error))
+            self._store.images.change(image.id, error=str(error))
             return None
 
     def _predict(
@@ -348,13 +347,13 @@ class Publisher:
         order: Mapping[_Place, int],
     ) -> None:
         """Store every open task's mask and place in the queue under this version."""
-        rows = [row for row in self._store.crop_tasks(project.id) if row.task_id is not None]
+        rows = [row for row in self._store.queue.open(project.id) if row.task_id is not None]
         # `crop_tasks` gives the slice in the order of its rounds and draws
         others = [row for row in rows if row.strategy != SLICE]
         others.sort(key=lambda row: order.get((row.image_id, row.region), len(order)))
         rows = spread(others, [row for row in rows if row.strategy == SLICE])
         usefulness = {row.id: 1 - index / max(1, len(rows)) for index, row in enumerate(rows)}
-        self._store.change_crop_tasks(
+        self._store.queue.change(
             {row_id: {"usefulness": value} for row_id, value in usefulness.items()}
         )
         masks = _MaskReader(self._store, rankings)
@@ -396,7 +395,7 @@ def _slice(rows: Sequence[CropTask]) -> set[_Place]:
 class _MaskReader:
     """Predicted masks of regions; each image's mask is decoded once."""
 
-    def __init__(self, store: ProjectStore, rankings: Mapping[int, Ranking]) -> None:
+    def __init__(self, store: Store, rankings: Mapping[int, Ranking]) -> None:
         self._store = store
         self._rankings = rankings
         self._masks: dict[int, np.ndarray | None] = {}

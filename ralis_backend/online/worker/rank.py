@@ -15,6 +15,7 @@ from ralis_backend.core.features import RegionFeatures, concat
 from ralis_backend.core.policy.registry import is_learned
 from ralis_backend.core.regions import grid, is_labelled
 from ralis_backend.core.segmenter import Segmenter
+from ralis_backend.online.labels import RegionLabel, covered, labels_by_image
 from ralis_backend.online.ranking import (
     Choice,
     Pool,
@@ -27,9 +28,8 @@ from ralis_backend.online.ranking import (
     score_pool,
     strategy_for,
 )
-from ralis_backend.online.store import ProjectStore, RegionLabel, now
+from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Image, Project, Version
-from ralis_backend.online.suggesting import covered, labels_by_image
 from ralis_backend.online.tool import Tool, ToolUnavailable
 from ralis_backend.online.trust import judge
 from ralis_backend.online.worker.config import WorkerConfig
@@ -64,7 +64,7 @@ def _earned(project: Project, choice: Choice, trust: Mapping[str, Any]) -> Choic
 class Ranker:
     """Ranks one project's pool under one version."""
 
-    def __init__(self, store: ProjectStore, tool: Tool, config: WorkerConfig) -> None:
+    def __init__(self, store: Store, tool: Tool, config: WorkerConfig) -> None:
         self._store = store
         self._tool = tool
         self._config = config
@@ -85,12 +85,12 @@ class Ranker:
             ToolUnavailable: if the tool does not answer; trying again later may help.
         """
         started = time.monotonic()
-        images = self._store.images(project.id)
+        images = self._store.images.of(project.id)
         pool = self._describe(project, version, images, report, should_stop)
         metrics = self._score(project, version, pool, report, should_stop) if pool else {}
         seconds = round(time.monotonic() - started, 2)
         metrics["seconds"] = {**version.metrics.get("seconds", {}), "rank": seconds}
-        self._store.change_version(version.id, ranked_at=now(), metrics=metrics)
+        self._store.versions.change(version.id, ranked_at=now(), metrics=metrics)
         logger.info(
             "project %s: %s ranked %d of %d images in %.0f s",
             project.uid,
@@ -132,14 +132,14 @@ class Ranker:
         except Exception as error:
             # A bad image is left out; the operator finds why in log, doctor and report.
             logger.warning("project %s, task %s: %s", project.uid, image.task_id, error)
-            self._store.change_image(image.id, error=str(error))
+            self._store.images.change(image.id, error=str(error))
             return None
         if image.size != result.image_size or image.error is not None:
             height, width = result.image_size
-            self._store.change_image(image.id, height=height, width=width, error=None)
+            self._store.images.change(image.id, height=height, width=width, error=None)
         mask_key = None
         if version.weights_key is not None:  # an untrained segmenter's mask would only mislead
-            mask_key = self._store.put_predicted_mask(version, image.id, result.mask)
+            mask_key = self._store.rankings.put_mask(version, image.id, result.mask)
         return _Described(image, result.image_size, result.features, mask_key)
 
     def _score(
@@ -151,7 +151,7 @@ class Ranker:
         should_stop: Callable[[], bool],
     ) -> dict[str, Any]:
         config = self._config.ranking
-        labels = self._store.labels(project.id)
+        labels = self._store.labels.of(project.id)
         is_done = self._is_done(pool, labels_by_image(labels))  # (R,) over the whole pool
         features = concat([described.features for described in pool])
         candidates = np.flatnonzero(~is_done)
@@ -187,11 +187,11 @@ class Ranker:
         start = 0
         for described in pool:
             part = slice(start, start + len(described.features))
-            self._store.put_ranking(
+            self._store.rankings.put(
                 version, described.image.id, scores[part], reasons[part], described.mask_key
             )
             start = part.stop
-        self._store.change_version(version.id, strategy=choice.strategy.name)
+        self._store.versions.change(version.id, strategy=choice.strategy.name)
         said = {"strategy_note": choice.note, "trust": trust}
         # None only where an earlier ranking of this version said something
         metrics: dict[str, Any] = {
@@ -211,10 +211,10 @@ class Ranker:
         should_stop: Callable[[], bool],
     ) -> dict[str, Any]:
         """The standing verdict on a policy, or a new one where enough was labelled since."""
-        num_labels = self._store.count_labels(project.id)
+        num_labels = self._store.labels.count(project.id)
         standing: list[dict[str, Any]] = [
             entry
-            for version in self._store.versions(project.id)
+            for version in self._store.versions.all(project.id)
             if (entry := version.metrics.get("trust")) and entry["policy"] == policy.name
         ]
         period = self._config.trust_rounds * self._config.ranking.regions_per_round

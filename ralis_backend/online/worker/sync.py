@@ -10,7 +10,8 @@ import numpy as np
 
 from ralis_backend.core.images import decode_image
 from ralis_backend.core.regions import Region, grid
-from ralis_backend.online.store import NewLabel, annotation_from_json, now, unpack, version_number
+from ralis_backend.online.labels import NewLabel
+from ralis_backend.online.store import annotation_from_json, now, unpack, version_number
 from ralis_backend.online.store.tables import CropTask, Image, Project
 from ralis_backend.online.tool import (
     Tool,
@@ -23,7 +24,7 @@ from ralis_backend.online.tool import (
 from ralis_backend.online.worker.config import WorkerConfig
 
 if TYPE_CHECKING:
-    from ralis_backend.online.store import ProjectStore
+    from ralis_backend.online.store import Store
     from ralis_backend.online.store.tables import Annotation, Event
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ DELETED = {"ANNOTATIONS_DELETED", "ANNOTATION_DELETED"}
 class Sync:
     """Reads one project from the tool; every method may be repeated at any time."""
 
-    def __init__(self, store: ProjectStore, tool: Tool, config: WorkerConfig) -> None:
+    def __init__(self, store: Store, tool: Tool, config: WorkerConfig) -> None:
         self._store = store
         self._tool = tool
         self._config = config
@@ -53,32 +54,32 @@ class Sync:
     def full(self, project: Project) -> Project:
         """Bring settings in order and read all tasks and annotations: repairs lost webhooks."""
         pool = self.project(project)
-        project = self._store.register(
+        project = self._store.projects.register(
             pool.uid, pool.id, pool.label_config, pool.classes, pool.title
         )
         regions_id = self._tool.prepare(pool, self._config.mode, project.regions_tool_id)
         regions_uid = self._tool.project(regions_id).uid if regions_id is not None else None
         if regions_uid != project.regions_uid:
             self._forget_crop_tasks(project)
-        project = self._store.change_project(
+        project = self._store.projects.change(
             project.id,
             regions_tool_id=regions_id,
             regions_uid=regions_uid,
             is_prepared=True,
             is_sync_requested=False,
         )
-        self._store.reconcile_images(project.id, list(self._tool.tasks(pool.id)))
+        self._store.images.reconcile(project.id, list(self._tool.tasks(pool.id)))
         self._read_annotations(project, pool, pool.uid, pool.id)
         if regions_id is not None and regions_uid is not None:
             tasks = self._adopt_crop_tasks(project, regions_id)
             self._read_annotations(project, pool, regions_uid, regions_id, tasks)
-        for annotation in self._store.failed_annotations(project.id):
+        for annotation in self._store.annotations.failed(project.id):
             self._read_labels(project, pool, annotation)
-        return self._store.change_project(project.id, synced_at=now())
+        return self._store.projects.change(project.id, synced_at=now())
 
     def events(self, project: Project) -> bool:
         """Read the webhooks that have come; True if there were any."""
-        events = self._store.events(project)
+        events = self._store.events.unread(project)
         if not events:
             return False
         pool = self.project(project)
@@ -90,8 +91,8 @@ class Sync:
             except Exception as error:
                 # A hint that cannot be read is repaired by a full reading.
                 logger.warning("project %s: event %s: %s", project.uid, event.action, error)
-                self._store.change_project(project.id, is_sync_requested=True)
-            self._store.drop_event(event.id)
+                self._store.projects.change(project.id, is_sync_requested=True)
+            self._store.events.drop(event.id)
         return True
 
     def _read_event(self, project: Project, pool: ToolProject, event: Event) -> None:
@@ -102,9 +103,9 @@ class Sync:
                 self._store_annotation(project, pool, event.tool_uid, annotation)
         elif event.action in DELETED:
             ids = [int(entry["id"]) for entry in _entries(payload, "annotation")]
-            self._store.withdraw_annotations(event.tool_uid, ids)
+            self._store.annotations.withdraw(event.tool_uid, ids)
         else:  # tasks created or deleted, settings saved
-            self._store.change_project(project.id, is_sync_requested=True)
+            self._store.projects.change(project.id, is_sync_requested=True)
 
     def _read_annotations(
         self,
@@ -118,16 +119,16 @@ class Sync:
         for annotation in self._tool.annotations(tool_id):
             self._store_annotation(project, pool, tool_uid, annotation)
         if tasks is None:
-            task_ids = [image.task_id for image in self._store.images(project.id)]
+            task_ids = [image.task_id for image in self._store.images.of(project.id)]
         else:
             task_ids = [task.id for task in tasks]
-        self._store.withdraw_unseen(tool_uid, started, task_ids)
+        self._store.annotations.withdraw_unseen(tool_uid, started, task_ids)
 
     def _store_annotation(
         self, project: Project, pool: ToolProject, tool_uid: str, annotation: ToolAnnotation
     ) -> None:
         image, crop_task = self._place(project, tool_uid, annotation)
-        row = self._store.put_annotation(project, tool_uid, annotation, image, crop_task)
+        row = self._store.annotations.put(project, tool_uid, annotation, image, crop_task)
         if row is not None:
             self._read_labels(project, pool, row)
 
@@ -137,11 +138,11 @@ class Sync:
         """The image of an annotation, and the crop task if it is one of the regions project."""
         created_at = annotation.task_created_at
         if tool_uid == project.uid:
-            return self._store.find_image(project.id, annotation.task_id, created_at), None
-        crop_task = self._store.find_crop_task(project.id, annotation.task_id, created_at)
+            return self._store.images.find(project.id, annotation.task_id, created_at), None
+        crop_task = self._store.queue.find(project.id, annotation.task_id, created_at)
         if crop_task is None:
             return None, None
-        return self._store.image(crop_task.image_id), crop_task
+        return self._store.images.get(crop_task.image_id), crop_task
 
     def _read_labels(self, project: Project, pool: ToolProject, row: Annotation) -> None:
         """Annotation -> labelled regions; a failure is noted with the annotation."""
@@ -158,9 +159,9 @@ class Sync:
         except Exception as error:
             # One unreadable annotation must not stop the others; it stays stored.
             logger.warning("project %s: %s", project.uid, error)
-            self._store.fail_annotation(row, str(error))
+            self._store.annotations.fail(row, str(error))
             return
-        self._store.put_labels(row, labels)
+        self._store.labels.put(row, labels)
 
     def _labels(
         self,
@@ -173,7 +174,7 @@ class Sync:
         names = project.class_names
         background = self._config.background_label
         if row.crop_task_id is not None:
-            region = self._store.crop_task(row.crop_task_id).region
+            region = self._store.queue.get(row.crop_task_id).region
             if annotation.is_skipped:
                 return [NewLabel(region, None)]
             size = (region.height, region.width)
@@ -201,7 +202,7 @@ class Sync:
         regions = self._tool.annotated_regions(annotation, pool, size)
         number = version_number(annotation.suggested_version)
         if not regions and number is not None:
-            handed_out = self._store.suggestion(image_id, number)
+            handed_out = self._store.queue.handed_out(image_id, number)
             if handed_out is not None:
                 regions = [
                     Region(entry["row"], entry["col"], entry["height"], entry["width"])
@@ -211,12 +212,12 @@ class Sync:
 
     def _image_size(self, image_id: int) -> tuple[int, int]:
         """(height, width) of an annotated image, read from its file the first time."""
-        image = self._store.image(image_id)
+        image = self._store.images.get(image_id)
         if image.size is not None:
             return image.size
         content = self._tool.image(tool_task(image))
         height, width = decode_image(content).shape[:2]
-        self._store.change_image(image.id, height=height, width=width, error=None)
+        self._store.images.change(image.id, height=height, width=width, error=None)
         return height, width
 
     def _adopt_crop_tasks(self, project: Project, regions_id: int) -> list[ToolTask]:
@@ -226,10 +227,10 @@ class Sync:
         data folder) becomes known from its data; one that is gone is marked so.
         """
         tasks = list(self._tool.tasks(regions_id))
-        rows = self._store.crop_tasks(project.id, state=None)
+        rows = self._store.queue.all(project.id)
         known = {(row.task_id, row.task_created_at): row for row in rows}
         planned = {_place_key(row): row for row in rows if row.task_id is None}
-        images = {image.task_id: image for image in self._store.images(project.id)}
+        images = {image.task_id: image for image in self._store.images.of(project.id)}
         changes: dict[int, Mapping[str, Any]] = {}
         unknown: list[CropTask] = []
         for task in tasks:
@@ -249,15 +250,15 @@ class Sync:
         for row in known.values():
             if row.task_id is not None and row.state == "open":
                 changes[row.id] = {"state": "deleted"}
-        self._store.change_crop_tasks(changes)
-        self._store.add_crop_tasks(unknown)
+        self._store.queue.change(changes)
+        self._store.queue.add(unknown)
         return tasks
 
     def _forget_crop_tasks(self, project: Project) -> None:
         """The regions project is another one: its open tasks are gone, its labels are kept."""
-        rows = self._store.crop_tasks(project.id)
-        self._store.change_crop_tasks({row.id: {"state": "deleted"} for row in rows})
-        self._store.change_project(project.id, published_version=None)
+        rows = self._store.queue.open(project.id)
+        self._store.queue.change({row.id: {"state": "deleted"} for row in rows})
+        self._store.projects.change(project.id, published_version=None)
 
 
 def tool_task(image: Image) -> ToolTask:

@@ -21,11 +21,11 @@ from ralis_backend.core.learning.finetune import (
 from ralis_backend.core.metrics import ious, mean_iou
 from ralis_backend.core.regions import VOID
 from ralis_backend.core.segmenter import Segmenter
+from ralis_backend.online.labels import RegionLabel, hide_removed, labels_by_image
 from ralis_backend.online.random_slice import SLICE, measured
 from ralis_backend.online.ranking import load_segmenter
-from ralis_backend.online.store import ProjectStore, RegionLabel, now
+from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Image, Project, Version
-from ralis_backend.online.suggesting import hide_removed, labels_by_image
 from ralis_backend.online.tool import Tool
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.sync import tool_task
@@ -56,7 +56,7 @@ class Stopped(Exception):
 class Trainer:
     """Trains one project's segmenter from what is labelled now."""
 
-    def __init__(self, store: ProjectStore, tool: Tool, config: WorkerConfig) -> None:
+    def __init__(self, store: Store, tool: Tool, config: WorkerConfig) -> None:
         self._store = store
         self._tool = tool
         self._config = config
@@ -78,18 +78,18 @@ class Trainer:
             Stopped: if it was asked to stop; nothing is stored then.
         """
         started = time.monotonic()
-        labels = [label for label in self._store.labels(project.id) if not label.is_skipped]
-        watermark = self._store.newest_label_id(project.id)
+        labels = [label for label in self._store.labels.of(project.id) if not label.is_skipped]
+        watermark = self._store.labels.newest_id(project.id)
         split = self._split(project, labels)
         if all((image.mask == VOID).all() for image in split.training):
             self._give_up(project, watermark)
             return None
-        parent = self._store.version(project.id, project.current_version)
+        parent = self._store.versions.find(project.id, project.current_version)
         in_use = load_segmenter(self._store, project, parent, self._config.ranking)
         candidate = load_segmenter(self._store, project, parent, self._config.ranking)
         if parent is not None:
             self._measure(project, parent, in_use, labels)
-        number = 1 + max((row.number for row in self._store.versions(project.id)), default=0)
+        number = 1 + max((row.number for row in self._store.versions.all(project.id)), default=0)
 
         def on_progress(progress: TrainingProgress) -> None:
             report(_progress_values(number, progress))
@@ -118,7 +118,7 @@ class Trainer:
         )
 
     def _give_up(self, project: Project, watermark: int) -> None:
-        self._store.change_project(
+        self._store.projects.change(
             project.id, trained_label_id=watermark, is_training_requested=False
         )
         logger.warning(
@@ -130,10 +130,13 @@ class Trainer:
     def _split(self, project: Project, labels: Sequence[RegionLabel]) -> LabelledSplit:
         by_image = labels_by_image(labels)
         split = LabelledSplit([], [])
-        for image in self._store.images(project.id):
+        for image in self._store.images.of(project.id):
             if image.id not in by_image or image.size is None:
                 continue
-            mask = hide_removed(self._store.image_mask(image.size, by_image[image.id]), project)
+            mask = hide_removed(
+                self._store.labels.image_mask(image.size, by_image[image.id]),
+                project.removed_classes,
+            )
             regions = tuple(label.region for label in by_image[image.id])
             part = split.validation if image.is_validation else split.training
             part.append(LabelledImage(self._loader(image), mask, regions))
@@ -153,20 +156,22 @@ class Trainer:
         newest = version.metrics.get("newest_label_id")
         if newest is None:  # it has learned nothing
             return
-        images = {image.id: image for image in self._store.images(project.id)}
+        images = {image.id: image for image in self._store.images.of(project.id)}
         matrices = []
         for label in labels:
             size = images[label.image_id].size if label.image_id in images else None
             if label.strategy != SLICE or label.id <= newest or size is None:
                 continue
-            mask = hide_removed(self._store.image_mask(size, [label]), project)
+            mask = hide_removed(
+                self._store.labels.image_mask(size, [label]), project.removed_classes
+            )
             loader = self._loader(images[label.image_id])
             matrix = evaluate(segmenter, [LabelledImage(loader, mask, (label.region,))])
             if matrix.any():
                 matrices.append(matrix)
         if matrices:
             scores = measured(np.stack(matrices), self._config.ranking.seed)
-            self._store.change_version(version.id, metrics={"random_slice": scores})
+            self._store.versions.change(version.id, metrics={"random_slice": scores})
 
     def _judge(
         self,
@@ -228,7 +233,7 @@ class Trainer:
         }
         if is_accepted:
             project_values["current_version"] = number
-        stored = self._store.add_version(version, **project_values)
+        stored = self._store.versions.add(version, **project_values)
         _log_version(project, stored)
         return stored
 

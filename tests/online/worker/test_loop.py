@@ -12,92 +12,92 @@ from ralis_backend.labelstudio.client import (
     Unauthorised,
     Unavailable,
 )
-from ralis_backend.online.store import ProjectStore, now
+from ralis_backend.online.store import Store, now
 from tests.online.conftest import MakeWorker, label_round, settle
 from tests.online.fake_tool import FakeTool
 
 
 def test_enough_labels_make_a_version_and_a_new_queue(
-    store: ProjectStore, tool: FakeTool, make_worker: MakeWorker
+    store: Store, tool: FakeTool, make_worker: MakeWorker
 ):
     worker = make_worker()
     settle(worker)
     labelled = label_round(store, tool)
     settle(worker)
-    project = store.projects()[0]
+    project = store.projects.all()[0]
     assert project.current_version == 1
     assert tool.version == "v1"
-    assert len(store.labels(project.id)) == 4
+    assert len(store.labels.of(project.id)) == 4
     assert set(labelled) <= set(tool.region_tasks)
     assert len(tool.queue()) <= 8
     masks = [tool.predictions[task_id].mask for task_id in tool.queue()]
     assert all(mask is not None and mask.max() < 2 for mask in masks)
-    version = store.version(project.id, 1)
+    version = store.versions.find(project.id, 1)
     assert version is not None
     assert set(version.metrics["seconds"]) == {"train", "rank", "publish"}
 
 
 def test_three_rounds_end_in_labels_that_equal_the_truth(
-    store: ProjectStore, tool: FakeTool, make_worker: MakeWorker
+    store: Store, tool: FakeTool, make_worker: MakeWorker
 ):
     worker = make_worker()
     settle(worker)
     for _ in range(3):
         label_round(store, tool)
         settle(worker)
-    project = store.projects()[0]
+    project = store.projects.all()[0]
     assert project.current_version == 3
-    labels = store.labels(project.id)
+    labels = store.labels.of(project.id)
     assert len(labels) == 12
-    for image in store.images(project.id):
+    for image in store.images.of(project.id):
         own = [label for label in labels if label.image_id == image.id]
         if own:
-            mask = store.image_mask((64, 96), own)
+            mask = store.labels.image_mask((64, 96), own)
             truth = tool.files[image.task_id][1]
             np.testing.assert_array_equal(mask[mask != VOID], truth[mask != VOID])
 
 
 def test_a_tool_that_is_down_costs_nothing_but_time(
-    store: ProjectStore, tool: FakeTool, make_worker: MakeWorker
+    store: Store, tool: FakeTool, make_worker: MakeWorker
 ):
     worker = make_worker()
     settle(worker)
     label_round(store, tool)
     tool.fail_next = Unavailable("Label Studio does not answer")
     settle(worker)
-    project = store.projects()[0]
+    project = store.projects.all()[0]
     assert project.last_error == "Label Studio does not answer"
     assert project.retry_at is not None
-    store.change_project(project.id, retry_at=now())
+    store.projects.change(project.id, retry_at=now())
     settle(worker)
-    assert store.projects()[0].current_version == 1
-    assert store.projects()[0].last_error is None
+    assert store.projects.all()[0].current_version == 1
+    assert store.projects.all()[0].last_error is None
 
 
 def test_a_deleted_project_rests_and_keeps_its_labels(
-    store: ProjectStore, tool: FakeTool, make_worker: MakeWorker
+    store: Store, tool: FakeTool, make_worker: MakeWorker
 ):
     worker = make_worker()
     settle(worker)
     label_round(store, tool)
     settle(worker)
-    project = store.projects()[0]
+    project = store.projects.all()[0]
     tool.is_gone = True
-    store.change_project(project.id, is_sync_requested=True)
+    store.projects.change(project.id, is_sync_requested=True)
     settle(worker)
-    assert store.projects() == []
-    assert len(store.labels(project.id)) == 4
+    assert store.projects.all() == []
+    assert len(store.labels.of(project.id)) == 4
 
 
 def test_something_in_a_project_that_is_gone_does_not_end_the_project(
-    store: ProjectStore, tool: FakeTool, make_worker: MakeWorker
+    store: Store, tool: FakeTool, make_worker: MakeWorker
 ):
     worker = make_worker()
     settle(worker)
     tool.fail_next = NotFound("prediction 7 does not exist")
-    store.change_project(store.projects()[0].id, is_sync_requested=True)
+    store.projects.change(store.projects.all()[0].id, is_sync_requested=True)
     settle(worker)
-    (project,) = store.projects()
+    (project,) = store.projects.all()
     assert project.last_error == "prediction 7 does not exist"
     assert project.retry_at is not None
 
@@ -116,7 +116,7 @@ def test_something_in_a_project_that_is_gone_does_not_end_the_project(
 )
 def test_what_an_operator_can_mend_is_one_line_in_the_log(
     error: Exception,
-    store: ProjectStore,
+    store: Store,
     tool: FakeTool,
     make_worker: MakeWorker,
     caplog: pytest.LogCaptureFixture,

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from ralis_backend.online.store import ProjectStore
+from ralis_backend.online.store import Store
 from tests.online.conftest import MakeWorker, label_round, settle
 from tests.online.fake_tool import FakeTool
 
 
 def test_the_first_queue_holds_two_rounds_spread_over_images(
-    store: ProjectStore, tool: FakeTool, make_worker: MakeWorker
+    store: Store, tool: FakeTool, make_worker: MakeWorker
 ):
     settle(make_worker())
     assert len(tool.region_tasks) == 8
@@ -21,26 +21,26 @@ def test_the_first_queue_holds_two_rounds_spread_over_images(
 
 
 def test_a_skipped_region_is_not_suggested_again_and_not_trained_on(
-    store: ProjectStore, tool: FakeTool, make_worker: MakeWorker
+    store: Store, tool: FakeTool, make_worker: MakeWorker
 ):
     worker = make_worker()
     settle(worker)
     task_id = tool.queue()[0]
     skipped = tool.region_tasks[task_id].data
     event = tool.annotate(task_id, [], is_skipped=True)
-    store.add_event("2.200", "ANNOTATION_CREATED", event)
+    store.events.add("2.200", "ANNOTATION_CREATED", event)
     label_round(store, tool)
     settle(worker)
     place = (skipped["source_task"], skipped["row"], skipped["col"])
     queue = [tool.region_tasks[task_id].data for task_id in tool.queue()]
     assert place not in {(data["source_task"], data["row"], data["col"]) for data in queue}
-    version = store.version(store.projects()[0].id, 1)
+    version = store.versions.find(store.projects.all()[0].id, 1)
     assert version is not None
     assert version.num_labels == 4
 
 
 def test_what_annotators_have_begun_is_never_deleted(
-    store: ProjectStore, tool: FakeTool, make_worker: MakeWorker
+    store: Store, tool: FakeTool, make_worker: MakeWorker
 ):
     worker = make_worker()
     settle(worker)
@@ -53,7 +53,7 @@ def test_what_annotators_have_begun_is_never_deleted(
 
 
 def test_in_place_publishes_every_image_with_its_best_regions(
-    store: ProjectStore, tool: FakeTool, make_worker: MakeWorker
+    store: Store, tool: FakeTool, make_worker: MakeWorker
 ):
     worker = make_worker("in-place", suggestions_per_image=2)
     settle(worker)
@@ -63,9 +63,9 @@ def test_in_place_publishes_every_image_with_its_best_regions(
     mask = tool.files[1][1]
     box = [region.row, region.col, region.height, region.width]
     event = tool.annotate(1, [{"mask": mask.tolist()}, {"box": box}], project_id=1)
-    store.add_event("1.100", "ANNOTATION_CREATED", event)
+    store.events.add("1.100", "ANNOTATION_CREATED", event)
     settle(worker)
-    (label,) = store.labels(store.projects()[0].id)
+    (label,) = store.labels.of(store.projects.all()[0].id)
     assert label.region == region
     assert (label.round, label.strategy, label.version) == (1, "k-center", 0)
-    np.testing.assert_array_equal(store.label_mask(label), mask[region.slices])
+    np.testing.assert_array_equal(store.labels.mask(label), mask[region.slices])

@@ -8,7 +8,7 @@ import pytest
 
 from ralis_backend.core.learning.finetune import LabelledImage
 from ralis_backend.core.regions import Region
-from ralis_backend.online.store import ProjectStore
+from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Version
 from ralis_backend.online.tool import ClassLabel
 from ralis_backend.online.worker.train import LabelledSplit, Trainer
@@ -17,21 +17,21 @@ from tests.online.fake_tool import CLASSES, FakeTool
 
 
 def test_regions_that_nobody_painted_do_not_stop_the_loop(
-    store: ProjectStore, tool: FakeTool, make_worker: MakeWorker
+    store: Store, tool: FakeTool, make_worker: MakeWorker
 ):
     worker = make_worker()
     settle(worker)
     for task_id in tool.queue():
-        store.add_event("2.200", "ANNOTATION_CREATED", tool.annotate(task_id, []))
+        store.events.add("2.200", "ANNOTATION_CREATED", tool.annotate(task_id, []))
     settle(worker)
-    project = store.projects()[0]
+    project = store.projects.all()[0]
     assert project.current_version == 0
     assert project.last_error is None
     assert tool.queue()  # the next suggestions are there
 
 
 def test_a_version_that_is_worse_is_not_used(
-    store: ProjectStore, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+    store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
 ):
     worker = make_worker()
     settle(worker)
@@ -47,9 +47,9 @@ def test_a_version_that_is_worse_is_not_used(
     monkeypatch.setattr(Trainer, "_judge", judge)
     label_round(store, tool)
     settle(worker)
-    project = store.projects()[0]
+    project = store.projects.all()[0]
     assert project.current_version == 1
-    rejected = store.version(project.id, 2)
+    rejected = store.versions.find(project.id, 2)
     assert rejected is not None
     assert not rejected.is_accepted
     assert tool.version == "v1"
@@ -65,7 +65,7 @@ def test_the_promotion_gate_refuses_what_is_worse_on_enough_held_out_regions(
     right_after: int,
     num_regions: int,
     is_accepted: bool,
-    store: ProjectStore,
+    store: Store,
     tool: FakeTool,
     make_worker: MakeWorker,
     monkeypatch: pytest.MonkeyPatch,
@@ -81,7 +81,7 @@ def test_the_promotion_gate_refuses_what_is_worse_on_enough_held_out_regions(
     parent = Version(number=1, weights_key="versions/1/1.safetensors")
     metrics: dict[str, object] = {}
     judged = worker._trainer._judge(
-        store.projects()[0],
+        store.projects.all()[0],
         parent,
         right_before,  # type: ignore[arg-type]
         right_after,  # type: ignore[arg-type]
@@ -93,7 +93,7 @@ def test_the_promotion_gate_refuses_what_is_worse_on_enough_held_out_regions(
 
 
 def test_a_label_added_in_mid_project_extends_the_segmenter(
-    store: ProjectStore, tool: FakeTool, make_worker: MakeWorker
+    store: Store, tool: FakeTool, make_worker: MakeWorker
 ):
     worker = make_worker()
     settle(worker)
@@ -102,17 +102,17 @@ def test_a_label_added_in_mid_project_extends_the_segmenter(
     tool.pool = replace(
         tool.pool, label_config="<View2/>", classes=(*CLASSES[1:], ClassLabel("new", "#FF0000"))
     )
-    store.change_project(store.projects()[0].id, is_sync_requested=True)
+    store.projects.change(store.projects.all()[0].id, is_sync_requested=True)
     label_round(store, tool)
     settle(worker)
-    project = store.projects()[0]
+    project = store.projects.all()[0]
     assert project.class_names == ("dark", "bright", "new")
     assert [entry["is_active"] for entry in project.classes] == [False, True, True]
     assert project.current_version == 2
 
 
 def test_stopping_in_mid_training_leaves_no_version_and_begins_anew(
-    store: ProjectStore, tool: FakeTool, make_worker: MakeWorker
+    store: Store, tool: FakeTool, make_worker: MakeWorker
 ):
     worker = make_worker()
     settle(worker)
@@ -121,9 +121,9 @@ def test_stopping_in_mid_training_leaves_no_version_and_begins_anew(
     worker._stop = stop
     worker.advance_all()  # reads the events
     stop.set()
-    project = store.projects()[0]
+    project = store.projects.all()[0]
     worker.advance(project)
-    assert store.projects()[0].current_version == 0
+    assert store.projects.all()[0].current_version == 0
     worker._stop = threading.Event()
     settle(worker)
-    assert store.projects()[0].current_version == 1
+    assert store.projects.all()[0].current_version == 1

@@ -1,0 +1,79 @@
+"""Labelled regions as values: what the store keeps, and what is asked of several of them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+
+from ralis_backend.core.regions import VOID, Region
+
+
+@dataclass(frozen=True)
+class RegionLabel:
+    """A labelled region with where it came from.
+
+    `pixels` counts labelled pixels per class; `round`, `strategy` and `version` are None for
+    labels that were not suggested (whole-image annotations).
+    """
+
+    id: int
+    image_id: int
+    region: Region
+    is_skipped: bool
+    mask_key: str | None
+    pixels: tuple[int, ...]
+    annotator: str
+    created_at: datetime
+    updated_at: datetime
+    lead_time_s: float | None
+    round: int | None
+    strategy: str | None
+    version: int | None
+
+
+@dataclass(frozen=True)
+class NewLabel:
+    """A region read from an annotation; `mask` is (height, width) uint8, None for a skip."""
+
+    region: Region
+    mask: np.ndarray | None
+
+
+def newest(labels: Sequence[RegionLabel]) -> list[RegionLabel]:
+    """The newest label of each region; a painted one is never hidden by a later skip."""
+    chosen: dict[tuple[int, Region], RegionLabel] = {}
+    for label in labels:
+        key = (label.image_id, label.region)
+        if label.is_skipped and key in chosen and not chosen[key].is_skipped:
+            continue
+        chosen.pop(key, None)
+        chosen[key] = label
+    return list(chosen.values())
+
+
+def labels_by_image(labels: Sequence[RegionLabel]) -> dict[int, list[RegionLabel]]:
+    """The labels of each image id."""
+    by_image: dict[int, list[RegionLabel]] = defaultdict(list)
+    for label in labels:
+        by_image[label.image_id].append(label)
+    return by_image
+
+
+def covered(image_size: tuple[int, int], labels: Sequence[RegionLabel]) -> np.ndarray:
+    """The pixels of an image that have been labelled or skipped, (H, W) bool."""
+    mask = np.zeros(image_size, bool)
+    for label in labels:
+        mask[label.region.slices] = True
+    return mask
+
+
+def hide_removed(mask: np.ndarray, removed_classes: Sequence[int]) -> np.ndarray:
+    """The mask with the pixels of classes that its project has no more as VOID."""
+    is_removed = np.zeros(VOID + 1, bool)
+    is_removed[list(removed_classes)] = True
+    hidden: np.ndarray = np.where(is_removed[mask], np.uint8(VOID), mask)
+    return hidden

@@ -1,0 +1,104 @@
+"""A database with its tables brought up to date, and transactions on it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import Connection
+from sqlalchemy.orm import Session, sessionmaker
+
+from ralis_backend.online.store.tables import Base
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class Database:
+    """Connections and transactions. Rows that leave a transaction are detached."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._reading = sessionmaker(engine, expire_on_commit=False)
+        writing = engine.execution_options(immediate=True)
+        self._writing = sessionmaker(writing, expire_on_commit=False)
+
+    @classmethod
+    def open(cls, url: str) -> Database:
+        """Connect to a SQLAlchemy address, and bring the tables up to date."""
+        engine = create_engine(url, pool_pre_ping=True)
+        if engine.dialect.name == "sqlite":
+            _configure_sqlite(engine)
+        _migrate(engine)
+        return cls(engine)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A transaction that changes nothing."""
+        with self._reading() as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A transaction that is committed as a whole, or not at all."""
+        with self._writing.begin() as session:
+            yield session
+
+
+def now() -> datetime:
+    """The current time, aware, UTC."""
+    return datetime.now(UTC)
+
+
+def assign(row: Base, values: Mapping[str, Any]) -> None:
+    """Set columns of a row."""
+    for name, value in values.items():
+        setattr(row, name, value)
+
+
+def unpack(payload: bytes) -> Any:
+    """The JSON value of a stored payload."""
+    return json.loads(gzip.decompress(payload))
+
+
+def pack(value: Any) -> bytes:
+    """A JSON value as `unpack` reads it; equal values give equal bytes."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return gzip.compress(text.encode(), compresslevel=1, mtime=0)
+
+
+def _configure_sqlite(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
+    def _connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # transactions begin where `_begin` says
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA busy_timeout = 30000")
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = FULL")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # A transaction that will write says so at once: upgrading a read lock later can fail.
+        is_write = connection.get_execution_options().get("immediate", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")
+
+
+def _migrate(engine: Engine) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    with engine.execution_options(immediate=True).begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")

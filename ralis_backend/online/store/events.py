@@ -1,0 +1,47 @@
+"""Webhooks as they came, kept until the worker has read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import select
+
+from ralis_backend.online.store.database import Database, now, pack
+from ralis_backend.online.store.tables import Event, Project
+
+
+class Events:
+    """Webhooks that nobody has read yet."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, tool_uid: str, action: str, payload: Mapping[str, Any]) -> None:
+        """Store a webhook as it came."""
+        row = Event(tool_uid=tool_uid, action=action, payload=pack(payload), received_at=now())
+        with self._database.write() as session:
+            session.add(row)
+
+    def unread(self, project: Project, limit: int = 100) -> list[Event]:
+        """The oldest unread events of a project and its regions project."""
+        with self._database.read() as session:
+            return list(
+                session.scalars(
+                    select(Event)
+                    .where(Event.tool_uid.in_(_uids(project)))
+                    .order_by(Event.id)
+                    .limit(limit)
+                )
+            )
+
+    def drop(self, event_id: int) -> None:
+        """Forget an event that has been read."""
+        with self._database.write() as session:
+            row = session.get(Event, event_id)
+            if row is not None:
+                session.delete(row)
+
+
+def _uids(project: Project) -> list[str]:
+    return [uid for uid in (project.uid, project.regions_uid) if uid]

@@ -1,0 +1,82 @@
+"""What annotators are asked next: crop tasks, and the regions suggested on whole images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, select
+
+from ralis_backend.online.store.database import Database, assign
+from ralis_backend.online.store.tables import CropTask, Suggestion
+
+
+class Queue:
+    """Regions that are asked for, most useful first."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def open(self, project_id: int) -> list[CropTask]:
+        """The crop tasks that wait for an annotator, most useful first."""
+        return self._tasks(CropTask.project_id == project_id, CropTask.state == "open")
+
+    def all(self, project_id: int) -> list[CropTask]:
+        """The crop tasks in every state, most useful first."""
+        return self._tasks(CropTask.project_id == project_id)
+
+    def get(self, row_id: int) -> CropTask:
+        """One crop task by its row id."""
+        with self._database.read() as session:
+            return session.get_one(CropTask, row_id)
+
+    def find(
+        self, project_id: int, task_id: int, created_at: datetime | None = None
+    ) -> CropTask | None:
+        """The crop task behind a task id; without a creation time the newest with that id."""
+        query = select(CropTask).where(
+            CropTask.project_id == project_id, CropTask.task_id == task_id
+        )
+        if created_at is not None:
+            query = query.where(CropTask.task_created_at == created_at)
+        with self._database.read() as session:
+            return session.scalars(query.order_by(CropTask.id.desc())).first()
+
+    def add(self, rows: Sequence[CropTask]) -> None:
+        """Plan crop tasks: stored before they are made, so that none is made twice."""
+        with self._database.write() as session:
+            session.add_all(rows)
+
+    def change(self, changes: Mapping[int, Mapping[str, Any]]) -> None:
+        """Set columns of crop tasks, by row id."""
+        with self._database.write() as session:
+            for row_id, values in changes.items():
+                assign(session.get_one(CropTask, row_id), values)
+
+    def handed_out(self, image_id: int, version: int) -> Suggestion | None:
+        """The regions that were handed out for an image under a version."""
+        with self._database.read() as session:
+            return session.scalars(
+                select(Suggestion).where(
+                    Suggestion.image_id == image_id, Suggestion.version == version
+                )
+            ).first()
+
+    def hand_out(self, image_id: int, version: int, regions: list[Any]) -> list[Any]:
+        """Remember what is handed out; if another request was first, its regions."""
+        with self._database.write() as session:
+            row = session.scalars(
+                select(Suggestion).where(
+                    Suggestion.image_id == image_id, Suggestion.version == version
+                )
+            ).first()
+            if row is None:
+                row = Suggestion(image_id=image_id, version=version, regions=regions)
+                session.add(row)
+            return list(row.regions)
+
+    def _tasks(self, *conditions: ColumnElement[bool]) -> list[CropTask]:
+        query = select(CropTask).where(*conditions)
+        with self._database.read() as session:
+            return list(session.scalars(query.order_by(CropTask.round, CropTask.rank, CropTask.id)))

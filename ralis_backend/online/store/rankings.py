@@ -1,0 +1,71 @@
+"""The scores of a version over the images, and the masks it predicts in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from sqlalchemy import select
+
+from ralis_backend.core.images import mask_to_png
+from ralis_backend.online.store.blobs import BlobStore
+from ralis_backend.online.store.database import Database
+from ralis_backend.online.store.tables import Ranking, Version
+
+
+class Rankings:
+    """One row per version and image; predicted masks lie in files."""
+
+    def __init__(self, database: Database, blobs: BlobStore) -> None:
+        self._database = database
+        self._blobs = blobs
+
+    def put_mask(self, version: Version, image_id: int, mask: np.ndarray) -> str:
+        """Keep an image's predicted mask, (H, W) uint8, as long as the ranking; its key."""
+        return self._blobs.put(f"rankings/{version.id}/{image_id}.png", mask_to_png(mask))
+
+    def put(
+        self,
+        version: Version,
+        image_id: int,
+        scores: np.ndarray,
+        reasons: Sequence[str],
+        mask_key: str | None,
+    ) -> None:
+        """Store one image's scores, (R,) float32."""
+        with self._database.write() as session:
+            row = session.scalars(
+                select(Ranking).where(
+                    Ranking.version_id == version.id, Ranking.image_id == image_id
+                )
+            ).first()
+            if row is None:
+                row = Ranking(version_id=version.id, image_id=image_id)
+                session.add(row)
+            row.scores = scores.astype("<f4").tobytes()
+            row.reasons = list(reasons)
+            row.mask_key = mask_key
+
+    def of(self, version_id: int) -> dict[int, Ranking]:
+        """The rankings of a version by image id."""
+        with self._database.read() as session:
+            rows = session.scalars(select(Ranking).where(Ranking.version_id == version_id))
+            return {row.image_id: row for row in rows}
+
+    def find(self, version_id: int, image_id: int) -> Ranking | None:
+        """One image's ranking under a version."""
+        with self._database.read() as session:
+            return session.scalars(
+                select(Ranking).where(
+                    Ranking.version_id == version_id, Ranking.image_id == image_id
+                )
+            ).first()
+
+    def drop(self, version_id: int) -> None:
+        """Forget a version's ranking and predicted masks; they can be computed again."""
+        with self._database.write() as session:
+            for row in session.scalars(select(Ranking).where(Ranking.version_id == version_id)):
+                session.delete(row)
+            version = session.get_one(Version, version_id)
+            version.ranked_at = None
+        self._blobs.delete_folder(f"rankings/{version_id}")
