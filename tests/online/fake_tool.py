@@ -57,6 +57,7 @@ class FakeTool:
         self.begun: set[int] = set()
         self.clock = START
         self.fail_next: Exception | None = None
+        self.fail_in: dict[str, Exception] = {}  # by the name of a call, once
         self.is_gone = False
         self.calls: list[str] = []
 
@@ -65,6 +66,8 @@ class FakeTool:
         if self.fail_next is not None:
             error, self.fail_next = self.fail_next, None
             raise error
+        if name in self.fail_in:
+            raise self.fail_in.pop(name)
 
     def tick(self) -> datetime:
         self.clock += timedelta(seconds=1)

@@ -158,7 +158,6 @@ class CropQueue:
         made = [row for row in self._store.queue.open(project.id) if row.task_id is not None]
         rows = plan.in_order(made)
         usefulness = {row.id: 1 - index / len(rows) for index, row in enumerate(rows)}
-        self._store.queue.change({row: {"usefulness": value} for row, value in usefulness.items()})
         masks = _MaskReader(self._store, publication.rankings)
         predictions = [
             CropPrediction(
@@ -176,6 +175,8 @@ class CropQueue:
         self._tool.publish_crop_predictions(
             regions_id, version.name, project.class_names, predictions
         )
+        # Only now: until annotators have the new order, the old head is what they have open.
+        self._store.queue.change({row: {"usefulness": value} for row, value in usefulness.items()})
 
 
 class _MaskReader:

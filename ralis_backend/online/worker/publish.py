@@ -76,7 +76,7 @@ class Publisher:
                 self._config.suggestions_per_image,
             )
             for image in publication.images.values()
-            if image.id in publication.rankings
+            if image.id in publication.image_sizes
         ]
         self._tool.publish_image_predictions(
             publication.pool, version.name, project.class_names, suggestions

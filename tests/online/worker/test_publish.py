@@ -1,10 +1,16 @@
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
+import pytest
+
+from ralis_backend.labelstudio.client import Unavailable
 from ralis_backend.online.store import Store
-from tests.online.conftest import MakeWorker, label_round, settle
-from tests.online.fake_tool import FakeTool
+from ralis_backend.online.worker import Worker, WorkerConfig
+from tests.online.conftest import RANKING, TINY, MakeWorker, label_round, settle
+from tests.online.fake_tool import CLASSES, FakeTool
 
 
 def test_the_first_queue_holds_two_rounds_spread_over_images(
@@ -69,3 +75,43 @@ def test_in_place_publishes_every_image_with_its_best_regions(
     assert label.region == region
     assert (label.round, label.strategy, label.version) == (1, "k-center", 0)
     np.testing.assert_array_equal(store.labels.mask(label), mask[region.slices])
+
+
+@pytest.mark.parametrize(
+    "call", ["delete_unopened_tasks", "create_crop_tasks", "publish_crop_predictions"]
+)
+def test_an_outage_in_mid_publishing_leads_to_the_same_queue(
+    call: str, store: Store, tool: FakeTool, make_worker: MakeWorker, tmp_path: Path
+):
+    settle(make_worker())
+    label_round(store, tool)
+    settle(make_worker())
+    calm = [tool.region_tasks[task_id].data for task_id in tool.queue()]
+
+    other = Store.open(f"sqlite:///{tmp_path / 'other.db'}", tmp_path / "other")
+    stormy = FakeTool()
+    other.projects.register("1.100", 1, "<View/>", CLASSES, "pool")
+    worker = Worker(other, stormy, WorkerConfig(ranking=RANKING, finetune=TINY))
+    settle(worker)
+    label_round(other, stormy)
+    stormy.fail_in = {call: Unavailable("Label Studio does not answer")}
+    settle(worker)
+    project = other.projects.all()[0]
+    assert project.last_error == "Label Studio does not answer"
+    other.projects.change(project.id, retry_at=None)
+    settle(worker)
+    assert [stormy.region_tasks[task_id].data for task_id in stormy.queue()] == calm
+    other.close()
+
+
+def test_an_image_that_changed_since_it_was_ranked_is_left_out_in_place(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker("in-place")
+    settle(worker)
+    project = store.projects.all()[0]
+    tool.pool_tasks[0] = replace(tool.pool_tasks[0], image="/data/another.png")
+    store.projects.change(project.id, is_sync_requested=True, published_version=None)
+    settle(worker)
+    assert store.projects.all()[0].last_error is None
+    assert [suggestion.task_id for suggestion in tool.image_predictions] == [2, 3, 4, 5, 6]
