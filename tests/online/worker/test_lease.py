@@ -4,8 +4,11 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+from datetime import timedelta
 
-from ralis_backend.online.store import Store
+from ralis_backend.online.store import Store, now
+from ralis_backend.online.worker.lease import is_dead, leased, own_name
 from tests.online.conftest import MakeWorker
 from tests.online.fake_tool import CLASSES, FakeTool
 
@@ -39,3 +42,34 @@ def test_the_lease_of_a_worker_that_was_killed_here_is_free_at_once(
     stop.set()
     worker.run(stop)
     assert store.projects.all()[0].lease_owner is None
+
+
+def test_a_lease_outlives_its_seconds_for_as_long_as_the_step_runs(store: Store):
+    project_id = store.projects.register("1.100", 1, "<View/>", CLASSES, "pool").id
+    with leased(store, project_id, "alive", 0.4) as lease:
+        assert lease is not None
+        time.sleep(1.0)
+        assert not store.projects.acquire_lease(project_id, "another", 60)
+        assert not lease.is_lost
+    assert store.projects.acquire_lease(project_id, "another", 60)
+
+
+def test_a_step_learns_that_another_worker_has_taken_over(store: Store):
+    project_id = store.projects.register("1.100", 1, "<View/>", CLASSES, "pool").id
+    with leased(store, project_id, "slow", 0.4) as lease:
+        assert lease is not None
+        later = now() + timedelta(minutes=1)
+        store.projects.change(project_id, lease_owner="another", lease_until=later)
+        for _ in range(100):
+            if lease.is_lost:
+                break
+            time.sleep(0.05)
+        assert lease.is_lost
+    assert store.projects.get("1.100").lease_owner == "another"
+
+
+def test_only_a_process_of_this_machine_that_ended_is_dead():
+    assert not is_dead(own_name())
+    assert not is_dead(None)
+    assert not is_dead("another-machine/1/abc")
+    assert not is_dead(f"{socket.gethostname()}/no-number/abc")

@@ -13,6 +13,7 @@ from ralis_backend.labelstudio.client import (
     Unavailable,
 )
 from ralis_backend.online.store import Store, now
+from ralis_backend.online.worker.loop import pause_after
 from tests.online.conftest import MakeWorker, label_round, settle
 from tests.online.fake_tool import FakeTool
 
@@ -142,3 +143,8 @@ def test_what_nobody_expected_is_logged_with_its_traceback(
     assert record.exc_info is not None
     assert record.exc_info[1] is not None
     assert str(record.exc_info[1]) == "a fault of our own"
+
+
+@pytest.mark.parametrize(("num_failures", "pause_s"), [(1, 5.0), (2, 10.0), (6, 160.0), (7, 300.0)])
+def test_the_pause_doubles_to_five_minutes_and_no_further(num_failures, pause_s):
+    assert pause_after(num_failures) == pause_s
