@@ -131,4 +131,4 @@ class Worker:
 
 def pause_after(num_failures: int) -> float:
     """Seconds until the next try after so many failures in a row: 5, 10, 20, ... 300."""
-    return float(min(300.0, 5.0 * 2 ** (num_failures - 1)))
+    return min(300.0, 5.0 * 2.0 ** min(num_failures - 1, 6))  # 2.0 ** 1024 is an error

@@ -145,6 +145,8 @@ def test_what_nobody_expected_is_logged_with_its_traceback(
     assert str(record.exc_info[1]) == "a fault of our own"
 
 
-@pytest.mark.parametrize(("num_failures", "pause_s"), [(1, 5.0), (2, 10.0), (6, 160.0), (7, 300.0)])
-def test_the_pause_doubles_to_five_minutes_and_no_further(num_failures, pause_s):
+@pytest.mark.parametrize(
+    ("num_failures", "pause_s"), [(1, 5.0), (2, 10.0), (6, 160.0), (7, 300.0), (5000, 300.0)]
+)
+def test_the_pause_doubles_to_five_minutes_and_stays_there_for_weeks(num_failures, pause_s):
     assert pause_after(num_failures) == pause_s
