@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ralis_backend.online.labels import RegionLabel, covered, labels_by_image
+from ralis_backend.online.labels import RegionLabel, covered
 from ralis_backend.online.ranking import RankingConfig, rank_image
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Image, Project, Version
@@ -122,11 +122,10 @@ class Learner:
             message = "a region's prediction is stored with its task; connect the pool project"
             return [SuggestionFailure(task.id, message) for task in tasks]
         version = self._store.versions.serving(project)
-        labels = labels_by_image(self._store.labels.of(project.id))
         answers: list[ImageSuggestion | SuggestionFailure] = []
         for task in tasks:
             try:
-                answers.append(self._suggest_one(project, version, labels, task))
+                answers.append(self._suggest_one(project, version, task))
             except Exception as error:
                 # One bad task must not cost the others their answer.
                 logger.warning("project %s, task %s: no suggestion: %s", uid, task.id, error)
@@ -204,8 +203,6 @@ class Learner:
         return version
 
     def _status(self, project: Project) -> dict[str, Any]:
-        open_tasks = self._store.queue.open(project.id)
-        labels = self._store.labels.of(project.id)
         return {
             "project": project.uid,
             "regions_project": project.regions_tool_id,
@@ -214,8 +211,8 @@ class Learner:
             if project.published_version is None
             else f"v{project.published_version}",
             "round": project.round,
-            "labelled_regions": sum(not label.is_skipped for label in labels),
-            "open_regions": sum(task.task_id is not None for task in open_tasks),
+            "labelled_regions": self._store.labels.count_regions(project.id),
+            "open_regions": self._store.queue.count_open(project.id),
             "is_training_requested": project.is_training_requested,
             "state": project.progress.get("state", "idle"),
             **{name: value for name, value in project.progress.items() if name != "state"},
@@ -226,10 +223,10 @@ class Learner:
         self,
         project: Project,
         version: Version | None,
-        labels: Mapping[int, Sequence[RegionLabel]],
         task: ToolTask,
     ) -> ImageSuggestion:
         image = self._store.images.find(project.id, task.id, task.created_at)
+        labels = self._store.labels.of_image(image.id) if image else []
         if version is None or image is None:
             return self._compute(project, version, image, labels, task)
         ranking = self._store.rankings.find(version.id, image.id)
@@ -240,7 +237,7 @@ class Learner:
             version,
             image,
             ranking,
-            labels.get(image.id, []),
+            labels,
             self._config.region_size,
             self._suggestions_per_image,
         )
@@ -250,7 +247,7 @@ class Learner:
         project: Project,
         version: Version | None,
         image: Image | None,
-        labels: Mapping[int, Sequence[RegionLabel]],
+        labels: Sequence[RegionLabel],
         task: ToolTask,
     ) -> ImageSuggestion:
         """An answer for an image that the ranking does not hold, computed now."""
@@ -260,10 +257,9 @@ class Learner:
                 "LABEL_STUDIO_API_KEY"
             )
         content = self._image(task)
-        every_label = [label for of_image in labels.values() for label in of_image]
+        every_label = self._store.labels.of(project.id)
         with self._computing:  # one at a time: two would only slow each other down
             ranked = rank_image(self._store, project, version, content, self._config, every_label)
-        own_labels = labels.get(image.id, []) if image else []
         ranking = version.metrics.get("score_quantiles") if version else None
         is_comparable = ranking is None or ranked.is_comparable
         regions = best_regions(
@@ -271,7 +267,7 @@ class Learner:
             self._config.region_size,
             ranked.scores,
             ranked.reasons,
-            covered(ranked.image_size, own_labels),
+            covered(ranked.image_size, labels),
             self._suggestions_per_image,
             ranking if is_comparable else None,
             most=1.0 if is_comparable else _MOST_UNRANKED,

@@ -32,7 +32,7 @@ def suggest_image(
         store: remembers what is handed out, so that an annotation can be matched with it.
         version: the one that the ranking belongs to.
         image: must have a size.
-        ranking: of this image.
+        ranking: of this image; its scores are only read where nothing was handed out yet.
         labels: of this image.
         region_size: (height, width) in pixels.
         count: regions at most.
@@ -41,11 +41,12 @@ def suggest_image(
         raise ValueError(f"task {image.task_id} has a ranking but no image size")
     handed_out = store.queue.handed_out(image.id, version.number)
     if handed_out is None:
+        whole = store.rankings.with_scores(ranking)
         chosen = best_regions(
             image.size,
             region_size,
-            np.frombuffer(ranking.scores, "<f4"),
-            ranking.reasons,
+            np.frombuffer(whole.scores, "<f4"),
+            whole.reasons,
             covered(image.size, labels),
             count,
             version.metrics.get("score_quantiles"),

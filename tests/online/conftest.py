@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
 from ralis_backend.core.learning.finetune import FinetuneConfig
 from ralis_backend.online.ranking import RankingConfig
@@ -57,3 +59,19 @@ def label_round(store: Store, tool: FakeTool, count: int = 4) -> list[int]:
     for task_id in labelled:
         store.events.add("2.200", "ANNOTATION_CREATED", tool.annotate(task_id))
     return labelled
+
+
+@contextmanager
+def selects(store: Store) -> Iterator[list[str]]:
+    """What is read of the database meanwhile, in SQL."""
+    found: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("SELECT"):
+            found.append(statement)
+
+    event.listen(store.database.engine, "before_cursor_execute", note)
+    try:
+        yield found
+    finally:
+        event.remove(store.database.engine, "before_cursor_execute", note)

@@ -10,7 +10,7 @@ from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Version
 from ralis_backend.online.tool import ImageSuggestion, ToolTask
 from ralis_backend.online.worker import Worker
-from tests.online.conftest import RANKING, settle
+from tests.online.conftest import RANKING, selects, settle
 from tests.online.fake_tool import CLASSES, START, FakeTool, picture
 
 MakeWorker = Callable[..., Worker]
@@ -166,3 +166,59 @@ def test_a_training_request_reads_everything_first(learner: Learner, store: Stor
     (project,) = store.projects.all()
     assert project.is_training_requested
     assert project.is_sync_requested
+
+
+def label(tool: FakeTool, learner: Learner, count: int) -> None:
+    for task_id in tool.queue()[:count]:
+        learner.learn("2.200", "ANNOTATION_CREATED", tool.annotate(task_id))
+
+
+def test_the_status_is_counted_by_the_database(
+    learner: Learner, store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker()
+    settle(worker)
+    label(tool, learner, 3)
+    settle(worker)
+    with selects(store) as read:
+        status = learner.status()["1.100"]
+    assert (status["labelled_regions"], status["open_regions"]) == (3, len(tool.queue()))
+    rows = ("labels.mask_key", "annotations.annotator", "crop_tasks.reason", "label_config")
+    assert [it for it in read if any(column in it for column in rows)] == []
+
+
+def test_a_region_that_was_labelled_twice_and_a_skipped_one_are_one_labelled_region(
+    learner: Learner, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker()
+    settle(worker)
+    first, second = tool.queue()[:2]
+    for task_id, is_skipped in ((first, False), (first, False), (first, True), (second, True)):
+        learner.learn("2.200", "ANNOTATION_CREATED", tool.annotate(task_id, is_skipped=is_skipped))
+    settle(worker)
+    assert learner.status("1.100")["labelled_regions"] == 1
+
+
+def test_suggesting_reads_the_labels_of_the_asked_image_alone(
+    learner: Learner, store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker()
+    settle(worker)
+    label(tool, learner, 3)
+    settle(worker)
+    with selects(store) as read:
+        learner.suggest("1.100", tool.pool_tasks[:1])
+    of_labels = [it for it in read if "FROM labels" in it]
+    assert len(of_labels) == 1
+    assert "labels.image_id = ?" in of_labels[0]
+
+
+def test_suggesting_again_reads_neither_scores_nor_reasons(
+    learner: Learner, store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    settle(make_worker())
+    first = learner.suggest("1.100", tool.pool_tasks[:1])
+    with selects(store) as read:
+        again = learner.suggest("1.100", tool.pool_tasks[:1])
+    assert first == again
+    assert [it for it in read if "rankings.scores" in it or "rankings.reasons" in it] == []

@@ -193,7 +193,7 @@ class Experiment:
         versions = [v for v in self.store.versions.all(project.id) if v.number > newest]
         is_idle = project.progress.get("state", "idle") == "idle"
         is_published = project.published_version == project.current_version
-        has_events = bool(self.store.events.unread(project, limit=1))
+        has_events = self.store.events.has_unread(project)
         if versions and is_idle and is_published and not has_events:
             return versions[-1]
         return None

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, undefer
 
 from ralis_backend.online.store.database import Database, now, pack
 from ralis_backend.online.store.tables import Annotation, CropTask, Image, Project
@@ -81,17 +81,18 @@ class Annotations:
             session.get_one(Annotation, annotation.id).error = message
 
     def failed(self, project_id: int) -> list[Annotation]:
-        """Annotations that could not be read so far."""
-        with self._database.read() as session:
-            return list(
-                session.scalars(
-                    select(Annotation).where(
-                        Annotation.project_id == project_id,
-                        Annotation.error.is_not(None),
-                        ~Annotation.is_deleted,
-                    )
-                )
+        """Annotations that could not be read so far, with their payloads."""
+        query = (
+            select(Annotation)
+            .where(
+                Annotation.project_id == project_id,
+                Annotation.error.is_not(None),
+                ~Annotation.is_deleted,
             )
+            .options(undefer(Annotation.payload))
+        )
+        with self._database.read() as session:
+            return list(session.scalars(query))
 
     def withdraw(self, tool_uid: str, annotation_ids: Sequence[int]) -> None:
         """An annotator deleted these: their labels do not count any more; the rows are kept."""

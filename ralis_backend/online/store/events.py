@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from ralis_backend.online.store.database import Database, now, pack
 from ralis_backend.online.store.tables import Event, Project
@@ -35,12 +35,16 @@ class Events:
                 )
             )
 
+    def has_unread(self, project: Project) -> bool:
+        """Whether `unread` would give any."""
+        with self._database.read() as session:
+            found = select(Event.id).where(Event.tool_uid.in_(_uids(project))).limit(1)
+            return session.scalar(found) is not None
+
     def drop(self, event_id: int) -> None:
         """Forget an event that has been read."""
         with self._database.write() as session:
-            row = session.get(Event, event_id)
-            if row is not None:
-                session.delete(row)
+            session.execute(delete(Event).where(Event.id == event_id))
 
 
 def _uids(project: Project) -> list[str]:

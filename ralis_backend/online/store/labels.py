@@ -4,17 +4,42 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import numpy as np
-from sqlalchemy import and_, func, select
+from sqlalchemy import ColumnElement, Select, and_, delete, func, select
 from sqlalchemy.orm import Session
 
 from ralis_backend.core.images import mask_from_png, mask_to_png
-from ralis_backend.core.regions import VOID
+from ralis_backend.core.regions import VOID, Region
 from ralis_backend.online.labels import NewLabel, RegionLabel, newest
 from ralis_backend.online.store.blobs import BlobStore
 from ralis_backend.online.store.database import Database
 from ralis_backend.online.store.tables import Annotation, CropTask, Image, Label, Version
+
+_REGION = (Label.row, Label.col, Label.height, Label.width)
+_LABEL = (
+    Label.id,
+    Label.annotation_row_id,
+    Label.image_id,
+    *_REGION,
+    Label.is_skipped,
+    Label.mask_key,
+    Label.pixels,
+)
+_SOURCE = (
+    Annotation.annotator,
+    Annotation.created_at,
+    Annotation.updated_at,
+    Annotation.lead_time_s,
+    Annotation.suggested_version,
+    Annotation.crop_task_id,
+    CropTask.version.label("crop_version"),
+    CropTask.round.label("crop_round"),
+    CropTask.strategy.label("crop_strategy"),
+    Version.strategy.label("version_strategy"),
+)
+_Query = TypeVar("_Query", bound=Select)
 
 
 class Labels:
@@ -30,11 +55,7 @@ class Labels:
         with self._database.write() as session:
             stored = session.get_one(Annotation, annotation.id)
             stored.error = None
-            for old in session.scalars(
-                select(Label).where(Label.annotation_row_id == annotation.id)
-            ):
-                session.delete(old)
-            session.flush()
+            session.execute(delete(Label).where(Label.annotation_row_id == annotation.id))
             session.add_all(rows)
             if stored.crop_task_id is not None:
                 crop_task = session.get_one(CropTask, stored.crop_task_id)
@@ -48,44 +69,27 @@ class Labels:
         """
         return newest(self.every(project_id))
 
+    def of_image(self, image_id: int) -> list[RegionLabel]:
+        """As `of`, of one image."""
+        return newest(self._select(Label.image_id == image_id))
+
     def every(self, project_id: int) -> list[RegionLabel]:
         """As `of`, with the labels that newer ones of the same region supersede."""
-        with self._database.read() as session:
-            rows = session.execute(
-                select(Label, Annotation, CropTask, Version.strategy)
-                .join(Annotation, Annotation.id == Label.annotation_row_id)
-                .join(Image, Image.id == Label.image_id)
-                .outerjoin(CropTask, CropTask.id == Annotation.crop_task_id)
-                .outerjoin(
-                    Version,
-                    and_(
-                        Version.project_id == Annotation.project_id,
-                        Version.number == Annotation.suggested_version,
-                    ),
-                )
-                .where(Label.project_id == project_id, ~Annotation.is_deleted, ~Image.is_deleted)
-                .order_by(Annotation.updated_at, Label.id)
-            ).all()
-        return [_region_label(*row) for row in rows]
+        return self._select(Label.project_id == project_id)
 
     def count(self, project_id: int, since_id: int = 0) -> int:
         """Number of painted labels with a larger id, of images that still exist."""
+        query = _counting(select(func.count(Label.id)))
+        query = query.where(Label.project_id == project_id, Label.id > since_id, ~Label.is_skipped)
         with self._database.read() as session:
-            return (
-                session.scalar(
-                    select(func.count(Label.id))
-                    .join(Annotation, Annotation.id == Label.annotation_row_id)
-                    .join(Image, Image.id == Label.image_id)
-                    .where(
-                        Label.project_id == project_id,
-                        Label.id > since_id,
-                        ~Label.is_skipped,
-                        ~Annotation.is_deleted,
-                        ~Image.is_deleted,
-                    )
-                )
-                or 0
-            )
+            return session.scalar(query) or 0
+
+    def count_regions(self, project_id: int) -> int:
+        """Number of painted regions, as often as they were painted."""
+        regions = _counting(select(Label.image_id, *_REGION)).distinct()
+        regions = regions.where(Label.project_id == project_id, ~Label.is_skipped)
+        with self._database.read() as session:
+            return session.scalar(select(func.count()).select_from(regions.subquery())) or 0
 
     def newest_id(self, project_id: int) -> int:
         """The id of the newest label that counts, 0 without any."""
@@ -114,6 +118,23 @@ class Labels:
             target = mask[label.region.slices]
             np.copyto(target, patch, where=patch != VOID)
         return mask
+
+    def _select(self, condition: ColumnElement[bool]) -> list[RegionLabel]:
+        query = (
+            _counting(select(*_LABEL, *_SOURCE))
+            .outerjoin(CropTask, CropTask.id == Annotation.crop_task_id)
+            .outerjoin(
+                Version,
+                and_(
+                    Version.project_id == Annotation.project_id,
+                    Version.number == Annotation.suggested_version,
+                ),
+            )
+            .where(condition)
+            .order_by(Annotation.updated_at, Label.id)
+        )
+        with self._database.read() as session:
+            return [_region_label(row) for row in session.execute(query)]
 
     def _label_row(self, annotation: Annotation, label: NewLabel) -> Label:
         key, pixels = None, []
@@ -155,24 +176,31 @@ class Labels:
             image.is_validation = (assigned or 0) % 5 == 4
 
 
-def _region_label(
-    label: Label, annotation: Annotation, crop_task: CropTask | None, strategy: str | None
-) -> RegionLabel:
-    version = annotation.suggested_version
+def _counting(query: _Query) -> _Query:
+    """The labels that count: of annotations and images that still exist."""
+    return (
+        query.join(Annotation, Annotation.id == Label.annotation_row_id)
+        .join(Image, Image.id == Label.image_id)
+        .where(~Annotation.is_deleted, ~Image.is_deleted)
+    )
+
+
+def _region_label(row: Any) -> RegionLabel:
+    version, strategy = row.suggested_version, row.version_strategy
     number = None if version is None else version + 1  # on whole images a version is a round
-    if crop_task is not None:
-        version, number, strategy = crop_task.version, crop_task.round, crop_task.strategy
+    if row.crop_task_id is not None:
+        version, number, strategy = row.crop_version, row.crop_round, row.crop_strategy
     return RegionLabel(
-        id=label.id,
-        image_id=label.image_id,
-        region=label.region,
-        is_skipped=label.is_skipped,
-        mask_key=label.mask_key,
-        pixels=tuple(label.pixels),
-        annotator=annotation.annotator,
-        created_at=annotation.created_at,
-        updated_at=annotation.updated_at,
-        lead_time_s=annotation.lead_time_s,
+        id=row.id,
+        image_id=row.image_id,
+        region=Region(row.row, row.col, row.height, row.width),
+        is_skipped=row.is_skipped,
+        mask_key=row.mask_key,
+        pixels=tuple(row.pixels),
+        annotator=row.annotator,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        lead_time_s=row.lead_time_s,
         round=number,
         strategy=strategy,
         version=version,

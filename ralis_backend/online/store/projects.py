@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import or_, select, update
+from sqlalchemy.orm import undefer
 
 from ralis_backend.core.regions import VOID
 from ralis_backend.online.store.database import Database, assign, now
@@ -67,7 +68,8 @@ class Projects:
         stay valid, and is not offered any more.
         """
         with self._database.write() as session:
-            project = session.scalars(select(Project).where(Project.uid == uid)).first()
+            known = select(Project).where(Project.uid == uid)
+            project = session.scalars(known.options(undefer(Project.label_config))).first()
             if project is None:
                 project = Project(uid=uid, tool_id=tool_id)
                 session.add(project)

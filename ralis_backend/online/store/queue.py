@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, func, select
 
 from ralis_backend.online.store.database import Database, assign
 from ralis_backend.online.store.tables import CropTask, Suggestion
@@ -21,6 +21,14 @@ class Queue:
     def open(self, project_id: int) -> list[CropTask]:
         """The crop tasks that wait for an annotator, most useful first."""
         return self._tasks(CropTask.project_id == project_id, CropTask.state == "open")
+
+    def count_open(self, project_id: int) -> int:
+        """How many tasks wait in the tool; without those that are only planned."""
+        query = select(func.count(CropTask.task_id)).where(
+            CropTask.project_id == project_id, CropTask.state == "open"
+        )
+        with self._database.read() as session:
+            return session.scalar(query) or 0
 
     def all(self, project_id: int) -> list[CropTask]:
         """The crop tasks in every state, most useful first."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from sqlalchemy import select
+from sqlalchemy import Select, delete, select
+from sqlalchemy.orm import undefer
 
 from ralis_backend.core.images import mask_to_png
 from ralis_backend.online.store.blobs import BlobStore
 from ralis_backend.online.store.database import Database
 from ralis_backend.online.store.tables import Ranking, Version
+
+_SCORES = (undefer(Ranking.scores), undefer(Ranking.reasons))
 
 
 class Rankings:
@@ -47,13 +50,16 @@ class Rankings:
             row.mask_key = mask_key
 
     def of(self, version_id: int) -> dict[int, Ranking]:
-        """The rankings of a version by image id."""
-        with self._database.read() as session:
-            rows = session.scalars(select(Ranking).where(Ranking.version_id == version_id))
-            return {row.image_id: row for row in rows}
+        """The rankings of a version by image id, without scores and reasons."""
+        return self._by_image(select(Ranking).where(Ranking.version_id == version_id))
+
+    def scored(self, version_id: int) -> dict[int, Ranking]:
+        """The rankings of a version by image id, whole."""
+        query = select(Ranking).where(Ranking.version_id == version_id)
+        return self._by_image(query.options(*_SCORES))
 
     def find(self, version_id: int, image_id: int) -> Ranking | None:
-        """One image's ranking under a version."""
+        """One image's ranking under a version, without scores and reasons."""
         with self._database.read() as session:
             return session.scalars(
                 select(Ranking).where(
@@ -61,11 +67,19 @@ class Rankings:
                 )
             ).first()
 
+    def with_scores(self, ranking: Ranking) -> Ranking:
+        """The same ranking, whole."""
+        query = select(Ranking).where(Ranking.id == ranking.id).options(*_SCORES)
+        with self._database.read() as session:
+            return session.scalars(query).one()
+
     def drop(self, version_id: int) -> None:
         """Forget a version's ranking and predicted masks; they can be computed again."""
         with self._database.write() as session:
-            for row in session.scalars(select(Ranking).where(Ranking.version_id == version_id)):
-                session.delete(row)
-            version = session.get_one(Version, version_id)
-            version.ranked_at = None
+            session.execute(delete(Ranking).where(Ranking.version_id == version_id))
+            session.get_one(Version, version_id).ranked_at = None
         self._blobs.delete_folder(f"rankings/{version_id}")
+
+    def _by_image(self, query: Select) -> dict[int, Ranking]:
+        with self._database.read() as session:
+            return {row.image_id: row for row in session.scalars(query)}

@@ -1,12 +1,14 @@
 """The database: one class per table. Changes need a migration in `migrations/versions`.
 
 Rows of the labelling tool are keyed by project uid, id and creation time, since the tool hands
-out ids again after a deletion. Times are UTC.
+out ids again after a deletion. Times are UTC. What is large and seldom read is loaded by queries
+that ask for it alone; to read it off any other row is an error.
 """
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import (
@@ -51,6 +53,9 @@ class Base(DeclarativeBase):
     type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012
 
 
+_seldom = partial(mapped_column, deferred=True, deferred_raiseload=True)
+
+
 class Project(Base):
     """A pool project and, in crops mode, its regions project."""
 
@@ -60,7 +65,7 @@ class Project(Base):
     uid: Mapped[str] = mapped_column(String(64), unique=True)
     tool_id: Mapped[int] = mapped_column("host_id")
     title: Mapped[str] = mapped_column(Text, default="")
-    label_config: Mapped[str] = mapped_column(Text, default="")
+    label_config: Mapped[str] = _seldom(Text, default="")
     classes: Mapped[list[Any]] = mapped_column(default=list)  # [{name, color, is_active}]
     strategy: Mapped[str | None] = mapped_column(String(64))  # None: the worker's setting
     regions_uid: Mapped[str | None] = mapped_column(String(64), index=True)
@@ -184,7 +189,7 @@ class Annotation(Base):
     is_deleted: Mapped[bool] = mapped_column(default=False)
     suggested_version: Mapped[int | None]  # of the prediction it started from
     digest: Mapped[str] = mapped_column(String(64))
-    payload: Mapped[bytes] = mapped_column(LargeBinary)  # gzip of JSON
+    payload: Mapped[bytes] = _seldom(LargeBinary)  # gzip of JSON
     error: Mapped[str | None] = mapped_column(Text)
     seen_at: Mapped[datetime]
 
@@ -246,8 +251,8 @@ class Ranking(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     version_id: Mapped[int] = mapped_column(ForeignKey("versions.id"), index=True)
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
-    scores: Mapped[bytes] = mapped_column(LargeBinary)  # float32, in the order of the grid
-    reasons: Mapped[list[Any]] = mapped_column(default=list)
+    scores: Mapped[bytes] = _seldom(LargeBinary)  # float32, in the order of the grid
+    reasons: Mapped[list[Any]] = _seldom(default=list)
     mask_key: Mapped[str | None] = mapped_column(String(128))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, or_, select
 
 from ralis_backend.online.store.database import Database, assign
 from ralis_backend.online.store.tables import Project, Version
@@ -32,20 +32,22 @@ class Versions:
                 select(Version).where(Version.project_id == project_id, Version.number == number)
             ).first()
 
+    def next_number(self, project_id: int) -> int:
+        """The number of the version that is trained next."""
+        with self._database.read() as session:
+            newest = select(func.max(Version.number)).where(Version.project_id == project_id)
+            return 1 + (session.scalar(newest) or 0)
+
     def serving(self, project: Project) -> Version | None:
         """The version that answers: the one in use, or the one before until that is ranked."""
+        is_in_use = Version.number == project.current_version
+        query = (
+            select(Version)
+            .where(Version.project_id == project.id, or_(Version.ranked_at.is_not(None), is_in_use))
+            .order_by(Version.ranked_at.is_(None), ~is_in_use, Version.number.desc())
+        )
         with self._database.read() as session:
-            ranked = list(
-                session.scalars(
-                    select(Version)
-                    .where(Version.project_id == project.id, Version.ranked_at.is_not(None))
-                    .order_by(Version.number)
-                )
-            )
-        in_use = [version for version in ranked if version.number == project.current_version]
-        if in_use or ranked:
-            return (in_use or ranked)[-1]
-        return self.find(project.id, project.current_version)
+            return session.scalars(query.limit(1)).first()
 
     def add(self, version: Version, **project_values: Any) -> Version:
         """Store a version and set columns of its project, together."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from ralis_backend.online.labels import labels_by_image
 from ralis_backend.online.store import Store
-from ralis_backend.online.store.tables import Project, Version
+from ralis_backend.online.store.tables import Project, Ranking, Version
 from ralis_backend.online.suggesting import suggest_image
 from ralis_backend.online.tool import Tool
 from ralis_backend.online.worker.config import WorkerConfig
@@ -33,11 +33,13 @@ class Publisher:
         """Fill the queue and store the predictions; safe to repeat after a kill."""
         started = time.monotonic()
         newest = self._store.labels.newest_id(project.id)
-        publication = self._read(project, version)
         if project.regions_tool_id is None:
-            self._publish_images(publication)
+            rankings = self._store.rankings.of(version.id)
+            self._publish_images(self._read(project, version, rankings))
             number = project.round
         else:
+            rankings = self._store.rankings.scored(version.id)
+            publication = self._read(project, version, rankings)
             number = self._crop_queue.publish(publication, project.regions_tool_id)
         self._store.projects.change(
             project.id,
@@ -52,13 +54,15 @@ class Publisher:
         )
         self._drop_old_rankings(project)
 
-    def _read(self, project: Project, version: Version) -> Publication:
+    def _read(
+        self, project: Project, version: Version, rankings: Mapping[int, Ranking]
+    ) -> Publication:
         return Publication(
             pool=self._sync.project(project),
             project=project,
             version=version,
             images={image.id: image for image in self._store.images.of(project.id)},
-            rankings=self._store.rankings.of(version.id),
+            rankings=rankings,
             labels=labels_by_image(self._store.labels.of(project.id)),
             region_size=self._config.ranking.region_size,
         )

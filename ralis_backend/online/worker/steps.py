@@ -82,7 +82,7 @@ def read_state(store: Store, project: Project) -> ProjectState:
     return ProjectState(
         project=project,
         moment=now(),
-        has_events=bool(store.events.unread(project, limit=1)),
+        has_events=store.events.has_unread(project),
         num_labels=store.labels.count(project.id),
         num_new_labels=store.labels.count(project.id, project.trained_label_id),
         newest_label_id=store.labels.newest_id(project.id),

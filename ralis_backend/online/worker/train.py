@@ -89,7 +89,7 @@ class Trainer:
         candidate = load_segmenter(self._store, project, parent, self._config.ranking)
         if parent is not None:
             self._measure(project, parent, in_use, labels)
-        number = 1 + max((row.number for row in self._store.versions.all(project.id)), default=0)
+        number = self._store.versions.next_number(project.id)
 
         def on_progress(progress: TrainingProgress) -> None:
             report(_progress_values(number, progress))

@@ -80,7 +80,7 @@ def test_the_promotion_gate_refuses_what_is_worse_on_enough_held_out_regions(
     held_out = LabelledImage(lambda: np.zeros((1, 9, 3), np.uint8), np.zeros((1, 9)), regions)
     parent = Version(number=1, weights_key="versions/1/1.safetensors")
     metrics: dict[str, object] = {}
-    judged = worker._trainer._judge(
+    judged = Trainer(store, tool, worker._config)._judge(
         store.projects.all()[0],
         parent,
         right_before,  # type: ignore[arg-type]
