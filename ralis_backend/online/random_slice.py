@@ -13,6 +13,7 @@ import numpy as np
 
 from ralis_backend.core.intervals import bootstrap_draws, bootstrap_interval
 from ralis_backend.core.metrics import mean_iou
+from ralis_backend.online.labels import RegionLabel
 
 SLICE = "random"
 """The strategy of regions in the slice."""
@@ -47,6 +48,18 @@ def spread(best: Sequence[T], drawn: Sequence[T]) -> list[T]:
     positions = {math.floor((turn + 0.5) * total / len(drawn)) for turn in range(len(drawn))}
     others, draws = iter(best), iter(drawn)
     return [next(draws if position in positions else others) for position in range(total)]
+
+
+def new_in_slice(labels: Iterable[RegionLabel], newest_learned: int | None) -> list[RegionLabel]:
+    """The slice's labels that a version has not learned from; none if it has learned nothing.
+
+    Args:
+        labels: of the project.
+        newest_learned: the newest label's id at the version's training; None: it had none.
+    """
+    if newest_learned is None:
+        return []
+    return [label for label in labels if label.strategy == SLICE and label.id > newest_learned]
 
 
 def measured(matrices: np.ndarray, seed: int = 0) -> dict[str, Any]:

@@ -2,12 +2,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from sqlalchemy import event
 
 from ralis_backend.core.learning.finetune import FinetuneConfig
+from ralis_backend.core.regions import Region
+from ralis_backend.online.labels import RegionLabel
 from ralis_backend.online.ranking import RankingConfig
 from ralis_backend.online.store import Store
 from ralis_backend.online.worker import Worker, WorkerConfig
@@ -75,3 +79,24 @@ def selects(store: Store) -> Iterator[list[str]]:
         yield found
     finally:
         event.remove(store.database.engine, "before_cursor_execute", note)
+
+
+def make_label(image_id: int, region: Region, **values: object) -> RegionLabel:
+    """A painted label, as the store gives it."""
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    label = RegionLabel(
+        id=1,
+        image_id=image_id,
+        region=region,
+        is_skipped=False,
+        mask_key=None,
+        pixels=(),
+        annotator="ann",
+        created_at=moment,
+        updated_at=moment,
+        lead_time_s=None,
+        round=None,
+        strategy=None,
+        version=None,
+    )
+    return replace(label, **values)  # type: ignore[arg-type]

@@ -5,17 +5,19 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from ralis_backend.core.regions import Region
 from ralis_backend.online.random_slice import (
     SLICE,
     draw,
     measured,
+    new_in_slice,
     num_draws,
     pooled,
     spread,
 )
 from ralis_backend.online.report import notes, slice_text
 from ralis_backend.online.store import Store
-from tests.online.conftest import MakeWorker, label_round, settle
+from tests.online.conftest import MakeWorker, label_round, make_label, settle
 from tests.online.fake_tool import FakeTool
 
 
@@ -164,3 +166,16 @@ def test_the_same_seed_draws_the_same_and_a_small_pool_is_drawn_whole():
 )
 def test_the_slice_keeps_its_share(share, num_handed_out, num_in_slice, room, expected):
     assert num_draws(share, num_handed_out, num_in_slice, room) == expected
+
+
+def test_a_version_is_measured_on_draws_that_it_has_not_learned_from():
+    region = Region(0, 0, 32, 32)
+    labels = [
+        make_label(1, region, id=1, strategy=SLICE),
+        make_label(2, region, id=5, strategy=SLICE),
+        make_label(3, region, id=6, strategy="entropy"),
+        make_label(4, region, id=7, strategy=SLICE),
+    ]
+    assert [label.id for label in new_in_slice(labels, 5)] == [7]
+    assert [label.id for label in new_in_slice(labels, 0)] == [1, 5, 7]
+    assert new_in_slice(labels, None) == []

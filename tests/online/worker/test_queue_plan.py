@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from itertools import count
 
 import numpy as np
@@ -23,6 +22,7 @@ from ralis_backend.online.worker.queue_plan import (
     place_of,
     plan_queue,
 )
+from tests.online.conftest import make_label
 
 IMAGE_SIZE = (64, 96)
 REGION_SIZE = (32, 32)
@@ -50,25 +50,6 @@ def make_task(row_id: int, place: Place, **values: object) -> CropTask:
         height=region.height,
         width=region.width,
         **(columns | values),
-    )
-
-
-def make_label(place: Place, annotator: str = "ann") -> RegionLabel:
-    moment = datetime(2026, 1, 1, tzinfo=UTC)
-    return RegionLabel(
-        id=1,
-        image_id=place.image_id,
-        region=place.region,
-        is_skipped=False,
-        mask_key=None,
-        pixels=(),
-        annotator=annotator,
-        created_at=moment,
-        updated_at=moment,
-        lead_time_s=None,
-        round=None,
-        strategy=None,
-        version=None,
     )
 
 
@@ -170,7 +151,7 @@ def test_the_order_is_by_score_with_the_slice_among_them_and_strangers_last():
 
 
 def test_places_are_open_until_every_pixel_of_them_is_labelled():
-    label = make_label(Place(1, Region(0, 0, 32, 40)))  # reaches into the second region
+    label = make_label(1, Region(0, 0, 32, 40))  # reaches into the second region
     scores = {1: SCORES, 2: SCORES, 3: SCORES}
     sizes = {1: IMAGE_SIZE, 3: IMAGE_SIZE}
     places, values = open_places(sizes, scores, labels_by_image([label]), REGION_SIZE)
@@ -203,7 +184,7 @@ class Game:
     def label(self, number: int, annotator: str) -> None:
         for row in self.waiting()[:number]:
             row.state = "done"
-            self.labels.append(make_label(place_of(row), annotator))
+            self.labels.append(make_label(row.image_id, row.region, annotator=annotator))
 
     def state(self, seed: int, is_new_version: bool) -> QueueState:
         rng = np.random.default_rng(seed)
