@@ -1,22 +1,65 @@
-"""Regions that were drawn at random -> what a version knows of the pool, without bias.
+"""Regions that are drawn at random, and what they tell of a version without bias.
 
 What strategies choose is harder, or rarer, than the pool; a score on it says little of the rest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ralis_backend.core.intervals import bootstrap_draws, bootstrap_interval
 from ralis_backend.core.metrics import mean_iou
+from ralis_backend.online.labels import RegionLabel
 
 SLICE = "random"
 """The strategy of regions in the slice."""
 SLICE_REASON = "picked at random, to measure the model without bias"
 _NUM_BOOTSTRAPS = 500
+
+T = TypeVar("T")
+
+
+def num_draws(share: float, num_handed_out: int, num_in_slice: int, room: int) -> int:
+    """How many of the next `room` regions are drawn, so that the slice keeps its share.
+
+    Args:
+        share: of all regions that are handed out, in [0, 1].
+        num_handed_out: regions so far.
+        num_in_slice: how many of them were drawn.
+        room: regions that are handed out next.
+    """
+    behind = math.floor(share * (num_handed_out + room) + 1e-9) - num_in_slice
+    return max(0, min(behind, math.ceil(share * room)))  # a raised share is not caught up at once
+
+
+def draw(regions: Sequence[T], count: int, seed: Sequence[int]) -> list[T]:
+    """`count` of the regions, all if there are fewer, each as likely as any other."""
+    picked = np.random.default_rng(seed).permutation(len(regions))[:count]
+    return [regions[index] for index in picked]
+
+
+def spread(best: Sequence[T], drawn: Sequence[T]) -> list[T]:
+    """`best` in their order, with `drawn` among them at equal distances."""
+    total = len(best) + len(drawn)
+    positions = {math.floor((turn + 0.5) * total / len(drawn)) for turn in range(len(drawn))}
+    others, draws = iter(best), iter(drawn)
+    return [next(draws if position in positions else others) for position in range(total)]
+
+
+def new_in_slice(labels: Iterable[RegionLabel], newest_learned: int | None) -> list[RegionLabel]:
+    """The slice's labels that a version has not learned from; none if it has learned nothing.
+
+    Args:
+        labels: of the project.
+        newest_learned: the newest label's id at the version's training; None: it had none.
+    """
+    if newest_learned is None:
+        return []
+    return [label for label in labels if label.strategy == SLICE and label.id > newest_learned]
 
 
 def measured(matrices: np.ndarray, seed: int = 0) -> dict[str, Any]:

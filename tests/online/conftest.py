@@ -2,12 +2,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from sqlalchemy import event
 
 from ralis_backend.core.learning.finetune import FinetuneConfig
+from ralis_backend.core.regions import Region
+from ralis_backend.online.labels import RegionLabel
 from ralis_backend.online.ranking import RankingConfig
 from ralis_backend.online.store import Store
 from ralis_backend.online.worker import Worker, WorkerConfig
@@ -17,6 +21,8 @@ RANKING = RankingConfig(
     strategy="entropy", region_size=(32, 32), regions_per_round=4, encoder_weights=None
 )
 TINY = FinetuneConfig(steps=3, batch_size=2, crop_size=(32, 32))
+
+MakeWorker = Callable[..., Worker]
 
 
 @pytest.fixture
@@ -32,7 +38,7 @@ def tool() -> FakeTool:
 
 
 @pytest.fixture
-def make_worker(store: Store, tool: FakeTool) -> Callable[..., Worker]:
+def make_worker(store: Store, tool: FakeTool) -> MakeWorker:
     def make(mode: str = "crops", **values: object) -> Worker:
         store.projects.register(
             tool.pool.uid, tool.pool.id, tool.pool.label_config, CLASSES, "pool"
@@ -51,6 +57,14 @@ def settle(worker: Worker) -> None:
     raise AssertionError("the worker never comes to rest")
 
 
+def label_round(store: Store, tool: FakeTool, count: int = 4) -> list[int]:
+    """Annotate the head of the queue, with webhooks."""
+    labelled = tool.queue()[:count]
+    for task_id in labelled:
+        store.events.add("2.200", "ANNOTATION_CREATED", tool.annotate(task_id))
+    return labelled
+
+
 @contextmanager
 def selects(store: Store) -> Iterator[list[str]]:
     """What is read of the database meanwhile, in SQL."""
@@ -65,3 +79,24 @@ def selects(store: Store) -> Iterator[list[str]]:
         yield found
     finally:
         event.remove(store.database.engine, "before_cursor_execute", note)
+
+
+def make_label(image_id: int, region: Region, **values: object) -> RegionLabel:
+    """A painted label, as the store gives it."""
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    label = RegionLabel(
+        id=1,
+        image_id=image_id,
+        region=region,
+        is_skipped=False,
+        mask_key=None,
+        pixels=(),
+        annotator="ann",
+        created_at=moment,
+        updated_at=moment,
+        lead_time_s=None,
+        round=None,
+        strategy=None,
+        version=None,
+    )
+    return replace(label, **values)  # type: ignore[arg-type]

@@ -16,13 +16,13 @@ import numpy as np
 from PIL import Image as Picture
 
 from ralis_backend.core.regions import VOID, Region
+from ralis_backend.labelstudio.client import NotFound
 from ralis_backend.online.tool import (
     ClassLabel,
     Crop,
     CropPrediction,
     ImageSuggestion,
     ToolAnnotation,
-    ToolNotFound,
     ToolProject,
     ToolTask,
 )
@@ -57,6 +57,7 @@ class FakeTool:
         self.begun: set[int] = set()
         self.clock = START
         self.fail_next: Exception | None = None
+        self.fail_in: dict[str, Exception] = {}  # by the name of a call, once
         self.is_gone = False
         self.calls: list[str] = []
 
@@ -65,6 +66,8 @@ class FakeTool:
         if self.fail_next is not None:
             error, self.fail_next = self.fail_next, None
             raise error
+        if name in self.fail_in:
+            raise self.fail_in.pop(name)
 
     def tick(self) -> datetime:
         self.clock += timedelta(seconds=1)
@@ -73,7 +76,7 @@ class FakeTool:
     def project(self, project_id: int) -> ToolProject:
         self._call("project")
         if self.is_gone:
-            raise ToolNotFound(f"project {project_id} does not exist")
+            raise NotFound(f"project {project_id} does not exist")
         if project_id == 1:
             return self.pool
         return replace(self.pool, uid="2.200", id=2, title="regions")

@@ -1,24 +1,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from ralis_backend.core.regions import Region
-from ralis_backend.online.random_slice import SLICE, measured, pooled
+from ralis_backend.online.random_slice import (
+    SLICE,
+    draw,
+    measured,
+    new_in_slice,
+    num_draws,
+    pooled,
+    spread,
+)
 from ralis_backend.online.report import notes, slice_text
 from ralis_backend.online.store import Store
-from ralis_backend.online.store.tables import Image
-from ralis_backend.online.worker import Worker, WorkerConfig
-from ralis_backend.online.worker.publish import Publisher, _Choice, spread
-from tests.online.conftest import RANKING, settle
-from tests.online.fake_tool import CLASSES, FakeTool
-from tests.online.worker.test_worker import label_round
-
-MakeWorker = Callable[..., Worker]
+from tests.online.conftest import MakeWorker, label_round, make_label, settle
+from tests.online.fake_tool import FakeTool
 
 
 def _queue(tool: FakeTool) -> list[str]:
@@ -137,16 +137,45 @@ def test_a_draw_that_waits_already_is_not_handed_out_twice(
     assert {row.strategy for row in rows if row.state == "open"} == {SLICE}
 
 
-def test_every_region_is_as_likely_to_be_drawn_as_any_other(store: Store, tool: FakeTool):
-    project = store.projects.register(
-        tool.pool.uid, tool.pool.id, tool.pool.label_config, CLASSES, ""
-    )
-    places = [_Choice(Image(id=image), Region(0, 0, 32, 32), "r", "entropy") for image in range(10)]
+def test_every_region_is_as_likely_to_be_drawn_as_any_other():
     counts: Counter[int] = Counter()
     for seed in range(400):
-        config = WorkerConfig(ranking=replace(RANKING, seed=seed), random_share=0.5)
-        publisher = Publisher(store, tool, config, sync=None)  # type: ignore[arg-type]
-        counts.update(it.image.id for it in publisher._draw_slice(project, places, [], 4))
+        counts.update(draw(range(10), 2, [seed, 1, 0]))
     assert sum(counts.values()) == 800
     assert min(counts.values()) > 50  # 80 expected, standard deviation 8
     assert max(counts.values()) < 110
+
+
+def test_the_same_seed_draws_the_same_and_a_small_pool_is_drawn_whole():
+    assert draw(range(100), 5, [1, 2, 3]) == draw(range(100), 5, [1, 2, 3])
+    assert sorted(draw("abc", 7, [0])) == ["a", "b", "c"]
+    assert draw("abc", 0, [0]) == []
+
+
+@pytest.mark.parametrize(
+    ("share", "num_handed_out", "num_in_slice", "room", "expected"),
+    [
+        (0.1, 0, 0, 48, 4),
+        (0.1, 48, 4, 24, 3),  # a tenth of 72, and 4 are there
+        (0.1, 100, 30, 24, 0),  # a share that was lowered
+        (0.5, 100, 0, 8, 4),  # one that was raised is not caught up at once
+        (0.7, 0, 0, 10, 7),  # 0.7 * 10 is a little less than 7
+        (1.0, 5, 5, 0, 0),
+        (0.0, 5, 0, 8, 0),
+    ],
+)
+def test_the_slice_keeps_its_share(share, num_handed_out, num_in_slice, room, expected):
+    assert num_draws(share, num_handed_out, num_in_slice, room) == expected
+
+
+def test_a_version_is_measured_on_draws_that_it_has_not_learned_from():
+    region = Region(0, 0, 32, 32)
+    labels = [
+        make_label(1, region, id=1, strategy=SLICE),
+        make_label(2, region, id=5, strategy=SLICE),
+        make_label(3, region, id=6, strategy="entropy"),
+        make_label(4, region, id=7, strategy=SLICE),
+    ]
+    assert [label.id for label in new_in_slice(labels, 5)] == [7]
+    assert [label.id for label in new_in_slice(labels, 0)] == [1, 5, 7]
+    assert new_in_slice(labels, None) == []

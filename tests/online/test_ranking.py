@@ -33,9 +33,8 @@ from ralis_backend.online.ranking import (
 from ralis_backend.online.store import Store
 from ralis_backend.online.worker import Worker, WorkerConfig
 from ralis_backend.simulation.full import FullSimulation
-from tests.online.conftest import RANKING, TINY, settle
+from tests.online.conftest import RANKING, TINY, label_round, settle
 from tests.online.fake_tool import CLASSES, FakeTool, picture
-from tests.online.worker.test_worker import label_round
 
 NAMES = tuple(label.name for label in CLASSES)
 

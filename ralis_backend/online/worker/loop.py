@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import threading
-import time
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
 
 from ralis_backend.online.store import Store, now
-from ralis_backend.online.store.tables import Project, Version
-from ralis_backend.online.tool import Tool, ToolNotFound
+from ralis_backend.online.store.tables import Project
+from ralis_backend.online.tool import Tool, ToolError, ToolNotFound
 from ralis_backend.online.worker.config import WorkerConfig
-from ralis_backend.online.worker.publish import Publisher
-from ralis_backend.online.worker.rank import Ranker
+from ralis_backend.online.worker.lease import Lease, is_dead, leased, own_name
+from ralis_backend.online.worker.progress import Progress
+from ralis_backend.online.worker.steps import Step, first_due, read_state, worker_steps
 from ralis_backend.online.worker.sync import Sync
-from ralis_backend.online.worker.train import Stopped, Trainer
+from ralis_backend.online.worker.train import Stopped
 
 logger = logging.getLogger(__name__)
+
+EXPECTED_ERRORS = (ToolError, ValueError, OSError)
+"""What their message explains; any other error is logged with its traceback."""
 
 
 class Worker:
@@ -31,11 +28,9 @@ class Worker:
     def __init__(self, store: Store, tool: Tool, config: WorkerConfig) -> None:
         self._store = store
         self._config = config
-        self._owner = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
+        self._owner = own_name()
         self._sync = Sync(store, tool, config)
-        self._trainer = Trainer(store, tool, config)
-        self._ranker = Ranker(store, tool, config)
-        self._publisher = Publisher(store, tool, config, self._sync)
+        self._steps = worker_steps(store, tool, config)
         self._stop = threading.Event()
 
     def run(self, stop: threading.Event) -> None:
@@ -46,7 +41,7 @@ class Worker:
         self._stop = stop
         for project in self._store.projects.all():
             self._store.projects.change(project.id, is_sync_requested=True, retry_at=None)
-            if _is_dead(project.lease_owner):
+            if is_dead(project.lease_owner):
                 self._store.projects.release_lease(project.id, str(project.lease_owner))
         while not stop.is_set():
             if not self.advance_all():
@@ -66,63 +61,21 @@ class Worker:
             return False
         if self._due(project) is None:
             return False
-        with self._lease(project) as lease:
+        with leased(self._store, project.id, self._owner, self._config.lease_s) as lease:
             if lease is None:
                 return False
             project = self._store.projects.get(project.uid)  # as it is under the lease
             step = self._due(project)
-            if step is None:
-                return False
-            return self._run(project, step, lease)
+            return step is not None and self._run(project, step, lease)
 
-    def _due(self, project: Project) -> Callable[[Project, _Lease], None] | None:
-        """The first step that makes what is more like what should be; None if all is well."""
-        if project.is_sync_requested or not project.is_prepared or self._is_stale(project):
-            return self._sync_all
-        if self._store.events.has_unread(project):
-            return self._read_events
-        if self._is_training_due(project):
-            return self._train
-        version = self._store.versions.find(project.id, project.current_version)
-        if version is None or version.ranked_at is None:
-            return self._rank
-        if self._is_publishing_due(project, version):
-            return self._publish
-        return None
+    def _due(self, project: Project) -> Step | None:
+        return first_due(self._steps, read_state(self._store, project), self._config)
 
-    def _is_stale(self, project: Project) -> bool:
-        oldest = now() - timedelta(seconds=self._config.sync_s)
-        return project.synced_at is None or project.synced_at < oldest
-
-    def _is_training_due(self, project: Project) -> bool:
-        """Enough new labels, a request, or annotators who have run out of suggestions."""
-        if project.is_training_requested:
-            return bool(self._store.labels.count(project.id))
-        num_new = self._store.labels.count(project.id, project.trained_label_id)
-        if num_new >= self._config.ranking.regions_per_round:
-            return True
-        has_published = project.published_version is not None
-        is_queue_empty = project.regions_tool_id is not None and not self._store.queue.open(
-            project.id
-        )
-        return bool(num_new) and has_published and is_queue_empty
-
-    def _is_publishing_due(self, project: Project, version: Version) -> bool:
-        if project.published_version != version.number:
-            return True
-        if project.regions_tool_id is None:
-            return False
-        queue = self._store.queue.open(project.id)
-        if any(row.task_id is None for row in queue):
-            return True
-        has_new_labels = self._store.labels.newest_id(project.id) != project.published_label_id
-        return has_new_labels and len(queue) < self._config.ranking.regions_per_round
-
-    def _run(
-        self, project: Project, step: Callable[[Project, _Lease], None], lease: _Lease
-    ) -> bool:
+    def _run(self, project: Project, step: Step, lease: Lease) -> bool:
+        progress = Progress(self._store, project)
         try:
-            step(project, lease)
+            step.run(project, progress, lambda: self._stop.is_set() or lease.is_lost)
+            progress.end()
         except Stopped as stopped:
             logger.info("%s; it begins anew later", stopped)
             return False
@@ -152,16 +105,15 @@ class Worker:
             self._note_failure(project, error)
 
     def _note_failure(self, project: Project, error: Exception) -> None:
-        """Tell the operator, and try again later: after 5 s, 10 s, ... 5 minutes."""
+        """Tell the operator, and try again later."""
         num_failures = project.num_failures + 1
-        pause_s = min(300.0, 5.0 * 2 ** (num_failures - 1))
-        is_expected = isinstance(error, (ValueError, OSError)) or "Tool" in type(error).__name__
+        pause_s = pause_after(num_failures)
         logger.error(
             "project %s: %s; next try in %.0f s",
             project.uid,
             error,
             pause_s,
-            exc_info=None if is_expected else error,
+            exc_info=None if isinstance(error, EXPECTED_ERRORS) else error,
         )
         try:
             self._store.projects.change(
@@ -176,128 +128,7 @@ class Worker:
             logger.exception("project %s: the failure could not be noted", project.uid)
             self._stop.wait(pause_s)
 
-    # The steps
 
-    def _sync_all(self, project: Project, lease: _Lease) -> None:
-        self._progress(project, lease)({"state": "syncing"})
-        self._sync.full(project)
-        self._idle(project)
-
-    def _read_events(self, project: Project, lease: _Lease) -> None:
-        self._sync.events(project)
-
-    def _train(self, project: Project, lease: _Lease) -> None:
-        logger.info("project %s: training begins", project.uid)
-        report = self._progress(project, lease)
-        report({"state": "training", "percent": 0.0})
-        self._trainer.train(project, report, self._should_stop(lease))
-        self._idle(project)
-
-    def _rank(self, project: Project, lease: _Lease) -> None:
-        version = self._store.versions.find(project.id, project.current_version)
-        if version is None:
-            version = self._store.versions.add(
-                Version(
-                    project_id=project.id,
-                    number=project.current_version,
-                    is_accepted=True,
-                    num_labels=0,
-                    created_at=now(),
-                )
-            )
-        report = self._progress(project, lease)
-        self._ranker.rank(project, version, report, self._should_stop(lease))
-        self._idle(project)
-
-    def _publish(self, project: Project, lease: _Lease) -> None:
-        version = self._store.versions.find(project.id, project.current_version)
-        if version is None:
-            return
-        self._progress(project, lease)({"state": "publishing"})
-        self._publisher.publish(project, version)
-        self._idle(project)
-
-    def _idle(self, project: Project) -> None:
-        self._store.projects.change(project.id, progress={"state": "idle"})
-
-    def _should_stop(self, lease: _Lease) -> Callable[[], bool]:
-        return lambda: self._stop.is_set() or lease.is_lost
-
-    def _progress(self, project: Project, lease: _Lease) -> Callable[[dict[str, Any]], None]:
-        """Takes each step's progress; one line in the log every 10 s, one write a second."""
-        last = {"write": 0.0, "log": time.monotonic()}
-
-        def report(values: dict[str, Any]) -> None:
-            moment = time.monotonic()
-            if moment - last["write"] >= 1.0:
-                last["write"] = moment
-                self._store.projects.change(project.id, progress=values)
-            if moment - last["log"] >= 10.0:
-                last["log"] = moment
-                text = ", ".join(f"{name} {value}" for name, value in values.items())
-                logger.info("project %s: %s", project.uid, text)
-
-        return report
-
-    @contextmanager
-    def _lease(self, project: Project) -> Iterator[_Lease | None]:
-        if not self._store.projects.acquire_lease(project.id, self._owner, self._config.lease_s):
-            yield None
-            return
-        lease = _Lease(self._store, project.id, self._owner, self._config.lease_s)
-        with lease:
-            yield lease
-
-
-def _is_dead(owner: str | None) -> bool:
-    """Whether a lease's owner was a process of this machine that is no more."""
-    machine, _, rest = (owner or "").partition("/")
-    pid = rest.partition("/")[0]
-    if machine != socket.gethostname() or not pid.isdecimal():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
-
-
-class _Lease:
-    """Keeps a project's lease alive from a thread of its own, until the step has ended."""
-
-    def __init__(self, store: Store, project_id: int, owner: str, seconds: float) -> None:
-        self._store = store
-        self._project_id = project_id
-        self._owner = owner
-        self._seconds = seconds
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._beat, daemon=True, name="lease")
-        self.is_lost = False
-
-    def __enter__(self) -> _Lease:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._thread.join()
-        self._store.projects.release_lease(self._project_id, self._owner)
-
-    def _beat(self) -> None:
-        alive_until = time.monotonic() + self._seconds
-        while not self._done.wait(self._seconds / 4):
-            try:
-                is_held = self._store.projects.acquire_lease(
-                    self._project_id, self._owner, self._seconds
-                )
-            except Exception as error:
-                logger.warning("the lease of project %s: %s", self._project_id, error)
-                is_held = time.monotonic() < alive_until
-            else:
-                alive_until = time.monotonic() + self._seconds
-            if not is_held:
-                logger.warning("project %s: another worker has taken over", self._project_id)
-                self.is_lost = True
-                return
+def pause_after(num_failures: int) -> float:
+    """Seconds until the next try after so many failures in a row: 5, 10, 20, ... 300."""
+    return min(300.0, 5.0 * 2.0 ** min(num_failures - 1, 6))  # 2.0 ** 1024 is an error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -15,38 +14,24 @@ from ralis_backend.core.images import decode_image
 from ralis_backend.core.learning.finetune import (
     LabelledImage,
     TrainingProgress,
+    TrainingSummary,
     evaluate,
     finetune,
 )
-from ralis_backend.core.metrics import ious, mean_iou
 from ralis_backend.core.regions import VOID
 from ralis_backend.core.segmenter import Segmenter
-from ralis_backend.online.labels import RegionLabel, hide_removed, labels_by_image
-from ralis_backend.online.random_slice import SLICE, measured
+from ralis_backend.online.labels import hide_removed
+from ralis_backend.online.random_slice import measured
 from ralis_backend.online.ranking import load_segmenter
 from ralis_backend.online.store import Store, now
-from ralis_backend.online.store.tables import Image, Project, Version
+from ralis_backend.online.store.tables import Project, Version
 from ralis_backend.online.tool import Tool
 from ralis_backend.online.worker.config import WorkerConfig
+from ralis_backend.online.worker.promotion import is_promoted, validation_metrics
 from ralis_backend.online.worker.sync import tool_task
+from ralis_backend.online.worker.training_plan import ImageLabels, plan_training
 
 logger = logging.getLogger(__name__)
-
-MIN_VALIDATION_REGIONS = 5
-"""Below this the promotion gate would judge by noise, and every version passes."""
-
-
-@dataclass(frozen=True)
-class LabelledSplit:
-    """A project's labels by image: for training, and held out for validation."""
-
-    training: list[LabelledImage]
-    validation: list[LabelledImage]
-
-    @property
-    def num_validation_regions(self) -> int:
-        """Number of held-out regions."""
-        return sum(len(image.regions) for image in self.validation)
 
 
 class Stopped(Exception):
@@ -78,48 +63,86 @@ class Trainer:
             Stopped: if it was asked to stop; nothing is stored then.
         """
         started = time.monotonic()
-        labels = [label for label in self._store.labels.of(project.id) if not label.is_skipped]
-        watermark = self._store.labels.newest_id(project.id)
-        split = self._split(project, labels)
-        if all((image.mask == VOID).all() for image in split.training):
-            self._give_up(project, watermark)
-            return None
+        newest_label_id = self._store.labels.newest_id(project.id)
         parent = self._store.versions.find(project.id, project.current_version)
+        plan = plan_training(
+            self._store.images.of(project.id), self._store.labels.of(project.id), parent
+        )
+        training = self._labelled(project, plan.training)
+        if all((image.mask == VOID).all() for image in training):
+            self._give_up(project, newest_label_id)
+            return None
         in_use = load_segmenter(self._store, project, parent, self._config.ranking)
         candidate = load_segmenter(self._store, project, parent, self._config.ranking)
         if parent is not None:
-            self._measure(project, parent, in_use, labels)
+            self._measure(parent, in_use, self._labelled(project, plan.unseen))
         number = self._store.versions.next_number(project.id)
+        summary = self._fit(project, candidate, training, number, report, should_stop)
+        validation = self._labelled(project, plan.validation)
+        num_held_out = sum(len(image.regions) for image in validation)
+        has_learned = parent is not None and parent.weights_key is not None
+        before = evaluate(in_use, validation) if validation and has_learned else None
+        after = evaluate(candidate, validation) if validation else None
+        tolerance = self._config.promotion_tolerance
+        version = Version(
+            project_id=project.id,
+            number=number,
+            parent=parent.number if parent else None,
+            is_accepted=is_promoted(before, after, num_held_out, tolerance),
+            num_labels=plan.num_labels,
+            metrics={
+                "steps": summary.steps,
+                "final_loss": summary.final_loss,
+                "training_regions": sum(len(image.regions) for image in training),
+                "validation_regions": num_held_out,
+                "newest_label_id": newest_label_id,
+                **validation_metrics(before, after, project.class_names),
+                "seconds": {"train": round(time.monotonic() - started, 2)},
+            },
+        )
+        return self._keep(project, version, candidate)
 
-        def on_progress(progress: TrainingProgress) -> None:
-            report(_progress_values(number, progress))
-
+    def _fit(
+        self,
+        project: Project,
+        segmenter: Segmenter,
+        images: Sequence[LabelledImage],
+        number: int,
+        report: Callable[[dict[str, Any]], None],
+        should_stop: Callable[[], bool],
+    ) -> TrainingSummary:
+        """Train the segmenter in place, as version `number`."""
         summary = finetune(
-            candidate,
-            split.training,
+            segmenter,
+            images,
             self._config.finetune,
             seed=self._config.ranking.seed + number,
-            on_progress=on_progress,
+            on_progress=lambda progress: report(_progress_values(number, progress)),
             should_stop=should_stop,
         )
         if should_stop():
             raise Stopped(f"training of project {project.uid} was interrupted")
-        metrics: dict[str, Any] = {
-            "steps": summary.steps,
-            "final_loss": summary.final_loss,
-            "training_regions": sum(len(image.regions) for image in split.training),
-            "validation_regions": split.num_validation_regions,
-            "newest_label_id": watermark,
-        }
-        is_accepted = self._judge(project, parent, in_use, candidate, split, metrics)
-        metrics["seconds"] = {"train": round(time.monotonic() - started, 2)}
-        return self._store_version(
-            project, parent, candidate, number, len(labels), is_accepted, metrics, watermark
-        )
+        return summary
 
-    def _give_up(self, project: Project, watermark: int) -> None:
+    def _labelled(self, project: Project, parts: Sequence[ImageLabels]) -> list[LabelledImage]:
+        """Images with the labels that count; pixels of labels that are gone are VOID."""
+        return [
+            LabelledImage(
+                self._loader(part),
+                hide_removed(
+                    self._store.labels.image_mask(part.size, part.labels), project.removed_classes
+                ),
+                tuple(label.region for label in part.labels),
+            )
+            for part in parts
+        ]
+
+    def _loader(self, part: ImageLabels) -> Callable[[], np.ndarray]:
+        return lambda: decode_image(self._tool.image(tool_task(part.image)))
+
+    def _give_up(self, project: Project, newest_label_id: int) -> None:
         self._store.projects.change(
-            project.id, trained_label_id=watermark, is_training_requested=False
+            project.id, trained_label_id=newest_label_id, is_training_requested=False
         )
         logger.warning(
             "project %s: nothing to learn from, no labelled region has a painted pixel; paint the "
@@ -127,112 +150,29 @@ class Trainer:
             project.uid,
         )
 
-    def _split(self, project: Project, labels: Sequence[RegionLabel]) -> LabelledSplit:
-        by_image = labels_by_image(labels)
-        split = LabelledSplit([], [])
-        for image in self._store.images.of(project.id):
-            if image.id not in by_image or image.size is None:
-                continue
-            mask = hide_removed(
-                self._store.labels.image_mask(image.size, by_image[image.id]),
-                project.removed_classes,
-            )
-            regions = tuple(label.region for label in by_image[image.id])
-            part = split.validation if image.is_validation else split.training
-            part.append(LabelledImage(self._loader(image), mask, regions))
-        return split
-
-    def _loader(self, image: Image) -> Callable[[], np.ndarray]:
-        return lambda: decode_image(self._tool.image(tool_task(image)))
-
     def _measure(
-        self,
-        project: Project,
-        version: Version,
-        segmenter: Segmenter,
-        labels: Sequence[RegionLabel],
+        self, version: Version, segmenter: Segmenter, unseen: Sequence[LabelledImage]
     ) -> None:
-        """Score a version on the random slice's regions that were labelled after its training."""
-        newest = version.metrics.get("newest_label_id")
-        if newest is None:  # it has learned nothing
-            return
-        images = {image.id: image for image in self._store.images.of(project.id)}
-        matrices = []
-        for label in labels:
-            size = images[label.image_id].size if label.image_id in images else None
-            if label.strategy != SLICE or label.id <= newest or size is None:
-                continue
-            mask = hide_removed(
-                self._store.labels.image_mask(size, [label]), project.removed_classes
-            )
-            loader = self._loader(images[label.image_id])
-            matrix = evaluate(segmenter, [LabelledImage(loader, mask, (label.region,))])
-            if matrix.any():
-                matrices.append(matrix)
+        """Score a version on regions of the random slice that are new to it."""
+        matrices = [evaluate(segmenter, [image]) for image in unseen]
+        matrices = [matrix for matrix in matrices if matrix.any()]
         if matrices:
             scores = measured(np.stack(matrices), self._config.ranking.seed)
             self._store.versions.change(version.id, metrics={"random_slice": scores})
 
-    def _judge(
-        self,
-        project: Project,
-        parent: Version | None,
-        in_use: Segmenter,
-        candidate: Segmenter,
-        split: LabelledSplit,
-        metrics: dict[str, Any],
-    ) -> bool:
-        """The promotion gate: is the candidate not worse on the held-out labelled regions?"""
-        if not split.validation:
-            return True
-        confusion = evaluate(candidate, split.validation)
-        metrics["validation_miou"] = _number(mean_iou(confusion))
-        metrics["validation_iou"] = {
-            name: _number(value)
-            for name, value in zip(project.class_names, ious(confusion), strict=False)
-        }
-        if parent is None or parent.weights_key is None:
-            return True
-        before = _number(mean_iou(evaluate(in_use, split.validation)))
-        metrics["validation_miou_before"] = before
-        after = metrics["validation_miou"]
-        if before is None or after is None:
-            return True
-        if split.num_validation_regions < MIN_VALIDATION_REGIONS:
-            return True
-        return bool(after >= before - self._config.promotion_tolerance)
-
-    def _store_version(
-        self,
-        project: Project,
-        parent: Version | None,
-        candidate: Segmenter,
-        number: int,
-        num_labels: int,
-        is_accepted: bool,
-        metrics: dict[str, Any],
-        watermark: int,
-    ) -> Version:
-        key = f"versions/{project.id}/{number}.safetensors"
-        path = self._store.blobs.path(key)
+    def _keep(self, project: Project, version: Version, segmenter: Segmenter) -> Version:
+        """Store weights and row; the version is in use from now on if it was accepted."""
+        version.weights_key = f"versions/{project.id}/{version.number}.safetensors"
+        version.created_at = now()
+        path = self._store.blobs.path(version.weights_key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        candidate.save(path, {"classes": list(project.class_names), "version": f"v{number}"})
-        version = Version(
-            project_id=project.id,
-            number=number,
-            parent=parent.number if parent else None,
-            is_accepted=is_accepted,
-            num_labels=num_labels,
-            metrics=metrics,
-            weights_key=key,
-            created_at=now(),
-        )
+        segmenter.save(path, {"classes": list(project.class_names), "version": version.name})
         project_values: dict[str, Any] = {
-            "trained_label_id": watermark,
+            "trained_label_id": version.metrics["newest_label_id"],
             "is_training_requested": False,
         }
-        if is_accepted:
-            project_values["current_version"] = number
+        if version.is_accepted:
+            project_values["current_version"] = version.number
         stored = self._store.versions.add(version, **project_values)
         _log_version(project, stored)
         return stored
@@ -266,7 +206,3 @@ def _log_version(project: Project, version: Version) -> None:
         if version.is_accepted
         else f"not used, {version.metrics['validation_miou_before']:.3f} before",
     )
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else round(float(value), 4)

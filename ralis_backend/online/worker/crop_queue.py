@@ -1,0 +1,230 @@
+"""A plan of the queue -> region tasks in the labelling tool, with their pictures and predictions.
+
+Each part can be repeated: what is planned is stored first, and tasks that exist are not made again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ralis_backend.core.images import (
+    context_picture,
+    crop_picture,
+    crop_scale,
+    decode_image,
+    mask_from_png,
+)
+from ralis_backend.core.regions import Region
+from ralis_backend.online.random_slice import SLICE, SLICE_REASON
+from ralis_backend.online.store import Store
+from ralis_backend.online.store.tables import CropTask, Image, Project, Ranking, Version
+from ralis_backend.online.tool import Crop, CropPrediction, Tool, ToolUnavailable
+from ralis_backend.online.worker.config import WorkerConfig
+from ralis_backend.online.worker.publication import Publication
+from ralis_backend.online.worker.queue_plan import (
+    NewTask,
+    Plan,
+    QueueRules,
+    QueueState,
+    plan_queue,
+)
+from ralis_backend.online.worker.sync import tool_task
+
+logger = logging.getLogger(__name__)
+
+CROPS_PER_CALL = 100
+"""Bounds the memory that the pictures of one call to the tool take."""
+
+
+class CropQueue:
+    """The queue of region tasks of each project."""
+
+    def __init__(self, store: Store, tool: Tool, config: WorkerConfig) -> None:
+        self._store = store
+        self._tool = tool
+        self._config = config
+
+    def publish(self, publication: Publication, regions_id: int) -> int:
+        """Replace, make, pre-fill; the number of the newest round.
+
+        Args:
+            publication: what is published.
+            regions_id: the tool's id of the regions project.
+        """
+        project, version = publication.project, publication.version
+        plan = self._take_out(publication, regions_id)
+        self._store.queue.change(
+            {row.id: {"strategy": SLICE, "reason": SLICE_REASON} for row in plan.drawn}
+        )
+        self._store.queue.add([_row(project, version, task) for task in plan.added])
+        self._make_planned(publication, regions_id)
+        self._predict(publication, regions_id, plan)
+        logger.info(
+            "project %s: queue of %s holds %d regions, %d of them new",
+            project.uid,
+            version.name,
+            len(plan.kept) + len(plan.added),
+            len(plan.added),
+        )
+        return plan.round
+
+    def _take_out(self, publication: Publication, regions_id: int) -> Plan:
+        """The plan, with what leaves the queue gone; what has been begun stays, and is planned for.
+
+        Only the tool knows what has been begun, and only when it is asked to delete it.
+        """
+        state = self._state(publication)
+        rules = self._rules(publication.project)
+        plan = plan_queue(state, rules, publication.reason)
+        task_ids = [row.task_id for row in plan.taken_out if row.task_id is not None]
+        gone = set(self._tool.delete_unopened_tasks(regions_id, task_ids)) if task_ids else set()
+        begun = {row.id for row in plan.taken_out if row.task_id not in {None, *gone}}
+        if begun:
+            plan = plan_queue(replace(state, begun=begun), rules, publication.reason)
+        self._store.queue.change({row.id: {"state": "deleted"} for row in plan.taken_out})
+        return plan
+
+    def _state(self, publication: Publication) -> QueueState:
+        project, version = publication.project, publication.version
+        places, scores = publication.places()
+        if not places:
+            logger.info("project %s: every region is labelled", project.uid)
+        return QueueState(
+            places=places,
+            scores=scores,
+            strategy=version.strategy or "",
+            tasks=[row for row in self._store.queue.all(project.id) if row.state != "deleted"],
+            num_annotators=publication.num_annotators,
+            round=project.round,
+            is_new_version=project.published_version != version.number,
+        )
+
+    def _rules(self, project: Project) -> QueueRules:
+        ranking = self._config.ranking
+        return QueueRules(
+            ranking.regions_per_round, self._config.random_share, (ranking.seed, project.id)
+        )
+
+    def _make_planned(self, publication: Publication, regions_id: int) -> None:
+        """Make the tasks of planned rows, a bounded number of pictures at a time."""
+        project = publication.project
+        planned = [row for row in self._store.queue.open(project.id) if row.task_id is None]
+        for start in range(0, len(planned), CROPS_PER_CALL):
+            rows = planned[start : start + CROPS_PER_CALL]
+            made = list(self._crops(project, rows, publication.images))
+            crops = [crop for _, crop in made]
+            tasks = self._tool.create_crop_tasks(publication.pool, regions_id, crops)
+            self._store.queue.change(
+                {
+                    row.id: {"task_id": task.id, "task_created_at": task.created_at}
+                    for (row, _), task in zip(made, tasks, strict=True)
+                }
+            )
+
+    def _crops(
+        self, project: Project, rows: Sequence[CropTask], images: Mapping[int, Image]
+    ) -> Iterator[tuple[CropTask, Crop]]:
+        """The pictures of each row, every image read once."""
+        by_image: dict[int, list[CropTask]] = {}
+        for row in rows:
+            by_image.setdefault(row.image_id, []).append(row)
+        for image_id, of_image in by_image.items():
+            image = images.get(image_id)
+            pixels = None if image is None else self._pixels(project, image)
+            if image is None or pixels is None:
+                self._store.queue.change({row.id: {"state": "deleted"} for row in of_image})
+                continue
+            for row in of_image:
+                yield row, _crop(image, pixels, row)
+
+    def _pixels(self, project: Project, image: Image) -> np.ndarray | None:
+        try:
+            return decode_image(self._tool.image(tool_task(image)))
+        except ToolUnavailable:
+            raise
+        except Exception as error:
+            # It was readable when it was ranked; the other images go on.
+            logger.warning("project %s, task %s: %s", project.uid, image.task_id, error)
+            self._store.images.change(image.id, error=str(error))
+            return None
+
+    def _predict(self, publication: Publication, regions_id: int, plan: Plan) -> None:
+        """Store every open task's mask and place in the queue under this version."""
+        project, version = publication.project, publication.version
+        made = [row for row in self._store.queue.open(project.id) if row.task_id is not None]
+        rows = plan.in_order(made)
+        usefulness = {row.id: 1 - index / len(rows) for index, row in enumerate(rows)}
+        masks = _MaskReader(self._store, publication.rankings)
+        predictions = [
+            CropPrediction(
+                task_id=row.task_id,
+                region=row.region,
+                scale=row.scale,
+                mask=masks.region(row.image_id, row.region),
+                usefulness=usefulness[row.id],
+                rank=rank,
+                reason=row.reason,
+            )
+            for rank, row in enumerate(rows, start=1)
+            if row.task_id is not None
+        ]
+        self._tool.publish_crop_predictions(
+            regions_id, version.name, project.class_names, predictions
+        )
+        # Only now: until annotators have the new order, the old head is what they have open.
+        self._store.queue.change({row: {"usefulness": value} for row, value in usefulness.items()})
+
+
+class _MaskReader:
+    """Predicted masks of regions; each image's mask is decoded once."""
+
+    def __init__(self, store: Store, rankings: Mapping[int, Ranking]) -> None:
+        self._store = store
+        self._rankings = rankings
+        self._masks: dict[int, np.ndarray | None] = {}
+
+    def region(self, image_id: int, region: Region) -> np.ndarray | None:
+        if image_id not in self._masks:
+            ranking = self._rankings.get(image_id)
+            key = ranking.mask_key if ranking else None
+            self._masks[image_id] = mask_from_png(self._store.blobs.get(key)) if key else None
+        mask = self._masks[image_id]
+        return None if mask is None else np.ascontiguousarray(mask[region.slices])
+
+
+def _row(project: Project, version: Version, task: NewTask) -> CropTask:
+    region = task.place.region
+    return CropTask(
+        project_id=project.id,
+        image_id=task.place.image_id,
+        row=region.row,
+        col=region.col,
+        height=region.height,
+        width=region.width,
+        scale=crop_scale(region),
+        round=task.round,
+        rank=task.rank,
+        reason=task.reason,
+        strategy=task.strategy,
+        version=version.number,
+        usefulness=0.0,
+    )
+
+
+def _crop(image: Image, pixels: np.ndarray, row: CropTask) -> Crop:
+    return Crop(
+        source_task=image.task_id,
+        region=row.region,
+        image=crop_picture(pixels, row.region, row.scale),
+        context=context_picture(pixels, row.region),
+        scale=row.scale,
+        round=row.round,
+        rank=row.rank,
+        reason=row.reason,
+        strategy=row.strategy,
+        version=f"v{row.version}",
+    )

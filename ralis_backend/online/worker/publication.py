@@ -1,0 +1,60 @@
+"""What one publishing goes by: a version's rankings of the pool, and what is labelled by now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ralis_backend.core.regions import grid
+from ralis_backend.online.labels import RegionLabel
+from ralis_backend.online.store.tables import Image, Project, Ranking, Version
+from ralis_backend.online.tool import ToolProject
+from ralis_backend.online.worker.queue_plan import Place, open_places
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A version of a project, with everything that decides what annotators meet next.
+
+    pool: the project as the tool has it.
+    images, rankings, labels: by image id; `rankings` are those of `version`.
+    region_size: (height, width) in pixels.
+    """
+
+    pool: ToolProject
+    project: Project
+    version: Version
+    images: Mapping[int, Image]
+    rankings: Mapping[int, Ranking]
+    labels: Mapping[int, Sequence[RegionLabel]]
+    region_size: tuple[int, int]
+
+    @property
+    def num_annotators(self) -> int:
+        """People who have labelled something."""
+        return len({label.annotator for of_image in self.labels.values() for label in of_image})
+
+    @cached_property
+    def image_sizes(self) -> dict[int, tuple[int, int]]:
+        """(height, width) in pixels, by id, of the ranked images that can be shown."""
+        return {
+            image_id: image.size
+            for image_id, image in self.images.items()
+            if image_id in self.rankings and image.size is not None and image.error is None
+        }
+
+    def places(self) -> tuple[list[Place], np.ndarray]:
+        """The R regions of the pool that are not wholly labelled, and their scores, (R,)."""
+        scores = {
+            image_id: np.frombuffer(ranking.scores, "<f4")
+            for image_id, ranking in self.rankings.items()
+        }
+        return open_places(self.image_sizes, scores, self.labels, self.region_size)
+
+    def reason(self, place: Place) -> str:
+        """Why a place is worth labelling, for annotators."""
+        regions = grid(self.image_sizes[place.image_id], self.region_size)
+        return str(self.rankings[place.image_id].reasons[regions.index(place.region)])

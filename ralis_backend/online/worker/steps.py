@@ -1,0 +1,178 @@
+"""The steps that advance a project, in their order: when each is due, and what it does.
+
+A new kind of work is one more entry in `worker_steps`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from ralis_backend.online.store import Store, now
+from ralis_backend.online.store.tables import Project, Version
+from ralis_backend.online.tool import Tool
+from ralis_backend.online.worker.config import WorkerConfig
+from ralis_backend.online.worker.publish import Publisher
+from ralis_backend.online.worker.rank import Ranker
+from ralis_backend.online.worker.sync import Sync
+from ralis_backend.online.worker.train import Trainer
+
+logger = logging.getLogger(__name__)
+
+Report = Callable[[dict[str, Any]], None]
+"""Takes JSON values that say how far a step is."""
+ShouldStop = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class ProjectState:
+    """What decides which step of a project is due.
+
+    moment: when this was read.
+    num_labels, num_new_labels: painted regions; those since the last training.
+    newest_label_id: of all labels, 0 without any.
+    is_ranked: whether the version in use has ranked the pool.
+    num_waiting, num_planned: region tasks without a label; those of them not yet in the tool.
+    """
+
+    project: Project
+    moment: datetime
+    has_events: bool
+    num_labels: int
+    num_new_labels: int
+    newest_label_id: int
+    is_ranked: bool
+    num_waiting: int
+    num_planned: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kind of work on a project; `is_due` where it makes what is more like what should be."""
+
+    name: str
+    is_due: Callable[[ProjectState, WorkerConfig], bool]
+    run: Callable[[Project, Report, ShouldStop], object]
+
+
+def worker_steps(store: Store, tool: Tool, config: WorkerConfig) -> tuple[Step, ...]:
+    """Every step, in the order in which a project needs them."""
+    work = _Work(store, tool, config)
+    return (
+        Step("sync", is_sync_due, work.sync),
+        Step("events", are_events_due, work.read_events),
+        Step("train", is_training_due, work.train),
+        Step("rank", is_ranking_due, work.rank),
+        Step("publish", is_publishing_due, work.publish),
+    )
+
+
+def first_due(steps: Sequence[Step], state: ProjectState, config: WorkerConfig) -> Step | None:
+    """The first step that is due; None if all is well."""
+    return next((step for step in steps if step.is_due(state, config)), None)
+
+
+def read_state(store: Store, project: Project) -> ProjectState:
+    """A project as it is now."""
+    version = store.versions.find(project.id, project.current_version)
+    waiting = store.queue.open(project.id)
+    return ProjectState(
+        project=project,
+        moment=now(),
+        has_events=store.events.has_unread(project),
+        num_labels=store.labels.count(project.id),
+        num_new_labels=store.labels.count(project.id, project.trained_label_id),
+        newest_label_id=store.labels.newest_id(project.id),
+        is_ranked=version is not None and version.ranked_at is not None,
+        num_waiting=len(waiting),
+        num_planned=sum(row.task_id is None for row in waiting),
+    )
+
+
+def is_sync_due(state: ProjectState, config: WorkerConfig) -> bool:
+    """A request, settings that are not in order, or nothing read for a while."""
+    project = state.project
+    if project.is_sync_requested or not project.is_prepared or project.synced_at is None:
+        return True
+    return project.synced_at < state.moment - timedelta(seconds=config.sync_s)
+
+
+def are_events_due(state: ProjectState, config: WorkerConfig) -> bool:
+    """Webhooks have come."""
+    return state.has_events
+
+
+def is_training_due(state: ProjectState, config: WorkerConfig) -> bool:
+    """Enough new labels, a request, or annotators who have run out of suggestions."""
+    project = state.project
+    if project.is_training_requested:
+        return state.num_labels > 0
+    if state.num_new_labels >= config.ranking.regions_per_round:
+        return True
+    has_published = project.published_version is not None
+    is_queue_empty = project.regions_tool_id is not None and not state.num_waiting
+    return state.num_new_labels > 0 and has_published and is_queue_empty
+
+
+def is_ranking_due(state: ProjectState, config: WorkerConfig) -> bool:
+    """The version in use has not looked at the pool."""
+    return not state.is_ranked
+
+
+def is_publishing_due(state: ProjectState, config: WorkerConfig) -> bool:
+    """Another version is in use, tasks wait to be made, or labels have left room in the queue."""
+    project = state.project
+    if project.published_version != project.current_version:
+        return True
+    if project.regions_tool_id is None:
+        return False
+    if state.num_planned:
+        return True
+    has_new_labels = state.newest_label_id != project.published_label_id
+    return has_new_labels and state.num_waiting < config.ranking.regions_per_round
+
+
+class _Work:
+    """What the steps do."""
+
+    def __init__(self, store: Store, tool: Tool, config: WorkerConfig) -> None:
+        self._store = store
+        self._sync = Sync(store, tool, config)
+        self._trainer = Trainer(store, tool, config)
+        self._ranker = Ranker(store, tool, config)
+        self._publisher = Publisher(store, tool, config, self._sync)
+
+    def sync(self, project: Project, report: Report, should_stop: ShouldStop) -> None:
+        report({"state": "syncing"})
+        self._sync.full(project)
+
+    def read_events(self, project: Project, report: Report, should_stop: ShouldStop) -> None:
+        self._sync.events(project)
+
+    def train(self, project: Project, report: Report, should_stop: ShouldStop) -> None:
+        logger.info("project %s: training begins", project.uid)
+        report({"state": "training", "percent": 0.0})
+        self._trainer.train(project, report, should_stop)
+
+    def rank(self, project: Project, report: Report, should_stop: ShouldStop) -> None:
+        self._ranker.rank(project, self._version_in_use(project), report, should_stop)
+
+    def publish(self, project: Project, report: Report, should_stop: ShouldStop) -> None:
+        report({"state": "publishing"})
+        self._publisher.publish(project, self._version_in_use(project))
+
+    def _version_in_use(self, project: Project) -> Version:
+        """Made if there is none: the one that has learned nothing yet."""
+        found = self._store.versions.find(project.id, project.current_version)
+        return found or self._store.versions.add(
+            Version(
+                project_id=project.id,
+                number=project.current_version,
+                is_accepted=True,
+                num_labels=0,
+                created_at=now(),
+            )
+        )

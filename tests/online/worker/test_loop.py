@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+
+from ralis_backend.core.regions import VOID
+from ralis_backend.labelstudio.client import (
+    LabelStudioError,
+    NotFound,
+    Unauthorised,
+    Unavailable,
+)
+from ralis_backend.online.store import Store, now
+from ralis_backend.online.worker.loop import pause_after
+from tests.online.conftest import MakeWorker, label_round, settle
+from tests.online.fake_tool import FakeTool
+
+
+def test_enough_labels_make_a_version_and_a_new_queue(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker()
+    settle(worker)
+    labelled = label_round(store, tool)
+    settle(worker)
+    project = store.projects.all()[0]
+    assert project.current_version == 1
+    assert tool.version == "v1"
+    assert len(store.labels.of(project.id)) == 4
+    assert set(labelled) <= set(tool.region_tasks)
+    assert len(tool.queue()) <= 8
+    masks = [tool.predictions[task_id].mask for task_id in tool.queue()]
+    assert all(mask is not None and mask.max() < 2 for mask in masks)
+    version = store.versions.find(project.id, 1)
+    assert version is not None
+    assert set(version.metrics["seconds"]) == {"train", "rank", "publish"}
+
+
+def test_three_rounds_end_in_labels_that_equal_the_truth(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker()
+    settle(worker)
+    for _ in range(3):
+        label_round(store, tool)
+        settle(worker)
+    project = store.projects.all()[0]
+    assert project.current_version == 3
+    labels = store.labels.of(project.id)
+    assert len(labels) == 12
+    for image in store.images.of(project.id):
+        own = [label for label in labels if label.image_id == image.id]
+        if own:
+            mask = store.labels.image_mask((64, 96), own)
+            truth = tool.files[image.task_id][1]
+            np.testing.assert_array_equal(mask[mask != VOID], truth[mask != VOID])
+
+
+def test_a_tool_that_is_down_costs_nothing_but_time(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker()
+    settle(worker)
+    label_round(store, tool)
+    tool.fail_next = Unavailable("Label Studio does not answer")
+    settle(worker)
+    project = store.projects.all()[0]
+    assert project.last_error == "Label Studio does not answer"
+    assert project.retry_at is not None
+    store.projects.change(project.id, retry_at=now())
+    settle(worker)
+    assert store.projects.all()[0].current_version == 1
+    assert store.projects.all()[0].last_error is None
+
+
+def test_a_deleted_project_rests_and_keeps_its_labels(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker()
+    settle(worker)
+    label_round(store, tool)
+    settle(worker)
+    project = store.projects.all()[0]
+    tool.is_gone = True
+    store.projects.change(project.id, is_sync_requested=True)
+    settle(worker)
+    assert store.projects.all() == []
+    assert len(store.labels.of(project.id)) == 4
+
+
+def test_something_in_a_project_that_is_gone_does_not_end_the_project(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker()
+    settle(worker)
+    tool.fail_next = NotFound("prediction 7 does not exist")
+    store.projects.change(store.projects.all()[0].id, is_sync_requested=True)
+    settle(worker)
+    (project,) = store.projects.all()
+    assert project.last_error == "prediction 7 does not exist"
+    assert project.retry_at is not None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Unavailable("Label Studio does not answer"),
+        NotFound("prediction 7 does not exist"),
+        Unauthorised("the token has expired"),
+        LabelStudioError("Label Studio refused the call"),
+        ValueError("the label config has no labels"),
+        OSError("no space left on device"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_an_operator_can_mend_is_one_line_in_the_log(
+    error: Exception,
+    store: Store,
+    tool: FakeTool,
+    make_worker: MakeWorker,
+    caplog: pytest.LogCaptureFixture,
+):
+    worker = make_worker()
+    tool.fail_next = error
+    worker.advance_all()
+    (record,) = [each for each in caplog.records if each.levelno == logging.ERROR]
+    assert str(error) in record.getMessage()
+    assert record.exc_info is None
+
+
+def test_what_nobody_expected_is_logged_with_its_traceback(
+    tool: FakeTool, make_worker: MakeWorker, caplog: pytest.LogCaptureFixture
+):
+    class ToolboxFault(Exception):
+        """Named like an error of the tool, and none."""
+
+    worker = make_worker()
+    tool.fail_next = ToolboxFault("a fault of our own")
+    worker.advance_all()
+    (record,) = [each for each in caplog.records if each.levelno == logging.ERROR]
+    assert record.exc_info is not None
+    assert record.exc_info[1] is not None
+    assert str(record.exc_info[1]) == "a fault of our own"
+
+
+@pytest.mark.parametrize(
+    ("num_failures", "pause_s"), [(1, 5.0), (2, 10.0), (6, 160.0), (7, 300.0), (5000, 300.0)]
+)
+def test_the_pause_doubles_to_five_minutes_and_stays_there_for_weeks(num_failures, pause_s):
+    assert pause_after(num_failures) == pause_s

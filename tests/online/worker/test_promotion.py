@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ralis_backend.online.worker.promotion import is_promoted, validation_metrics
+
+
+def confusion(right: int) -> np.ndarray:
+    """Of two classes with ten pixels each, `right` of them found."""
+    return np.array([[right, 10 - right], [10 - right, right]])
+
+
+@pytest.mark.parametrize(
+    ("right_before", "right_after", "num_regions", "expected"),
+    [(8, 9, 5, True), (8, 8, 5, True), (9, 2, 5, False), (9, 2, 4, True)],
+)
+def test_the_promotion_gate_refuses_what_is_worse_on_enough_held_out_regions(
+    right_before, right_after, num_regions, expected
+):
+    before, after = confusion(right_before), confusion(right_after)
+    assert is_promoted(before, after, num_regions, tolerance=0.01) is expected
+
+
+def test_a_version_may_be_worse_by_the_tolerance_and_no_more():
+    before, after = confusion(9), confusion(8)  # 9/11 = 0.8182 and 8/12 = 0.6667
+    assert is_promoted(before, after, 5, tolerance=0.16)
+    assert not is_promoted(before, after, 5, tolerance=0.15)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (None, confusion(0)),  # the first version
+        (None, None),  # nothing is held out
+        (confusion(9), np.zeros((2, 2), int)),  # nothing is painted in what is held out
+    ],
+)
+def test_a_version_that_cannot_be_compared_passes(before, after):
+    assert is_promoted(before, after, 5, tolerance=0.01)
+
+
+def test_the_metrics_tell_what_the_gate_compared():
+    assert validation_metrics(confusion(9), confusion(8), ("dark", "bright")) == {
+        "validation_miou": 0.6667,
+        "validation_iou": {"dark": 0.6667, "bright": 0.6667},
+        "validation_miou_before": 0.8182,
+    }
+    assert "validation_miou_before" not in validation_metrics(None, confusion(8), ("a", "b"))
+    assert validation_metrics(confusion(9), None, ("a", "b")) == {}
+
+
+def test_a_class_that_occurs_nowhere_has_no_iou():
+    only_first = np.array([[10, 0], [0, 0]])
+    metrics = validation_metrics(None, only_first, ("dark", "bright"))
+    assert metrics["validation_iou"] == {"dark": 1.0, "bright": None}
+    nothing = validation_metrics(None, np.zeros((2, 2), int), ("dark", "bright"))
+    assert nothing["validation_miou"] is None

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ralis_backend.labelstudio.client import Unavailable
+from ralis_backend.online.store import Store
+from ralis_backend.online.worker import Worker, WorkerConfig
+from tests.online.conftest import RANKING, TINY, MakeWorker, label_round, settle
+from tests.online.fake_tool import CLASSES, FakeTool
+
+
+def test_the_first_queue_holds_two_rounds_spread_over_images(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    settle(make_worker())
+    assert len(tool.region_tasks) == 8
+    first_round = [tool.region_tasks[task_id].data for task_id in tool.queue()[:4]]
+    assert [data["rank"] for data in first_round] == [1, 2, 3, 4]
+    assert {data["round"] for data in first_round} == {1}
+    assert len({data["source_task"] for data in first_round}) > 1
+    assert tool.version == "v0"
+    assert all(prediction.mask is None for prediction in tool.predictions.values())
+
+
+def test_a_skipped_region_is_not_suggested_again_and_not_trained_on(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker()
+    settle(worker)
+    task_id = tool.queue()[0]
+    skipped = tool.region_tasks[task_id].data
+    event = tool.annotate(task_id, [], is_skipped=True)
+    store.events.add("2.200", "ANNOTATION_CREATED", event)
+    label_round(store, tool)
+    settle(worker)
+    place = (skipped["source_task"], skipped["row"], skipped["col"])
+    queue = [tool.region_tasks[task_id].data for task_id in tool.queue()]
+    assert place not in {(data["source_task"], data["row"], data["col"]) for data in queue}
+    version = store.versions.find(store.projects.all()[0].id, 1)
+    assert version is not None
+    assert version.num_labels == 4
+
+
+def test_what_annotators_have_begun_is_never_deleted(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker()
+    settle(worker)
+    queue = tool.queue()
+    tool.begun = {queue[-1]}
+    label_round(store, tool)
+    settle(worker)
+    assert queue[-1] in tool.region_tasks
+    assert len(tool.queue()) <= 8
+
+
+def test_in_place_publishes_every_image_with_its_best_regions(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker("in-place", suggestions_per_image=2)
+    settle(worker)
+    assert len(tool.image_predictions) == 6
+    assert all(len(suggestion.regions) == 2 for suggestion in tool.image_predictions)
+    region = tool.image_predictions[0].regions[0].region
+    mask = tool.files[1][1]
+    box = [region.row, region.col, region.height, region.width]
+    event = tool.annotate(1, [{"mask": mask.tolist()}, {"box": box}], project_id=1)
+    store.events.add("1.100", "ANNOTATION_CREATED", event)
+    settle(worker)
+    (label,) = store.labels.of(store.projects.all()[0].id)
+    assert label.region == region
+    assert (label.round, label.strategy, label.version) == (1, "k-center", 0)
+    np.testing.assert_array_equal(store.labels.mask(label), mask[region.slices])
+
+
+@pytest.mark.parametrize(
+    "call", ["delete_unopened_tasks", "create_crop_tasks", "publish_crop_predictions"]
+)
+def test_an_outage_in_mid_publishing_leads_to_the_same_queue(
+    call: str, store: Store, tool: FakeTool, make_worker: MakeWorker, tmp_path: Path
+):
+    settle(make_worker())
+    label_round(store, tool)
+    settle(make_worker())
+    calm = [tool.region_tasks[task_id].data for task_id in tool.queue()]
+
+    other = Store.open(f"sqlite:///{tmp_path / 'other.db'}", tmp_path / "other")
+    stormy = FakeTool()
+    other.projects.register("1.100", 1, "<View/>", CLASSES, "pool")
+    worker = Worker(other, stormy, WorkerConfig(ranking=RANKING, finetune=TINY))
+    settle(worker)
+    label_round(other, stormy)
+    stormy.fail_in = {call: Unavailable("Label Studio does not answer")}
+    settle(worker)
+    project = other.projects.all()[0]
+    assert project.last_error == "Label Studio does not answer"
+    other.projects.change(project.id, retry_at=None)
+    settle(worker)
+    assert [stormy.region_tasks[task_id].data for task_id in stormy.queue()] == calm
+    other.close()
+
+
+def test_an_image_that_changed_since_it_was_ranked_is_left_out_in_place(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker("in-place")
+    settle(worker)
+    project = store.projects.all()[0]
+    tool.pool_tasks[0] = replace(tool.pool_tasks[0], image="/data/another.png")
+    store.projects.change(project.id, is_sync_requested=True, published_version=None)
+    settle(worker)
+    assert store.projects.all()[0].last_error is None
+    assert [suggestion.task_id for suggestion in tool.image_predictions] == [2, 3, 4, 5, 6]

@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ralis_backend.core.regions import Region, grid
+from ralis_backend.online.labels import RegionLabel, labels_by_image
+from ralis_backend.online.random_slice import SLICE, SLICE_REASON
+from ralis_backend.online.store.tables import CropTask
+from ralis_backend.online.worker.queue_plan import (
+    Place,
+    Plan,
+    QueueRules,
+    QueueState,
+    open_places,
+    place_of,
+    plan_queue,
+)
+from tests.online.conftest import make_label
+
+IMAGE_SIZE = (64, 96)
+REGION_SIZE = (32, 32)
+NUM_REGIONS = len(grid(IMAGE_SIZE, REGION_SIZE))
+PLACES = [Place(1, region) for region in grid(IMAGE_SIZE, REGION_SIZE)]
+SCORES = np.arange(NUM_REGIONS, 0, -1.0)  # the first is the best
+
+
+def make_task(row_id: int, place: Place, **values: object) -> CropTask:
+    region = place.region
+    columns: dict[str, object] = {
+        "round": 1,
+        "rank": row_id,
+        "strategy": "entropy",
+        "reason": "uncertain",
+        "usefulness": 0.0,
+        "state": "open",
+        "task_id": 100 + row_id,
+    }
+    return CropTask(
+        id=row_id,
+        image_id=place.image_id,
+        row=region.row,
+        col=region.col,
+        height=region.height,
+        width=region.width,
+        **(columns | values),
+    )
+
+
+def make_state(tasks: Sequence[CropTask] = (), **values: object) -> QueueState:
+    state = QueueState(
+        places=PLACES,
+        scores=SCORES,
+        strategy="entropy",
+        tasks=tasks,
+        num_annotators=0,
+        round=0,
+        is_new_version=True,
+    )
+    return replace(state, **values)  # type: ignore[arg-type]
+
+
+def make_plan(state: QueueState, per_round: int = 2, share: float = 0.0, seed: int = 0) -> Plan:
+    return plan_queue(state, QueueRules(per_round, share, (seed, 1)), lambda place: "uncertain")
+
+
+def test_an_empty_queue_gets_the_two_best_rounds():
+    plan = make_plan(make_state())
+    assert [task.place for task in plan.added] == PLACES[:4]
+    assert [(task.round, task.rank) for task in plan.added] == [(1, 1), (1, 2), (2, 1), (2, 2)]
+    assert {(task.strategy, task.reason) for task in plan.added} == {("entropy", "uncertain")}
+    assert plan.round == 1
+
+
+def test_a_reason_is_asked_for_only_where_a_place_is_handed_out_for_its_score():
+    asked: list[Place] = []
+
+    def reason(place: Place) -> str:
+        asked.append(place)
+        return "uncertain"
+
+    plan = plan_queue(make_state(), QueueRules(2, 0.5, (0, 1)), reason)
+    assert asked == [task.place for task in plan.added if task.strategy != SLICE]
+    assert len(asked) == 2
+    assert [task.reason for task in plan.added if task.strategy == SLICE] == [SLICE_REASON] * 2
+
+
+def test_the_same_version_fills_up_with_the_round_after_the_next_and_takes_nothing_out():
+    tasks = [make_task(1, PLACES[5]), make_task(2, PLACES[4])]
+    plan = make_plan(make_state(tasks, is_new_version=False, round=3))
+    assert plan.taken_out == []
+    assert [(task.place, task.round) for task in plan.added] == [(PLACES[0], 5), (PLACES[1], 5)]
+    assert plan.round == 4
+
+
+def test_a_full_queue_of_the_same_version_stays_as_it_is():
+    tasks = [make_task(index, PLACES[index]) for index in range(4)]
+    plan = make_plan(make_state(tasks, is_new_version=False, round=3))
+    assert (plan.taken_out, plan.added, plan.drawn, plan.round) == ([], [], [], 3)
+    assert plan.kept == tasks
+
+
+def test_a_new_version_takes_out_what_it_finds_useless_but_not_the_head_nor_what_is_begun():
+    tasks = [
+        make_task(1, PLACES[5], usefulness=1.0),
+        make_task(2, PLACES[4], usefulness=0.5),
+        make_task(3, PLACES[0], usefulness=0.2),
+    ]
+    plan = make_plan(make_state(tasks))
+    assert plan.taken_out == tasks[1:2]
+    assert plan.kept == [tasks[0], tasks[2]]
+    assert [task.place for task in plan.added] == PLACES[1:3]
+    assert make_plan(make_state(tasks, num_annotators=1)).taken_out == []
+    plan = make_plan(make_state(tasks, begun={2}))
+    assert plan.taken_out == []
+    assert [task.place for task in plan.added] == PLACES[1:2]
+
+
+def test_the_slice_stays_until_its_region_is_labelled_otherwise():
+    tasks = [make_task(row_id, PLACES[5], strategy=SLICE, usefulness=0.0) for row_id in (1, 2)]
+    tasks[0] = make_task(1, PLACES[4], usefulness=1.0)
+    assert make_plan(make_state(tasks)).taken_out == []
+    labelled = make_state(tasks, places=PLACES[:5], scores=SCORES[:5])
+    assert make_plan(labelled).taken_out == tasks[1:]
+
+
+def test_a_draw_that_waits_for_its_score_is_marked_and_takes_no_room():
+    tasks = [make_task(index, place) for index, place in enumerate(PLACES[:3])]
+    state = make_state(tasks, places=PLACES[:3], scores=SCORES[:3], is_new_version=False)
+    plan = make_plan(replace(state, places=PLACES[:4], scores=SCORES[:4]), share=0.25, seed=1)
+    drawn = [place_of(row) for row in plan.drawn]
+    assert len(drawn) == 1
+    assert drawn[0] in PLACES[:3]
+    assert [(task.place, task.strategy) for task in plan.added] == [(PLACES[3], "entropy")]
+
+
+def test_the_order_is_by_score_with_the_slice_among_them_and_strangers_last():
+    tasks = [
+        make_task(1, PLACES[5]),  # not among the best
+        make_task(2, PLACES[3], strategy=SLICE),
+        make_task(3, PLACES[1]),
+        make_task(4, PLACES[0]),
+    ]
+    assert [row.id for row in make_plan(make_state(tasks)).in_order(tasks)] == [4, 3, 2, 1]
+
+
+def test_places_are_open_until_every_pixel_of_them_is_labelled():
+    label = make_label(1, Region(0, 0, 32, 40))  # reaches into the second region
+    scores = {1: SCORES, 2: SCORES, 3: SCORES}
+    sizes = {1: IMAGE_SIZE, 3: IMAGE_SIZE}
+    places, values = open_places(sizes, scores, labels_by_image([label]), REGION_SIZE)
+    regions = grid(IMAGE_SIZE, REGION_SIZE)
+    assert places == [Place(1, it) for it in regions[1:]] + [Place(3, it) for it in regions]
+    np.testing.assert_array_equal(values, [*SCORES[1:], *SCORES])
+
+
+def test_a_ranking_of_regions_of_another_size_is_refused():
+    with pytest.raises(ValueError, match="shorter"):
+        open_places({1: IMAGE_SIZE}, {1: SCORES[1:]}, {}, REGION_SIZE)
+
+
+@dataclass
+class Game:
+    """A queue that is filled by plans and labelled from its head, in memory."""
+
+    num_images: int
+    rules: QueueRules
+    tasks: list[CropTask] = field(default_factory=list)
+    labels: list[RegionLabel] = field(default_factory=list)
+    round: int = 0
+    ids: count[int] = field(default_factory=lambda: count(1))
+
+    def waiting(self) -> list[CropTask]:
+        """In the order in which annotators meet them."""
+        rows = [row for row in self.tasks if row.state == "open"]
+        return sorted(rows, key=lambda row: -row.usefulness)
+
+    def label(self, number: int, annotator: str) -> None:
+        for row in self.waiting()[:number]:
+            row.state = "done"
+            self.labels.append(make_label(row.image_id, row.region, annotator=annotator))
+
+    def state(self, seed: int, is_new_version: bool) -> QueueState:
+        rng = np.random.default_rng(seed)
+        images = range(1, self.num_images + 1)
+        scores = {image: rng.normal(size=NUM_REGIONS) for image in images}
+        places, values = open_places(
+            dict.fromkeys(images, IMAGE_SIZE), scores, labels_by_image(self.labels), REGION_SIZE
+        )
+        return QueueState(
+            places=places,
+            scores=values,
+            strategy="entropy",
+            tasks=sorted(self.tasks, key=lambda row: (row.round, row.rank, row.id)),
+            num_annotators=len({label.annotator for label in self.labels}),
+            round=self.round,
+            is_new_version=is_new_version,
+        )
+
+    def write(self, plan: Plan) -> None:
+        """What is stored before the tool has the new tasks."""
+        self.tasks = [row for row in self.tasks if row not in plan.taken_out]
+        for row in plan.drawn:
+            row.strategy = SLICE
+        self.tasks += [
+            make_task(next(self.ids), it.place, round=it.round, rank=it.rank, strategy=it.strategy)
+            for it in plan.added
+        ]
+
+    def publish(self, plan: Plan) -> None:
+        """What is stored when the tool has everything."""
+        rows = plan.in_order(sorted(self.waiting(), key=lambda row: (row.round, row.rank, row.id)))
+        for index, row in enumerate(rows):
+            row.usefulness = 1 - index / len(rows)
+        self.round = plan.round
+
+
+@settings(deadline=None)  # the machine may be busy
+@given(
+    num_images=st.integers(1, 5),
+    per_round=st.integers(1, 4),
+    share=st.sampled_from([0.0, 0.1, 0.25, 0.5, 1.0]),
+    steps=st.lists(
+        st.tuples(st.integers(0, 6), st.booleans(), st.integers(0, 99), st.integers(0, 2)),
+        min_size=1,
+        max_size=6,
+    ),
+)
+def test_whatever_is_labelled_the_queue_keeps_its_promises(num_images, per_round, share, steps):
+    game = Game(num_images, QueueRules(per_round, share, (0, 1)))
+    for turn, (number, is_new_version, seed, num_begun) in enumerate(steps):
+        game.label(number, f"annotator {turn % 3}")
+        state = game.state(seed, is_new_version or turn == 0)
+        begun = {row.id for row in game.waiting()[-num_begun:]} if num_begun else set()
+        head = game.waiting()[: state.num_annotators + 1]
+        labelled = {Place(label.image_id, label.region) for label in game.labels}
+        state = replace(state, begun=begun)
+        plan = plan_queue(state, game.rules, lambda place: "uncertain")
+
+        kept = {row.id for row in plan.kept}
+        assert kept == {row.id for row in state.waiting} - {row.id for row in plan.taken_out}
+        assert {row.id for row in head} | begun <= kept  # nobody's work is taken away
+        added = [task.place for task in plan.added]
+        handed_out = [place_of(row) for row in plan.kept] + added
+        assert len(handed_out) == len(set(handed_out)) <= game.rules.size  # two rounds, none twice
+        assert not labelled & set(added)
+        assert len(handed_out) == min(game.rules.size, len(set(state.places) | set(handed_out)))
+
+        game.write(plan)
+        after_a_kill = replace(game.state(seed, state.is_new_version), begun=begun)
+        repeated = plan_queue(after_a_kill, game.rules, lambda place: "uncertain")
+        assert (repeated.taken_out, repeated.added, repeated.drawn) == ([], [], [])
+        game.publish(plan)
+        once_published = plan_queue(
+            game.state(seed, is_new_version=False), game.rules, lambda place: "uncertain"
+        )
+        assert (once_published.added, once_published.drawn) == ([], [])
+        assert once_published.round == plan.round

@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ralis_backend.online.store import Store
+from ralis_backend.online.worker import Worker
+from tests.online.conftest import MakeWorker, label_round, settle
+from tests.online.fake_tool import CLASSES, FakeTool
+
+
+def test_lost_webhooks_are_repaired_by_reading_everything(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker()
+    settle(worker)
+    for task_id in tool.queue()[:3]:
+        tool.annotate(task_id)
+    project = store.projects.all()[0]
+    store.projects.change(project.id, is_training_requested=True, is_sync_requested=True)
+    settle(worker)
+    assert store.projects.all()[0].current_version == 1
+    assert len(store.labels.of(project.id)) == 3
+
+
+def test_the_same_annotation_in_any_number_and_order_is_one_label(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker()
+    settle(worker)
+    task_id = tool.queue()[0]
+    event = tool.annotate(task_id)
+    for _ in range(3):
+        store.events.add("2.200", "ANNOTATION_CREATED", event)
+    store.events.add("2.200", "ANNOTATION_UPDATED", event)
+    settle(worker)
+    assert len(store.labels.of(store.projects.all()[0].id)) == 1
+
+
+def test_an_update_replaces_the_label_and_counts_as_new(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker()
+    settle(worker)
+    task_id = tool.queue()[0]
+    store.events.add("2.200", "ANNOTATION_CREATED", tool.annotate(task_id))
+    settle(worker)
+    project = store.projects.all()[0]
+    first = store.labels.of(project.id)[0]
+    changed = (1 - tool.truth(task_id)).tolist()
+    store.events.add(
+        "2.200",
+        "ANNOTATION_UPDATED",
+        tool.annotate(task_id, [{"mask": changed}], annotation_id=1),
+    )
+    settle(worker)
+    label = store.labels.of(project.id)[0]
+    assert label.id > first.id
+    np.testing.assert_array_equal(store.labels.mask(label), changed)
+
+
+def test_a_deleted_annotation_is_withdrawn_and_its_row_kept(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker()
+    settle(worker)
+    task_id = tool.queue()[0]
+    store.events.add("2.200", "ANNOTATION_CREATED", tool.annotate(task_id))
+    settle(worker)
+    tool.all_annotations[2].clear()
+    store.events.add("2.200", "ANNOTATIONS_DELETED", {"annotations": [{"id": 1}]})
+    settle(worker)
+    project = store.projects.all()[0]
+    assert store.labels.of(project.id) == []
+    assert [row.task_id for row in store.queue.open(project.id)].count(task_id) == 1
+
+
+def test_a_full_reading_withdraws_what_was_deleted_unseen(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker()
+    settle(worker)
+    store.events.add("2.200", "ANNOTATION_CREATED", tool.annotate(tool.queue()[0]))
+    settle(worker)
+    project = store.projects.all()[0]
+    tool.all_annotations[2].clear()
+    store.projects.change(project.id, is_sync_requested=True)
+    settle(worker)
+    assert store.labels.of(project.id) == []
+
+
+def test_labels_survive_when_their_tasks_vanish(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker()
+    settle(worker)
+    label_round(store, tool)
+    settle(worker)
+    project = store.projects.all()[0]
+    tool.region_tasks.clear()
+    tool.all_annotations[2].clear()
+    store.projects.change(project.id, is_sync_requested=True)
+    settle(worker)
+    assert len(store.labels.of(project.id)) == 4
+
+
+def test_an_annotation_that_cannot_be_read_is_kept_and_read_later(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker()
+    settle(worker)
+    task_id = tool.queue()[0]
+    event = tool.annotate(task_id, [{"unknown": True}])
+    store.events.add("2.200", "ANNOTATION_CREATED", event)
+    settle(worker)
+    project = store.projects.all()[0]
+    assert [row.error for row in store.annotations.failed(project.id)] == [
+        "annotation 1: unknown label"
+    ]
+    tool.annotate(task_id, annotation_id=1)
+    store.projects.change(project.id, is_sync_requested=True)
+    settle(worker)
+    assert store.annotations.failed(project.id) == []
+    assert len(store.labels.of(project.id)) == 1
+
+
+def test_two_annotators_on_one_region_are_both_kept_and_the_newest_counts(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker()
+    settle(worker)
+    task_id = tool.queue()[0]
+    zeros, ones = np.zeros((32, 32), int).tolist(), np.ones((32, 32), int).tolist()
+    events = [
+        tool.annotate(task_id, [{"mask": zeros}], annotator="ann"),
+        tool.annotate(task_id, [{"mask": ones}], annotator="bob"),
+    ]
+    for event in reversed(events):
+        store.events.add("2.200", "ANNOTATION_CREATED", event)
+    settle(worker)
+    project = store.projects.all()[0]
+    (label,) = store.labels.of(project.id)
+    assert label.annotator == "bob"
+    assert len(store.labels.every(project.id)) == 2
+
+
+def test_a_whole_image_annotation_counts_region_by_region(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    mask = tool.files[1][1]
+    tool.annotate(1, [{"mask": mask.tolist()}], project_id=1)
+    settle(make_worker())
+    project = store.projects.all()[0]
+    labels = store.labels.of(project.id)
+    assert len(labels) == 6
+    np.testing.assert_array_equal(store.labels.image_mask((64, 96), labels), mask)
+    assert 1 not in {task.data["source_task"] for task in tool.region_tasks.values()}
+
+
+def test_a_kill_between_making_tasks_and_noting_them_makes_none_twice(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker()
+    settle(worker)
+    project = store.projects.all()[0]
+    rows = store.queue.open(project.id)
+    store.queue.change({row.id: {"task_id": None, "task_created_at": None} for row in rows})
+    store.projects.change(project.id, is_sync_requested=True, published_version=None)
+    settle(make_worker())
+    assert len(tool.region_tasks) == 8
+    assert {row.task_id for row in store.queue.open(project.id)} == set(tool.region_tasks)
+
+
+def test_a_lost_data_folder_is_rebuilt_from_the_labelling_tool(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, tmp_path: Path
+):
+    worker = make_worker()
+    settle(worker)
+    label_round(store, tool)
+    settle(worker)
+    fresh = Store.open(f"sqlite:///{tmp_path / 'fresh.db'}", tmp_path / "fresh")
+    fresh.projects.register("1.100", 1, "<View/>", CLASSES, "pool")
+    again = Worker(fresh, tool, worker._config)
+    settle(again)
+    assert len(fresh.labels.of(fresh.projects.all()[0].id)) == 4
+    fresh.close()
+
+
+def test_without_rectangles_the_regions_handed_out_are_what_was_labelled(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker("in-place", suggestions_per_image=2)
+    settle(worker)
+    handed_out = {suggested.region for suggested in tool.image_predictions[0].regions}
+    event = tool.annotate(1, [{"mask": tool.files[1][1].tolist()}], project_id=1)
+    store.events.add("1.100", "ANNOTATION_CREATED", event)
+    settle(worker)
+    labels = store.labels.of(store.projects.all()[0].id)
+    assert {label.region for label in labels} == handed_out

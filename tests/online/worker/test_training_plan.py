@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from ralis_backend.core.regions import Region
+from ralis_backend.online.random_slice import SLICE
+from ralis_backend.online.store.tables import Image, Version
+from ralis_backend.online.worker.training_plan import TrainingPlan, plan_training
+from tests.online.conftest import make_label
+
+LEFT, RIGHT = Region(0, 0, 32, 32), Region(0, 32, 32, 32)
+IMAGES = [
+    Image(id=1, height=32, width=64, is_validation=False),
+    Image(id=2, height=32, width=64, is_validation=True),
+    Image(id=3, height=32, width=64, is_validation=None),
+    Image(id=4, is_validation=False),  # never read
+]
+LABELS = [
+    make_label(1, LEFT, id=1, strategy=SLICE),
+    make_label(2, LEFT, id=2),
+    make_label(1, RIGHT, id=3, strategy=SLICE),
+    make_label(1, LEFT, id=4, is_skipped=True, strategy=SLICE),
+    make_label(4, LEFT, id=5, strategy=SLICE),
+    make_label(2, RIGHT, id=6, strategy=SLICE),
+]
+
+
+def ids(plan: TrainingPlan, name: str) -> list[tuple[int, list[int]]]:
+    return [(part.image.id, [it.id for it in part.labels]) for part in getattr(plan, name)]
+
+
+def test_held_out_images_are_for_validation_and_skipped_regions_for_nothing():
+    plan = plan_training(IMAGES, LABELS, None)
+    assert ids(plan, "training") == [(1, [1, 3])]
+    assert ids(plan, "validation") == [(2, [2, 6])]
+    assert plan.num_labels == 5
+    assert plan.training[0].size == (32, 64)
+
+
+def test_a_version_is_measured_on_each_new_draw_alone_be_it_held_out_or_not():
+    in_use = Version(number=1, metrics={"newest_label_id": 2})
+    assert ids(plan_training(IMAGES, LABELS, in_use), "unseen") == [(1, [3]), (2, [6])]
+
+
+def test_a_version_that_has_learned_nothing_is_not_measured():
+    assert plan_training(IMAGES, LABELS, None).unseen == []
+    assert plan_training(IMAGES, LABELS, Version(number=0, metrics={})).unseen == []
