@@ -1,4 +1,4 @@
-"""Matches -> processes that play them. A player writes its results itself; here is who plays what."""
+"""Matches -> processes that play them. A player writes its results; here is who plays what."""
 
 from __future__ import annotations
 
