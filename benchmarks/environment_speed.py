@@ -23,11 +23,9 @@ import torch
 from ralis_backend.core.files import write_json
 from ralis_backend.core.policy import QueryNetwork
 from ralis_backend.offline.datasets import Dataset
-from ralis_backend.offline.training.buffer import ReplayBuffer
 from ralis_backend.offline.training.config import PRESETS
-from ralis_backend.offline.training.dqn import DoubleDqn
-from ralis_backend.offline.training.environment import LabellingEnv
 from ralis_backend.offline.training.open_simulation import open_simulation
+from ralis_backend.offline.training.parts import put_together
 from ralis_backend.settings import load_settings
 
 
@@ -63,30 +61,26 @@ def main() -> None:
 
 
 def _measured(simulation: Any, config: Any, num_steps: int, device: str) -> dict[str, float]:
-    environment = LabellingEnv(simulation, config.environment)
+    network = QueryNetwork(simulation.num_classes, simulation.num_state_regions)
+    parts = put_together(simulation, config, network, device=device)
+    environment, buffer = parts.environment, parts.buffer
     rng = np.random.default_rng(0)
-    network = QueryNetwork(simulation.num_classes, simulation.num_state_regions).to(device)
-    dqn = DoubleDqn(network, config.dqn)
-    shapes = environment.shapes
-    replay = ReplayBuffer(
-        config.dqn.replay_capacity, shapes["state"], shapes["actions"],
-        num_steps=config.dqn.num_steps, discount=config.dqn.discount, device=device,
-    )  # fmt: skip
     started = time.perf_counter()
     observation, _ = environment.reset(seed=0)
     reset_s = time.perf_counter() - started
-    replay.begin(observation)
+    buffer.begin(observation)
     step_s, update_s = [], []
     for _ in range(num_steps):
         picked = environment.action_space.sample()
         started = time.perf_counter()
         observation, _, is_over, _, info = environment.step(picked)
         step_s.append(time.perf_counter() - started)
-        replay.add(picked, info["rewards"], observation, is_over)
-        if len(replay):
+        buffer.add(picked, info["rewards"], observation, is_over)
+        if len(buffer):
             started = time.perf_counter()
             for _ in range(config.dqn.updates_per_step):
-                dqn.update(replay.sample(config.dqn.batch_size, rng))
+                draw = parts.sampler.draw(config.dqn.batch_size, rng)
+                parts.dqn.update(buffer.take(draw.slots, draw.pools))
             update_s.append(time.perf_counter() - started)
     rules = config.environment
     steps = (rules.budget - rules.initial_regions) // rules.regions_per_step

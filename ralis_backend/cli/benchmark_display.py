@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ralis_backend.offline.benchmark.workers import Game
+    from ralis_backend.offline.benchmark.workers import Match
     from ralis_backend.simulation.arena import Arena
     from ralis_backend.simulation.game import GameRules
 
@@ -30,8 +30,8 @@ class Display:
         )
         self._total: Any = None
         self._num_games = 0
-        self._shares: dict[Game, float] = {}
-        self._running: dict[Game, Any] = {}
+        self._shares: dict[Match, float] = {}
+        self._running: dict[Match, Any] = {}
         self._started = time.monotonic()
 
     def __enter__(self) -> Display:
@@ -41,32 +41,32 @@ class Display:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def start(self, rules: GameRules, arena: Arena[Any], games: Sequence[Game]) -> None:
+    def start(self, rules: GameRules, arena: Arena[Any], matches: Sequence[Match]) -> None:
         """Say what is missing, and of slow games what they will cost."""
         from ralis_backend.offline.benchmark.run import ALL_LABELS
         from ralis_backend.simulation.full_arena import FullArena
 
-        self._num_games = len(games)
+        self._num_games = len(matches)
         self._started = time.monotonic()
-        self._total = self._progress.add_task("games", total=len(games), facts="")
-        if games and isinstance(arena, FullArena):
+        self._total = self._progress.add_task("games", total=len(matches), facts="")
+        if matches and isinstance(arena, FullArena):
             of_game, of_all_labels = arena.seconds(rules)
-            seconds = sum(of_all_labels if it.name == ALL_LABELS else of_game for it in games)
+            seconds = sum(of_all_labels if it.name == ALL_LABELS else of_game for it in matches)
             self._console.print(
-                f"{len(games)} games of the full segmenter take about "
+                f"{len(matches)} games of the full segmenter take about "
                 f"{duration(seconds / self._jobs)} with {self._jobs} at a time (two updates and a "
                 "look at an image were timed). A stopped run goes on within a game. --updates, "
                 "--regions-per-step, --test-images and --image-scale lower the cost."
             )
 
-    def show(self, game: Game, share: float) -> None:
+    def show(self, match: Match, share: float) -> None:
         """Move the bars."""
-        self._shares[game] = share
-        if game not in self._running:
-            self._running[game] = self._progress.add_task(
-                f"{game.name}, seed {game.seed}", total=1, facts=""
+        self._shares[match] = share
+        if match not in self._running:
+            self._running[match] = self._progress.add_task(
+                f"{match.name}, seed {match.seed}", total=1, facts=""
             )
-        self._progress.update(self._running[game], completed=share)
+        self._progress.update(self._running[match], completed=share)
         done = sum(self._shares.values())
         num_done = sum(each >= 1 for each in self._shares.values())
         seconds = time.monotonic() - self._started
@@ -74,9 +74,9 @@ class Display:
         facts = f"{num_done} of {self._num_games} done, {left} left"
         self._progress.update(self._total, completed=done, facts=facts)
         if share >= 1:
-            self._progress.remove_task(self._running.pop(game))
+            self._progress.remove_task(self._running.pop(match))
             if not self._console.is_terminal:  # a log: bars are only drawn on a terminal
-                self._console.print(f"{game.name}, seed {game.seed}: {facts}")
+                self._console.print(f"{match.name}, seed {match.seed}: {facts}")
 
 
 def duration(seconds: float) -> str:

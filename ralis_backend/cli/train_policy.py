@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from ralis_backend.offline.training.config import EvolutionConfig, TrainingConfig
+    from rich.console import Console
+
+    from ralis_backend.offline.datasets import Dataset
+    from ralis_backend.offline.training.trainer import Trainer, Training
 
 DatasetFolders = Annotated[
     list[Path],
@@ -59,130 +61,58 @@ def train_policy(
     """Train a query policy; an interrupted run goes on where it was when called again."""
     import torch
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-    from torch.utils.tensorboard.writer import SummaryWriter
 
-    from ralis_backend.offline.datasets import Dataset
-    from ralis_backend.offline.training.config import EvolutionConfig, read_config
-    from ralis_backend.offline.training.open_simulation import open_simulation
-    from ralis_backend.offline.training.ralis import Progress as Done
-    from ralis_backend.offline.training.ralis import train
+    from ralis_backend.offline.training.config import read_config
+    from ralis_backend.offline.training.registry import find_trainer
+    from ralis_backend.offline.training.trainer import Equipment, Options
     from ralis_backend.settings import load_settings
     from ralis_backend.wiring import find_device
 
     torch.set_num_threads(threads)
-    settings = load_settings()
-    chosen = _chosen(read_config(config), reward, episodes, fidelity, shuffle_rewards)
-    if isinstance(chosen, EvolutionConfig):
-        _train_for_any(dataset, out, chosen, seed, cache, device)
-        return
-    if len(dataset) != 1:
-        raise ValueError(f"--config {config} learns from one --dataset, {len(dataset)} were given")
-    console, device = Console(), find_device(device)
+    settings, console = load_settings(), Console()
+    chosen = read_config(config)
+    trainer = find_trainer(chosen)
+    chosen = trainer.configured(chosen, Options(reward, episodes, fidelity, shuffle_rewards))
     with console.status("Reading the dataset") as status:
-        source = Dataset.open(dataset[0])
-        simulation = open_simulation(
-            source,
-            chosen,
+        equipment = Equipment(
             cache,
-            encoder=settings.encoder,
-            encoder_weights=settings.initial_weights,
-            architecture=settings.architecture,
-            device=device,
-            report=status.update,
+            settings.encoder,
+            settings.initial_weights,
+            settings.architecture,
+            find_device(device),
+            status.update,
         )
-    columns = (
-        TextColumn("episode {task.fields[episode]}"),
-        BarColumn(),
-        TextColumn("{task.fields[facts]}"),
-        TimeElapsedColumn(),
-    )
-    log_folder = out.with_name(f"{out.name}.training") / "tensorboard"
-    with SummaryWriter(str(log_folder)) as log, Progress(*columns, console=console) as progress:
-        bar = progress.add_task("", total=chosen.episodes, episode="", facts="")
-
-        def show(done: Done) -> None:
-            loss = "–" if done.loss is None else f"{done.loss:.3f}"
-            progress.update(
-                bar,
-                completed=done.episode - 1 + done.step / done.steps,
-                episode=f"{done.episode} of {done.episodes}",
-                facts=f"step {done.step} of {done.steps}, score {100 * done.score:.1f}, reward "
-                f"{done.reward:+.2f}, loss {loss}, epsilon {done.epsilon:.2f}, "
-                f"{done.seconds_left / 60:.0f} min left",
-            )
-
-        train(source, simulation, chosen, out, seed=seed, device=device, log=log, on_progress=show)
+        training = trainer.prepare(chosen, _opened(trainer, dataset, config), equipment)
+    _train(training, out, seed, console)
     console.print(f"{out}.safetensors is the policy, {out}.json how it was trained.")
 
 
-def _chosen(
-    config: TrainingConfig | EvolutionConfig,
-    reward: str | None,
-    episodes: int | None,
-    fidelity: str | None,
-    does_shuffle: bool,
-) -> TrainingConfig | EvolutionConfig:
-    from ralis_backend.offline.training.config import EvolutionConfig
-    from ralis_backend.offline.training.rewards import score
+def _opened(trainer: Trainer[Any], folders: list[Path], config: str) -> list[Dataset]:
+    """The datasets, as many and with such splits as the trainer needs."""
+    from ralis_backend.offline.datasets import Dataset
+    from ralis_backend.offline.training.trainer import check_splits
 
-    config = replace(config, does_shuffle_rewards=does_shuffle or config.does_shuffle_rewards)
-    if isinstance(config, EvolutionConfig):
-        if reward not in (None, "miou") or fidelity not in (None, "fast"):
-            raise ValueError("a policy for any label set learns with reward miou and fidelity fast")
-        return config if episodes is None else replace(config, generations=episodes)
-    if reward is not None:
-        config = replace(config, environment=replace(config.environment, reward=reward))
-    if episodes is not None:
-        config = replace(config, episodes=episodes)
-    if fidelity not in (None, "fast", "full"):
-        raise ValueError(f"--fidelity {fidelity!r} is unknown; choose fast or full")
-    score(config.environment.reward)
-    return config if fidelity is None else replace(config, fidelity=fidelity)  # type: ignore[arg-type]
+    if len(folders) != 1 and not trainer.takes_several_datasets:
+        raise ValueError(f"--config {config} learns from one --dataset, {len(folders)} were given")
+    datasets = [Dataset.open(folder) for folder in folders]
+    for dataset in datasets:
+        check_splits(dataset, trainer.splits)
+    return datasets
 
 
-def _train_for_any(
-    folders: list[Path], out: Path, config: EvolutionConfig, seed: int, cache: Path, device: str
-) -> None:
-    """A policy for any label set, or its linear placebo, from the `d_t` splits of some datasets."""
-    from rich.console import Console
+def _train(training: Training, out: Path, seed: int, console: Console) -> None:
+    """Train, and show how far it is."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from ralis_backend.offline.datasets import Dataset
-    from ralis_backend.offline.point_features import PointFeatures
-    from ralis_backend.offline.training.evolution import Progress as Done
-    from ralis_backend.offline.training.evolution import evolve, fit_linear
-    from ralis_backend.settings import load_settings
-    from ralis_backend.wiring import find_device
+    from ralis_backend.offline.training.trainer import Progress as Done
 
-    settings, console, device = load_settings(), Console(), find_device(device)
-    sources = {}
-    with console.status("Reading the datasets") as status:
-        for folder in folders:
-            dataset = Dataset.open(folder)
-            features = PointFeatures(
-                dataset,
-                config.region_size,
-                cache,
-                encoder=settings.encoder,
-                encoder_weights=settings.initial_weights,
-                device=device,
-                report=status.update,
-            )
-            sources[dataset.name] = features.split("d_t")
     columns = (BarColumn(), TextColumn("{task.fields[facts]}"), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("", total=None, facts="")
 
         def show(done: Done) -> None:
-            progress.update(
-                bar,
-                total=done.games,
-                completed=done.game,
-                facts=f"game {done.game} of {done.games}, mIoU {100 * done.score:.1f}, "
-                f"spread {100 * done.spread:.2f}, {done.seconds_left / 60:.0f} min left",
-            )
+            facts = f"{done.facts}, score {100 * done.score:.1f}"
+            facts += f", {done.seconds_left / 60:.0f} min left"
+            progress.update(bar, total=done.total, completed=done.done, facts=facts)
 
-        train = fit_linear if config.ranker == "linear" else evolve
-        train(sources, config, out, seed=seed, device=device, on_progress=show)
-    console.print(f"{out}.safetensors is the policy, {out}.json how it was trained.")
+        training(out, seed=seed, on_progress=show)

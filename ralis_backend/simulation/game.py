@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ralis_backend.core import acquisition, weights
+from ralis_backend.core import acquisition, checkpoints, weights
 from ralis_backend.core.acquisition import PoolState, Strategy, select
 from ralis_backend.core.metrics import ious, mean_iou_of_present
 from ralis_backend.simulation import Simulation
@@ -118,7 +118,8 @@ def play(
     """
     check(rules, arena)
     simulation = arena.simulation()
-    standing = _resumed(arena, simulation, checkpoint)
+    facts = _facts(arena, strategy, seed, rules)
+    standing = _resumed(arena, simulation, checkpoint, facts)
     if standing is None:
         standing = _Standing(_initial(arena, simulation, seed, rules))
         simulation.begin(standing.labelled, rules.initial_updates, seed)
@@ -132,7 +133,7 @@ def play(
         if num_labelled >= rules.budgets[-1]:
             break
         if checkpoint is not None and time.monotonic() - saved > _SECONDS_BETWEEN_CHECKPOINTS:
-            _save(arena, simulation, standing, checkpoint)
+            _save(arena, simulation, standing, checkpoint, facts)
             saved = time.monotonic()
         _take_step(arena, simulation, strategy, standing, seed, rules)
     if checkpoint is not None:
@@ -231,19 +232,36 @@ def _scores(matrix: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _save(arena: Arena[S], simulation: S, standing: _Standing, path: Path) -> None:
-    content = vars(standing) | {"labelled": standing.labelled.tolist()}
-    weights.save(path, arena.snapshot(simulation), content)
+def _facts(
+    arena: Arena[S], strategy: Strategy | Oracle, seed: int, rules: GameRules
+) -> dict[str, Any]:
+    """What a game's result depends on."""
+    return {
+        "strategy": strategy.name,
+        "seed": seed,
+        "rules": asdict(rules),
+        "arena": arena.describe(),
+    }
 
 
-def _resumed(arena: Arena[S], simulation: S, path: Path | None) -> _Standing | None:
-    """Where the kept game stands; None where none is kept, or its file is damaged."""
-    if path is None or not path.is_file():
-        return None
+def _save(
+    arena: Arena[S], simulation: S, standing: _Standing, path: Path, facts: Mapping[str, Any]
+) -> None:
+    state = vars(standing) | {"labelled": standing.labelled.tolist()}
+    checkpoints.save(path, arena.snapshot(simulation), state, facts)
+
+
+def _resumed(
+    arena: Arena[S], simulation: S, path: Path | None, facts: Mapping[str, Any]
+) -> _Standing | None:
+    """Where the kept game stands; None where none is kept, or the file is of another or damaged."""
     try:
-        tensors, content = weights.load(path)
-    except weights.WeightsError as error:
+        kept = None if path is None else checkpoints.load(path, facts)
+    except (checkpoints.OtherRun, weights.WeightsError) as error:
         logger.warning("the game begins anew: %s", error)
         return None
+    if kept is None:
+        return None
+    tensors, state = kept
     arena.restore(simulation, tensors)
-    return _Standing(**content | {"labelled": np.array(content["labelled"], np.int64)})
+    return _Standing(**state | {"labelled": np.array(state["labelled"], np.int64)})

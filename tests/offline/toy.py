@@ -5,14 +5,33 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 import numpy as np
+import torch
 
 from ralis_backend.core.acquisition import Places
 from ralis_backend.core.features import RegionFeatures
+from ralis_backend.core.policy import QueryNetwork
+from ralis_backend.offline.training.config import REPAIRED, TrainingConfig
+from ralis_backend.offline.training.environment import EnvironmentConfig, LabellingEnv
 from ralis_backend.simulation import Truth
 from tests.core.make_features import region_features
 
 REGION_SIZE = (16, 16)
 PIXELS = REGION_SIZE[0] * REGION_SIZE[1]
+CONFIG = TrainingConfig(
+    episodes=15,
+    environment=EnvironmentConfig(
+        budget=28, regions_per_step=4, pool_size=6, initial_regions=4,
+        credit="difference", credit_groups=4,
+    ),
+    dqn=replace(
+        REPAIRED.dqn, learning_rate=1e-3, discount=0.5, num_steps=1, replay_capacity=400,
+        learning_starts=32, updates_per_step=3, epsilon_decay=80.0,
+    ),
+    region_size=REGION_SIZE,
+    keep="last",
+    evaluate_every=5,
+    evaluation_episodes=1,
+)  # fmt: skip
 
 
 class ToySimulation:
@@ -81,3 +100,21 @@ class ToySimulation:
         matrix = np.diag([100, 100, found, 100])
         matrix[2, 0] = 100 - found
         return matrix
+
+
+def picks_useful(network: QueryNetwork) -> float:
+    """How often the network picks a useful region where its pool has one; pools it never saw."""
+    simulation = ToySimulation(seed=99)
+    environment = LabellingEnv(simulation, CONFIG.environment)
+    picked: list[bool] = []
+    for seed in range(10):
+        observation, _ = environment.reset(seed=seed)
+        with torch.inference_mode():
+            q_values = network(
+                torch.from_numpy(observation["state"])[None],
+                torch.from_numpy(observation["actions"]).flatten(0, 1)[None],
+            )
+        best = q_values.reshape(4, 6).argmax(dim=1).numpy()
+        useful = simulation.is_useful[environment.pools]
+        picked += useful[np.arange(4), best][useful.any(axis=1)].tolist()
+    return float(np.mean(picked))

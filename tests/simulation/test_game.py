@@ -92,6 +92,21 @@ def test_a_damaged_checkpoint_is_not_used(tmp_path):
     assert len(played["labelled"]) == 15
 
 
+def test_a_checkpoint_of_another_game_is_not_used(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("ralis_backend.simulation.game._SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+    path = tmp_path / "game"
+
+    def stop(labelled: int) -> None:
+        if labelled >= 12:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        play(make_arena(), strategy("entropy"), 2, RULES, checkpoint=path, on_step=stop)
+    played = play(make_arena(), strategy("margin"), 3, RULES, checkpoint=path)
+    assert "other settings or data (it differs in seed, strategy)" in caplog.text
+    assert played["labelled"] == play(make_arena(), strategy("margin"), 3, RULES)["labelled"]
+
+
 def test_the_first_regions_hold_something_to_learn_from():
     arena = make_arena(num_void=24)
     for initial in ("random", "k-center"):

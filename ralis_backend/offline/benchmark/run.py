@@ -19,8 +19,8 @@ from ralis_backend.core.acquisition import Strategy
 from ralis_backend.core.files import write_bytes, write_json
 from ralis_backend.offline.benchmark.markdown import machine, report
 from ralis_backend.offline.benchmark.plot import draw
-from ralis_backend.offline.benchmark.summary import Pool, summary
-from ralis_backend.offline.benchmark.workers import Game, Player, play_all
+from ralis_backend.offline.benchmark.summary import PoolCosts, summary
+from ralis_backend.offline.benchmark.workers import Match, Player, play_all
 from ralis_backend.simulation.arena import Arena
 from ralis_backend.simulation.game import GameRules, all_labels, check, play
 from ralis_backend.simulation.oracles import Oracle
@@ -51,20 +51,20 @@ class Contest:
         torch.set_num_threads(1)
         arena = self.open_arena()
 
-        def play_game(game: Game, tell: Callable[[float], None]) -> None:
-            path = _path(self.out, game)
-            if game.name == ALL_LABELS:
-                write_json(path, all_labels(arena, game.seed, self.rules))
+        def play_game(match: Match, tell: Callable[[float], None]) -> None:
+            path = _path(self.out, match)
+            if match.name == ALL_LABELS:
+                write_json(path, all_labels(arena, match.seed, self.rules))
                 return
             played = play(
                 arena,
-                self.find_strategy(game.name),
-                game.seed,
+                self.find_strategy(match.name),
+                match.seed,
                 self.rules,
                 checkpoint=path.with_name(f".{path.name}.playing"),
                 on_step=lambda labelled: tell(labelled / self.rules.budgets[-1]),
             )
-            write_json(path, played | {"strategy": game.name})
+            write_json(path, played | {"strategy": match.name})
 
         return play_game
 
@@ -91,12 +91,12 @@ def run(
     class_names: Sequence[str],
     command: str,
     jobs: int = 1,
-    on_progress: Callable[[Game, float], None] = lambda game, share: None,
-    on_start: Callable[[Arena[Any], Sequence[Game]], None] = lambda arena, games: None,
+    on_progress: Callable[[Match, float], None] = lambda match, share: None,
+    on_start: Callable[[Arena[Any], Sequence[Match]], None] = lambda arena, matches: None,
 ) -> dict[str, Any]:
     """Play what is missing; write `curves.csv`, `curves.png`, `summary.json` and `report.md`.
 
-    A file per game is written as it is done; what is there already is not played again.
+    A file per match is written as it is done; what is there already is not played again.
 
     Args:
         contest: on what, by which rules, and where the results go.
@@ -105,9 +105,9 @@ def run(
         clicks: gives the (R,) clicks that label each region of the pool.
         class_names: of the dataset.
         command: that repeats it, for the report.
-        jobs: games at a time, each in a process of its own.
+        jobs: matches at a time, each in a process of its own.
         on_progress: told the share of a game that is done.
-        on_start: told the games that are missing, before the first is begun.
+        on_start: told the matches that are missing, before the first is begun.
 
     Raises:
         ValueError: if the rules do not fit the pool, a name comes twice, or files in `out` are
@@ -119,18 +119,18 @@ def run(
     _check_folder(out, {"config": _plain(asdict(rules)), "arena": _plain(arena.describe())})
     _check_policies(out, entrants)
     first = min(seeds)
-    games = [Game(ALL_LABELS, seed) for seed in range(first, first + ALL_LABELS_SEEDS)]
-    games += [Game(each.name, seed) for seed in seeds for each in entrants]
-    missing = [game for game in games if _read(_path(out, game)) is None]
+    matches = [Match(ALL_LABELS, seed) for seed in range(first, first + ALL_LABELS_SEEDS)]
+    matches += [Match(each.name, seed) for seed in seeds for each in entrants]
+    missing = [match for match in matches if _read(_path(out, match)) is None]
     on_start(arena, missing)
     play_all(contest.player, missing, jobs, on_progress)
-    played = {game: json.loads(_path(out, game).read_text()) for game in games}
-    runs = [result for game, result in played.items() if game.name != ALL_LABELS]
+    played = {match: json.loads(_path(out, match).read_text()) for match in matches}
+    runs = [result for match, result in played.items() if match.name != ALL_LABELS]
     content = summary(
         runs,
-        [result["miou"] for game, result in played.items() if game.name == ALL_LABELS],
+        [result["miou"] for match, result in played.items() if match.name == ALL_LABELS],
         arena.name,
-        Pool(arena.class_pixels, clicks()),
+        PoolCosts(arena.class_pixels, clicks()),
         {each.name: each.label_cost for each in entrants},
     )
     content["config"] = _plain(asdict(rules))
@@ -156,8 +156,8 @@ def curves_csv(runs: Sequence[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _path(out: Path, game: Game) -> Path:
-    return out / "runs" / f"{game.name}-{game.seed}.json"
+def _path(out: Path, match: Match) -> Path:
+    return out / "runs" / f"{match.name}-{match.seed}.json"
 
 
 def _read(path: Path) -> Any:

@@ -22,7 +22,7 @@ PAIR_SHARE = "0.96"
 
 
 @dataclass(frozen=True)
-class Pool:
+class PoolCosts:
     """What is known of the pool whatever is played.
 
     class_pixels: (R, C + 1) true pixels of each class in each region, void last.
@@ -37,7 +37,7 @@ def summary(
     runs: Sequence[Mapping[str, Any]],
     all_labels: Sequence[float],
     dataset: str,
-    pool: Pool,
+    pool: PoolCosts,
     label_costs: Mapping[str, int | None] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -99,7 +99,7 @@ class _Curves:
 
     @classmethod
     def of(
-        cls, runs: Sequence[Mapping[str, Any]], pool: Pool, rare: np.ndarray, draws: np.ndarray
+        cls, runs: Sequence[Mapping[str, Any]], pool: PoolCosts, rare: np.ndarray, draws: np.ndarray
     ) -> _Curves:
         regions = [int(point["regions"]) for point in runs[0]["curve"]]
         mious = np.array([[point["miou"] for point in run["curve"]] for run in runs])

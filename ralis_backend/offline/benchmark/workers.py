@@ -1,4 +1,4 @@
-"""Games -> processes that play them. A player writes its results itself; here is who plays what."""
+"""Matches -> processes that play them. A player writes its results; here is who plays what."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ from multiprocessing.context import SpawnProcess
 
 
 @dataclass(frozen=True)
-class Game:
+class Match:
     """A strategy and a seed."""
 
     name: str
     seed: int
 
 
-Player = Callable[[Game, Callable[[float], None]], None]
-"""Plays a game to its end, and tells now and then what share of it is done."""
+Player = Callable[[Match, Callable[[float], None]], None]
+"""Plays a match to its end, and tells now and then what share of it is done."""
 
 
 def play_all(
     open_player: Callable[[], Player],
-    games: Iterable[Game],
+    matches: Iterable[Match],
     jobs: int,
-    on_progress: Callable[[Game, float], None],
+    on_progress: Callable[[Match, float], None],
 ) -> None:
-    """Play all games, `jobs` at a time: one in this process, several in one process each.
+    """Play all matches, `jobs` at a time: one in this process, several in one process each.
 
     When this process ends, for whatever reason, the others end as well.
 
     Args:
         open_player: called once in each process; what it is made of must be picklable.
-        games: in the order in which they are begun.
+        matches: in the order in which they are begun.
         jobs: processes.
-        on_progress: told the share of a game that is done, from 0 to 1.
+        on_progress: told the share of a match that is done, from 0 to 1.
 
     Raises:
         RuntimeError: if a process is killed. What a player raises is raised here.
     """
-    waiting = deque(games)
+    waiting = deque(matches)
     jobs = min(jobs, len(waiting))
     if jobs <= 1:
         _play_here(open_player, waiting, on_progress)
         return
     context = multiprocessing.get_context("spawn")  # a fork would keep threads and CUDA
     processes: list[SpawnProcess] = []
-    playing: dict[Connection, Game] = {}
+    playing: dict[Connection, Match] = {}
     try:
         for _ in range(jobs):
             ours, theirs = context.Pipe()
@@ -62,9 +62,9 @@ def play_all(
         while playing:
             ready = wait(playing)
             for connection in [each for each in playing if each in ready]:
-                game = playing[connection]
-                share = _received(connection, game)
-                on_progress(game, share)
+                match = playing[connection]
+                share = _received(connection, match)
+                on_progress(match, share)
                 if share < 1:
                     continue
                 del playing[connection]
@@ -79,31 +79,31 @@ def play_all(
 
 def _play_here(
     open_player: Callable[[], Player],
-    games: Iterable[Game],
-    on_progress: Callable[[Game, float], None],
+    matches: Iterable[Match],
+    on_progress: Callable[[Match, float], None],
 ) -> None:
     player = None
-    for game in games:
+    for match in matches:
         player = player or open_player()
-        on_progress(game, 0.0)
-        player(game, lambda share, game=game: on_progress(game, min(share, 0.999)))  # type: ignore[misc]
-        on_progress(game, 1.0)
+        on_progress(match, 0.0)
+        player(match, lambda share, match=match: on_progress(match, min(share, 0.999)))  # type: ignore[misc]
+        on_progress(match, 1.0)
 
 
 def _hand_out(
-    connection: Connection, game: Game, on_progress: Callable[[Game, float], None]
-) -> Game:
-    connection.send(game)
-    on_progress(game, 0.0)
-    return game
+    connection: Connection, match: Match, on_progress: Callable[[Match, float], None]
+) -> Match:
+    connection.send(match)
+    on_progress(match, 0.0)
+    return match
 
 
-def _received(connection: Connection, game: Game) -> float:
+def _received(connection: Connection, match: Match) -> float:
     try:
         message = connection.recv()
     except (EOFError, ConnectionResetError) as error:
         raise RuntimeError(
-            f"the process that played {game.name}, seed {game.seed}, was killed; the machine may "
+            f"the process that played {match.name}, seed {match.seed}, was killed; the machine may "
             "be out of memory: call again with fewer --jobs, finished games are kept"
         ) from error
     if isinstance(message, Exception):

@@ -1,4 +1,4 @@
-"""Steps of episodes -> random transitions for the double-DQN update.
+"""Steps of episodes -> transitions for the double-DQN update.
 
 A step's K picks are K transitions. They share the observation, which is stored once.
 """
@@ -73,8 +73,18 @@ class ReplayBuffer:
         }
 
     def __len__(self) -> int:
-        """Number of transitions that can be sampled."""
-        return len(self._complete()) * self._tensors["picked"].shape[1]
+        """Number of transitions that can be taken."""
+        return len(self.complete()) * self.num_pools
+
+    @property
+    def num_slots(self) -> int:
+        """Steps that it has room for."""
+        return len(self._tensors["status"])
+
+    @property
+    def num_pools(self) -> int:
+        """K, transitions of a step."""
+        return self._tensors["picked"].shape[1]
 
     def begin(self, observation: Mapping[str, np.ndarray]) -> None:
         """The first observation of an episode."""
@@ -86,7 +96,7 @@ class ReplayBuffer:
         rewards: np.ndarray,
         next_observation: Mapping[str, np.ndarray],
         is_terminal: bool,
-    ) -> None:
+    ) -> int:
         """What was done at the newest observation, and what followed.
 
         Args:
@@ -95,11 +105,13 @@ class ReplayBuffer:
             next_observation: `state` and `actions`; not kept if the episode is over.
             is_terminal: whether it is.
 
+        Returns:
+            The slot of the step.
+
         Raises:
             ValueError: if no episode was begun.
         """
-        size = len(self._tensors["status"])
-        slot = (int(self._tensors["next"]) - 1) % size
+        slot = (int(self._tensors["next"]) - 1) % self.num_slots
         if self._tensors["status"][slot] != _OPEN:
             raise ValueError("no observation waits for an action; call begin() first")
         self._tensors["picked"][slot] = torch.from_numpy(np.asarray(picked, np.int64))
@@ -107,19 +119,24 @@ class ReplayBuffer:
         self._tensors["status"][slot] = _TERMINAL if is_terminal else _ACTED
         if not is_terminal:
             self._append(next_observation)
+        return slot
 
-    def sample(self, batch_size: int, rng: np.random.Generator) -> Transitions:
-        """`batch_size` transitions, drawn uniformly with repetition.
+    def complete(self) -> np.ndarray:
+        """(M,) slots of the steps whose return and next state are known."""
+        status = self._tensors["status"].numpy()
+        # An observation overwrites the oldest slot, never one between a step and its next state.
+        order = (int(self._tensors["next"]) + np.arange(len(status))) % len(status)
+        in_order = status[order]
+        is_complete = in_order == _TERMINAL
+        for index in np.flatnonzero(in_order == _ACTED):
+            ahead = in_order[index + 1 : index + 1 + self.num_steps]
+            is_over = (ahead[: self.num_steps - 1] == _TERMINAL).any()
+            is_complete[index] = is_over or len(ahead) == self.num_steps
+        complete: np.ndarray = order[is_complete]
+        return complete
 
-        Raises:
-            ValueError: if none is complete yet.
-        """
-        complete = self._complete()
-        if not len(complete):
-            raise ValueError("the buffer holds no complete transition yet")
-        drawn = rng.choice(complete, batch_size)
-        picks = rng.integers(self._tensors["picked"].shape[1], size=batch_size)
-        slots, pools = torch.from_numpy(drawn), torch.from_numpy(picks)
+    def take(self, slots: torch.Tensor, pools: torch.Tensor) -> Transitions:
+        """The transitions of some complete steps: (B,) slots, and of each the pool's index."""
         picked = self._tensors["picked"][slots, pools]
         returns, ahead, is_over = self._returns(slots, pools)
         factor = self.discount**self.num_steps * (~is_over).float()
@@ -146,35 +163,20 @@ class ReplayBuffer:
         for name, key in (("states", "state"), ("actions", "actions")):
             self._tensors[name][slot] = torch.from_numpy(np.asarray(observation[key], np.float32))
         self._tensors["status"][slot] = _OPEN
-        self._tensors["next"][0] = (slot + 1) % len(self._tensors["status"])
-
-    def _complete(self) -> np.ndarray:
-        """Slots whose return and next state are known."""
-        status = self._tensors["status"].numpy()
-        # An observation overwrites the oldest slot, never one between a step and its next state.
-        order = (int(self._tensors["next"]) + np.arange(len(status))) % len(status)
-        in_order = status[order]
-        is_complete = in_order == _TERMINAL
-        for index in np.flatnonzero(in_order == _ACTED):
-            ahead = in_order[index + 1 : index + 1 + self.num_steps]
-            is_over = (ahead[: self.num_steps - 1] == _TERMINAL).any()
-            is_complete[index] = is_over or len(ahead) == self.num_steps
-        complete: np.ndarray = order[is_complete]
-        return complete
+        self._tensors["next"][0] = (slot + 1) % self.num_slots
 
     def _returns(
         self, slots: torch.Tensor, pools: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(B,) returns, the slots of the next states, and whether the episode ended before."""
         rewards, status = self._tensors["rewards"], self._tensors["status"]
-        size = len(status)
         returns = rewards[slots, pools].clone()
         is_over = status[slots] == _TERMINAL
         for step in range(1, self.num_steps):
-            ahead = (slots + step) % size
+            ahead = (slots + step) % self.num_slots
             # Later picks are not this one's continuation: their mean stands for them.
             later = rewards[ahead].mean(dim=1) * (~is_over).to(returns.device)
             returns += self.discount**step * later
             is_over = is_over | (status[ahead] == _TERMINAL)
-        ahead = torch.where(is_over, slots, (slots + self.num_steps) % size)
+        ahead = torch.where(is_over, slots, (slots + self.num_steps) % self.num_slots)
         return returns, ahead, is_over

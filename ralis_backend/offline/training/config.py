@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -130,15 +130,16 @@ class EvolutionConfig:
     does_shuffle_rewards: bool = False
 
 
-PRESETS: dict[str, TrainingConfig | EvolutionConfig] = {
+PRESETS: dict[str, Any] = {
     "faithful": FAITHFUL,
     "repaired": REPAIRED,
     "any": EvolutionConfig(),
     "linear": EvolutionConfig(ranker="linear"),
 }
+"""Names -> configurations, each of a type that `registry.TRAINERS` knows."""
 
 
-def read_config(source: str) -> TrainingConfig | EvolutionConfig:
+def read_config(source: str) -> Any:
     """A preset, or a JSON file that names one of them as `base` and what differs.
 
     Raises:
@@ -166,26 +167,28 @@ _Config = TypeVar("_Config")
 
 def _overridden(base: _Config, changes: Mapping[str, Any], where: str) -> _Config:
     """`base`, a configuration, with some fields changed; nested ones field by field."""
-    known = {each.name: getattr(base, each.name) for each in fields(base)}  # type: ignore[arg-type]
+    known = {each.name: each for each in fields(base)}  # type: ignore[arg-type]
     types = get_type_hints(type(base))
     changed: dict[str, Any] = {}
     for name, value in changes.items():
         if name not in known:
             raise ValueError(f"{where} sets unknown '{name}'; expected one of {', '.join(known)}")
-        old = known[name]
-        if is_dataclass(old):
-            if not isinstance(value, Mapping):
-                raise ValueError(f"{where}: '{name}' is {value!r}, expected an object")
-            changed[name] = _overridden(old, value, f"{where}, {name}")
-        elif get_origin(types[name]) is Literal:
-            if value not in get_args(types[name]):
-                choices = ", ".join(get_args(types[name]))
-                raise ValueError(f"{where}: '{name}' is {value!r}, expected one of {choices}")
-            changed[name] = value
-        elif isinstance(old, tuple) and isinstance(value, list):
-            changed[name] = tuple(value)
-        elif isinstance(old, bool | str) != isinstance(value, bool | str) and old is not None:
-            raise ValueError(f"{where}: '{name}' is {value!r}, expected a value like {old!r}")
-        else:
-            changed[name] = value
+        literals = get_args(types[name]) if get_origin(types[name]) is Literal else ()
+        choices = tuple(known[name].metadata.get("choices", literals))
+        changed[name] = _changed(getattr(base, name), value, choices, where, name)
     return replace(base, **changed)  # type: ignore[type-var]
+
+
+def _changed(old: Any, value: Any, choices: Sequence[str], where: str, name: str) -> Any:
+    """A field's new value; `choices`, where there are some, are all that it may be."""
+    if is_dataclass(old):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{where}: '{name}' is {value!r}, expected an object")
+        return _overridden(old, value, f"{where}, {name}")
+    if choices and value not in choices:
+        raise ValueError(f"{where}: '{name}' is {value!r}, expected one of {', '.join(choices)}")
+    if isinstance(old, tuple) and isinstance(value, list):
+        return tuple(value)
+    if isinstance(old, bool | str) != isinstance(value, bool | str) and old is not None:
+        raise ValueError(f"{where}: '{name}' is {value!r}, expected a value like {old!r}")
+    return value

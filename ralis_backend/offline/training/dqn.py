@@ -8,16 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch.nn import functional
+from torch import nn
 
-from ralis_backend.core import weights
-from ralis_backend.core.policy.network import QueryNetwork
+from ralis_backend.core.weights import below
 from ralis_backend.offline.training.buffer import Transitions
+from ralis_backend.offline.training.losses import LOSSES, Loss, find_loss
+from ralis_backend.offline.training.targets import HardCopy, TargetRule
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class DqnConfig:
     discount: gamma. num_steps: n of the n-step return.
     choice_statistics: BatchNorm statistics with which the next pick is chosen in the target: of the
         `batch`, as in the authors' code, or `running` ones, as when the policy is used.
-    loss: `huber` as in the authors' code, or `squared` as in the paper.
+    loss: of `losses`: `huber` as in the authors' code, or `squared` as in the paper.
     batch_size: transitions per update. updates_per_step: updates per AL step.
     replay_capacity: transitions. learning_starts: transitions gathered before the first update.
     target_update: the target network is renewed every so many AL steps.
@@ -50,7 +51,7 @@ class DqnConfig:
     discount: float = 0.999
     num_steps: int = 1
     choice_statistics: Literal["batch", "running"] = "batch"
-    loss: Literal["huber", "squared"] = "huber"
+    loss: str = field(default="huber", metadata={"choices": LOSSES})
     batch_size: int = 16
     updates_per_step: int = 1
     replay_capacity: int = 600
@@ -65,23 +66,51 @@ class DqnConfig:
     clip_norm: float | None = None
 
 
+@dataclass(frozen=True)
+class Update:
+    """What came of a gradient step.
+
+    loss: before it.
+    errors: (B,) float32 Q-value minus target of each transition, before it.
+    """
+
+    loss: float
+    errors: torch.Tensor
+
+
 class DoubleDqn:
     """A query network, its lagged copy, and the update rule.
 
     Args:
-        network: learns.
+        network: learns; (B, S, D_state) states and (B, N, D_action) actions -> (B, N) Q-values.
         config: how.
+        loss: None: the configuration's.
+        target_rule: how the lagged copy follows; None: copied as the configuration says.
+
+    Raises:
+        ValueError: if the configuration names no loss of `losses`.
 
     Attributes:
         num_steps_done: AL steps since the start of the training.
     """
 
-    def __init__(self, network: QueryNetwork, config: DqnConfig) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        config: DqnConfig,
+        *,
+        loss: Loss | None = None,
+        target_rule: TargetRule | None = None,
+    ) -> None:
         self.config = config
         self.network = network
         self.target = deepcopy(network).eval()
         self.num_steps_done = 0
         self._optimizer = _optimizer(network, config)
+        self._loss = loss or find_loss(config.loss)
+        self._target_rule = target_rule or HardCopy(
+            config.target_update, config.does_update_target_at_start
+        )
 
     @property
     def epsilon(self) -> float:
@@ -116,46 +145,40 @@ class DoubleDqn:
 
     def begin_episode(self) -> None:
         """Called before each episode's first step."""
-        if self.config.does_update_target_at_start:
-            self._renew_target()
+        self._target_rule.begin_episode(self.target, self.network)
 
     def end_step(self) -> None:
         """Called after each AL step and its updates: schedules and the target network."""
         self.num_steps_done += 1
-        if self.num_steps_done % self.config.target_update == 0:
-            self._renew_target()
+        self._target_rule.end_step(self.target, self.network, self.num_steps_done)
         rate = self.config.learning_rate * self.config.learning_rate_decay**self.num_steps_done
         for group in self._optimizer.param_groups:
             group["lr"] = rate
 
-    def update(self, batch: Transitions) -> float:
-        """One gradient step towards r + gamma^n Q_target(s', argmax_a Q(s', a)); returns the loss.
+    def update(self, batch: Transitions, weights: torch.Tensor | None = None) -> Update:
+        """One gradient step towards r + gamma^n Q_target(s', argmax_a Q(s', a)).
+
+        Args:
+            batch: what is learned from.
+            weights: (B,) importance weights of the transitions; None: all count alike.
 
         Raises:
             FloatingPointError: if the loss is not finite.
         """
-        with torch.no_grad():
-            self.network.train(self.config.choice_statistics == "batch")
-            best = self.network(batch.next_states, batch.next_actions).argmax(dim=1, keepdim=True)
-            ahead = self.target(batch.next_states, batch.next_actions).gather(1, best)[:, 0]
-            targets = batch.returns + batch.discounts * ahead
+        targets = self._targets(batch)
         self.network.train()
         q_values = self.network(batch.states, batch.actions[:, None])[:, 0]
-        measure = functional.smooth_l1_loss if self.config.loss == "huber" else functional.mse_loss
-        loss = measure(q_values, targets)
+        loss = self._loss(q_values, targets, weights)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise FloatingPointError(
                 f"the query network's loss became {value}; lower learning_rate "
                 f"({self.config.learning_rate}) or set clip_norm"
             )
-        self._optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        if self.config.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
-        self._optimizer.step()
+        self._descend(loss)
         self.network.eval()
-        return value
+        self._target_rule.after_update(self.target, self.network)
+        return Update(value, (q_values - targets).detach())
 
     def state_dict(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """Tensors and plain numbers for a checkpoint."""
@@ -177,10 +200,10 @@ class DoubleDqn:
         self, tensors: Mapping[str, torch.Tensor], numbers: Mapping[str, Any]
     ) -> None:
         """Go on from a checkpoint."""
-        self.network.load_state_dict(weights.below("network/", tensors))
-        self.target.load_state_dict(weights.below("target/", tensors))
+        self.network.load_state_dict(below("network/", tensors))
+        self.target.load_state_dict(below("target/", tensors))
         state: dict[int, dict[str, torch.Tensor]] = {}
-        for key, value in weights.below("optimizer/", tensors).items():
+        for key, value in below("optimizer/", tensors).items():
             index, name = key.split("/")
             state.setdefault(int(index), {})[name] = value
         groups = self._optimizer.state_dict()["param_groups"]
@@ -189,12 +212,24 @@ class DoubleDqn:
             group["lr"] = numbers["learning_rate"]
         self.num_steps_done = int(numbers["num_steps_done"])
 
-    def _renew_target(self) -> None:
-        # load_state_dict, not parameters(): BatchNorm statistics are buffers
-        self.target.load_state_dict(self.network.state_dict())
+    def _targets(self, batch: Transitions) -> torch.Tensor:
+        """(B,) what the Q-values should be."""
+        with torch.no_grad():
+            self.network.train(self.config.choice_statistics == "batch")
+            best = self.network(batch.next_states, batch.next_actions).argmax(dim=1, keepdim=True)
+            ahead = self.target(batch.next_states, batch.next_actions).gather(1, best)[:, 0]
+            targets: torch.Tensor = batch.returns + batch.discounts * ahead
+        return targets
+
+    def _descend(self, loss: torch.Tensor) -> None:
+        self._optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        if self.config.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
+        self._optimizer.step()
 
 
-def _optimizer(network: QueryNetwork, config: DqnConfig) -> torch.optim.Optimizer:
+def _optimizer(network: nn.Module, config: DqnConfig) -> torch.optim.Optimizer:
     if config.optimizer == "adam":
         return torch.optim.AdamW(
             network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay

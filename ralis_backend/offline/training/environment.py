@@ -6,18 +6,17 @@ State, actions, reward and end follow "Reinforced Active Learning for Image Segm
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import gymnasium
 import numpy as np
-import torch
 from gymnasium import spaces
 
 from ralis_backend.core.acquisition import PoolState
-from ralis_backend.core.features.ralis import Unlabelled, Variant, action_length, region_length
-from ralis_backend.core.policy.ralis import network_inputs
+from ralis_backend.core.features.ralis import Unlabelled, Variant
 from ralis_backend.offline.training import rewards
+from ralis_backend.offline.training.observation import Encoder, RalisInputs
 from ralis_backend.simulation import Simulation
 
 
@@ -54,7 +53,7 @@ class EnvironmentConfig:
     initial_regions: int = 48
     variant: Variant = "repaired"
     unlabelled: Unlabelled = "whole"
-    reward: str = "miou"
+    reward: str = field(default="miou", metadata={"choices": rewards.SCORES})
     is_first_reward_whole: bool = False
     credit: Literal["shared", "difference"] = "shared"
     credit_groups: int = 6
@@ -68,15 +67,16 @@ class EnvironmentConfig:
 class LabellingEnv(gymnasium.Env[Any, Any]):
     """One episode labels `budget` regions of a pool, K per step.
 
-    An observation holds `state`, (S, C + 193), and `actions`, (K, N, C + 257), both float32; an
-    action is (K,) indices into the pools. After the last step both are zero. `info` tells
+    An observation holds `state`, and `actions`, (K, N, D_action), both float32, as the encoder
+    makes them; an action is (K,) indices into the pools. After the last step both are zero. `info`
+    tells
     `labelled` (number of regions), `score` (of the segmenter on the reward set, in [0, 1]) and,
     after a step, `rewards`, (K,) float32: the credit of each pick, whose mean is the reward.
 
     Args:
         simulation: pool and segmenter.
         config: the rules.
-        device: where divergences are computed.
+        encoder: makes observations; None: those of RALIS, of the rules' variant.
 
     Attributes:
         shapes: of the observation's arrays.
@@ -92,17 +92,17 @@ class LabellingEnv(gymnasium.Env[Any, Any]):
         self,
         simulation: Simulation,
         config: EnvironmentConfig,
-        device: str | torch.device = "cpu",
+        encoder: Encoder | None = None,
     ) -> None:
         _check(config, len(simulation.class_pixels))
-        self._device = device
         self.simulation = simulation
         self.config = config
-        self._score = rewards.score(config.reward)
-        num_classes = simulation.num_classes
+        self._score = rewards.find_score(config.reward)
+        self._encoder = encoder or RalisInputs(config.variant)
+        state, action_length = self._encoder.shapes(simulation)
         self.shapes = {
-            "state": (simulation.num_state_regions, region_length(num_classes)),
-            "actions": (config.regions_per_step, config.pool_size, action_length(num_classes)),
+            "state": state,
+            "actions": (config.regions_per_step, config.pool_size, action_length),
         }
         self.observation_space = spaces.Dict(
             {
@@ -222,13 +222,8 @@ class LabellingEnv(gymnasium.Env[Any, Any]):
         if not len(self._pools):
             return {name: np.zeros(shape, np.float32) for name, shape in self.shapes.items()}
         offered = self.simulation.describe(self._pools.reshape(-1))
-        state, actions = network_inputs(
-            self.pool_state(self.np_random), offered, self.config.variant, self._device
-        )
-        return {
-            "state": state.cpu().numpy(),
-            "actions": actions.cpu().numpy().reshape(self.shapes["actions"]),
-        }
+        state, actions = self._encoder.encode(self.pool_state(self.np_random), offered)
+        return {"state": state, "actions": actions.reshape(self.shapes["actions"])}
 
     def _info(self) -> dict[str, Any]:
         return {"labelled": len(self.labelled), "score": self._score(self._matrices[-1])}

@@ -12,6 +12,7 @@ from ralis_backend.offline.datasets import Dataset, DatasetError
 from ralis_backend.offline.point_features import PointFeatures
 from ralis_backend.offline.training.config import TrainingConfig
 from ralis_backend.offline.training.rewards import balanced_regions
+from ralis_backend.offline.training.trainer import check_splits
 from ralis_backend.simulation import Simulation
 from ralis_backend.simulation.fast import FastSimulation
 from ralis_backend.simulation.full import FullSimulation
@@ -37,13 +38,8 @@ def open_simulation(
             have to.
         ValueError: if settings do not go together.
     """
+    check_splits(dataset, (pool, "d_s", reward_set))
     splits = {name: dataset.split(name) for name in (pool, "d_s", reward_set)}
-    empty = [name for name, samples in splits.items() if not samples]
-    if empty:
-        raise DatasetError(
-            f"dataset {dataset.name} has no images in {', '.join(empty)}; a policy needs a state "
-            "set (d_s), a pool (d_t) and a reward set (d_r), named in splits.json"
-        )
     _check_annotated(dataset, reward_set)
     if not config.environment.initial_regions:
         _check_annotated(dataset, "d_s")  # the first segmenter learns from it

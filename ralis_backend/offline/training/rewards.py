@@ -83,9 +83,10 @@ SCORES: dict[str, Score] = {
     "cvar": cvar,
     "log_pixels": log_pixels,
 }
+"""Names of rewards -> scores; a reward of one's own is one function and one entry."""
 
 
-def score(name: str) -> Score:
+def find_score(name: str) -> Score:
     """The score of that name.
 
     Raises:
@@ -104,7 +105,7 @@ def reward(name: str, before: np.ndarray, after: np.ndarray) -> float:
         before: (C, C) confusion matrix, a row per true class.
         after: the same, later.
     """
-    of = score(name)
+    of = find_score(name)
     return 100 * (of(after) - of(before))
 
 

@@ -16,7 +16,7 @@ from ralis_backend.core.regions import VOID
 from ralis_backend.core.segmenter import SegmenterSpec
 from ralis_backend.offline.benchmark.arenas import ArenaConfig, check_arena, open_arena
 from ralis_backend.offline.benchmark.run import Contest
-from ralis_backend.offline.benchmark.workers import Game
+from ralis_backend.offline.benchmark.workers import Match
 from ralis_backend.offline.datasets import Dataset, DatasetClass, DatasetError, write_dataset
 from ralis_backend.simulation.full_arena import FullArena, scaled
 from ralis_backend.simulation.game import GameRules, play
@@ -123,7 +123,7 @@ def test_an_image_that_is_all_void_is_played(make):
 def test_a_contest_travels_to_other_processes(make, tmp_path):
     contest = Contest(partial(open_arena, make()), strategy, RULES, tmp_path)
     sent = ForkingPickler.loads(ForkingPickler.dumps(contest.player))
-    sent()(Game("random", 0), lambda share: None)
+    sent()(Match("random", 0), lambda share: None)
     assert json.loads((tmp_path / "runs" / "random-0.json").read_text())["seed"] == 0
 
 

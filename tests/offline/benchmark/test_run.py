@@ -11,7 +11,7 @@ import pytest
 
 from ralis_backend.core.acquisition import strategy
 from ralis_backend.offline.benchmark.run import Contest, Entrant, run
-from ralis_backend.offline.benchmark.workers import Game
+from ralis_backend.offline.benchmark.workers import Match
 from tests.simulation.test_game import RULES, make_arena
 
 ENTRANTS = [Entrant("random"), Entrant("entropy")]
@@ -29,8 +29,8 @@ def compare(tmp_path) -> Callable[..., dict]:
     return compare
 
 
-def began(told: list[tuple[Game, float]]) -> list[str]:
-    return [f"{game.name} {game.seed}" for game, share in told if share == 0]
+def began(told: list[tuple[Match, float]]) -> list[str]:
+    return [f"{match.name} {match.seed}" for match, share in told if share == 0]
 
 
 def test_results_are_written_and_not_played_again(compare, tmp_path):

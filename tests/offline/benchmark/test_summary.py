@@ -8,10 +8,10 @@ import pytest
 from ralis_backend.offline.benchmark.agreement import rank_agreement
 from ralis_backend.offline.benchmark.markdown import machine, report
 from ralis_backend.offline.benchmark.plot import draw
-from ralis_backend.offline.benchmark.summary import Pool, summary
+from ralis_backend.offline.benchmark.summary import PoolCosts, summary
 
 NUM_REGIONS = 400
-POOL = Pool(
+POOL = PoolCosts(
     np.tile([30, 20, 10, 0], (NUM_REGIONS, 1)), np.where(np.arange(NUM_REGIONS) < 100, 10, 20)
 )
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from ralis_backend.offline.training.buffer import ReplayBuffer
+from ralis_backend.offline.training.buffer import ReplayBuffer, Transitions
+from ralis_backend.offline.training.sampling import UniformSampler
 
 
 def _observation(number: int) -> dict[str, np.ndarray]:
@@ -12,6 +13,11 @@ def _observation(number: int) -> dict[str, np.ndarray]:
         "state": np.full((2, 3), number, np.float32),
         "actions": np.full((2, 4, 5), number, np.float32) + np.arange(4)[None, :, None] / 10,
     }
+
+
+def _sample(buffer: ReplayBuffer, count: int, seed: int = 0) -> Transitions:
+    draw = UniformSampler(buffer).draw(count, np.random.default_rng(seed))
+    return buffer.take(draw.slots, draw.pools)
 
 
 def _filled(num_steps: int, discount: float = 0.5, capacity: int = 100) -> ReplayBuffer:
@@ -30,7 +36,7 @@ def _filled(num_steps: int, discount: float = 0.5, capacity: int = 100) -> Repla
 
 
 def test_one_step_transitions_hold_what_happened():
-    batch = _filled(1).sample(500, np.random.default_rng(0))
+    batch = _sample(_filled(1), 500)
     for index in range(500):
         number = int(batch.states[index, 0, 0])
         step = number % 10
@@ -49,7 +55,7 @@ def test_one_step_transitions_hold_what_happened():
 
 
 def test_n_step_returns_end_with_the_episode():
-    batch = _filled(3).sample(500, np.random.default_rng(0))
+    batch = _sample(_filled(3), 500)
     mean = {step: 5.5 * (step + 1) for step in range(4)}
     seen = set()
     for index in range(500):
@@ -71,8 +77,6 @@ def test_a_step_counts_once_its_return_is_known():
     buffer = ReplayBuffer(20, (2, 3), (2, 4, 5), num_steps=2)
     buffer.begin(_observation(0))
     assert len(buffer) == 0
-    with pytest.raises(ValueError, match="no complete transition"):
-        buffer.sample(1, np.random.default_rng(0))
     buffer.add(np.zeros(2), np.zeros(2), _observation(1), False)
     assert len(buffer) == 0
     buffer.add(np.zeros(2), np.zeros(2), _observation(2), False)
@@ -87,9 +91,23 @@ def test_the_oldest_steps_are_overwritten():
     for step in range(9):
         buffer.add(np.zeros(2), np.zeros(2), _observation(step + 1), False)
     assert len(buffer) == 6
-    batch = buffer.sample(200, np.random.default_rng(0))
+    batch = _sample(buffer, 200)
     assert set(batch.states[:, 0, 0].tolist()) == {6.0, 7.0, 8.0}
     assert torch.equal(batch.next_states[:, 0, 0], batch.states[:, 0, 0] + 1)
+
+
+def test_a_step_is_told_by_its_slot():
+    buffer = ReplayBuffer(4, (2, 3), (2, 4, 5))
+    assert (buffer.num_slots, buffer.num_pools) == (3, 2)
+    buffer.begin(_observation(0))
+    slots = [
+        buffer.add(np.zeros(2), np.full(2, step), _observation(step + 1), False)
+        for step in range(5)
+    ]
+    assert slots == [0, 1, 2, 0, 1]
+    newest = buffer.take(torch.tensor([slots[-1]]), torch.tensor([1]))
+    assert newest.returns.tolist() == [4]
+    assert sorted(buffer.complete()) == [0, 1]
 
 
 def test_an_action_without_an_observation_is_refused():
@@ -104,6 +122,6 @@ def test_a_checkpoint_gives_the_same_samples():
     buffer = _filled(2)
     other = ReplayBuffer(100, (2, 3), (2, 4, 5), num_steps=2, discount=0.5)
     other.load_state_dict({name: value.clone() for name, value in buffer.state_dict().items()})
-    first, second = (each.sample(50, np.random.default_rng(1)) for each in (buffer, other))
+    first, second = (_sample(each, 50, seed=1) for each in (buffer, other))
     for name in vars(first):
         assert torch.equal(getattr(first, name), getattr(second, name))

@@ -9,6 +9,7 @@ import torch
 from ralis_backend.core.policy import QueryNetwork
 from ralis_backend.offline.training.buffer import Transitions
 from ralis_backend.offline.training.dqn import DoubleDqn, DqnConfig
+from ralis_backend.offline.training.targets import TargetRule
 
 CONFIG = DqnConfig()
 
@@ -54,14 +55,56 @@ def test_the_target_is_the_target_networks_value_of_the_query_networks_choice():
     network.train()
     with torch.no_grad():
         q_values = network(batch.states, batch.actions[:, None])[:, 0]
-    expected = (q_values - targets.detach()).pow(2).mean()
-    assert dqn.update(batch) == pytest.approx(float(expected), rel=1e-4)
+    errors = q_values - targets.detach()
+    update = dqn.update(batch)
+    assert update.loss == pytest.approx(float(errors.pow(2).mean()), rel=1e-4)
+    torch.testing.assert_close(update.errors, errors, rtol=1e-3, atol=1e-5)
+
+
+def test_transitions_of_no_weight_teach_nothing():
+    weights = torch.ones(16)
+    weights[8:] = 0
+    half = _batch()
+    changed = replace(half, returns=half.returns + 5 * (weights == 0))
+    networks = []
+    for batch in (half, changed):
+        dqn = DoubleDqn(_network(), replace(CONFIG, loss="squared"))
+        dqn.update(batch, weights)
+        networks.append(dqn.network.state_dict())
+    assert all(torch.equal(value, networks[1][name]) for name, value in networks[0].items())
+    assert not torch.equal(networks[0]["value.linear.weight"], _network().value.linear.weight)
+
+
+def test_the_target_rule_is_told_of_every_moment():
+    told: list[object] = []
+
+    class Told(TargetRule):
+        def begin_episode(self, target, network):
+            told.append("begin")
+
+        def after_update(self, target, network):
+            told.append("update")
+
+        def end_step(self, target, network, num_steps_done):
+            told.append(num_steps_done)
+
+    dqn = DoubleDqn(_network(), CONFIG, target_rule=Told())
+    dqn.begin_episode()
+    for _ in range(2):
+        dqn.update(_batch())
+        dqn.end_step()
+    assert told == ["begin", "update", 1, "update", 2]
+
+
+def test_an_unknown_loss_lists_those_there_are():
+    with pytest.raises(ValueError, match="'mse'; expected one of huber, squared"):
+        DoubleDqn(_network(), replace(CONFIG, loss="mse"))
 
 
 def test_updates_fit_a_fixed_batch():
     dqn = DoubleDqn(_network(), replace(CONFIG, optimizer="adam", learning_rate=1e-3))
     batch = replace(_batch(), discounts=torch.zeros(16))
-    losses = [dqn.update(batch) for _ in range(60)]
+    losses = [dqn.update(batch).loss for _ in range(60)]
     assert losses[-1] < losses[0] / 5
 
 

@@ -16,33 +16,10 @@ import torch
 from ralis_backend.core import weights
 from ralis_backend.core.policy import RalisPolicy
 from ralis_backend.offline.datasets import Dataset, DatasetClass
-from ralis_backend.offline.training.config import (
-    FAITHFUL,
-    REPAIRED,
-    TrainingConfig,
-    read_config,
-)
-from ralis_backend.offline.training.dqn import DqnConfig
-from ralis_backend.offline.training.environment import EnvironmentConfig, LabellingEnv
+from ralis_backend.offline.training.config import read_config
 from ralis_backend.offline.training.open_simulation import open_simulation
 from ralis_backend.offline.training.ralis import train
-from tests.offline.toy import REGION_SIZE, ToySimulation
-
-CONFIG = TrainingConfig(
-    episodes=15,
-    environment=EnvironmentConfig(
-        budget=28, regions_per_step=4, pool_size=6, initial_regions=4,
-        credit="difference", credit_groups=4,
-    ),
-    dqn=replace(
-        REPAIRED.dqn, learning_rate=1e-3, discount=0.5, num_steps=1, replay_capacity=400,
-        learning_starts=32, updates_per_step=3, epsilon_decay=80.0,
-    ),
-    region_size=REGION_SIZE,
-    keep="last",
-    evaluate_every=5,
-    evaluation_episodes=1,
-)  # fmt: skip
+from tests.offline.toy import CONFIG, ToySimulation, picks_useful
 
 NAMES = ("sky", "ground", "thing", "water")
 
@@ -52,33 +29,15 @@ def _dataset() -> Dataset:
     return Dataset("toy", Path("toy"), classes, {}, {"d_t": ("a",)})
 
 
-def _picks_useful(policy: RalisPolicy) -> float:
-    """How often the policy picks a useful region where its pool has one; pools it never saw."""
-    simulation = ToySimulation(seed=99)
-    environment = LabellingEnv(simulation, CONFIG.environment)
-    picked: list[bool] = []
-    for seed in range(10):
-        observation, _ = environment.reset(seed=seed)
-        with torch.inference_mode():
-            q_values = policy.network(
-                torch.from_numpy(observation["state"])[None],
-                torch.from_numpy(observation["actions"]).flatten(0, 1)[None],
-            )
-        best = q_values.reshape(4, 6).argmax(dim=1).numpy()
-        useful = simulation.is_useful[environment.pools]
-        picked += useful[np.arange(4), best][useful.any(axis=1)].tolist()
-    return float(np.mean(picked))
-
-
 def test_it_solves_a_game_with_a_known_best_action_and_shuffled_rewards_do_not(tmp_path):
     learned = train(_dataset(), ToySimulation(), CONFIG, tmp_path / "learned", seed=0)
-    assert _picks_useful(learned) > 0.9
+    assert picks_useful(learned.network) > 0.9
     placebo = replace(CONFIG, does_shuffle_rewards=True)
     shuffled = [
-        _picks_useful(train(_dataset(), ToySimulation(), placebo, tmp_path / f"{seed}", seed=seed))
+        train(_dataset(), ToySimulation(), placebo, tmp_path / f"{seed}", seed=seed)
         for seed in range(2)
     ]
-    assert np.mean(shuffled) < 0.6
+    assert np.mean([picks_useful(each.network) for each in shuffled]) < 0.6
 
 
 def test_the_results_file_holds_everything_needed_to_repeat_it(tmp_path):
@@ -163,48 +122,6 @@ def test_a_killed_training_goes_on_to_the_bit(tmp_path):
         for episode in curve["episodes"]:
             episode.pop("seconds")
     assert curves[0]["episodes"] == curves[1]["episodes"]
-
-
-def test_the_faithful_configuration_is_the_code_of_record():
-    rules, dqn = FAITHFUL.environment, FAITHFUL.dqn
-    assert (rules.budget, rules.regions_per_step, rules.pool_size) == (480, 24, 20)
-    assert (rules.memory, rules.credit, rules.variant) == ("newest", "shared", "faithful")
-    assert rules.is_first_reward_whole
-    assert FAITHFUL.episodes == 100
-    assert dqn == DqnConfig(
-        optimizer="sgd", learning_rate=1e-3, momentum=0.95, weight_decay=1e-3,
-        learning_rate_decay=0.97, discount=0.999, num_steps=1, loss="huber", batch_size=16,
-        updates_per_step=1, replay_capacity=600, target_update=5,
-        does_update_target_at_start=True, epsilon_start=0.9, epsilon_end=0.05,
-        epsilon_decay=10, epsilon_schedule="exponential", exploration="batch",
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ('{"episods": 3}', "unknown 'episods'"),
-        ('{"base": "best"}', "base 'best'"),
-        ('{"dqn": 3}', "'dqn' is 3, expected an object"),
-        ('{"dqn": {"gamma": 0.9}}', "dqn sets unknown 'gamma'"),
-        ('{"episodes": "many"}', "'episodes' is 'many'"),
-        ('{"keep": "first"}', "'keep' is 'first', expected one of last, best"),
-        ('{"dqn": {"loss": "mse"}}', "dqn: 'loss' is 'mse', expected one of huber"),
-        ('{"base": "any", "ranker": "lin"}', "'ranker' is 'lin', expected one of set, linear"),
-        ("[1]", "holds no object"),
-        ("{", "no JSON"),
-    ],
-)
-def test_a_wrong_config_file_is_refused_with_what_to_change(tmp_path, content, message):
-    path = tmp_path / "config.json"
-    path.write_text(content)
-    with pytest.raises(ValueError, match=message):
-        read_config(str(path))
-
-
-def test_a_config_that_is_no_file_names_the_presets():
-    with pytest.raises(ValueError, match="faithful, repaired"):
-        read_config("papers")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

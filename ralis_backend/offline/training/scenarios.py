@@ -1,0 +1,166 @@
+"""Fully labelled datasets -> scenarios in which policies for any label set learn.
+
+A scenario is a labelling game of another dataset, other images, another subset or merge of the
+classes, and another loss. Everybody who plays one shares the first labels, the pools and the random
+numbers of training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from ralis_backend.core.acquisition import PoolState, Strategy
+from ralis_backend.core.metrics import mean_iou
+from ralis_backend.core.policy.agnostic_inputs import AgnosticInputs, agnostic_inputs
+from ralis_backend.core.regions import VOID
+from ralis_backend.offline.training.config import EvolutionConfig
+from ralis_backend.simulation.fast import FastSimulation
+from ralis_backend.simulation.heads import HeadConfig, Heads, Points
+from ralis_backend.simulation.picking import pick
+from ralis_backend.simulation.points import RegionPoints
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One drawn game: regions to choose from, regions to measure on, how the segmenter learns."""
+
+    pool: RegionPoints
+    held_out: RegionPoints
+    head: HeadConfig
+    initial: np.ndarray
+    seed: int
+
+
+def draw_scenario(
+    sources: Sequence[RegionPoints], config: EvolutionConfig, rng: np.random.Generator
+) -> Scenario:
+    """A game of one of the sources, with its images split and its classes merged or left out."""
+    source = sources[int(rng.integers(len(sources)))]
+    images = rng.permutation(np.unique(source.image_index))
+    num_held_out = max(1, round(config.held_out * len(images)))
+    is_held_out = np.isin(source.image_index, images[:num_held_out])
+    num_classes = source.class_pixels.shape[1] - 1
+    for _ in range(100):
+        drawn = relabelled(source, draw_mapping(num_classes, rng))
+        is_annotated = drawn.class_pixels[:, :-1].sum(axis=1) > 0
+        pool = drawn.take(np.flatnonzero(~is_held_out & is_annotated))
+        low, high = config.initial_regions
+        count = min(int(rng.integers(low, high + 1)), max(1, len(pool) // 4))
+        shown = pool.class_pixels[:, :-1].sum(axis=0) > 0
+        if shown.sum() >= 2 and len(pool) > count + config.steps * config.regions_per_step:
+            break
+    else:
+        raise ValueError(
+            f"no game of {config.steps} steps of {config.regions_per_step} regions fits a pool of "
+            f"{int((~is_held_out).sum())} regions; lower steps or regions per step"
+        )
+    power = float(rng.choice(config.class_weight_powers))
+    return Scenario(
+        pool,
+        drawn.take(rng.permutation(np.flatnonzero(is_held_out))[: config.max_held_out]),
+        HeadConfig(class_weight_power=power),
+        rng.choice(len(pool), count, replace=False),
+        int(rng.integers(2**31)),
+    )
+
+
+def draw_mapping(num_classes: int, rng: np.random.Generator) -> np.ndarray:
+    """(C,) new class of each class, VOID where it is left out: as it is, merged, or a subset."""
+    kind = rng.choice(["as-is", "merge", "subset"]) if num_classes > 2 else "as-is"
+    if kind == "as-is":
+        return np.arange(num_classes)
+    count = int(rng.integers(2, num_classes))
+    order = rng.permutation(num_classes)
+    if kind == "merge":
+        groups = np.append(np.arange(count), rng.integers(count, size=num_classes - count))
+        return np.asarray(groups[np.argsort(order)])
+    mapping = np.full(num_classes, VOID)
+    mapping[np.sort(order[:count])] = np.arange(count)
+    return mapping
+
+
+def relabelled(points: RegionPoints, mapping: np.ndarray) -> RegionPoints:
+    """The same regions with other classes: (C,) new class of each, VOID to leave it out."""
+    num_classes = int(mapping[mapping != VOID].max()) + 1
+    table = torch.full((256,), VOID, dtype=torch.uint8)
+    table[: len(mapping)] = torch.from_numpy(mapping.astype(np.uint8))
+    pixels = np.zeros((len(points), num_classes + 1), np.int64)
+    pixels[:, -1] = points.class_pixels[:, -1]
+    for old, new in enumerate(mapping):
+        pixels[:, num_classes if new == VOID else new] += points.class_pixels[:, old]
+    labels = table[points.points.labels.long()]
+    return replace(points, points=Points(points.points.features, labels), class_pixels=pixels)
+
+
+def play_together(
+    scenario: Scenario,
+    strategies: Sequence[Strategy],
+    config: EvolutionConfig,
+    device: str = "cpu",
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Several strategies play one scenario, their segmenters side by side.
+
+    Returns:
+        (M, steps) mIoU on the held-out regions after each step, and the (L,) labelled regions of
+        each strategy.
+    """
+    first = scenario.held_out.take(np.arange(1))
+    simulations = [
+        FastSimulation(scenario.pool, first, first, scenario.head, device) for _ in strategies
+    ]
+    simulations[0].begin(scenario.initial, config.initial_updates, scenario.seed)
+    for other in simulations[1:]:
+        other.heads = simulations[0].heads
+    labelled = [scenario.initial] * len(strategies)
+    held_out = scenario.held_out.to(torch.device(device)).points
+    budget = len(scenario.initial) + config.steps * config.regions_per_step
+    scores = np.zeros((len(strategies), config.steps))
+    for step in range(config.steps):
+        order = np.random.default_rng([scenario.seed, step]).permutation(len(scenario.pool))
+        for index, (strategy, simulation) in enumerate(zip(strategies, simulations, strict=True)):
+            pools = _pools(order, labelled[index], config)
+            rng = np.random.default_rng([scenario.seed, step, 1])
+            spent = len(labelled[index]) / budget
+            picked = pick(simulation, strategy, labelled[index], pools, rng, spent)
+            labelled[index] = np.concatenate([labelled[index], picked])
+        heads = Heads.joined([each.heads for each in simulations])
+        heads = heads.trained(
+            simulations[0].points, labelled, config.updates_per_step, scenario.seed + step
+        )
+        for index, simulation in enumerate(simulations):
+            simulation.heads = heads.only(index)
+        scores[:, step] = [mean_iou(each) for each in heads.confusion_matrices(held_out)]
+    return scores, labelled
+
+
+def _pools(order: np.ndarray, labelled: np.ndarray, config: EvolutionConfig) -> np.ndarray:
+    """(K, N) regions that are not labelled, the first ones in the order."""
+    is_open = np.ones(len(order), bool)
+    is_open[labelled] = False
+    left = order[is_open[order]]
+    count = min(config.regions_per_step, len(left))
+    size = min(config.pool_size, len(left) // count)
+    pools: np.ndarray = left[: count * size].reshape(count, size)
+    return pools
+
+
+def offer(
+    simulation: FastSimulation,
+    scenario: Scenario,
+    config: EvolutionConfig,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, AgnosticInputs]:
+    """Candidates of a first step, and what a policy sees of them."""
+    left = np.setdiff1d(np.arange(len(scenario.pool)), scenario.initial)
+    offered = rng.permutation(left)[: config.regions_per_step * config.pool_size]
+    state = PoolState(
+        simulation.class_pixels[scenario.initial],
+        simulation.embeddings(scenario.initial),
+        config.regions_per_step,
+        rng,
+    )
+    return offered, agnostic_inputs(state, simulation.describe(offered))

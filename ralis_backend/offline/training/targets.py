@@ -1,0 +1,45 @@
+"""How the target network of a double DQN follows the query network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+
+class TargetRule:
+    """Is called at each of these moments; this one does nothing, and a rule overrides some.
+
+    A rule takes over buffers too, not parameters alone: BatchNorm's statistics are buffers.
+    """
+
+    def begin_episode(self, target: nn.Module, network: nn.Module) -> None:
+        """Before an episode's first step."""
+
+    def after_update(self, target: nn.Module, network: nn.Module) -> None:
+        """After each gradient step."""
+
+    def end_step(self, target: nn.Module, network: nn.Module, num_steps_done: int) -> None:
+        """After each AL step and its updates; `num_steps_done` since the start of the training."""
+
+
+@dataclass(frozen=True)
+class HardCopy(TargetRule):
+    """The target network becomes the query network, now and then.
+
+    every: AL steps.
+    does_copy_at_start: also at the first step of each episode.
+    """
+
+    every: int
+    does_copy_at_start: bool = False
+
+    def begin_episode(self, target: nn.Module, network: nn.Module) -> None:
+        """Copy, if it does so at the start."""
+        if self.does_copy_at_start:
+            target.load_state_dict(network.state_dict())
+
+    def end_step(self, target: nn.Module, network: nn.Module, num_steps_done: int) -> None:
+        """Copy, if it is time."""
+        if num_steps_done % self.every == 0:
+            target.load_state_dict(network.state_dict())
