@@ -232,9 +232,7 @@ def _scores(matrix: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _facts(
-    arena: Arena[S], strategy: Strategy | Oracle, seed: int, rules: GameRules
-) -> dict[str, Any]:
+def _facts(arena: Arena[S], strategy: Strategy, seed: int, rules: GameRules) -> dict[str, Any]:
     """What a game's result depends on."""
     return {
         "strategy": strategy.name,
