@@ -72,7 +72,7 @@ def look_costs(
     names: list[str],
     turns: int,
 ) -> dict[str, Any]:
-    """Seconds of the bare network on an image of this size, and the ratio of each strategy's look."""
+    """Seconds of the bare network on one image, and the ratio of each strategy's look to it."""
     segmenter = Segmenter(SegmenterSpec(num_classes, encoder_weights=None))
     image = np.random.default_rng(0).integers(0, 255, (*size, 3)).astype(np.uint8)
     regions = grid(size, region_size)

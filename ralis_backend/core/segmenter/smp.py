@@ -253,18 +253,19 @@ class Segmenter:
         """
         generator = torch.Generator().manual_seed(0)
         conv = self.model.segmentation_head[0]
-        total, entropy = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
-        for _ in range(NUM_DROPOUT_PASSES):
-            is_kept = torch.rand(decoded.shape[1], generator=generator) >= DROPOUT
-            kept = (is_kept.float() / (1 - DROPOUT)).to(decoded.device)
-            logits = nn.functional.conv2d(
-                decoded, conv.weight * kept[:, None, None], conv.bias, padding=conv.padding
-            )
-            log_p = logits[0].float().log_softmax(dim=0)  # (C, h, w)
-            total = total + log_p.exp()
-            entropy = entropy - (log_p.exp() * log_p).sum(dim=0)
-        mean = total / NUM_DROPOUT_PASSES
-        of_mean = torch.special.entr(mean).sum(dim=0)
+        is_kept = torch.rand(NUM_DROPOUT_PASSES, decoded.shape[1], generator=generator) >= DROPOUT
+        kept = (is_kept.float() / (1 - DROPOUT)).to(decoded.device)
+        masked = conv.weight * kept[:, None, :, None, None]  # (M, C, D, k, k)
+        bias = None if conv.bias is None else conv.bias.repeat(NUM_DROPOUT_PASSES)
+        logits = nn.functional.conv2d(decoded, masked.flatten(0, 1), bias, padding=conv.padding)
+        passes = logits[0].float().contiguous().unflatten(0, (NUM_DROPOUT_PASSES, -1))
+        total, entropy = torch.zeros_like(passes[0]), torch.zeros_like(passes[0, 0])
+        for each in passes:  # one by one: each fits the processor's cache
+            log_p = each.log_softmax(dim=0)  # (C, h, w)
+            p = log_p.exp()
+            total += p
+            entropy -= (p * log_p).sum(dim=0)
+        of_mean = torch.special.entr(total / NUM_DROPOUT_PASSES).sum(dim=0)
         bald: torch.Tensor = (of_mean - entropy / NUM_DROPOUT_PASSES).clamp(min=0)
         return bald[None]
 
