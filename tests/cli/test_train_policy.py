@@ -1,14 +1,22 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import dataclass, replace
+from functools import partial
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from ralis_backend.cli import app
-from ralis_backend.core.policy import AgnosticPolicy, RalisPolicy
+from ralis_backend.core.policy import AgnosticPolicy, AgnosticSpec, RalisPolicy
 from ralis_backend.offline.datasets import DatasetClass, write_dataset
+from ralis_backend.offline.training.config import PRESETS
+from ralis_backend.offline.training.registry import TRAINERS, register
+from ralis_backend.offline.training.rewards import SCORES
+from ralis_backend.offline.training.trainer import Progress
 
 NAMES = ("ground", "band")
 TINY = {
@@ -62,6 +70,7 @@ def test_a_policy_is_trained_and_compared_from_the_command_line(dataset, run, tm
     arguments = ["train-policy", "--dataset", str(dataset), "--config", "tiny.json"]
     done = run(*arguments, "--reward", "wiou", "--seed", "4", "--out", "policies/mine")
     assert done.exit_code == 0, done.output
+    assert "episode 2 of 2, step 2 of 2" in done.output
     assert "policies/mine.safetensors is the policy" in done.output.replace("\n", "")
     policy = RalisPolicy.load(tmp_path / "policies" / "mine.safetensors")
     assert policy.spec.classes == NAMES
@@ -110,6 +119,7 @@ def test_a_policy_for_any_label_set_is_trained_and_compared(dataset, run, tmp_pa
         options = ("--out", base, "--config", "config.json", "--shuffle-rewards")
         done = run("train-policy", *2 * ("--dataset", str(dataset)), *options)
         assert done.exit_code == 0, done.output
+        assert "game 2 of 2, spread" in done.output
         assert AgnosticPolicy.load(tmp_path / f"{base}.safetensors").name == base
     done = run(
         "benchmark", "--dataset", str(dataset), "--strategies", "any,linear,default",
@@ -119,6 +129,65 @@ def test_a_policy_for_any_label_set_is_trained_and_compared(dataset, run, tmp_pa
     assert done.exit_code == 0, done.output
     content = json.loads((tmp_path / "results" / "summary.json").read_text())
     assert set(content["strategies"]) == {"any", "linear", "default"}
+
+
+@pytest.mark.parametrize("options", [("--reward", "wiou"), ("--fidelity", "full")])
+def test_a_policy_for_any_label_set_takes_one_reward_and_fidelity(dataset, run, options):
+    for preset in ("any", "linear"):
+        arguments = ("--dataset", str(dataset), "--config", preset, "--out", "mine")
+        done = run("train-policy", *arguments, *options)
+        assert "learns with reward miou and fidelity fast" in str(done.exception)
+
+
+def test_every_dataset_is_checked_before_the_first_takes_time(dataset, run, tmp_path):
+    classes = [DatasetClass(name, (1, 2, 3)) for name in NAMES]
+    image, mask = np.zeros((64, 96, 3), np.uint8), np.zeros((64, 96), np.uint8)
+    write_dataset(tmp_path / "other", classes, [("d_v", "all/0", image, mask)])
+    folders = ("--dataset", str(dataset), "--dataset", str(tmp_path / "other"))
+    done = run("train-policy", *folders, "--config", "any", "--out", "mine")
+    assert "dataset other has no images in d_t" in str(done.exception)
+    assert not (tmp_path / ".cache").exists()
+
+
+@dataclass(frozen=True)
+class OwnConfig:
+    hidden: int = 8
+
+
+class OwnTrainer:
+    """From another package: its policies have seen nothing."""
+
+    takes_several_datasets = False
+    splits = ("d_v",)
+
+    def configured(self, config, options):
+        return replace(config, hidden=options.episodes or config.hidden)
+
+    def prepare(self, config, datasets, equipment):
+        return partial(self._train, config)
+
+    def _train(self, config, out, *, seed, on_progress):
+        on_progress(Progress(1, 1, 0.5, "all of it", 0.0))
+        policy = AgnosticPolicy.untrained(AgnosticSpec("set", config.hidden), seed, out.name)
+        policy.save(out.with_suffix(".safetensors"))
+
+
+def test_another_packages_trainer_is_called_by_its_preset(dataset, run, tmp_path):
+    with patch.dict(TRAINERS), patch.dict(PRESETS):
+        register(OwnConfig, OwnTrainer(), {"own": OwnConfig()})
+        arguments = ("--dataset", str(dataset), "--config", "own", "--out", "mine")
+        done = run("train-policy", *arguments, "--episodes", "5")
+        assert done.exit_code == 0, done.output
+        assert "all of it, score 50.0, 0 min left" in done.output
+        assert AgnosticPolicy.load(tmp_path / "mine.safetensors").spec.hidden == 5
+        done = run("train-policy", *arguments, "--dataset", str(dataset))
+        assert "--config own learns from one --dataset, 2 were given" in str(done.exception)
+
+
+def test_help_names_every_reward_and_preset(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    words = set(re.findall(r"[\w-]+", run("train-policy", "--help").output))
+    assert {*SCORES, *PRESETS} <= words
 
 
 def test_a_policy_for_one_label_set_learns_from_one_dataset(dataset, run):

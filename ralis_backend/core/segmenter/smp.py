@@ -258,7 +258,7 @@ class Segmenter:
         masked = conv.weight * kept[:, None, :, None, None]  # (M, C, D, k, k)
         bias = None if conv.bias is None else conv.bias.repeat(NUM_DROPOUT_PASSES)
         logits = nn.functional.conv2d(decoded, masked.flatten(0, 1), bias, padding=conv.padding)
-        passes = logits[0].float().contiguous().unflatten(0, (NUM_DROPOUT_PASSES, -1))
+        passes = logits[0].float().reshape(NUM_DROPOUT_PASSES, -1, *logits.shape[2:])
         total, entropy = torch.zeros_like(passes[0]), torch.zeros_like(passes[0, 0])
         for each in passes:  # one by one: each fits the processor's cache
             log_p = each.log_softmax(dim=0)  # (C, h, w)

@@ -9,6 +9,7 @@ from gymnasium.utils.env_checker import check_env
 
 from ralis_backend.core.policy import network_inputs
 from ralis_backend.offline.training.environment import EnvironmentConfig, LabellingEnv
+from ralis_backend.offline.training.rewards import SCORES
 from tests.offline.toy import ToySimulation
 
 RULES = EnvironmentConfig(
@@ -67,6 +68,15 @@ def test_the_reward_is_the_rise_of_the_score_in_points():
     _, reward, *_, after = environment.step(_best(environment))
     assert reward == pytest.approx(100 * (after["score"] - before["score"]), abs=1e-4)
     np.testing.assert_allclose(after["rewards"], reward, rtol=1e-6)
+
+
+def test_a_reward_that_another_package_adds_is_played_for(monkeypatch):
+    monkeypatch.setitem(SCORES, "useful", lambda matrix: float(matrix[2, 2]) / 100)
+    environment = LabellingEnv(ToySimulation(), replace(RULES, reward="useful"))
+    environment.reset(seed=0)
+    useful = environment.simulation.is_useful[environment.pools].any(axis=1).sum()
+    _, reward, *_ = environment.step(_best(environment))
+    assert reward == pytest.approx(2 * useful, abs=1e-4)  # two of its pixels a region
 
 
 def test_the_first_reward_can_be_the_whole_score_as_in_the_original():

@@ -14,8 +14,15 @@ from ralis_backend.offline.training.q_training import QTraining
 from ralis_backend.offline.training.sampling import Draw
 from ralis_backend.offline.training.targets import TargetRule
 from ralis_backend.offline.training.trainer import Progress
-from tests.offline.toy import CONFIG, ToySimulation, picks_useful
+from tests.offline import toy
+from tests.offline.toy import ToySimulation, picks_useful
 
+CONFIG = replace(
+    toy.CONFIG,
+    episodes=8,
+    evaluate_every=0,
+    dqn=replace(toy.CONFIG.dqn, updates_per_step=2, epsilon_decay=40.0),
+)
 FACTS = {"trainer": "prioritised, soft"}
 
 
@@ -77,11 +84,11 @@ def test_other_parts_solve_a_game_with_a_known_best_action(tmp_path):
     assert picks_useful(parts.dqn.network) > 0.9
     assert parts.sampler.weights[-1].min() < 0.9  # some were drawn for their errors
     target, network = (it.value.linear.weight for it in (parts.dqn.target, parts.dqn.network))
-    assert 0 < (target - network).abs().max() < 0.1 * network.abs().max()
+    assert 0 < (target - network).abs().mean() < 0.5 * network.abs().mean()  # it follows, behind
 
 
 def test_an_interrupted_training_with_other_parts_goes_on_to_the_bit(tmp_path):
-    config = replace(CONFIG, episodes=4, checkpoint_every=2, evaluate_every=0)
+    config = replace(CONFIG, episodes=4, checkpoint_every=2)
 
     def stop(progress: Progress) -> None:
         if progress.done > 2.5:
