@@ -10,30 +10,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import ipaddress
-import logging
-import os
 import re
 import socket
-import threading
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
 import httpx
 
-from ralis_backend.core.files import write_bytes
-from ralis_backend.labelstudio.client import (
-    LabelStudioClient,
-    NotFound,
-    Unauthorised,
-    Unavailable,
-    read_bounded,
-    without_credentials,
-)
+from ralis_backend.labelstudio.client import LabelStudioClient, read_bounded, without_credentials
+from ralis_backend.labelstudio.disk_cache import DiskCache
+from ralis_backend.labelstudio.errors import NotFound, Unauthorised, Unavailable
 from ralis_backend.online.tool import ToolTask
-
-logger = logging.getLogger(__name__)
 
 MAX_IMAGE_BYTES = 100_000_000
 MAX_REDIRECTS = 3
@@ -69,7 +57,7 @@ class ImageFetcher:
         allowed_hosts: Sequence[str] = (),
     ) -> None:
         self._client = client
-        self._cache = _DiskCache(cache_dir, cache_bytes)
+        self._cache = DiskCache(cache_dir, cache_bytes)
         self._allowed_hosts = tuple(host.lower() for host in allowed_hosts)
 
     def fetch(self, task: ToolTask) -> bytes:
@@ -217,62 +205,6 @@ class ImageFetcher:
             host == allowed or (allowed.startswith("*.") and host.endswith(allowed[1:]))
             for allowed in self._allowed_hosts
         )
-
-
-class _DiskCache:
-    """Files by key; the least recently used are deleted beyond a number of bytes."""
-
-    def __init__(self, folder: Path, max_bytes: int) -> None:
-        self._folder = folder
-        self._max_bytes = max_bytes
-        self._unseen_bytes: int | None = None  # written here since the folder was looked through
-        self._lock = threading.Lock()
-
-    def get(self, key: str) -> bytes | None:
-        path = self._folder / key
-        try:
-            content = path.read_bytes()
-        except OSError:
-            return None
-        with suppress(OSError):  # a read-only cache still serves
-            os.utime(path)
-        return content or None  # empty: the machine went down while it was written
-
-    def put(self, key: str, content: bytes) -> None:
-        if len(content) > self._max_bytes:
-            return
-        try:
-            self._write(key, content)
-        except OSError as error:
-            logger.warning("the image cache %s cannot be written: %s", self._folder, error)
-
-    def _write(self, key: str, content: bytes) -> None:
-        write_bytes(self._folder / key, content, survives_power_loss=False)
-        with self._lock:
-            if self._unseen_bytes is not None:
-                self._unseen_bytes += len(content)
-            # Other processes write here too: nobody goes far without looking.
-            if self._unseen_bytes is None or self._unseen_bytes > 0.05 * self._max_bytes:
-                self._shrink()
-                self._unseen_bytes = 0
-
-    def _shrink(self) -> None:
-        """Delete the least recently used files down to nine tenths, if there are too many."""
-        files = []
-        for path in self._folder.iterdir():
-            try:
-                stat = path.stat()
-            except OSError:
-                continue  # another process deleted it
-            files.append((stat.st_mtime, stat.st_size, path))
-        total = sum(size for _, size, _ in files)
-        if total <= self._max_bytes:
-            return
-        for _, size, path in sorted(files):
-            if total <= 0.9 * self._max_bytes:
-                break
-            path.unlink(missing_ok=True)
-            total -= size
 
 
 def _check(response: httpx.Response, place: str) -> None:

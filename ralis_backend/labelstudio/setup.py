@@ -9,7 +9,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from ralis_backend.labelstudio.client import LabelStudioClient, NotFound, without_credentials
+from ralis_backend.labelstudio.client import LabelStudioClient, without_credentials
+from ralis_backend.labelstudio.errors import NotFound
 from ralis_backend.labelstudio.payloads.label_config import (
     REGION_LABEL,
     parse_label_config,

@@ -14,11 +14,8 @@ from typing import Any
 import numpy as np
 
 from ralis_backend.core.regions import Region
-from ralis_backend.labelstudio.client import (
-    Filter,
-    LabelStudioClient,
-    NotFound,
-)
+from ralis_backend.labelstudio.client import Filter, LabelStudioClient
+from ralis_backend.labelstudio.errors import NotFound
 from ralis_backend.labelstudio.fetcher import ImageFetcher
 from ralis_backend.labelstudio.payloads.annotations import (
     annotated_regions,

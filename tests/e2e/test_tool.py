@@ -16,12 +16,8 @@ from ralis_backend.cli.demo import label_studio as server_module
 from ralis_backend.cli.demo.label_studio import LabelStudioServer, free_port
 from ralis_backend.core.images import context_picture, crop_picture, decode_image
 from ralis_backend.core.regions import VOID, Region, grid
-from ralis_backend.labelstudio.client import (
-    LabelStudioClient,
-    LabelStudioError,
-    NotFound,
-    Unauthorised,
-)
+from ralis_backend.labelstudio.client import LabelStudioClient
+from ralis_backend.labelstudio.errors import LabelStudioError, NotFound, Unauthorised
 from ralis_backend.labelstudio.fetcher import ImageFetcher
 from ralis_backend.labelstudio.payloads.tasks import project_uid
 from ralis_backend.labelstudio.setup import ProjectSetup

@@ -16,7 +16,8 @@ from werkzeug.serving import make_server
 
 from ralis_backend.app import create_app
 from ralis_backend.cli.demo.label_studio import LabelStudioServer
-from ralis_backend.labelstudio.client import LabelStudioClient, Unauthorised
+from ralis_backend.labelstudio.client import LabelStudioClient
+from ralis_backend.labelstudio.errors import Unauthorised
 from ralis_backend.labelstudio.tool import LabelStudioTool
 from ralis_backend.settings import Settings
 from ralis_backend.wiring import create_client, create_fetcher

@@ -12,13 +12,9 @@ import httpx
 import pytest
 
 from ralis_backend.labelstudio import client as module
-from ralis_backend.labelstudio.client import (
-    LabelStudioClient,
-    LabelStudioError,
-    NotFound,
-    Unauthorised,
-    Unavailable,
-)
+from ralis_backend.labelstudio.client import LabelStudioClient
+from ralis_backend.labelstudio.errors import LabelStudioError, NotFound, Unauthorised, Unavailable
+from ralis_backend.labelstudio.token_auth import REFRESH_EARLY_S
 from ralis_backend.online.tool import ToolNotFound, ToolUnavailable
 
 LEGACY = "0123456789abcdef0123456789abcdef01234567"
@@ -81,7 +77,7 @@ def test_a_personal_token_is_exchanged_once_for_many_threads():
 
 
 def test_an_access_token_is_exchanged_before_it_expires():
-    server = Exchange(lifetime_s=module.REFRESH_EARLY_S - 5)
+    server = Exchange(lifetime_s=REFRESH_EARLY_S - 5)
     client = client_of(server, PERSONAL)
     client.whoami()
     client.whoami()

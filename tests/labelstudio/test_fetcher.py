@@ -11,7 +11,8 @@ import pytest
 
 from ralis_backend.labelstudio import client as client_module
 from ralis_backend.labelstudio import fetcher as module
-from ralis_backend.labelstudio.client import LabelStudioClient, Unauthorised, Unavailable
+from ralis_backend.labelstudio.client import LabelStudioClient
+from ralis_backend.labelstudio.errors import Unauthorised, Unavailable
 from ralis_backend.labelstudio.fetcher import ImageFetcher, ImageNotAllowed, ImageUnreachable
 from ralis_backend.online.tool import ToolNotFound, ToolTask
 
@@ -289,29 +290,6 @@ def test_a_task_id_that_is_handed_out_again_gets_its_own_image(tmp_path):
     server.answer = httpx.Response(200, content=b"other pixels")
     later = datetime(2027, 1, 1, tzinfo=UTC)
     assert fetcher.fetch(task("/data/upload/1/a.png", created_at=later)) == b"other pixels"
-
-
-def test_the_cache_keeps_within_its_bound_and_drops_what_was_used_longest_ago(tmp_path):
-    server = LabelStudio(httpx.Response(200, content=b"x" * 100))
-    fetcher = server.fetcher(tmp_path, cache_bytes=450)
-    for number in range(4):
-        fetcher.fetch(task(f"/data/upload/1/{number}.png"))
-    for age, path in enumerate(sorted((tmp_path / "cache").iterdir())):
-        module.os.utime(path, (age, age))
-    fetcher.fetch(task("/data/upload/1/0.png"))  # used again: now the newest
-    fetcher.fetch(task("/data/upload/1/4.png"))
-    assert sum(path.stat().st_size for path in (tmp_path / "cache").iterdir()) <= 450
-    before = len(server.requests)
-    fetcher.fetch(task("/data/upload/1/0.png"))
-    fetcher.fetch(task("/data/upload/1/4.png"))
-    assert len(server.requests) == before
-
-
-def test_a_cache_that_cannot_be_written_only_warns(tmp_path, caplog):
-    (tmp_path / "cache").write_text("a file where the folder should be")
-    fetcher = LabelStudio().fetcher(tmp_path)
-    assert fetcher.fetch(task("/data/upload/1/a.png")) == b"pixels"
-    assert "cannot be written" in caplog.text
 
 
 def test_an_empty_cache_file_is_fetched_again(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from ralis_backend.core.regions import Region
 from ralis_backend.labelstudio import plugin as backend_module
-from ralis_backend.labelstudio.plugin import RalisBackend, event_payload
+from ralis_backend.labelstudio.plugin import RalisBackend
 from ralis_backend.online.learner import SuggestionFailure
 from ralis_backend.online.tool import ImageSuggestion, SuggestedRegion
 
@@ -147,23 +147,3 @@ def test_an_event_of_no_project_is_refused():
         hosted(FakeLearner()).fit("ANNOTATION_CREATED", {"project": {"id": 3}})
     with pytest.raises(ValueError, match="fit needs"):
         hosted(FakeLearner()).fit([])
-
-
-def test_event_payload_keeps_labels_and_drops_copies():
-    data = {
-        "action": "ANNOTATION_UPDATED",
-        "project": {"id": 3, "created_at": "x", "label_config": "long"},
-        "annotation": {"id": 1, "result": [1], "prediction": {"id": 2, "result": [2] * 99}},
-        "task": {"id": 4, "data": {}, "predictions": [3], "annotations": [4]},
-        "tasks": [{"id": 5, "created_at": "y", "data": {"text": "long"}}],
-    }
-    assert event_payload(data) == {
-        "project": {"id": 3, "created_at": "x"},
-        "annotation": {"id": 1, "result": [1], "prediction": {"id": 2}},
-        "task": {"id": 4, "data": {}},
-        "tasks": [{"id": 5, "created_at": "y"}],
-    }
-    assert event_payload({"annotations": [{"id": 1}], "annotation": {"prediction": 7}}) == {
-        "annotations": [{"id": 1}],
-        "annotation": {"prediction": 7},
-    }
