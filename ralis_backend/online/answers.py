@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from ralis_backend.core.regions import Region
+from ralis_backend.core.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -68,4 +69,6 @@ USEFUL = AnswerKind(
 )
 """Whether a label in the region was worth the annotator's time."""
 
-ANSWER_KINDS: dict[str, AnswerKind] = {kind.name: kind for kind in (USEFUL,)}
+ANSWER_KINDS: Registry[AnswerKind] = Registry("answer", "ralis_backend.answers")
+"""Kinds of answers by their names."""
+ANSWER_KINDS.register(USEFUL.name, USEFUL)

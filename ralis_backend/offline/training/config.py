@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from ralis_backend.core.registry import Registry
 from ralis_backend.offline.training.dqn import DqnConfig
 from ralis_backend.offline.training.environment import EnvironmentConfig
 from ralis_backend.simulation.heads import HeadConfig
@@ -130,13 +131,12 @@ class EvolutionConfig:
     does_shuffle_rewards: bool = False
 
 
-PRESETS: dict[str, Any] = {
-    "faithful": FAITHFUL,
-    "repaired": REPAIRED,
-    "any": EvolutionConfig(),
-    "linear": EvolutionConfig(ranker="linear"),
-}
+PRESETS: Registry[Any] = Registry("preset", "ralis_backend.presets")
 """Names -> configurations, each of a type that `registry.TRAINERS` knows."""
+PRESETS.register("faithful", FAITHFUL)
+PRESETS.register("repaired", REPAIRED)
+PRESETS.register("any", EvolutionConfig())
+PRESETS.register("linear", EvolutionConfig(ranker="linear"))
 
 
 def read_config(source: str) -> Any:

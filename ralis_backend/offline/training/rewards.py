@@ -13,6 +13,7 @@ from functools import partial
 import numpy as np
 
 from ralis_backend.core.metrics import ious, mean_iou_of_present
+from ralis_backend.core.registry import Registry
 
 Score = Callable[[np.ndarray], float]
 
@@ -76,25 +77,18 @@ def log_pixels(matrix: np.ndarray) -> float:
     return float((np.log1p(np.diagonal(matrix)[known]) / np.log1p(pixels[known])).mean())
 
 
-SCORES: dict[str, Score] = {
-    "miou": miou,
-    "wiou": wiou,
-    "wiou-printed": partial(wiou, epsilon=1e-6),
-    "cvar": cvar,
-    "log_pixels": log_pixels,
-}
+SCORES: Registry[Score] = Registry("reward", "ralis_backend.rewards")
 """Names of rewards -> scores; a reward of one's own is one function and one entry."""
+SCORES.register("miou", miou)
+SCORES.register("wiou", wiou)
+SCORES.register("wiou-printed", partial(wiou, epsilon=1e-6))
+SCORES.register("cvar", cvar)
+SCORES.register("log_pixels", log_pixels)
 
 
 def find_score(name: str) -> Score:
-    """The score of that name.
-
-    Raises:
-        ValueError: if there is none, naming those there are.
-    """
-    if name not in SCORES:
-        raise ValueError(f"unknown reward '{name}'; expected one of {', '.join(SCORES)}")
-    return SCORES[name]
+    """The score of that name; `ValueError` if there is none, naming those there are."""
+    return SCORES.find(name)
 
 
 def reward(name: str, before: np.ndarray, after: np.ndarray) -> float:

@@ -14,6 +14,7 @@ from pycocotools import mask as coco_mask
 
 from ralis_backend.core.palette import palette_png
 from ralis_backend.core.regions import VOID
+from ralis_backend.core.registry import Registry
 from ralis_backend.online.export.labelled_images import ExportedClass, ExportedImage
 
 Writer = Callable[[Iterable[ExportedImage], Sequence[ExportedClass], Path], None]
@@ -136,13 +137,12 @@ def write_hf(images: Iterable[ExportedImage], classes: Sequence[ExportedClass], 
     )
 
 
-FORMATS: dict[str, Writer] = {
-    "png": write_png,
-    "coco": write_coco,
-    "yolo-seg": write_yolo_seg,
-    "hf": write_hf,
-}
-"""What `ralis export --format` offers."""
+FORMATS: Registry[Writer] = Registry("format", "ralis_backend.export_formats")
+"""What `ralis export --format` offers; a format of one's own is one function and one entry."""
+FORMATS.register("png", write_png)
+FORMATS.register("coco", write_coco)
+FORMATS.register("yolo-seg", write_yolo_seg)
+FORMATS.register("hf", write_hf)
 
 
 def outline(component: np.ndarray) -> np.ndarray:
