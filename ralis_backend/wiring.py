@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ralis_backend.settings import Settings
 
 if TYPE_CHECKING:
+    from ralis_backend.core.segmenter import SegmenterSpec
     from ralis_backend.labelstudio.client import LabelStudioClient
     from ralis_backend.labelstudio.doctor import Surroundings
     from ralis_backend.labelstudio.fetcher import ImageFetcher
@@ -106,6 +107,7 @@ def create_worker(settings: Settings) -> Worker:
     """The worker, on the GPU where there is one."""
     from ralis_backend.online.worker import Worker, WorkerConfig
 
+    check_segmenter(settings)
     config = WorkerConfig(
         mode=settings.mode,
         ranking=ranking_config(settings, find_device(settings.device)),
@@ -121,19 +123,15 @@ def create_worker(settings: Settings) -> Worker:
 def create_surroundings(settings: Settings) -> Surroundings:
     """What `ralis doctor` looks at."""
     from ralis_backend.core.policy.registry import find_strategy
-    from ralis_backend.core.segmenter import SegmenterSpec
     from ralis_backend.labelstudio.doctor import Surroundings
 
-    num_classes = 2  # of any network: only its encoder's weights are looked at
     return Surroundings(
         client=create_client(settings),
         tool=create_tool(settings),
         backend_url=settings.backend_url,
         headers=webhook_headers(settings),
         data_dir=settings.data_dir,
-        spec=SegmenterSpec(
-            num_classes, settings.architecture, settings.encoder, settings.initial_weights
-        ),
+        spec=segmenter_spec(settings),
         wanted_device=settings.device,
         device=find_device(settings.device),
         strategy=lambda classes: (
@@ -142,6 +140,27 @@ def create_surroundings(settings: Settings) -> Surroundings:
             ).name
         ),
     )
+
+
+def segmenter_spec(settings: Settings, num_classes: int = 1) -> SegmenterSpec:
+    """Which segmenter is trained; each project has its own number of classes."""
+    from ralis_backend.core.segmenter import SegmenterSpec
+
+    return SegmenterSpec(
+        num_classes, settings.architecture, settings.encoder, settings.initial_weights
+    )
+
+
+def check_segmenter(settings: Settings) -> None:
+    """Refuse a file of encoder weights that does not fit, before anything else is done.
+
+    Raises:
+        ValueError: saying what does not fit.
+    """
+    if settings.has_weights_file:  # else torch, which takes seconds, is not needed here
+        from ralis_backend.core.segmenter import build
+
+        build(segmenter_spec(settings))
 
 
 def ranking_config(settings: Settings, device: str) -> RankingConfig:
@@ -154,9 +173,7 @@ def ranking_config(settings: Settings, device: str) -> RankingConfig:
         policy_pool=settings.policy_pool,
         region_size=settings.region_size,
         regions_per_round=settings.regions_per_round,
-        architecture=settings.architecture,
-        encoder=settings.encoder,
-        encoder_weights=settings.initial_weights,
+        spec=segmenter_spec(settings),
         device=device,
         seed=settings.seed,
     )

@@ -68,7 +68,7 @@ def train_policy(
     from ralis_backend.offline.training.ralis import Progress as Done
     from ralis_backend.offline.training.ralis import train
     from ralis_backend.settings import load_settings
-    from ralis_backend.wiring import find_device
+    from ralis_backend.wiring import find_device, segmenter_spec
 
     torch.set_num_threads(threads)
     settings = load_settings()
@@ -85,9 +85,7 @@ def train_policy(
             source,
             chosen,
             cache,
-            encoder=settings.encoder,
-            encoder_weights=settings.initial_weights,
-            architecture=settings.architecture,
+            spec=segmenter_spec(settings),
             device=device,
             report=status.update,
         )
@@ -153,7 +151,7 @@ def _train_for_any(
     from ralis_backend.offline.training.evolution import Progress as Done
     from ralis_backend.offline.training.evolution import evolve, fit_linear
     from ralis_backend.settings import load_settings
-    from ralis_backend.wiring import find_device
+    from ralis_backend.wiring import find_device, segmenter_spec
 
     settings, console, device = load_settings(), Console(), find_device(device)
     sources = {}
@@ -164,8 +162,7 @@ def _train_for_any(
                 dataset,
                 config.region_size,
                 cache,
-                encoder=settings.encoder,
-                encoder_weights=settings.initial_weights,
+                spec=segmenter_spec(settings),
                 device=device,
                 report=status.update,
             )

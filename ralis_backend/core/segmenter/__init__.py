@@ -1,10 +1,21 @@
 """Image -> class probabilities."""
 
-from ralis_backend.core.segmenter.smp import (
-    NUM_DROPOUT_PASSES,
+from ralis_backend.core.segmenter.protocol import (
+    DEFAULT_SPEC,
     ForwardPass,
     Segmenter,
     SegmenterSpec,
 )
+from ralis_backend.core.segmenter.registry import SEGMENTERS, build, load
+from ralis_backend.core.segmenter.smp import NUM_DROPOUT_PASSES
 
-__all__ = ["NUM_DROPOUT_PASSES", "ForwardPass", "Segmenter", "SegmenterSpec"]
+__all__ = [
+    "DEFAULT_SPEC",
+    "NUM_DROPOUT_PASSES",
+    "SEGMENTERS",
+    "ForwardPass",
+    "Segmenter",
+    "SegmenterSpec",
+    "build",
+    "load",
+]

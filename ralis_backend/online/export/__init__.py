@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ralis_backend.core.regions import VOID
-from ralis_backend.core.segmenter import Segmenter
+from ralis_backend.core.segmenter import load
+from ralis_backend.core.segmenter.onnx import export_onnx
 from ralis_backend.online.export.formats import FORMATS
 from ralis_backend.online.export.labelled_images import ExportedImage, LabelledImages, colors_of
 from ralis_backend.online.store import ProjectStore, RegionLabel
@@ -100,13 +101,13 @@ def write_model(
             f"project {project.uid} has no trained version yet; label some regions first, or "
             "export without the model"
         )
-    segmenter = Segmenter.load(store.blobs.path(version.weights_key))
+    segmenter = load(store.blobs.path(version.weights_key))
     out.mkdir(parents=True, exist_ok=True)
     segmenter.save(
         out / "segmenter.safetensors",
         {"version": version.name, "classes": list(project.class_names)},
     )
-    segmenter.export_onnx(out / "segmenter.onnx", size)
+    export_onnx(segmenter, out / "segmenter.onnx", size)
     _write_json(out / "classes.json", _classes_json(project))
 
 

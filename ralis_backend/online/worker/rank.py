@@ -21,12 +21,12 @@ from ralis_backend.online.ranking import (
     describe_image,
     fallback,
     labelled_pixels,
-    load_segmenter,
     looks_twice,
     pool_state,
     score_pool,
     strategy_for,
 )
+from ralis_backend.online.segmenters import load_segmenter
 from ralis_backend.online.store import ProjectStore, RegionLabel, now
 from ralis_backend.online.store.tables import Image, Project, Version
 from ralis_backend.online.suggesting import covered, labels_by_image
@@ -108,7 +108,10 @@ class Ranker:
         report: Callable[[dict[str, Any]], None],
         should_stop: Callable[[], bool],
     ) -> list[_Described]:
-        segmenter = load_segmenter(self._store, project, version, self._config.ranking)
+        ranking = self._config.ranking
+        segmenter = load_segmenter(
+            self._store, project, version, ranking.spec, seed=ranking.seed, device=ranking.device
+        )
         pool = []
         for index, image in enumerate(images, start=1):
             if should_stop():

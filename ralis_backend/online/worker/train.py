@@ -12,17 +12,15 @@ from typing import Any
 import numpy as np
 
 from ralis_backend.core.images import decode_image
-from ralis_backend.core.learning.finetune import (
-    LabelledImage,
-    TrainingProgress,
-    evaluate,
-    finetune,
-)
+from ralis_backend.core.learning.crops import LabelledImage
+from ralis_backend.core.learning.evaluation import evaluate
+from ralis_backend.core.learning.finetune import finetune
+from ralis_backend.core.learning.loop import TrainingProgress
 from ralis_backend.core.metrics import ious, mean_iou
 from ralis_backend.core.regions import VOID
 from ralis_backend.core.segmenter import Segmenter
 from ralis_backend.online.random_slice import SLICE, measured
-from ralis_backend.online.ranking import load_segmenter
+from ralis_backend.online.segmenters import load_segmenter
 from ralis_backend.online.store import ProjectStore, RegionLabel, now
 from ralis_backend.online.store.tables import Image, Project, Version
 from ralis_backend.online.suggesting import hide_removed, labels_by_image
@@ -85,8 +83,11 @@ class Trainer:
             self._give_up(project, watermark)
             return None
         parent = self._store.version(project.id, project.current_version)
-        in_use = load_segmenter(self._store, project, parent, self._config.ranking)
-        candidate = load_segmenter(self._store, project, parent, self._config.ranking)
+        ranking = self._config.ranking
+        in_use = load_segmenter(
+            self._store, project, parent, ranking.spec, seed=ranking.seed, device=ranking.device
+        )
+        candidate = in_use.copy()
         if parent is not None:
             self._measure(project, parent, in_use, labels)
         number = 1 + max((row.number for row in self._store.versions(project.id)), default=0)

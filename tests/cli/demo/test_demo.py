@@ -15,7 +15,7 @@ from ralis_backend.cli.demo.evaluation import Score, score, spread
 from ralis_backend.cli.demo.experiment import Round, describe, results_json
 from ralis_backend.cli.demo.workplace import Workplace, port_near, stopped_by_signals
 from ralis_backend.core.files import write_json
-from ralis_backend.core.segmenter import Segmenter, SegmenterSpec
+from ralis_backend.core.segmenter import SegmenterSpec, build
 from ralis_backend.offline.datasets import DatasetClass, write_dataset
 
 CLASSES = [DatasetClass("road & <rail>", (128, 64, 128)), DatasetClass('a "b"', (1, 2, 3))]
@@ -95,7 +95,7 @@ def test_a_score_is_one_matrix_over_all_images(dataset):
     from ralis_backend.core.features import predicted_mask
     from ralis_backend.core.metrics import confusion_matrix, mean_iou
 
-    segmenter = Segmenter(SegmenterSpec(2, encoder_weights=None))
+    segmenter = build(SegmenterSpec(2, encoder_weights=None))
     samples = pools.from_dataset(dataset, None).test
     seen = []
     result = score(segmenter, samples, lambda: seen.append(1))
@@ -106,7 +106,7 @@ def test_a_score_is_one_matrix_over_all_images(dataset):
 
 
 def test_no_image_gives_no_score():
-    result = score(Segmenter(SegmenterSpec(2, encoder_weights=None)), [], lambda: None)
+    result = score(build(SegmenterSpec(2, encoder_weights=None)), [], lambda: None)
     assert np.isnan(result.miou)
 
 

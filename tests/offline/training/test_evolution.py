@@ -8,6 +8,7 @@ import pytest
 from ralis_backend.core.acquisition import strategy
 from ralis_backend.core.policy import AgnosticPolicy
 from ralis_backend.core.regions import VOID
+from ralis_backend.core.segmenter import SegmenterSpec
 from ralis_backend.offline.point_features import PointFeatures
 from ralis_backend.offline.training.evolution import (
     EvolutionConfig,
@@ -29,7 +30,9 @@ CONFIG = EvolutionConfig(
 @pytest.fixture(scope="module")
 def source(tiny_dataset, tmp_path_factory):
     cache = tmp_path_factory.mktemp("points")
-    return PointFeatures(tiny_dataset, (32, 32), cache, encoder_weights=None).split("d_t")
+    return PointFeatures(
+        tiny_dataset, (32, 32), cache, spec=SegmenterSpec(3, encoder_weights=None)
+    ).split("d_t")
 
 
 def test_classes_are_merged_or_left_out_without_a_gap():

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ralis_backend.core.learning.finetune import LabelledImage
+from ralis_backend.core.learning.crops import LabelledImage
 from ralis_backend.core.regions import VOID, Region
 from ralis_backend.online.store import ProjectStore, now
 from ralis_backend.online.store.tables import Version
