@@ -7,10 +7,14 @@ import time
 
 import httpx
 import pytest
+import torch
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from ralis_backend.cli import app, main
 from ralis_backend.cli.supervisor import Child, Supervisor
+from ralis_backend.settings import load_settings
+from ralis_backend.wiring import create_worker
 
 RALIS = (sys.executable, "-m", "ralis_backend.cli")
 
@@ -117,6 +121,26 @@ def test_what_is_missing_is_one_line_and_exit_code_2(
         main()
     assert stopped.value.code == 2
     assert wanted in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command", [("connect", "--project", "5"), ("serve", "--port", str(free_port()))]
+)
+def test_a_file_of_encoder_weights_that_does_not_fit_is_refused_at_start(
+    environment, tmp_path, monkeypatch, capsys, command
+):
+    save_file({"blocks.0.weight": torch.ones(2)}, tmp_path / "other.safetensors")
+    weights = {"RALIS_ENCODER_WEIGHTS": "other.safetensors", "LABEL_STUDIO_API_KEY": "token"}
+    for name, value in {**environment, **weights}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["ralis", *command])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert "1 unexpected: blocks.0.weight" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="1 unexpected"):
+        create_worker(load_settings(data_dir=tmp_path / "state"))
 
 
 def test_doctor_names_what_fails_and_what_to_do(environment, tmp_path, monkeypatch):

@@ -28,7 +28,7 @@ def connect(project: Project, mode: Mode = None, backend_url: BackendUrl = None)
     """Prepare a project completely; safe to repeat."""
     from ralis_backend.core.policy.registry import find_strategy
     from ralis_backend.labelstudio.doctor import DEFAULT_BACKEND_URL
-    from ralis_backend.wiring import create_store, create_tool
+    from ralis_backend.wiring import check_segmenter, create_store, create_tool
 
     settings = _settings(mode=mode, backend_url=backend_url)
     if settings.backend_url is None:
@@ -43,6 +43,7 @@ def connect(project: Project, mode: Mode = None, backend_url: BackendUrl = None)
             "Label Studio cannot send RALIS_AUTH_TOKEN; set RALIS_AUTH_USER and "
             "RALIS_AUTH_PASSWORD for it as well"
         )
+    check_segmenter(settings)
     tool = create_tool(settings)
     names = [label.name for label in tool.project(project).classes]
     find_strategy(settings.strategy, settings.policies_dir, names, settings.region_size)

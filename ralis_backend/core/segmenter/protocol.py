@@ -62,7 +62,7 @@ class ForwardPass:
 class Segmenter(Protocol):
     """A network and the classes that it tells apart.
 
-    `NetworkSegmenter` has all of it but `model`, `forward_pass` and `stages`.
+    `NetworkSegmenter` has all of it, except for how the model is built and looks at an image.
 
     Attributes:
         kind: its name in `SEGMENTERS`, kept in its files.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -83,7 +83,7 @@ def encoder_spec(spec: SegmenterSpec) -> SegmenterSpec:
     """
     if kind_of(spec) != DEFAULT_KIND:
         return spec
-    return SegmenterSpec(spec.num_classes, "FPN", spec.encoder, spec.encoder_weights)
+    return replace(spec, architecture="FPN")
 
 
 def encoder_facts(spec: SegmenterSpec) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from ralis_backend.core.segmenter import encoder_weights
 from ralis_backend.core.segmenter.network import NetworkSegmenter, seeded
@@ -81,7 +80,7 @@ class SmpSegmenter(NetworkSegmenter):
         with torch.inference_mode():
             pixels = self.normalised(image)[None]
             down, right = -pixels.shape[2] % self.stride, -pixels.shape[3] % self.stride
-            padded = functional.pad(pixels, (0, right, 0, down), mode="replicate")
+            padded = nn.functional.pad(pixels, (0, right, 0, down), mode="replicate")
             maps = self.model.encoder(padded.to(memory_format=torch.channels_last))[-_NUM_STAGES:]
         return [(each[0].float(), padded.shape[2] // each.shape[2]) for each in maps]
 
