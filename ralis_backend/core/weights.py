@@ -5,6 +5,7 @@ The only place in `core` that touches the disk.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -90,6 +91,12 @@ def load_metadata(path: Path) -> dict[str, Any]:
             return _checked_metadata(path, file.metadata())
     except SafetensorError as error:
         raise WeightsError(f"{path} is truncated or no safetensors file ({error})") from error
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file: whether it still is what something was computed with."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def below(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

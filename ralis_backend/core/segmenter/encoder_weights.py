@@ -6,7 +6,6 @@ extractors have `stages_0.x`; all may stand below a prefix, as `encoder.` or `mo
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -25,12 +24,6 @@ _COUNTER = "num_batches_tracked"
 def is_file(encoder_weights: str) -> bool:
     """Whether it is a file's path, and no name that the hub knows."""
     return encoder_weights.endswith(SUFFIX)
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of the file: whether computed features are still those of its encoder."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load(path: Path, encoder: nn.Module, name: str) -> None:

@@ -19,7 +19,8 @@ class SegmenterSpec:
     num_classes: C.
     architecture: one of segmentation-models-pytorch, or a kind of `SEGMENTERS`.
     encoder: as segmentation-models-pytorch names it.
-    encoder_weights: their name there, or the path of a `.safetensors` file; None: random ones.
+    encoder_weights: their name there, or the path of a `.safetensors` file; None: random ones, and
+        for kinds that begin without any.
     """
 
     num_classes: int

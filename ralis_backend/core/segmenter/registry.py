@@ -93,5 +93,5 @@ def encoder_facts(spec: SegmenterSpec) -> dict[str, Any]:
     if kind_of(spec) == DEFAULT_KIND:
         del facts["architecture"]
     if spec.encoder_weights is not None and encoder_weights.is_file(spec.encoder_weights):
-        facts["encoder_weights_sha256"] = encoder_weights.digest(Path(spec.encoder_weights))
+        facts["encoder_weights_sha256"] = weights.digest(Path(spec.encoder_weights))
     return facts
