@@ -52,7 +52,7 @@ from ralis_backend.core.features.ralis import (
 from ralis_backend.core.files import write_json
 from ralis_backend.core.policy.network import QueryNetwork
 from ralis_backend.core.regions import Region, grid
-from ralis_backend.core.segmenter import ForwardPass, Segmenter, SegmenterSpec
+from ralis_backend.core.segmenter import ForwardPass, Segmenter, SegmenterSpec, build
 from ralis_backend.offline.golden import query_network
 
 NUM_CLASSES = 11
@@ -99,7 +99,7 @@ def main() -> None:
 
     original = _import_original(options.original)
     spec = SegmenterSpec(NUM_CLASSES, encoder_weights=None)
-    segmenter = Segmenter(spec)
+    segmenter = build(spec)
     networks = _networks(original)
     cases = []
     for has_forward in (True, False):

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from ralis_backend.core.files import write_json
-from ralis_backend.core.learning.finetune import FinetuneConfig
+from ralis_backend.core.learning.config import FinetuneConfig
 from ralis_backend.core.segmenter import SegmenterSpec
 from ralis_backend.offline.datasets import Dataset
 from ralis_backend.offline.point_features import PointFeatures

@@ -21,13 +21,14 @@ from typing import Any
 import numpy as np
 
 from ralis_backend.core.files import write_json
-from ralis_backend.core.learning.finetune import FinetuneConfig
+from ralis_backend.core.learning.config import FinetuneConfig
 from ralis_backend.core.metrics import ious, mean_iou
 from ralis_backend.core.segmenter import SegmenterSpec
 from ralis_backend.offline.benchmark.arenas import ArenaConfig
 from ralis_backend.offline.datasets import Dataset
+from ralis_backend.offline.scaled import scaled
 from ralis_backend.settings import load_settings
-from ralis_backend.simulation.full_arena import FullArena, scaled
+from ralis_backend.simulation.full_arena import FullArena
 
 RECIPES = ((0.0, 0.0), (0.0, 0.5), (0.5, 0.25), (0.5, 0.5))
 """(share of crops drawn by rarity, power of the class weights)."""

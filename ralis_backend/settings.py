@@ -106,9 +106,14 @@ class Settings(BaseSettings):
     )
     encoder: str = Field("mobilenet_v2", description="Encoder of segmentation-models-pytorch")
     encoder_weights: str = Field(
-        "imagenet", description="Weights the encoder starts from; `none` for random ones"
+        "imagenet",
+        description="Weights the encoder starts from: their name, a `.safetensors` file, or `none` "
+        "for random ones",
     )
-    architecture: str = Field("FPN", description="Architecture of segmentation-models-pytorch")
+    architecture: str = Field(
+        "FPN",
+        description="Architecture of segmentation-models-pytorch, or a registered segmenter",
+    )
     device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:1`")
     seed: int = Field(0, ge=0, description="Seed of everything random")
     background_label: str | None = Field(
@@ -225,6 +230,11 @@ class Settings(BaseSettings):
     def initial_weights(self) -> str | None:
         """`encoder_weights` as the segmenter takes it: None for random ones."""
         return None if self.encoder_weights.lower() in ("none", "random") else self.encoder_weights
+
+    @property
+    def has_weights_file(self) -> bool:
+        """Whether `encoder_weights` is a file's path, and no name that the hub knows."""
+        return self.encoder_weights.endswith(".safetensors")
 
 
 def load_settings(env_file: Path = ENV_FILE, **overrides: Any) -> Settings:

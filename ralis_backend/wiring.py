@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ralis_backend.settings import Settings
 
 if TYPE_CHECKING:
+    from ralis_backend.core.segmenter import SegmenterSpec
     from ralis_backend.labelstudio.client import LabelStudioClient
     from ralis_backend.labelstudio.fetcher import ImageFetcher
     from ralis_backend.labelstudio.setup import ProjectSetup
@@ -112,6 +113,27 @@ def create_learner(settings: Settings) -> Learner:
     )
 
 
+def segmenter_spec(settings: Settings, num_classes: int = 1) -> SegmenterSpec:
+    """Which segmenter is trained; each project has its own number of classes."""
+    from ralis_backend.core.segmenter import SegmenterSpec
+
+    return SegmenterSpec(
+        num_classes, settings.architecture, settings.encoder, settings.initial_weights
+    )
+
+
+def check_segmenter(settings: Settings) -> None:
+    """Refuse a file of encoder weights that does not fit, before anything else is done.
+
+    Raises:
+        ValueError: saying what does not fit.
+    """
+    if settings.has_weights_file:  # else torch, which takes seconds, is not needed here
+        from ralis_backend.core.segmenter import build
+
+        build(segmenter_spec(settings))
+
+
 def ranking_config(settings: Settings, device: str) -> RankingConfig:
     """How images are cut and ranked, on `device`."""
     from ralis_backend.online.ranking import RankingConfig
@@ -122,9 +144,7 @@ def ranking_config(settings: Settings, device: str) -> RankingConfig:
         policy_pool=settings.policy_pool,
         region_size=settings.region_size,
         regions_per_round=settings.regions_per_round,
-        architecture=settings.architecture,
-        encoder=settings.encoder,
-        encoder_weights=settings.initial_weights,
+        spec=segmenter_spec(settings),
         device=device,
         seed=settings.seed,
     )

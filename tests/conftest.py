@@ -7,11 +7,15 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ralis_backend.settings import use_restored_hub_cache
 from tests.tiny_dataset import tiny_dataset  # noqa: F401  (a fixture)
+
+if TYPE_CHECKING:
+    from ralis_backend.core.segmenter import SegmenterSpec
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("RALIS_SHARED", ROOT.parent / "shared"))
@@ -56,3 +60,13 @@ def shared() -> Path:
             pytest.fail(message)
         pytest.skip(message)
     return SHARED
+
+
+@pytest.fixture
+def tiny_segmenters(monkeypatch: pytest.MonkeyPatch) -> SegmenterSpec:
+    """A spec of segmenters of another package, which is registered."""
+    from ralis_backend.core.segmenter import SEGMENTERS, SegmenterSpec  # torch: only where asked
+    from tests.tiny_segmenter import TinySegmenter
+
+    monkeypatch.setitem(SEGMENTERS, TinySegmenter.kind, TinySegmenter)
+    return SegmenterSpec(3, TinySegmenter.kind, encoder_weights=None)

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from ralis_backend.app import EnvironmentBackend, plugin
+from ralis_backend.core.segmenter import SegmenterSpec
 from ralis_backend.labelstudio.plugin import LabelStudioMLBase, RalisBackend
 from ralis_backend.online.learner import Learner
 from ralis_backend.online.ranking import RankingConfig
@@ -45,7 +46,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def backend(store):
-    config = RankingConfig(region_size=(32, 32), encoder_weights=None)
+    config = RankingConfig(region_size=(32, 32), spec=SegmenterSpec(1, encoder_weights=None))
     return RalisBackend.bind(Learner(store, config, png))
 
 

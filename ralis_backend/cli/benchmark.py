@@ -105,7 +105,7 @@ def benchmark(
     from ralis_backend.offline.benchmark.run import Contest, run
     from ralis_backend.offline.datasets import Dataset
     from ralis_backend.settings import load_settings
-    from ralis_backend.wiring import find_device
+    from ralis_backend.wiring import find_device, segmenter_spec
 
     torch.set_num_threads(1)
     console, settings, size = Console(), load_settings(), _size(region_size)
@@ -118,7 +118,7 @@ def benchmark(
         source = Dataset.open(dataset)
         config = ArenaConfig(
             source, size, fidelity, pool, measure_on, class_weight_power, cache,
-            settings.architecture, settings.encoder, settings.initial_weights,
+            segmenter_spec(settings),
             test_images, image_scale, find_device(device),
         )  # fmt: skip
         check_arena(config)

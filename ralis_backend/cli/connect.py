@@ -24,7 +24,7 @@ def connect(project: Project, mode: Mode = None, backend_url: BackendUrl = None)
     from ralis_backend.core.policy.registry import find_strategy
     from ralis_backend.labelstudio.doctor import DEFAULT_BACKEND_URL
     from ralis_backend.settings import load_settings
-    from ralis_backend.wiring import create_setup, create_store, create_tool
+    from ralis_backend.wiring import check_segmenter, create_setup, create_store, create_tool
 
     settings = load_settings(mode=mode, backend_url=backend_url)
     configure_logging("WARNING")
@@ -40,6 +40,7 @@ def connect(project: Project, mode: Mode = None, backend_url: BackendUrl = None)
             "Label Studio cannot send RALIS_AUTH_TOKEN; set RALIS_AUTH_USER and "
             "RALIS_AUTH_PASSWORD for it as well"
         )
+    check_segmenter(settings)
     pool = create_tool(settings).project(project)
     names = [label.name for label in pool.classes]
     find_strategy(settings.strategy, settings.policies_dir, names, settings.region_size)

@@ -15,8 +15,11 @@ def serve(
 ) -> None:
     """Run the web server and the worker, and keep both alive."""
     from ralis_backend.cli.supervisor import Child, Supervisor, stop_on_signals
+    from ralis_backend.settings import load_settings
+    from ralis_backend.wiring import check_segmenter
 
     prepare(host, port)
+    check_segmenter(load_settings())
     ralis = (sys.executable, "-m", "ralis_backend.cli")
     listen = ("--host", host, "--port", str(port))
     size = ("--workers", str(workers), "--threads", str(threads))

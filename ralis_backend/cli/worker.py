@@ -39,8 +39,15 @@ def worker() -> None:
 def create_worker(settings: Settings) -> Worker:
     """The worker, on the GPU where there is one."""
     from ralis_backend.online.worker import Worker, WorkerConfig
-    from ralis_backend.wiring import create_store, create_tool, find_device, ranking_config
+    from ralis_backend.wiring import (
+        check_segmenter,
+        create_store,
+        create_tool,
+        find_device,
+        ranking_config,
+    )
 
+    check_segmenter(settings)
     config = WorkerConfig(
         mode=settings.mode,
         ranking=ranking_config(settings, find_device(settings.device)),

@@ -5,6 +5,7 @@ The only format in which tensors are kept.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,17 +56,23 @@ def load(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         WeightsError: if the file is truncated, of another format or version, or not finite.
         FileNotFoundError: if there is none.
     """
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            metadata = _checked_metadata(path, file.metadata())
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise WeightsError(
-            f"{path} is truncated or no safetensors file ({error}); restore it from a backup or "
-            "use another version"
-        ) from error
+    tensors, header = _read(path)
+    metadata = _checked_metadata(path, header)
     _require_finite(path, tensors)
     return tensors, metadata
+
+
+def load_foreign(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors, on the CPU, of a safetensors file that any program may have written.
+
+    Raises:
+        WeightsError: if there is no such file, it is truncated, of another format, or not finite.
+    """
+    if not path.is_file():
+        raise WeightsError(f"{path} is no file; give the path of a safetensors file")
+    tensors, _ = _read(path)
+    _require_finite(path, tensors)
+    return tensors
 
 
 def load_metadata(path: Path) -> dict[str, Any]:
@@ -77,6 +84,12 @@ def load_metadata(path: Path) -> dict[str, Any]:
         raise WeightsError(f"{path} is truncated or no safetensors file ({error})") from error
 
 
+def digest(path: Path) -> str:
+    """SHA-256 of a file: whether it still is what something was computed with."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def below(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The tensors whose names begin with `prefix`, by the rest of their names."""
     return {
@@ -84,6 +97,18 @@ def below(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.T
         for name, tensor in tensors.items()
         if name.startswith(prefix)
     }
+
+
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str] | None]:
+    """Tensors and header; the format checks that every tensor lies within the file."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    except SafetensorError as error:
+        raise WeightsError(
+            f"{path} is truncated or no safetensors file ({error}); restore it from a backup or "
+            "use another version"
+        ) from error
 
 
 def _checked_metadata(path: Path, header: dict[str, str] | None) -> dict[str, Any]:

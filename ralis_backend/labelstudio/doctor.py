@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 
 from ralis_backend.core.images import decode_image
-from ralis_backend.core.segmenter import Segmenter, SegmenterSpec
+from ralis_backend.core.segmenter import SegmenterSpec, build
 from ralis_backend.labelstudio.client import LabelStudioClient
 from ralis_backend.labelstudio.setup import ProjectSetup, same_url
 from ralis_backend.labelstudio.tool import LabelStudioTool
@@ -175,12 +175,13 @@ def _device(around: Surroundings) -> Check:
 
 _WEIGHTS_FIX = (
     "download them once where there is a network and set HF_HUB_CACHE to that folder; without them "
-    "training starts from random weights and needs far more labels"
+    "training starts from random weights and needs far more labels; a file of weights must "
+    "hold the tensors of RALIS_ENCODER"
 )
 
 
 def _weights(spec: SegmenterSpec) -> str:
-    segmenter = Segmenter(spec)
+    segmenter = build(spec)
     if spec.encoder_weights is not None and not segmenter.is_pretrained:
         raise ValueError(f"{spec.encoder_weights} weights of {spec.encoder} cannot be had")
     return f"{spec.architecture} with {spec.encoder}, {spec.encoder_weights or 'random'} weights"

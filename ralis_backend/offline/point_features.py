@@ -13,7 +13,8 @@ import torch
 
 from ralis_backend.core import weights
 from ralis_backend.core.regions import Region, grid
-from ralis_backend.core.segmenter import SegmenterSpec
+from ralis_backend.core.segmenter import DEFAULT_SPEC, SegmenterSpec
+from ralis_backend.core.segmenter.registry import encoder_facts, encoder_spec
 from ralis_backend.offline.datasets import Dataset, DatasetError, Sample
 from ralis_backend.simulation.heads import Points
 from ralis_backend.simulation.points import PointEncoder, RegionPoints
@@ -33,7 +34,7 @@ class PointFeatures:
         dataset: whose images.
         region_size: (height, width) of a region in pixels; no image may be smaller.
         cache: folder for the computed features, safe to delete.
-        encoder, encoder_weights: the frozen encoder, as segmentation-models-pytorch names them.
+        spec: whose encoder; its classes are the dataset's.
         device: where the encoder runs.
         report: told what is being done.
     """
@@ -44,15 +45,14 @@ class PointFeatures:
         region_size: tuple[int, int],
         cache: Path,
         *,
-        encoder: str = "mobilenet_v2",
-        encoder_weights: str | None = "imagenet",
+        spec: SegmenterSpec = DEFAULT_SPEC,
         device: str = "cpu",
         report: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.dataset = dataset
         self.region_size = region_size
         self._cache = cache
-        self._spec = SegmenterSpec(len(dataset.classes), "FPN", encoder, encoder_weights)
+        self._spec = encoder_spec(spec).for_classes(len(dataset.classes))
         self._device = device
         self._report = report
         self._encoder: PointEncoder | None = None
@@ -90,7 +90,7 @@ class PointFeatures:
             str(self.dataset.root.resolve()),
             self.region_size,
             self.dataset.class_names,
-            (self._spec.encoder, self._spec.encoder_weights),
+            list(encoder_facts(self._spec).values()),
             [(each.key, *_changed_at(each)) for each in samples],
             [each.key for each in self._reference_samples()],
         ]

@@ -23,8 +23,9 @@ from ralis_backend.core.images import decode_image
 from ralis_backend.core.policy import state_images
 from ralis_backend.core.policy.registry import DEFAULT, find_strategy
 from ralis_backend.core.regions import grid
-from ralis_backend.core.segmenter import Segmenter, SegmenterSpec
+from ralis_backend.core.segmenter import DEFAULT_SPEC, Segmenter, SegmenterSpec
 from ralis_backend.online.labels import RegionLabel
+from ralis_backend.online.segmenters import load_segmenter
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project, Version
 
@@ -49,7 +50,7 @@ class RankingConfig:
     `region_size` is (height, width) in pixels; `strategy` the name of a strategy of
     `core/acquisition` or of a trained policy in `policies_dir`, used after the cold start. A policy
     compares candidates with the `whole` unlabelled pool, or picks from random pools as in
-    `training`.
+    `training`. `spec` is the segmenter; its classes are the project's.
     """
 
     strategy: str = "default"
@@ -57,9 +58,7 @@ class RankingConfig:
     policy_pool: Literal["whole", "training"] = "whole"
     region_size: tuple[int, int] = (128, 128)
     regions_per_round: int = 24
-    architecture: str = "FPN"
-    encoder: str = "mobilenet_v2"
-    encoder_weights: str | None = "imagenet"
+    spec: SegmenterSpec = DEFAULT_SPEC
     device: str = "cpu"
     seed: int = 0
 
@@ -146,25 +145,6 @@ class ChosenStrategy:
         """Why these regions are worth labelling, for annotators."""
         reasons = self.strategy.reasons(state, actions, class_names)
         return reasons if self.aside is None else [f"{text} ({self.aside})" for text in reasons]
-
-
-def load_segmenter(
-    store: Store, project: Project, version: Version | None, config: RankingConfig
-) -> Segmenter:
-    """The segmenter of a version; before the first, one with a random head.
-
-    Its head is brought to the project's number of classes where labels were added since.
-    """
-    num_classes = max(1, len(project.classes))
-    if version is None or version.weights_key is None:
-        spec = SegmenterSpec(
-            num_classes, config.architecture, config.encoder, config.encoder_weights
-        )
-        return Segmenter(spec, seed=config.seed, device=config.device)
-    segmenter = Segmenter.load(store.blobs.path(version.weights_key), device=config.device)
-    if segmenter.num_classes != num_classes:
-        segmenter = segmenter.resized(num_classes)
-    return segmenter
 
 
 def describe_image(
@@ -331,7 +311,9 @@ def rank_image(
         labels: of the whole project.
     """
     chosen = _without_pool(strategy_for(project, version, labels, config), version)
-    segmenter = load_segmenter(store, project, version, config)
+    segmenter = load_segmenter(
+        store, project, version, config.spec, seed=config.seed, device=config.device
+    )
     described = describe_image(segmenter, content, config, chosen.described)
     features, needs = described.features, chosen.strategy.needs
     state = pool_state(

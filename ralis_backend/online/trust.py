@@ -17,7 +17,6 @@ from ralis_backend.core.acquisition import PoolState, Strategy, strategy
 from ralis_backend.core.features import RegionFeatures
 from ralis_backend.core.images import decode_image
 from ralis_backend.core.regions import VOID, Region, grid
-from ralis_backend.core.segmenter import SegmenterSpec
 from ralis_backend.online.labels import RegionLabel, hide_removed, labels_by_image
 from ralis_backend.online.ranking import RankingConfig
 from ralis_backend.online.report import replay_text
@@ -142,10 +141,7 @@ def replay_project(
     started = time.monotonic()
     labelled = _Labelled(store, image, project, config, rules.max_regions)
     report(0, rules.num_games * len(strategies))
-    spec = SegmenterSpec(
-        max(1, len(project.classes)), config.architecture, config.encoder, config.encoder_weights
-    )
-    encoder = PointEncoder(spec, config.device)
+    encoder = PointEncoder(config.spec.for_classes(max(1, len(project.classes))), config.device)
     encoder.fit((pixels, regions) for pixels, _, regions in labelled.read(_IMAGES_FOR_SCALE))
     looks_twice = any(each.needs.looks_twice for each in strategies.values())
     points = encoder.points(labelled.read(), looks_twice)

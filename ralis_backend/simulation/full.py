@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 
@@ -18,10 +19,12 @@ from ralis_backend.core.features import (
     maps_for,
     predicted_mask,
 )
-from ralis_backend.core.learning.finetune import FinetuneConfig, LabelledImage, evaluate, finetune
+from ralis_backend.core.learning.config import FinetuneConfig
+from ralis_backend.core.learning.crops import LabelledImage
+from ralis_backend.core.learning.evaluation import evaluate
+from ralis_backend.core.learning.finetune import finetune
 from ralis_backend.core.regions import VOID, Region, grid
-from ralis_backend.core.segmenter import Segmenter, SegmenterSpec
-from ralis_backend.offline.datasets import DatasetError, Sample
+from ralis_backend.core.segmenter import Segmenter, SegmenterSpec, build
 from ralis_backend.simulation import Truth
 
 PAPER_FINETUNE = FinetuneConfig(
@@ -46,6 +49,19 @@ PAPER_FINETUNE = FinetuneConfig(
 _IMAGES_IN_MEMORY = 400
 
 
+class LabelledSample(Protocol):
+    """An image whose labels are all known; hashable."""
+
+    def image(self) -> np.ndarray:
+        """(H, W, 3) uint8, RGB."""
+
+    def mask(self) -> np.ndarray:
+        """(H, W) uint8 class indices, VOID where not annotated."""
+
+    def __hash__(self) -> int:
+        """Decoded images are kept by it."""
+
+
 class FullSimulation:
     """A segmenter on whole images; slow: every look at the pool is a forward pass per image.
 
@@ -60,14 +76,14 @@ class FullSimulation:
         device: as torch names it.
 
     Raises:
-        DatasetError: if a set is empty.
+        ValueError: if a set is empty.
     """
 
     def __init__(
         self,
-        pool: Sequence[Sample],
-        state_set: Sequence[Sample],
-        reward_set: Sequence[Sample],
+        pool: Sequence[LabelledSample],
+        state_set: Sequence[LabelledSample],
+        reward_set: Sequence[LabelledSample],
         spec: SegmenterSpec,
         region_size: tuple[int, int],
         *,
@@ -77,7 +93,7 @@ class FullSimulation:
     ) -> None:
         for name, samples in (("pool", pool), ("state set", state_set), ("reward set", reward_set)):
             if not samples:
-                raise DatasetError(f"the {name} has no image; name some in splits.json")
+                raise ValueError(f"the {name} has no image; it needs at least one")
         self._load = lru_cache(_IMAGES_IN_MEMORY)(lambda sample: sample.image())
         self._region_size = region_size
         self._pool, self._state_set, self._reward_set = (
@@ -99,20 +115,20 @@ class FullSimulation:
             np.array([it.center_in_regions for _, it in self._place], np.float32),
         )
         self.class_pixels = np.stack([self._class_pixels(*place) for place in self._place])
-        self.segmenter = Segmenter(spec, seed=0, device=device)
+        self.segmenter = build(spec, device=device)
 
     def begin(self, labelled: np.ndarray, num_updates: int, seed: int) -> None:
         """A new segmenter that has learned from these regions; from the state set if none."""
         self._described.clear()
         key = (num_updates, seed)
         if not len(labelled) and self._started is not None and self._started[0] == key:
-            self.segmenter = self._copy(self._started[1])
+            self.segmenter = self._started[1].copy()
             return
-        self.segmenter = Segmenter(self._spec, seed=seed, device=self._device)
+        self.segmenter = build(self._spec, seed=seed, device=self._device)
         images = self._chosen(labelled) if len(labelled) else self._state_set
         finetune(self.segmenter, images, replace(self._first, steps=num_updates), seed=seed)
         if not len(labelled):
-            self._started = (key, self._copy(self.segmenter))
+            self._started = (key, self.segmenter.copy())
 
     def learn(
         self, label_sets: Sequence[np.ndarray], num_updates: int | None, seed: int
@@ -123,7 +139,7 @@ class FullSimulation:
         config = replace(self._config, steps=num_updates)
         trained, matrices = [], []
         for regions in label_sets:
-            copy = self._copy(self.segmenter)
+            copy = self.segmenter.copy()
             finetune(copy, self._chosen(regions), config, seed=seed)
             matrices.append(evaluate(copy, self._reward_set))
             trained.append(copy)
@@ -205,7 +221,7 @@ class FullSimulation:
         forward = self.segmenter.forward_pass(image.load(), maps_for(wanted))
         return describe(forward, image.regions, wanted)
 
-    def _labelled(self, sample: Sample) -> LabelledImage:
+    def _labelled(self, sample: LabelledSample) -> LabelledImage:
         mask = sample.mask()
         regions = tuple(grid((mask.shape[0], mask.shape[1]), self._region_size))
         return LabelledImage(lambda: self._load(sample), mask, regions)
@@ -227,11 +243,3 @@ class FullSimulation:
     def _class_pixels(self, image: int, region: Region) -> np.ndarray:
         pixels = np.bincount(self._pool[image].mask[region.slices].ravel(), minlength=VOID + 1)
         return np.append(pixels[: self.num_classes], pixels[VOID])
-
-    def _copy(self, segmenter: Segmenter) -> Segmenter:
-        copy = Segmenter(
-            replace(segmenter.spec, encoder_weights=None), seed=segmenter.seed, device=self._device
-        )
-        copy.model.load_state_dict(segmenter.model.state_dict())
-        copy.spec, copy.is_pretrained = segmenter.spec, segmenter.is_pretrained
-        return copy

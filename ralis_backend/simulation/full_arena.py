@@ -4,51 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 
-from ralis_backend.core.learning.finetune import FinetuneConfig
+from ralis_backend.core.learning.config import FinetuneConfig
 from ralis_backend.core.segmenter import SegmenterSpec
-from ralis_backend.offline.datasets import Sample
 from ralis_backend.simulation.arena import labels_digest
-from ralis_backend.simulation.full import FullSimulation
+from ralis_backend.simulation.full import FullSimulation, LabelledSample
 from ralis_backend.simulation.game import GameRules
 
 RECIPE = FinetuneConfig(rarity_share=0.0)
 """As the backend trains, but regions are drawn uniformly: only the loss may know of classes."""
 
 _TIMED_UPDATES = 2
-
-
-@dataclass(frozen=True)
-class ScaledSample(Sample):
-    """A sample shown smaller: `scale` times its height and width."""
-
-    scale: float = 1.0
-
-    def image(self) -> np.ndarray:
-        """(h, w, 3) uint8, RGB."""
-        image = super().image()
-        return np.asarray(cv2.resize(image, self._size(image), interpolation=cv2.INTER_AREA))
-
-    def mask(self) -> np.ndarray:
-        """(h, w) uint8 class indices."""
-        mask = super().mask()
-        return np.asarray(cv2.resize(mask, self._size(mask), interpolation=cv2.INTER_NEAREST))
-
-    def _size(self, pixels: np.ndarray) -> tuple[int, int]:
-        return round(pixels.shape[1] * self.scale), round(pixels.shape[0] * self.scale)
-
-
-def scaled(samples: Sequence[Sample], scale: float) -> list[Sample]:
-    """The samples, shown smaller."""
-    if scale == 1:
-        return list(samples)
-    return [ScaledSample(it.key, it.image_path, it.mask_path, scale) for it in samples]
 
 
 class FullArena:
@@ -66,15 +37,15 @@ class FullArena:
         facts: about the splits, for `describe`.
 
     Raises:
-        DatasetError: if a split is empty.
+        ValueError: if a split is empty.
     """
 
     def __init__(
         self,
         name: str,
-        pool: Sequence[Sample],
-        state_set: Sequence[Sample],
-        test_set: Sequence[Sample],
+        pool: Sequence[LabelledSample],
+        state_set: Sequence[LabelledSample],
+        test_set: Sequence[LabelledSample],
         spec: SegmenterSpec,
         region_size: tuple[int, int],
         config: FinetuneConfig = RECIPE,
@@ -100,12 +71,12 @@ class FullArena:
         return self._measured.evaluate()
 
     def snapshot(self, simulation: FullSimulation) -> dict[str, torch.Tensor]:
-        """The network's weights."""
-        return dict(simulation.segmenter.model.state_dict())
+        """What the segmenter has learned."""
+        return simulation.segmenter.state()
 
     def restore(self, simulation: FullSimulation, tensors: Mapping[str, torch.Tensor]) -> None:
         """Put back what `snapshot` gave."""
-        simulation.segmenter.model.load_state_dict(tensors)
+        simulation.segmenter.restore(tensors)
         simulation.segmenter.is_pretrained = True  # it has learned: see `finetune`
 
     def describe(self) -> dict[str, Any]:
@@ -149,7 +120,7 @@ class FullArena:
         )
         return game, rules.final_updates * update + testing
 
-    def _simulation(self, measured_on: Sequence[Sample]) -> FullSimulation:
+    def _simulation(self, measured_on: Sequence[LabelledSample]) -> FullSimulation:
         return FullSimulation(
             self._splits[0],
             self._splits[1],

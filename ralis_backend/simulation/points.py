@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional
 
 from ralis_backend.core.regions import Region
-from ralis_backend.core.segmenter import Segmenter, SegmenterSpec
+from ralis_backend.core.segmenter import SegmenterSpec, build
 from ralis_backend.simulation.heads import Points
 
 POINT_SPACING = 8
@@ -79,7 +79,7 @@ class PointEncoder:
     """
 
     def __init__(self, spec: SegmenterSpec, device: str = "cpu") -> None:
-        self._segmenter = Segmenter(spec, seed=0, device=device)
+        self._segmenter = build(spec, device=device)
         if spec.encoder_weights is not None and not self._segmenter.is_pretrained:
             raise ValueError(
                 f"the {spec.encoder_weights} weights of {spec.encoder} could not "
@@ -125,7 +125,7 @@ class PointEncoder:
                 others = _sampled(self._stages(image[:, ::-1]), rows, image.shape[1] - cols)
                 mirrored.append(self._scaling.applied(others).bfloat16())
             labels = torch.from_numpy(mask)[rows.long(), cols.long()]  # (R, P)
-            raw = _sampled(stages[2:3], rows, cols).mean(dim=1)
+            raw = _sampled(stages[-2:-1], rows, cols).mean(dim=1)
             embeddings = raw / torch.linalg.vector_norm(raw, dim=1, keepdim=True).clamp(min=1e-12)
             pixels = torch.stack([_class_pixels(mask, it, self._num_classes) for it in regions])
             index = torch.full((len(regions),), number)
@@ -146,14 +146,8 @@ class PointEncoder:
         )
 
     def _stages(self, image: np.ndarray) -> list[tuple[torch.Tensor, int]]:
-        """The encoder's last four features, (D, h, w) each on the CPU, and their strides."""
-        segmenter = self._segmenter
-        with torch.inference_mode():
-            pixels = segmenter.normalised(image)[None]
-            down, right = -pixels.shape[2] % segmenter.stride, -pixels.shape[3] % segmenter.stride
-            padded = functional.pad(pixels, (0, right, 0, down), mode="replicate")
-            features = segmenter.model.encoder(padded.to(memory_format=torch.channels_last))
-        return [(it[0].float().cpu(), padded.shape[2] // it.shape[2]) for it in features[-4:]]
+        """The encoder's features, (D, h, w) each on the CPU, and their strides."""
+        return [(each.cpu(), stride) for each, stride in self._segmenter.stages(image)]
 
 
 @dataclass(frozen=True)

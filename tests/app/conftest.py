@@ -6,6 +6,7 @@ from PIL import Image
 from pydantic import SecretStr
 
 from ralis_backend.app import create_app
+from ralis_backend.core.segmenter import SegmenterSpec
 from ralis_backend.online.learner import Learner
 from ralis_backend.online.ranking import RankingConfig
 from ralis_backend.online.store import Store
@@ -34,7 +35,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def learner(store):
-    config = RankingConfig(region_size=(32, 32), encoder_weights=None)
+    config = RankingConfig(region_size=(32, 32), spec=SegmenterSpec(1, encoder_weights=None))
     return Learner(store, config, image_of)
 
 

@@ -7,6 +7,7 @@ import pytest
 from pydantic import SecretStr
 
 from ralis_backend.app import create_app
+from ralis_backend.core.segmenter import SegmenterSpec
 from ralis_backend.online.learner import Learner
 from ralis_backend.online.ranking import RankingConfig
 from ralis_backend.wiring import create_client, create_store
@@ -78,7 +79,9 @@ def wired(tmp_path, monkeypatch, **values):
     monkeypatch.delenv("LABEL_STUDIO_API_KEY", raising=False)
     chosen = settings(data_dir=tmp_path, label_studio_url="http://ls.test:8080", **values)
     learner = Learner(
-        create_store(chosen), RankingConfig(region_size=(32, 32), encoder_weights=None), None
+        create_store(chosen),
+        RankingConfig(region_size=(32, 32), spec=SegmenterSpec(1, encoder_weights=None)),
+        None,
     )
     return create_app(chosen, learner).test_client(), create_client(chosen)
 

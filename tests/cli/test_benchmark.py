@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from ralis_backend.cli import app
 from ralis_backend.cli.benchmark import _label_cost
 from ralis_backend.cli.benchmark_display import duration
-from ralis_backend.core.learning.finetune import FinetuneConfig
+from ralis_backend.core.learning.config import FinetuneConfig
 
 SMALL = (
     "--strategies", "random,entropy", "--seeds", "1", "--budgets", "8,12", "--region-size", "32x32",

@@ -24,7 +24,7 @@ def no_pauses(monkeypatch):
     monkeypatch.setattr(client_module, "RETRY_PAUSES_S", ())
 
 
-def look(folder, device="cpu"):
+def look(folder, device="cpu", encoder_weights=None):
     """The checks by name, with a Label Studio that does not run."""
     client = LabelStudioClient(f"http://127.0.0.1:{free_port()}", "token")
     around = Surroundings(
@@ -34,7 +34,7 @@ def look(folder, device="cpu"):
         backend_url=f"http://127.0.0.1:{free_port()}",
         headers={},
         data_dir=folder,
-        spec=SegmenterSpec(2, encoder_weights=None),
+        spec=SegmenterSpec(2, encoder_weights=encoder_weights),
         device=device,
         strategy=lambda classes: "entropy",
     )
@@ -49,6 +49,15 @@ def test_without_label_studio_the_rest_is_checked_and_the_address_is_the_fix(tmp
     assert not found["Label Studio"].is_ok
     assert "LABEL_STUDIO_URL" in found["Label Studio"].fix
     assert "token" not in found
+
+
+def test_a_file_of_weights_that_cannot_be_read_is_named(tmp_path):
+    path = tmp_path / "own.safetensors"
+    path.write_bytes(b"no tensors")
+    check = look(tmp_path, encoder_weights=str(path))["weights"]
+    assert not check.is_ok
+    assert f"{path} is truncated or no safetensors file" in check.detail
+    assert "RALIS_ENCODER" in check.fix
 
 
 def test_a_folder_that_cannot_be_written_says_so(tmp_path):

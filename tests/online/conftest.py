@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event
 
-from ralis_backend.core.learning.finetune import FinetuneConfig
+from ralis_backend.core.learning.config import FinetuneConfig
 from ralis_backend.core.regions import Region
+from ralis_backend.core.segmenter import SegmenterSpec
 from ralis_backend.online.labels import RegionLabel
 from ralis_backend.online.ranking import RankingConfig
 from ralis_backend.online.store import Store
@@ -18,7 +19,10 @@ from ralis_backend.online.worker import Worker, WorkerConfig
 from tests.online.fake_tool import CLASSES, FakeTool
 
 RANKING = RankingConfig(
-    strategy="entropy", region_size=(32, 32), regions_per_round=4, encoder_weights=None
+    strategy="entropy",
+    region_size=(32, 32),
+    regions_per_round=4,
+    spec=SegmenterSpec(1, encoder_weights=None),
 )
 TINY = FinetuneConfig(steps=3, batch_size=2, crop_size=(32, 32))
 

@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 
 from ralis_backend.core.images import encode_png, mask_from_png
 from ralis_backend.core.regions import VOID, Region
-from ralis_backend.core.segmenter import Segmenter, SegmenterSpec
+from ralis_backend.core.segmenter import SegmenterSpec, build, load
 from ralis_backend.offline.datasets import Dataset
 from ralis_backend.online.answers import ANSWER_KINDS, AnswerKind, Choice
 from ralis_backend.online.export import export_project, write_model
@@ -268,7 +268,7 @@ def test_the_model_is_written_as_safetensors_and_onnx(grown, tmp_path):
 
     store = grown.store
     project = store.projects.get(UID)
-    segmenter = Segmenter(SegmenterSpec(3, encoder_weights=None))
+    segmenter = build(SegmenterSpec(3, encoder_weights=None))
     segmenter.save(store.blobs.path("weights/1/v1.safetensors"))
     version = Version(
         project_id=project.id, number=1, is_accepted=True, num_labels=10, metrics={},
@@ -277,7 +277,7 @@ def test_the_model_is_written_as_safetensors_and_onnx(grown, tmp_path):
     store.versions.add(version, current_version=1)
     export_project(store, grown.image, UID, tmp_path / "out", has_model=True)
     folder = tmp_path / "out/model"
-    assert Segmenter.load(folder / "segmenter.safetensors").num_classes == 3
+    assert load(folder / "segmenter.safetensors").num_classes == 3
     session = onnxruntime.InferenceSession(folder / "segmenter.onnx")
     assert len(session.get_inputs()) == 1
     names = [c["name"] for c in json.loads((folder / "classes.json").read_text())["classes"]]

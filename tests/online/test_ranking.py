@@ -136,7 +136,7 @@ def test_scores_are_the_same_online_and_offline(store, tool, tmp_path):
     samples = list(plain_folder(folder, NAMES).samples.values())
     spec = SegmenterSpec(2, encoder_weights=None)
 
-    config = RankingConfig(region_size=(32, 32), encoder_weights=None)
+    config = RankingConfig(region_size=(32, 32), spec=SegmenterSpec(1, encoder_weights=None))
     offline = FullSimulation(samples, samples[:2], samples[:1], spec, (32, 32))
     labelled = np.array([0, 7, 20])
     chosen = ChosenStrategy(_policy())

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from ralis_backend.core.features import NotDescribed, entropy_grid
-from ralis_backend.core.learning.finetune import FinetuneConfig
+from ralis_backend.core.learning.config import FinetuneConfig
 from ralis_backend.core.metrics import mean_iou
 from ralis_backend.core.segmenter import SegmenterSpec
 from ralis_backend.offline.datasets import Dataset, DatasetError
@@ -22,6 +22,7 @@ from ralis_backend.simulation.full import FullSimulation
 from tests.tiny_dataset import REGION_SIZE
 
 CONFIG = replace(REPAIRED, region_size=REGION_SIZE)
+RANDOM = SegmenterSpec(3, encoder_weights=None)
 FULL = FinetuneConfig(batch_size=2, crop_size=(32, 32))
 
 
@@ -29,7 +30,7 @@ FULL = FinetuneConfig(batch_size=2, crop_size=(32, 32))
 def make_fast(tiny_dataset, tmp_path):
     def make(dataset: Dataset = tiny_dataset, **changes: object) -> Simulation:
         config = replace(CONFIG, **changes)
-        return open_simulation(dataset, config, tmp_path / "cache", encoder_weights=None)
+        return open_simulation(dataset, config, tmp_path / "cache", spec=RANDOM)
 
     return make
 
@@ -38,8 +39,7 @@ def make_fast(tiny_dataset, tmp_path):
 def make_full(tiny_dataset):
     def make() -> Simulation:
         splits = [tiny_dataset.split(name) for name in ("d_t", "d_s", "d_r")]
-        spec = SegmenterSpec(3, encoder_weights=None)
-        return FullSimulation(*splits, spec, REGION_SIZE, first=FULL, config=FULL)
+        return FullSimulation(*splits, RANDOM, REGION_SIZE, first=FULL, config=FULL)
 
     return make
 
@@ -117,9 +117,7 @@ def test_computed_features_are_kept_and_a_damaged_file_is_computed_anew(tiny_dat
     told: list[str] = []
 
     def features() -> PointFeatures:
-        return PointFeatures(
-            tiny_dataset, REGION_SIZE, tmp_path, encoder_weights=None, report=told.append
-        )
+        return PointFeatures(tiny_dataset, REGION_SIZE, tmp_path, spec=RANDOM, report=told.append)
 
     first = features().split("d_r")
     assert any("d_r" in line for line in told)
@@ -135,7 +133,7 @@ def test_computed_features_are_kept_and_a_damaged_file_is_computed_anew(tiny_dat
 
 def test_an_edited_mask_is_read_anew(own_dataset, tmp_path):
     def features() -> PointFeatures:
-        return PointFeatures(own_dataset, REGION_SIZE, tmp_path / "cache", encoder_weights=None)
+        return PointFeatures(own_dataset, REGION_SIZE, tmp_path / "cache", spec=RANDOM)
 
     before = features().split("d_r").class_pixels
     path = own_dataset.split("d_r")[0].mask_path
@@ -145,7 +143,7 @@ def test_an_edited_mask_is_read_anew(own_dataset, tmp_path):
 
 
 def test_points_lie_inside_their_region_and_carry_its_labels(tiny_dataset, tmp_path):
-    features = PointFeatures(tiny_dataset, (32, 40), tmp_path, encoder_weights=None)
+    features = PointFeatures(tiny_dataset, (32, 40), tmp_path, spec=RANDOM)
     regions = features.split("d_r")
     assert regions.lattice == (4, 5)
     assert len(regions) == 12  # the last column is shifted inside
@@ -182,7 +180,7 @@ def test_classwise_uncertainty_adds_up_to_the_whole(make):
 
 def test_a_second_look_is_cached_beside_the_first(tiny_dataset, tmp_path):
     def features() -> PointFeatures:
-        return PointFeatures(tiny_dataset, (32, 32), tmp_path, encoder_weights=None)
+        return PointFeatures(tiny_dataset, (32, 32), tmp_path, spec=RANDOM)
 
     pool, state = features().split("d_t", look_twice=True), features().split("d_s")
     again = features().split("d_t", look_twice=True)
@@ -254,3 +252,19 @@ def test_features_of_random_weights_are_refused_unless_they_are_asked_for(
     with pytest.raises(ValueError, match="imagenet weights of mobilenet_v2 could not be had"):
         features.split("d_r")
     assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_a_segmenter_of_another_package_plays_the_full_simulation(tiny_dataset, tiny_segmenters):
+    splits = [tiny_dataset.split(name) for name in ("d_t", "d_s", "d_r")]
+    simulation = FullSimulation(*splits, tiny_segmenters, REGION_SIZE, first=FULL, config=FULL)
+    simulation.begin(np.arange(4), 2, 0)
+    matrices = simulation.learn([np.arange(8), np.arange(4)], 3, 0)
+    assert matrices.shape == (2, 3, 3)
+    np.testing.assert_array_equal(simulation.evaluate(), matrices[0])
+    assert simulation.embeddings(np.arange(5)).shape == (5, 12)
+
+
+def test_a_full_simulation_without_images_is_refused(tiny_dataset):
+    some = tiny_dataset.split("d_r")
+    with pytest.raises(ValueError, match="the state set has no image"):
+        FullSimulation(some, [], some, RANDOM, REGION_SIZE)

@@ -205,11 +205,11 @@ class Experiment:
         return version
 
     def _judge(self, number: int, version: Version, progress: Progress) -> tuple[Score, Score]:
-        from ralis_backend.core.segmenter import Segmenter
+        from ralis_backend.core.segmenter import load
 
         if version.weights_key is None:
             raise RuntimeError(f"{version.name} of project {self.uid} was never trained")
-        segmenter = Segmenter.load(self.store.blobs.path(version.weights_key), self.device)
+        segmenter = load(self.store.blobs.path(version.weights_key), self.device)
         total = len(self.validation) + len(self.test)
         bar = progress.add_task(f"Round {number}: judging {version.name}", total=total or 1)
         try:

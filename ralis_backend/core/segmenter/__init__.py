@@ -1,6 +1,18 @@
 """Image -> class probabilities."""
 
 from ralis_backend.core.segmenter.forward import MAPS, ForwardPass
-from ralis_backend.core.segmenter.smp import NUM_DROPOUT_PASSES, Segmenter, SegmenterSpec
+from ralis_backend.core.segmenter.protocol import DEFAULT_SPEC, Segmenter, SegmenterSpec
+from ralis_backend.core.segmenter.registry import SEGMENTERS, build, load
+from ralis_backend.core.segmenter.smp import NUM_DROPOUT_PASSES
 
-__all__ = ["MAPS", "NUM_DROPOUT_PASSES", "ForwardPass", "Segmenter", "SegmenterSpec"]
+__all__ = [
+    "DEFAULT_SPEC",
+    "MAPS",
+    "NUM_DROPOUT_PASSES",
+    "SEGMENTERS",
+    "ForwardPass",
+    "Segmenter",
+    "SegmenterSpec",
+    "build",
+    "load",
+]

@@ -1,70 +1,57 @@
 """Image -> class probabilities, by a network of segmentation-models-pytorch.
 
-Pads images of any size to the encoder's stride, tiles large ones, saves and loads versions,
-exports to ONNX. Training is `finetune`'s.
+Pads images of any size to the encoder's stride, and cuts large ones into tiles.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
 from torch import nn
 
-from ralis_backend.core import weights
-from ralis_backend.core.regions import VOID
+from ralis_backend.core.segmenter import encoder_weights
 from ralis_backend.core.segmenter.forward import MAPS, ForwardPass
+from ralis_backend.core.segmenter.network import NetworkSegmenter, seeded
+from ralis_backend.core.segmenter.protocol import SegmenterSpec
 
 if TYPE_CHECKING:
     import segmentation_models_pytorch as smp
 
 logger = logging.getLogger(__name__)
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 TILE_OVERLAP = 128
 NUM_DROPOUT_PASSES = 10
 DROPOUT = 0.2
 """Share of the decoder's channels that a pass leaves out: what the FPN is trained with."""
 _BALD_STRIDE = 4
 _EMBEDDING_STRIDE = 16
+_NUM_STAGES = 4
 
 
-@dataclass(frozen=True)
-class SegmenterSpec:
-    """Which network: names as in segmentation-models-pytorch; `encoder_weights` None is random."""
-
-    num_classes: int
-    architecture: str = "FPN"
-    encoder: str = "mobilenet_v2"
-    encoder_weights: str | None = "imagenet"
-
-
-class Segmenter:
-    """A network and the classes it tells apart.
+class SmpSegmenter(NetworkSegmenter):
+    """A network of segmentation-models-pytorch.
 
     Args:
         spec: the network.
         seed: of the layers that no pretrained weights exist for.
         device: as torch names it.
         max_pixels_per_pass: larger images are cut into overlapping tiles of about this size, to
-            bound memory (about 1 GB per megapixel on top of the probabilities).
-
-    Attributes:
-        model: the network, in evaluation mode; takes what `normalised` returns, gives logits.
-        stride: sides of its input must be multiples of this.
-        is_pretrained: whether the encoder began with, or learned, weights worth keeping.
+            bound memory (about 1 GB per megapixel on top of the probabilities); 2048 x 1024
+            pixels go in one pass, tiles of them would overlap by much.
 
     Raises:
-        ValueError: if the spec names an unknown network or has no class.
+        ValueError: if the spec names an unknown network, has no class, or names a file of weights
+            that does not fit.
     """
+
+    kind = "smp"
+    offers = frozenset(MAPS)
+    model: smp.base.SegmentationModel
 
     def __init__(
         self,
@@ -72,22 +59,34 @@ class Segmenter:
         *,
         seed: int = 0,
         device: str | torch.device = "cpu",
-        max_pixels_per_pass: int = 2_000_000,
+        max_pixels_per_pass: int = 2_200_000,
     ) -> None:
-        _check(spec)
-        self.spec = spec
-        self.device = torch.device(device)
+        super().__init__(spec, seed=seed, device=device)
         self.max_pixels_per_pass = max_pixels_per_pass
-        self.seed = seed
-        self.model, self.is_pretrained = _build(spec, seed)
-        # channels_last: faster training on CPUs, and what tensor cores want
-        self.model.to(self.device).to(memory_format=torch.channels_last).eval()
         self.stride = max(32, int(self.model.encoder.output_stride))
 
-    @property
-    def num_classes(self) -> int:
-        """Number of classes, C."""
-        return self.spec.num_classes
+    def build(self, spec: SegmenterSpec) -> tuple[nn.Module, bool]:
+        """See `NetworkSegmenter.build`."""
+        _check(spec)
+        return _build(spec, self.seed)
+
+    def encoder_modules(self) -> Sequence[nn.Module]:
+        """See `Segmenter.encoder_modules`."""
+        return (self.model.encoder,)
+
+    def _like(self, spec: SegmenterSpec) -> Self:
+        other = super()._like(spec)
+        other.max_pixels_per_pass = self.max_pixels_per_pass
+        return other
+
+    def stages(self, image: np.ndarray) -> Sequence[tuple[torch.Tensor, int]]:
+        """See `Segmenter.stages`."""
+        with torch.inference_mode():
+            pixels = self.normalised(image)[None]
+            down, right = -pixels.shape[2] % self.stride, -pixels.shape[3] % self.stride
+            padded = nn.functional.pad(pixels, (0, right, 0, down), mode="replicate")
+            maps = self.model.encoder(padded.to(memory_format=torch.channels_last))[-_NUM_STAGES:]
+        return [(each[0].float(), padded.shape[2] // each.shape[2]) for each in maps]
 
     def forward_pass(self, image: np.ndarray, maps: Collection[str] = ()) -> ForwardPass:
         """What there is to see in one image, (H, W, 3) uint8 RGB of any size.
@@ -117,99 +116,6 @@ class Segmenter:
             _stride(whole, bald, _BALD_STRIDE),
             mirrored,
         )
-
-    def probabilities(self, image: np.ndarray) -> np.ndarray:
-        """(C, H, W) float32 class probabilities of one image, (H, W, 3) uint8 RGB."""
-        return np.ascontiguousarray(self.forward_pass(image).probabilities.cpu().numpy())
-
-    def normalised(self, images: np.ndarray) -> torch.Tensor:
-        """(..., H, W, 3) uint8 -> (..., 3, H, W) float32 on the device, as the encoder wants it."""
-        pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
-        mean = torch.tensor(IMAGENET_MEAN, device=self.device) * 255
-        std = torch.tensor(IMAGENET_STD, device=self.device) * 255
-        return ((pixels - mean) / std).movedim(-1, -3)
-
-    def resized(self, num_classes: int) -> Segmenter:
-        """A segmenter for another number of classes that keeps what this one knows.
-
-        Classes keep their index; those beyond `num_classes` are forgotten, new ones begin
-        improbable.
-        """
-        other = Segmenter(
-            replace(self.spec, num_classes=num_classes, encoder_weights=None),
-            seed=self.seed,
-            device=self.device,
-            max_pixels_per_pass=self.max_pixels_per_pass,
-        )
-        known = self.model.state_dict()
-        other.model.load_state_dict(
-            {name: _fitted(known[name], new) for name, new in other.model.state_dict().items()}
-        )
-        other.spec = replace(self.spec, num_classes=num_classes)
-        other.is_pretrained = self.is_pretrained
-        return other
-
-    def save(self, path: Path, extra_metadata: Mapping[str, Any] | None = None) -> None:
-        """Write the segmenter to one file; `extra_metadata` (JSON) is kept beside the spec."""
-        metadata = {
-            **(extra_metadata or {}),
-            "kind": "segmenter",
-            "spec": asdict(self.spec),
-            "seed": self.seed,
-            "is_pretrained": self.is_pretrained,
-        }
-        weights.save(path, self.model.state_dict(), metadata)
-
-    @classmethod
-    def load(cls, path: Path, device: str | torch.device = "cpu") -> Segmenter:
-        """The segmenter that `save` wrote; reads nothing but this file.
-
-        Raises:
-            weights.WeightsError: if the file is damaged or holds something else.
-        """
-        tensors, metadata = weights.load(path)
-        if metadata.get("kind") != "segmenter":
-            raise weights.WeightsError(
-                f"{path} holds a {metadata.get('kind', 'file of unknown kind')}, not a segmenter"
-            )
-        try:
-            spec = SegmenterSpec(**metadata["spec"])
-            segmenter = cls(
-                replace(spec, encoder_weights=None), seed=int(metadata["seed"]), device=device
-            )
-            segmenter.model.load_state_dict(tensors)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise weights.WeightsError(
-                f"{path} does not fit the network it names ({metadata.get('spec')}): {error}"
-            ) from error
-        segmenter.spec = spec
-        segmenter.is_pretrained = bool(metadata["is_pretrained"])
-        return segmenter
-
-    def export_onnx(self, path: Path, size: tuple[int, int] = (256, 256)) -> None:
-        """Write the segmenter as an ONNX file, checked against this one.
-
-        Its input `image` is (1, 3, H, W) float32, RGB in 0..255, H and W any multiples of the
-        stride; its output `probabilities` is (1, C, H, W).
-
-        Args:
-            path: the file to write.
-            size: (height, width) that the network is traced at, rounded up to the stride.
-
-        Raises:
-            RuntimeError: if the written file computes something else than the segmenter.
-        """
-        traced = tuple(max(2, -(-side // self.stride)) * self.stride for side in size)
-        network = _Exported(self.model).to("cpu").eval()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with tempfile.TemporaryDirectory(dir=path.parent, prefix=".onnx-") as folder:
-                temporary = Path(folder) / path.name
-                _write_onnx(network, temporary, (traced[0], traced[1]), self.stride)
-                _compare_onnx(network, temporary, (traced[0], traced[1]), self.stride)
-                os.replace(temporary, path)
-        finally:
-            self.model.to(self.device)
 
     def _padded(self, pixels: torch.Tensor) -> torch.Tensor:
         """(1, 3, H, W) -> the same with rows below and columns to the right, mirrored."""
@@ -301,8 +207,6 @@ def _check(spec: SegmenterSpec) -> None:
     # takes seconds to import: what builds no network should not wait for it
     import segmentation_models_pytorch as smp
 
-    if not 1 <= spec.num_classes <= VOID:
-        raise ValueError(f"num_classes is {spec.num_classes}, expected 1 to {VOID}")
     architectures = sorted(
         model.__name__
         for model in smp.MODEL_ARCHITECTURES_MAPPING.values()
@@ -327,6 +231,10 @@ _NOT_TO_BE_HAD: set[tuple[str, str | None]] = set()
 
 def _build(spec: SegmenterSpec, seed: int) -> tuple[smp.base.SegmentationModel, bool]:
     """The network on the CPU, and whether its encoder is pretrained."""
+    if spec.encoder_weights is not None and encoder_weights.is_file(spec.encoder_weights):
+        network = _create(spec.untrained(), seed)
+        encoder_weights.load(Path(spec.encoder_weights), network.encoder, spec.encoder)
+        return network, True
     wanted = (spec.encoder, spec.encoder_weights)
     if spec.encoder_weights is not None and wanted not in _NOT_TO_BE_HAD:
         try:
@@ -345,42 +253,29 @@ def _build(spec: SegmenterSpec, seed: int) -> tuple[smp.base.SegmentationModel, 
                 spec.encoder,
                 error,
             )
-    return _create(replace(spec, encoder_weights=None), seed), False
+    return _create(spec.untrained(), seed), False
 
 
 def _create(spec: SegmenterSpec, seed: int) -> smp.base.SegmentationModel:
     import segmentation_models_pytorch as smp
 
-    encoder_weights: str | bool | None = spec.encoder_weights
-    if encoder_weights is not None and spec.encoder.startswith("tu-"):
-        encoder_weights = True  # timm names the weights in the encoder's name
-    with torch.random.fork_rng(devices=[]):  # the initialisers know the global generator only
-        torch.default_generator.manual_seed(seed)
+    pretrained: str | bool | None = spec.encoder_weights
+    if pretrained is not None and spec.encoder.startswith("tu-"):
+        pretrained = True  # timm names the weights in the encoder's name
+    with seeded(seed):  # from the beginning, also after an attempt that drew some and failed
         try:
             return smp.create_model(
                 spec.architecture,
                 encoder_name=spec.encoder,
-                encoder_weights=encoder_weights,
+                encoder_weights=pretrained,
                 classes=spec.num_classes,
             )
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
-            if encoder_weights is not None:
+            if pretrained is not None:
                 raise
             raise ValueError(
                 f"{spec.architecture} with encoder '{spec.encoder}' cannot be built: {error}"
             ) from error
-
-
-def _fitted(known: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-    """`known` with as many rows as `new`; further rows make a class that begins improbable."""
-    if known.shape == new.shape:
-        return known
-    rows = min(len(known), len(new))
-    fitted = torch.zeros_like(new)
-    fitted[:rows] = known[:rows]
-    if known.ndim == 1:  # the bias
-        fitted[rows:] = known.min() - 2
-    return fitted
 
 
 def _check_image(image: np.ndarray) -> None:
@@ -416,54 +311,3 @@ def _blend_weight(
         to_edge = torch.minimum(position, length - 1 - position) + 1
         ramps.append(to_edge.clamp(max=max(1, overlap)))
     return ramps[0][:, None] * ramps[1][None, :]
-
-
-class _Exported(nn.Module):
-    """The network with the normalisation before it and the softmax behind it."""
-
-    mean: torch.Tensor
-    std: torch.Tensor
-
-    def __init__(self, model: smp.base.SegmentationModel) -> None:
-        super().__init__()
-        self.network = model
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1) * 255)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1) * 255)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        pixels = (image - self.mean) / self.std
-        logits: torch.Tensor = self.network(pixels)
-        return logits.softmax(dim=1)
-
-
-def _write_onnx(network: nn.Module, path: Path, size: tuple[int, int], stride: int) -> None:
-    rows = torch.export.Dim("height_in_strides", min=1, max=512)
-    cols = torch.export.Dim("width_in_strides", min=1, max=512)
-    torch.onnx.export(
-        network,
-        (torch.rand(1, 3, *size) * 255,),
-        str(path),
-        input_names=["image"],
-        output_names=["probabilities"],
-        dynamic_shapes={"image": {2: stride * rows, 3: stride * cols}},
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
-
-
-def _compare_onnx(network: nn.Module, path: Path, size: tuple[int, int], stride: int) -> None:
-    import onnxruntime  # loaded here alone: the server never needs it
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    generator = torch.Generator().manual_seed(0)
-    for height, width in (size, (size[0] + stride, size[1] + 2 * stride)):
-        image = torch.rand((1, 3, height, width), generator=generator) * 255
-        (written,) = session.run(None, {"image": image.numpy()})
-        with torch.inference_mode():
-            difference = float((network(image) - torch.from_numpy(written)).abs().max())
-        if not difference < 1e-3:
-            raise RuntimeError(
-                f"the ONNX file's probabilities differ from the segmenter's by {difference:.2g} at "
-                f"{height} x {width} pixels, expected less than 0.001; it was not written"
-            )

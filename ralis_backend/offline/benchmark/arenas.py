@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from ralis_backend.core.regions import VOID, grid
-from ralis_backend.core.segmenter import SegmenterSpec
+from ralis_backend.core.segmenter import DEFAULT_SPEC, SegmenterSpec
+from ralis_backend.core.segmenter.registry import encoder_facts
 from ralis_backend.offline.datasets import Dataset, DatasetError, Sample
 from ralis_backend.offline.point_features import PointFeatures
+from ralis_backend.offline.scaled import scaled
 from ralis_backend.simulation.arena import FastArena
-from ralis_backend.simulation.full_arena import RECIPE, FullArena, scaled
+from ralis_backend.simulation.full_arena import RECIPE, FullArena
 from ralis_backend.simulation.heads import HeadConfig
 
 FIDELITIES = ("fast", "full")
@@ -29,7 +31,7 @@ class ArenaConfig:
     pool, measured_on: splits.
     class_weight_power: the loss of a class is weighted by its frequency to minus this.
     cache: folder for encoder features.
-    architecture, encoder, encoder_weights: of the segmenter.
+    spec: the segmenter; its classes are the dataset's.
     test_images: of the full fidelity: so many images of the split, evenly spaced; None: all.
     image_scale: of the full fidelity: images and regions are shown at this scale.
     device: as torch names it.
@@ -43,9 +45,7 @@ class ArenaConfig:
     measured_on: str = "test"
     class_weight_power: float = 0.0
     cache: Path = Path(".cache/points")
-    architecture: str = "FPN"
-    encoder: str = "mobilenet_v2"
-    encoder_weights: str | None = "imagenet"
+    spec: SegmenterSpec = DEFAULT_SPEC
     test_images: int | None = None
     image_scale: float = 1.0
     device: str = "cpu"
@@ -112,8 +112,7 @@ def open_arena(
         dataset,
         config.region_size,
         config.cache,
-        encoder=config.encoder,
-        encoder_weights=config.encoder_weights,
+        spec=config.spec,
         device=config.device,
         report=report,
     )
@@ -124,12 +123,7 @@ def open_arena(
         features.split(config.measured_on),
         HeadConfig(class_weight_power=config.class_weight_power),
         config.device,
-        config.splits()
-        | {
-            "region_size": config.region_size,
-            "encoder": config.encoder,
-            "encoder_weights": config.encoder_weights,
-        },
+        config.splits() | {"region_size": config.region_size} | encoder_facts(config.spec),
     )
 
 
@@ -140,9 +134,7 @@ def _full_arena(config: ArenaConfig) -> FullArena:
         scaled(dataset.split(config.pool), scale),
         scaled(dataset.split("d_s"), scale),
         scaled(config.test_samples(), scale),
-        SegmenterSpec(
-            len(dataset.classes), config.architecture, config.encoder, config.encoder_weights
-        ),
+        config.spec.for_classes(len(dataset.classes)),
         _scaled_size(config.region_size, scale),
         replace(RECIPE, class_weight_power=config.class_weight_power),
         config.device,

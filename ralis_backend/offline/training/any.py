@@ -52,8 +52,7 @@ class AnyTrainer:
                 dataset,
                 config.region_size,
                 equipment.cache,
-                encoder=equipment.encoder,
-                encoder_weights=equipment.encoder_weights,
+                spec=equipment.spec,
                 device=equipment.device,
                 report=equipment.report,
             )

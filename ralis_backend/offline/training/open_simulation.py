@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ralis_backend.core.segmenter import SegmenterSpec
+from ralis_backend.core.segmenter import DEFAULT_SPEC, SegmenterSpec
 from ralis_backend.offline.datasets import Dataset, DatasetError
 from ralis_backend.offline.point_features import PointFeatures
 from ralis_backend.offline.training.config import TrainingConfig
@@ -25,9 +25,7 @@ def open_simulation(
     *,
     pool: str = "d_t",
     reward_set: str = "d_r",
-    encoder: str = "mobilenet_v2",
-    encoder_weights: str | None = "imagenet",
-    architecture: str = "FPN",
+    spec: SegmenterSpec = DEFAULT_SPEC,
     device: str = "cpu",
     report: Callable[[str], None] = lambda _: None,
 ) -> Simulation:
@@ -49,7 +47,7 @@ def open_simulation(
                 "reward_regions 'balanced' chooses regions, and the full simulation is measured on "
                 "whole images; set it to 'all', or fidelity to 'fast'"
             )
-        spec = SegmenterSpec(len(dataset.classes), architecture, encoder, encoder_weights)
+        spec = spec.for_classes(len(dataset.classes))
         full = FullSimulation(
             splits[pool], splits["d_s"], splits[reward_set], spec, config.region_size, device=device
         )
@@ -59,8 +57,7 @@ def open_simulation(
         dataset,
         config.region_size,
         cache,
-        encoder=encoder,
-        encoder_weights=encoder_weights,
+        spec=spec,
         device=device,
         report=report,
     )

@@ -68,9 +68,7 @@ class RalisTrainer:
             datasets[0],
             config,
             equipment.cache,
-            encoder=equipment.encoder,
-            encoder_weights=equipment.encoder_weights,
-            architecture=equipment.architecture,
+            spec=equipment.spec,
             device=equipment.device,
             report=equipment.report,
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from ralis_backend.core.segmenter import DEFAULT_SPEC, SegmenterSpec
 from ralis_backend.offline.datasets import Dataset, DatasetError
 
 Config = TypeVar("Config")
@@ -33,15 +34,13 @@ class Equipment:
     """What a training works with, beside datasets.
 
     cache: folder for encoder features, safe to delete.
-    encoder, encoder_weights, architecture: of the segmenter.
+    spec: of the segmenter, for any number of classes.
     device: as torch names it.
     report: told what is being prepared.
     """
 
     cache: Path
-    encoder: str = "mobilenet_v2"
-    encoder_weights: str | None = "imagenet"
-    architecture: str = "FPN"
+    spec: SegmenterSpec = DEFAULT_SPEC
     device: str = "cpu"
     report: Callable[[str], None] = lambda _: None
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from ralis_backend.core.files import writing_folder
 from ralis_backend.core.regions import VOID
-from ralis_backend.core.segmenter import Segmenter
+from ralis_backend.core.segmenter import load
+from ralis_backend.core.segmenter.onnx import export_onnx
 from ralis_backend.online.answers import ANSWER_KINDS, Answer
 from ralis_backend.online.export.formats import FORMATS
 from ralis_backend.online.export.labelled_images import ExportedImage, LabelledImages, colors_of
@@ -106,13 +107,13 @@ def write_model(
             f"project {project.uid} has no trained version yet; label some regions first, or "
             "export without the model"
         )
-    segmenter = Segmenter.load(store.blobs.path(version.weights_key))
+    segmenter = load(store.blobs.path(version.weights_key))
     out.mkdir(parents=True, exist_ok=True)
     segmenter.save(
         out / "segmenter.safetensors",
         {"version": version.name, "classes": list(project.class_names)},
     )
-    segmenter.export_onnx(out / "segmenter.onnx", size)
+    export_onnx(segmenter, out / "segmenter.onnx", size)
     _write_json(out / "classes.json", _classes_json(project))
 
 

@@ -21,12 +21,12 @@ from ralis_backend.online.ranking import (
     describe_image,
     fallback,
     labelled_pixels,
-    load_segmenter,
     pool_state,
     score_pool,
     strategy_for,
     to_explain,
 )
+from ralis_backend.online.segmenters import load_segmenter
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Image, Project, Version
 from ralis_backend.online.tool import Tool, ToolUnavailable
@@ -142,7 +142,10 @@ class Ranker:
         report: Report,
         stop: Callable[[], None],
     ) -> list[_Described]:
-        segmenter = load_segmenter(self._store, project, version, self._config.ranking)
+        ranking = self._config.ranking
+        segmenter = load_segmenter(
+            self._store, project, version, ranking.spec, seed=ranking.seed, device=ranking.device
+        )
         pool = []
         for index, image in enumerate(images, start=1):
             stop()

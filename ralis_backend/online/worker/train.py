@@ -11,18 +11,15 @@ from typing import Any
 import numpy as np
 
 from ralis_backend.core.images import decode_image
-from ralis_backend.core.learning.finetune import (
-    LabelledImage,
-    TrainingProgress,
-    TrainingSummary,
-    evaluate,
-    finetune,
-)
+from ralis_backend.core.learning.crops import LabelledImage
+from ralis_backend.core.learning.evaluation import evaluate
+from ralis_backend.core.learning.finetune import finetune
+from ralis_backend.core.learning.loop import TrainingProgress, TrainingSummary
 from ralis_backend.core.regions import VOID
 from ralis_backend.core.segmenter import Segmenter
 from ralis_backend.online.labels import hide_removed
 from ralis_backend.online.random_slice import measured
-from ralis_backend.online.ranking import load_segmenter
+from ralis_backend.online.segmenters import load_segmenter
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Project, Version
 from ralis_backend.online.tool import Tool
@@ -72,8 +69,11 @@ class Trainer:
         if all((image.mask == VOID).all() for image in training):
             self._give_up(project, newest_label_id)
             return None
-        in_use = load_segmenter(self._store, project, parent, self._config.ranking)
-        candidate = load_segmenter(self._store, project, parent, self._config.ranking)
+        ranking = self._config.ranking
+        in_use = load_segmenter(
+            self._store, project, parent, ranking.spec, seed=ranking.seed, device=ranking.device
+        )
+        candidate = in_use.copy()
         if parent is not None:
             self._measure(parent, in_use, self._labelled(project, plan.unseen))
         number = self._store.versions.next_number(project.id)

@@ -3,14 +3,14 @@ import pytest
 
 from ralis_backend.cli.demo import demo_images
 from ralis_backend.cli.demo.evaluation import score, spread
-from ralis_backend.core.segmenter import Segmenter, SegmenterSpec
+from ralis_backend.core.segmenter import SegmenterSpec, build
 
 
 def test_a_score_is_one_matrix_over_all_images(dataset):
     from ralis_backend.core.features import predicted_mask
     from ralis_backend.core.metrics import confusion_matrix, mean_iou
 
-    segmenter = Segmenter(SegmenterSpec(2, encoder_weights=None))
+    segmenter = build(SegmenterSpec(2, encoder_weights=None))
     samples = demo_images.from_dataset(dataset, None).test
     seen = []
     result = score(segmenter, samples, lambda: seen.append(1))
@@ -21,7 +21,7 @@ def test_a_score_is_one_matrix_over_all_images(dataset):
 
 
 def test_no_image_gives_no_score():
-    result = score(Segmenter(SegmenterSpec(2, encoder_weights=None)), [], lambda: None)
+    result = score(build(SegmenterSpec(2, encoder_weights=None)), [], lambda: None)
     assert np.isnan(result.miou)
 
 

@@ -8,18 +8,15 @@ import torch
 from PIL import Image
 
 from ralis_backend.core.images import decode_image
-from ralis_backend.core.learning.finetune import (
-    FinetuneConfig,
-    LabelledImage,
-    TrainingProgress,
-    _loss,
-    _Samples,
-    evaluate,
-    finetune,
-)
+from ralis_backend.core.learning.config import FinetuneConfig
+from ralis_backend.core.learning.crops import Crops, LabelledImage
+from ralis_backend.core.learning.evaluation import evaluate
+from ralis_backend.core.learning.finetune import finetune
+from ralis_backend.core.learning.loop import TrainingProgress
+from ralis_backend.core.learning.painted import cross_entropy
 from ralis_backend.core.metrics import mean_iou
 from ralis_backend.core.regions import VOID, Region, grid
-from ralis_backend.core.segmenter import Segmenter, SegmenterSpec
+from ralis_backend.core.segmenter import Segmenter, SegmenterSpec, build
 
 SPEC = SegmenterSpec(2, encoder_weights=None)
 TINY = FinetuneConfig(steps=3, batch_size=2, crop_size=(32, 32))
@@ -47,7 +44,7 @@ def _state(segmenter: Segmenter) -> dict[str, torch.Tensor]:
 def test_two_images_are_learned():
     # Smaller crops leave BatchNorm a handful of values, and learning to the luck of the seed.
     images = [_image(seed, size=(96, 128), num_regions=16) for seed in (0, 1)]
-    segmenter = Segmenter(SPEC)
+    segmenter = build(SPEC)
     config = FinetuneConfig(steps=60, crop_size=(96, 96), learning_rate=1e-3)
     summary = finetune(segmenter, images, config, seed=0)
     assert mean_iou(evaluate(segmenter, images)) > 0.85
@@ -61,7 +58,7 @@ def test_the_same_seed_trains_the_same_weights_and_another_one_others():
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
     states = []
     for seed in (3, 3, 4):
-        segmenter = Segmenter(SPEC)
+        segmenter = build(SPEC)
         finetune(segmenter, [_image()], TINY, seed=seed)
         states.append(_state(segmenter))
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
@@ -72,7 +69,7 @@ def test_the_same_seed_trains_the_same_weights_and_another_one_others():
 
 def test_progress_is_told_at_each_step_and_stopping_is_obeyed():
     told: list[TrainingProgress] = []
-    segmenter = Segmenter(SPEC)
+    segmenter = build(SPEC)
     summary = finetune(
         segmenter, [_image()], TINY, seed=0, on_progress=told.append,
         should_stop=lambda: len(told) == 2,
@@ -88,7 +85,7 @@ def test_progress_is_told_at_each_step_and_stopping_is_obeyed():
 
 
 def test_stopping_before_the_first_step_changes_nothing():
-    segmenter = Segmenter(SPEC)
+    segmenter = build(SPEC)
     before = _state(segmenter)
     summary = finetune(segmenter, [_image()], TINY, seed=0, should_stop=lambda: True)
     assert summary.steps == 0
@@ -108,20 +105,20 @@ def test_crops_that_miss_every_label_do_not_spoil_the_weights():
     mask = np.full_like(image.mask, VOID)
     mask[0, 0] = 1  # one labelled pixel: most crops are all VOID
     rare = LabelledImage(image.load, mask, (Region(0, 0, 48, 64),))
-    segmenter = Segmenter(SPEC)
+    segmenter = build(SPEC)
     summary = finetune(segmenter, [rare], replace(TINY, scale_range=(2, 2)), seed=0)
     assert np.isfinite(summary.final_loss)
     assert all(values.isfinite().all() for values in segmenter.model.state_dict().values())
 
 
 def test_one_crop_per_batch_is_safe_for_batch_normalisation():
-    segmenter = Segmenter(SegmenterSpec(2, "DeepLabV3", encoder_weights=None))
+    segmenter = build(SegmenterSpec(2, "DeepLabV3", encoder_weights=None))
     summary = finetune(segmenter, [_image()], replace(TINY, batch_size=1), seed=0)
     assert np.isfinite(summary.final_loss)
 
 
 def test_a_trained_encoder_keeps_its_batch_statistics():
-    segmenter = Segmenter(SPEC)
+    segmenter = build(SPEC)
     finetune(segmenter, [_image()], TINY, seed=0)
     before = _state(segmenter)
     finetune(segmenter, [_image()], TINY, seed=1)
@@ -132,11 +129,11 @@ def test_a_trained_encoder_keeps_its_batch_statistics():
 
 
 def test_pixels_without_a_label_do_not_enter_the_loss():
-    segmenter = Segmenter(SPEC)
+    segmenter = build(SPEC)
     pixels = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)
     mask = np.full((1, 32, 32), VOID, np.uint8)
     mask[0, 4:9, 6:20] = 1
-    loss = _loss(segmenter, pixels, mask, torch.ones(2)).item()
+    loss = cross_entropy(segmenter, pixels, mask, torch.ones(2)).item()
     labelled = segmenter.probabilities(pixels[0])[1][mask[0] == 1]
     assert loss == pytest.approx(-np.log(labelled).mean(), rel=1e-4)
 
@@ -146,7 +143,7 @@ def test_crops_and_masks_move_together():
     config = replace(
         TINY, batch_size=16, brightness=0, contrast=0, saturation=0, scale_range=(1, 1)
     )
-    pixels, masks = _Samples([image], config, 2, np.random.default_rng(0)).batch()
+    pixels, masks = Crops([image], config, 2, np.random.default_rng(0)).batch()
     assert ((pixels[..., 0] > pixels[..., 2]) == (masks == 0))[masks != VOID].all()
 
 
@@ -156,7 +153,7 @@ def test_rare_classes_are_drawn_more_often_and_weigh_more():
     image = LabelledImage(
         lambda: np.zeros((32, 320, 3), np.uint8), truth, tuple(grid((32, 320), (32, 32)))
     )
-    samples = _Samples([image], TINY, 2, np.random.default_rng(0))
+    samples = Crops([image], TINY, 2, np.random.default_rng(0))
     assert samples.chances[-1] > 2 * samples.chances[0]
     assert samples.chances.sum() == pytest.approx(1)
     weights = samples.class_weights()
@@ -168,7 +165,7 @@ def test_rare_classes_are_drawn_more_often_and_weigh_more():
 def test_images_smaller_than_a_crop_are_filled_with_void(size):
     mask = np.ones(size, np.uint8)
     image = LabelledImage(lambda: np.full((*size, 3), 9, np.uint8), mask, (Region(0, 0, *size),))
-    samples = _Samples([image], replace(TINY, crop_size=(64, 64)), 2, np.random.default_rng(0))
+    samples = Crops([image], replace(TINY, crop_size=(64, 64)), 2, np.random.default_rng(0))
     pixels, masks = samples.batch()
     assert pixels.shape == (2, 64, 64, 3)
     assert (masks == 1).any()
@@ -183,10 +180,10 @@ def test_decoded_images_are_kept_within_their_bytes():
         return replace(image, load=lambda: loads.append(index) or image.load())
 
     images = [loaded(0), loaded(1)]
-    finetune(Segmenter(SPEC), images, replace(TINY, batch_size=4), seed=0)
+    finetune(build(SPEC), images, replace(TINY, batch_size=4), seed=0)
     assert sorted(loads) == [0, 1]
     loads.clear()
-    finetune(Segmenter(SPEC), images, replace(TINY, batch_size=4, cache_bytes=1), seed=0)
+    finetune(build(SPEC), images, replace(TINY, batch_size=4, cache_bytes=1), seed=0)
     assert len(loads) > 2
 
 
@@ -194,17 +191,17 @@ def test_nothing_to_learn_from_is_an_error():
     image = _image()
     for images in ([], [replace(image, mask=np.full_like(image.mask, VOID))]):
         with pytest.raises(ValueError, match="no region holds a labelled pixel"):
-            finetune(Segmenter(SPEC), images, TINY, seed=0)
+            finetune(build(SPEC), images, TINY, seed=0)
 
 
 def test_unknown_classes_and_changed_images_are_named():
     image = _image()
     wrong = np.where(image.mask == 1, 7, image.mask)
     with pytest.raises(ValueError, match="class index 7"):
-        finetune(Segmenter(SPEC), [replace(image, mask=wrong)], TINY, seed=0)
+        finetune(build(SPEC), [replace(image, mask=wrong)], TINY, seed=0)
     with pytest.raises(ValueError, match="changed after it was labelled"):
         finetune(
-            Segmenter(SPEC),
+            build(SPEC),
             [replace(image, load=lambda: np.zeros((8, 8, 3), np.uint8))], TINY, seed=0,
         )  # fmt: skip
 
@@ -212,11 +209,11 @@ def test_unknown_classes_and_changed_images_are_named():
 @pytest.mark.parametrize("values", [{"batch_size": 0}, {"crop_size": (48, 32)}, {"steps": 0}])
 def test_settings_that_cannot_work_are_refused(values):
     with pytest.raises(ValueError, match="must be"):
-        finetune(Segmenter(SPEC), [_image()], replace(TINY, **values), seed=0)
+        finetune(build(SPEC), [_image()], replace(TINY, **values), seed=0)
 
 
 def test_a_loss_that_is_not_finite_is_an_error():
-    segmenter = Segmenter(SPEC)
+    segmenter = build(SPEC)
     with torch.no_grad():
         segmenter.model.segmentation_head[0].bias.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="lower learning_rate"):
@@ -226,7 +223,7 @@ def test_a_loss_that_is_not_finite_is_an_error():
 
 def test_evaluate_counts_labelled_pixels_only():
     image = _image()
-    matrix = evaluate(Segmenter(SPEC), [image, image])
+    matrix = evaluate(build(SPEC), [image, image])
     assert matrix.sum() == 2 * (image.mask != VOID).sum()
 
 
@@ -238,7 +235,7 @@ def test_real_images_are_learned_from_imagenet_weights(shared):
         mask = np.array(Image.open(folder / "masks" / "train" / f"{path.stem}.png"))
         regions = tuple(grid(mask.shape, (90, 80)))
         images.append(LabelledImage(lambda pixels=pixels: pixels, mask, regions))
-    segmenter = Segmenter(SegmenterSpec(11))
+    segmenter = build(SegmenterSpec(11))
     assert segmenter.is_pretrained
     before = mean_iou(evaluate(segmenter, images))
     finetune(segmenter, images, FinetuneConfig(steps=20, crop_size=(128, 128)), seed=0)
@@ -247,5 +244,5 @@ def test_real_images_are_learned_from_imagenet_weights(shared):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_training_works_on_cuda():
-    segmenter = Segmenter(SPEC, device="cuda")
+    segmenter = build(SPEC, device="cuda")
     assert np.isfinite(finetune(segmenter, [_image()], TINY, seed=0).final_loss)

@@ -8,14 +8,16 @@ import pytest
 import torch
 
 from ralis_backend.core import weights
-from ralis_backend.core.segmenter import Segmenter, SegmenterSpec
+from ralis_backend.core.segmenter import SegmenterSpec, load
+from ralis_backend.core.segmenter.onnx import export_onnx
+from ralis_backend.core.segmenter.smp import SmpSegmenter
 
 SPEC = SegmenterSpec(3, encoder_weights=None)
 
 
 @pytest.fixture(scope="module")
-def segmenter() -> Segmenter:
-    return Segmenter(SPEC, seed=1)
+def segmenter() -> SmpSegmenter:
+    return SmpSegmenter(SPEC, seed=1)
 
 
 def _image(height: int, width: int) -> np.ndarray:
@@ -38,7 +40,7 @@ def test_a_forward_pass_gives_embeddings_of_stride_16(segmenter):
 
 @pytest.mark.parametrize(("architecture", "stride"), [("FPN", 4), ("Unet", 4), ("PSPNet", 8)])
 def test_bald_of_an_fpn_equals_the_slow_loop_over_dropout_masks(architecture, stride):
-    segmenter = Segmenter(SegmenterSpec(3, architecture, encoder_weights=None), seed=1)
+    segmenter = SmpSegmenter(SegmenterSpec(3, architecture, encoder_weights=None), seed=1)
     image = _image(64, 96)
     forward = segmenter.forward_pass(image, ("bald",))
     assert forward.bald_stride == stride
@@ -75,7 +77,7 @@ def test_a_second_look_mirrors_the_image_and_its_probabilities(segmenter):
 
 def test_tiles_agree_with_one_pass_where_the_network_is_local():
     # An FPN's GroupNorm looks at the whole tile; a Unet looks no further than its convolutions.
-    local = Segmenter(SegmenterSpec(3, "Unet", encoder_weights=None), seed=2)
+    local = SmpSegmenter(SegmenterSpec(3, "Unet", encoder_weights=None), seed=2)
     image = _image(700, 430)
     whole = local.forward_pass(image, ("bald", "embeddings"))
     local.max_pixels_per_pass = 120_000
@@ -90,7 +92,7 @@ def test_tiles_agree_with_one_pass_where_the_network_is_local():
 
 def test_the_same_seed_builds_the_same_network_and_leaves_the_global_generator_alone():
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
-    first, second, other = (Segmenter(SPEC, seed=seed) for seed in (5, 5, 6))
+    first, second, other = (SmpSegmenter(SPEC, seed=seed) for seed in (5, 5, 6))
     assert torch.equal(torch.get_rng_state(), torch_state)
     np.testing.assert_array_equal(np.random.get_state()[1], numpy_state)
     image = _image(40, 40)
@@ -101,7 +103,7 @@ def test_the_same_seed_builds_the_same_network_and_leaves_the_global_generator_a
 def test_a_saved_segmenter_computes_the_same_after_loading(segmenter, tmp_path):
     path = tmp_path / "v1.safetensors"
     segmenter.save(path, {"version": "v1"})
-    loaded = Segmenter.load(path)
+    loaded = load(path)
     image = _image(50, 70)
     np.testing.assert_array_equal(loaded.probabilities(image), segmenter.probabilities(image))
     assert loaded.spec == segmenter.spec
@@ -113,12 +115,12 @@ def test_files_that_hold_something_else_are_refused(segmenter, tmp_path):
     path = tmp_path / "w"
     weights.save(path, {"a": torch.zeros(1)}, {"kind": "policy"})
     with pytest.raises(weights.WeightsError, match="holds a policy, not a segmenter"):
-        Segmenter.load(path)
+        load(path)
     spec = {"num_classes": 4, "architecture": "FPN", "encoder": "mobilenet_v2"}
     metadata = {"kind": "segmenter", "spec": spec, "seed": 0, "is_pretrained": False}
     weights.save(path, segmenter.model.state_dict(), metadata)
     with pytest.raises(weights.WeightsError, match="does not fit"):
-        Segmenter.load(path)
+        load(path)
 
 
 def test_added_classes_keep_the_known_ones_and_begin_improbable(segmenter):
@@ -145,7 +147,7 @@ def test_added_classes_keep_the_known_ones_and_begin_improbable(segmenter):
 )
 def test_unknown_networks_are_named(spec, message):
     with pytest.raises(ValueError, match=message):
-        Segmenter(spec)
+        SmpSegmenter(spec)
 
 
 def test_images_of_another_kind_are_refused(segmenter):
@@ -156,7 +158,7 @@ def test_images_of_another_kind_are_refused(segmenter):
 
 def test_missing_weights_warn_and_name_the_cache(caplog):
     with caplog.at_level(logging.WARNING):  # no folder of this encoder is in the cache
-        random = Segmenter(SegmenterSpec(2, encoder="resnet18"))
+        random = SmpSegmenter(SegmenterSpec(2, encoder="resnet18"))
     assert "HF_HUB_CACHE" in caplog.text
     assert "resnet18" in caplog.text
     assert not random.is_pretrained
@@ -164,14 +166,14 @@ def test_missing_weights_warn_and_name_the_cache(caplog):
 
 def test_imagenet_weights_come_from_the_cache(shared, caplog):
     with caplog.at_level(logging.WARNING):
-        pretrained = Segmenter(SegmenterSpec(2))
+        pretrained = SmpSegmenter(SegmenterSpec(2))
     assert pretrained.is_pretrained
     assert caplog.text == ""
 
 
 def test_the_onnx_file_computes_the_same_at_other_sizes(segmenter, tmp_path):
     path = tmp_path / "model.onnx"
-    segmenter.export_onnx(path, (64, 96))
+    export_onnx(segmenter, path, (64, 96))
     assert list(tmp_path.iterdir()) == [path]
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     image = _image(128, 160)
@@ -182,7 +184,7 @@ def test_the_onnx_file_computes_the_same_at_other_sizes(segmenter, tmp_path):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_agrees_with_the_cpu(segmenter):
-    on_gpu = Segmenter(SPEC, seed=1, device="cuda")
+    on_gpu = SmpSegmenter(SPEC, seed=1, device="cuda")
     image = _image(70, 90)
     np.testing.assert_allclose(
         on_gpu.probabilities(image), segmenter.probabilities(image), atol=2e-2

@@ -11,14 +11,15 @@ import pytest
 from PIL import Image
 
 from ralis_backend.core.acquisition import STRATEGIES, strategy
-from ralis_backend.core.learning.finetune import FinetuneConfig
+from ralis_backend.core.learning.config import FinetuneConfig
 from ralis_backend.core.regions import VOID
 from ralis_backend.core.segmenter import SegmenterSpec
 from ralis_backend.offline.benchmark.arenas import ArenaConfig, check_arena, open_arena
 from ralis_backend.offline.benchmark.run import Contest
 from ralis_backend.offline.benchmark.workers import Match
 from ralis_backend.offline.datasets import Dataset, DatasetClass, DatasetError, write_dataset
-from ralis_backend.simulation.full_arena import FullArena, scaled
+from ralis_backend.offline.scaled import scaled
+from ralis_backend.simulation.full_arena import FullArena
 from ralis_backend.simulation.game import GameRules, play
 from ralis_backend.simulation.oracles import ORACLES
 from ralis_backend.simulation.picking import pick
@@ -51,7 +52,7 @@ def make(tmp_path):
         write_dataset(tmp_path / "small", classes, entries)
         return ArenaConfig(
             Dataset.open(tmp_path / "small"), REGION_SIZE, cache=tmp_path / "cache",
-            encoder_weights=None,
+            spec=SegmenterSpec(2, encoder_weights=None),
         )  # fmt: skip
 
     return make

@@ -15,6 +15,7 @@ import torch
 
 from ralis_backend.core import weights
 from ralis_backend.core.policy import RalisPolicy
+from ralis_backend.core.segmenter import SegmenterSpec
 from ralis_backend.offline.datasets import Dataset, DatasetClass
 from ralis_backend.offline.training.config import read_config
 from ralis_backend.offline.training.open_simulation import open_simulation
@@ -134,7 +135,11 @@ def test_it_trains_on_a_gpu_throughout(tmp_path, tiny_dataset):
         dqn=replace(CONFIG.dqn, learning_starts=4),
     )
     simulation = open_simulation(
-        tiny_dataset, config, tmp_path / "cache", encoder_weights=None, device="cuda"
+        tiny_dataset,
+        config,
+        tmp_path / "cache",
+        spec=SegmenterSpec(3, encoder_weights=None),
+        device="cuda",
     )
     policy = train(tiny_dataset, simulation, config, tmp_path / "policy", device="cuda")
     assert policy.spec.classes == tiny_dataset.class_names

@@ -1,0 +1,160 @@
+"""Labelled regions -> batches of crops around them, augmented."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from ralis_backend.core.learning.config import FinetuneConfig
+from ralis_backend.core.regions import VOID, Region
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """An image with labels in some regions.
+
+    `load` gives the image, (H, W, 3) uint8 RGB; `mask` is (H, W) uint8, VOID outside labels.
+    """
+
+    load: Callable[[], np.ndarray]
+    mask: np.ndarray
+    regions: tuple[Region, ...]
+
+
+class Crops:
+    """Batches of crops around labelled regions, augmented."""
+
+    def __init__(
+        self,
+        images: Sequence[LabelledImage],
+        config: FinetuneConfig,
+        num_classes: int,
+        rng: np.random.Generator,
+    ) -> None:
+        self.config = config
+        self.rng = rng
+        self.cache = _ImageCache(config.cache_bytes)
+        self.regions: list[tuple[LabelledImage, Region]] = []
+        counts = []
+        for image in images:
+            for region in image.regions:
+                pixels = np.bincount(image.mask[region.slices].ravel(), minlength=VOID + 1)[:VOID]
+                if pixels[num_classes:].any():
+                    raise ValueError(
+                        f"class index {int(np.flatnonzero(pixels)[-1])} in {region} of a mask, "
+                        f"expected indices below {num_classes}, the segmenter's classes, or VOID"
+                    )
+                if pixels.any():
+                    self.regions.append((image, region))
+                    counts.append(pixels[:num_classes])
+        if not self.regions:
+            raise ValueError(
+                "no region holds a labelled pixel; label at least one region before training"
+            )
+        self.counts = np.array(counts, np.float64)  # (R, C)
+        self.chances = self._chances()
+
+    def __len__(self) -> int:
+        return len(self.regions)
+
+    def class_weights(self) -> np.ndarray:
+        """(C,) float32 weights of classes in the loss, 1 on average over labelled pixels."""
+        frequencies = self.counts.sum(axis=0) / self.counts.sum()
+        weights = np.maximum(frequencies, 1e-3) ** -self.config.class_weight_power
+        return np.asarray(weights / (weights * frequencies).sum(), np.float32)
+
+    def batch(self) -> tuple[np.ndarray, np.ndarray]:
+        """(B, h, w, 3) uint8 crops and (B, h, w) uint8 masks."""
+        drawn = self.rng.choice(len(self), size=self.config.batch_size, p=self.chances)
+        crops, masks = zip(*(self._sample(*self.regions[index]) for index in drawn), strict=True)
+        return np.stack(crops), np.stack(masks)
+
+    def _chances(self) -> np.ndarray:
+        """(R,) chance of each region: partly equal, partly by the rarity of its classes."""
+        frequencies = self.counts.sum(axis=0) / self.counts.sum()
+        shares = self.counts / self.counts.sum(axis=1, keepdims=True)
+        rarity = (shares / (frequencies + 0.005)).sum(axis=1)
+        mixed: np.ndarray = (1 - self.config.rarity_share) / len(self.regions) + (
+            self.config.rarity_share * rarity / rarity.sum()
+        )
+        return np.asarray(mixed / mixed.sum())
+
+    def _sample(self, image: LabelledImage, region: Region) -> tuple[np.ndarray, np.ndarray]:
+        pixels = self.cache.get(image)
+        if pixels.shape[:2] != image.mask.shape:
+            raise ValueError(
+                f"the image has {pixels.shape[:2]} pixels, its mask {image.mask.shape} (height, "
+                "width); the image file changed after it was labelled"
+            )
+        height, width = self.config.crop_size
+        scale = self.rng.uniform(*self.config.scale_range)
+        rows = self._window(region.row, region.height, round(height / scale), len(pixels))
+        cols = self._window(region.col, region.width, round(width / scale), pixels.shape[1])
+        crop = cv2.resize(_cut(pixels, rows, cols, None), (width, height))
+        mask = cv2.resize(
+            _cut(image.mask, rows, cols, VOID), (width, height), interpolation=cv2.INTER_NEAREST
+        )
+        if self.rng.random() < 0.5:
+            crop, mask = crop[:, ::-1], mask[:, ::-1]
+        return self._jittered(crop), np.ascontiguousarray(mask)
+
+    def _window(self, start: int, length: int, size: int, limit: int) -> tuple[int, int]:
+        """(start, stop) of `size` around or within a region, inside the image where it fits."""
+        ends = sorted((start, start + length - size))
+        drawn = int(self.rng.integers(ends[0], ends[1] + 1))
+        drawn = min(max(drawn, 0), limit - size) if size <= limit else (limit - size) // 2
+        return drawn, drawn + size
+
+    def _jittered(self, crop: np.ndarray) -> np.ndarray:
+        config = self.config
+        brightness, contrast, saturation = (
+            1 + strength * self.rng.uniform(-1, 1)
+            for strength in (config.brightness, config.contrast, config.saturation)
+        )
+        values = crop.astype(np.float32) * np.float32(brightness)
+        grey = values.mean(axis=2, keepdims=True)
+        values = grey + (values - grey) * np.float32(saturation)
+        mean = grey.mean()
+        values = mean + (values - mean) * np.float32(contrast)
+        return np.asarray(np.clip(values, 0, 255), np.uint8)
+
+
+class _ImageCache:
+    """Decoded images, the least recently used dropped beyond a number of bytes."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.num_bytes = 0
+        self.images: OrderedDict[int, np.ndarray] = OrderedDict()
+
+    def get(self, image: LabelledImage) -> np.ndarray:
+        key = id(image)
+        if key in self.images:
+            self.images.move_to_end(key)
+            return self.images[key]
+        pixels = image.load()
+        self.images[key] = pixels
+        self.num_bytes += pixels.nbytes
+        while self.num_bytes > self.max_bytes and len(self.images) > 1:
+            self.num_bytes -= self.images.popitem(last=False)[1].nbytes
+        return pixels
+
+
+def _cut(
+    values: np.ndarray, rows: tuple[int, int], cols: tuple[int, int], fill: int | None
+) -> np.ndarray:
+    """A window that may reach beyond the array: filled with `fill`, or with the nearest pixel."""
+    height, width = values.shape[:2]
+    before = (max(0, -rows[0]), max(0, -cols[0]))
+    after = (max(0, rows[1] - height), max(0, cols[1] - width))
+    window = values[max(0, rows[0]) : rows[1], max(0, cols[0]) : cols[1]]
+    if not any(before + after):
+        return window
+    sides = ((before[0], after[0]), (before[1], after[1]), (0, 0))[: values.ndim]
+    if fill is None:
+        return np.pad(window, sides, mode="edge")
+    return np.pad(window, sides, constant_values=fill)

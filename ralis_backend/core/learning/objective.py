@@ -1,0 +1,53 @@
+"""Something that a segmenter learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+
+from ralis_backend.core.learning.config import FinetuneConfig
+from ralis_backend.core.learning.crops import LabelledImage
+from ralis_backend.core.segmenter import Segmenter
+
+
+class Objective(Protocol):
+    """One term of the loss, with whatever it draws and remembers.
+
+    The loop calls it between putting the segmenter in training mode and back. Painted regions are
+    one; so is agreement on unlabelled pixels with a teacher that it copies in `begin` and moves
+    along in `after_step`.
+
+    Attributes:
+        weight: of its loss in the sum.
+    """
+
+    weight: float
+
+    def begin(self, segmenter: Segmenter) -> None:
+        """Prepare, before the first step."""
+
+    def loss(self, segmenter: Segmenter, step: int) -> torch.Tensor:
+        """A scalar on the segmenter's device, from a batch of its own; `step` counts from 1.
+
+        Randomness comes from a generator of its own, or from torch's global one, which the loop
+        has seeded.
+        """
+
+    def after_step(self, segmenter: Segmenter, step: int) -> None:
+        """Follow the weights as they are after step `step`."""
+
+
+class ObjectiveFactory(Protocol):
+    """Makes an objective for one training."""
+
+    def __call__(
+        self,
+        images: Sequence[LabelledImage],
+        config: FinetuneConfig,
+        num_classes: int,
+        *,
+        seed: int,
+    ) -> Objective:
+        """The objective; `ValueError` if it can learn nothing from these images."""

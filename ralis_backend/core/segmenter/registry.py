@@ -1,0 +1,97 @@
+"""Kinds of segmenters by name: what builds one, and reads a version of one."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from ralis_backend.core import weights
+from ralis_backend.core.segmenter import encoder_weights
+from ralis_backend.core.segmenter.protocol import Segmenter, SegmenterSpec
+from ralis_backend.core.segmenter.smp import SmpSegmenter
+
+
+class Kind(Protocol):
+    """Builds segmenters of one kind; `ValueError` for a spec that names none of them."""
+
+    def __call__(
+        self, spec: SegmenterSpec, *, seed: int = 0, device: str | torch.device = "cpu"
+    ) -> Segmenter:
+        """The segmenter, with the weights that its spec names."""
+
+
+DEFAULT_KIND = SmpSegmenter.kind
+SEGMENTERS: dict[str, Kind] = {DEFAULT_KIND: SmpSegmenter}
+"""Another package adds its own: a spec's architecture may then be that name."""
+
+
+def kind_of(spec: SegmenterSpec) -> str:
+    """The name in `SEGMENTERS` of what a spec asks for."""
+    return spec.architecture if spec.architecture in SEGMENTERS else DEFAULT_KIND
+
+
+def build(spec: SegmenterSpec, *, seed: int = 0, device: str | torch.device = "cpu") -> Segmenter:
+    """A new segmenter; where weights of the hub cannot be had it warns and has random ones.
+
+    Args:
+        spec: the network.
+        seed: of the layers that no pretrained weights exist for.
+        device: as torch names it.
+
+    Raises:
+        ValueError: if there is no such network, or a file of weights does not fit it.
+    """
+    return SEGMENTERS[kind_of(spec)](spec, seed=seed, device=device)
+
+
+def load(path: Path, device: str | torch.device = "cpu") -> Segmenter:
+    """The segmenter that `Segmenter.save` wrote; reads nothing but this file.
+
+    Raises:
+        weights.WeightsError: if the file is damaged or holds something else.
+    """
+    tensors, metadata = weights.load(path)
+    if metadata.get("kind") != "segmenter":
+        raise weights.WeightsError(
+            f"{path} holds a {metadata.get('kind', 'file of unknown kind')}, not a segmenter"
+        )
+    kind = str(metadata.get("segmenter", DEFAULT_KIND))
+    if kind not in SEGMENTERS:
+        raise weights.WeightsError(
+            f"{path} holds a segmenter of kind '{kind}', expected one of {', '.join(SEGMENTERS)}; "
+            "install and import what registers it"
+        )
+    try:
+        spec = SegmenterSpec(**metadata["spec"])
+        segmenter = SEGMENTERS[kind](spec.untrained(), seed=int(metadata["seed"]), device=device)
+        segmenter.restore(tensors)
+        segmenter.spec, segmenter.is_pretrained = spec, bool(metadata["is_pretrained"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise weights.WeightsError(
+            f"{path} does not fit the network it names ({metadata.get('spec')}): {error}"
+        ) from error
+    return segmenter
+
+
+def encoder_spec(spec: SegmenterSpec) -> SegmenterSpec:
+    """What to build where the encoder alone is asked for.
+
+    Architectures of the default kind share their encoders, but some dilate them.
+    """
+    if kind_of(spec) != DEFAULT_KIND:
+        return spec
+    return replace(spec, architecture="FPN")
+
+
+def encoder_facts(spec: SegmenterSpec) -> dict[str, Any]:
+    """What an encoder's features depend on, as JSON."""
+    facts = asdict(encoder_spec(spec))
+    del facts["num_classes"]
+    if kind_of(spec) == DEFAULT_KIND:
+        del facts["architecture"]
+    if spec.encoder_weights is not None and encoder_weights.is_file(spec.encoder_weights):
+        facts["encoder_weights_sha256"] = weights.digest(Path(spec.encoder_weights))
+    return facts
