@@ -40,43 +40,17 @@ class Annotations:
             The row if its labels must be read (again); None if nothing changed or a newer state
             of it is stored already.
         """
-        payload = pack(annotation_to_json(annotation))
-        # Events and the API tell the rest of it (names, times) in different words.
-        painted = pack([annotation.is_skipped, list(annotation.results)])
-        digest = hashlib.sha256(painted).hexdigest()
+        digest = _digest(annotation)
         with self._database.write() as session:
-            row = session.scalars(
-                select(Annotation).where(
-                    Annotation.tool_uid == tool_uid,
-                    Annotation.annotation_id == annotation.id,
-                    Annotation.created_at == annotation.created_at,
-                )
-            ).first()
-            if row is None:
-                row = Annotation(
-                    project_id=project.id,
-                    tool_uid=tool_uid,
-                    annotation_id=annotation.id,
-                    created_at=annotation.created_at,
-                    digest="",
-                )
-                session.add(row)
-            elif row.updated_at > annotation.updated_at:
+            row = _find_or_add(session, project, tool_uid, annotation)
+            if row.updated_at > annotation.updated_at:
                 return None
             is_same = row.digest == digest and row.image_id is not None and not row.is_deleted
-            row.seen_at = now()
-            row.task_id = annotation.task_id
-            row.image_id = image.id if image else row.image_id
-            row.crop_task_id = crop_task.id if crop_task else row.crop_task_id
-            row.annotator = annotation.annotator
-            row.updated_at = annotation.updated_at
-            row.lead_time_s = annotation.lead_time_s
-            row.suggested_version = version_number(annotation.suggested_version)
+            _note(row, annotation, image, crop_task)
             if is_same and row.error is None:
                 return None
-            row.is_skipped = annotation.is_skipped
-            row.is_deleted = False
-            row.digest, row.payload = digest, payload
+            row.is_skipped, row.is_deleted = annotation.is_skipped, False
+            row.digest, row.payload = digest, pack(annotation_to_json(annotation))
             row.error = _UNREAD
             session.flush()
             return row
@@ -166,6 +140,47 @@ def annotation_from_json(values: Mapping[str, Any]) -> ToolAnnotation:
             "updated_at": datetime.fromisoformat(values["updated_at"]),
         }
     )
+
+
+def _digest(annotation: ToolAnnotation) -> str:
+    """Of what was painted: events and the API tell the rest of it in different words."""
+    return hashlib.sha256(pack([annotation.is_skipped, list(annotation.results)])).hexdigest()
+
+
+def _find_or_add(
+    session: Session, project: Project, tool_uid: str, annotation: ToolAnnotation
+) -> Annotation:
+    query = select(Annotation).where(
+        Annotation.tool_uid == tool_uid,
+        Annotation.annotation_id == annotation.id,
+        Annotation.created_at == annotation.created_at,
+    )
+    row = session.scalars(query).first()
+    if row is None:
+        row = Annotation(
+            project_id=project.id,
+            tool_uid=tool_uid,
+            annotation_id=annotation.id,
+            created_at=annotation.created_at,
+            updated_at=annotation.updated_at,
+            digest="",
+        )
+        session.add(row)
+    return row
+
+
+def _note(
+    row: Annotation, annotation: ToolAnnotation, image: Image | None, crop_task: CropTask | None
+) -> None:
+    """What may change without anybody painting."""
+    row.seen_at = now()
+    row.task_id = annotation.task_id
+    row.image_id = image.id if image else row.image_id
+    row.crop_task_id = crop_task.id if crop_task else row.crop_task_id
+    row.annotator = annotation.annotator
+    row.updated_at = annotation.updated_at
+    row.lead_time_s = annotation.lead_time_s
+    row.suggested_version = version_number(annotation.suggested_version)
 
 
 def _isoformat(value: datetime | None) -> str | None:
