@@ -26,6 +26,7 @@ from ralis_backend.labelstudio.payloads.annotations import (
     parse_annotation,
     parse_time,
 )
+from ralis_backend.labelstudio.payloads.answers import read_answers
 from ralis_backend.labelstudio.payloads.label_config import (
     REGION_LABEL,
     LabelConfig,
@@ -139,6 +140,10 @@ class LabelStudioTool:
         """The annotation as (height, width) uint8 indices, VOID where unpainted."""
         config = self._config(project.label_config)
         return decode_annotation(annotation, config, class_names, size, background)
+
+    def answers(self, annotation: ToolAnnotation) -> dict[str, Any]:
+        """What the annotation answers besides paint, by kind."""
+        return read_answers(annotation.results)
 
     def annotated_regions(
         self, annotation: ToolAnnotation, project: ToolProject, image_size: tuple[int, int]

@@ -21,6 +21,7 @@ class RegionLabel:
     """
 
     id: int
+    annotation_row_id: int
     image_id: int
     region: Region
     is_skipped: bool

@@ -184,6 +184,9 @@ class Tool(Protocol):
             ValueError: if a result is malformed or names a label that is not in `class_names`.
         """
 
+    def answers(self, annotation: ToolAnnotation) -> dict[str, Any]:
+        """What the annotation answers besides paint, by the name of an `AnswerKind`."""
+
     def annotated_regions(
         self, annotation: ToolAnnotation, project: ToolProject, image_size: tuple[int, int]
     ) -> list[Region]:

@@ -114,6 +114,10 @@ class FakeTool:
         assert mask.shape == size
         return mask
 
+    def answers(self, annotation: ToolAnnotation) -> dict[str, Any]:
+        said = [it["useful"] for it in annotation.results if "useful" in it]
+        return {"useful": said[-1]} if said else {}
+
     def annotated_regions(
         self, annotation: ToolAnnotation, project: ToolProject, image_size: tuple[int, int]
     ) -> list[Region]:

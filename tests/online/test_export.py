@@ -1,7 +1,7 @@
 import csv
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -13,6 +13,7 @@ from ralis_backend.core.images import encode_png, mask_from_png
 from ralis_backend.core.regions import VOID, Region
 from ralis_backend.core.segmenter import Segmenter, SegmenterSpec
 from ralis_backend.offline.datasets import Dataset
+from ralis_backend.online.answers import ANSWER_KINDS, AnswerKind, Choice
 from ralis_backend.online.export import export_project, write_model
 from ralis_backend.online.export.formats import outline
 from ralis_backend.online.export.labelled_images import as_plain_image, file_names
@@ -94,10 +95,10 @@ def grown(tmp_path):
             row = store.annotations.put(
                 project, "8.1", annotation(10 * number + index, crop.task_id), image, crop
             )
-            store.labels.put(row, [NewLabel(region, patch)])
+            store.labels.put(row, [NewLabel(region, patch)], {"useful": index == 0})
         masks[task_id] = expected
     skipped = store.annotations.put(project, UID, annotation(99, 6), images[6], None)
-    store.labels.put(skipped, [NewLabel(Region(0, 0, 16, 16), None)])
+    store.labels.put(skipped, [NewLabel(Region(0, 0, 16, 16), None)], {})
     yield Exported(store, files, masks)
     store.close()
 
@@ -123,7 +124,27 @@ def test_provenance_tells_where_each_region_came_from(grown, tmp_path):
         "image": "train/frame_1", "row": "0", "col": "0", "height": "16", "width": "16",
         "annotator": "ann@example.com", "time": "2025-01-01T00:10:00+00:00", "seconds": "12.500",
         "round": "2", "strategy": "entropy", "version": "v1", "is_skipped": "0", "is_used": "1",
+        "useful": "1",
     }  # fmt: skip
+    assert [row["useful"] for row in rows] == ["1", "0"] * 5
+
+
+def test_provenance_has_a_column_for_a_question_of_another_package(grown, tmp_path, monkeypatch):
+    monkeypatch.setitem(ANSWER_KINDS, "stars", AnswerKind("stars", (Choice("many", "4", 5),)))
+    (project,) = grown.store.projects.all()
+    label = grown.store.labels.of(project.id)[0]
+    row = grown.store.annotations.put(
+        project,
+        "8.1",
+        replace(annotation(10, 100), results=[{"id": "changed"}]),
+        grown.store.images.get(label.image_id),
+        None,
+    )
+    grown.store.labels.put(row, [NewLabel(label.region, None)], {"stars": 5})
+    grown.export(tmp_path / "out")
+    with (tmp_path / "out/provenance.csv").open() as file:
+        told = {(row["useful"], row["stars"]) for row in csv.DictReader(file)}
+    assert told == {("", "5"), ("1", ""), ("0", "")}
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy")

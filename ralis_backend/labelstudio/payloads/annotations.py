@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 
 from ralis_backend.core.regions import Region
+from ralis_backend.labelstudio.payloads.answers import read_answers
 from ralis_backend.labelstudio.payloads.label_config import SEGMENTATION_CONTROLS, LabelConfig
-from ralis_backend.labelstudio.payloads.masks import (
-    is_not_worth_labelling,
-    region_boxes,
-    results_to_mask,
-)
+from ralis_backend.labelstudio.payloads.masks import region_boxes, results_to_mask
+from ralis_backend.online.answers import USEFUL
 from ralis_backend.online.tool import ToolAnnotation
 
 
@@ -119,7 +117,7 @@ def _is_refused(results: Sequence[Mapping[str, Any]]) -> bool:
         it.get("type") in SEGMENTATION_CONTROLS.values() and it.get("origin") != "prediction"
         for it in results
     )
-    return not is_painted and is_not_worth_labelling(results)
+    return not is_painted and read_answers(results).get(USEFUL.name) is False
 
 
 def _lead_time(value: Any) -> float | None:

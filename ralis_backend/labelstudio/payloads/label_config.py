@@ -11,6 +11,7 @@ from PIL import ImageColor
 
 from ralis_backend.core.palette import distinct_color, hexadecimal
 from ralis_backend.core.regions import VOID
+from ralis_backend.labelstudio.payloads.answers import questions
 from ralis_backend.online.tool import ClassLabel
 
 MAX_CHARACTERS = 1_000_000
@@ -19,12 +20,9 @@ SEGMENTATION_CONTROLS = {"BrushLabels": "brushlabels", "PolygonLabels": "polygon
 REGION_LABEL = "Suggested region"
 REGION_COLOR = "#FF00FF"
 
-NOT_WORTH_LABELLING = "Not worth labelling"
-
 # Without the keys of Label Studio's tools (b e h k m o p r v w) and of "unselect" (u); the
 # feedback has keys of its own, or it would get the next free one, and the eraser would tick it.
 _HOTKEYS = "123456789qtasdfgzxcyijl"
-_FEEDBACK = {"Useful": "0", NOT_WORTH_LABELLING: "n"}
 _COLUMNS = "display:grid;grid-template-columns:minmax(0,2fr) minmax(0,1fr);gap:16px"
 # Label Studio shows every brush mask at an opacity of 0.6, whatever the config says, which hides
 # the pixels. The context is looked at, not worked on: tools of its own would stand in the way.
@@ -125,18 +123,7 @@ def regions_config(config: LabelConfig) -> str:
             "rotateControl": "false",
         },
     )
-    feedback = SubElement(
-        right,
-        "Choices",
-        {
-            "name": _free_name("feedback", {*taken, context_name}),
-            "toName": config.image_name,
-            "choice": "single",
-            "showInline": "true",
-        },
-    )
-    for value, hotkey in _FEEDBACK.items():
-        SubElement(feedback, "Choice", {"value": value, "hotkey": hotkey})
+    _add_questions(right, config.image_name, {*taken, context_name})
     indent(root)
     return tostring(root, encoding="unicode")
 
@@ -152,6 +139,16 @@ def _add_labels(parent: Element, config: LabelConfig) -> None:
         if position < len(_HOTKEYS):
             attributes["hotkey"] = _HOTKEYS[position]
         SubElement(control, "Label", attributes)
+
+
+def _add_questions(parent: Element, image_name: str, taken: set[str]) -> None:
+    for control, choices in questions().items():
+        name = _free_name(control, taken)
+        taken.add(name)
+        attributes = {"choice": "single", "showInline": "true"}
+        element = SubElement(parent, "Choices", {"name": name, "toName": image_name, **attributes})
+        for choice in choices:
+            SubElement(element, "Choice", {"value": choice.text, "hotkey": choice.hotkey})
 
 
 def _labels_height(config: LabelConfig) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ralis_backend.core.regions import VOID, Region
 from ralis_backend.labelstudio.payloads.brush_rle import RleError, decode, encode
-from ralis_backend.labelstudio.payloads.label_config import NOT_WORTH_LABELLING, LabelConfig
+from ralis_backend.labelstudio.payloads.label_config import LabelConfig
 
 THRESHOLD = 128
 """Painted masks are anti-aliased: a pixel belongs to the stroke from this alpha on."""
@@ -174,17 +174,6 @@ def region_to_result(
 def result_id(*parts: str) -> str:
     """A short id that depends on the parts alone."""
     return hashlib.sha1("\0".join(parts).encode(), usedforsecurity=False).hexdigest()[:10]
-
-
-def is_not_worth_labelling(results: Sequence[Result]) -> bool:
-    """Whether the annotator's feedback says that the region was not worth labelling."""
-    for result in _objects(results):
-        if result.get("type") == "choices":
-            value = result.get("value")
-            choices = value.get("choices") if isinstance(value, Mapping) else None
-            if isinstance(choices, list) and NOT_WORTH_LABELLING in choices:
-                return True
-    return False
 
 
 # Reading

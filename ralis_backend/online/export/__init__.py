@@ -16,6 +16,7 @@ from typing import Any
 
 from ralis_backend.core.regions import VOID
 from ralis_backend.core.segmenter import Segmenter
+from ralis_backend.online.answers import ANSWER_KINDS, Answer
 from ralis_backend.online.export.formats import FORMATS
 from ralis_backend.online.export.labelled_images import ExportedImage, LabelledImages, colors_of
 from ralis_backend.online.labels import RegionLabel
@@ -77,7 +78,12 @@ def export_project(
             write_model(store, project, partial / "model")
         FORMATS[format_name](_counted(labelled, on_image), labelled.classes, partial)
         _write_json(partial / "classes.json", _classes_json(project))
-        _write_provenance(partial / "provenance.csv", labelled, store.labels.every(project.id))
+        _write_provenance(
+            partial / "provenance.csv",
+            labelled,
+            store.labels.every(project.id),
+            store.answers.of(project.id),
+        )
     return len(labelled)
 
 
@@ -163,11 +169,17 @@ def _write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
-def _write_provenance(path: Path, labelled: LabelledImages, labels: Iterable[RegionLabel]) -> None:
+def _write_provenance(
+    path: Path,
+    labelled: LabelledImages,
+    labels: Iterable[RegionLabel],
+    answers: Iterable[Answer],
+) -> None:
+    said = {(answer.annotation_row_id, answer.kind): answer.value for answer in answers}
     used = {label.id for label in labelled.labels}
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(PROVENANCE_COLUMNS)
+        writer.writerow([*PROVENANCE_COLUMNS, *ANSWER_KINDS])
         for label in labels:
             if label.image_id not in labelled.keys:
                 continue
@@ -179,4 +191,12 @@ def _write_provenance(path: Path, labelled: LabelledImages, labels: Iterable[Reg
                 "" if label.round is None else label.round, label.strategy or "",
                 f"v{label.version}" if suggested else "", int(label.is_skipped),
                 int(label.id in used),
+                *(_cell(said.get((label.annotation_row_id, kind))) for kind in ANSWER_KINDS),
             ])  # fmt: skip
+
+
+def _cell(answer: Any) -> str:
+    """1 and 0 for yes and no, JSON for anything else but text; empty without an answer."""
+    if answer is None or isinstance(answer, str):
+        return answer or ""
+    return str(int(answer)) if isinstance(answer, bool) else json.dumps(answer)

@@ -14,6 +14,8 @@ from ralis_backend.online.store.database import Database, now, pack
 from ralis_backend.online.store.tables import Annotation, CropTask, Image, Project
 from ralis_backend.online.tool import ToolAnnotation
 
+_UNREAD = "it has not been read yet"
+
 
 class Annotations:
     """Annotations by the tool's project, id and creation time."""
@@ -30,6 +32,9 @@ class Annotations:
         crop_task: CropTask | None,
     ) -> Annotation | None:
         """Store an annotation as the tool has it.
+
+        Until `Labels.put` it counts as one that could not be read, so that a kill in between loses
+        nothing.
 
         Returns:
             The row if its labels must be read (again); None if nothing changed or a newer state
@@ -72,6 +77,7 @@ class Annotations:
             row.is_skipped = annotation.is_skipped
             row.is_deleted = False
             row.digest, row.payload = digest, payload
+            row.error = _UNREAD
             session.flush()
             return row
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from ralis_backend.core.images import mask_from_png, mask_to_png
 from ralis_backend.core.regions import VOID, Region
 from ralis_backend.online.labels import NewLabel, RegionLabel, newest
+from ralis_backend.online.store.answers import replace_answers
 from ralis_backend.online.store.blobs import BlobStore
 from ralis_backend.online.store.database import Database
 from ralis_backend.online.store.tables import Annotation, CropTask, Image, Label, Version
@@ -49,18 +50,22 @@ class Labels:
         self._database = database
         self._blobs = blobs
 
-    def put(self, annotation: Annotation, labels: Sequence[NewLabel]) -> None:
-        """Replace what was read from an annotation; masks are written before the rows."""
+    def put(
+        self, annotation: Annotation, labels: Sequence[NewLabel], answers: Mapping[str, Any]
+    ) -> None:
+        """Replace what was read from an annotation; masks are written before the rows.
+
+        Labels that are as they were keep their ids: nothing new was painted.
+        """
         rows = [self._label_row(annotation, label) for label in labels]
         with self._database.write() as session:
             stored = session.get_one(Annotation, annotation.id)
             stored.error = None
-            session.execute(delete(Label).where(Label.annotation_row_id == annotation.id))
-            session.add_all(rows)
+            _replace_labels(session, stored, rows)
+            replace_answers(session, stored, answers)
             if stored.crop_task_id is not None:
-                crop_task = session.get_one(CropTask, stored.crop_task_id)
-                crop_task.state = "done"
-            self._assign_split(session, annotation.project_id, stored.image_id, rows)
+                session.get_one(CropTask, stored.crop_task_id).state = "done"
+            _assign_split(session, stored, rows)
 
     def of(self, project_id: int) -> list[RegionLabel]:
         """The labelled (and skipped) regions of images that still exist, oldest first.
@@ -159,21 +164,32 @@ class Labels:
             pixels=pixels,
         )
 
-    @staticmethod
-    def _assign_split(
-        session: Session, project_id: int, image_id: int | None, rows: Sequence[Label]
-    ) -> None:
-        """Every fifth image that gets a label is kept out of training; decided once."""
-        if image_id is None or all(row.is_skipped for row in rows):
-            return
-        image = session.get_one(Image, image_id)
-        if image.is_validation is None:
-            assigned = session.scalar(
-                select(func.count())
-                .select_from(Image)
-                .where(Image.project_id == project_id, Image.is_validation.is_not(None))
-            )
-            image.is_validation = (assigned or 0) % 5 == 4
+
+def _replace_labels(session: Session, annotation: Annotation, rows: Sequence[Label]) -> None:
+    of_annotation = Label.annotation_row_id == annotation.id
+    known = session.scalars(select(Label).where(of_annotation).order_by(Label.id))
+    if [_content(row) for row in known] == [_content(row) for row in rows]:
+        return
+    session.execute(delete(Label).where(of_annotation))
+    session.add_all(rows)
+
+
+def _content(row: Label) -> tuple[int, Region, str | None]:
+    return row.image_id, row.region, row.mask_key
+
+
+def _assign_split(session: Session, annotation: Annotation, rows: Sequence[Label]) -> None:
+    """Every fifth image that gets a label is kept out of training; decided once."""
+    if annotation.image_id is None or all(row.is_skipped for row in rows):
+        return
+    image = session.get_one(Image, annotation.image_id)
+    if image.is_validation is None:
+        assigned = session.scalar(
+            select(func.count())
+            .select_from(Image)
+            .where(Image.project_id == annotation.project_id, Image.is_validation.is_not(None))
+        )
+        image.is_validation = (assigned or 0) % 5 == 4
 
 
 def _counting(query: _Query) -> _Query:
@@ -192,6 +208,7 @@ def _region_label(row: Any) -> RegionLabel:
         version, number, strategy = row.crop_version, row.crop_round, row.crop_strategy
     return RegionLabel(
         id=row.id,
+        annotation_row_id=row.annotation_row_id,
         image_id=row.image_id,
         region=Region(row.row, row.col, row.height, row.width),
         is_skipped=row.is_skipped,

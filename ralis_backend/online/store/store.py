@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ralis_backend.online.store.annotations import Annotations
+from ralis_backend.online.store.answers import Answers
 from ralis_backend.online.store.blobs import BlobStore
 from ralis_backend.online.store.database import Database
 from ralis_backend.online.store.events import Events
@@ -31,6 +32,7 @@ class Store:
         self.images = Images(database)
         self.annotations = Annotations(database)
         self.labels = Labels(database, blobs)
+        self.answers = Answers(database)
         self.queue = Queue(database)
         self.versions = Versions(database)
         self.rankings = Rankings(database, blobs)

@@ -218,6 +218,19 @@ class Label(Base):
         return Region(self.row, self.col, self.height, self.width)
 
 
+class StoredAnswer(Base):
+    """What an annotation says besides paint: one row per kind, replaced when that changes."""
+
+    __tablename__ = "answers"
+    __table_args__ = (UniqueConstraint("annotation_row_id", "kind"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"), index=True)
+    annotation_row_id: Mapped[int] = mapped_column(ForeignKey("annotations.id"))
+    kind: Mapped[str] = mapped_column(String(64))
+    value: Mapped[Any] = mapped_column(JSON)
+
+
 class Version(Base):
     """A trained segmenter; number 0 is the one that has learned nothing yet."""
 

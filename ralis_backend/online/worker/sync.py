@@ -145,7 +145,7 @@ class Sync:
         return self._store.images.get(crop_task.image_id), crop_task
 
     def _read_labels(self, project: Project, pool: ToolProject, row: Annotation) -> None:
-        """Annotation -> labelled regions; a failure is noted with the annotation."""
+        """Annotation -> labelled regions and answers; a failure is noted with the annotation."""
         annotation = annotation_from_json(unpack(row.payload))
         try:
             if row.image_id is None:
@@ -154,6 +154,7 @@ class Sync:
                     "which is not known here"
                 )
             labels = self._labels(project, pool, row, row.image_id, annotation)
+            answers = self._tool.answers(annotation)
         except ToolUnavailable:
             raise
         except Exception as error:
@@ -161,7 +162,7 @@ class Sync:
             logger.warning("project %s: %s", project.uid, error)
             self._store.annotations.fail(row, str(error))
             return
-        self._store.labels.put(row, labels)
+        self._store.labels.put(row, labels, answers)
 
     def _labels(
         self,

@@ -20,7 +20,6 @@ from ralis_backend.labelstudio.payloads.label_config import parse_label_config
 from ralis_backend.labelstudio.payloads.masks import (
     MAX_POINTS,
     AnnotationError,
-    is_not_worth_labelling,
     mask_to_results,
     region_boxes,
     region_to_result,
@@ -437,7 +436,6 @@ def test_results_that_are_no_list_are_refused(results):
     for read in (
         lambda: results_to_mask(results, BRUSH, CLASSES, (1, 2)),
         lambda: region_boxes(results, BRUSH, (1, 2)),
-        lambda: is_not_worth_labelling(results),
     ):
         with pytest.raises(AnnotationError, match="no list of objects"):
             read()
@@ -546,13 +544,3 @@ def test_boxes_stand_in_the_masks_meta_where_the_config_has_no_control_for_them(
 def test_malformed_boxes_in_the_meta_are_named(regions):
     with pytest.raises(AnnotationError, match="'x' has the regions"):
         region_boxes([{"id": "x", "meta": {"regions": regions}}], BRUSH, (20, 40))
-
-
-def test_feedback_that_a_region_was_not_worth_labelling_is_found():
-    def feedback(choices: Any) -> list[dict[str, Any]]:
-        return [{"id": "f", "type": "choices", "value": {"choices": choices}}]
-
-    assert is_not_worth_labelling([_stroke(_painted([[1]])), *feedback(["Not worth labelling"])])
-    assert not is_not_worth_labelling(feedback(["Useful"]))
-    assert not is_not_worth_labelling(feedback(None))
-    assert not is_not_worth_labelling([])

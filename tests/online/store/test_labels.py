@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import numpy as np
+
+from ralis_backend.core.regions import VOID, Region
+from ralis_backend.online.labels import NewLabel
+from ralis_backend.online.store import Store
+from ralis_backend.online.store.tables import Image, Project
+from tests.online.store.conftest import annotation, label
+
+
+def test_overlapping_regions_keep_every_labelled_pixel_and_the_newest_wins(
+    store: Store, project: Project, image: Image
+):
+    left = np.array([[0, 0, 0], [0, 0, VOID]], np.uint8)
+    right = np.array([[1, VOID, 1], [1, 1, 1]], np.uint8)
+    label(store, project, image, annotation(1, 1), NewLabel(Region(0, 0, 2, 3), left))
+    label(store, project, image, annotation(2, 2), NewLabel(Region(0, 1, 2, 3), right))
+    mask = store.labels.image_mask((2, 5), store.labels.of(project.id))
+    np.testing.assert_array_equal(mask, [[0, 1, 0, 1, VOID], [0, 1, 1, 1, VOID]])
+
+
+def test_pixels_are_counted_per_class(store: Store, project: Project, image: Image):
+    mask = np.array([[0, 1, 1], [VOID, 1, 0]], np.uint8)
+    label(store, project, image, annotation(), NewLabel(Region(0, 0, 2, 3), mask))
+    assert store.labels.of(project.id)[0].pixels == (2, 3)
+
+
+def test_a_later_skip_does_not_hide_a_painted_label(store: Store, project: Project, image: Image):
+    region = Region(0, 0, 1, 1)
+    painted = NewLabel(region, np.zeros((1, 1), np.uint8))
+    label(store, project, image, annotation(1, 1), painted)
+    label(store, project, image, annotation(2, 2, is_skipped=True), NewLabel(region, None))
+    assert [found.is_skipped for found in store.labels.of(project.id)] == [False]
+
+
+def test_strokes_that_are_read_again_are_no_new_label(store: Store, project: Project, image: Image):
+    painted = NewLabel(Region(0, 0, 1, 1), np.ones((1, 1), np.uint8))
+    label(store, project, image, annotation(1, 1), painted)
+    newest = store.labels.newest_id(project.id)
+    ticked = annotation(1, 2, results=[{"id": "x"}, {"id": "ticked"}])
+    label(store, project, image, ticked, painted, useful=True)
+    assert store.labels.newest_id(project.id) == newest
+
+
+def test_strokes_that_changed_replace_the_label(store: Store, project: Project, image: Image):
+    region = Region(0, 0, 1, 1)
+    painted = (NewLabel(region, np.full((1, 1), number, np.uint8)) for number in (0, 1))
+    for second, new in enumerate(painted):
+        source = annotation(1, second, results=[{"id": str(second)}])
+        label(store, project, image, source, new)
+    (found,) = store.labels.every(project.id)
+    assert found.pixels == (0, 1)

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import numpy as np
+
+from ralis_backend.core.regions import VOID, Region
+from ralis_backend.online.labels import (
+    RegionLabel,
+    covered,
+    hide_removed,
+    labels_by_image,
+    newest,
+)
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+HERE, THERE = Region(0, 0, 1, 2), Region(1, 1, 1, 2)
+
+
+def region_label(
+    number: int, image_id: int = 1, region: Region = HERE, is_skipped: bool = False
+) -> RegionLabel:
+    return RegionLabel(
+        id=number, annotation_row_id=number, image_id=image_id, region=region,
+        is_skipped=is_skipped, mask_key=None, pixels=(), annotator="ann", created_at=START,
+        updated_at=START, lead_time_s=None, round=None, strategy=None, version=None,
+    )  # fmt: skip
+
+
+def numbers(labels: list[RegionLabel]) -> list[int]:
+    return [label.id for label in labels]
+
+
+def test_the_newest_label_of_each_region_of_each_image_counts():
+    labels = [
+        region_label(1), region_label(2, region=THERE), region_label(3, image_id=2),
+        region_label(4),
+    ]  # fmt: skip
+    assert numbers(newest(labels)) == [2, 3, 4]
+
+
+def test_paint_hides_a_skip_and_is_never_hidden_by_one():
+    skipped_first = [region_label(1, is_skipped=True), region_label(2)]
+    assert numbers(newest(skipped_first)) == [2]
+    skipped_last = [region_label(1), region_label(2, is_skipped=True)]
+    assert numbers(newest(skipped_last)) == [1]
+    skipped_twice = [region_label(1, is_skipped=True), region_label(2, is_skipped=True)]
+    assert numbers(newest(skipped_twice)) == [2]
+
+
+def test_labels_are_found_by_their_image_in_order():
+    labels = [region_label(1), region_label(2, image_id=7), region_label(3, region=THERE)]
+    found = {image: numbers(own) for image, own in labels_by_image(labels).items()}
+    assert found == {1: [1, 3], 7: [2]}
+
+
+def test_what_was_labelled_or_skipped_is_covered():
+    labels = [region_label(1), region_label(2, region=THERE, is_skipped=True)]
+    expected = [[True, True, False], [False, True, True], [False, False, False]]
+    np.testing.assert_array_equal(covered((3, 3), labels), expected)
+
+
+def test_the_pixels_of_a_removed_class_are_hidden_and_no_others():
+    mask = np.array([[0, 1, 2], [VOID, 2, 0]], np.uint8)
+    hidden = hide_removed(mask, (2, 0))
+    np.testing.assert_array_equal(hidden, [[VOID, 1, VOID], [VOID, VOID, VOID]])
+    np.testing.assert_array_equal(hide_removed(mask, ()), mask)
+    assert hidden.dtype == np.uint8
