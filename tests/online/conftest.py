@@ -90,6 +90,7 @@ def make_label(image_id: int, region: Region, **values: object) -> RegionLabel:
     moment = datetime(2026, 1, 1, tzinfo=UTC)
     label = RegionLabel(
         id=1,
+        annotation_row_id=1,
         image_id=image_id,
         region=region,
         is_skipped=False,

@@ -49,7 +49,7 @@ class CropQueue:
         self._config = config
 
     def publish(self, publication: Publication, regions_id: int) -> int:
-        """Replace, make, pre-fill; the number of the newest round.
+        """Replace, make, pre-fill; the number of the round at the head.
 
         Args:
             publication: what is published.

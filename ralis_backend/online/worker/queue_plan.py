@@ -50,7 +50,7 @@ class QueueState:
     strategy: that gave the scores.
     tasks: what was handed out and is not deleted, by round and rank; planned ones included.
     num_annotators: who may have a task open.
-    round: number of the newest round.
+    round: number of the round at the head of the queue.
     is_new_version: whether the scores come from another version than the queue.
     begun: row ids of tasks that the tool would not delete, since somebody works on them.
     """
@@ -90,7 +90,7 @@ class Plan:
     drawn: those of them, chosen for their score, that the random slice has drawn now.
     added: in the order in which they are made.
     best: the places with the highest scores, best first.
-    round: number of the newest round.
+    round: number of the round at the head of the queue.
     """
 
     taken_out: Sequence[CropTask]

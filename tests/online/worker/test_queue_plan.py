@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ralis_backend.core.regions import Region, grid
 from ralis_backend.online.labels import RegionLabel, labels_by_image
-from ralis_backend.online.random_slice import SLICE, SLICE_REASON
+from ralis_backend.online.random_slice import SLICE, SLICE_REASON, draw
 from ralis_backend.online.store.tables import CropTask
 from ralis_backend.online.worker.queue_plan import (
     Place,
@@ -138,6 +138,15 @@ def test_a_draw_that_waits_for_its_score_is_marked_and_takes_no_room():
     assert len(drawn) == 1
     assert drawn[0] in PLACES[:3]
     assert [(task.place, task.strategy) for task in plan.added] == [(PLACES[3], "entropy")]
+
+
+def test_what_is_drawn_depends_on_the_seed_the_project_and_how_much_was_handed_out():
+    plan = make_plan(make_state(), share=1.0, seed=5)
+    assert [task.place for task in plan.added] == draw(PLACES, 4, [5, 1, 0])
+    done = make_task(1, PLACES[0], state="done", strategy=SLICE)
+    state = make_state([done], places=PLACES[1:], scores=SCORES[1:])
+    plan = make_plan(state, share=1.0, seed=5)
+    assert [task.place for task in plan.added] == draw(PLACES[1:], 4, [5, 1, 1])
 
 
 def test_the_order_is_by_score_with_the_slice_among_them_and_strangers_last():
