@@ -15,7 +15,6 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,11 +22,12 @@ import torch
 from ralis_backend.core.policy import QueryNetwork
 from ralis_backend.offline.datasets import Dataset
 from ralis_backend.offline.training.buffer import ReplayBuffer
-from ralis_backend.offline.training.config import PRESETS
+from ralis_backend.offline.training.config import PRESETS, TrainingConfig
 from ralis_backend.offline.training.dqn import DoubleDqn
 from ralis_backend.offline.training.environment import LabellingEnv
 from ralis_backend.offline.training.open_simulation import open_simulation
 from ralis_backend.settings import load_settings
+from ralis_backend.simulation import Simulation
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def main() -> None:
     options = parser.parse_args()
     load_settings()
     dataset = Dataset.open(options.dataset)
-    measured = {}
+    results = {}
     for name, steps in (("fast", options.fast_steps), ("full", options.full_steps)):
         for preset in ("faithful", "repaired") if name == "fast" else ("faithful",):
             config = replace(PRESETS[preset], fidelity=name)
@@ -50,19 +50,29 @@ def main() -> None:
                 rules = replace(config.environment, initial_updates=2)
                 config = replace(config, environment=rules)
             simulation = open_simulation(dataset, config, options.cache, device=options.device)
-            measured[f"{name}, {preset}"] = _measured(simulation, config, steps, options.device)
-            print(json.dumps(measured), flush=True)
+            results[f"{name}, {preset}"] = measured(simulation, config, steps, options.device)
+            print(json.dumps(results), flush=True)
     facts = {
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "device": options.device,
         "load_average": round(os.getloadavg()[0], 1),
     }
-    options.out.write_text(json.dumps({"measured": measured} | facts, indent=1) + "\n")
+    options.out.write_text(json.dumps({"measured": results} | facts, indent=1) + "\n")
 
 
-def _measured(simulation: Any, config: Any, num_steps: int, device: str) -> dict[str, float]:
-    environment = LabellingEnv(simulation, config.environment)
+def measured(
+    simulation: Simulation, config: TrainingConfig, num_steps: int, device: str
+) -> dict[str, float]:
+    """Seconds of a reset, a step and its updates, and what they make of an episode.
+
+    Args:
+        simulation: what is played in.
+        config: the rules of the game and of the updates.
+        num_steps: how many are measured; their medians count.
+        device: where divergences are computed and the query network learns.
+    """
+    environment = LabellingEnv(simulation, config.environment, device)
     rng = np.random.default_rng(0)
     network = QueryNetwork(simulation.num_classes, simulation.num_state_regions).to(device)
     dqn = DoubleDqn(network, config.dqn)

@@ -24,7 +24,6 @@ from ralis_backend.offline.training.config import (
 )
 from ralis_backend.offline.training.dqn import DqnConfig
 from ralis_backend.offline.training.environment import EnvironmentConfig, LabellingEnv
-from ralis_backend.offline.training.open_simulation import open_simulation
 from ralis_backend.offline.training.ralis import train
 from tests.offline.toy import REGION_SIZE, ToySimulation
 
@@ -205,19 +204,3 @@ def test_a_wrong_config_file_is_refused_with_what_to_change(tmp_path, content, m
 def test_a_config_that_is_no_file_names_the_presets():
     with pytest.raises(ValueError, match="faithful, repaired"):
         read_config("papers")
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-def test_it_trains_on_a_gpu_throughout(tmp_path, tiny_dataset):
-    config = replace(
-        CONFIG,
-        episodes=2,
-        region_size=(32, 32),
-        environment=replace(CONFIG.environment, budget=12, pool_size=3),
-        dqn=replace(CONFIG.dqn, learning_starts=4),
-    )
-    simulation = open_simulation(
-        tiny_dataset, config, tmp_path / "cache", encoder_weights=None, device="cuda"
-    )
-    policy = train(tiny_dataset, simulation, config, tmp_path / "policy", device="cuda")
-    assert policy.spec.classes == tiny_dataset.class_names
