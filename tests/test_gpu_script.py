@@ -99,6 +99,7 @@ def test_without_cuda_it_says_how_to_try_it(monkeypatch):
         command.main([])
 
 
+@pytest.mark.e2e  # loads everything anew
 def test_the_wheels_and_the_image_are_all_that_it_imports():
     listed = (ROOT / "benchmarks" / "gpu" / "wheels.txt").read_text().splitlines()
     names = {line for line in listed if line and not line.startswith("#")}

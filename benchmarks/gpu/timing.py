@@ -22,7 +22,7 @@ class Setting:
 
     device: torch.device
     is_tiny: bool = False
-    seconds: float = 4.0
+    seconds: float = 2.5
 
 
 def timed(call: Callable[[], object], setting: Setting) -> dict[str, float]:

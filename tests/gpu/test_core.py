@@ -22,7 +22,7 @@ from ralis_backend.core.segmenter import ForwardPass, Segmenter, SegmenterSpec
 
 SPEC = SegmenterSpec(3, encoder_weights=None)
 ON_TENSOR_CORES = 2e-2
-"""Convolutions in TF32 have ten bits of mantissa."""
+"""Share of the largest value: convolutions in TF32 have ten bits of mantissa, over many layers."""
 
 
 def _image(height: int = 70, width: int = 90) -> np.ndarray:
@@ -51,11 +51,11 @@ def _features() -> RegionFeatures:
     return describe(_forward_pass(), grid((70, 90), (32, 32)))
 
 
-@pytest.mark.parametrize("max_pixels_per_pass", [2_000_000, 70_000])
-def test_a_forward_pass_agrees_with_the_cpu_whole_and_in_tiles(device, max_pixels_per_pass):
-    image = _image(300, 330)
+@pytest.mark.parametrize("size", [(50, 70), (260, 330)])
+def test_a_forward_pass_agrees_with_the_cpu_whole_and_in_tiles(device, size):
+    image = _image(*size)
     here, there = (
-        Segmenter(SPEC, seed=1, device=each, max_pixels_per_pass=max_pixels_per_pass).forward_pass(
+        Segmenter(SPEC, seed=1, device=each, max_pixels_per_pass=70_000).forward_pass(
             image, look_twice=True
         )
         for each in ("cpu", device)
@@ -63,9 +63,9 @@ def test_a_forward_pass_agrees_with_the_cpu_whole_and_in_tiles(device, max_pixel
     for name in ("probabilities", "mirrored", "embeddings", "bald"):
         found = getattr(there, name)
         assert found.device.type == "cuda"
-        torch.testing.assert_close(
-            found.cpu(), getattr(here, name), atol=ON_TENSOR_CORES, rtol=ON_TENSOR_CORES
-        )
+        expected = getattr(here, name)
+        scale = float(expected.abs().max())
+        torch.testing.assert_close(found.cpu(), expected, atol=ON_TENSOR_CORES * scale, rtol=0)
 
 
 @pytest.mark.parametrize("region_size", [(32, 32), (5, 40)])

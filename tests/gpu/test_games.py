@@ -32,7 +32,7 @@ from tests.tiny_dataset import REGION_SIZE, SIZE
 
 SPEC = SegmenterSpec(3, encoder_weights=None)
 HEAD = HeadConfig(hidden=8, batch_size=16)
-SHORT = {"budget": 12, "regions_per_step": 2, "pool_size": 3, "credit_groups": 2}
+SHORT = {"budget": 8, "regions_per_step": 2, "pool_size": 3, "credit_groups": 2}
 FEW = {"updates_per_step": 2, "initial_updates": 2}
 
 
@@ -94,34 +94,34 @@ def test_a_simulation_on_the_device_tells_what_it_tells_on_the_cpu(device, pool)
 
 @pytest.mark.parametrize("preset", CONFIGS)
 def test_updates_from_a_buffer_on_the_device_are_those_of_the_cpu(device, preset):
+    here, there = (_losses(preset, each) for each in ("cpu", device))
+    np.testing.assert_allclose(there, here, rtol=1e-3)
+
+
+def _losses(preset: str, device: str) -> list[float]:
+    """Of updates from seven made-up steps, with a checkpoint among them."""
     config = CONFIGS[preset].dqn
-    weights = []
-    for each in ("cpu", device):
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)
-            network = QueryNetwork(3, 4).to(each)
-        dqn = DoubleDqn(network, config)
-        replay = ReplayBuffer(
-            40, (4, 196), (2, 3, 260), num_steps=config.num_steps, discount=0.9, device=each
-        )
-        rng = np.random.default_rng(0)
-        shapes = {"state": (4, 196), "actions": (2, 3, 260)}
-        observations = [
-            {name: rng.random(shape, np.float32) for name, shape in shapes.items()}
-            for _ in range(8)
-        ]
-        replay.begin(observations[0])
-        for step, observation in enumerate(observations[1:]):
-            replay.add(dqn.act(observation, rng), rng.random(2), observation, step == 6)
-        for _ in range(3):
-            dqn.update(replay.sample(8, rng))
-        tensors, numbers = dqn.state_dict()
-        dqn.load_state_dict({name: value.cpu() for name, value in tensors.items()}, numbers)
-        replay.load_state_dict({name: it.cpu() for name, it in replay.state_dict().items()})
-        dqn.update(replay.sample(8, rng))
-        dqn.end_step()
-        weights.append(torch.cat([it.detach().cpu().flatten() for it in network.parameters()]))
-    torch.testing.assert_close(weights[1], weights[0], atol=1e-3, rtol=1e-2)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        dqn = DoubleDqn(QueryNetwork(3, 4).to(device), config)
+    shapes = {"state": (4, 196), "actions": (2, 3, 260)}
+    replay = ReplayBuffer(
+        40, shapes["state"], shapes["actions"], num_steps=config.num_steps, device=device
+    )
+    rng = np.random.default_rng(0)
+    observations = [
+        {name: rng.random(shape, np.float32) for name, shape in shapes.items()} for _ in range(8)
+    ]
+    replay.begin(observations[0])
+    for step, observation in enumerate(observations[1:]):
+        picked = dqn.values(observation).argmax(axis=1)
+        replay.add(picked, rng.random(2), observation, step == 6)
+    losses = [dqn.update(replay.sample(8, rng)) for _ in range(3)]
+    tensors, numbers = dqn.state_dict()
+    dqn.load_state_dict({name: value.cpu() for name, value in tensors.items()}, numbers)
+    replay.load_state_dict({name: value.cpu() for name, value in replay.state_dict().items()})
+    dqn.end_step()
+    return [*losses, dqn.update(replay.sample(8, rng))]
 
 
 class _Stopped(Exception):
