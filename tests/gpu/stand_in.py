@@ -6,7 +6,7 @@ copied first, are refused here with the same kind of error. It says nothing of k
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from typing import Any
 from unittest import mock
@@ -56,11 +56,12 @@ class StandInForCuda(TorchFunctionMode):
         wanted = _named_devices(name, args, kwargs)
         if name in _MOVES:
             wanted += [self.device_of(it) for it in args[1:] if isinstance(it, torch.Tensor)]
-        self._check(name, args, kwargs, wanted)
+        held, others = self._sorted(_tensors((args, kwargs)))
+        self._check(name, args, kwargs, wanted, bool(held and others))
         if wanted:
             args, kwargs = [_on_cpu(it) for it in args], {k: _on_cpu(v) for k, v in kwargs.items()}
         result = func(*args, **kwargs)
-        is_held = wanted[-1].type == "cuda" if wanted else self._is_any_held(args, kwargs)
+        is_held = wanted[-1].type == "cuda" if wanted else bool(held)
         if name in _MOVES and result is args[0] and is_held != self.holds(result):
             result = result.clone()
         if name not in (*_COPIES, "__setitem__"):
@@ -77,8 +78,15 @@ class StandInForCuda(TorchFunctionMode):
         """Where a tensor lies."""
         return DEVICE if self.holds(tensor) else torch.device("cpu")
 
-    def _is_any_held(self, *values: Any) -> bool:
-        return any(self.holds(each) for each in _tensors(values))
+    def _sorted(self, tensors: Iterable[torch.Tensor]) -> tuple[list[Any], list[Any]]:
+        """Those on the device, and those on the CPU that cannot cross to it as a number."""
+        held, others = [], []
+        for each in tensors:
+            if self.holds(each):
+                held.append(each)
+            elif each.ndim and each.numel():
+                others.append(each)
+        return held, others
 
     def _place(self, values: Any, is_held: bool) -> None:
         for each in _tensors(values):
@@ -88,18 +96,19 @@ class StandInForCuda(TorchFunctionMode):
             else:
                 self._storages.pop(storage._cdata, None)
 
-    def _check(self, name: str, args: Any, kwargs: Any, wanted: list[torch.device]) -> None:
+    def _check(
+        self, name: str, args: Any, kwargs: Any, wanted: list[torch.device], is_mixed: bool
+    ) -> None:
         if name in _TO_NUMPY and self.holds(args[0]):
             raise TypeError("can't convert cuda:0 device type tensor to numpy; copy it with cpu()")
         if wanted and wanted[-1].type == "cuda" and kwargs.get("generator") is not None:
             raise RuntimeError("Expected a 'cuda' device type for generator but found 'cpu'")
-        if name in (*_COPIES, *_MOVES):
+        if not is_mixed or name in (*_COPIES, *_MOVES):
             return
-        others = [each for each in _tensors((args, kwargs)) if each.ndim and each.numel()]
         if name in _INDEXES and self.holds(args[0]):
-            others = [] if name == "__getitem__" else [args[0], *_advanced_values(args)]
-        places = {self.holds(each) for each in others}
-        if len(places) > 1:
+            values = [] if name == "__getitem__" else _advanced_values(args)
+            is_mixed = bool(self._sorted(values)[1])
+        if is_mixed:
             raise RuntimeError(f"{name}: expected all tensors to be on the same device")
 
 
