@@ -117,6 +117,24 @@ reproduce-benchmark-long: $(BACKEND_STAMP) ## What the repository shows, from th
 	$(BIN)/python benchmarks/labels_report.py
 	$(BIN)/python benchmarks/policy_report.py
 
+.PHONY: gpu
+gpu: ## Tests and measurements on a GPU, four minutes at most; needs no network
+	PYTHON='$(PYTHON)' benchmarks/gpu/run $(OPTIONS)
+
+GPU_WHEELS := .gpu-wheels
+GPU_WHEELS_MAX_KB := 65536
+
+.PHONY: gpu-wheels
+gpu-wheels: $(UV_STAMP) ## What `make gpu` lacks on a bare CUDA image with Python 3.12, to carry there
+	rm -rf $(GPU_WHEELS)
+	.tools/bin/pip download --quiet --dest $(GPU_WHEELS) --no-deps --only-binary :all: \
+	  --python-version 3.12 --implementation cp --abi cp312 --abi abi3 --abi none \
+	  --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 \
+	  --platform manylinux2014_x86_64 --platform any \
+	  -r benchmarks/gpu/wheels.txt -c requirements.txt
+	du -sk $(GPU_WHEELS) | awk '{ print $$1 " KB of wheels" } \
+	  $$1 > $(GPU_WHEELS_MAX_KB) { print "more than $(GPU_WHEELS_MAX_KB) KB"; exit 1 }'
+
 .PHONY: setup
 setup: $(BACKEND_STAMP) $(LABEL_STUDIO_STAMP) ## Install both environments at the locked versions
 
@@ -155,7 +173,7 @@ lock: $(UV_STAMP) ## Resolve both locks again; UPGRADE=1 takes the newest releas
 
 .PHONY: clean
 clean: ## Remove the environments and what tools cached; labels and weights stay
-	rm -rf .venv .venv-label-studio .tools build dist *.egg-info
+	rm -rf .venv .venv-label-studio .venv-gpu .gpu-wheels .tools build dist *.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

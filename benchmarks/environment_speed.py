@@ -15,7 +15,6 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,10 +22,11 @@ import torch
 from ralis_backend.core.files import write_json
 from ralis_backend.core.policy import QueryNetwork
 from ralis_backend.offline.datasets import Dataset
-from ralis_backend.offline.training.config import PRESETS
+from ralis_backend.offline.training.config import PRESETS, TrainingConfig
 from ralis_backend.offline.training.open_simulation import open_simulation
 from ralis_backend.offline.training.parts import put_together
 from ralis_backend.settings import load_settings
+from ralis_backend.simulation import Simulation
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
     options = parser.parse_args()
     load_settings()
     dataset = Dataset.open(options.dataset)
-    measured = {}
+    results = {}
     for name, steps in (("fast", options.fast_steps), ("full", options.full_steps)):
         for preset in ("faithful", "repaired") if name == "fast" else ("faithful",):
             config = replace(PRESETS[preset], fidelity=name)
@@ -49,18 +49,28 @@ def main() -> None:
                 rules = replace(config.environment, initial_updates=2)
                 config = replace(config, environment=rules)
             simulation = open_simulation(dataset, config, options.cache, device=options.device)
-            measured[f"{name}, {preset}"] = _measured(simulation, config, steps, options.device)
-            print(json.dumps(measured), flush=True)
+            results[f"{name}, {preset}"] = measured(simulation, config, steps, options.device)
+            print(json.dumps(results), flush=True)
     facts = {
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "device": options.device,
         "load_average": round(os.getloadavg()[0], 1),
     }
-    write_json(options.out, {"measured": measured} | facts)
+    write_json(options.out, {"measured": results} | facts)
 
 
-def _measured(simulation: Any, config: Any, num_steps: int, device: str) -> dict[str, float]:
+def measured(
+    simulation: Simulation, config: TrainingConfig, num_steps: int, device: str
+) -> dict[str, float]:
+    """Seconds of a reset, a step and its updates, and what they make of an episode.
+
+    Args:
+        simulation: what is played in.
+        config: the rules of the game and of the updates.
+        num_steps: how many are measured; their medians count.
+        device: where divergences are computed and the query network learns.
+    """
     network = QueryNetwork(simulation.num_classes, simulation.num_state_regions)
     parts = put_together(simulation, config, network, device=device)
     environment, buffer = parts.environment, parts.buffer

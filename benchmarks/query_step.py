@@ -41,7 +41,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ralis_backend.cli.demo.scenes import generate
 from ralis_backend.core.features import concat, describe
 from ralis_backend.core.features.ralis import (
     NUM_BINS,
@@ -283,6 +282,9 @@ class _TheirSegmenter(nn.Module):
 
 def _inputs(segmenter: Segmenter | None, pool_size: int, num_labelled: int) -> Inputs:
     """Scenes for the segmenter, else logits in patches; as many images as hold the candidates."""
+    # here, since `gpu` takes this module's sizes where the commands' packages are missing
+    from ralis_backend.cli.demo.scenes import generate
+
     rng = np.random.default_rng(0)
     regions = grid(IMAGE_SIZE, REGION_SIZE)
     num_candidates = NUM_POOLS * pool_size

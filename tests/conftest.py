@@ -41,6 +41,14 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device here")
+
+
 @pytest.fixture(autouse=True)
 def _unchanged_logging() -> Iterator[None]:
     """A command of `ralis` that runs in this process sets up logging; the next test has its own."""

@@ -66,7 +66,7 @@ def train_policy(
     from ralis_backend.offline.training.registry import find_trainer
     from ralis_backend.offline.training.trainer import Equipment, Options
     from ralis_backend.settings import load_settings
-    from ralis_backend.wiring import segmenter_spec
+    from ralis_backend.wiring import find_device, segmenter_spec
 
     torch.set_num_threads(threads)
     settings, console = load_settings(), Console()

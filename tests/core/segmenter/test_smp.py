@@ -180,12 +180,3 @@ def test_the_onnx_file_computes_the_same_at_other_sizes(segmenter, tmp_path):
     pixels = image.transpose(2, 0, 1)[None].astype(np.float32)
     (probabilities,) = session.run(None, {"image": pixels})
     np.testing.assert_allclose(probabilities[0], segmenter.probabilities(image), atol=1e-4)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_cuda_agrees_with_the_cpu(segmenter):
-    on_gpu = SmpSegmenter(SPEC, seed=1, device="cuda")
-    image = _image(70, 90)
-    np.testing.assert_allclose(
-        on_gpu.probabilities(image), segmenter.probabilities(image), atol=2e-2
-    )

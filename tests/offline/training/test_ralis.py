@@ -15,10 +15,8 @@ import torch
 
 from ralis_backend.core import weights
 from ralis_backend.core.policy import RalisPolicy
-from ralis_backend.core.segmenter import SegmenterSpec
 from ralis_backend.offline.datasets import Dataset, DatasetClass
 from ralis_backend.offline.training.config import read_config
-from ralis_backend.offline.training.open_simulation import open_simulation
 from ralis_backend.offline.training.ralis import train
 from tests.offline.toy import CONFIG, ToySimulation, picks_useful
 
@@ -123,23 +121,3 @@ def test_a_killed_training_goes_on_to_the_bit(tmp_path):
         for episode in curve["episodes"]:
             episode.pop("seconds")
     assert curves[0]["episodes"] == curves[1]["episodes"]
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-def test_it_trains_on_a_gpu_throughout(tmp_path, tiny_dataset):
-    config = replace(
-        CONFIG,
-        episodes=2,
-        region_size=(32, 32),
-        environment=replace(CONFIG.environment, budget=12, pool_size=3),
-        dqn=replace(CONFIG.dqn, learning_starts=4),
-    )
-    simulation = open_simulation(
-        tiny_dataset,
-        config,
-        tmp_path / "cache",
-        spec=SegmenterSpec(3, encoder_weights=None),
-        device="cuda",
-    )
-    policy = train(tiny_dataset, simulation, config, tmp_path / "policy", device="cuda")
-    assert policy.spec.classes == tiny_dataset.class_names

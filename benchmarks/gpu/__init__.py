@@ -1,0 +1,1 @@
+"""What a GPU makes of the backend: one command runs its tests and measures, `make gpu`."""
