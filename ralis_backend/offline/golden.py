@@ -163,7 +163,7 @@ def _described(
         probabilities = torch.from_numpy(image.astype(np.float32)).softmax(dim=0)
         cells = [-(-side // _STRIDE) for side in probabilities.shape[1:]]
         forward = ForwardPass(probabilities, torch.zeros(1, *cells), _STRIDE)
-        entropies.append(entropy_map(probabilities)[0].numpy())
+        entropies.append(entropy_map(probabilities).numpy())
         classes.append(probabilities.argmax(dim=0).numpy())
         features.append(describe(forward, geometry.regions()))
     return np.stack(entropies), np.stack(classes), concat(features)
