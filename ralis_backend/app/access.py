@@ -119,8 +119,12 @@ def _depth_exceeds(body: bytes, limit: int) -> bool:
     return False
 
 
+class _ConstantRefused(ValueError):
+    """JSON knows neither NaN nor infinity."""
+
+
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not allowed in JSON")
+    raise _ConstantRefused(f"{name} is not allowed in JSON")
 
 
 def _without_content(error: BaseException) -> str:
@@ -128,7 +132,9 @@ def _without_content(error: BaseException) -> str:
         return f"{error.msg} at line {error.lineno}, column {error.colno}"
     if isinstance(error, UnicodeDecodeError):
         return f"not UTF-8 at byte {error.start}"
-    return "a number is too long" if "digits" in str(error) else str(error)
+    if isinstance(error, _ConstantRefused | RecursionError):
+        return str(error)
+    return "a number is too long"  # the one other thing that the parser refuses
 
 
 def _equal(given: str | None, expected: str) -> bool:

@@ -1,8 +1,7 @@
 """Images and a version of the segmenter -> how useful each region is, and why.
 
-A pure function of the images, the segmenter and what is labelled: the worker ranks the whole pool
-once per version, the learner an image that came since. A strategy says what it needs, and nothing
-else is computed.
+The worker ranks the whole pool once per version, the learner an image that came since. A strategy
+says what it needs, and nothing else is computed.
 """
 
 from __future__ import annotations

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from ralis_backend.online.tool import ToolProject
 
 
-class CropAnnotator:
-    """Labels the tasks of a regions project, one region each.
+class _Annotator:
+    """Who knows the truth of a project's images.
 
     Args:
         client: Label Studio's API.
-        regions_project: whose label stream is asked.
+        project: whose label stream is asked.
         truth: the labelled image of each task of the pool project.
         class_names: what the masks' values stand for.
     """
@@ -34,14 +34,18 @@ class CropAnnotator:
     def __init__(
         self,
         client: LabelStudioClient,
-        regions_project: ToolProject,
+        project: ToolProject,
         truth: Mapping[int, Sample],
         class_names: Sequence[str],
     ) -> None:
         self._client = client
-        self._project_id = regions_project.id
-        self._config = parse_label_config(regions_project.label_config)
+        self._project_id = project.id
+        self._config = parse_label_config(project.label_config)
         self._truth, self._class_names = truth, class_names
+
+
+class CropAnnotator(_Annotator):
+    """Labels the tasks of a regions project, one region each."""
 
     def label_next(self) -> int:
         """Label the next region; 0 if there is none."""
@@ -63,27 +67,8 @@ class CropAnnotator:
         return 1
 
 
-class InPlaceAnnotator:
-    """Labels the suggested regions on the whole images of the pool project.
-
-    Args:
-        client: Label Studio's API.
-        project: whose label stream is asked.
-        truth: the labelled image of each of its tasks.
-        class_names: what the masks' values stand for.
-    """
-
-    def __init__(
-        self,
-        client: LabelStudioClient,
-        project: ToolProject,
-        truth: Mapping[int, Sample],
-        class_names: Sequence[str],
-    ) -> None:
-        self._client = client
-        self._project_id = project.id
-        self._config = parse_label_config(project.label_config)
-        self._truth, self._class_names = truth, class_names
+class InPlaceAnnotator(_Annotator):
+    """Labels the suggested regions on the whole images of the pool project."""
 
     def label_next(self) -> int:
         """Label every suggested region of the next image; 0 if there is none."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from ralis_backend.core.files import writing
 from ralis_backend.core.segmenter.protocol import Segmenter
 
 
@@ -29,13 +28,10 @@ def export_onnx(segmenter: Segmenter, path: Path, size: tuple[int, int] = (256, 
     stride = segmenter.stride
     traced = tuple(max(2, -(-side // stride)) * stride for side in size)
     network = _Exported(segmenter).to("cpu").eval()
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".onnx-") as folder:
-            temporary = Path(folder) / path.name
-            _write_onnx(network, temporary, (traced[0], traced[1]), stride)
-            _compare_onnx(network, temporary, (traced[0], traced[1]), stride)
-            os.replace(temporary, path)
+        with writing(path) as partial:
+            _write_onnx(network, partial, (traced[0], traced[1]), stride)
+            _compare_onnx(network, partial, (traced[0], traced[1]), stride)
     finally:
         segmenter.model.to(segmenter.device)
 
