@@ -24,10 +24,13 @@ from ralis_backend.core.features import class_counts, concat, describe, entropy_
 from ralis_backend.core.features.ralis import FLOOR, NUM_BINS, class_histograms, region_length
 from ralis_backend.core.policy import QueryNetwork, network_inputs
 from ralis_backend.core.regions import grid
-from ralis_backend.core.segmenter import Segmenter, SegmenterSpec
+from ralis_backend.core.segmenter import Segmenter, SegmenterSpec, build
 
 Step = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """State (S, D_state), actions (K, N, D_action), chosen index of each pool (K,)."""
+
+FEATURES = ("class_counts", "entropy_grid")
+"""What the query network's inputs are made of."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def query_step(setting: Setting) -> dict[str, Any]:
     case = TINY if setting.is_tiny else Case()
     inputs, regions = inputs_of(case), grid(case.image_size, case.region_size)
     spec = SegmenterSpec(whole.NUM_CLASSES, encoder_weights=None)
-    segmenter = Segmenter(spec, device=setting.device)
+    segmenter = build(spec, device=setting.device)
     network = network_of(case.num_state_images * len(regions), setting.device)
     ours_ms = timed(lambda: ours(inputs, case, segmenter, network), setting)
     authors_ms = timed(lambda: authors(inputs, case, segmenter, network), setting)
@@ -87,11 +90,11 @@ def ours(inputs: Inputs, case: Case, segmenter: Segmenter, network: QueryNetwork
     """As `RalisPolicy` and the worker do it: an image at a time, then everything at once."""
     regions = grid(case.image_size, case.region_size)
     candidates, state_set = (
-        concat([describe(segmenter.forward_pass(image), regions) for image in images])
+        concat([describe(segmenter.forward_pass(image), regions, FEATURES) for image in images])
         for images in (inputs.images, inputs.state_images)
     )
     rng = np.random.default_rng(0)
-    pool = PoolState(inputs.labelled, candidates.embeddings[:0], case.num_pools, rng, state_set)
+    pool = PoolState(inputs.labelled, None, case.num_pools, rng, state_set)
     with torch.inference_mode():
         state, actions = network_inputs(pool, candidates, "faithful", segmenter.device)
         pools = actions.reshape(case.num_pools, case.pool_size, -1)

@@ -13,10 +13,11 @@ import torch
 from benchmarks.gpu.scenes import scenes
 from benchmarks.gpu.timing import Setting, timed
 from ralis_backend.core.acquisition import PoolState, Strategy, select
-from ralis_backend.core.features import concat, describe
+from ralis_backend.core.features import concat, describe, predicted_mask
 from ralis_backend.core.policy.registry import find_strategy
 from ralis_backend.core.regions import grid
 from ralis_backend.core.segmenter import Segmenter, SegmenterSpec
+from ralis_backend.core.segmenter.smp import SmpSegmenter
 
 PRECISIONS = {"f32": False, "bf16": True}
 """Name -> whether the forward pass runs under autocast."""
@@ -43,7 +44,7 @@ def ranking(case: Case, setting: Setting) -> dict[str, Any]:
     """Times of the bare forward pass and of ranking, by precision and strategy."""
     case = TINY if setting.is_tiny else case
     spec = SegmenterSpec(case.num_classes, encoder_weights=None)
-    segmenter = Segmenter(spec, device=setting.device)
+    segmenter = SmpSegmenter(spec, device=setting.device)
     images = [image for image, _ in scenes(case.num_images, case.image_size, case.num_classes)]
     return {
         "image_size": case.image_size,
@@ -100,7 +101,11 @@ def _ranks(
     strategy: Strategy,
     is_bf16: bool,
 ) -> Callable[[], object]:
-    """Everything from decoded images to the regions that are suggested."""
+    """Everything from decoded images to the regions that are suggested, and predicted masks.
+
+    Nothing is computed that the strategy does not need, as when a project is ranked.
+    """
+    needs = strategy.needs
     regions = grid(case.image_size, case.region_size)
     labelled = np.ones((NUM_PICKS, case.num_classes + 1), np.int64)
     image_ids = np.arange(len(images)).repeat(len(regions))
@@ -109,11 +114,13 @@ def _ranks(
         described = []
         for image in images:
             with _precision(segmenter, is_bf16):
-                forward = segmenter.forward_pass(image, strategy.looks_twice)
-            described.append(describe(forward, regions))
+                forward = segmenter.forward_pass(image, needs.maps)
+            described.append(describe(forward, regions, needs.features))
+            predicted_mask(forward)
         features = concat(described)
         rng = np.random.default_rng(0)
-        state = PoolState(labelled, features.embeddings[:0], NUM_PICKS, rng)
+        embeddings = features.embeddings[:0] if "embeddings" in needs.features else None
+        state = PoolState(labelled, embeddings, NUM_PICKS, rng)
         return select(strategy.scores(state, features), image_ids, NUM_PICKS)
 
     return call

@@ -7,9 +7,11 @@ from typing import Any
 
 from benchmarks.gpu.scenes import scenes
 from benchmarks.gpu.timing import Setting
-from ralis_backend.core.learning.finetune import FinetuneConfig, LabelledImage, finetune
+from ralis_backend.core.learning.config import FinetuneConfig
+from ralis_backend.core.learning.crops import LabelledImage
+from ralis_backend.core.learning.finetune import finetune
 from ralis_backend.core.regions import grid
-from ralis_backend.core.segmenter import Segmenter, SegmenterSpec
+from ralis_backend.core.segmenter import SegmenterSpec, build
 
 CASES = {
     "default": FinetuneConfig(),
@@ -35,7 +37,7 @@ def training(setting: Setting) -> dict[str, Any]:
 def _trained(
     images: list[LabelledImage], config: FinetuneConfig, setting: Setting
 ) -> dict[str, Any]:
-    segmenter = Segmenter(SegmenterSpec(NUM_CLASSES, encoder_weights=None), device=setting.device)
+    segmenter = build(SegmenterSpec(NUM_CLASSES, encoder_weights=None), device=setting.device)
     warm_ups, max_steps = (1, 3) if setting.is_tiny else (_WARM_UPS, _MAX_STEPS)
     ends: list[float] = []  # of each step; its loss has left the device by then
 

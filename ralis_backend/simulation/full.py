@@ -214,8 +214,8 @@ class FullSimulation:
         known = self._described.get(image)
         if known is None or not set(wanted) <= set(known):
             more = wanted if known is None else tuple(dict.fromkeys((*known, *wanted)))
-            self._described[image] = self._look(self._pool[image], more)
-        return self._described[image]
+            known = self._described[image] = self._look(self._pool[image], more)
+        return RegionFeatures(len(known), {name: known[name] for name in wanted})
 
     def _look(self, image: LabelledImage, wanted: tuple[str, ...]) -> RegionFeatures:
         forward = self.segmenter.forward_pass(image.load(), maps_for(wanted))

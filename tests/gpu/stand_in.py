@@ -7,7 +7,7 @@ copied first, are refused here with the same kind of error. It says nothing of k
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
@@ -24,10 +24,16 @@ _MOVES = ("to", "cpu", "cuda")
 
 
 class StandInForCuda(TorchFunctionMode):
-    """While it is entered, tensors can be made on or moved to `cuda`."""
+    """While it is entered, tensors can be made on or moved to `cuda`.
+
+    Attributes:
+        seeds: index of a device -> the last seed of its generator.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.seeds: dict[int, int] = {}
+        self._current = 0
         # Those that lie on the device; a weak reference keeps an address from being used again.
         self._storages: dict[int, StorageWeakRef] = {}
         self._patches = ExitStack()
@@ -37,7 +43,8 @@ class StandInForCuda(TorchFunctionMode):
         for name, stand_in in {
             "torch.autocast": lambda _, *rest, **named: autocast("cpu", *rest, **named),
             "torch.random.fork_rng": lambda devices: fork_rng(devices=[]),
-            "torch.cuda.manual_seed": lambda seed: None,
+            "torch.cuda.device": self._on,
+            "torch.cuda.manual_seed": lambda seed: self.seeds.update({self._current: seed}),
         }.items():
             self._patches.enter_context(mock.patch(name, stand_in))
         super().__enter__()
@@ -77,6 +84,14 @@ class StandInForCuda(TorchFunctionMode):
     def device_of(self, tensor: torch.Tensor) -> torch.device:
         """Where a tensor lies."""
         return DEVICE if self.holds(tensor) else torch.device("cpu")
+
+    @contextmanager
+    def _on(self, device: torch.device) -> Iterator[None]:
+        before, self._current = self._current, device.index or 0
+        try:
+            yield
+        finally:
+            self._current = before
 
     def _sorted(self, tensors: Iterable[torch.Tensor]) -> tuple[list[Any], list[Any]]:
         """Those on the device, and those on the CPU that cannot cross to it as a number."""

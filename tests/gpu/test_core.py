@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from ralis_backend.core.acquisition import PoolState
-from ralis_backend.core.features import RegionFeatures, describe, predicted_mask
-from ralis_backend.core.learning.finetune import (
-    FinetuneConfig,
-    LabelledImage,
-    evaluate,
-    finetune,
-)
+from ralis_backend.core.features import FEATURES, RegionFeatures, describe, predicted_mask
+from ralis_backend.core.learning.config import FinetuneConfig
+from ralis_backend.core.learning.crops import LabelledImage
+from ralis_backend.core.learning.evaluation import evaluate
+from ralis_backend.core.learning.finetune import finetune
 from ralis_backend.core.policy import PolicySpec, QueryNetwork, RalisPolicy, network_inputs
 from ralis_backend.core.regions import grid
-from ralis_backend.core.segmenter import ForwardPass, Segmenter, SegmenterSpec
+from ralis_backend.core.segmenter import MAPS, ForwardPass, SegmenterSpec, build, load
+from ralis_backend.core.segmenter.smp import SmpSegmenter
+from tests.gpu.stand_in import StandInForCuda
+from tests.tiny_segmenter import TinySegmenter
 
 SPEC = SegmenterSpec(3, encoder_weights=None)
+SHORT = FinetuneConfig(steps=3, batch_size=2, crop_size=(32, 32))
 ON_TENSOR_CORES = 2e-2
 """Share of the largest value: convolutions in TF32 have ten bits of mantissa, over many layers."""
 
 
 def _image(height: int = 70, width: int = 90) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def _labelled_image() -> LabelledImage:
+    mask = np.full((70, 90), 1, np.uint8)
+    return LabelledImage(_image, mask, tuple(grid(mask.shape, (32, 32))))
 
 
 def _forward_pass() -> ForwardPass:
@@ -51,16 +58,16 @@ def _features() -> RegionFeatures:
     return describe(_forward_pass(), grid((70, 90), (32, 32)))
 
 
-@pytest.mark.parametrize("size", [(50, 70), (260, 330)])
+@pytest.mark.parametrize("size", [(50, 70), (40, 500)])
 def test_a_forward_pass_agrees_with_the_cpu_whole_and_in_tiles(device, size):
     image = _image(*size)
     here, there = (
-        Segmenter(SPEC, seed=1, device=each, max_pixels_per_pass=70_000).forward_pass(
-            image, look_twice=True
+        SmpSegmenter(SPEC, seed=1, device=each, max_pixels_per_pass=16_000).forward_pass(
+            image, MAPS
         )
         for each in ("cpu", device)
     )
-    for name in ("probabilities", "mirrored", "embeddings", "bald"):
+    for name in ("probabilities", *MAPS):
         found = getattr(there, name)
         assert found.device.type == "cuda"
         expected = getattr(here, name)
@@ -73,9 +80,9 @@ def test_described_regions_agree_with_the_cpu(device, region_size):
     regions = grid((70, 90), region_size)
     here = describe(_forward_pass(), regions)
     there = describe(_on(device, _forward_pass()), regions)
-    for field in fields(RegionFeatures):
-        found, expected = getattr(there, field.name), getattr(here, field.name)
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5, err_msg=field.name)
+    assert set(there) == set(here) == set(FEATURES)
+    for name in FEATURES:
+        np.testing.assert_allclose(there[name], here[name], rtol=1e-4, atol=1e-5, err_msg=name)
     np.testing.assert_array_equal(
         predicted_mask(_on(device, _forward_pass())), predicted_mask(_forward_pass())
     )
@@ -86,7 +93,7 @@ def test_described_regions_agree_with_the_cpu(device, region_size):
 def test_a_networks_inputs_agree_with_the_cpu(device, variant, num_labelled):
     features = _features()
     labelled = np.random.default_rng(1).integers(0, 500, (num_labelled, 4))
-    state = PoolState(labelled, features.embeddings[:0], 2, np.random.default_rng(0), features)
+    state = PoolState(labelled, None, 2, np.random.default_rng(0), features)
     here, there = (
         network_inputs(state, features, variant, each) for each in (torch.device("cpu"), device)
     )
@@ -102,23 +109,26 @@ def test_a_policy_on_the_device_ranks_as_on_the_cpu(device, tmp_path):
     RalisPolicy(spec, network.to(device)).save(tmp_path / "policy.safetensors")
     loaded = RalisPolicy.load(tmp_path / "policy.safetensors")
     labelled = np.ones((3, 4), np.int64)
-    state = PoolState(labelled, features.embeddings[:0], 2, np.random.default_rng(0), features)
+    state = PoolState(labelled, None, 2, np.random.default_rng(0), features)
     there = RalisPolicy(spec, network).fitted(("c", "a", "b"), (32, 32)).scores(state, features)
     here = loaded.fitted(("c", "a", "b"), (32, 32)).scores(state, features)
     np.testing.assert_allclose(there, here, atol=1e-4, rtol=1e-3)
 
 
 def test_a_segmenter_trained_on_the_device_is_measured_resized_saved_and_loaded(device, tmp_path):
-    segmenter = Segmenter(SPEC, device=device)
-    image = _image()
-    mask = np.full(image.shape[:2], 1, np.uint8)
-    images = [LabelledImage(lambda: image, mask, tuple(grid(mask.shape, (32, 32))))]
-    config = FinetuneConfig(steps=3, batch_size=2, crop_size=(32, 32))
-    assert np.isfinite(finetune(segmenter, images, config, seed=0).final_loss)
-    assert evaluate(segmenter, images).sum() == mask.size
+    segmenter, image, images = build(SPEC, device=device), _image(), [_labelled_image()]
+    assert np.isfinite(finetune(segmenter, images, SHORT, seed=0).final_loss)
+    assert evaluate(segmenter, images).sum() == images[0].mask.size
     assert segmenter.resized(4).probabilities(image).shape == (4, 70, 90)
     segmenter.save(tmp_path / "segmenter.safetensors")
-    loaded = Segmenter.load(tmp_path / "segmenter.safetensors")
+    loaded = load(tmp_path / "segmenter.safetensors")
     np.testing.assert_allclose(
         segmenter.probabilities(image), loaded.probabilities(image), atol=ON_TENSOR_CORES
     )
+
+
+@pytest.mark.parametrize(("name", "index"), [("cuda", 0), ("cuda:1", 1)])
+def test_training_seeds_the_device_that_it_runs_on(name, index):
+    with StandInForCuda() as cuda:
+        finetune(TinySegmenter(SPEC, device=name), [_labelled_image()], SHORT, seed=7)
+    assert cuda.seeds == {index: 7}

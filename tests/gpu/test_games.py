@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from ralis_backend.core.acquisition import strategy
-from ralis_backend.core.features import RegionFeatures
-from ralis_backend.core.learning.finetune import FinetuneConfig
+from ralis_backend.core.features import FEATURES
+from ralis_backend.core.learning.config import FinetuneConfig
 from ralis_backend.core.policy import QueryNetwork
 from ralis_backend.core.regions import grid
 from ralis_backend.core.segmenter import SegmenterSpec
@@ -18,9 +18,11 @@ from ralis_backend.offline.training.buffer import ReplayBuffer
 from ralis_backend.offline.training.config import FAITHFUL, REPAIRED, EvolutionConfig
 from ralis_backend.offline.training.dqn import DoubleDqn
 from ralis_backend.offline.training.environment import LabellingEnv
-from ralis_backend.offline.training.evolution import draw_game, play_together
+from ralis_backend.offline.training.observation import RalisInputs
 from ralis_backend.offline.training.open_simulation import open_simulation
 from ralis_backend.offline.training.ralis import train
+from ralis_backend.offline.training.sampling import UniformSampler
+from ralis_backend.offline.training.scenarios import draw_scenario, play_together
 from ralis_backend.simulation.arena import FastArena
 from ralis_backend.simulation.fast import FastSimulation
 from ralis_backend.simulation.full import FullSimulation
@@ -59,7 +61,7 @@ def _points(dataset, split: str, device: str) -> RegionPoints:
     return encoder.points(parts, look_twice=True)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def pool(tiny_dataset) -> RegionPoints:
     return _points(tiny_dataset, "d_t", "cpu")
 
@@ -77,15 +79,16 @@ def test_a_simulation_on_the_device_tells_what_it_tells_on_the_cpu(device, pool)
         simulation = FastSimulation(pool, pool, pool, HEAD, each)
         simulation.begin(np.arange(6), 3, 0)
         simulation.learn([np.arange(8), np.arange(4)], 3, 1)
+        offered, state_set = simulation.describe(chosen), simulation.describe_state()
         told.append(
-            vars(simulation.describe(chosen))
-            | {f"state {name}": value for name, value in vars(simulation.describe_state()).items()}
+            {name: offered[name] for name in offered}
+            | {f"state {name}": state_set[name] for name in state_set}
             | vars(simulation.reveal(chosen))
             | {"counts": simulation.class_counts(chosen), "matrix": simulation.evaluate()}
         )
     here, there = told
     assert {"entropy", "state bald", "error", "matrix"} <= set(here)
-    for name in {field.name for field in fields(RegionFeatures)} - {"class_counts", "boundary"}:
+    for name in FEATURES.keys() - {"class_counts", "boundary"}:
         np.testing.assert_allclose(there[name], here[name], atol=0.05, rtol=0.05, err_msg=name)
     for name, expected in here.items():
         assert there[name].shape == expected.shape, name
@@ -116,49 +119,61 @@ def _losses(preset: str, device: str) -> list[float]:
     for step, observation in enumerate(observations[1:]):
         picked = dqn.values(observation).argmax(axis=1)
         replay.add(picked, rng.random(2), observation, step == 6)
-    losses = [dqn.update(replay.sample(8, rng)) for _ in range(3)]
+    losses = [_update(dqn, replay, rng) for _ in range(3)]
     tensors, numbers = dqn.state_dict()
     dqn.load_state_dict({name: value.cpu() for name, value in tensors.items()}, numbers)
     replay.load_state_dict({name: value.cpu() for name, value in replay.state_dict().items()})
     dqn.end_step()
-    return [*losses, dqn.update(replay.sample(8, rng))]
+    return [*losses, _update(dqn, replay, rng)]
+
+
+def _update(dqn: DoubleDqn, replay: ReplayBuffer, rng: np.random.Generator) -> float:
+    """The loss; each of the drawn transitions has a weight of its own."""
+    draw = UniformSampler(replay).draw(8, rng)
+    batch = replay.take(draw.slots, draw.pools)
+    weights = torch.from_numpy(rng.random(8, np.float32)).to(batch.returns.device)
+    update = dqn.update(batch, weights)
+    assert update.errors.device == batch.returns.device
+    return update.loss
 
 
 class _Stopped(Exception):
     pass
 
 
+@pytest.mark.e2e  # seconds on the stand-in
 @pytest.mark.parametrize("preset", CONFIGS)
 def test_a_stopped_training_goes_on_from_its_checkpoint(device, preset, tiny_dataset, tmp_path):
     def stop_in_the_second_episode(progress):
-        if progress.episode == 2:
+        if progress.done > 1:
             raise _Stopped
 
     config, out = CONFIGS[preset], tmp_path / "policy"
-    simulation = open_simulation(
-        tiny_dataset, config, tmp_path / "cache", encoder_weights=None, device=device
-    )
+    simulation = open_simulation(tiny_dataset, config, tmp_path / "cache", spec=SPEC, device=device)
     with pytest.raises(_Stopped):
         train(
             tiny_dataset, simulation, config, out, device=device,
             on_progress=stop_in_the_second_episode,
         )  # fmt: skip
-    episodes = []
+    games = []
     policy = train(
         tiny_dataset, simulation, config, out, device=device,
-        on_progress=lambda progress: episodes.append(progress.episode),
+        on_progress=lambda progress: games.append(progress.done),
     )  # fmt: skip
-    assert set(episodes) == {2}
+    assert games == sorted(games)
+    assert 1 < games[0] < games[-1] == 2
     assert policy.spec.classes == tiny_dataset.class_names
 
 
+@pytest.mark.e2e  # seconds on the stand-in
 def test_a_step_of_the_full_simulation_is_played(device, tiny_dataset):
     splits = [tiny_dataset.split(name) for name in ("d_t", "d_s", "d_r")]
     learning = FinetuneConfig(batch_size=2, crop_size=(32, 32))
     simulation = FullSimulation(
         *splits, SPEC, REGION_SIZE, first=learning, config=learning, device=device
     )
-    environment = LabellingEnv(simulation, CONFIGS["repaired"].environment, device)
+    rules = CONFIGS["repaired"].environment
+    environment = LabellingEnv(simulation, rules, RalisInputs(rules.variant, device))
     environment.reset(seed=0)
     observation = environment.step(np.zeros(2, np.int64))[0]
     assert observation["actions"].any()
@@ -170,7 +185,7 @@ def test_heads_side_by_side_play_a_game(device, pool):
         initial_regions=(3, 5), steps=2, regions_per_step=3, pool_size=3, updates_per_step=2,
         initial_updates=2, max_held_out=6,
     )  # fmt: skip
-    drawn = draw_game([pool], config, np.random.default_rng(0))
+    drawn = draw_scenario([pool], config, np.random.default_rng(0))
     players = [strategy("random"), strategy("bald-rarity")]
     scores, labelled = play_together(drawn, players, config, device)
     assert scores.shape == (2, 2)

@@ -85,6 +85,14 @@ def test_features_come_in_the_order_asked_for_and_count_the_regions_pixels(make)
     assert len(simulation.describe(np.zeros(0, np.int64))) == 0
 
 
+def test_features_asked_for_are_all_that_is_told_whatever_was_described_before(make):
+    simulation = make()
+    everything, some = simulation.describe(np.arange(6)), np.arange(4, 8)  # of two images
+    assert set(everything) > {"entropy", "class_counts"}
+    np.testing.assert_array_equal(simulation.class_counts(some)[:2], everything.class_counts[4:])
+    assert list(simulation.describe(some, ("entropy",))) == ["entropy"]
+
+
 def test_training_copies_share_their_start_and_the_first_is_kept(make):
     simulation = make()
     simulation.begin(np.arange(3), 2, 0)

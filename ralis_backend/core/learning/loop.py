@@ -160,7 +160,8 @@ def _training(segmenter: Segmenter, config: FinetuneConfig, seed: int) -> Iterat
     with torch.random.fork_rng(devices=devices):  # dropout knows the global generators only
         torch.default_generator.manual_seed(seed)
         if device.type == "cuda":
-            torch.cuda.manual_seed(seed)
+            with torch.cuda.device(device):  # the seed is that of the current device alone
+                torch.cuda.manual_seed(seed)
         model.train()
         _freeze_statistics(segmenter, config)
         try:
