@@ -498,9 +498,17 @@ def package(tmp_path) -> dict[str, Any]:
     return pyproject
 
 
-def test_the_readme_s_plug_in_is_checked_and_plays_in_processes_of_their_own(
-    package, tiny_dataset, tmp_path
-):
+WEB_PROCESS = """
+import sys
+from ralis_backend.settings import load_settings
+from ralis_backend.wiring import create_learner
+
+create_learner(load_settings())
+print(*sys.modules)
+"""
+
+
+def test_the_readme_s_plug_in_is_checked_and_serves_every_process(package, tiny_dataset, tmp_path):
     project = package["project"]
     (name,) = project["entry-points"]["ralis_backend.strategies"]
     here = str(README.parent)
@@ -509,14 +517,15 @@ def test_the_readme_s_plug_in_is_checked_and_plays_in_processes_of_their_own(
         "RALIS_ENCODER_WEIGHTS": "none",
     }
 
-    def ralis(*arguments: str) -> str:
-        command = [sys.executable, "-m", "ralis_backend.cli", *arguments]
+    def python(*arguments: str) -> str:
+        command = [sys.executable, *arguments]
         done = subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
         )
         assert done.returncode == 0, f"{done.stdout}{done.stderr}"
         return done.stdout
 
+    ralis = partial(python, "-m", "ralis_backend.cli")
     told = ralis("check-plugin", project["name"])
     assert told == f"ok   strategy {name} ({project['name']} {project['version']})\n"
     ralis(
@@ -526,3 +535,7 @@ def test_the_readme_s_plug_in_is_checked_and_plays_in_processes_of_their_own(
     )  # fmt: skip
     summary = json.loads((tmp_path / "results/summary.json").read_text())
     assert set(summary["strategies"]) == {"random", name}
+    environment["RALIS_STRATEGY"] = name
+    loaded = python("-c", WEB_PROCESS).split()
+    assert package["tool"]["setuptools"]["py-modules"][0] in loaded
+    assert not {"ralis_backend.simulation", "ralis_backend.offline"} & set(loaded)

@@ -299,6 +299,7 @@ def test_a_trainer_that_asks_for_a_split_that_no_dataset_has_is_told(misled):
 
 
 STRATEGIES_OF_OTHERS = """
+{imports}
 from ralis_backend.core.acquisition.uncertainty import Entropy, mean_entropy
 
 GOOD = Entropy("good", mean_entropy)
@@ -311,10 +312,10 @@ def install(tmp_path: Path, monkeypatch) -> Any:
     """Make a package as pip leaves it, whose entry points are strategies."""
     made: list[str] = []
 
-    def installed(package: str, entries: str) -> None:
+    def installed(package: str, entries: str, imports: str = "") -> None:
         module = package.replace("-", "_")
         made.append(module)
-        (tmp_path / f"{module}.py").write_text(STRATEGIES_OF_OTHERS)
+        (tmp_path / f"{module}.py").write_text(STRATEGIES_OF_OTHERS.format(imports=imports))
         folder = tmp_path / f"{module}-1.0.dist-info"
         folder.mkdir()
         metadata = f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n"
@@ -362,6 +363,13 @@ def test_a_good_package_passes_and_a_broken_one_fails_with_every_fault(install, 
     code, told = check()
     assert code == 1
     assert "3 of 4 to repair" in told
+
+
+def test_what_the_web_process_loads_imports_no_training(install, check):
+    install("plug-heavy", "good = plug_heavy:GOOD", "import ralis_backend.offline.golden")
+    code, told = check("plug-heavy")
+    assert code == 1
+    assert "importing plug_heavy loads ralis_backend.offline, which the web process must" in told
 
 
 def test_a_package_without_plug_ins_and_none_at_all_are_told(check):

@@ -7,8 +7,11 @@ raises what is wrong.
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -31,21 +34,26 @@ class Kind:
     """A registry that other packages add to, and the tests of what they add.
 
     Where a thing fails the first test it is of another form altogether, and the others are left.
+    `is_for_web`: the web process loads them, which must stay small.
     """
 
     registry: Registry[Any]
     tests: tuple[Test, ...]
+    is_for_web: bool = False
 
+
+NOT_IN_WEB = ("ralis_backend.simulation", "ralis_backend.offline", "matplotlib")
+"""What the web process never loads."""
 
 KINDS = (
-    Kind(STRATEGIES, strategies.TESTS),
-    Kind(SEGMENTERS, segmenters.SEGMENTER_TESTS),
+    Kind(STRATEGIES, strategies.TESTS, is_for_web=True),
+    Kind(SEGMENTERS, segmenters.SEGMENTER_TESTS, is_for_web=True),
     Kind(OBJECTIVES, segmenters.OBJECTIVE_TESTS),
-    Kind(POLICIES, training.POLICY_TESTS),
+    Kind(POLICIES, training.POLICY_TESTS, is_for_web=True),
     Kind(SCORES, training.REWARD_TESTS),
     Kind(PRESETS, training.PRESET_TESTS),
     Kind(FORMATS, labels.FORMAT_TESTS),
-    Kind(ANSWER_KINDS, labels.ANSWER_TESTS),
+    Kind(ANSWER_KINDS, labels.ANSWER_TESTS, is_for_web=True),
 )
 
 
@@ -103,7 +111,24 @@ def _faults(kind: Kind, entry: EntryPoint) -> list[str]:
             f"there is a {kind.registry.kind} '{entry.name}' already, and yours is left out; "
             "choose another name"
         ]
-    return faults_of(entry.name, thing, kind.tests)
+    heavy = _heavy_imports(entry.module) if kind.is_for_web else ""
+    return ([heavy] if heavy else []) + faults_of(entry.name, thing, kind.tests)
+
+
+@cache
+def _heavy_imports(module: str) -> str:
+    """What a module loads that the web process must not, as a fault; empty if it is nothing."""
+    code = f"import sys; sys.path[:] = {sys.path!r}; import {module}; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    heavy = [each for each in NOT_IN_WEB if each in loaded]
+    if not heavy:
+        return ""
+    return (
+        f"importing {module} loads {' and '.join(heavy)}, which the web process must not; import "
+        "that where it is used, or put what needs it into a module of its own"
+    )
 
 
 def _told(test: Test, error: Exception) -> str:
