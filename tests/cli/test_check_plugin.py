@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -304,6 +305,41 @@ from ralis_backend.core.acquisition.uncertainty import Entropy, mean_entropy
 
 GOOD = Entropy("good", mean_entropy)
 BAD = Entropy("other", mean_entropy)
+
+
+class Policy:
+    @classmethod
+    def load(cls, path, name):
+        from ralis_backend.core.weights import WeightsError
+
+        raise WeightsError("no policy")
+"""
+
+
+TRAINER = """
+from dataclasses import dataclass
+
+from ralis_backend.offline.training.registry import register
+
+
+@dataclass(frozen=True)
+class Config:
+    games: int = 1
+
+
+class Trainer:
+    takes_several_datasets = False
+    splits = ("d_t",)
+
+    def configured(self, config, options):
+        return config
+
+    def prepare(self, config, datasets, equipment):
+        raise ValueError("nothing to train")
+
+
+register(Config, Trainer())
+OWN = Config()
 """
 
 
@@ -330,16 +366,16 @@ def install(tmp_path: Path, monkeypatch) -> Any:
 
 @pytest.fixture
 def check(monkeypatch) -> Callable[..., tuple[int, str]]:
-    """Run the command where strategies of other packages are looked for anew."""
-    from ralis_backend.core.acquisition import STRATEGIES
-
-    known = dict(STRATEGIES)
+    """Run the command where things of other packages are looked for anew."""
+    known = [(kind.registry, set(kind.registry)) for kind in KINDS]
 
     def run(*arguments: str) -> tuple[int, str]:
-        STRATEGIES._is_complete = False
+        for registry, _ in known:
+            registry._is_complete = False
         done = CliRunner().invoke(app, ["check-plugin", *arguments])
-        for name in set(STRATEGIES) - set(known):
-            del STRATEGIES[name]
+        for registry, names in known:
+            for name in set(registry) - names:
+                del registry[name]
         return done.exit_code, done.output + str(done.exception or "")
 
     return run
@@ -363,6 +399,25 @@ def test_a_good_package_passes_and_a_broken_one_fails_with_every_fault(install, 
     code, told = check()
     assert code == 1
     assert "3 of 4 to repair" in told
+
+
+def test_a_policy_s_loader_may_be_a_method_of_its_class(install, check):
+    policies = "[ralis_backend.policies]\nmine = plug_policy:Policy.load"
+    install("plug-policy", f"good = plug_policy:GOOD\n{policies}")
+    code, told = check("plug-policy")
+    assert code == 0, told
+    assert "ok   kind of policy mine (plug-policy 1.0)" in told
+
+
+def test_a_preset_brings_its_trainer_along_whatever_is_loaded_first(install, check, tmp_path):
+    install("plug-train", "good = plug_train:GOOD\n[ralis_backend.presets]\nown = plug_train:OWN")
+    with (tmp_path / "plug_train.py").open("a") as module:
+        module.write(TRAINER)
+    with patch.dict(TRAINERS):
+        code, told = check("plug-train")
+    assert code == 1
+    assert "ok   preset own (plug-train 1.0)" in told
+    assert "FAIL strategy good (plug-train 1.0)\n     -> importing plug_train loads" in told
 
 
 def test_what_the_web_process_loads_imports_no_training(install, check):

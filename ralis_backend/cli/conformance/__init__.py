@@ -106,7 +106,7 @@ def _faults(kind: Kind, entry: EntryPoint) -> list[str]:
         thing = entry.load()
     except Exception as error:
         return [f"{entry.value} cannot be loaded: {type(error).__name__}: {error}"]
-    if kind.registry.get(entry.name) is not thing:
+    if kind.registry.get(entry.name) != thing:
         return [
             f"there is a {kind.registry.kind} '{entry.name}' already, and yours is left out; "
             "choose another name"
