@@ -211,11 +211,10 @@ class Contrast(Scorer):
     def scores(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
         assert state.state_set is not None
         assert len(state.state_set) >= 6
-        pool = state.unlabelled_counts
-        pool = actions.class_counts if pool is None else pool
+        assert state.unlabelled_counts is not None
         parts = [actions.entropy, *(
             np.abs(actions.class_counts - others.mean(axis=0)).mean(axis=1)
-            for others in (pool, state.state_set.class_counts)
+            for others in (state.unlabelled_counts, state.state_set.class_counts)
         )]  # fmt: skip
         return np.asarray(self.learned.numpy() @ np.stack(parts), np.float32)
 

@@ -146,6 +146,8 @@ class ChosenStrategy:
             features |= self.heuristic.needs.features
         if self.strategy.needs.state_regions:
             features.add("embeddings")  # which images look like the pool
+        if self.strategy.needs.has_unlabelled_pool:
+            features.add("class_counts")
         return Needs(frozenset(features))
 
     def reasons(
@@ -231,6 +233,9 @@ def score_pool(
         )
     elif needs.state_regions:
         state = replace(state, state_set=pool.state_set(needs.state_regions))
+    if needs.has_unlabelled_pool:
+        counts = pool.features.class_counts[pool.candidates]
+        state = replace(state, unlabelled_counts=counts)
     if chosen.strategy.needs.pool_size and config.policy_pool == "training":
         offered = pool.features.take(pool.candidates)
         return scores_from_pools(chosen.strategy, state, offered), chosen
