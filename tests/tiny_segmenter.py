@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ class TinySegmenter(NetworkSegmenter):
 
     kind = "tiny"
     stride = 4
+    offers = frozenset(("embeddings", "mirrored"))
     mean = (0.5, 0.5, 0.5)
     std = (0.25, 0.25, 0.25)
 
@@ -29,13 +30,17 @@ class TinySegmenter(NetworkSegmenter):
         )
         return nn.Sequential(*layers), False
 
-    def forward_pass(self, image: np.ndarray, look_twice: bool = False) -> ForwardPass:
+    def forward_pass(self, image: np.ndarray, maps: Collection[str] = ()) -> ForwardPass:
+        if missing := sorted(set(maps) - self.offers):
+            raise ValueError(f"a tiny segmenter offers no {', '.join(missing)}")
         height, width = image.shape[:2]
         with torch.inference_mode():
             logits = self.model(self._padded(image))
         probabilities = logits[0].softmax(dim=0)[:, :height, :width]
-        embeddings, stride = self.stages(image)[1]
-        mirrored = self.forward_pass(image[:, ::-1]).probabilities.flip(2) if look_twice else None
+        embeddings, stride = self.stages(image)[1] if "embeddings" in maps else (None, 4)
+        mirrored = None
+        if "mirrored" in maps:
+            mirrored = self.forward_pass(image[:, ::-1]).probabilities.flip(2)
         return ForwardPass(probabilities, embeddings, stride, mirrored=mirrored)
 
     def stages(self, image: np.ndarray) -> Sequence[tuple[torch.Tensor, int]]:

@@ -10,6 +10,7 @@ import typer
 from ralis_backend.cli import (
     bench,
     benchmark,
+    check_plugin,
     connect,
     demo,
     doctor,
@@ -42,6 +43,7 @@ app.command("demo")(demo.demo)
 app.command("simulate")(simulate.simulate)
 app.command("train-policy")(train_policy.train_policy)
 app.command("benchmark")(benchmark.benchmark)
+app.command("check-plugin")(check_plugin.check_plugin)
 app.add_typer(bench.app, name="bench")
 
 

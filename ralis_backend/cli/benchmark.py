@@ -191,14 +191,15 @@ def _entrant(name: str, policies: Path) -> Entrant:
     import json
 
     from ralis_backend.core.acquisition import STRATEGIES
-    from ralis_backend.core.policy.registry import SHIPPED
+    from ralis_backend.core.policy.registry import policy_file
     from ralis_backend.offline.benchmark.run import Entrant
     from ralis_backend.simulation.oracles import ORACLES
 
     if name in ORACLES:
         return Entrant(name, None)
-    file = policies / f"{SHIPPED.get(name, name)}.safetensors"
-    if name in STRATEGIES or not file.is_file():
+    plain = name.partition(":")[0]  # without the class that it looks for
+    file = policy_file(plain, policies)
+    if plain in STRATEGIES or not file.is_file():
         return Entrant(name)
     card = file.with_suffix(".json")
     if not card.is_file():

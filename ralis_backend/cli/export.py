@@ -13,7 +13,7 @@ from ralis_backend.cli.log import configure_logging
 from ralis_backend.cli.options import Project
 
 Out = Annotated[Path, typer.Option(help="A folder that does not exist yet, or is empty.")]
-Format = Annotated[str, typer.Option("--format", help="png, coco, yolo-seg or hf.")]
+Format = Annotated[str, typer.Option("--format", help="png, coco, yolo-seg, hf, or a plug-in's.")]
 Model = Annotated[
     bool, typer.Option("--model", help="Also the segmenter, as safetensors and ONNX, in OUT/model.")
 ]

@@ -24,12 +24,14 @@ Config = Annotated[
     str,
     typer.Option(
         help="faithful, repaired, or a JSON file with a base and what differs; any: a policy "
-        "for any label set; linear: its linear placebo."
+        "for any label set; linear: its linear placebo; or a plug-in's."
     ),
 ]
 Reward = Annotated[
     str | None,
-    typer.Option(help="miou, wiou, wiou-printed, cvar or log_pixels; else the config's."),
+    typer.Option(
+        help="miou, wiou, wiou-printed, cvar, log_pixels or a plug-in's; else the config's."
+    ),
 ]
 Out = Annotated[Path, typer.Option(help="The policy's path without a suffix: policies/NAME.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]

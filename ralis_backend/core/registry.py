@@ -40,7 +40,7 @@ class Registry(MutableMapping[str, T], Generic[T]):
         Raises:
             ValueError: if the name stands for another one, or the thing is not of the kind.
         """
-        if name in self._things and self._things[name] is not thing:
+        if name in self._things and self._things[name] != thing:  # methods are made anew
             raise ValueError(f"there is a {self.kind} '{name}' already; choose another name")
         self.check(thing)
         self._things[name] = thing

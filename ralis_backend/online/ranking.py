@@ -7,7 +7,7 @@ says what it needs, and nothing else is computed.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +22,7 @@ from ralis_backend.core.images import decode_image
 from ralis_backend.core.policy import state_images
 from ralis_backend.core.policy.registry import DEFAULT, find_strategy
 from ralis_backend.core.regions import grid
-from ralis_backend.core.segmenter import DEFAULT_SPEC, Segmenter, SegmenterSpec
+from ralis_backend.core.segmenter import DEFAULT_SPEC, MAPS, Segmenter, SegmenterSpec
 from ralis_backend.online.labels import RegionLabel
 from ralis_backend.online.segmenters import load_segmenter
 from ralis_backend.online.store import Store
@@ -36,6 +36,8 @@ EXPECTED_ROUNDS = 20
 """How many rounds a project is thought to take, for strategies that change on the way."""
 FALLBACK = DEFAULT
 """The best strategy that nobody has to train: ranks where a trained policy cannot."""
+WITHOUT_MAPS = "entropy"
+"""Ranks where the segmenter offers too little for `FALLBACK`: probabilities are enough."""
 MAX_EXPLAINED = 10_000
 """The best of a pool that get a reason, besides the best of each image: more are not handed out
 before the next version ranks."""
@@ -121,21 +123,30 @@ class DescribedPool:
 class ChosenStrategy:
     """The strategy that ranks a project now; `note` says why it is not the wanted one.
 
-    `aside`: the same in a few words, for annotators.
+    `aside`: the same in a few words, for annotators. `offers`: what the segmenter can give.
     """
 
     strategy: Strategy
     note: str | None = None
     aside: str | None = None
+    offers: Collection[str] = MAPS
+
+    @property
+    def heuristic(self) -> Strategy:
+        """What replaces a strategy that cannot rank: the best that the segmenter can serve."""
+        best = strategy(FALLBACK)
+        return best if best.needs.maps.issubset(self.offers) else strategy(WITHOUT_MAPS)
 
     @property
     def described(self) -> Needs:
         """What images must be described with: for the strategy, and for what may replace it."""
         features = set(self.strategy.needs.features)
         if self.strategy.is_trained:
-            features |= strategy(FALLBACK).needs.features
+            features |= self.heuristic.needs.features
         if self.strategy.needs.state_regions:
             features.add("embeddings")  # which images look like the pool
+        if self.strategy.needs.has_unlabelled_pool:
+            features.add("class_counts")
         return Needs(frozenset(features))
 
     def reasons(
@@ -158,31 +169,49 @@ def describe_image(
 
 
 def strategy_for(
-    project: Project, version: Version | None, labels: Sequence[RegionLabel], config: RankingConfig
+    project: Project,
+    version: Version | None,
+    labels: Sequence[RegionLabel],
+    config: RankingConfig,
+    offers: Collection[str] = MAPS,
 ) -> ChosenStrategy:
-    """The strategy that ranks a project now.
+    """The strategy that ranks a project now, with a segmenter that offers these maps.
 
     Cold start: without a trained segmenter an entropy means nothing, so the first round is
     spread over the images' looks; while the first version has not seen every class, regions
     that probably hold rare ones come first; then the configured strategy. `random` needs no
     cold start. A policy that does not fit the project is replaced by the best heuristic,
-    with a note.
+    with a note; so is a strategy that looks at what the segmenter does not offer.
     """
     wanted = project.strategy or config.strategy
     if wanted == "random":
-        return ChosenStrategy(strategy(wanted))
+        return ChosenStrategy(strategy(wanted), offers=offers)
     if version is None or version.weights_key is None:
-        return ChosenStrategy(strategy(COLD_START))
+        first = ChosenStrategy(strategy(COLD_START), offers=offers)
+        return _served(project, first, strategy("random"))
     pixels = labelled_pixels(labels, len(project.classes)).sum(axis=0)[:-1]
     is_active = np.array([entry["is_active"] for entry in project.classes], bool)
     if version.parent in (None, 0) and (pixels[is_active] == 0).any():
-        return ChosenStrategy(strategy(RARITY))
+        return ChosenStrategy(strategy(RARITY), offers=offers)
     try:
-        return ChosenStrategy(
-            find_strategy(wanted, config.policies_dir, project.class_names, config.region_size)
-        )
+        found = find_strategy(wanted, config.policies_dir, project.class_names, config.region_size)
     except ValueError as error:
-        return fallback(project, str(error))
+        return fallback(project, offers, str(error))
+    chosen = ChosenStrategy(found, offers=offers)
+    return _served(project, chosen, chosen.heuristic)
+
+
+def _served(project: Project, chosen: ChosenStrategy, instead: Strategy) -> ChosenStrategy:
+    """The chosen strategy where the segmenter offers what it looks at, else another and why."""
+    missing = sorted(chosen.described.maps.difference(chosen.offers))
+    if not missing:
+        return chosen
+    note = (
+        f"strategy {chosen.strategy.name} looks at {', '.join(missing)}; the segmenter offers "
+        f"{', '.join(sorted(chosen.offers)) or 'probabilities alone'}: choose another strategy, or "
+        "another segmenter"
+    )
+    return _instead(project, ChosenStrategy(instead, note, offers=chosen.offers))
 
 
 def score_pool(
@@ -197,11 +226,15 @@ def score_pool(
     if len(pool.features) < needs.state_regions:
         chosen = fallback(
             project,
+            chosen.offers,
             f"policy {name} looks at a state set of {needs.state_regions} regions; the project has "
             f"{len(pool.features)} in all: add images, or choose another strategy",
         )
     elif needs.state_regions:
         state = replace(state, state_set=pool.state_set(needs.state_regions))
+    if needs.has_unlabelled_pool:
+        counts = pool.features.class_counts[pool.candidates]
+        state = replace(state, unlabelled_counts=counts)
     if chosen.strategy.needs.pool_size and config.policy_pool == "training":
         offered = pool.features.take(pool.candidates)
         return scores_from_pools(chosen.strategy, state, offered), chosen
@@ -261,10 +294,17 @@ def to_explain(scores: np.ndarray, image_index: np.ndarray, per_image: int) -> n
     return np.sort(order[is_best | is_best_of_image])
 
 
-def fallback(project: Project, note: str, aside: str | None = None) -> ChosenStrategy:
+def fallback(
+    project: Project, offers: Collection[str], note: str, aside: str | None = None
+) -> ChosenStrategy:
     """The best heuristic instead of the wanted strategy, said in the log as well."""
-    logger.warning("project %s is ranked by %s: %s", project.uid, FALLBACK, note)
-    return ChosenStrategy(strategy(FALLBACK), note, aside)
+    heuristic = ChosenStrategy(strategy(FALLBACK), offers=offers).heuristic
+    return _instead(project, ChosenStrategy(heuristic, note, aside, offers))
+
+
+def _instead(project: Project, chosen: ChosenStrategy) -> ChosenStrategy:
+    logger.warning("project %s is ranked by %s: %s", project.uid, chosen.strategy.name, chosen.note)
+    return chosen
 
 
 def labelled_pixels(labels: Sequence[RegionLabel], num_classes: int) -> np.ndarray:
@@ -309,10 +349,11 @@ def rank_image(
         config: how regions are cut and ranked.
         labels: of the whole project.
     """
-    chosen = _without_pool(strategy_for(project, version, labels, config), version)
     segmenter = load_segmenter(
         store, project, version, config.spec, seed=config.seed, device=config.device
     )
+    wanted = strategy_for(project, version, labels, config, segmenter.offers)
+    chosen = _without_pool(wanted, version)
     described = describe_image(segmenter, content, config, chosen.described)
     features, needs = described.features, chosen.strategy.needs
     state = pool_state(
@@ -337,8 +378,9 @@ def _without_pool(chosen: ChosenStrategy, version: Version | None) -> ChosenStra
     """What ranks one image: a policy that looks at a pool cannot, nor one that is not trusted."""
     chooser = chosen.strategy
     is_trusted = version is not None and version.strategy == chooser.name
-    if chooser.needs.state_regions or (chooser.is_trained and not is_trusted):
-        return ChosenStrategy(strategy(FALLBACK))
+    looks_at_pool = chooser.needs.state_regions or chooser.needs.has_unlabelled_pool
+    if looks_at_pool or (chooser.is_trained and not is_trusted):
+        return ChosenStrategy(chosen.heuristic, offers=chosen.offers)
     return chosen
 
 

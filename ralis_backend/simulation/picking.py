@@ -32,8 +32,25 @@ def pick(
         (K,) indices, one from each pool.
     """
     offered = pools.reshape(-1)
+    state = state_of(simulation, strategy, labelled, pools, rng, progress)
+    scores = strategy.scores(state, simulation.describe(offered, strategy.needs.features))
+    best = scores.reshape(pools.shape).argmax(axis=1)
+    picked: np.ndarray = pools[np.arange(len(pools)), best]
+    return picked
+
+
+def state_of(
+    simulation: Simulation,
+    strategy: Strategy,
+    labelled: np.ndarray,
+    pools: np.ndarray,
+    rng: np.random.Generator,
+    progress: float,
+) -> PoolState:
+    """What the strategy is told, and no more than it needs; see `pick`."""
+    offered = pools.reshape(-1)
     needs_embeddings = "embeddings" in strategy.needs.features
-    state = PoolState(
+    return PoolState(
         simulation.class_pixels[labelled],
         simulation.embeddings(labelled) if needs_embeddings else None,
         len(pools),
@@ -44,10 +61,6 @@ def pick(
         labelled_places=simulation.places.take(labelled),
         **_needed(simulation, strategy, labelled, offered),
     )
-    scores = strategy.scores(state, simulation.describe(offered, strategy.needs.features))
-    best = scores.reshape(pools.shape).argmax(axis=1)
-    picked: np.ndarray = pools[np.arange(len(pools)), best]
-    return picked
 
 
 def _needed(

@@ -6,9 +6,10 @@ import pytest
 from typer.testing import CliRunner
 
 from ralis_backend.cli import app
-from ralis_backend.cli.benchmark import _label_cost
+from ralis_backend.cli.benchmark import _entrant, _label_cost
 from ralis_backend.cli.benchmark_display import duration
 from ralis_backend.core.learning.config import FinetuneConfig
+from ralis_backend.offline.benchmark.run import Entrant
 
 SMALL = (
     "--strategies", "random,entropy", "--seeds", "1", "--budgets", "8,12", "--region-size", "32x32",
@@ -109,6 +110,16 @@ def test_a_policy_costs_the_labels_of_three_splits():
     }
     assert _label_cost(card) == 24 * 211
     assert _label_cost({"labelled_regions": {"camvid": 2400, "aerial": 1536}}) == 3936
+
+
+def test_a_policy_that_looks_for_a_class_costs_its_labels_as_well(tmp_path):
+    for name in ("mine", "seeks"):
+        (tmp_path / f"{name}.safetensors").write_bytes(b"")
+        (tmp_path / f"{name}.json").write_text('{"labelled_regions": {"tiny": 30}}')
+    assert _entrant("mine", tmp_path) == Entrant("mine", 30, tmp_path / "mine.safetensors")
+    found = _entrant("seeks:box", tmp_path)
+    assert found == Entrant("seeks:box", 30, tmp_path / "seeks.safetensors")
+    assert _entrant("seeker:box", tmp_path) == Entrant("seeker:box")
 
 
 def test_durations_are_short():

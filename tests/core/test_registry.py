@@ -46,6 +46,9 @@ def test_a_name_stands_for_one_thing(things):
     assert things.register("one", 1) == 1  # again, as when a module is loaded twice
     with pytest.raises(ValueError, match="there is a thing 'one' already"):
         things.register("one", 2)
+    methods: Registry[object] = Registry("method", GROUP)
+    methods.register("lower", "A".lower)
+    methods.register("lower", "A".lower)  # another object, the same method
     things["two"] = 2
     assert dict(things) == {"one": 1, "two": 2}
     del things["two"]

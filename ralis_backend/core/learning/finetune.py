@@ -45,13 +45,9 @@ def finetune(
     """
     config = config or FinetuneConfig()
     config.check()
-    unknown = sorted(set(besides) - set(OBJECTIVES))
-    if unknown:
-        raise ValueError(f"unknown objective '{unknown[0]}'; expected {', '.join(OBJECTIVES)}")
+    factories = [OBJECTIVES.find(name) for name in besides]
     painted = PaintedRegions(images, config, segmenter.num_classes, seed=seed)
-    others = [
-        OBJECTIVES[name](images, config, segmenter.num_classes, seed=seed) for name in besides
-    ]
+    others = [make(images, config, segmenter.num_classes, seed=seed) for make in factories]
     return train(
         segmenter,
         [painted, *others],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from ralis_backend.core.learning.objective import ObjectiveFactory
 from ralis_backend.core.learning.painted import PaintedRegions
+from ralis_backend.core.registry import Registry
 
-OBJECTIVES: dict[str, ObjectiveFactory] = {"painted": PaintedRegions}
-"""Another package adds its own, for `finetune` to name."""
+OBJECTIVES: Registry[ObjectiveFactory] = Registry("objective", "ralis_backend.objectives")
+"""What makes an objective, by the name that `finetune` is told."""
+OBJECTIVES.register("painted", PaintedRegions)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 
 from ralis_backend.core import weights
+from ralis_backend.core.registry import Registry
 from ralis_backend.core.segmenter import encoder_weights
 from ralis_backend.core.segmenter.protocol import Segmenter, SegmenterSpec
 from ralis_backend.core.segmenter.smp import SmpSegmenter
@@ -24,8 +25,9 @@ class Kind(Protocol):
 
 
 DEFAULT_KIND = SmpSegmenter.kind
-SEGMENTERS: dict[str, Kind] = {DEFAULT_KIND: SmpSegmenter}
-"""Another package adds its own: a spec's architecture may then be that name."""
+SEGMENTERS: Registry[Kind] = Registry("kind of segmenter", "ralis_backend.segmenters")
+"""What builds a segmenter, by name; a spec's architecture may be that name."""
+SEGMENTERS.register(DEFAULT_KIND, SmpSegmenter)
 
 
 def kind_of(spec: SegmenterSpec) -> str:
@@ -62,7 +64,7 @@ def load(path: Path, device: str | torch.device = "cpu") -> Segmenter:
     if kind not in SEGMENTERS:
         raise weights.WeightsError(
             f"{path} holds a segmenter of kind '{kind}', expected one of {', '.join(SEGMENTERS)}; "
-            "install and import what registers it"
+            "install the package that it comes from"
         )
     try:
         spec = SegmenterSpec(**metadata["spec"])

@@ -23,7 +23,8 @@ REGION_COLOR = "#FF00FF"
 
 # Without the keys of Label Studio's tools (b e h k m o p r v w) and of "unselect" (u); the
 # feedback has keys of its own, or it would get the next free one, and the eraser would tick it.
-_HOTKEYS = "123456789qtasdfgzxcyijl"
+LABEL_HOTKEYS = "123456789qtasdfgzxcyijl"
+"""Keys of the first labels; questions to annotators take others."""
 _COLUMNS = "display:grid;grid-template-columns:minmax(0,2fr) minmax(0,1fr);gap:16px"
 # Label Studio shows every brush mask at an opacity of 0.6, whatever the config says, which hides
 # the pixels. The context is looked at, not worked on: tools of its own would stand in the way.
@@ -145,8 +146,8 @@ def _add_labels(parent: Element, config: LabelConfig) -> None:
     )
     for position, label in enumerate(config.labels):
         attributes = {"value": label.name, "background": label.color}
-        if position < len(_HOTKEYS):
-            attributes["hotkey"] = _HOTKEYS[position]
+        if position < len(LABEL_HOTKEYS):
+            attributes["hotkey"] = LABEL_HOTKEYS[position]
         SubElement(control, "Label", attributes)
 
 

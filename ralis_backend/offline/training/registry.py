@@ -19,20 +19,24 @@ TRAINERS: dict[type[Any], Trainer[Any]] = {
 """Types of configurations -> who trains with them."""
 
 
-def register(config: type[Config], trainer: Trainer[Config], presets: Mapping[str, Config]) -> None:
+def register(
+    config: type[Config], trainer: Trainer[Config], presets: Mapping[str, Config] | None = None
+) -> None:
     """Add a trainer: `ralis train-policy --config PRESET` then uses it.
 
     Args:
         config: a frozen dataclass of plain values and of such dataclasses.
         trainer: takes configurations of exactly this type.
-        presets: names for `--config`, and as `base` of JSON files.
+        presets: names for `--config`, and as `base` of JSON files; a package that names them as
+            entry points of `ralis_backend.presets` gives none here.
 
     Raises:
         ValueError: if the type or a name is taken.
     """
     if config in TRAINERS:
         raise ValueError(f"{config.__name__} has a trainer; give a configuration type of your own")
-    taken = sorted(set(presets) & set(PRESETS))
+    presets = presets or {}
+    taken = sorted(name for name in presets if name in PRESETS)
     if taken:
         raise ValueError(f"preset '{taken[0]}' is taken; name yours otherwise")
     TRAINERS[config] = trainer

@@ -71,6 +71,7 @@ def _earned(project: Project, chosen: ChosenStrategy, trust: Mapping[str, Any]) 
     name = chosen.strategy.name
     return fallback(
         project,
+        chosen.offers,
         f"policy {name}, {trust['verdict']}: {trust['note']}",
         f"in place of {name}: {trust['verdict']}",
     )
@@ -107,10 +108,16 @@ class Ranker:
         started = time.monotonic()
         images = self._store.images.of(project.id)
         labels = self._store.labels.of(project.id)
-        chosen = strategy_for(project, version, labels, self._config.ranking)
+        ranking = self._config.ranking
+        segmenter = load_segmenter(
+            self._store, project, version, ranking.spec, seed=ranking.seed, device=ranking.device
+        )
+        chosen = strategy_for(project, version, labels, ranking, segmenter.offers)
         metrics: dict[str, Any] = {}
         with FeatureSpool(self._store.blobs.root / "spool" / str(project.id)) as spool:
-            described = self._describe(project, version, images, chosen, spool, report, stop)
+            described = self._describe(
+                project, version, images, segmenter, chosen, spool, report, stop
+            )
             if described:
                 pool = self._pool(described, spool.features(), labels)
                 scored = self._score(
@@ -137,15 +144,12 @@ class Ranker:
         project: Project,
         version: Version,
         images: Sequence[Image],
+        segmenter: Segmenter,
         chosen: ChosenStrategy,
         spool: FeatureSpool,
         report: Report,
         stop: Callable[[], None],
     ) -> list[_Described]:
-        ranking = self._config.ranking
-        segmenter = load_segmenter(
-            self._store, project, version, ranking.spec, seed=ranking.seed, device=ranking.device
-        )
         pool = []
         for index, image in enumerate(images, start=1):
             stop()

@@ -111,5 +111,5 @@ def test_other_objectives_are_learned_besides_painted_regions(monkeypatch):
 
 
 def test_an_unknown_objective_is_named():
-    with pytest.raises(ValueError, match="unknown objective 'dreams'; expected painted"):
+    with pytest.raises(ValueError, match="unknown objective 'dreams'; expected one of painted"):
         finetune(build(SPEC), [_image()], TINY, seed=0, besides=["dreams"])

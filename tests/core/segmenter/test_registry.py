@@ -41,7 +41,8 @@ def test_a_segmenter_of_another_package_learns_ranks_and_lives_on(tiny_segmenter
     before = mean_iou(evaluate(segmenter, [image]))
     finetune(segmenter, [image], CONFIG, seed=0)
     assert mean_iou(evaluate(segmenter, [image])) > max(0.8, before)
-    features = describe(segmenter.forward_pass(image.load(), look_twice=True), list(image.regions))
+    seen = segmenter.forward_pass(image.load(), segmenter.offers)
+    features = describe(seen, list(image.regions))
     assert features.embeddings.shape == (6, 12)
     assert np.isfinite(features.mirror_divergence).all()
 
