@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ralis_backend.core.segmenter import ForwardPass, SegmenterSpec
+from ralis_backend.core.segmenter import SegmenterSpec
 from ralis_backend.core.segmenter.network import NetworkSegmenter
 
 
@@ -30,25 +30,15 @@ class TinySegmenter(NetworkSegmenter):
         )
         return nn.Sequential(*layers), False
 
-    def forward_pass(self, image: np.ndarray, maps: Collection[str] = ()) -> ForwardPass:
-        if missing := sorted(set(maps) - self.offers):
-            raise ValueError(f"a tiny segmenter offers no {', '.join(missing)}")
-        height, width = image.shape[:2]
-        with torch.inference_mode():
-            logits = self.model(self._padded(image))
-        probabilities = logits[0].softmax(dim=0)[:, :height, :width]
-        embeddings, stride = self.stages(image)[1] if "embeddings" in maps else (None, 4)
-        mirrored = None
-        if "mirrored" in maps:
-            mirrored = self.forward_pass(image[:, ::-1]).probabilities.flip(2)
-        return ForwardPass(probabilities, embeddings, stride, mirrored=mirrored)
+    def look(self, pixels: torch.Tensor, maps: Collection[str]) -> dict[str, torch.Tensor]:
+        seen = {"probabilities": self.model(pixels)[0].softmax(dim=0)}
+        if "embeddings" in maps:
+            seen["embeddings"] = self.model[:4](pixels)[0]
+        return seen
 
     def stages(self, image: np.ndarray) -> Sequence[tuple[torch.Tensor, int]]:
-        with torch.inference_mode():
-            fine = self.model[:2](self._padded(image))
-            return [(fine[0], 2), (self.model[2:4](fine)[0], 4)]
-
-    def _padded(self, image: np.ndarray) -> torch.Tensor:
         down, right = -image.shape[0] % self.stride, -image.shape[1] % self.stride
-        pixels = self.normalised(image)[None]
-        return nn.functional.pad(pixels, (0, right, 0, down), mode="replicate")
+        with torch.inference_mode():
+            pixels = nn.functional.pad(self.normalised(image)[None], (0, right, 0, down))
+            fine = self.model[:2](pixels)
+            return [(fine[0], 2), (self.model[2:4](fine)[0], 4)]

@@ -44,10 +44,8 @@ def create_surroundings(settings: Settings) -> Surroundings:
     """What the checks look at."""
     from ralis_backend import wiring
     from ralis_backend.core.policy.registry import find_strategy
-    from ralis_backend.core.segmenter import SegmenterSpec
     from ralis_backend.labelstudio.doctor import Surroundings
 
-    num_classes = 2  # of any network: only its encoder's weights are looked at
     return Surroundings(
         client=wiring.create_client(settings),
         tool=wiring.create_tool(settings),
@@ -55,9 +53,7 @@ def create_surroundings(settings: Settings) -> Surroundings:
         backend_url=settings.backend_url,
         headers=wiring.webhook_headers(settings),
         data_dir=settings.data_dir,
-        spec=SegmenterSpec(
-            num_classes, settings.architecture, settings.encoder, settings.initial_weights
-        ),
+        spec=wiring.segmenter_spec(settings),
         device=wiring.find_device(settings.device),
         strategy=lambda classes: (
             find_strategy(

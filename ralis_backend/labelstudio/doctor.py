@@ -182,8 +182,10 @@ _WEIGHTS_FIX = (
 
 def _weights(spec: SegmenterSpec) -> str:
     segmenter = build(spec)
-    if spec.encoder_weights is not None and not segmenter.is_pretrained:
+    if segmenter.lacks_weights:
         raise ValueError(f"{spec.encoder_weights} weights of {spec.encoder} cannot be had")
+    if not segmenter.encoder_modules():
+        return f"{spec.architecture}, which begins without any"
     return f"{spec.architecture} with {spec.encoder}, {spec.encoder_weights or 'random'} weights"
 
 

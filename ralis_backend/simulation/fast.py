@@ -21,6 +21,7 @@ from ralis_backend.core.features import (
     class_counts,
     entropy_grid,
     entropy_map,
+    maps_for,
     margin_map,
     symmetric_divergence,
 )
@@ -178,8 +179,8 @@ def _wanted(source: RegionPoints, features: Collection[str] | None) -> list[str]
     """Names of features; all that the points allow if None."""
     is_seen_twice = source.mirrored is not None
     if features is None:
-        return [name for name in FEATURES if is_seen_twice or name != "mirror_divergence"]
-    if "mirror_divergence" in features and not is_seen_twice:
+        return [each for each in FEATURES if is_seen_twice or "mirrored" not in maps_for((each,))]
+    if "mirrored" in maps_for(features) and not is_seen_twice:
         raise ValueError("the points hold no mirrored features; make them with look_twice")
     return list(features)
 

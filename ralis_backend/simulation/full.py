@@ -204,9 +204,10 @@ class FullSimulation:
         return Truth(self.class_pixels[regions], error, class_bald)
 
     def _wanted(self, features: Collection[str] | None) -> tuple[str, ...]:
-        """Names of features; all but those of a second look if None."""
+        """Names of features; if None all that the segmenter offers at one look."""
         if features is None:
-            return tuple(name for name in FEATURES if name != "mirror_divergence")
+            offered = self.segmenter.offers - {"mirrored"}
+            return tuple(name for name in FEATURES if maps_for((name,)) <= offered)
         return tuple(features)
 
     def _image_features(self, image: int, wanted: tuple[str, ...]) -> RegionFeatures:

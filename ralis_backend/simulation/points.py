@@ -80,7 +80,7 @@ class PointEncoder:
 
     def __init__(self, spec: SegmenterSpec, device: str = "cpu") -> None:
         self._segmenter = build(spec, device=device)
-        if spec.encoder_weights is not None and not self._segmenter.is_pretrained:
+        if self._segmenter.lacks_weights:
             raise ValueError(
                 f"the {spec.encoder_weights} weights of {spec.encoder} could not "
                 "be had; features of random weights would say nothing. Give the machine "

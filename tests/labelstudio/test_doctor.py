@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import namedtuple
+from dataclasses import replace
 
 import pytest
 
@@ -17,6 +18,7 @@ from ralis_backend.labelstudio.setup import ProjectSetup
 from ralis_backend.labelstudio.tool import LabelStudioTool
 
 Usage = namedtuple("Usage", "total used free")
+RANDOM = SegmenterSpec(2, encoder_weights=None)
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +26,7 @@ def no_pauses(monkeypatch):
     monkeypatch.setattr(client_module, "RETRY_PAUSES_S", ())
 
 
-def look(folder, device="cpu", encoder_weights=None):
+def look(folder, device="cpu", spec=RANDOM):
     """The checks by name, with a Label Studio that does not run."""
     client = LabelStudioClient(f"http://127.0.0.1:{free_port()}", "token")
     around = Surroundings(
@@ -34,7 +36,7 @@ def look(folder, device="cpu", encoder_weights=None):
         backend_url=f"http://127.0.0.1:{free_port()}",
         headers={},
         data_dir=folder,
-        spec=SegmenterSpec(2, encoder_weights=encoder_weights),
+        spec=spec,
         device=device,
         strategy=lambda classes: "entropy",
     )
@@ -54,10 +56,17 @@ def test_without_label_studio_the_rest_is_checked_and_the_address_is_the_fix(tmp
 def test_a_file_of_weights_that_cannot_be_read_is_named(tmp_path):
     path = tmp_path / "own.safetensors"
     path.write_bytes(b"no tensors")
-    check = look(tmp_path, encoder_weights=str(path))["weights"]
+    check = look(tmp_path, spec=SegmenterSpec(2, encoder_weights=str(path)))["weights"]
     assert not check.is_ok
     assert f"{path} is truncated or no safetensors file" in check.detail
     assert "RALIS_ENCODER" in check.fix
+
+
+def test_a_segmenter_without_an_encoder_needs_no_weights(tmp_path, tiny_segmenters):
+    wanted = replace(tiny_segmenters, encoder_weights="imagenet")
+    check = look(tmp_path, spec=wanted)["weights"]
+    assert check.is_ok
+    assert check.detail == "tiny, which begins without any"
 
 
 def test_a_folder_that_cannot_be_written_says_so(tmp_path):

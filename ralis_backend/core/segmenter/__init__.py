@@ -1,9 +1,9 @@
 """Image -> class probabilities."""
 
+from ralis_backend.core.segmenter.dropout import NUM_DROPOUT_PASSES
 from ralis_backend.core.segmenter.forward import MAPS, ForwardPass
 from ralis_backend.core.segmenter.protocol import DEFAULT_SPEC, Segmenter, SegmenterSpec
 from ralis_backend.core.segmenter.registry import SEGMENTERS, build, load
-from ralis_backend.core.segmenter.smp import NUM_DROPOUT_PASSES
 
 __all__ = [
     "DEFAULT_SPEC",

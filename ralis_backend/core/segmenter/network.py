@@ -1,4 +1,4 @@
-"""What segmenters have in common: input, training, versions. How one looks is its own."""
+"""What segmenters have in common: images of any size, training, versions."""
 
 from __future__ import annotations
 
@@ -15,32 +15,47 @@ from torch import nn
 
 from ralis_backend.core import weights
 from ralis_backend.core.regions import VOID
+from ralis_backend.core.segmenter import encoder_weights
 from ralis_backend.core.segmenter.forward import ForwardPass
 from ralis_backend.core.segmenter.protocol import SegmenterSpec
+from ralis_backend.core.segmenter.tiles import look_in_tiles
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class NetworkSegmenter(ABC):
-    """See `Segmenter`. A kind names itself, builds its model, and says how it looks at an image.
+    """See `Segmenter`. A kind names itself, builds its model, and looks at padded pixels.
 
     Args:
         spec: the network.
         seed: of the layers that no pretrained weights exist for.
         device: as torch names it.
+        max_pixels_per_pass: larger images are cut into overlapping tiles of about this size, to
+            bound memory (about 1 GB per megapixel on top of the probabilities); 2048 x 1024
+            pixels go in one pass, tiles of them would overlap by much.
+
+    Raises:
+        ValueError: if the spec names another kind's network, has no class, or names a file of
+            weights that does not fit.
     """
 
     kind: str
     stride: int
-    offers: frozenset[str] = frozenset()
+    offers: frozenset[str] = frozenset(("mirrored",))
     mean = IMAGENET_MEAN
     std = IMAGENET_STD
 
     def __init__(
-        self, spec: SegmenterSpec, *, seed: int = 0, device: str | torch.device = "cpu"
+        self,
+        spec: SegmenterSpec,
+        *,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+        max_pixels_per_pass: int = 2_200_000,
     ) -> None:
         self.spec, self.seed, self.device = spec, seed, torch.device(device)
+        self.max_pixels_per_pass = max_pixels_per_pass
         self.model, self.is_pretrained = self._built(spec)
         # channels_last: faster training on CPUs, and what tensor cores want
         self.model.to(self.device).to(memory_format=torch.channels_last).eval()
@@ -53,8 +68,18 @@ class NetworkSegmenter(ABC):
         """
 
     @abstractmethod
-    def forward_pass(self, image: np.ndarray, maps: Collection[str] = ()) -> ForwardPass:
-        """See `Segmenter.forward_pass`."""
+    def look(self, pixels: torch.Tensor, maps: Collection[str]) -> dict[str, torch.Tensor]:
+        """One pass of the model, in evaluation mode and without gradients.
+
+        Args:
+            pixels: (1, 3, H, W) as `normalised` gives them; sides are multiples of the stride.
+            maps: those wanted of `offers`, without `mirrored`: that is a pass of its own.
+
+        Returns:
+            `probabilities` (C, H, W), and what is wanted: `embeddings` (D, h, w), `bald`
+            (1, h', w'), as `ForwardPass` has them; each in cells of its own stride, which divides
+            the segmenter's.
+        """
 
     @abstractmethod
     def stages(self, image: np.ndarray) -> Sequence[tuple[torch.Tensor, int]]:
@@ -68,6 +93,44 @@ class NetworkSegmenter(ABC):
     def num_classes(self) -> int:
         """Number of classes, C."""
         return self.spec.num_classes
+
+    @property
+    def lacks_weights(self) -> bool:
+        """See `Segmenter.lacks_weights`."""
+        has_encoder = bool(self.encoder_modules())
+        return has_encoder and self.spec.encoder_weights is not None and not self.is_pretrained
+
+    def forward_pass(self, image: np.ndarray, maps: Collection[str] = ()) -> ForwardPass:
+        """What there is to see in one image, (H, W, 3) uint8 RGB of any size.
+
+        Args:
+            image: padded to the stride; a large one is cut into tiles.
+            maps: of `offers`, what is wanted besides probabilities: `mirrored` doubles the cost.
+
+        Raises:
+            ValueError: if the image is of another form, or a map is not offered.
+        """
+        _check_image(image)
+        if unknown := sorted(set(maps) - self.offers):
+            raise ValueError(
+                f"a segmenter of kind {self.kind} offers no {', '.join(unknown)}; expected some of "
+                f"{', '.join(sorted(self.offers))}"
+            )
+        height, width = image.shape[:2]
+        seen = self._looked(image, [name for name in maps if name != "mirrored"])
+        whole, bald, embeddings = seen["probabilities"], seen.get("bald"), seen.get("embeddings")
+        mirrored = None
+        if "mirrored" in maps:
+            flipped = self._looked(image[:, ::-1], ())["probabilities"]
+            mirrored = flipped[:, :height, :width].flip(2)
+        return ForwardPass(
+            whole[:, :height, :width],
+            embeddings,
+            _stride(whole, embeddings, ForwardPass.embedding_stride),
+            None if bald is None else bald[0],
+            _stride(whole, bald, ForwardPass.bald_stride),
+            mirrored,
+        )
 
     def probabilities(self, image: np.ndarray) -> np.ndarray:
         """(C, H, W) float32 class probabilities of one image, (H, W, 3) uint8 RGB."""
@@ -115,15 +178,49 @@ class NetworkSegmenter(ABC):
         }
         weights.save(path, self.state(), metadata)
 
+    def _looked(self, image: np.ndarray, maps: Collection[str]) -> dict[str, torch.Tensor]:
+        """As `look`, of the padded image."""
+
+        def look(rows: slice, cols: slice) -> dict[str, torch.Tensor]:
+            return self.look(self._padded(self.normalised(image[rows, cols])[None]), maps)
+
+        height, width = (-(-side // self.stride) * self.stride for side in image.shape[:2])
+        with torch.inference_mode():
+            self.model.eval()
+            if image.shape[0] * image.shape[1] <= self.max_pixels_per_pass:
+                return look(slice(0, height), slice(0, width))
+            return look_in_tiles(
+                look, (height, width), self.max_pixels_per_pass, self.stride, self.device
+            )
+
+    def _padded(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(1, 3, H, W) -> the same with rows below and columns to the right, mirrored."""
+        height, width = pixels.shape[-2:]
+        down, right = -height % self.stride, -width % self.stride
+        mode = "reflect" if down < height and right < width else "replicate"
+        return nn.functional.pad(pixels, (0, right, 0, down), mode=mode)
+
     def _built(self, spec: SegmenterSpec) -> tuple[nn.Module, bool]:
         if not 1 <= spec.num_classes <= VOID:
             raise ValueError(f"num_classes is {spec.num_classes}, expected 1 to {VOID}")
         with seeded(self.seed):
-            return self.build(spec)
+            model, is_pretrained = self.build(spec)
+        wanted = spec.encoder_weights
+        if wanted is not None and encoder_weights.is_file(wanted) and not is_pretrained:
+            raise ValueError(
+                f"a segmenter of kind {self.kind} reads no file of encoder weights ({wanted}); "
+                "set none"
+            )
+        return model, is_pretrained
 
     def _like(self, spec: SegmenterSpec) -> Self:
         """Another one with this spec that knows what this one knows."""
-        other = type(self)(spec.untrained(), seed=self.seed, device=self.device)
+        other = type(self)(
+            spec.untrained(),
+            seed=self.seed,
+            device=self.device,
+            max_pixels_per_pass=self.max_pixels_per_pass,
+        )
         known = self.state()
         other.restore({name: _fitted(known[name], new) for name, new in other.state().items()})
         other.spec, other.is_pretrained = spec, self.is_pretrained
@@ -148,3 +245,13 @@ def _fitted(known: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
     if known.ndim == 1:  # the bias
         fitted[rows:] = known.min() - 2
     return fitted
+
+
+def _check_image(image: np.ndarray) -> None:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ValueError(f"the image is {image.dtype} {image.shape}, expected uint8 (H, W, 3)")
+
+
+def _stride(whole: torch.Tensor, cells: torch.Tensor | None, usual: int) -> int:
+    """Pixels of the image to a cell."""
+    return usual if cells is None else round(whole.shape[1] / cells.shape[1])

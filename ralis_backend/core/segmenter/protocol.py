@@ -76,6 +76,13 @@ class Segmenter(Protocol):
     def num_classes(self) -> int:
         """Number of classes, C."""
 
+    @property
+    def lacks_weights(self) -> bool:
+        """Whether the encoder should have begun with the spec's weights, which were not to be had.
+
+        False for kinds without such a part.
+        """
+
     def forward_pass(self, image: np.ndarray, maps: Collection[str] = ()) -> ForwardPass:
         """What there is to see in one image, (H, W, 3) uint8 RGB of any size.
 

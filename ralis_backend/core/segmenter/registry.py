@@ -12,7 +12,7 @@ from ralis_backend.core import weights
 from ralis_backend.core.registry import Registry
 from ralis_backend.core.segmenter import encoder_weights
 from ralis_backend.core.segmenter.protocol import Segmenter, SegmenterSpec
-from ralis_backend.core.segmenter.smp import SmpSegmenter
+from ralis_backend.core.segmenter.smp import SmpSegmenter, UnknownArchitecture
 
 
 class Kind(Protocol):
@@ -46,7 +46,11 @@ def build(spec: SegmenterSpec, *, seed: int = 0, device: str | torch.device = "c
     Raises:
         ValueError: if there is no such network, or a file of weights does not fit it.
     """
-    return SEGMENTERS[kind_of(spec)](spec, seed=seed, device=device)
+    try:
+        return SEGMENTERS[kind_of(spec)](spec, seed=seed, device=device)
+    except UnknownArchitecture as error:
+        others = ", ".join(sorted(set(SEGMENTERS) - {DEFAULT_KIND})) or "none is installed"
+        raise ValueError(f"{error}; or a segmenter of another kind: {others}") from None
 
 
 def load(path: Path, device: str | torch.device = "cpu") -> Segmenter:

@@ -91,8 +91,31 @@ def test_a_file_of_a_kind_that_is_not_registered_is_refused_by_name(tmp_path):
     TinySegmenter(SegmenterSpec(2, "tiny")).save(tmp_path / "w")
     with pytest.raises(weights.WeightsError, match="kind 'tiny', expected one of smp"):
         load(tmp_path / "w")
-    with pytest.raises(ValueError, match="unknown architecture 'tiny'"):
+    with pytest.raises(ValueError, match=r"unknown architecture 'tiny'.*kind: none is installed"):
         build(SegmenterSpec(2, "tiny"))
+
+
+def test_a_mistyped_architecture_is_told_every_kind(tiny_segmenters):
+    with pytest.raises(ValueError, match=r"unknown architecture 'tinny'.*Unet.*kind: tiny$"):
+        build(replace(tiny_segmenters, architecture="tinny"))
+
+
+def test_a_kind_without_an_encoder_lacks_no_weights_and_reads_none(tiny_segmenters, tmp_path):
+    assert not build(replace(tiny_segmenters, encoder_weights="imagenet")).lacks_weights
+    own = tmp_path / "own.safetensors"
+    with pytest.raises(ValueError, match="kind tiny reads no file of encoder weights"):
+        build(replace(tiny_segmenters, encoder_weights=str(own)))
+
+
+def test_a_large_image_is_looked_at_in_tiles_whatever_the_kind(tiny_segmenters):
+    segmenter, image = build(tiny_segmenters, seed=1), np.zeros((300, 900, 3), np.uint8)
+    image[..., 0] = np.linspace(0, 255, 900).astype(np.uint8)
+    whole = segmenter.forward_pass(image, segmenter.offers)
+    segmenter.max_pixels_per_pass = 150_000
+    tiled = segmenter.forward_pass(image, segmenter.offers)
+    assert tiled.embedding_stride == whole.embedding_stride == 4
+    for name in ("probabilities", "embeddings", "mirrored"):
+        torch.testing.assert_close(getattr(tiled, name), getattr(whole, name), atol=0.02, rtol=0)
 
 
 def test_features_depend_on_the_encoder_and_on_what_is_in_its_file(tiny_segmenters, tmp_path):

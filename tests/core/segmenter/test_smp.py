@@ -71,7 +71,7 @@ def test_a_second_look_mirrors_the_image_and_its_probabilities(segmenter):
     plain = segmenter.forward_pass(image)
     assert plain.offered == set()
     assert plain.mirrored is plain.bald is plain.embeddings is None
-    with pytest.raises(ValueError, match=r"unknown maps \['bold'\]; expected some of bald"):
+    with pytest.raises(ValueError, match=r"kind smp offers no bold; expected some of bald"):
         segmenter.forward_pass(image, ("bold",))
 
 
