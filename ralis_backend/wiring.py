@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from ralis_backend.labelstudio.setup import ProjectSetup
     from ralis_backend.labelstudio.token_file import TokenFile
     from ralis_backend.labelstudio.tool import LabelStudioTool
+    from ralis_backend.online.choosing import RankingConfig
     from ralis_backend.online.learner import Learner
-    from ralis_backend.online.ranking import RankingConfig
     from ralis_backend.online.store import Store
 
 
@@ -136,7 +136,7 @@ def check_segmenter(settings: Settings) -> None:
 
 def ranking_config(settings: Settings, device: str) -> RankingConfig:
     """How images are cut and ranked, on `device`."""
-    from ralis_backend.online.ranking import RankingConfig
+    from ralis_backend.online.choosing import RankingConfig
 
     return RankingConfig(
         strategy=settings.strategy,

@@ -11,8 +11,8 @@ from PIL import Image
 from ralis_backend.app import EnvironmentBackend, plugin
 from ralis_backend.core.segmenter import SegmenterSpec
 from ralis_backend.labelstudio.plugin import LabelStudioMLBase, RalisBackend
+from ralis_backend.online.choosing import RankingConfig
 from ralis_backend.online.learner import Learner
-from ralis_backend.online.ranking import RankingConfig
 from ralis_backend.online.store import Store
 from ralis_backend.settings import Settings
 

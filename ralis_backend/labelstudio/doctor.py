@@ -15,7 +15,7 @@ from ralis_backend.core.segmenter import SegmenterSpec, build
 from ralis_backend.labelstudio.client import LabelStudioClient
 from ralis_backend.labelstudio.setup import ProjectSetup, same_url
 from ralis_backend.labelstudio.tool import LabelStudioTool
-from ralis_backend.online.ranking import FALLBACK
+from ralis_backend.online.choosing import FALLBACK
 from ralis_backend.online.tool import ToolProject
 
 MIN_FREE_BYTES = 2_000_000_000

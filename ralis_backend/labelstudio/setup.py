@@ -13,6 +13,7 @@ from ralis_backend.labelstudio.client import LabelStudioClient, without_credenti
 from ralis_backend.labelstudio.errors import NotFound
 from ralis_backend.labelstudio.payloads.label_config import (
     REGION_LABEL,
+    asks_everything,
     parse_label_config,
     regions_config,
 )
@@ -154,7 +155,8 @@ class ProjectSetup:
             return int(made["id"])
         regions_id = int(found["id"])
         keep_settings(self._client, regions_id, LEAST_USEFUL_FIRST)
-        if self._labels(found["label_config"]) != self._labels(config):
+        shown = found["label_config"]
+        if self._labels(shown) != self._labels(config) or not asks_everything(shown):
             # Label Studio accepts it when a label goes that annotations still use.
             self._client.update_project(regions_id, label_config=config)
         return regions_id

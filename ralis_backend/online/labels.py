@@ -78,3 +78,13 @@ def hide_removed(mask: np.ndarray, removed_classes: Sequence[int]) -> np.ndarray
     is_removed[list(removed_classes)] = True
     hidden: np.ndarray = np.where(is_removed[mask], np.uint8(VOID), mask)
     return hidden
+
+
+def labelled_pixels(labels: Sequence[RegionLabel], num_classes: int) -> np.ndarray:
+    """(L, C + 1) int64 labelled pixels of each class in each labelled region, void last."""
+    painted = [label for label in labels if not label.is_skipped]
+    pixels = np.zeros((len(painted), num_classes + 1), np.int64)
+    for row, label in zip(pixels, painted, strict=True):
+        row[: len(label.pixels)] += label.pixels
+        row[-1] = label.region.height * label.region.width - sum(label.pixels)
+    return pixels

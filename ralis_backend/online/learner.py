@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ralis_backend.online.choosing import RankingConfig
 from ralis_backend.online.labels import RegionLabel, covered
-from ralis_backend.online.ranking import RankingConfig, rank_image
+from ralis_backend.online.ranking import rank_image
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Image, Project, Version
 from ralis_backend.online.suggesting import (

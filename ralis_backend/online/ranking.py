@@ -7,61 +7,33 @@ says what it needs, and nothing else is computed.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from ralis_backend.core.acquisition import Needs, PoolState, Strategy, strategy
+from ralis_backend.core.acquisition import Needs, PoolState, Strategy
 from ralis_backend.core.acquisition.selection import occurrence
 from ralis_backend.core.features import RegionFeatures, concat, describe, predicted_mask
 from ralis_backend.core.images import decode_image
 from ralis_backend.core.policy import state_images
-from ralis_backend.core.policy.registry import DEFAULT, find_strategy
 from ralis_backend.core.regions import grid
-from ralis_backend.core.segmenter import DEFAULT_SPEC, MAPS, Segmenter, SegmenterSpec
-from ralis_backend.online.labels import RegionLabel
+from ralis_backend.core.segmenter import Segmenter
+from ralis_backend.online.choosing import ChosenStrategy, RankingConfig, fallback, strategy_for
+from ralis_backend.online.labels import RegionLabel, labelled_pixels
 from ralis_backend.online.segmenters import load_segmenter
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project, Version
 
 logger = logging.getLogger(__name__)
 
-COLD_START = "k-center"
-RARITY = "rarity"
 EXPECTED_ROUNDS = 20
 """How many rounds a project is thought to take, for strategies that change on the way."""
-FALLBACK = DEFAULT
-"""The best strategy that nobody has to train: ranks where a trained policy cannot."""
-WITHOUT_MAPS = "entropy"
-"""Ranks where the segmenter offers too little for `FALLBACK`: probabilities are enough."""
 MAX_EXPLAINED = 10_000
 """The best of a pool that get a reason, besides the best of each image: more are not handed out
 before the next version ranks."""
 _REGIONS_AT_ONCE = 65_536
-
-
-@dataclass(frozen=True)
-class RankingConfig:
-    """How a project's images are cut and ranked.
-
-    `region_size` is (height, width) in pixels; `strategy` the name of a strategy of
-    `core/acquisition` or of a trained policy in `policies_dir`, used after the cold start. A policy
-    compares candidates with the `whole` unlabelled pool, or picks from random pools as in
-    `training`. `spec` is the segmenter; its classes are the project's.
-    """
-
-    strategy: str = "default"
-    policies_dir: Path = Path("policies")
-    policy_pool: Literal["whole", "training"] = "whole"
-    region_size: tuple[int, int] = (128, 128)
-    regions_per_round: int = 24
-    spec: SegmenterSpec = DEFAULT_SPEC
-    device: str = "cpu"
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -119,44 +91,6 @@ class DescribedPool:
         return concat([self.features.take(rows[image]) for image in chosen])
 
 
-@dataclass(frozen=True)
-class ChosenStrategy:
-    """The strategy that ranks a project now; `note` says why it is not the wanted one.
-
-    `aside`: the same in a few words, for annotators. `offers`: what the segmenter can give.
-    """
-
-    strategy: Strategy
-    note: str | None = None
-    aside: str | None = None
-    offers: Collection[str] = MAPS
-
-    @property
-    def heuristic(self) -> Strategy:
-        """What replaces a strategy that cannot rank: the best that the segmenter can serve."""
-        best = strategy(FALLBACK)
-        return best if best.needs.maps.issubset(self.offers) else strategy(WITHOUT_MAPS)
-
-    @property
-    def described(self) -> Needs:
-        """What images must be described with: for the strategy, and for what may replace it."""
-        features = set(self.strategy.needs.features)
-        if self.strategy.is_trained:
-            features |= self.heuristic.needs.features
-        if self.strategy.needs.state_regions:
-            features.add("embeddings")  # which images look like the pool
-        if self.strategy.needs.has_unlabelled_pool:
-            features.add("class_counts")
-        return Needs(frozenset(features))
-
-    def reasons(
-        self, state: PoolState, actions: RegionFeatures, class_names: Sequence[str]
-    ) -> list[str]:
-        """Why these regions are worth labelling, for annotators."""
-        reasons = self.strategy.reasons(state, actions, class_names)
-        return reasons if self.aside is None else [f"{text} ({self.aside})" for text in reasons]
-
-
 def describe_image(
     segmenter: Segmenter, content: bytes, config: RankingConfig, needs: Needs
 ) -> DescribedImage:
@@ -166,52 +100,6 @@ def describe_image(
     forward = segmenter.forward_pass(image, needs.maps)
     features = describe(forward, grid(size, config.region_size), needs.features)
     return DescribedImage(size, features, predicted_mask(forward))
-
-
-def strategy_for(
-    project: Project,
-    version: Version | None,
-    labels: Sequence[RegionLabel],
-    config: RankingConfig,
-    offers: Collection[str] = MAPS,
-) -> ChosenStrategy:
-    """The strategy that ranks a project now, with a segmenter that offers these maps.
-
-    Cold start: without a trained segmenter an entropy means nothing, so the first round is
-    spread over the images' looks; while the first version has not seen every class, regions
-    that probably hold rare ones come first; then the configured strategy. `random` needs no
-    cold start. A policy that does not fit the project is replaced by the best heuristic,
-    with a note; so is a strategy that looks at what the segmenter does not offer.
-    """
-    wanted = project.strategy or config.strategy
-    if wanted == "random":
-        return ChosenStrategy(strategy(wanted), offers=offers)
-    if version is None or version.weights_key is None:
-        first = ChosenStrategy(strategy(COLD_START), offers=offers)
-        return _served(project, first, strategy("random"))
-    pixels = labelled_pixels(labels, len(project.classes)).sum(axis=0)[:-1]
-    is_active = np.array([entry["is_active"] for entry in project.classes], bool)
-    if version.parent in (None, 0) and (pixels[is_active] == 0).any():
-        return ChosenStrategy(strategy(RARITY), offers=offers)
-    try:
-        found = find_strategy(wanted, config.policies_dir, project.class_names, config.region_size)
-    except ValueError as error:
-        return fallback(project, offers, str(error))
-    chosen = ChosenStrategy(found, offers=offers)
-    return _served(project, chosen, chosen.heuristic)
-
-
-def _served(project: Project, chosen: ChosenStrategy, instead: Strategy) -> ChosenStrategy:
-    """The chosen strategy where the segmenter offers what it looks at, else another and why."""
-    missing = sorted(chosen.described.maps.difference(chosen.offers))
-    if not missing:
-        return chosen
-    note = (
-        f"strategy {chosen.strategy.name} looks at {', '.join(missing)}; the segmenter offers "
-        f"{', '.join(sorted(chosen.offers)) or 'probabilities alone'}: choose another strategy, or "
-        "another segmenter"
-    )
-    return _instead(project, ChosenStrategy(instead, note, offers=chosen.offers))
 
 
 def score_pool(
@@ -292,29 +180,6 @@ def to_explain(scores: np.ndarray, image_index: np.ndarray, per_image: int) -> n
     is_best_of_image = occurrence(image_index[order]) < per_image
     is_best = np.arange(len(order)) < MAX_EXPLAINED
     return np.sort(order[is_best | is_best_of_image])
-
-
-def fallback(
-    project: Project, offers: Collection[str], note: str, aside: str | None = None
-) -> ChosenStrategy:
-    """The best heuristic instead of the wanted strategy, said in the log as well."""
-    heuristic = ChosenStrategy(strategy(FALLBACK), offers=offers).heuristic
-    return _instead(project, ChosenStrategy(heuristic, note, aside, offers))
-
-
-def _instead(project: Project, chosen: ChosenStrategy) -> ChosenStrategy:
-    logger.warning("project %s is ranked by %s: %s", project.uid, chosen.strategy.name, chosen.note)
-    return chosen
-
-
-def labelled_pixels(labels: Sequence[RegionLabel], num_classes: int) -> np.ndarray:
-    """(L, C + 1) int64 labelled pixels of each class in each labelled region, void last."""
-    painted = [label for label in labels if not label.is_skipped]
-    pixels = np.zeros((len(painted), num_classes + 1), np.int64)
-    for row, label in zip(pixels, painted, strict=True):
-        row[: len(label.pixels)] += label.pixels
-        row[-1] = label.region.height * label.region.width - sum(label.pixels)
-    return pixels
 
 
 def pool_state(

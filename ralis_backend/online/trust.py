@@ -17,8 +17,8 @@ from ralis_backend.core.acquisition import PoolState, Strategy, strategy
 from ralis_backend.core.features import RegionFeatures
 from ralis_backend.core.images import decode_image
 from ralis_backend.core.regions import VOID, Region, grid
+from ralis_backend.online.choosing import RankingConfig
 from ralis_backend.online.labels import RegionLabel, hide_removed, labels_by_image
-from ralis_backend.online.ranking import RankingConfig
 from ralis_backend.online.report import replay_text
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Image, Project

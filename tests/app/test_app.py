@@ -8,8 +8,8 @@ from pydantic import SecretStr
 
 from ralis_backend.app import create_app
 from ralis_backend.core.segmenter import SegmenterSpec
+from ralis_backend.online.choosing import RankingConfig
 from ralis_backend.online.learner import Learner
-from ralis_backend.online.ranking import RankingConfig
 from ralis_backend.wiring import create_client, create_store
 from tests.app.calls import CONFIG, UID, created, settings, setup
 

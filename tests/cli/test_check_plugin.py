@@ -279,7 +279,7 @@ def asked(*choices: Choice, name: str = "mine", control: str = "mine") -> Answer
         (write_beside, FORMAT_TESTS, "['beside.txt'] beside it"),
         (asked(), ANSWER_TESTS, "expected an AnswerKind"),
         (asked(Choice("Yes", "m", 1), name="other"), ANSWER_TESTS, "its name is 'other'"),
-        (asked(Choice("Yes", "1", 1)), ANSWER_TESTS, "the key '1' of 'Yes' is taken"),
+        (asked(Choice("Yes", "b", 1)), ANSWER_TESTS, "the key 'b' of 'Yes' is taken"),
         (asked(Choice("Yes", "n", 1)), ANSWER_TESTS, "the key 'n' of 'Yes' is taken"),
         (
             asked(Choice("Useful", "m", 1), control="feedback"),

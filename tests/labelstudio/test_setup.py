@@ -112,6 +112,16 @@ def test_labels_of_the_regions_project_follow_the_pool(label_studio):
     assert [label.name for label in labels] == ["road", "car", "tree"]
 
 
+def test_a_regions_project_from_before_a_question_gets_it(label_studio):
+    setup = setup_of(label_studio)
+    regions = setup.prepare(pool(label_studio), "crops", None)
+    made = label_studio.projects[regions]["label_config"]
+    before = made.replace('<Choice value="Not worth labelling" hotkey="n" />', "")
+    label_studio.projects[regions]["label_config"] = before
+    setup.prepare(pool(label_studio), "crops", regions)
+    assert label_studio.projects[regions]["label_config"] == made != before
+
+
 def test_the_address_is_the_one_that_is_set_else_the_one_that_is_connected(label_studio, caplog):
     assert setup_of(label_studio, backend_url=f"{BACKEND}/").address(1) == BACKEND
     unset = setup_of(label_studio, backend_url=None)

@@ -12,8 +12,8 @@ from sqlalchemy import event
 from ralis_backend.core.learning.config import FinetuneConfig
 from ralis_backend.core.regions import Region
 from ralis_backend.core.segmenter import SegmenterSpec
+from ralis_backend.online.choosing import RankingConfig
 from ralis_backend.online.labels import RegionLabel
-from ralis_backend.online.ranking import RankingConfig
 from ralis_backend.online.store import Store
 from ralis_backend.online.worker import Worker, WorkerConfig
 from tests.online.fake_tool import CLASSES, FakeTool

@@ -22,14 +22,8 @@ from ralis_backend.core.policy.registry import DEFAULT, check_strategy, find_str
 from ralis_backend.core.segmenter import SegmenterSpec
 from ralis_backend.offline.datasets import plain_folder
 from ralis_backend.offline.training.environment import EnvironmentConfig, LabellingEnv
-from ralis_backend.online.ranking import (
-    ChosenStrategy,
-    DescribedPool,
-    RankingConfig,
-    describe_image,
-    pool_state,
-    score_pool,
-)
+from ralis_backend.online.choosing import ChosenStrategy, RankingConfig
+from ralis_backend.online.ranking import DescribedPool, describe_image, pool_state, score_pool
 from ralis_backend.online.store import Store
 from ralis_backend.online.worker import Worker, WorkerConfig
 from ralis_backend.simulation.full import FullSimulation

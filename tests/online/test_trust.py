@@ -9,7 +9,7 @@ import pytest
 from ralis_backend.core.acquisition import Drift, PoolState, Strategy, strategy
 from ralis_backend.core.acquisition.classes import BaldRarity
 from ralis_backend.core.features import RegionFeatures
-from ralis_backend.online import ranking, trust
+from ralis_backend.online import choosing, trust
 from ralis_backend.online.report import notes
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project, Version
@@ -70,7 +70,7 @@ def make_worker(
         for task in tool.pool_tasks[:num_labelled]:
             mask = tool.files[task.id][1].tolist()
             tool.annotate(task.id, [{"mask": mask}], project_id=1)
-        monkeypatch.setattr(ranking, "find_strategy", lambda *_: policy)
+        monkeypatch.setattr(choosing, "find_strategy", lambda *_: policy)
         config = WorkerConfig("crops", RANKING, TINY, replay=RULES, **values)  # type: ignore[arg-type]
         return Worker(store, tool, config)
 

@@ -21,10 +21,10 @@ SEGMENTATION_CONTROLS = {"BrushLabels": "brushlabels", "PolygonLabels": "polygon
 REGION_LABEL = "Suggested region"
 REGION_COLOR = "#FF00FF"
 
-# Without the keys of Label Studio's tools (b e h k m o p r v w) and of "unselect" (u); the
-# feedback has keys of its own, or it would get the next free one, and the eraser would tick it.
-LABEL_HOTKEYS = "123456789qtasdfgzxcyijl"
-"""Keys of the first labels; questions to annotators take others."""
+TOOL_HOTKEYS = "behkmoprvwu"
+"""Keys of Label Studio's tools, and of "unselect"."""
+# What gets no key here gets the next free one, and the eraser would tick a choice.
+_LABEL_HOTKEYS = "123456789qtasdfgzxcyijl"
 _COLUMNS = "display:grid;grid-template-columns:minmax(0,2fr) minmax(0,1fr);gap:16px"
 # Label Studio shows every brush mask at an opacity of 0.6, whatever the config says, which hides
 # the pixels. The context is looked at, not worked on: tools of its own would stand in the way.
@@ -32,8 +32,9 @@ _STYLE = """
 .ralis-crop canvas[style*="opacity: 0.6"] { opacity: 0.4 !important }
 .ralis-context .lsf-toolbar { display: none }
 """
-# Pixels on the screen of 1600 x 950: the right column's width; all but the labels and the context.
-_COLUMN_WIDTH, _OTHER_HEIGHT = 360, 250
+# Pixels on the screen of 1600 x 950: the right column's width; all but the labels, the context and
+# the questions; one of these.
+_COLUMN_WIDTH, _OTHER_HEIGHT, _QUESTION_HEIGHT = 360, 210, 40
 
 
 class LabelConfigError(ValueError):
@@ -97,8 +98,9 @@ def regions_config(config: LabelConfig) -> str:
 
     Everything fits one screen of 1600 x 950: the crop takes the left two thirds as high as the
     window allows, whatever the number of labels; at its right, next to the brush, stand the
-    labels, then the context, then the question whether the region was worth it.
+    labels, then the context, then the questions.
     """
+    other_height = _OTHER_HEIGHT + _QUESTION_HEIGHT * len(questions()) + _labels_height(config)
     root = Element("View")
     SubElement(root, "Header", {"value": "$note", "size": "5"})
     columns = SubElement(root, "View", {"style": _COLUMNS})
@@ -127,7 +129,7 @@ def regions_config(config: LabelConfig) -> str:
             "name": context_name,
             "value": "$context",
             "maxWidth": "100%",
-            "maxHeight": f"calc(100vh - {_OTHER_HEIGHT + _labels_height(config)}px)",
+            "maxHeight": f"calc(100vh - {other_height}px)",
             "zoom": "false",
             "zoomControl": "false",
             "rotateControl": "false",
@@ -138,16 +140,24 @@ def regions_config(config: LabelConfig) -> str:
     return tostring(root, encoding="unicode")
 
 
+def asks_everything(xml: str) -> bool:
+    """Whether an interface of regions has the choices of every question."""
+    shown = {choice.get("value") for choice in _parse(xml).iter("Choice")}
+    return all(it.text in shown for choices in questions().values() for it in choices)
+
+
 def _add_labels(parent: Element, config: LabelConfig) -> None:
     tag = next(tag for tag, kind in SEGMENTATION_CONTROLS.items() if kind == config.control_type)
     style = {"opacity": "0.4"} if tag == "BrushLabels" else {"strokeWidth": "2", "opacity": "0.3"}
     control = SubElement(
         parent, tag, {"name": config.control_name, "toName": config.image_name, **style}
     )
+    of_questions = {choice.hotkey for choices in questions().values() for choice in choices}
+    hotkeys = [key for key in _LABEL_HOTKEYS if key not in of_questions]
     for position, label in enumerate(config.labels):
         attributes = {"value": label.name, "background": label.color}
-        if position < len(LABEL_HOTKEYS):
-            attributes["hotkey"] = LABEL_HOTKEYS[position]
+        if position < len(hotkeys):
+            attributes["hotkey"] = hotkeys[position]
         SubElement(control, "Label", attributes)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ralis_backend.core.learning.config import FinetuneConfig
-from ralis_backend.online.ranking import RankingConfig
+from ralis_backend.online.choosing import RankingConfig
 from ralis_backend.simulation.verdict import ReplayRules
 
 

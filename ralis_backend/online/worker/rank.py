@@ -14,16 +14,13 @@ from ralis_backend.core.acquisition import Places, PoolState, Strategy
 from ralis_backend.core.features import RegionFeatures
 from ralis_backend.core.regions import grid, is_labelled
 from ralis_backend.core.segmenter import Segmenter
-from ralis_backend.online.labels import RegionLabel, covered, labels_by_image
+from ralis_backend.online.choosing import ChosenStrategy, fallback, strategy_for
+from ralis_backend.online.labels import RegionLabel, covered, labelled_pixels, labels_by_image
 from ralis_backend.online.ranking import (
-    ChosenStrategy,
     DescribedPool,
     describe_image,
-    fallback,
-    labelled_pixels,
     pool_state,
     score_pool,
-    strategy_for,
     to_explain,
 )
 from ralis_backend.online.segmenters import load_segmenter

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -62,3 +63,16 @@ def test_a_question_of_another_package_is_asked_and_read(monkeypatch: pytest.Mon
         "right": True,
     }
     assert read_answers([ticked("Useful", control="verdict")]) == {"right": False}
+
+
+def test_labels_leave_their_keys_to_questions(monkeypatch: pytest.MonkeyPatch):
+    choices = (Choice("Sharp", "2", True), Choice("Blurred", "y", False))
+    monkeypatch.setitem(ANSWER_KINDS, "sharp", AnswerKind("sharp", choices, "sharpness"))
+    labels = "".join(f'<Label value="class {index}"/>' for index in range(30))
+    pool = f'<View><Image name="i" value="$i"/><BrushLabels name="b" toName="i">{labels}'
+    shown = regions_config(parse_label_config(f"{pool}</BrushLabels></View>"))
+    keys = re.findall('hotkey="(.)"', shown)
+    assert len(keys) == len(set(keys))
+    assert {"1", "2", "y"} < set(keys)
+    assert '<Label value="class 1" background' in shown
+    assert re.search('value="class 1" [^>]*hotkey="3"', shown)
