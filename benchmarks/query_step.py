@@ -61,8 +61,7 @@ NUM_LABELLED = (0, 480, 1920)
 NUM_STATE_IMAGES = 10
 IMAGE_SIZE = (360, 480)
 REGION_SIZE = (90, 80)
-EMBEDDING_SHAPE = (96, 24, 30)  # of FPN's MobileNetV2 at this image size
-EMBEDDING_STRIDE = 16
+FEATURES = ("class_counts", "entropy_grid")  # what RALIS looks at
 
 Step = tuple[np.ndarray, np.ndarray, np.ndarray]
 """State (S, D_state), actions (K, N, D_action), chosen index of each pool (K,)."""
@@ -191,12 +190,14 @@ def _ours(inputs: Inputs, network: QueryNetwork, segmenter: Segmenter | None) ->
         torch.manual_seed(inputs.seed)
         candidates = concat(
             [
-                describe(look(image), regions)
+                describe(look(image), regions, FEATURES)
                 for image, regions in zip(inputs.images, by_image, strict=True)
                 if regions
             ]
         )
-        state_set = concat([describe(look(image), whole) for image in inputs.state_images])
+        state_set = concat(
+            [describe(look(image), whole, FEATURES) for image in inputs.state_images]
+        )
         candidates = candidates.take(torch.randperm(len(candidates)).numpy())
         counts = torch.from_numpy(candidates.class_counts)
         pooled = torch.from_numpy(candidates.entropy_grid)
@@ -216,8 +217,7 @@ def _ours(inputs: Inputs, network: QueryNetwork, segmenter: Segmenter | None) ->
 
 
 def _given(logits: torch.Tensor) -> ForwardPass:
-    embeddings = torch.zeros(EMBEDDING_SHAPE)
-    return ForwardPass(logits.softmax(dim=0), embeddings, EMBEDDING_STRIDE)
+    return ForwardPass(logits.softmax(dim=0))
 
 
 def _theirs(
