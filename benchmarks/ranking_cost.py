@@ -43,7 +43,7 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="also write the figures to this file")
-    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--strategies", default=f"entropy,{DEFAULT},coverage,k-center,equal")
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -63,14 +63,17 @@ class SmpSegmenter(NetworkSegmenter):
         pixels = pixels.to(memory_format=torch.channels_last)
         features = self.model.encoder(pixels)
         decoded = self.model.decoder(features)
-        logits = self.model.segmentation_head(decoded)
-        seen = {"probabilities": logits.float().contiguous().softmax(dim=1)[0]}
+        head, *upsampling = self.model.segmentation_head
+        logits = head(decoded).float().contiguous()  # here it is small; a class is read at a time
+        for layer in upsampling:
+            logits = layer(logits)
+        seen = {"probabilities": logits.softmax(dim=1)[0]}
         if "embeddings" in maps:
             seen["embeddings"] = features[-2][0].float()
         if "bald" in maps:
             shrink = max(1, _BALD_STRIDE * decoded.shape[2] // pixels.shape[2])
             small = decoded if shrink == 1 else nn.functional.avg_pool2d(decoded, shrink)
-            seen["bald"] = bald_of(self.model.segmentation_head[0], small)
+            seen["bald"] = bald_of(head, small)
         return seen
 
 
