@@ -144,8 +144,8 @@ setup: $(BACKEND_STAMP) $(LABEL_STUDIO_STAMP) ## Install both environments at th
 test check reproduce-benchmark reproduce-benchmark-long: export OMP_NUM_THREADS ?= 1
 
 .PHONY: test
-test: setup lint ## Run every check and every test, with a real Label Studio and Chromium
-	$(BIN)/pytest
+test: setup check ## Run every check and every test, with a real Label Studio and Chromium
+	$(BIN)/pytest -m e2e
 
 .PHONY: check
 check: $(BACKEND_STAMP) lint ## Format, lint, types, imports, Docker files, unit tests

@@ -95,6 +95,7 @@ def test_1_0_9_says_so_when_it_hosts_the_unbound_class(serve):
     assert "ralis_backend.app.plugin()" in answer.json["detail"]
 
 
+@pytest.mark.e2e
 def test_1_0_9_stores_a_webhook_from_the_process_it_starts(serve, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RALIS_DATA_DIR", str(tmp_path / "state"))

@@ -58,6 +58,7 @@ from tests.online.fake_tool import CLASSES, FakeTool
 from tests.online.test_trust import RULES
 from tests.tiny_segmenter import TinySegmenter
 
+RANDOM = SegmenterSpec(1, encoder_weights=None)
 README = Path(__file__).resolve().parent.parent / "README.md"
 
 Plug = Callable[[Registry[Any], str, Any], None]
@@ -132,7 +133,7 @@ def make_site(tmp_path) -> Iterator[Callable[..., Site]]:
         pool = tool.pool
         store.projects.register(pool.uid, pool.id, pool.label_config, CLASSES, "pool")
         config = WorkerConfig(
-            ranking=replace(RANKING, **ranking),
+            ranking=replace(RANKING, **{"spec": RANDOM, **ranking}),
             finetune=TINY,
             trust_rounds=trust_rounds,
             replay=RULES,
@@ -313,9 +314,16 @@ def test_a_segmenter_that_is_no_smp_network_is_trained_ranks_and_is_exported(
     assert found.shape == (1, 2, 32, 48)
 
 
+class Certain(TinySegmenter):
+    """Cannot say how much passes with dropout disagree."""
+
+    kind = "certain"
+    offers = frozenset(("embeddings", "mirrored"))
+
+
 def test_a_segmenter_that_offers_too_little_for_the_strategy_is_ranked_by_another(plug, make_site):
-    plug(SEGMENTERS, "tiny", TinySegmenter)
-    site = make_site(spec=SegmenterSpec(1, "tiny", encoder_weights=None), strategy="default")
+    plug(SEGMENTERS, "certain", Certain)
+    site = make_site(spec=SegmenterSpec(1, "certain", encoder_weights=None), strategy="default")
     site.label_until_trained()
     assert site.version.strategy == "entropy"
     assert "strategy bald-rarity looks at bald; the segmenter offers embeddings, mirr" in site.notes
@@ -507,6 +515,7 @@ print(*sys.modules)
 """
 
 
+@pytest.mark.e2e
 def test_the_readme_s_plug_in_is_checked_and_serves_every_process(package, tiny_dataset, tmp_path):
     project = package["project"]
     (name,) = project["entry-points"]["ralis_backend.strategies"]

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from ralis_backend.core.segmenter import SegmenterSpec
+from ralis_backend.core.segmenter.dropout import bald_of
 from ralis_backend.core.segmenter.network import NetworkSegmenter
 
 
@@ -15,7 +16,7 @@ class TinySegmenter(NetworkSegmenter):
 
     kind = "tiny"
     stride = 4
-    offers = frozenset(("embeddings", "mirrored"))
+    offers = frozenset(("bald", "embeddings", "mirrored"))
     mean = (0.5, 0.5, 0.5)
     std = (0.25, 0.25, 0.25)
 
@@ -31,9 +32,12 @@ class TinySegmenter(NetworkSegmenter):
         return nn.Sequential(*layers), False
 
     def look(self, pixels: torch.Tensor, maps: Collection[str]) -> dict[str, torch.Tensor]:
-        seen = {"probabilities": self.model(pixels)[0].softmax(dim=0)}
+        decoded = self.model[:4](pixels)
+        seen = {"probabilities": self.model[4:](decoded)[0].softmax(dim=0)}
         if "embeddings" in maps:
-            seen["embeddings"] = self.model[:4](pixels)[0]
+            seen["embeddings"] = decoded[0]
+        if "bald" in maps:
+            seen["bald"] = bald_of(self.model[4], decoded)
         return seen
 
     def stages(self, image: np.ndarray) -> Sequence[tuple[torch.Tensor, int]]:

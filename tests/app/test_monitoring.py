@@ -2,6 +2,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests.app.calls import UID, setup
 
 
@@ -31,6 +33,7 @@ def test_the_version_and_what_the_worker_does_are_shown_by_project(client, store
     assert f'ralis_state{{project="{UID}",state="training"}} 1.0' in text
 
 
+@pytest.mark.e2e
 def test_several_processes_report_together(tmp_path):
     code = """
 import sys

@@ -55,6 +55,7 @@ def test_a_comparison_says_what_it_did_and_how_to_repeat_it(run, tmp_path):
     assert "head is" in str(other.exception)
 
 
+@pytest.mark.e2e
 def test_the_segmenter_itself_plays_from_the_command_line(run, tmp_path, monkeypatch):
     small = FinetuneConfig(batch_size=1, crop_size=(32, 32))
     monkeypatch.setattr("ralis_backend.offline.benchmark.arenas.RECIPE", small)

@@ -381,6 +381,7 @@ def check(monkeypatch) -> Callable[..., tuple[int, str]]:
     return run
 
 
+@pytest.mark.e2e
 def test_a_good_package_passes_and_a_broken_one_fails_with_every_fault(install, check):
     install("plug-good", "good = plug_good:GOOD")
     install(
@@ -401,6 +402,7 @@ def test_a_good_package_passes_and_a_broken_one_fails_with_every_fault(install, 
     assert "3 of 4 to repair" in told
 
 
+@pytest.mark.e2e
 def test_a_policy_s_loader_may_be_a_method_of_its_class(install, check):
     policies = "[ralis_backend.policies]\nmine = plug_policy:Policy.load"
     install("plug-policy", f"good = plug_policy:GOOD\n{policies}")
@@ -409,6 +411,7 @@ def test_a_policy_s_loader_may_be_a_method_of_its_class(install, check):
     assert "ok   kind of policy mine (plug-policy 1.0)" in told
 
 
+@pytest.mark.e2e
 def test_a_preset_brings_its_trainer_along_whatever_is_loaded_first(install, check, tmp_path):
     install("plug-train", "good = plug_train:GOOD\n[ralis_backend.presets]\nown = plug_train:OWN")
     with (tmp_path / "plug_train.py").open("a") as module:

@@ -1,9 +1,11 @@
+import pytest
 from typer.testing import CliRunner
 
 from ralis_backend.cli import app
 from ralis_backend.cli.demo.label_studio import free_port
 
 
+@pytest.mark.e2e
 def test_doctor_names_what_fails_and_what_to_do(environment, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     nowhere = f"http://127.0.0.1:{free_port()}"

@@ -65,6 +65,7 @@ def run(tmp_path, monkeypatch):
     return invoke
 
 
+@pytest.mark.e2e
 def test_a_policy_is_trained_and_compared_from_the_command_line(dataset, run, tmp_path):
     (tmp_path / "tiny.json").write_text(json.dumps(TINY))
     arguments = ["train-policy", "--dataset", str(dataset), "--config", "tiny.json"]
@@ -108,6 +109,7 @@ def test_wrong_options_are_refused_before_any_work(dataset, run, option, value, 
     assert message in str(done.exception)
 
 
+@pytest.mark.e2e
 def test_a_policy_for_any_label_set_is_trained_and_compared(dataset, run, tmp_path):
     config = {
         "base": "any", "region_size": [32, 32], "generations": 2, "pairs": 1, "steps": 1,

@@ -22,11 +22,16 @@ RANKING = RankingConfig(
     strategy="entropy",
     region_size=(32, 32),
     regions_per_round=4,
-    spec=SegmenterSpec(1, encoder_weights=None),
+    spec=SegmenterSpec(1, "tiny", encoder_weights=None),
 )
 TINY = FinetuneConfig(steps=3, batch_size=2, crop_size=(32, 32))
 
 MakeWorker = Callable[..., Worker]
+
+
+@pytest.fixture(autouse=True)
+def _tiny_segmenters(tiny_segmenters: SegmenterSpec) -> None:
+    """The loop is tested here, not the network."""
 
 
 @pytest.fixture

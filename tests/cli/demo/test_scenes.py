@@ -26,6 +26,7 @@ def test_scenes_have_the_size_asked_for(size):
     assert scene.mask.shape == size
 
 
+@pytest.mark.e2e
 def test_streets_are_strongly_imbalanced_and_every_class_occurs():
     counts = np.zeros(len(CLASSES))
     for scene in generate(16, seed=0):

@@ -41,6 +41,7 @@ def _state(segmenter: Segmenter) -> dict[str, torch.Tensor]:
     return {name: values.clone() for name, values in segmenter.model.state_dict().items()}
 
 
+@pytest.mark.e2e
 def test_two_images_are_learned():
     # Smaller crops leave BatchNorm a handful of values, and learning to the luck of the seed.
     images = [_image(seed, size=(96, 128), num_regions=16) for seed in (0, 1)]
@@ -227,6 +228,7 @@ def test_evaluate_counts_labelled_pixels_only():
     assert matrix.sum() == 2 * (image.mask != VOID).sum()
 
 
+@pytest.mark.e2e
 def test_real_images_are_learned_from_imagenet_weights(shared):
     folder = shared / "data" / "camvid"
     images = []

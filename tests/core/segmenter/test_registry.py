@@ -56,6 +56,7 @@ def test_a_segmenter_of_another_package_learns_ranks_and_lives_on(tiny_segmenter
     np.testing.assert_allclose(after[:3] / after[:3].sum(axis=0), expected, atol=1e-5)
 
 
+@pytest.mark.e2e
 def test_a_segmenter_of_another_package_is_exported(tiny_segmenters, tmp_path):
     segmenter, image = build(tiny_segmenters), _stripes().load()[:48, :64]
     export_onnx(segmenter, tmp_path / "tiny.onnx", (32, 32))

@@ -171,6 +171,7 @@ def test_imagenet_weights_come_from_the_cache(shared, caplog):
     assert caplog.text == ""
 
 
+@pytest.mark.e2e
 def test_the_onnx_file_computes_the_same_at_other_sizes(segmenter, tmp_path):
     path = tmp_path / "model.onnx"
     export_onnx(segmenter, path, (64, 96))

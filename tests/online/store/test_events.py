@@ -5,6 +5,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from ralis_backend.online.store import Store, unpack
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.worker import Worker
@@ -43,6 +45,7 @@ while True:
 """
 
 
+@pytest.mark.e2e
 def test_every_event_that_was_acknowledged_survives_kill_9(tmp_path: Path):
     url = f"sqlite:///{tmp_path / 'ralis.db'}"
     command = [sys.executable, "-c", KILLED, url, str(tmp_path / "blobs")]
