@@ -58,6 +58,8 @@ from tests.online.fake_tool import CLASSES, FakeTool
 from tests.online.test_trust import RULES
 from tests.tiny_segmenter import TinySegmenter
 
+pytestmark = pytest.mark.e2e
+
 RANDOM = SegmenterSpec(1, encoder_weights=None)
 README = Path(__file__).resolve().parent.parent / "README.md"
 
@@ -515,7 +517,6 @@ print(*sys.modules)
 """
 
 
-@pytest.mark.e2e
 def test_the_readme_s_plug_in_is_checked_and_serves_every_process(package, tiny_dataset, tmp_path):
     project = package["project"]
     (name,) = project["entry-points"]["ralis_backend.strategies"]

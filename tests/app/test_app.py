@@ -58,6 +58,7 @@ print(*sys.modules)
 """
 
 
+@pytest.mark.e2e
 def test_the_web_process_loads_neither_simulation_nor_training_nor_plotting(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", WEB_PROCESS, UID, CONFIG],

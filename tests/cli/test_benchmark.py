@@ -29,6 +29,7 @@ def run(tiny_dataset, tmp_path, monkeypatch):
     return invoke
 
 
+@pytest.mark.e2e
 def test_a_comparison_says_what_it_did_and_how_to_repeat_it(run, tmp_path):
     done = run(
         "--strategies",

@@ -423,6 +423,7 @@ def test_a_preset_brings_its_trainer_along_whatever_is_loaded_first(install, che
     assert "FAIL strategy good (plug-train 1.0)\n     -> importing plug_train loads" in told
 
 
+@pytest.mark.e2e
 def test_what_the_web_process_loads_imports_no_training(install, check):
     install("plug-heavy", "good = plug_heavy:GOOD", "import ralis_backend.offline.golden")
     code, told = check("plug-heavy")

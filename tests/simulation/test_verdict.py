@@ -60,6 +60,7 @@ class Worst(BaldRarity):
         return -super().scores(state, actions)
 
 
+@pytest.mark.e2e
 def test_the_opposite_of_the_best_heuristic_is_not_trusted():
     strategies = {"random": strategy("random"), "worst": Worst()}
     scores = replay(labelled(), strategies, replace(RULES, num_games=8))

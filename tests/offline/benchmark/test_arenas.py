@@ -152,6 +152,7 @@ def full_arena(make) -> FullArena:
     return FullArena("small", *splits, SegmenterSpec(2, encoder_weights=None), (16, 16), FULL)
 
 
+@pytest.mark.e2e
 def test_the_segmenter_itself_plays_and_goes_on_to_the_bit(full_arena, tmp_path, monkeypatch):
     monkeypatch.setattr("ralis_backend.simulation.game._SECONDS_BETWEEN_CHECKPOINTS", -1.0)
     whole = play(full_arena, strategy("entropy"), 0, RULES)

@@ -33,6 +33,7 @@ def began(told: list[tuple[Match, float]]) -> list[str]:
     return [f"{match.name} {match.seed}" for match, share in told if share == 0]
 
 
+@pytest.mark.e2e
 def test_results_are_written_and_not_played_again(compare, tmp_path):
     told: list = []
     content = compare(on_progress=lambda *it: told.append(it))

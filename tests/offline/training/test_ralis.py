@@ -67,6 +67,7 @@ def test_the_same_seed_gives_the_same_policy_and_another_seed_another(tmp_path):
     assert not torch.equal(one["value.linear.weight"], three["value.linear.weight"])
 
 
+@pytest.mark.e2e
 def test_the_best_network_is_kept_when_asked_to(tmp_path):
     config = replace(CONFIG, episodes=10, keep="best", evaluate_every=1)
     train(_dataset(), ToySimulation(), config, tmp_path / "policy")
