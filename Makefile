@@ -145,7 +145,7 @@ test check reproduce-benchmark reproduce-benchmark-long: export OMP_NUM_THREADS 
 
 .PHONY: test
 test: setup check ## Run every check and every test, with a real Label Studio and Chromium
-	$(BIN)/pytest -m e2e
+	$(BIN)/pytest -m e2e -n 2 --dist loadfile
 
 .PHONY: check
 check: $(BACKEND_STAMP) lint ## Format, lint, types, imports, Docker files, unit tests
