@@ -139,9 +139,11 @@ class NetworkSegmenter(ABC):
     def normalised(self, images: np.ndarray) -> torch.Tensor:
         """(..., H, W, 3) uint8 -> (..., 3, H, W) float32 on the device, as the model wants it."""
         pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
-        mean = torch.tensor(self.mean, device=self.device) * 255
-        std = torch.tensor(self.std, device=self.device) * 255
-        return ((pixels - mean) / std).movedim(-1, -3)
+        width = images.shape[-2]  # mean and deviation of whole rows: three channels make no vector
+        mean = torch.tensor(self.mean * width, device=self.device) * 255
+        std = torch.tensor(self.std * width, device=self.device) * 255
+        rows = (pixels.flatten(-2) - mean).div_(std)
+        return rows.reshape(images.shape).movedim(-1, -3)
 
     def logits(self, pixels: torch.Tensor) -> torch.Tensor:
         """See `Segmenter.logits`; inside bfloat16 on CUDA."""
@@ -197,6 +199,8 @@ class NetworkSegmenter(ABC):
         """(1, 3, H, W) -> the same with rows below and columns to the right, mirrored."""
         height, width = pixels.shape[-2:]
         down, right = -height % self.stride, -width % self.stride
+        if not (down or right):
+            return pixels
         mode = "reflect" if down < height and right < width else "replicate"
         return nn.functional.pad(pixels, (0, right, 0, down), mode=mode)
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ralis_backend.core.blocks import softmax_
 from ralis_backend.core.segmenter import encoder_weights
 from ralis_backend.core.segmenter.dropout import bald_of
 from ralis_backend.core.segmenter.forward import MAPS
@@ -67,7 +68,7 @@ class SmpSegmenter(NetworkSegmenter):
         logits = head(decoded).float().contiguous()  # here it is small; a class is read at a time
         for layer in upsampling:
             logits = layer(logits)
-        seen = {"probabilities": logits.softmax(dim=1)[0]}
+        seen = {"probabilities": softmax_(logits[0])}
         if "embeddings" in maps:
             seen["embeddings"] = features[-2][0].float()
         if "bald" in maps:
