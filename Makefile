@@ -123,15 +123,21 @@ gpu: ## Tests and measurements on a GPU, four minutes at most; needs no network
 
 GPU_WHEELS := .gpu-wheels
 GPU_WHEELS_MAX_KB := 65536
+# Packages of benchmarks/gpu/wheels.txt that the image brings, such as opencv-python-headless: a name
+# that is no package's is in no line.
+GPU_IMAGE_HAS ?= nothing
 
 .PHONY: gpu-wheels
 gpu-wheels: $(UV_STAMP) ## What `make gpu` lacks on a bare CUDA image with Python 3.12, to carry there
 	rm -rf $(GPU_WHEELS)
+	mkdir $(GPU_WHEELS)
+	grep -vxF $(foreach name,$(GPU_IMAGE_HAS),-e $(name)) benchmarks/gpu/wheels.txt \
+	  >$(GPU_WHEELS)/wheels.txt
 	.tools/bin/pip download --quiet --dest $(GPU_WHEELS) --no-deps --only-binary :all: \
 	  --python-version 3.12 --implementation cp --abi cp312 --abi abi3 --abi none \
 	  --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 \
 	  --platform manylinux2014_x86_64 --platform any \
-	  -r benchmarks/gpu/wheels.txt -c requirements.txt
+	  -r $(GPU_WHEELS)/wheels.txt -c requirements.txt
 	du -sk $(GPU_WHEELS) | awk '{ print $$1 " KB of wheels" } \
 	  $$1 > $(GPU_WHEELS_MAX_KB) { print "more than $(GPU_WHEELS_MAX_KB) KB"; exit 1 }'
 
