@@ -17,6 +17,7 @@ import pytest
 from ralis_backend.cli.demo.label_studio import LabelStudioServer, free_port
 from ralis_backend.labelstudio.client import LabelStudioClient
 
+CAMVID = Path(os.environ.get("RALIS_SHARED", "../shared")) / "data/camvid"
 LABEL_STUDIO = Path(sys.prefix).parent / ".venv-label-studio/bin/label-studio"
 USERNAME, PASSWORD = "admin@example.com", "ralis-test-1"
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
@@ -48,6 +49,15 @@ def label_studio_data() -> Path:
         shutil.rmtree(template, ignore_errors=True)
         making.rename(template)
     return template
+
+
+@pytest.fixture(scope="module")
+def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `ralis demo` of this file keeps everything."""
+    for needed in (CAMVID, LABEL_STUDIO):
+        if not needed.exists():
+            missing(f"{needed} is not there; run `make setup`, or set RALIS_SHARED")
+    return tmp_path_factory.mktemp("demo")
 
 
 @pytest.fixture(scope="session")
