@@ -140,8 +140,10 @@ class NetworkSegmenter(ABC):
         """(..., H, W, 3) uint8 -> (..., 3, H, W) float32 on the device, as the model wants it."""
         pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
         width = images.shape[-2]  # mean and deviation of whole rows: three channels make no vector
-        mean = torch.tensor(self.mean * width, device=self.device) * 255
-        std = torch.tensor(self.std * width, device=self.device) * 255
+        mean, std = (
+            (torch.tensor(each, device=self.device) * 255).repeat(width)
+            for each in (self.mean, self.std)
+        )
         rows = (pixels.flatten(-2) - mean).div_(std)
         return rows.reshape(images.shape).movedim(-1, -3)
 
