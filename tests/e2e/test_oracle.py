@@ -38,13 +38,13 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 @pytest.fixture(scope="module")
 def crops(demo_folder):
     out = demo_folder / "crops-out"
-    return out, label_by_script(demo_folder, out, "crops")
+    return out, label_by_script(demo_folder, out, "crops", 3)
 
 
 def test_a_script_labels_crops_and_the_segmenter_learns(crops, demo_folder):
     out, printed = crops
-    check_results(out, printed)
-    provenance = check_dataset(out)
+    check_results(out, printed, 3)
+    provenance = check_dataset(out, 3)
     assert {row["round"] for row in provenance} == {"1", "2", "3"}
     assert all(float(row["seconds"]) > 0 for row in provenance)
     assert processes_of(demo_folder) == []
