@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import httpx
 
+from ralis_backend.labelstudio.deadline import DeadlineTransport, ending_within
 from ralis_backend.labelstudio.errors import (
     LabelStudioError,
     NotFound,
@@ -23,6 +25,10 @@ logger = logging.getLogger(__name__)
 PAGE_SIZE = 500
 EXPORT_SIZE = 200
 MAX_DOWNLOAD_S = 300.0
+MAX_CALL_S = 900.0
+"""One call with its answer, however slowly it comes; a long export takes minutes."""
+UNCOMPRESSED = {"Accept-Encoding": "identity"}
+"""Images are compressed already."""
 RETRY_PAUSES_S = (0.5, 1.0, 2.0)
 
 Json = Any
@@ -56,7 +62,7 @@ class LabelStudioClient:
             base_url=self.url,
             auth=self.auth,
             timeout=httpx.Timeout(timeout_s, connect=min(10.0, timeout_s)),
-            transport=transport,
+            transport=transport or DeadlineTransport(),
             trust_env=False,
         )
 
@@ -333,7 +339,10 @@ class LabelStudioClient:
 
     def _download(self, path: str, max_bytes: int) -> httpx.Response:
         try:
-            with self._http.stream("GET", path) as response:
+            with (
+                ending_within(MAX_DOWNLOAD_S),
+                self._http.stream("GET", path, headers=UNCOMPRESSED) as response,
+            ):
                 read_bounded(response, max_bytes)
         except httpx.HTTPError as error:
             where = path.partition("?")[0]
@@ -354,7 +363,8 @@ class LabelStudioClient:
 
     def _request(self, method: str, path: str, **arguments: Json) -> Json:
         try:
-            response = self._http.request(method, path, **arguments)
+            with ending_within(MAX_CALL_S):
+                response = self._http.request(method, path, **arguments)
         except httpx.TimeoutException:
             raise Unavailable(f"Label Studio at {self.url} took too long for {path}") from None
         except (httpx.InvalidURL, httpx.UnsupportedProtocol):
@@ -384,7 +394,7 @@ class LabelStudioClient:
             )
         try:
             return response.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             raise Unavailable(f"{self.url}{path} answered with broken JSON") from None
 
     def _error(self, response: httpx.Response, method: str, path: str) -> LabelStudioError:
@@ -413,16 +423,48 @@ def read_bounded(response: httpx.Response, max_bytes: int) -> None:
         ValueError: if there is more.
         Unavailable: if it comes too slowly.
     """
-    chunks, size = [], 0
+    announced = response.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced[:20]) > max_bytes:
+        raise _too_large(max_bytes)
+    expand = _expander(response)
+    content = bytearray()
     deadline = time.monotonic() + MAX_DOWNLOAD_S
-    for chunk in response.iter_bytes():
-        size += len(chunk)
-        if size > max_bytes:
-            raise ValueError(f"the file is larger than {max_bytes} bytes, the limit for one image")
+    for chunk in response.iter_raw():
+        content += expand(chunk, max_bytes + 1 - len(content))
+        if len(content) > max_bytes:
+            raise _too_large(max_bytes)
         if time.monotonic() > deadline:
             raise Unavailable(f"an image did not arrive within {MAX_DOWNLOAD_S:.0f} s")
-        chunks.append(chunk)
-    response._content = b"".join(chunks)
+    response._content = bytes(content)
+
+
+def _too_large(max_bytes: int) -> ValueError:
+    return ValueError(f"the file is larger than {max_bytes} bytes, the limit for one image")
+
+
+def _expander(response: httpx.Response) -> Callable[[bytes, int], bytes]:
+    """Undoes a body's compression, piece by piece; never makes more than it is told.
+
+    httpx's own decoders expand a whole piece before its size is known, once per encoding that
+    the header names.
+    """
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding in ("identity", ""):
+        return lambda chunk, _: chunk
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        raise ValueError(
+            f"the file comes compressed as {encoding[:100]!r}, expected as it is or with gzip; "
+            "store it without Content-Encoding"
+        )
+    expander = zlib.decompressobj(32 + zlib.MAX_WBITS)
+
+    def expand(chunk: bytes, max_length: int) -> bytes:
+        try:
+            return expander.decompress(chunk, max_length)
+        except zlib.error as error:
+            raise ValueError(f"the file's compression ({encoding}) is damaged: {error}") from None
+
+    return expand
 
 
 def filtered(*filters: Filter) -> dict[str, Any]:
@@ -456,7 +498,7 @@ def _detail(response: httpx.Response) -> str:
     """Label Studio's own words, cut short; nothing where the answer is no JSON."""
     try:
         content = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     if not isinstance(content, dict):
         return ""

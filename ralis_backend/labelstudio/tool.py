@@ -98,7 +98,7 @@ class LabelStudioTool:
     def tasks(self, project_id: int) -> Iterator[ToolTask]:
         """All tasks of a project, oldest first."""
         key = self._config(self._client.project(project_id)["label_config"]).image_key
-        for task in parse_tasks(self._client.tasks(project_id), key):
+        for task in parse_tasks(self._client.tasks(project_id), key, project_id):
             if isinstance(task, TaskError):
                 logger.warning("project %s, %s", project_id, task)
             else:

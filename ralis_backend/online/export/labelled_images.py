@@ -68,7 +68,9 @@ class LabelledImages:
 
     def __iter__(self) -> Iterator[ExportedImage]:
         for row in self._rows:
-            task = ToolTask(id=row.task_id, created_at=row.task_created_at, image=row.ref)
+            task = ToolTask(
+                row.task_id, row.task_created_at, row.ref, project_id=row.tool_project_id
+            )
             content, suffix, size = as_plain_image(self._fetch(task))
             if row.size not in (None, size):
                 raise ValueError(
