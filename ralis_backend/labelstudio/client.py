@@ -98,11 +98,10 @@ class LabelStudioClient:
 
     def create_project(self, title: str, label_config: str, **settings: Json) -> dict[str, Any]:
         """A new project; `title` must have at least three characters."""
-        return dict(
-            self._send(
-                "POST", "/api/projects", {"title": title, "label_config": label_config, **settings}
-            )
-        )
+        fields = {"title": title, "label_config": label_config, **settings}
+        made = self._send("POST", "/api/projects", fields)
+        _field(made, "id", "a new project")
+        return dict(made)
 
     def update_project(self, project_id: int, **settings: Json) -> dict[str, Any]:
         """Change settings of a project."""
@@ -195,7 +194,12 @@ class LabelStudioClient:
             ],
             timeout=5 * self._timeout_s,
         )
-        return list(answer["file_upload_ids"])
+        file_ids = list(_field(answer, "file_upload_ids", "an upload"))
+        if len(file_ids) != len(files):
+            raise LabelStudioError(
+                f"Label Studio stored {len(file_ids)} of {len(files)} files in project {project_id}"
+            )
+        return file_ids
 
     def file_paths(self, project_id: int, file_ids: Sequence[int]) -> list[str]:
         """The paths of uploaded files below the server's address, `/data/upload/...`, in order."""
@@ -203,6 +207,11 @@ class LabelStudioClient:
             f"/api/projects/{project_id}/file-uploads", ids=json.dumps(list(file_ids))
         )
         paths = {int(file["id"]): f"/data/{file['file']}" for file in answer}
+        if not paths.keys() >= set(file_ids):
+            raise LabelStudioError(
+                f"Label Studio does not list all of {len(file_ids)} files that it stored in "
+                f"project {project_id}"
+            )
         return [paths[file_id] for file_id in file_ids]
 
     def import_tasks(self, project_id: int, tasks: Sequence[Json]) -> list[int]:
@@ -214,7 +223,7 @@ class LabelStudioClient:
             json=list(tasks),
             timeout=5 * self._timeout_s,
         )
-        ids = [int(task_id) for task_id in answer.get("task_ids", [])]
+        ids = [int(task_id) for task_id in _field(answer, "task_ids", "an import of tasks")]
         if len(ids) != len(tasks):
             raise LabelStudioError(
                 f"Label Studio made {len(ids)} of {len(tasks)} tasks in project {project_id}"
@@ -261,9 +270,10 @@ class LabelStudioClient:
             json=list(predictions),
             timeout=5 * self._timeout_s,
         )
-        if answer.get("created") != len(predictions):
+        num_stored = _field(answer, "created", "an import of predictions")
+        if num_stored != len(predictions):
             raise LabelStudioError(
-                f"Label Studio stored {answer.get('created')} of {len(predictions)} predictions in "
+                f"Label Studio stored {num_stored} of {len(predictions)} predictions in "
                 f"project {project_id}; its validation refused the others"
             )
 
@@ -385,7 +395,9 @@ class LabelStudioClient:
                 f"{self.url}{path} redirects to {target}; set LABEL_STUDIO_URL to the address that "
                 "Label Studio itself has (scheme, host and port), not to a proxy or a login page"
             )
-        if response.status_code == 204 or not response.content:
+        if not response.content:
+            if method == "GET":
+                raise Unavailable(f"{self.url}{path} answered with nothing")
             return {}
         if "json" not in response.headers.get("content-type", ""):
             raise LabelStudioError(
@@ -414,6 +426,13 @@ class LabelStudioClient:
         if status >= 500 or status == 429:
             return Unavailable(what)
         return LabelStudioError(what)
+
+
+def _field(answer: Json, name: str, what: str) -> Json:
+    """A field of an answer to a call that changed something; without it nobody knows what."""
+    if not isinstance(answer, Mapping) or name not in answer:
+        raise LabelStudioError(f"Label Studio answered to {what} without {name!r}")
+    return answer[name]
 
 
 def read_bounded(response: httpx.Response, max_bytes: int) -> None:

@@ -36,7 +36,8 @@ LAYERS = 1000
 image count for what they cover."""
 MAX_COST = 4_000_000_000
 _SMALL_IMAGE = 2**20
-_COST_OF_A_STROKE, _COST_OF_A_BYTE, _COST_OF_A_POINT = 50_000, 16, 100
+_COST_OF_A_STROKE, _COST_OF_A_BYTE = 50_000, 64
+_COST_OF_A_POINT, _COST_OF_A_CROSSING = 1000, 20
 
 Pixels = tuple[tuple[slice, slice], np.ndarray]
 """A window of the image's rows and columns, and in it, bool, what is covered."""
@@ -146,7 +147,9 @@ class Polygon:
         area = (rows.stop - rows.start) * (columns.stop - columns.start)
         crossed = np.abs(np.diff(self._rows, append=self._rows[:1])).sum()
         points = len(self.corners)
-        return int(_COST_OF_A_STROKE + area + 10 * crossed + _COST_OF_A_POINT * points)
+        return int(
+            _COST_OF_A_STROKE + area + _COST_OF_A_CROSSING * crossed + _COST_OF_A_POINT * points
+        )
 
     def pixels(self) -> Pixels:
         """The outline's window, and what of it lies inside."""
@@ -164,8 +167,8 @@ class Polygon:
             at = x + (crossed + 0.5 - y) * ((lower_x - x) / (lower_y - y))
             passed = np.clip(np.ceil(at - 0.5), columns.start, columns.stop).astype(int)
             crossings[crossed - rows.start, passed - columns.start] += 1 if first < last else -1
-        inside = np.cumsum(crossings[:, :-1], axis=1, dtype=np.int32) != 0
-        return (rows, columns), np.asarray(inside)
+        windings = np.cumsum(crossings, axis=1, out=crossings)[:, :-1]
+        return (rows, columns), np.asarray(windings != 0)
 
 
 def _rle(result: Result) -> Any:

@@ -19,6 +19,7 @@ UNNAMED_KEY = "$undefined$"
 UNKNOWN_TIME = datetime.fromtimestamp(0, UTC)
 CROP_QUALITY = 95
 CONTEXT_QUALITY = 85
+_CROP_KEY = ("source_task", "row", "col", "height", "width", "round", "version")
 
 
 class TaskError(ValueError):
@@ -121,6 +122,11 @@ def crop_data(crop: Crop, image: str, context: str) -> dict[str, Any]:
         "strategy": crop.strategy,
         "version": crop.version,
     }
+
+
+def crop_key(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """What tells the tasks of regions apart, of a task's data: the same crop has the same key."""
+    return tuple(str(data.get(name))[:100] for name in _CROP_KEY)
 
 
 def crop_files(crop: Crop) -> list[tuple[str, bytes]]:
