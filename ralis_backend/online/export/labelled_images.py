@@ -21,6 +21,8 @@ from ralis_backend.online.store.tables import Image, Project
 from ralis_backend.online.tool import ToolTask
 
 _EXIF_ORIENTATION = 0x0112
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+"""Devices to Windows, whatever the suffix."""
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png"}
 
 
@@ -128,6 +130,8 @@ def file_names(rows: list[Image]) -> dict[int, str]:
 def _original_name(ref: str) -> str:
     stem = uploaded_name(ref).rsplit(".", 1)[0]
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", stem).strip("._-")[:100]
+    if _RESERVED.fullmatch(safe):
+        return f"image-{safe}"
     return safe or "image"
 
 
