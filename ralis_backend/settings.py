@@ -142,6 +142,11 @@ class Settings(BaseSettings):
         (),
         description="Hosts, besides Label Studio, that images may be fetched from; comma-separated",
     )
+    upload_projects: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Projects, besides a task's own, whose uploaded files it may show; ids, "
+        "comma-separated, `*` for all",
+    )
     cache_bytes: ByteSize = Field(
         ByteSize(2 * 1024**3), ge=0, description="Bound of the image cache on disk, e.g. `2GiB`"
     )
@@ -185,6 +190,16 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(host.strip().lower() for host in value.split(",") if host.strip())
         return value
+
+    @field_validator("upload_projects", mode="before")
+    @classmethod
+    def _split_projects(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        projects = tuple(project.strip() for project in value.split(",") if project.strip())
+        if not all(re.fullmatch(r"\*|[1-9][0-9]{0,17}", project) for project in projects):
+            raise ValueError("expected ids of projects, comma-separated, for example 3,17, or *")
+        return projects
 
     @field_validator("label_studio_url", "backend_url")
     @classmethod

@@ -60,7 +60,11 @@ def create_fetcher(settings: Settings, client: LabelStudioClient) -> ImageFetche
     from ralis_backend.labelstudio.fetcher import ImageFetcher
 
     return ImageFetcher(
-        client, settings.data_dir / "images", int(settings.cache_bytes), settings.image_hosts
+        client,
+        settings.data_dir / "images",
+        int(settings.cache_bytes),
+        settings.image_hosts,
+        settings.upload_projects,
     )
 
 

@@ -115,6 +115,16 @@ def test_sizes_take_units_and_hosts_take_commas(monkeypatch):
     assert settings.image_hosts == ("images.example.com", "cdn.example.com")
 
 
+def test_projects_whose_uploads_may_be_shown_are_ids_or_all(monkeypatch):
+    assert load_settings().upload_projects == ()
+    monkeypatch.setenv("RALIS_UPLOAD_PROJECTS", "3, 17")
+    assert load_settings().upload_projects == ("3", "17")
+    for bad in ("three", "0", "3;17", "-1"):
+        monkeypatch.setenv("RALIS_UPLOAD_PROJECTS", bad)
+        with pytest.raises(SettingsError, match="UPLOAD_PROJECTS: expected ids"):
+            load_settings()
+
+
 def test_empty_variables_count_as_unset(monkeypatch):
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "")
     assert load_settings().label_studio_api_key is None

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import httpx
 
+from ralis_backend.labelstudio.deadline import DeadlineTransport, ending_within
 from ralis_backend.labelstudio.errors import (
     LabelStudioError,
     NotFound,
@@ -23,6 +25,10 @@ logger = logging.getLogger(__name__)
 PAGE_SIZE = 500
 EXPORT_SIZE = 200
 MAX_DOWNLOAD_S = 300.0
+MAX_CALL_S = 900.0
+"""One call with its answer, however slowly it comes; a long export takes minutes."""
+UNCOMPRESSED = {"Accept-Encoding": "identity"}
+"""Images are compressed already."""
 RETRY_PAUSES_S = (0.5, 1.0, 2.0)
 
 Json = Any
@@ -56,7 +62,7 @@ class LabelStudioClient:
             base_url=self.url,
             auth=self.auth,
             timeout=httpx.Timeout(timeout_s, connect=min(10.0, timeout_s)),
-            transport=transport,
+            transport=transport or DeadlineTransport(),
             trust_env=False,
         )
 
@@ -92,11 +98,10 @@ class LabelStudioClient:
 
     def create_project(self, title: str, label_config: str, **settings: Json) -> dict[str, Any]:
         """A new project; `title` must have at least three characters."""
-        return dict(
-            self._send(
-                "POST", "/api/projects", {"title": title, "label_config": label_config, **settings}
-            )
-        )
+        fields = {"title": title, "label_config": label_config, **settings}
+        made = self._send("POST", "/api/projects", fields)
+        _field(made, "id", "a new project")
+        return dict(made)
 
     def update_project(self, project_id: int, **settings: Json) -> dict[str, Any]:
         """Change settings of a project."""
@@ -189,7 +194,12 @@ class LabelStudioClient:
             ],
             timeout=5 * self._timeout_s,
         )
-        return list(answer["file_upload_ids"])
+        file_ids = list(_field(answer, "file_upload_ids", "an upload"))
+        if len(file_ids) != len(files):
+            raise LabelStudioError(
+                f"Label Studio stored {len(file_ids)} of {len(files)} files in project {project_id}"
+            )
+        return file_ids
 
     def file_paths(self, project_id: int, file_ids: Sequence[int]) -> list[str]:
         """The paths of uploaded files below the server's address, `/data/upload/...`, in order."""
@@ -197,6 +207,11 @@ class LabelStudioClient:
             f"/api/projects/{project_id}/file-uploads", ids=json.dumps(list(file_ids))
         )
         paths = {int(file["id"]): f"/data/{file['file']}" for file in answer}
+        if not paths.keys() >= set(file_ids):
+            raise LabelStudioError(
+                f"Label Studio does not list all of {len(file_ids)} files that it stored in "
+                f"project {project_id}"
+            )
         return [paths[file_id] for file_id in file_ids]
 
     def import_tasks(self, project_id: int, tasks: Sequence[Json]) -> list[int]:
@@ -208,7 +223,7 @@ class LabelStudioClient:
             json=list(tasks),
             timeout=5 * self._timeout_s,
         )
-        ids = [int(task_id) for task_id in answer.get("task_ids", [])]
+        ids = [int(task_id) for task_id in _field(answer, "task_ids", "an import of tasks")]
         if len(ids) != len(tasks):
             raise LabelStudioError(
                 f"Label Studio made {len(ids)} of {len(tasks)} tasks in project {project_id}"
@@ -255,9 +270,10 @@ class LabelStudioClient:
             json=list(predictions),
             timeout=5 * self._timeout_s,
         )
-        if answer.get("created") != len(predictions):
+        num_stored = _field(answer, "created", "an import of predictions")
+        if num_stored != len(predictions):
             raise LabelStudioError(
-                f"Label Studio stored {answer.get('created')} of {len(predictions)} predictions in "
+                f"Label Studio stored {num_stored} of {len(predictions)} predictions in "
                 f"project {project_id}; its validation refused the others"
             )
 
@@ -333,7 +349,10 @@ class LabelStudioClient:
 
     def _download(self, path: str, max_bytes: int) -> httpx.Response:
         try:
-            with self._http.stream("GET", path) as response:
+            with (
+                ending_within(MAX_DOWNLOAD_S),
+                self._http.stream("GET", path, headers=UNCOMPRESSED) as response,
+            ):
                 read_bounded(response, max_bytes)
         except httpx.HTTPError as error:
             where = path.partition("?")[0]
@@ -354,7 +373,8 @@ class LabelStudioClient:
 
     def _request(self, method: str, path: str, **arguments: Json) -> Json:
         try:
-            response = self._http.request(method, path, **arguments)
+            with ending_within(MAX_CALL_S):
+                response = self._http.request(method, path, **arguments)
         except httpx.TimeoutException:
             raise Unavailable(f"Label Studio at {self.url} took too long for {path}") from None
         except (httpx.InvalidURL, httpx.UnsupportedProtocol):
@@ -375,7 +395,9 @@ class LabelStudioClient:
                 f"{self.url}{path} redirects to {target}; set LABEL_STUDIO_URL to the address that "
                 "Label Studio itself has (scheme, host and port), not to a proxy or a login page"
             )
-        if response.status_code == 204 or not response.content:
+        if not response.content:
+            if method == "GET":
+                raise Unavailable(f"{self.url}{path} answered with nothing")
             return {}
         if "json" not in response.headers.get("content-type", ""):
             raise LabelStudioError(
@@ -384,7 +406,7 @@ class LabelStudioClient:
             )
         try:
             return response.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             raise Unavailable(f"{self.url}{path} answered with broken JSON") from None
 
     def _error(self, response: httpx.Response, method: str, path: str) -> LabelStudioError:
@@ -406,6 +428,13 @@ class LabelStudioClient:
         return LabelStudioError(what)
 
 
+def _field(answer: Json, name: str, what: str) -> Json:
+    """A field of an answer to a call that changed something; without it nobody knows what."""
+    if not isinstance(answer, Mapping) or name not in answer:
+        raise LabelStudioError(f"Label Studio answered to {what} without {name!r}")
+    return answer[name]
+
+
 def read_bounded(response: httpx.Response, max_bytes: int) -> None:
     """Read a streamed body into `response`, at most `max_bytes`, within `MAX_DOWNLOAD_S`.
 
@@ -413,16 +442,48 @@ def read_bounded(response: httpx.Response, max_bytes: int) -> None:
         ValueError: if there is more.
         Unavailable: if it comes too slowly.
     """
-    chunks, size = [], 0
+    announced = response.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced[:20]) > max_bytes:
+        raise _too_large(max_bytes)
+    expand = _expander(response)
+    content = bytearray()
     deadline = time.monotonic() + MAX_DOWNLOAD_S
-    for chunk in response.iter_bytes():
-        size += len(chunk)
-        if size > max_bytes:
-            raise ValueError(f"the file is larger than {max_bytes} bytes, the limit for one image")
+    for chunk in response.iter_raw():
+        content += expand(chunk, max_bytes + 1 - len(content))
+        if len(content) > max_bytes:
+            raise _too_large(max_bytes)
         if time.monotonic() > deadline:
             raise Unavailable(f"an image did not arrive within {MAX_DOWNLOAD_S:.0f} s")
-        chunks.append(chunk)
-    response._content = b"".join(chunks)
+    response._content = bytes(content)
+
+
+def _too_large(max_bytes: int) -> ValueError:
+    return ValueError(f"the file is larger than {max_bytes} bytes, the limit for one image")
+
+
+def _expander(response: httpx.Response) -> Callable[[bytes, int], bytes]:
+    """Undoes a body's compression, piece by piece; never makes more than it is told.
+
+    httpx's own decoders expand a whole piece before its size is known, once per encoding that
+    the header names.
+    """
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding in ("identity", ""):
+        return lambda chunk, _: chunk
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        raise ValueError(
+            f"the file comes compressed as {encoding[:100]!r}, expected as it is or with gzip; "
+            "store it without Content-Encoding"
+        )
+    expander = zlib.decompressobj(32 + zlib.MAX_WBITS)
+
+    def expand(chunk: bytes, max_length: int) -> bytes:
+        try:
+            return expander.decompress(chunk, max_length)
+        except zlib.error as error:
+            raise ValueError(f"the file's compression ({encoding}) is damaged: {error}") from None
+
+    return expand
 
 
 def filtered(*filters: Filter) -> dict[str, Any]:
@@ -456,7 +517,7 @@ def _detail(response: httpx.Response) -> str:
     """Label Studio's own words, cut short; nothing where the answer is no JSON."""
     try:
         content = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     if not isinstance(content, dict):
         return ""

@@ -9,16 +9,23 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import ipaddress
 import re
 import socket
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import parse_qs, urljoin, urlsplit
 
 import httpx
 
-from ralis_backend.labelstudio.client import LabelStudioClient, read_bounded, without_credentials
+from ralis_backend.labelstudio.addresses import may_connect
+from ralis_backend.labelstudio.client import (
+    MAX_DOWNLOAD_S,
+    UNCOMPRESSED,
+    LabelStudioClient,
+    read_bounded,
+    without_credentials,
+)
+from ralis_backend.labelstudio.deadline import DeadlineTransport, ending_within
 from ralis_backend.labelstudio.disk_cache import DiskCache
 from ralis_backend.labelstudio.errors import NotFound, Unauthorised, Unavailable
 from ralis_backend.online.tool import ToolTask
@@ -26,9 +33,11 @@ from ralis_backend.online.tool import ToolTask
 MAX_IMAGE_BYTES = 100_000_000
 MAX_REDIRECTS = 3
 CLOUD_SCHEMES = ("s3", "gs", "azure-blob", "azure_spi", "databricks")
-_FILE_PATH = re.compile(r"/(data|storage-data)/.|/(tasks|projects)/\d+/(resolve|presign)/$")
+ANY_PROJECT = "*"
 
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_UPLOAD = re.compile(r"/data/upload/([0-9]+)/.+", re.ASCII)
+_UPLOAD_IN_CLOUD = re.compile(r"upload/([0-9]+)/.+", re.ASCII)
+_RESOLVED = re.compile(r"/(tasks|projects)/([0-9]+)/(?:resolve|presign)/", re.ASCII)
 
 
 class ImageNotAllowed(ValueError):
@@ -47,6 +56,7 @@ class ImageFetcher:
         cache_dir: made if missing.
         cache_bytes: the least recently used files go beyond this; 0: nothing is cached.
         allowed_hosts: names of further hosts; `*.example.com` allows every host below.
+        upload_projects: projects whose files tasks of other projects may show; `*` for all.
     """
 
     def __init__(
@@ -55,10 +65,12 @@ class ImageFetcher:
         cache_dir: Path,
         cache_bytes: int,
         allowed_hosts: Sequence[str] = (),
+        upload_projects: Sequence[str] = (),
     ) -> None:
         self._client = client
         self._cache = DiskCache(cache_dir, cache_bytes)
         self._allowed_hosts = tuple(host.lower() for host in allowed_hosts)
+        self._upload_projects = frozenset(upload_projects)
 
     def fetch(self, task: ToolTask) -> bytes:
         """The bytes of a task's image file.
@@ -71,39 +83,43 @@ class ImageFetcher:
             raise ValueError(
                 f"task {task.id} has no image under the key that the label config names"
             )
-        key = hashlib.sha256(
-            "\0".join(
-                [self._client.url, str(task.id), task.created_at.isoformat(), task.image]
-            ).encode()
-        ).hexdigest()
-        content = self._cache.get(key)
-        if content is None:
-            try:
-                content = self._download(task)
-            except httpx.InvalidURL as error:
-                raise ValueError(
-                    f"task {task.id}: its image has no valid address: {error}"
-                ) from None
-            self._cache.put(key, content)
+        try:
+            place = self._place(task)
+            key = self._key(task)
+            content = self._cache.get(key)
+            if content is None:
+                with ending_within(MAX_DOWNLOAD_S):
+                    content = self._download(place)
+                self._cache.put(key, content)
+        except httpx.InvalidURL as error:
+            raise ValueError(f"task {task.id}: its image has no valid address: {error}") from None
         return content
 
-    def _download(self, task: ToolTask) -> bytes:
+    def _key(self, task: ToolTask) -> str:
+        parts = [self._client.url, str(task.id), task.created_at.isoformat(), task.image]
+        return hashlib.sha256("\0".join(parts).encode(errors="surrogatepass")).hexdigest()
+
+    def _place(self, task: ToolTask) -> str:
+        """Where the image lies: a path of Label Studio, or an address elsewhere."""
         parts = urlsplit(task.image)
         if parts.scheme in CLOUD_SCHEMES:
             encoded = base64.urlsafe_b64encode(task.image.encode()).decode()
-            return self._from_label_studio(f"/tasks/{task.id}/resolve/?fileuri={encoded}")
+            return f"/tasks/{task.id}/resolve/?fileuri={encoded}"
         if not parts.scheme and task.image.startswith("/"):
-            return self._from_label_studio(self._own_path(task, task.image))
+            return self._own_path(task, task.image)
         if parts.scheme not in ("http", "https"):
             shown = _without_secrets(task.image)[:100]
             raise ImageNotAllowed(
                 f"task {task.id}: {shown!r} is no address that the backend reads; use "
                 "uploads, local files, cloud storage connected to Label Studio, or http(s)"
             )
-        if self._is_own(task.image):
-            return self._from_label_studio(self._own_path(task, task.image))
+        return self._own_path(task, task.image) if self._is_own(task.image) else task.image
+
+    def _download(self, place: str) -> bytes:
+        if place.startswith("/"):
+            return self._from_label_studio(place)
         try:
-            return self._from_elsewhere(task.image, is_trusted=False)
+            return self._from_elsewhere(place, is_trusted=False)
         except Unavailable as error:  # a host of its own: the other tasks need not wait for it
             raise ImageUnreachable(str(error)) from None
 
@@ -119,21 +135,54 @@ class ImageFetcher:
         """
         url = httpx.URL("http://label-studio").join(reference)  # resolves dots in the path
         path = url.path.removeprefix(urlsplit(self._client.url).path)
-        if not _FILE_PATH.match(path) or "/../" in path:
+        query = url.query.decode()
+        if not self._may_show(task, path, query):
             raise ImageNotAllowed(
                 f"task {task.id}: {_without_secrets(reference)[:100]!r} is no file of Label "
                 "Studio; expected an address below /data/upload/, /data/local-files/ or "
                 "/tasks/<number>/resolve/"
             )
-        query = url.query.decode()
         raw = url.raw_path.decode().partition("?")[0]
         raw = raw.removeprefix(urlsplit(self._client.url).path)
         return f"{raw}?{query}" if query else raw
 
+    def _may_show(self, task: ToolTask, path: str, query: str) -> bool:
+        """Whether a path serves files.
+
+        Raises:
+            ImageNotAllowed: if the file belongs to another project or task. Label Studio would
+                deliver whatever the operator may read, and crops of it are shown to annotators.
+        """
+        if "/../" in path or path.startswith("//"):
+            return False
+        if found := _UPLOAD.fullmatch(path):
+            self._refuse_foreign(task, "projects", found[1])
+        elif path == "/storage-data/uploaded/":
+            files = parse_qs(query).get("filepath", [])
+            inside = _UPLOAD_IN_CLOUD.fullmatch(files[0]) if len(files) == 1 else None
+            if inside is None or "/../" in inside[0]:
+                return False
+            self._refuse_foreign(task, "projects", inside[1])
+        elif found := _RESOLVED.fullmatch(path):
+            self._refuse_foreign(task, found[1], found[2])
+        else:
+            return path == "/data/local-files/"
+        return True
+
+    def _refuse_foreign(self, task: ToolTask, kind: str, number: str) -> None:
+        own = task.id if kind == "tasks" else task.project_id
+        allowed = {ANY_PROJECT} if kind == "tasks" else {ANY_PROJECT, str(int(number))}
+        if int(number) != own and not self._upload_projects & allowed:
+            raise ImageNotAllowed(
+                f"task {task.id} of project {task.project_id or 'unknown'} shows a file of "
+                f"{kind.removesuffix('s')} {int(number)}; upload the file to the task's own "
+                "project, or allow files of other projects with RALIS_UPLOAD_PROJECTS"
+            )
+
     def _from_label_studio(self, path: str) -> bytes:
         response = self._client.download(path, MAX_IMAGE_BYTES)
         if response.is_redirect:
-            target = urljoin(self._client.url + path, response.headers["location"])
+            target = _target(response, self._client.url + path)
             if self._is_own(target):
                 raise Unauthorised(
                     f"Label Studio sends {_without_secrets(path)} to {urlsplit(target).path} "
@@ -161,14 +210,14 @@ class ImageFetcher:
             pinned, headers, extensions = self._pin(url, is_trusted=is_trusted)
             try:
                 with (
-                    httpx.Client(timeout=60.0, trust_env=False) as http,
+                    httpx.Client(timeout=60.0, transport=DeadlineTransport()) as http,
                     http.stream("GET", pinned, headers=headers, extensions=extensions) as response,
                 ):
                     if not response.is_redirect:
                         _check(response, url)
                         read_bounded(response, MAX_IMAGE_BYTES)
                         return response.content
-                    url = urljoin(url, response.headers["location"])
+                    url = _target(response, url)
             except httpx.HTTPError as error:
                 raise Unavailable(
                     f"{urlsplit(url).hostname} did not deliver an image: {type(error).__name__}"
@@ -192,13 +241,14 @@ class ImageFetcher:
                 "RALIS_IMAGE_HOSTS"
             )
         address = _resolve(host, parsed.port or (443 if parsed.scheme == "https" else 80))
-        if not _may_connect(address, is_named=is_named):
+        if not may_connect(address, is_named=is_named):
             raise ImageNotAllowed(
                 f"{host} is the address {address} inside a private network; if the backend should "
                 "read there, add the host to RALIS_IMAGE_HOSTS"
             )
         netloc = parsed.netloc.decode()
-        return parsed.copy_with(host=address), {"Host": netloc}, {"sni_hostname": host}
+        headers = {"Host": netloc, **UNCOMPRESSED}
+        return parsed.copy_with(host=address), headers, {"sni_hostname": host}
 
     def _is_allowed(self, host: str) -> bool:
         return any(
@@ -230,31 +280,27 @@ def _without_secrets(place: str) -> str:
     return without_credentials(place.partition("?")[0])
 
 
+def _target(response: httpx.Response, url: str) -> str:
+    """Where a redirect leads."""
+    location = str(response.headers.get("location", "")).strip()
+    where = f"the image {_without_secrets(url)} is redirected"
+    if not location:
+        raise ValueError(f"{where} ({response.status_code}) without saying where to")
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        shown = _without_secrets(location)[:100]
+        raise ValueError(f"{where} to {shown!r}, which is no address") from None
+
+
 def _resolve(host: str, port: int) -> str:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise Unavailable(f"the host {host} of an image cannot be found: {error}") from None
+    except UnicodeError:
+        raise ValueError(f"the host {host[:100]!r} of an image is no name of a host") from None
     return str(found[0][4][0])
-
-
-def _may_connect(address: str, *, is_named: bool) -> bool:
-    """Public addresses; private ones of hosts that the operator named; link-local ones never."""
-    ip = _innermost(ipaddress.ip_address(address.split("%")[0]))
-    if ip.is_link_local or ip.is_multicast or ip.is_unspecified:
-        return False
-    return ip.is_global or is_named
-
-
-def _innermost(
-    ip: ipaddress.IPv4Address | ipaddress.IPv6Address,
-) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """The IPv4 address that an IPv6 address stands for, where it does."""
-    if isinstance(ip, ipaddress.IPv4Address):
-        return ip
-    if ip in _NAT64:
-        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-    return ip.ipv4_mapped or ip.sixtofour or ip
 
 
 def _port(parts: object) -> int:

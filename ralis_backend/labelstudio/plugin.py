@@ -222,7 +222,8 @@ class RalisBackend(LabelStudioMLBase):  # type: ignore[misc]
 
 def _with_images(tasks: Sequence[Any], image_key: str, uid: str) -> Iterable[tuple[int, ToolTask]]:
     """The tasks that can be answered, with their places in the request."""
-    for place, task in enumerate(parse_tasks(tasks, image_key)):
+    project_id = int(uid.partition(".")[0])
+    for place, task in enumerate(parse_tasks(tasks, image_key, project_id)):
         if isinstance(task, TaskError):
             logger.warning("project %s, %s", uid, task)
         elif not task.image:

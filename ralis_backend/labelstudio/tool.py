@@ -8,14 +8,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import datetime
 from typing import Any
 
 import numpy as np
 
 from ralis_backend.core.regions import Region
 from ralis_backend.labelstudio.client import Filter, LabelStudioClient
-from ralis_backend.labelstudio.errors import NotFound
+from ralis_backend.labelstudio.errors import LabelStudioError, NotFound
 from ralis_backend.labelstudio.fetcher import ImageFetcher
 from ralis_backend.labelstudio.payloads.annotations import (
     annotated_regions,
@@ -37,8 +36,8 @@ from ralis_backend.labelstudio.payloads.tasks import (
     TaskError,
     crop_data,
     crop_files,
+    crop_key,
     parse_tasks,
-    parse_time,
     project_uid,
 )
 from ralis_backend.labelstudio.setup import ProjectSetup, keep_settings
@@ -98,7 +97,7 @@ class LabelStudioTool:
     def tasks(self, project_id: int) -> Iterator[ToolTask]:
         """All tasks of a project, oldest first."""
         key = self._config(self._client.project(project_id)["label_config"]).image_key
-        for task in parse_tasks(self._client.tasks(project_id), key):
+        for task in parse_tasks(self._client.tasks(project_id), key, project_id):
             if isinstance(task, TaskError):
                 logger.warning("project %s, %s", project_id, task)
             else:
@@ -157,28 +156,36 @@ class LabelStudioTool:
     ) -> list[ToolTask]:
         """Upload the crops' pictures and make their tasks; one task per crop, in order.
 
+        Tasks that are there already are taken, not made again: an earlier call may have ended
+        without an answer though Label Studio had made them.
+
         Files go to the pool project, whose config has one data key as uploads need; tasks of
         other projects may show them.
         """
         if not crops:
             return []
-        parts = [
-            crops[start : start + UPLOADS_PER_CALL]
-            for start in range(0, len(crops), UPLOADS_PER_CALL)
-        ]
-        with ThreadPoolExecutor(2) as threads:  # one encodes while the other's upload is stored
-            uploaded = list(threads.map(lambda part: self._upload(pool.id, part), parts))
-        paths = [path for part in uploaded for path in part]
-        data = [
-            crop_data(crop, image, context)
-            for crop, (image, context) in zip(crops, paths, strict=True)
-        ]
-        ids = self._client.import_tasks(regions_project_id, [{"data": it} for it in data])
-        created = self._created(regions_project_id, ids)
-        return [
-            ToolTask(task_id, created[task_id], fields["image"], fields)
-            for task_id, fields in zip(ids, data, strict=True)
-        ]
+        keys = [crop_key(crop_data(crop, "", "")) for crop in crops]
+        made = self._made(regions_project_id)
+        missing = [crop for crop, key in zip(crops, keys, strict=True) if key not in made]
+        if missing:
+            newest = max((task.id for task in made.values()), default=0)
+            data = self._with_pictures(pool.id, missing)
+            try:
+                self._client.import_tasks(regions_project_id, [{"data": it} for it in data])
+            except LabelStudioError as error:
+                made |= self._made(regions_project_id, newest)
+                if not made.keys() >= set(keys):
+                    raise
+                logger.warning("project %s: the tasks are there: %s", regions_project_id, error)
+            else:
+                made |= self._made(regions_project_id, newest)
+        lost = [key for key in keys if key not in made]
+        if lost:
+            raise LabelStudioError(
+                f"Label Studio does not list {len(lost)} of the {len(crops)} tasks that it made "
+                f"in project {regions_project_id}"
+            )
+        return [made[key] for key in keys]
 
     def publish_crop_predictions(
         self,
@@ -228,6 +235,30 @@ class LabelStudioTool:
             self._client.delete_tasks(project_id, part, _UNTOUCHED)
         return sorted(wanted - {task["id"] for task in self._client.tasks(project_id)})
 
+    def _made(self, regions_project_id: int, newest: int = 0) -> dict[tuple[str, ...], ToolTask]:
+        """The tasks of regions that come after `newest`, by key; of equal ones the oldest."""
+        later = ("id", "Number", "greater", newest)
+        listed = self._client.tasks(regions_project_id, later)
+        found: dict[tuple[str, ...], ToolTask] = {}
+        for task in parse_tasks(listed, "image", regions_project_id):
+            if isinstance(task, ToolTask):
+                found.setdefault(crop_key(task.data), task)
+        return found
+
+    def _with_pictures(self, pool_id: int, crops: Sequence[Crop]) -> list[dict[str, Any]]:
+        """The data of each crop's task, its pictures uploaded."""
+        parts = [
+            crops[start : start + UPLOADS_PER_CALL]
+            for start in range(0, len(crops), UPLOADS_PER_CALL)
+        ]
+        with ThreadPoolExecutor(2) as threads:  # one encodes while the other's upload is stored
+            uploaded = list(threads.map(lambda part: self._upload(pool_id, part), parts))
+        paths = [path for part in uploaded for path in part]
+        return [
+            crop_data(crop, image, context)
+            for crop, (image, context) in zip(crops, paths, strict=True)
+        ]
+
     def _upload(self, project_id: int, crops: Sequence[Crop]) -> list[tuple[str, str]]:
         """Store the pictures of crops; the paths of each crop's two."""
         files = [file for crop in crops for file in crop_files(crop)]
@@ -235,34 +266,31 @@ class LabelStudioTool:
         paths = self._client.file_paths(project_id, ids)
         return list(zip(paths[::2], paths[1::2], strict=True))
 
-    def _created(self, project_id: int, ids: Sequence[int]) -> dict[int, datetime]:
-        """When the tasks were made; other tasks with ids in between may come along."""
-        first = ("id", "Number", "greater_or_equal", min(ids))
-        last = ("id", "Number", "less_or_equal", max(ids))
-        return {
-            task["id"]: parse_time(task["created_at"])
-            for task in self._client.tasks(project_id, first, last)
-        }
-
     def _replace_predictions(
         self, project_id: int, version: str, payloads: Iterable[Mapping[str, Any]]
     ) -> None:
         """Old versions go last, so that annotators always meet some prediction."""
         if self._client.model_versions(project_id).get(version):
             self._client.delete_predictions(project_id, version)
-        has_any = False
+        num_sent = 0
         with ThreadPoolExecutor(1) as sender:  # the next part is encoded while one is stored
             sending: Future[None] | None = None
             for part in batches(payloads):
                 if sending is not None:
                     sending.result()
                 sending = sender.submit(self._client.import_predictions, project_id, part)
-                has_any = True
+                num_sent += len(part)
             if sending is not None:
                 sending.result()
-        if has_any:
+        stored = self._client.model_versions(project_id)
+        if stored.get(version, 0) > num_sent:
+            raise LabelStudioError(
+                f"project {project_id} has {stored[version]} predictions of {version}, {num_sent} "
+                "were sent: Label Studio stored some twice; they are sent again"
+            )
+        if num_sent:
             keep_settings(self._client, project_id, {"model_version": version})
-        for other in self._client.model_versions(project_id):
+        for other in stored:
             if other != version:
                 self._client.delete_predictions(project_id, other)
 

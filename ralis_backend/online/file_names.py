@@ -15,7 +15,10 @@ def uploaded_name(reference: str) -> str:
     `road.png` of `/data/upload/3/1a2b3c4d-road.png`, whose prefix keeps uploads apart, of
     `/data/local-files/?d=photos/road.png` and of `https://example.com/road.png`.
     """
-    parts = urlsplit(reference)
+    try:
+        parts = urlsplit(reference)
+    except ValueError:  # no address; its last part still is a name
+        return PurePosixPath(reference).name
     local = parse_qs(parts.query).get("d")
     path = PurePosixPath(local[0] if local else unquote(parts.path))
     return _PREFIX.sub("", path.name)

@@ -56,12 +56,16 @@ class ToolProject:
 
 @dataclass(frozen=True)
 class ToolTask:
-    """One task: an image to label. `created_at` tells apart tasks that got the same id."""
+    """One task: an image to label. `created_at` tells apart tasks that got the same id.
+
+    `project_id` is the tool's id of its project: whose files it may show.
+    """
 
     id: int
     created_at: datetime
     image: str
     data: Mapping[str, Any] = field(default_factory=dict)
+    project_id: int | None = None
 
 
 @dataclass(frozen=True)

@@ -238,7 +238,7 @@ class _Labelled:
         )
 
     def _pixels(self, row: Image) -> np.ndarray:
-        task = ToolTask(row.task_id, row.task_created_at, row.ref)
+        task = ToolTask(row.task_id, row.task_created_at, row.ref, project_id=row.tool_project_id)
         pixels = decode_image(self._image(task))
         if pixels.shape[:2] != row.size:
             raise ValueError(f"task {row.task_id}: its image has changed since it was labelled")

@@ -12,6 +12,12 @@ from ralis_backend.labelstudio.client import LabelStudioClient
 CREATED = "2025-11-21T04:40:00Z"
 
 
+def streamed(answer):
+    """An answer whose body is still to come, as one over a network is; can be made again."""
+    stream = httpx.ByteStream(answer.content)
+    return httpx.Response(answer.status_code, headers=answer.headers, stream=stream)
+
+
 class FakeLabelStudio:
     """What was changed stands in `writes`, (method, path) each."""
 

@@ -16,6 +16,7 @@ from ralis_backend.labelstudio.client import LabelStudioClient
 from ralis_backend.labelstudio.errors import LabelStudioError, NotFound, Unauthorised, Unavailable
 from ralis_backend.labelstudio.token_auth import REFRESH_EARLY_S
 from ralis_backend.online.tool import ToolNotFound, ToolUnavailable
+from tests.labelstudio.fake_label_studio import streamed
 
 LEGACY = "0123456789abcdef0123456789abcdef01234567"
 PERSONAL = "header.refresh-secret.signature"
@@ -211,13 +212,13 @@ def test_a_download_is_tried_again_on_server_errors():
         following = answers.pop(0)
         if isinstance(following, Exception):
             raise following
-        return following
+        return streamed(following)
 
     assert client_of(answer).download("/data/upload/1/a.png", 10).content == b"a"
 
 
 def test_a_download_stops_at_the_limit():
-    client = client_of(lambda request: httpx.Response(200, content=b"x" * 1000))
+    client = client_of(lambda request: streamed(httpx.Response(200, content=b"x" * 1000)))
     assert client.download("/data/upload/1/a.png", 1000).content == b"x" * 1000
     with pytest.raises(ValueError, match="larger than 999 bytes"):
         client.download("/data/upload/1/a.png", 999)
@@ -309,6 +310,6 @@ def test_no_task_is_left_out_when_others_are_deleted_between_pages(monkeypatch):
 
 def test_a_download_that_trickles_is_given_up(monkeypatch):
     monkeypatch.setattr(module, "MAX_DOWNLOAD_S", -1.0)
-    client = client_of(lambda request: httpx.Response(200, content=b"x"))
+    client = client_of(lambda request: streamed(httpx.Response(200, content=b"x")))
     with pytest.raises(Unavailable, match="did not arrive"):
         client.download("/data/upload/1/a.png", 10)

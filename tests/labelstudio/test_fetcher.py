@@ -1,8 +1,14 @@
 from __future__ import annotations
 
 import base64
+import gzip
+import socket
 import threading
+import time
+import tracemalloc
+import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -15,6 +21,7 @@ from ralis_backend.labelstudio.client import LabelStudioClient
 from ralis_backend.labelstudio.errors import Unauthorised, Unavailable
 from ralis_backend.labelstudio.fetcher import ImageFetcher, ImageNotAllowed, ImageUnreachable
 from ralis_backend.online.tool import ToolNotFound, ToolTask
+from tests.labelstudio.fake_label_studio import streamed
 
 CREATED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 URL = "http://ls.test:8080"
@@ -25,8 +32,8 @@ def no_pauses(monkeypatch):
     monkeypatch.setattr(client_module, "RETRY_PAUSES_S", (0.0,))
 
 
-def task(image, task_id=7, created_at=CREATED):
-    return ToolTask(task_id, created_at, image)
+def task(image, task_id=7, created_at=CREATED, project_id=1):
+    return ToolTask(task_id, created_at, image, project_id=project_id)
 
 
 class LabelStudio:
@@ -38,11 +45,11 @@ class LabelStudio:
 
     def __call__(self, request):
         self.requests.append(request)
-        return self.answer
+        return streamed(self.answer)
 
-    def fetcher(self, tmp_path, allowed=(), cache_bytes=10**6, url=URL):
+    def fetcher(self, tmp_path, allowed=(), cache_bytes=10**6, url=URL, projects=()):
         client = LabelStudioClient(url, "token", transport=httpx.MockTransport(self))
-        return ImageFetcher(client, tmp_path / "cache", cache_bytes, allowed)
+        return ImageFetcher(client, tmp_path / "cache", cache_bytes, allowed, projects)
 
 
 class Elsewhere(BaseHTTPRequestHandler):
@@ -135,13 +142,90 @@ def test_cloud_files_are_read_through_label_studio(tmp_path, scheme):
         f"{URL}/api/projects/1/next",
         "/logout",
         "/",
+        "/data/",
+        "/data/avatars/1.png",
+        "/data/upload/1/",
+        "/data/upload/x/a.png",
+        "/data/upload/\u0661/a.png",
+        "//data/upload/1/a.png",
+        "/data/export/1.zip",
+        "/storage-data/uploaded/?filepath=avatars/1.png",
+        "/storage-data/uploaded/?filepath=upload/1/a.png&filepath=upload/2/a.png",
+        "/storage-data/uploaded/?filepath=upload/1/../2/a.png",
+        "/storage-data/uploaded/",
     ],
 )
 def test_a_task_cannot_send_the_token_to_other_calls(tmp_path, image):
     server = LabelStudio()
-    with pytest.raises(ImageNotAllowed, match="no file of Label Studio"):
+    with pytest.raises(ImageNotAllowed, match=r"no file of Label Studio|not allowed"):
         server.fetcher(tmp_path).fetch(task(image))
     assert server.requests == []
+
+
+FOREIGN = [
+    "/data/upload/2/0123abcd-secret.png",
+    "/data/upload/1/../2/0123abcd-secret.png",
+    "/data/upload/%32/0123abcd-secret.png",
+    "/data/upload/02/0123abcd-secret.png",
+    f"{URL}/data/upload/2/0123abcd-secret.png",
+    "/storage-data/uploaded/?filepath=upload%2F2%2Fsecret.png",
+    "/projects/2/resolve/?fileuri=czM6Ly9idWNrZXQvYS5wbmc=",
+    f"{URL}/projects/2/presign/?fileuri=czM6Ly9idWNrZXQvYS5wbmc=",
+]
+
+
+@pytest.mark.parametrize("image", FOREIGN)
+def test_a_task_cannot_show_files_of_another_project(tmp_path, image):
+    server = LabelStudio()
+    with pytest.raises(ImageNotAllowed, match=r"task 7 of project 1 .*project 2.*UPLOAD_PROJECTS"):
+        server.fetcher(tmp_path, projects=["3"]).fetch(task(image))
+    with pytest.raises(ImageNotAllowed, match="of project unknown"):
+        server.fetcher(tmp_path).fetch(task(image, project_id=None))
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("projects", [["2"], ["*"]])
+@pytest.mark.parametrize("image", FOREIGN)
+def test_the_operator_may_allow_files_of_another_project(tmp_path, image, projects):
+    assert LabelStudio().fetcher(tmp_path, projects=projects).fetch(task(image)) == b"pixels"
+
+
+def test_a_task_cannot_have_another_tasks_cloud_file_resolved(tmp_path):
+    server = LabelStudio()
+    image = "/tasks/8/resolve/?fileuri=czM6Ly9idWNrZXQvYS5wbmc="
+    with pytest.raises(ImageNotAllowed, match="shows a file of task 8"):
+        server.fetcher(tmp_path, projects=["1"]).fetch(task(image))
+    assert server.fetcher(tmp_path, projects=["*"]).fetch(task(image)) == b"pixels"
+
+
+def test_what_is_no_longer_allowed_does_not_come_from_the_cache(tmp_path):
+    image = "/data/upload/2/a.png"
+    LabelStudio().fetcher(tmp_path, projects=["2"]).fetch(task(image))
+    with pytest.raises(ImageNotAllowed):
+        LabelStudio().fetcher(tmp_path).fetch(task(image))
+
+
+@pytest.mark.parametrize("location", [None, "", "  "])
+@pytest.mark.parametrize("status", [300, 302, 304, 308])
+def test_a_redirect_that_leads_nowhere_is_named(tmp_path, elsewhere, status, location):
+    headers = {} if location is None else {"location": location}
+    server = LabelStudio(httpx.Response(status, headers=headers))
+    with pytest.raises(ValueError, match=r"image .* is redirected"):
+        server.fetcher(tmp_path).fetch(task("/data/upload/1/a.png"))
+    Elsewhere.answers["/moved"] = (status, headers, b"")
+    with pytest.raises(ValueError, match=r"image .* is redirected"):
+        server.fetcher(tmp_path, allowed=["127.0.0.1"]).fetch(
+            task(f"http://127.0.0.1:{elsewhere}/moved")
+        )
+
+
+@pytest.mark.parametrize("location", ["file:///etc/passwd", "gopher://127.0.0.1/"])
+def test_a_redirect_to_another_scheme_is_refused(tmp_path, elsewhere, location):
+    Elsewhere.answers["/moved"] = (302, {"Location": location}, b"")
+    with pytest.raises(ImageNotAllowed, match="no http"):
+        LabelStudio().fetcher(tmp_path, allowed=["127.0.0.1"]).fetch(
+            task(f"http://127.0.0.1:{elsewhere}/moved")
+        )
 
 
 @pytest.mark.parametrize(
@@ -195,7 +279,8 @@ def test_redirects_are_followed_only_to_allowed_hosts(tmp_path, elsewhere, names
     "address",
     [
         *("127.0.0.1", "10.0.0.5", "192.168.1.1", "169.254.169.254", "::1", "::ffff:10.0.0.1"),
-        *("64:ff9b::a00:5", "2002:a00:5::1"),
+        *("64:ff9b::a00:5", "2002:a00:5::1", "::127.0.0.1", "64:ff9b:1::1", "fec0::1"),
+        "192.0.0.192",
     ],
 )
 def test_label_studio_cannot_send_the_backend_into_the_private_network(tmp_path, names, address):
@@ -327,7 +412,7 @@ def test_two_processes_keep_one_bound(tmp_path):
 
 
 def test_without_a_key_an_image_says_what_to_set(tmp_path):
-    transport = httpx.MockTransport(lambda request: httpx.Response(401))
+    transport = httpx.MockTransport(lambda request: streamed(httpx.Response(401)))
     client = LabelStudioClient(URL, lambda: None, transport=transport)
     with pytest.raises(Unauthorised, match="LABEL_STUDIO_API_KEY is not set"):
         ImageFetcher(client, tmp_path, 0).fetch(task("/data/upload/1/a.png?sig=hidden"))
@@ -339,3 +424,133 @@ def test_a_dead_host_of_an_image_concerns_that_image_alone(tmp_path, elsewhere, 
     fetcher = LabelStudio().fetcher(tmp_path, allowed=["images.test"])
     with pytest.raises(ImageUnreachable, match="answered 503"):
         fetcher.fetch(task(f"http://images.test:{elsewhere}/busy.png"))
+
+
+class Trickle:
+    """A server on loopback that sends one piece again and again, slowly, after a beginning."""
+
+    def __init__(self, beginning, piece):
+        self._beginning, self._piece = beginning, piece
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._serve)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._is_over.set()
+        self._socket.close()
+        self._thread.join()
+
+    def _serve(self):
+        connection, _ = self._socket.accept()
+        with connection, suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(self._beginning)
+            while not self._is_over.wait(0.02):
+                connection.sendall(self._piece)
+
+
+@pytest.mark.parametrize(
+    ("beginning", "piece"),
+    [
+        (b"", b"H"),
+        (b"HTTP/1.1 200 OK\r\n", b"X-A: b\r\n"),
+        (b"HTTP/1.1 200 OK\r\nX-A: ", b"b"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 90000\r\n\r\n", b"x"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+    ],
+)
+def test_a_server_that_trickles_is_given_up_in_time(tmp_path, monkeypatch, beginning, piece):
+    monkeypatch.setattr(module, "MAX_DOWNLOAD_S", 0.3)
+    with Trickle(beginning, piece) as server:
+        started = time.monotonic()
+        with pytest.raises(ImageUnreachable):
+            LabelStudio().fetcher(tmp_path, allowed=["127.0.0.1"]).fetch(
+                task(f"http://127.0.0.1:{server.port}/a.png")
+            )
+        assert time.monotonic() - started < 2
+
+
+def test_label_studio_that_trickles_headers_is_given_up_in_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(client_module, "RETRY_PAUSES_S", ())
+    monkeypatch.setattr(client_module, "MAX_DOWNLOAD_S", 0.3)
+    monkeypatch.setattr(client_module, "MAX_CALL_S", 0.3)
+    for call in (lambda client: client.whoami(), lambda client: client.download("/a.png", 9)):
+        with Trickle(b"HTTP/1.1 200 OK\r\n", b"X-A: b\r\n") as server:
+            client = LabelStudioClient(f"http://127.0.0.1:{server.port}", "token")
+            with pytest.raises(Unavailable):
+                call(client)
+
+
+def test_headers_without_end_are_refused(tmp_path):
+    with (
+        Trickle(b"HTTP/1.1 200 OK\r\nX-A: ", b"b" * 100_000) as server,
+        pytest.raises(ImageUnreachable),
+    ):
+        LabelStudio().fetcher(tmp_path, allowed=["127.0.0.1"]).fetch(
+            task(f"http://127.0.0.1:{server.port}/a.png")
+        )
+
+
+def _zipped(content, times=1):
+    for _ in range(times):
+        content = gzip.compress(content)
+    return content
+
+
+@pytest.fixture
+def fetched_from(tmp_path, elsewhere):
+    def fetch(headers, content):
+        Elsewhere.answers["/z.png"] = (200, headers, content)
+        fetcher = LabelStudio().fetcher(tmp_path, allowed=["127.0.0.1"], cache_bytes=0)
+        return fetcher.fetch(task(f"http://127.0.0.1:{elsewhere}/z.png"))
+
+    return fetch
+
+
+def test_a_compressed_file_is_read_though_it_was_not_asked_for(fetched_from):
+    assert fetched_from({"Content-Encoding": "gzip"}, _zipped(b"pixels" * 99)) == b"pixels" * 99
+    assert fetched_from({"Content-Encoding": "deflate"}, zlib.compress(b"pixels")) == b"pixels"
+    assert Elsewhere.requests[-1][1]["accept-encoding"] == "identity"
+
+
+def test_a_compressed_bomb_is_stopped_at_the_limit(fetched_from, monkeypatch):
+    monkeypatch.setattr(module, "MAX_IMAGE_BYTES", 10**6)
+    bomb = _zipped(bytes(10**8))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="larger than 1000000 bytes"):
+        fetched_from({"Content-Encoding": "gzip"}, bomb)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10**7
+
+
+@pytest.mark.parametrize("encoding", ["gzip, gzip", "br", "zstd", "compress"])
+def test_other_and_nested_compressions_are_refused(fetched_from, encoding):
+    with pytest.raises(ValueError, match="comes compressed as"):
+        fetched_from({"Content-Encoding": encoding}, _zipped(bytes(10**6), times=2))
+
+
+def test_a_damaged_compression_is_named(fetched_from):
+    with pytest.raises(ValueError, match="is damaged"):
+        fetched_from({"Content-Encoding": "gzip"}, b"not compressed at all")
+
+
+def test_a_length_beyond_the_limit_is_refused_before_the_body(fetched_from):
+    with pytest.raises(ValueError, match="larger than"):
+        fetched_from({"Content-Length": "9" * 12}, b"")
+
+
+def test_a_body_shorter_than_announced_is_no_file(fetched_from):
+    with pytest.raises(ImageUnreachable):
+        fetched_from({"Content-Length": "100", "Connection": "close"}, b"pix")
+
+
+@pytest.mark.parametrize("host", ["a" * 64 + ".test", "exa mple", "b\u00fccher..test"])
+def test_a_host_that_is_none_is_named(tmp_path, host):
+    with pytest.raises(ValueError, match=r"host|address"):
+        LabelStudio().fetcher(tmp_path, allowed=[host, "*.test"]).fetch(task(f"http://{host}/a"))

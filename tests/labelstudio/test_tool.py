@@ -56,3 +56,11 @@ def test_a_malformed_task_is_named_and_the_others_are_read(tool, label_studio, c
     with caplog.at_level(logging.WARNING):
         assert [found.id for found in tool.tasks(1)] == [1, 3]
     assert "project 1, task number 2 of the list: task 2 has no data" in caplog.text
+
+
+def test_a_task_belongs_to_the_project_it_was_listed_in(tool, label_studio):
+    label_studio.tasks[1] = [{**task(1, {"photo": "/data/upload/2/a.png"}), "project": 2}]
+    (found,) = tool.tasks(1)
+    assert found.project_id == 1
+    with pytest.raises(ValueError, match="task 1 of project 1 shows a file of project 2"):
+        tool.image(found)

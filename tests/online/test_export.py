@@ -6,6 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image as PillowImage
 from pycocotools.coco import COCO
 
@@ -14,8 +17,8 @@ from ralis_backend.core.regions import VOID, Region
 from ralis_backend.core.segmenter import SegmenterSpec, build, load
 from ralis_backend.offline.datasets import Dataset
 from ralis_backend.online.answers import ANSWER_KINDS, AnswerKind, Choice
-from ralis_backend.online.export import export_project, write_model
-from ralis_backend.online.export.formats import outline
+from ralis_backend.online.export import export_project, inert, write_model
+from ralis_backend.online.export.formats import outline, yaml_text
 from ralis_backend.online.export.labelled_images import as_plain_image, file_names
 from ralis_backend.online.labels import NewLabel
 from ralis_backend.online.store import Store
@@ -145,6 +148,67 @@ def test_provenance_has_a_column_for_a_question_of_another_package(grown, tmp_pa
     with (tmp_path / "out/provenance.csv").open() as file:
         told = {(row["useful"], row["stars"]) for row in csv.DictReader(file)}
     assert told == {("", "5"), ("1", ""), ("0", "")}
+
+
+FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", " =1", "＝1", "|cmd", "%0A=1"]
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_no_cell_of_the_provenance_is_a_formula(grown, tmp_path, monkeypatch, text):
+    kind = AnswerKind("said", (Choice("many", "4", text),))
+    monkeypatch.setitem(ANSWER_KINDS, "said", kind)
+    (project,) = grown.store.projects.all()
+    label = grown.store.labels.of(project.id)[0]
+    crop = grown.store.queue.all(project.id)[0]
+    changed = replace(annotation(10, 100), annotator=text, results=[{"id": "changed"}])
+    image = grown.store.images.get(label.image_id)
+    row = grown.store.annotations.put(project, "8.1", changed, image, crop)
+    grown.store.queue.change({crop.id: {"strategy": text}})
+    grown.store.labels.put(row, [NewLabel(label.region, None)], {"said": text})
+    grown.export(tmp_path / "out")
+    content = (tmp_path / "out/provenance.csv").read_text()
+    cells = [cell for line in csv.reader(content.splitlines()) for cell in line]
+    assert len(content.splitlines()) == 11
+    shown = "".join(character if character.isprintable() else " " for character in text)
+    assert f"'{shown}" in cells
+    assert shown not in cells
+    assert text not in cells
+
+
+def test_a_cell_that_is_no_formula_is_left_alone():
+    for text in ("ann@example.com", "5-a", "a=b", "", "Zoë", "'x", "k-center"):
+        assert inert(text) == text
+    assert inert("two\nlines\x00\x1b[2J") == "two lines  [2J"
+
+
+NASTY = [
+    "\U0001f600", "\x7f", "\x85", "\u2028", "\ufeff", "\xa0", "\x1b", "a\nb", "a\tb", '"', "\\",
+    "'", "- a", "a: b", "# c", "{a}", "[a]", "*a", "&a", "!a", "%a", "yes", "null", "1.0", "", " ",
+    "~", "\\n", "\u202e", "\ue000", "a" * 5000,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_a_label_comes_back_from_yaml_as_it_is(text):
+    assert yaml.safe_load(f"names:\n  0: {yaml_text(text)}\n") == {"names": {0: text}}
+
+
+@settings(deadline=None, max_examples=50)
+@given(text=st.text())
+def test_any_label_comes_back_from_yaml(text):
+    assert yaml.safe_load(f"a: {yaml_text(text)}\nb: 1\n") == {"a": text, "b": 1}
+
+
+def test_the_yolo_export_names_the_classes_whatever_they_are(grown, tmp_path):
+    names = ["\U0001f600 smile", "a\nval: /etc", '"quoted" \\ \x7f']
+    labels = [ClassLabel(name, "#000000") for name in names]
+    grown.store.projects.register(UID, 7, "<View />", labels, "Street")
+    grown.export(tmp_path / "out", "yolo-seg")
+    content = yaml.safe_load((tmp_path / "out/data.yaml").read_text(encoding="utf-8"))
+    assert content["val"] == "images/val"
+    assert set(names) <= set(content["names"].values())
+    classes = json.loads((tmp_path / "out/classes.json").read_text(encoding="utf-8"))
+    assert [it["name"] for it in classes["classes"]] == list(content["names"].values())
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy")
@@ -299,6 +363,16 @@ def test_names_are_those_of_the_upload_and_safe():
         )
     )
     assert list(names.values()) == ["street_one", "pic.final", "key", "passwd", "image"]
+
+
+def test_names_that_windows_keeps_for_devices_are_changed():
+    names = file_names(rows("/u/CON.png", "/u/nul.tar.png", "/u/com1.jpg", "/u/console.jpg"))
+    assert list(names.values()) == ["image-CON", "image-nul.tar", "image-com1", "console"]
+
+
+def test_a_task_without_an_address_does_not_stand_in_the_way():
+    names = file_names(rows("/u/a.jpg", "http://[::1/b.png", "", "/u/b.jpg"))
+    assert list(names.values()) == ["a", "b", "image", "b-13"]
 
 
 def test_names_that_collide_get_the_task_id():

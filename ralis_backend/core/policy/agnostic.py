@@ -151,6 +151,8 @@ class AgnosticPolicy(Scorer):
             )
         try:
             spec = AgnosticSpec(**metadata["spec"])
+            if spec.architecture == "set":  # the linear one has no width
+                weights.require_dimension(spec.hidden, tensors)
             network = _network(spec)
             network.load_state_dict(tensors)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -98,7 +98,8 @@ class RalisPolicy(Scorer):
             )
         try:
             spec = _spec(metadata["spec"])
-            network = QueryNetwork(len(spec.classes), spec.num_state_regions)
+            width = weights.require_dimension(spec.num_state_regions, tensors)
+            network = QueryNetwork(len(spec.classes), width)
             network.load_state_dict(tensors)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise weights.WeightsError(

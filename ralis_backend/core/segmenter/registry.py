@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 
 from ralis_backend.core import weights
+from ralis_backend.core.regions import VOID
 from ralis_backend.core.registry import Registry
 from ralis_backend.core.segmenter import encoder_weights
 from ralis_backend.core.segmenter.protocol import Segmenter, SegmenterSpec
@@ -72,6 +73,8 @@ def load(path: Path, device: str | torch.device = "cpu") -> Segmenter:
         )
     try:
         spec = SegmenterSpec(**metadata["spec"])
+        if not 1 <= spec.num_classes <= VOID:
+            raise ValueError(f"num_classes is {spec.num_classes!r}, expected 1 to {VOID}")
         segmenter = SEGMENTERS[kind](spec.untrained(), seed=int(metadata["seed"]), device=device)
         segmenter.restore(tensors)
         segmenter.spec, segmenter.is_pretrained = spec, bool(metadata["is_pretrained"])

@@ -8,11 +8,17 @@ in so many bits, then the run's one value or the literal's values. The mask is t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 CHANNELS = 4
+BYTES_PER_PIXEL = 26
+"""No stream is longer: a record for each value, of the longest length and word, takes so many."""
+PART_BYTES = 2**18
+"""So much of a stream is unpacked at once; unpacked, it takes a hundred times the memory."""
+_LONGEST_LITERAL_BYTES = 2**16 * 4 + 8
 HEADER_BITS = 32 + 5 + 4 * 4
 WORD_SIZE = 8
 LENGTH_BITS = np.array([3, 4, 8, 16])
@@ -88,8 +94,9 @@ def _pack(count: int, records: _Integers, widths: _Integers) -> list[int]:
 def decode(rle: Sequence[int] | bytes, height: int, width: int) -> Alpha:
     """The alpha channel of a brush mask, (height, width) uint8; anti-aliased edges are kept.
 
-    Takes any word size and size classes. The stream's own count is compared with the expected
-    size before anything of that size is allocated.
+    Takes any word size and size classes. The stream's own count, and its length, are compared
+    with the expected size before anything of that size is allocated. Besides the mask it takes
+    some tens of megabytes, whatever the stream says.
 
     Raises:
         RleError: if the stream is empty, cut off, of another size, or no list of bytes.
@@ -97,31 +104,86 @@ def decode(rle: Sequence[int] | bytes, height: int, width: int) -> Alpha:
     """
     if height < 1 or width < 1:
         raise ValueError(f"a mask of {height} x {width} pixels, expected at least 1 x 1")
-    content = _content(rle)
+    content = _content(rle, height * width)
     count = int.from_bytes(content[:4])
     if count != height * width * CHANNELS:
         raise RleError(
             f"brush RLE is of {count} values, expected {height * width * CHANNELS} "
             f"({height} x {width} pixels of {CHANNELS} channels); the mask belongs to another image"
         )
-    windows = _windows(content)
     parameters = int.from_bytes(content[4:7]) >> 3
     word_size = (parameters >> 16) + 1
     length_bits = [(parameters >> shift & 0xF) + 1 for shift in (12, 8, 4, 0)]
-
-    ends, positions, literal = _records(windows, len(content) * 8, count, word_size, length_bits)
-    stops = ends // CHANNELS  # pixels whose alpha has been written when the record ends
-    starts = np.concatenate([[0], stops[:-1]])
-    flat = np.repeat(_words(windows, positions, word_size), stops - starts)
-    if literal.any():
-        pixels, at = _literal_alpha(ends, positions, literal, word_size)
-        flat[pixels] = _words(windows, at, word_size)
+    num_records = (len(content) * 8 - HEADER_BITS) // (3 + min(length_bits) + word_size)
+    if num_records << max(length_bits) < count:
+        raise RleError(
+            f"brush RLE is cut off: {len(content)} bytes cannot hold {count} values; paint the "
+            "mask again or delete it"
+        )
+    flat = np.empty(height * width, np.uint8)
+    position, end = HEADER_BITS, 0
+    while end < count:
+        first = position >> 3
+        windows = _windows(content[first : first + PART_BYTES + _LONGEST_LITERAL_BYTES])
+        part = _records(windows, position - first * 8, end, count, word_size, length_bits)
+        position = first * 8 + part.next_position
+        if position > len(content) * 8:
+            raise RleError(
+                f"brush RLE is cut off: it ends after {min(part.end, count)} of {count} values; "
+                "paint the mask again or delete it"
+            )
+        flat[end // CHANNELS : min(part.end, count) // CHANNELS] = _alpha(
+            part, windows, end, count, word_size
+        )
+        end = part.end
     return flat.reshape(height, width)
 
 
-def _content(rle: Sequence[int] | bytes) -> bytes:
+@dataclass(frozen=True)
+class _Part:
+    """The records whose heads lie in one part of a stream.
+
+    ends: each record's end in values, from the stream's beginning.
+    positions: the bit of the part that its first value starts at.
+    literals: the places of those that are literals, not runs.
+    next_position: the bit of the part where the next record begins.
+    """
+
+    ends: list[int]
+    positions: list[int]
+    literals: list[int]
+    next_position: int
+
+    @property
+    def end(self) -> int:
+        return self.ends[-1] if self.ends else 0
+
+
+def _alpha(part: _Part, windows: _Integers, begin: int, count: int, word_size: int) -> Alpha:
+    """The pixels whose alpha is written by the records of a part; `begin` is their first value."""
+    ends, positions = np.array(part.ends), np.array(part.positions)
+    literal = np.zeros(len(ends), bool)
+    literal[part.literals] = True
+    if part.end > count and literal[-1]:
+        raise RleError(f"brush RLE has more values than the {count} it announces")
+    ends[-1] = min(part.end, count)  # a run may say more than there is room for
+    stops = ends // CHANNELS  # pixels whose alpha has been written when the record ends
+    starts = np.concatenate([[begin // CHANNELS], stops[:-1]])
+    alpha = np.repeat(_words(windows, positions, word_size), stops - starts)
+    if literal.any():
+        pixels, at = _literal_alpha(ends, positions, literal, word_size, begin)
+        alpha[pixels - begin // CHANNELS] = _words(windows, at, word_size)
+    return alpha
+
+
+def _content(rle: Sequence[int] | bytes, num_pixels: int) -> bytes:
     if not isinstance(rle, (list, tuple, bytes)):
         raise RleError(f"brush RLE is a {type(rle).__name__}, expected a list of bytes")
+    longest = HEADER_BITS + BYTES_PER_PIXEL * num_pixels
+    if len(rle) > longest:
+        raise RleError(
+            f"brush RLE has {len(rle)} bytes, expected {longest} at most for {num_pixels} pixels"
+        )
     try:
         content = bytes(rle)
     except (TypeError, ValueError) as error:
@@ -146,12 +208,18 @@ def _windows(content: bytes) -> _Integers:
 
 
 def _records(
-    windows: _Integers, num_bits: int, count: int, word_size: int, length_bits: list[int]
-) -> tuple[_Integers, _Integers, npt.NDArray[np.bool_]]:
-    """Each record's end in values, the bit its first value starts at, and whether it is literal.
+    windows: _Integers,
+    position: int,
+    end: int,
+    count: int,
+    word_size: int,
+    length_bits: list[int],
+) -> _Part:
+    """The records whose heads lie in a part's first `PART_BYTES`, from bit `position` on.
 
     The only step that cannot be done for all records at once: where one begins depends on the one
     before. It touches the records' heads alone, through a view whose items are plain integers.
+    A `next_position` beyond the part's end says that the stream is cut off.
     """
     view = memoryview(windows)  # type: ignore[arg-type]
     shifts = [37 - bits for bits in length_bits] * 2
@@ -160,9 +228,8 @@ def _records(
     ends: list[int] = []
     positions: list[int] = []
     literals: list[int] = []
-    position, end = HEADER_BITS, 0
     try:
-        while end < count:
+        while end < count and position < PART_BYTES * 8:
             window = view[position >> 3] << (position & 7)
             kind = window >> 37 & 7  # 1 bit run or literal, 2 bits size class
             length = (window >> shifts[kind] & masks[kind]) + 1
@@ -176,25 +243,19 @@ def _records(
                 position += length * word_size
             ends.append(end)
     except IndexError:
-        position = num_bits + 1
-    if position > num_bits:
-        raise RleError(
-            f"brush RLE is cut off: it ends after {min(end, count)} of {count} values; "
-            "paint the mask again or delete it"
-        )
-    literal = np.zeros(len(ends), bool)
-    literal[literals] = True
-    if end > count and literal[-1]:
-        raise RleError(f"brush RLE has more values than the {count} it announces")
-    ends[-1] = count  # a run may say more than there is room for, as the converter allows
-    return np.array(ends), np.array(positions), literal
+        position = len(view) * 8 + 1
+    return _Part(ends, positions, literals, position)
 
 
 def _literal_alpha(
-    ends: _Integers, positions: _Integers, literal: npt.NDArray[np.bool_], word_size: int
+    ends: _Integers,
+    positions: _Integers,
+    literal: npt.NDArray[np.bool_],
+    word_size: int,
+    begin: int,
 ) -> tuple[_Integers, _Integers]:
     """The pixels whose alpha stands in a literal, and the bits where their values start."""
-    begins = np.concatenate([[0], ends[:-1]])[literal]
+    begins = np.concatenate([[begin], ends[:-1]])[literal]
     first = begins // CHANNELS
     num_pixels = ends[literal] // CHANNELS - first
     offsets = first * CHANNELS + CHANNELS - 1 - begins  # of the first alpha inside its literal

@@ -6,7 +6,6 @@ Percent is converted here and nowhere else.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,21 +13,24 @@ import cv2
 import numpy as np
 
 from ralis_backend.core.regions import VOID, Region
-from ralis_backend.labelstudio.payloads.brush_rle import RleError, decode, encode
+from ralis_backend.labelstudio.payloads.brush_rle import encode
 from ralis_backend.labelstudio.payloads.label_config import LabelConfig
+from ralis_backend.labelstudio.payloads.results import (
+    AnnotationError,
+    Result,
+    name_of,
+    number_of,
+    refuse_other_picture,
+    refuse_turned,
+    shown,
+    value_of,
+)
+from ralis_backend.labelstudio.payloads.strokes import read_strokes
 
-THRESHOLD = 128
-"""Painted masks are anti-aliased: a pixel belongs to the stroke from this alpha on."""
-
-MAX_PIXELS = 100_000_000
-MAX_POINTS = 100_000
+MAX_REGIONS = 1000
+REGION_LAYERS = 16
+"""Suggested regions of an annotation may cover its image so many times over."""
 _POLYGON_TOLERANCE = 0.5  # pixels by which a drawn outline may leave the mask's
-
-Result = Mapping[str, Any]
-
-
-class AnnotationError(ValueError):
-    """An annotation that cannot be read; the message names the result and what is wrong."""
 
 
 def results_to_mask(
@@ -51,13 +53,17 @@ def results_to_mask(
         background: the class of unpainted pixels; None: they are VOID.
 
     Raises:
-        AnnotationError: if a result is malformed or has an unknown label.
+        AnnotationError: if a result is malformed, has an unknown label, or was made on a picture
+            that cannot be one of this image; or if the strokes would take minutes to paint.
     """
     ground = VOID if background is None else _class_index(background, class_names, "background")
+    in_order = _in_paint_order(results, config)
+    indices = [_class_index(_label(it, config), class_names, name_of(it)) for it in in_order]
+    strokes = read_strokes(in_order, config.control_type, size)
     mask = np.full(size, ground, np.uint8)
-    for result in _in_paint_order(results, config):
-        index = _class_index(_label(result, config), class_names, _name(result))
-        mask[_stroke(result, config, size)] = index
+    for index, stroke in zip(indices, strokes, strict=True):
+        window, covered = stroke.pixels()
+        mask[window][covered] = index
     return mask
 
 
@@ -69,9 +75,10 @@ def region_boxes(
     They are the rectangles of the region control; without one, what the masks' meta says.
 
     Raises:
-        AnnotationError: if a rectangle is malformed.
+        AnnotationError: if a rectangle is malformed, or there are far more than an image holds.
     """
-    boxes: list[Region] = []
+    boxes: dict[Region, None] = {}  # in order, each once
+    covered = 0
     for result in _objects(results):
         if config.region_control is None:
             found = _boxes_of_meta(result, image_size)
@@ -82,8 +89,16 @@ def region_boxes(
             found = _boxes_of_rectangle(result, config.region_label, image_size)
         else:
             found = []
-        boxes += [box for box in found if box.is_inside(image_size) and box not in boxes]
-    return boxes
+        for box in found:
+            if box.is_inside(image_size) and box not in boxes:
+                boxes[box] = None
+                covered += box.height * box.width
+        if len(boxes) > MAX_REGIONS or covered > REGION_LAYERS * image_size[0] * image_size[1]:
+            raise AnnotationError(
+                f"the annotation has more than {MAX_REGIONS} suggested regions, or regions that "
+                f"cover the image more than {REGION_LAYERS} times; delete some"
+            )
+    return list(boxes)
 
 
 def mask_to_results(
@@ -198,11 +213,11 @@ def _in_paint_order(results: Sequence[Result], config: LabelConfig) -> list[Resu
 
 
 def _label(result: Result, config: LabelConfig) -> str:
-    labels = _value(result).get(config.control_type)
+    labels = value_of(result).get(config.control_type)
     if not isinstance(labels, list) or len(labels) != 1 or not isinstance(labels[0], str):
         raise AnnotationError(
-            f"result {_name(result)} has the labels {labels!r}, expected exactly one; choose one "
-            "label for each stroke"
+            f"result {name_of(result)} has the labels {shown(labels)}, expected exactly one; "
+            "choose one label for each stroke"
         )
     return labels[0]
 
@@ -212,117 +227,25 @@ def _class_index(name: str, class_names: Sequence[str], where: str) -> int:
         return class_names.index(name)
     except ValueError:
         raise AnnotationError(
-            f"{where} has the label {name!r}, which is not one of {', '.join(class_names)}; add it "
-            "to the label config or repair the annotation"
+            f"{where} has the label {shown(name)}, which is not one of {', '.join(class_names)}; "
+            "add it to the label config or repair the annotation"
         ) from None
 
 
-def _stroke(result: Result, config: LabelConfig, size: tuple[int, int]) -> np.ndarray:
-    """The stroke's pixels, (height, width) bool."""
-    _refuse_turned(result)
-    if config.control_type == "polygonlabels":
-        return _polygon(result, size)
-    return _brush(result, size)
-
-
-def _refuse_turned(result: Result) -> None:
-    if result.get("image_rotation"):
-        raise AnnotationError(
-            f"result {_name(result)} was painted on an image turned by "
-            f"{result['image_rotation']} degrees; turn it back and paint it again"
-        )
-
-
-def _brush(result: Result, size: tuple[int, int]) -> np.ndarray:
-    value = _value(result)
-    if value.get("format") != "rle":
-        raise AnnotationError(
-            f"result {_name(result)} has the brush format {value.get('format')!r}, expected 'rle'"
-        )
-    height = _pixels(result, "original_height")
-    width = _pixels(result, "original_width")
-    if height * width > MAX_PIXELS:
-        raise AnnotationError(
-            f"result {_name(result)} is on an image of {width} x {height} pixels, at most "
-            f"{MAX_PIXELS} are read"
-        )
-    if abs(height * size[1] - width * size[0]) > max(height + width, sum(size)):  # 1 pixel's play
-        raise AnnotationError(
-            f"result {_name(result)} is on an image of {width} x {height} pixels, expected the "
-            f"proportions of {size[1]} x {size[0]}; the image was turned or replaced"
-        )
-    try:
-        alpha = decode(value.get("rle", []), height, width)
-    except RleError as error:
-        raise AnnotationError(f"result {_name(result)}: {error}") from None
-    if (height, width) != size:
-        is_larger = height >= size[0] and width >= size[1]
-        how = cv2.INTER_AREA if is_larger else cv2.INTER_NEAREST
-        alpha = np.asarray(cv2.resize(alpha, (size[1], size[0]), interpolation=how), np.uint8)
-    return alpha >= THRESHOLD
-
-
-def _polygon(result: Result, size: tuple[int, int]) -> np.ndarray:
-    points = _value(result).get("points")
-    if not isinstance(points, list) or not 3 <= len(points) <= MAX_POINTS:
-        raise AnnotationError(
-            f"result {_name(result)} is a polygon of "
-            f"{len(points) if isinstance(points, list) else 'no'} points, expected 3 to "
-            f"{MAX_POINTS}"
-        )
-    corners = np.array([_point(result, point) for point in points])  # (N, 2) x, y in percent
-    # Far outside means nothing more than outside; astronomical numbers would overflow.
-    corners = np.clip(corners, -1e6, 1e6) / 100 * [size[1], size[0]]
-    return _filled(corners, size)
-
-
-def _filled(corners: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The pixels whose centres lie inside a closed outline, (height, width) bool.
-
-    Inside is where the outline winds around, as the browser fills it: polygons that share an edge
-    neither overlap nor leave a gap. OpenCV's fillPoly would also fill every pixel that it touches.
-
-    Args:
-        corners: (N, 2) x, y in pixels, pixel edges at whole numbers.
-        size: (height, width).
-    """
-    # How often the outline passes from one column to the next, counted downwards.
-    crossings = np.zeros((size[0], size[1] + 1), np.int32)
-    firsts = np.clip(np.ceil(corners[:, 1] - 0.5), 0, size[0]).astype(int)
-    points, first_rows = corners.tolist(), firsts.tolist()
-    for index, (end, last) in enumerate(zip(points, first_rows, strict=True)):
-        start, first = points[index - 1], first_rows[index - 1]
-        if first == last:
-            continue
-        # From above, so that the way back along an edge meets the same columns.
-        (x, y), (lower_x, lower_y) = sorted((start, end), key=lambda corner: corner[1])
-        rows = np.arange(min(first, last), max(first, last))
-        at = x + (rows + 0.5 - y) * ((lower_x - x) / (lower_y - y))
-        columns = np.clip(np.ceil(at - 0.5), 0, size[1]).astype(int)
-        crossings[rows, columns] += 1 if first < last else -1
-    return np.asarray(crossings[:, :-1].cumsum(axis=1) != 0)
-
-
-def _point(result: Result, point: Any) -> tuple[float, float]:
-    if isinstance(point, (list, tuple)) and len(point) == 2:
-        numbers = [_number(result, "points", value) for value in point]
-        return numbers[0], numbers[1]
-    raise AnnotationError(f"result {_name(result)} has the point {point!r}, expected [x, y]")
-
-
 def _boxes_of_rectangle(result: Result, label: str, size: tuple[int, int]) -> list[Region]:
-    value = _value(result)
+    value = value_of(result)
     labels = value.get("rectanglelabels")
     if not isinstance(labels, list) or label not in labels:
         return []
-    _refuse_turned(result)
+    refuse_turned(result)
+    refuse_other_picture(result, size)
     if value.get("rotation"):
         raise AnnotationError(
-            f"result {_name(result)}: a suggested region is turned by {value['rotation']!r} "
+            f"result {name_of(result)}: a suggested region is turned by {shown(value['rotation'])} "
             "degrees; turn it back"
         )
     x, y, w, h = (
-        min(max(_number(result, name, value.get(name)), -1e6), 1e6)
+        min(max(number_of(result, name, value.get(name)), -1e6), 1e6)
         for name in ("x", "y", "width", "height")
     )
     top, bottom = (round(it * size[0] / 100) for it in (y, y + h))
@@ -347,39 +270,10 @@ def _boxes_of_meta(result: Result, size: tuple[int, int]) -> list[Region]:
             regions.append(_clipped(row, col, row + height, col + width, size))
     except (KeyError, TypeError, ValueError, OverflowError):
         raise AnnotationError(
-            f"result {_name(result)} has the regions {boxes!r}, expected objects with row, col, "
-            "height and width"
+            f"result {name_of(result)} has the regions {shown(boxes)}, expected objects with row, "
+            "col, height and width"
         ) from None
     return regions
-
-
-def _value(result: Result) -> Mapping[str, Any]:
-    value = result.get("value")
-    if not isinstance(value, Mapping):
-        raise AnnotationError(f"result {_name(result)} has the value {value!r}, expected an object")
-    return value
-
-
-def _pixels(result: Result, name: str) -> int:
-    value = result.get(name)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise AnnotationError(
-            f"result {_name(result)} has {name} {value!r}, expected a number of pixels"
-        )
-    return value
-
-
-def _number(result: Result, name: str, value: Any) -> float:
-    try:
-        if not isinstance(value, bool) and math.isfinite(value):
-            return float(value)
-    except (TypeError, OverflowError):
-        pass
-    raise AnnotationError(f"result {_name(result)} has {name} {value!r}, expected a finite number")
-
-
-def _name(result: Result) -> str:
-    return repr(result.get("id", "without id"))
 
 
 # Writing

@@ -19,18 +19,20 @@ UNNAMED_KEY = "$undefined$"
 UNKNOWN_TIME = datetime.fromtimestamp(0, UTC)
 CROP_QUALITY = 95
 CONTEXT_QUALITY = 85
+_CROP_KEY = ("source_task", "row", "col", "height", "width", "round", "version")
 
 
 class TaskError(ValueError):
     """A task that cannot be read; the message names it and says what is wrong."""
 
 
-def parse_task(payload: Any, image_key: str) -> ToolTask:
+def parse_task(payload: Any, image_key: str, project_id: int | None = None) -> ToolTask:
     """A task as Label Studio writes it.
 
     Args:
         payload: the task's JSON; without `created_at` it is from `UNKNOWN_TIME`.
         image_key: the key of its data that the label config shows.
+        project_id: of its project; None: as the JSON says.
 
     Returns:
         The task; its `image` is empty where the data has no text under the key.
@@ -49,14 +51,17 @@ def parse_task(payload: Any, image_key: str) -> ToolTask:
         created_at=_created_at(payload),
         image=image if isinstance(image, str) else "",
         data=data,
+        project_id=_project_id(payload) if project_id is None else project_id,
     )
 
 
-def parse_tasks(payloads: Iterable[Any], image_key: str) -> Iterator[ToolTask | TaskError]:
+def parse_tasks(
+    payloads: Iterable[Any], image_key: str, project_id: int | None = None
+) -> Iterator[ToolTask | TaskError]:
     """Each task, or why it cannot be read, in order: one that is malformed costs no other."""
     for place, payload in enumerate(payloads, start=1):
         try:
-            yield parse_task(payload, image_key)
+            yield parse_task(payload, image_key, project_id)
         except TaskError as error:
             yield TaskError(f"task number {place} of the list: {error}")
 
@@ -119,6 +124,11 @@ def crop_data(crop: Crop, image: str, context: str) -> dict[str, Any]:
     }
 
 
+def crop_key(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """What tells the tasks of regions apart, of a task's data: the same crop has the same key."""
+    return tuple(str(data.get(name))[:100] for name in _CROP_KEY)
+
+
 def crop_files(crop: Crop) -> list[tuple[str, bytes]]:
     """The pictures of a region's task as names and JPEG files: the region, its context."""
     region = crop.region
@@ -145,6 +155,11 @@ def _created_at(payload: Mapping[str, Any]) -> datetime:
         return parse_time(str(value))
     except ValueError as error:
         raise TaskError(f"task {payload['id']}: created_at: {error}") from None
+
+
+def _project_id(payload: Mapping[str, Any]) -> int | None:
+    value = payload.get("project")
+    return value if _is_id(value) else None
 
 
 def _is_id(value: Any) -> bool:

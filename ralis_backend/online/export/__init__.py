@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ PROVENANCE_COLUMNS = (
     "image", "row", "col", "height", "width", "annotator", "time", "seconds", "round", "strategy",
     "version", "is_skipped", "is_used",
 )  # fmt: skip
+
+
+_FORMULA = re.compile(r"\s*[=+\-@＝＋－＠|%]")
 
 
 def export_project(
@@ -146,7 +150,7 @@ def _classes_json(project: Project) -> dict[str, Any]:
 
 
 def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _write_provenance(
@@ -157,18 +161,18 @@ def _write_provenance(
 ) -> None:
     said = {(answer.annotation_row_id, answer.kind): answer.value for answer in answers}
     used = {label.id for label in labelled.labels}
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow([*PROVENANCE_COLUMNS, *ANSWER_KINDS])
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, quoting=csv.QUOTE_ALL)  # else `a;=1` is two cells to some
+        writer.writerow([*PROVENANCE_COLUMNS, *map(inert, ANSWER_KINDS)])
         for label in labels:
             if label.image_id not in labelled.keys:
                 continue
             region, suggested = label.region, label.version is not None
             writer.writerow([
                 labelled.keys[label.image_id], region.row, region.col, region.height, region.width,
-                label.annotator, label.created_at.isoformat(),
+                inert(label.annotator), label.created_at.isoformat(),
                 "" if label.lead_time_s is None else f"{label.lead_time_s:.3f}",
-                "" if label.round is None else label.round, label.strategy or "",
+                "" if label.round is None else label.round, inert(label.strategy or ""),
                 f"v{label.version}" if suggested else "", int(label.is_skipped),
                 int(label.id in used),
                 *(_cell(said.get((label.annotation_row_id, kind))) for kind in ANSWER_KINDS),
@@ -178,5 +182,14 @@ def _write_provenance(
 def _cell(answer: Any) -> str:
     """1 and 0 for yes and no, JSON for anything else but text; empty without an answer."""
     if answer is None or isinstance(answer, str):
-        return answer or ""
+        return inert(answer or "")
     return str(int(answer)) if isinstance(answer, bool) else json.dumps(answer)
+
+
+def inert(text: str) -> str:
+    """A cell that no spreadsheet takes for a formula, on one line.
+
+    What begins like one gets an apostrophe in front, which spreadsheets do not show.
+    """
+    line = "".join(character if character.isprintable() else " " for character in text)
+    return f"'{line}" if _FORMULA.match(line) else line

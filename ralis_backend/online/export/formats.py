@@ -94,9 +94,9 @@ def write_yolo_seg(
         _write(out / "labels" / image.split / f"{image.name}.txt", text.encode())
     val = "val" if "val" in seen else "train"
     train = "train" if "train" in seen else val
-    names = "".join(f"  {i}: {json.dumps(label.name)}\n" for i, label in enumerate(classes))
+    names = "".join(f"  {i}: {yaml_text(label.name)}\n" for i, label in enumerate(classes))
     (out / "data.yaml").write_text(
-        f"path: .\ntrain: images/{train}\nval: images/{val}\nnames:\n{names}"
+        f"path: .\ntrain: images/{train}\nval: images/{val}\nnames:\n{names}", encoding="utf-8"
     )
 
 
@@ -143,6 +143,20 @@ FORMATS.register("png", write_png)
 FORMATS.register("coco", write_coco)
 FORMATS.register("yolo-seg", write_yolo_seg)
 FORMATS.register("hf", write_hf)
+
+
+def yaml_text(text: str) -> str:
+    """Text as a YAML scalar in double quotes, whatever is in it.
+
+    JSON is no YAML here: it leaves DEL as it is, and writes an emoji as two halves.
+    """
+    return f'"{"".join(map(_yaml_character, text))}"'
+
+
+def _yaml_character(character: str) -> str:
+    if character in '"\\':
+        return f"\\{character}"
+    return character if character.isprintable() else f"\\U{ord(character):08x}"
 
 
 def outline(component: np.ndarray) -> np.ndarray:

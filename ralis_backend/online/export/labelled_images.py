@@ -21,6 +21,8 @@ from ralis_backend.online.store.tables import Image, Project
 from ralis_backend.online.tool import ToolTask
 
 _EXIF_ORIENTATION = 0x0112
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+"""Devices to Windows, whatever the suffix."""
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png"}
 
 
@@ -68,7 +70,9 @@ class LabelledImages:
 
     def __iter__(self) -> Iterator[ExportedImage]:
         for row in self._rows:
-            task = ToolTask(id=row.task_id, created_at=row.task_created_at, image=row.ref)
+            task = ToolTask(
+                row.task_id, row.task_created_at, row.ref, project_id=row.tool_project_id
+            )
             content, suffix, size = as_plain_image(self._fetch(task))
             if row.size not in (None, size):
                 raise ValueError(
@@ -126,6 +130,8 @@ def file_names(rows: list[Image]) -> dict[int, str]:
 def _original_name(ref: str) -> str:
     stem = uploaded_name(ref).rsplit(".", 1)[0]
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", stem).strip("._-")[:100]
+    if _RESERVED.fullmatch(safe):
+        return f"image-{safe}"
     return safe or "image"
 
 

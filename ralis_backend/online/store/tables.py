@@ -20,9 +20,10 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    select,
 )
 from sqlalchemy.engine import Dialect
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 from ralis_backend.core.regions import Region
@@ -117,6 +118,9 @@ class Image(Base):
     is_validation: Mapped[bool | None]  # None: nothing labelled in it yet
     is_deleted: Mapped[bool] = mapped_column(default=False)
     error: Mapped[str | None] = mapped_column(Text)
+    tool_project_id: Mapped[int] = column_property(
+        select(Project.tool_id).where(Project.id == project_id).scalar_subquery()
+    )
 
     @property
     def size(self) -> tuple[int, int] | None:

@@ -264,7 +264,9 @@ class Sync:
 
 def tool_task(image: Image) -> ToolTask:
     """The task behind an image."""
-    return ToolTask(image.task_id, image.task_created_at, image.ref)
+    return ToolTask(
+        image.task_id, image.task_created_at, image.ref, project_id=image.tool_project_id
+    )
 
 
 def _entries(payload: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:

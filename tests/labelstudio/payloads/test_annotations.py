@@ -13,7 +13,8 @@ from ralis_backend.labelstudio.payloads.annotations import (
     parse_annotation,
 )
 from ralis_backend.labelstudio.payloads.label_config import parse_label_config
-from ralis_backend.labelstudio.payloads.masks import AnnotationError, mask_to_results
+from ralis_backend.labelstudio.payloads.masks import mask_to_results
+from ralis_backend.labelstudio.payloads.results import AnnotationError
 
 CONFIG = parse_label_config(
     '<View><Image name="image" value="$image"/><RectangleLabels name="region" toName="image">'

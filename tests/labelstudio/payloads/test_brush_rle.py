@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from label_studio_sdk.converter.brush import decode_rle, mask2rle
 from PIL import Image
 
+from ralis_backend.labelstudio.payloads import brush_rle as module
 from ralis_backend.labelstudio.payloads.brush_rle import RleError, decode, encode
 
 SIZE_CLASSES = (3, 4, 8, 16)
@@ -141,6 +143,51 @@ def test_any_word_size_and_size_classes_are_read(size, seed, word_size, size_cla
     rle = _reference(values.ravel().tolist(), word_size, size_classes, rng)
     np.testing.assert_array_equal(decode(rle, *size), values[..., 3])
     np.testing.assert_array_equal(_sdk_alpha(rle, *size), values[..., 3])
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    size=st.tuples(st.integers(1, 9), st.integers(1, 11)),
+    seed=seeds,
+    word_size=st.sampled_from([8, 9, 32]),
+    part_bytes=st.integers(1, 40),
+)
+def test_a_stream_is_read_alike_in_parts_of_any_length(size, seed, word_size, part_bytes):
+    rng = np.random.default_rng(seed)
+    values = rng.choice([0, 0, 255, 255, 3, 129], (*size, 4)).astype(np.uint8)
+    rle = _reference(values.ravel().tolist(), word_size, SIZE_CLASSES, rng)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "PART_BYTES", part_bytes)
+        np.testing.assert_array_equal(decode(rle, *size), values[..., 3])
+        if len(rle) > 8:
+            with pytest.raises(RleError, match="cut off"):
+                decode(rle[:-2], *size)
+
+
+def _densest(num_pixels: int) -> bytes:
+    """Runs of one value of one bit each: five bits of stream for a value."""
+    bits = _header(num_pixels * 4, 1, (1, 1, 1, 1)) + "10001" * (num_pixels * 4)
+    return int(bits + "0" * (-len(bits) % 8), 2).to_bytes(-(-len(bits) // 8))
+
+
+def test_a_dense_stream_takes_no_more_memory_than_a_part_of_it_and_the_mask(monkeypatch):
+    monkeypatch.setattr(module, "PART_BYTES", 1000)
+    rle = _densest(100 * 100)
+    tracemalloc.start()
+    mask = decode(rle, 100, 100)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (mask == 1).all()
+    assert peak < 20 * len(rle) + 300_000  # unpacked at once, it takes 150 times its length
+
+
+def test_a_stream_longer_than_its_mask_can_need_is_refused_before_it_is_unpacked():
+    rle = _densest(200 * 200)
+    tracemalloc.start()
+    with pytest.raises(RleError, match=r"expected .* at most"):
+        decode(rle, 40, 40)
+    assert tracemalloc.get_traced_memory()[1] < 100_000
+    tracemalloc.stop()
 
 
 def test_a_word_size_of_one_bit_is_read():

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,14 @@ from ralis_backend.core.regions import VOID, Region
 from ralis_backend.labelstudio.payloads.brush_rle import encode
 from ralis_backend.labelstudio.payloads.label_config import parse_label_config
 from ralis_backend.labelstudio.payloads.masks import (
-    MAX_POINTS,
-    AnnotationError,
+    MAX_REGIONS,
     mask_to_results,
     region_boxes,
     region_to_result,
     results_to_mask,
 )
+from ralis_backend.labelstudio.payloads.results import AnnotationError
+from ralis_backend.labelstudio.payloads.strokes import MAX_POINTS
 
 CLASSES = ["road", "car", "tree"]
 REGION_CONTROL = (
@@ -462,6 +465,132 @@ def test_results_that_are_no_list_are_refused(results):
 def test_a_malformed_polygon_is_named(points, message):
     with pytest.raises(AnnotationError, match=f"'shape'.*{message}"):
         results_to_mask([_polygon(points)], POLYGON, CLASSES, (5, 5))
+
+
+# Work that is bounded before it begins
+
+
+def _seconds(read, message):
+    started = time.monotonic()
+    with pytest.raises(AnnotationError, match=message):
+        read()
+    return time.monotonic() - started
+
+
+def test_a_hundred_thousand_large_polygons_are_refused_at_once():
+    triangle = _polygon([[0, 0], [100, 0], [0, 100]])
+    size = (1080, 1920)
+    results = [triangle] * 100_000
+    seconds = _seconds(
+        lambda: results_to_mask(results, POLYGON, CLASSES, size), "of its 100000 strokes cover"
+    )
+    assert seconds < 5  # painted, they took 19 minutes
+
+
+def test_thousands_of_small_polygons_are_painted():
+    side = 50
+    results = [
+        _polygon([[col, row], [col + 1, row], [col + 1, row + 1], [col, row + 1]])
+        for row in range(0, 100, 2)
+        for col in range(0, 100, 2)
+    ]
+    mask = results_to_mask(results, POLYGON, CLASSES, (1000, 1000))
+    assert (mask == 0).sum() == side * side * 100
+
+
+def test_a_polygon_that_runs_to_and_fro_over_a_large_image_is_refused_at_once():
+    zigzag = _polygon([[index % 100, 100 * (index % 2)] for index in range(MAX_POINTS)])
+    seconds = _seconds(
+        lambda: results_to_mask([zigzag] * 10, POLYGON, CLASSES, (10_000, 10_000)), "strokes cover"
+    )
+    assert seconds < 10
+
+
+def test_strokes_of_a_few_bytes_each_that_cover_a_huge_image_are_refused_at_once():
+    alpha = np.zeros((10_000, 10_000), np.uint8)
+    results = [_stroke(np.zeros((1, 1), np.uint8), original_height=10_000, original_width=10_000)]
+    results[0]["value"]["rle"] = encode(alpha)
+    seconds = _seconds(
+        lambda: results_to_mask(results * 50, BRUSH, CLASSES, (10_000, 10_000)),
+        "of its 50 strokes cover",
+    )
+    assert seconds < 1
+
+
+def test_a_hundred_strokes_on_a_usual_image_are_painted():
+    stroke = _stroke(_painted([[1, 0], [0, 0]]).repeat(300, 0).repeat(300, 1))
+    mask = results_to_mask([stroke] * 100, BRUSH, CLASSES, (600, 600))
+    assert (mask == 0).sum() == 300 * 300
+
+
+def test_a_picture_far_larger_than_the_region_that_it_shows_is_refused_before_it_is_unpacked():
+    results = [_stroke(np.zeros((1, 1), np.uint8), original_height=9000, original_width=9000)]
+    tracemalloc.start()
+    with pytest.raises(AnnotationError, match=r"more than 8 times as large as the 128 x 128"):
+        results_to_mask(results, BRUSH, CLASSES, (128, 128))
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
+
+
+def test_a_stream_far_longer_than_its_picture_needs_is_refused():
+    result = _with_value(rle=encode(_painted([[1, 0]])) + [0] * 1000)
+    with pytest.raises(AnnotationError, match=r"brush RLE has 10.. bytes, expected 105 at most"):
+        results_to_mask([result], BRUSH, CLASSES, (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"original_width": 40, "original_height": 20}, "the proportions of 20 x 40"),
+        ({"original_width": 2000, "original_height": 4000}, "more than 8 times"),
+        ({"original_width": 20}, "original_height None"),
+        ({"original_width": "20", "original_height": 40}, "original_width '20'"),
+        ({"image_rotation": 90}, "turned by 90"),
+    ],
+)
+def test_polygons_and_boxes_on_another_picture_are_refused_as_strokes_are(fields, message):
+    polygon = {**_polygon([[0, 0], [100, 0], [100, 100]]), **fields}
+    with pytest.raises(AnnotationError, match=f"'shape'.*{message}"):
+        results_to_mask([polygon], POLYGON, CLASSES, (40, 20))
+    with pytest.raises(AnnotationError, match=f"'box'.*{message}"):
+        region_boxes([{**_rectangle(0, 0, 10, 10), **fields}], IN_PLACE, (40, 20))
+
+
+def test_polygons_and_boxes_of_an_enlarged_picture_are_rescaled():
+    fields = {"original_width": 80, "original_height": 160}
+    polygon = {**_polygon([[0, 0], [100, 0], [100, 50], [0, 50]]), **fields}
+    mask = results_to_mask([polygon], POLYGON, CLASSES, (40, 20))
+    assert (mask[:20] == 0).all()
+    assert (mask[20:] == VOID).all()
+    box = {**_rectangle(0, 50, 100, 50), **fields}
+    assert region_boxes([box], IN_PLACE, (40, 20)) == [Region(20, 0, 20, 20)]
+
+
+def test_regions_without_end_are_refused_at_once():
+    many = [_rectangle(col / 20, row / 20, 0.05, 0.05) for row in range(40) for col in range(40)]
+    assert len(region_boxes(many[:MAX_REGIONS], IN_PLACE, (2000, 2000))) == MAX_REGIONS
+    for results in (many, [_rectangle(0, 0, 100, 100 - index) for index in range(50)]):
+        with pytest.raises(AnnotationError, match="delete some"):
+            region_boxes(results, IN_PLACE, (2000, 2000))
+    same = [_rectangle(0, 0, 50, 50)] * 50_000
+    assert region_boxes(same, IN_PLACE, (2000, 2000)) == [Region(0, 0, 1000, 1000)]
+
+
+def test_what_is_named_in_an_error_is_cut_short():
+    nested: Any = "x" * 10**6
+    for _ in range(5000):
+        nested = [nested]
+    for result in (
+        _with_value(brushlabels=nested),
+        _with_value(brushlabels=["x" * 10**6]),
+        _with_value(format="x" * 10**6),
+        _stroke(_painted([[1, 0]]), value=nested),
+        _stroke(_painted([[1, 0]]), image_rotation=nested),
+        _stroke(_painted([[1, 0]]), original_width=nested, id="x" * 10**6),
+    ):
+        with pytest.raises(AnnotationError) as caught:
+            results_to_mask([result], BRUSH, CLASSES, (1, 2))
+        assert len(str(caught.value)) < 500
 
 
 # Suggested regions

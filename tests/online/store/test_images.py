@@ -37,3 +37,8 @@ def test_every_fifth_labelled_image_is_held_out_for_good(store: Store, project: 
         5,
         10,
     ]
+
+
+def test_an_image_knows_the_tools_id_of_its_project(store, project):
+    store.images.reconcile(project.id, [ToolTask(1, START, "/data/new.png")])
+    assert {image.tool_project_id for image in store.images.of(project.id)} == {project.tool_id}

@@ -1,0 +1,201 @@
+"""What somebody painted, a brush stroke or a polygon -> the pixels that it covers.
+
+A stroke tells what it costs before it is painted: a few kilobytes can cover a hundred million
+pixels, and there may be a hundred thousand of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from ralis_backend.labelstudio.payloads.brush_rle import RleError, decode
+from ralis_backend.labelstudio.payloads.results import (
+    AnnotationError,
+    Result,
+    name_of,
+    number_of,
+    picture_size,
+    refuse_other_picture,
+    refuse_turned,
+    shown,
+    value_of,
+)
+
+THRESHOLD = 128
+"""Painted masks are anti-aliased: a pixel belongs to the stroke from this alpha on."""
+MAX_POINTS = 100_000
+
+LAYERS = 1000
+"""An annotation may paint its whole image so many times over; strokes that are smaller than the
+image count for what they cover."""
+MAX_COST = 4_000_000_000
+_SMALL_IMAGE = 2**20
+_COST_OF_A_STROKE, _COST_OF_A_BYTE = 50_000, 64
+_COST_OF_A_POINT, _COST_OF_A_CROSSING = 1000, 20
+
+Pixels = tuple[tuple[slice, slice], np.ndarray]
+"""A window of the image's rows and columns, and in it, bool, what is covered."""
+
+
+class Stroke(Protocol):
+    """What one result paints."""
+
+    @property
+    def cost(self) -> int:
+        """About how many pixels are touched to paint it."""
+
+    def pixels(self) -> Pixels:
+        """What it covers; `AnnotationError` if it cannot be read."""
+
+
+def read_strokes(
+    results: Sequence[Result], control_type: str, size: tuple[int, int]
+) -> list[Stroke]:
+    """The strokes of results on an image of `size`, unpainted.
+
+    Raises:
+        AnnotationError: if one is malformed, was made on a picture that cannot be one of this
+            image, or if together they would take minutes to paint.
+    """
+    limit = min(MAX_COST, LAYERS * max(size[0] * size[1], _SMALL_IMAGE))
+    strokes: list[Stroke] = []
+    cost = 0
+    for result in results:
+        strokes.append(_read(result, control_type, size))
+        cost += strokes[-1].cost
+        if cost > limit:
+            raise AnnotationError(
+                f"the first {len(strokes)} of its {len(results)} strokes cover {cost} pixels, more "
+                f"than the {limit} that are painted on an image of {size[1]} x {size[0]}; merge "
+                "strokes of one label, or delete those that lie under others"
+            )
+    return strokes
+
+
+def _read(result: Result, control_type: str, size: tuple[int, int]) -> Stroke:
+    refuse_turned(result)
+    if control_type == "polygonlabels":
+        refuse_other_picture(result, size)
+        return Polygon(_corners(result, size), size)
+    return Brush(result, _rle(result), picture_size(result, size), size)
+
+
+@dataclass(frozen=True)
+class Brush:
+    """A run-length coded mask of the picture, (height, width) `picture`, brought to `size`."""
+
+    result: Result
+    rle: Any
+    picture: tuple[int, int]
+    size: tuple[int, int]
+
+    @property
+    def cost(self) -> int:
+        """The picture's pixels, and what it takes to unpack them."""
+        num_bytes = len(self.rle) if isinstance(self.rle, (list, tuple, bytes)) else 0
+        height, width = self.picture
+        return _COST_OF_A_STROKE + height * width + _COST_OF_A_BYTE * num_bytes
+
+    def pixels(self) -> Pixels:
+        """The whole image; a picture that was shown enlarged is averaged."""
+        try:
+            alpha = decode(self.rle, *self.picture)
+        except RleError as error:
+            raise AnnotationError(f"result {name_of(self.result)}: {error}") from None
+        if self.picture != self.size:
+            is_larger = all(np.greater_equal(self.picture, self.size))
+            how = cv2.INTER_AREA if is_larger else cv2.INTER_NEAREST
+            alpha = np.asarray(cv2.resize(alpha, self.size[::-1], interpolation=how), np.uint8)
+        return (slice(None), slice(None)), alpha >= THRESHOLD
+
+
+@dataclass(frozen=True)
+class Polygon:
+    """A closed outline; `corners` (N, 2) x, y in pixels, pixel edges at whole numbers.
+
+    Covered are the pixels whose centres lie where the outline winds around, as the browser fills
+    it: polygons that share an edge neither overlap nor leave a gap. OpenCV's fillPoly would also
+    fill every pixel that it touches.
+    """
+
+    corners: np.ndarray
+    size: tuple[int, int]
+
+    @cached_property
+    def _rows(self) -> np.ndarray:
+        """(N,): the first row whose centres lie below each corner."""
+        rows: np.ndarray = np.clip(np.ceil(self.corners[:, 1] - 0.5), 0, self.size[0]).astype(int)
+        return rows
+
+    @cached_property
+    def _window(self) -> tuple[slice, slice]:
+        """The rows and columns that can be covered."""
+        columns = np.clip(np.ceil(self.corners[:, 0] - 0.5), 0, self.size[1]).astype(int)
+        rows = self._rows
+        return slice(rows.min(), rows.max()), slice(columns.min(), columns.max())
+
+    @property
+    def cost(self) -> int:
+        """The window's pixels, and each row that an edge crosses."""
+        rows, columns = self._window
+        area = (rows.stop - rows.start) * (columns.stop - columns.start)
+        crossed = np.abs(np.diff(self._rows, append=self._rows[:1])).sum()
+        points = len(self.corners)
+        return int(
+            _COST_OF_A_STROKE + area + _COST_OF_A_CROSSING * crossed + _COST_OF_A_POINT * points
+        )
+
+    def pixels(self) -> Pixels:
+        """The outline's window, and what of it lies inside."""
+        rows, columns = self._window
+        # How often the outline passes from one column to the next, counted downwards.
+        crossings = np.zeros((rows.stop - rows.start, columns.stop - columns.start + 1), np.int32)
+        points, first_rows = self.corners.tolist(), self._rows.tolist()
+        for index, (end, last) in enumerate(zip(points, first_rows, strict=True)):
+            start, first = points[index - 1], first_rows[index - 1]
+            if first == last:
+                continue
+            # From above, so that the way back along an edge meets the same columns.
+            (x, y), (lower_x, lower_y) = sorted((start, end), key=lambda corner: corner[1])
+            crossed = np.arange(min(first, last), max(first, last))
+            at = x + (crossed + 0.5 - y) * ((lower_x - x) / (lower_y - y))
+            passed = np.clip(np.ceil(at - 0.5), columns.start, columns.stop).astype(int)
+            crossings[crossed - rows.start, passed - columns.start] += 1 if first < last else -1
+        windings = np.cumsum(crossings, axis=1, out=crossings)[:, :-1]
+        return (rows, columns), np.asarray(windings != 0)
+
+
+def _rle(result: Result) -> Any:
+    value = value_of(result)
+    if value.get("format") != "rle":
+        raise AnnotationError(
+            f"result {name_of(result)} has the brush format {shown(value.get('format'))}, "
+            "expected 'rle'"
+        )
+    return value.get("rle", [])
+
+
+def _corners(result: Result, size: tuple[int, int]) -> np.ndarray:
+    points = value_of(result).get("points")
+    if not isinstance(points, list) or not 3 <= len(points) <= MAX_POINTS:
+        raise AnnotationError(
+            f"result {name_of(result)} is a polygon of "
+            f"{len(points) if isinstance(points, list) else 'no'} points, expected 3 to "
+            f"{MAX_POINTS}"
+        )
+    corners = np.array([_point(result, point) for point in points])  # (N, 2) x, y in percent
+    # Far outside means nothing more than outside; astronomical numbers would overflow.
+    scaled: np.ndarray = np.clip(corners, -1e6, 1e6) / 100 * [size[1], size[0]]
+    return scaled
+
+
+def _point(result: Result, point: Any) -> tuple[float, float]:
+    if isinstance(point, (list, tuple)) and len(point) == 2:
+        return number_of(result, "points", point[0]), number_of(result, "points", point[1])
+    raise AnnotationError(f"result {name_of(result)} has the point {shown(point)}, expected [x, y]")
