@@ -55,6 +55,12 @@ class Settings(BaseSettings):
         validation_alias="LABEL_STUDIO_URL",
         description="Where the backend reaches Label Studio",
     )
+    label_studio_public_url: str | None = Field(
+        None,
+        validation_alias="LABEL_STUDIO_PUBLIC_URL",
+        description="Where browsers reach Label Studio, its own `LABEL_STUDIO_HOST`, if that is "
+        "another address; without an API key a token is taken from there alone",
+    )
     label_studio_api_key: SecretStr | None = Field(
         None,
         validation_alias="LABEL_STUDIO_API_KEY",
@@ -201,7 +207,28 @@ class Settings(BaseSettings):
             raise ValueError("expected ids of projects, comma-separated, for example 3,17, or *")
         return projects
 
-    @field_validator("label_studio_url", "backend_url")
+    @field_validator("auth_user")
+    @classmethod
+    def _check_user(cls, value: str | None) -> str | None:
+        if value is not None and ":" in value:
+            raise ValueError("has a colon, where basic authentication ends the user's name")
+        return value if value is None else _sent_as_it_is(value)
+
+    @field_validator("auth_password")
+    @classmethod
+    def _check_password(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            _sent_as_it_is(value.get_secret_value())
+        return value
+
+    @field_validator("auth_token")
+    @classmethod
+    def _check_token(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"[!-~]+", value.get_secret_value()):
+            raise ValueError("expected letters, digits and signs of ASCII, without spaces")
+        return value
+
+    @field_validator("label_studio_url", "label_studio_public_url", "backend_url")
     @classmethod
     def _check_url(cls, value: str | None) -> str | None:
         if value is None:
@@ -325,6 +352,22 @@ def _link_target(path: Path) -> Path | None:
         return None
     text = path.read_bytes().decode(errors="replace")
     return (path.parent / text).resolve() if _BLOB_LINK.fullmatch(text) else None
+
+
+def _sent_as_it_is(value: str) -> str:
+    """A user or password that Label Studio sends as it was typed; the message keeps it secret.
+
+    Label Studio strips spaces at the ends, and sends other letters than those of ASCII in an
+    encoding of its own, or fails.
+    """
+    if not re.fullmatch(r"[ -~]*", value):
+        raise ValueError(
+            "Label Studio would send it otherwise than it is written here; expected letters, "
+            "digits and signs of ASCII: `openssl rand -base64 24` makes a password"
+        )
+    if not value.strip() or value != value.strip():
+        raise ValueError("Label Studio strips spaces at the ends; leave them out")
+    return value
 
 
 def _variable(name: str) -> str:

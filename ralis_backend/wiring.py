@@ -6,7 +6,8 @@ loads it.
 
 from __future__ import annotations
 
-import base64
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ralis_backend.settings import Settings
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
     from ralis_backend.labelstudio.client import LabelStudioClient
     from ralis_backend.labelstudio.fetcher import ImageFetcher
     from ralis_backend.labelstudio.setup import ProjectSetup
-    from ralis_backend.labelstudio.token_file import TokenFile
+    from ralis_backend.labelstudio.token_file import Handover, TokenFile
     from ralis_backend.labelstudio.tool import LabelStudioTool
+    from ralis_backend.labelstudio.webhook_secret import WebhookSecret
     from ralis_backend.online.choosing import RankingConfig
     from ralis_backend.online.learner import Learner
     from ralis_backend.online.store import Store
@@ -28,17 +30,33 @@ def create_store(settings: Settings) -> Store:
 
     Forked web workers must not share connections: each opens its own on first use.
     """
+    from ralis_backend.core.files import make_private_folder
     from ralis_backend.online.store import Store
 
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    make_private_folder(settings.data_dir)
     store = Store.open(settings.database_url, settings.data_dir / "blobs")
     store.close()
     return store
 
 
-def create_tokens(settings: Settings) -> TokenFile | None:
-    """Where the token is kept that Label Studio hands over; None where one is configured."""
-    return None if settings.api_key is not None else _token_file(settings)
+def create_handover(settings: Settings, *, is_authenticated: bool) -> Handover | None:
+    """What takes the token that Label Studio hands over; None where one is configured.
+
+    Args:
+        settings: say where Label Studio is.
+        is_authenticated: whether only Label Studio can call `/setup`.
+    """
+    if settings.api_key is not None:
+        return None
+    from ralis_backend.labelstudio.token_file import Handover, accepts
+
+    addresses = (settings.label_studio_url, settings.label_studio_public_url)
+    return Handover(
+        _token_file(settings),
+        [address for address in addresses if address],
+        partial(accepts, settings.label_studio_url),
+        may_replace=is_authenticated,
+    )
 
 
 def create_client(settings: Settings) -> LabelStudioClient:
@@ -92,14 +110,19 @@ def create_setup(settings: Settings) -> ProjectSetup:
     )
 
 
-def webhook_headers(settings: Settings) -> dict[str, str]:
-    """What Label Studio must send with each webhook: it leaves its basic authentication out."""
-    if settings.auth_user is not None and settings.auth_password is not None:
-        pair = f"{settings.auth_user}:{settings.auth_password.get_secret_value()}"
-        return {"Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}
-    if settings.auth_token is not None:
-        return {"Authorization": f"Bearer {settings.auth_token.get_secret_value()}"}
-    return {}
+def create_webhook_secret(settings: Settings) -> WebhookSecret | None:
+    """What projects' webhooks carry; None where callers need no credentials."""
+    if not settings.has_credentials:
+        return None
+    from ralis_backend.labelstudio.webhook_secret import WebhookSecret
+
+    return WebhookSecret(settings.data_dir / "webhook-secret")
+
+
+def webhook_headers(settings: Settings) -> Callable[[str], Mapping[str, str]]:
+    """A project's uid -> what its webhooks must carry: Label Studio leaves basic auth out there."""
+    secret = create_webhook_secret(settings)
+    return (lambda _uid: {}) if secret is None else secret.headers
 
 
 def create_learner(settings: Settings) -> Learner:

@@ -14,9 +14,10 @@ from werkzeug.exceptions import HTTPException
 from ralis_backend.app.access import Access
 from ralis_backend.app.monitoring import Metrics
 from ralis_backend.app.routes import OPEN_ENDPOINTS, routes
+from ralis_backend.core.text import printable, shortened
 from ralis_backend.labelstudio.plugin import RalisBackend
 from ralis_backend.settings import Settings, load_settings
-from ralis_backend.wiring import create_learner, create_tokens
+from ralis_backend.wiring import create_handover, create_learner, create_webhook_secret
 
 if TYPE_CHECKING:
     from ralis_backend.online.learner import Learner
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 __all__ = ["EnvironmentBackend", "create_app", "plugin"]
 
 logger = logging.getLogger(__name__)
+
+EARLY_CHECK = "ralis_early_check"
+"""In `app.extensions`: whether a request's body is worth receiving, told from its environ."""
+MAX_MESSAGE = 2000
+"""Characters of an error's message; some quote what was sent."""
 
 
 def create_app(settings: Settings | None = None, learner: Learner | None = None) -> Flask:
@@ -42,9 +48,10 @@ def create_app(settings: Settings | None = None, learner: Learner | None = None)
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = int(settings.max_request_bytes)
     _measure(app, metrics)  # before access is checked, so that refusals are measured too
-    _guard(app, Access(settings))
+    _guard(app, Access(settings, create_webhook_secret(settings)))
     _answer_errors_as_json(app)
-    app.register_blueprint(routes(learner, metrics, settings.region_label, create_tokens(settings)))
+    handover = create_handover(settings, is_authenticated=settings.has_credentials)
+    app.register_blueprint(routes(learner, metrics, settings.region_label, handover))
     return app
 
 
@@ -57,7 +64,9 @@ def plugin(settings: Settings | None = None) -> type[RalisBackend]:
     if settings is None:
         return EnvironmentBackend
     return RalisBackend.bind(
-        create_learner(settings), settings.region_label, create_tokens(settings)
+        create_learner(settings),
+        settings.region_label,
+        create_handover(settings, is_authenticated=False),
     )
 
 
@@ -67,7 +76,7 @@ class EnvironmentBackend(RalisBackend):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         settings, type(self).learner = _environment()
         type(self).region_label = settings.region_label
-        type(self).tokens = create_tokens(settings)
+        type(self).handover = create_handover(settings, is_authenticated=False)
         super().__init__(*args, **kwargs)
 
 
@@ -78,10 +87,12 @@ def _environment() -> tuple[Settings, Learner]:
 
 
 def _guard(app: Flask, access: Access) -> None:
+    app.extensions[EARLY_CHECK] = access.may_send
+
     @app.before_request
     def check_access() -> None:
         if request.endpoint not in OPEN_ENDPOINTS:
-            access.check(request)
+            g.only_uid = access.check(request)
 
 
 def _measure(app: Flask, metrics: Metrics) -> None:
@@ -109,7 +120,7 @@ def _measure(app: Flask, metrics: Metrics) -> None:
 def _answer_errors_as_json(app: Flask) -> None:
     @app.errorhandler(HTTPException)
     def refuse(error: HTTPException) -> Response:
-        response = jsonify(error=error.description or error.name)
+        response = jsonify(error=shortened(error.description or error.name, MAX_MESSAGE))
         response.status_code = error.code or 500
         for name, value in error.get_headers():
             if name.lower() not in ("content-type", "content-length"):
@@ -118,8 +129,9 @@ def _answer_errors_as_json(app: Flask) -> None:
 
     @app.errorhandler(ValueError)
     def refuse_value(error: ValueError) -> tuple[Response, int]:
-        logger.warning("%s refused: %s", request.endpoint, error)
-        return jsonify(error=str(error)), 400
+        message = shortened(str(error), MAX_MESSAGE)
+        logger.warning("%s refused: %s", request.endpoint, printable(message))
+        return jsonify(error=message), 400
 
     @app.errorhandler(Exception)
     def fail(error: Exception) -> tuple[Response, int]:

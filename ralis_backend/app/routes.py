@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, g, request
+from werkzeug.exceptions import Forbidden
 
 from ralis_backend.app.access import read_json
 from ralis_backend.app.monitoring import CONTENT_TYPE, Metrics
@@ -13,7 +14,7 @@ from ralis_backend.labelstudio.payloads.tasks import project_uid
 from ralis_backend.labelstudio.plugin import RalisBackend
 
 if TYPE_CHECKING:
-    from ralis_backend.labelstudio.token_file import TokenFile
+    from ralis_backend.labelstudio.token_file import Handover
     from ralis_backend.online.learner import Learner
 
 Answer = dict[str, Any] | tuple[dict[str, Any], int]
@@ -22,11 +23,11 @@ OPEN_ENDPOINTS = ("ralis.health",)
 
 
 def routes(
-    learner: Learner, metrics: Metrics, region_label: str, tokens: TokenFile | None = None
+    learner: Learner, metrics: Metrics, region_label: str, handover: Handover | None = None
 ) -> Blueprint:
     """All endpoints, served by `RalisBackend` bound to `learner`."""
     blueprint = Blueprint("ralis", __name__)
-    backend = RalisBackend.bind(learner, region_label, tokens)
+    backend = RalisBackend.bind(learner, region_label, handover)
 
     @blueprint.get("/")
     @blueprint.get("/health")
@@ -40,6 +41,7 @@ def routes(
             project_id=_uid(body),
             label_config=_text(body, "schema"),
             access_token=body.get("access_token"),
+            hostname=body.get("hostname"),
         )
         return {"model_version": plugin.connect(body.get("extra_params"))}
 
@@ -58,7 +60,10 @@ def routes(
     @blueprint.post("/webhook")
     def webhook() -> Answer:
         body = read_json(request)
-        return backend(project_id=_uid(body)).fit(_text(body, "action"), body), 201
+        uid = _uid(body)
+        if g.only_uid not in (None, uid):
+            raise Forbidden(f"this is the webhook secret of project {g.only_uid}, not of {uid}")
+        return backend(project_id=uid).fit(_text(body, "action"), body), 201
 
     @blueprint.post("/train")
     def train() -> Answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 import typer
@@ -23,6 +24,7 @@ from ralis_backend.cli import (
     web,
     worker,
 )
+from ralis_backend.core.text import printable_lines
 
 app = typer.Typer(
     name="ralis",
@@ -48,7 +50,11 @@ app.add_typer(bench.app, name="bench")
 
 
 def main() -> None:
-    """Run the command line; an expected error is one line and exit code 2."""
+    """Run the command line; an expected error is one line and exit code 2.
+
+    What it writes, labels and tokens among it, is readable by its own user alone.
+    """
+    os.umask(0o077)
     try:
         app()
     except Exception as error:
@@ -57,5 +63,5 @@ def main() -> None:
         if not isinstance(error, ValueError | ToolError):
             raise
         logging.getLogger(__name__).debug("traceback", exc_info=True)
-        typer.secho(f"ralis: {error}", fg="red", err=True)
+        typer.secho(f"ralis: {printable_lines(str(error))}", fg="red", err=True)
         sys.exit(2)

@@ -8,6 +8,7 @@ import typer
 
 from ralis_backend.cli.log import configure_logging
 from ralis_backend.cli.options import Project
+from ralis_backend.core.text import printable
 
 Mode = Annotated[str | None, typer.Option(help="`crops` or `in-place`; default: RALIS_MODE.")]
 BackendUrl = Annotated[
@@ -48,4 +49,5 @@ def connect(project: Project, mode: Mode = None, backend_url: BackendUrl = None)
     store = create_store(settings)
     store.projects.register(pool.uid, pool.id, pool.label_config, pool.classes, pool.title)
     store.close()
-    typer.echo(f"project {pool.id} ({pool.title}) is connected to {settings.backend_url}")
+    title = printable(pool.title)
+    typer.echo(f"project {pool.id} ({title}) is connected to {settings.backend_url}")

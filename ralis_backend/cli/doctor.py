@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ralis_backend.cli.log import configure_logging
+from ralis_backend.core.text import printable_lines
 
 if TYPE_CHECKING:
     from ralis_backend.labelstudio.doctor import Surroundings
@@ -31,10 +32,10 @@ def doctor(project: OptionalProject = None) -> None:
     num_failed = 0
     for check in checks(create_surroundings(settings), project):
         mark = "[green]ok  [/green]" if check.is_ok else "[red]FAIL[/red]"
-        console.print(f"{mark} {check.name}: {escape(check.detail)}")
+        console.print(f"{mark} {check.name}: {escape(printable_lines(check.detail))}")
         if not check.is_ok:
             num_failed += 1
-            console.print(f"     -> {escape(check.fix)}")
+            console.print(f"     -> {escape(printable_lines(check.fix))}")
     if num_failed:
         console.print(f"{num_failed} to repair")
         raise typer.Exit(1)

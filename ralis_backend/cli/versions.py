@@ -8,6 +8,7 @@ import typer
 
 from ralis_backend.cli.log import configure_logging
 from ralis_backend.cli.options import Project
+from ralis_backend.core.text import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -37,10 +38,11 @@ def versions(project: Project, rollback: Rollback = None) -> None:
     console = Console()
     console.print(_table(made))
     for line in notes([(version["version"], version["metrics"] or {}) for version in made]):
-        console.print(line, markup=False)
+        console.print(printable(line), markup=False)
 
 
 def _table(versions: list[dict[str, Any]]) -> Table:
+    from rich.markup import escape
     from rich.table import Table
 
     from ralis_backend.online.report import slice_text
@@ -57,7 +59,7 @@ def _table(versions: list[dict[str, Any]]) -> Table:
             str(version["labelled_regions"]),
             "" if mean_iou is None else f"{mean_iou:.3f}",
             slice_text(metrics),
-            str(version["strategy"] or ""),
+            escape(printable(version["strategy"] or "")),
             version["created_at"][:16].replace("T", " "),
             "yes" if version["is_accepted"] else "no",
         )

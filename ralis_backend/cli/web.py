@@ -87,15 +87,16 @@ def _run_gunicorn(settings: Settings, address: str, workers: int, threads: int) 
     """Serve until a signal. The app is loaded before the port opens, then workers are forked."""
     from gunicorn.app.base import BaseApplication
 
+    from ralis_backend.app.server import BufferedWorker
+
     options = {
         "bind": address,
         "workers": workers,
         "threads": threads,
-        "worker_class": "gthread",
+        "worker_class": BufferedWorker,
         "preload_app": True,
         "timeout": 120,
-        "graceful_timeout": 3,
-        "keepalive": 5,
+        "graceful_timeout": 4,
         "loglevel": "warning",
         "control_socket_disable": True,
         "post_fork": _calm_torch,

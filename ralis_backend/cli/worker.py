@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ralis_backend.cli.log import configure_logging
 
 if TYPE_CHECKING:
+    from ralis_backend.online.store import Store
     from ralis_backend.online.worker import Worker
     from ralis_backend.settings import Settings
 
@@ -57,4 +58,25 @@ def create_worker(settings: Settings) -> Worker:
         random_share=settings.random_share,
         sync_s=settings.sync_seconds,
     )
-    return Worker(create_store(settings), create_tool(settings), config)
+    store = create_store(settings)
+    renew_webhooks(store, settings)
+    return Worker(store, create_tool(settings), config)
+
+
+def renew_webhooks(store: Store, settings: Settings) -> None:
+    """Have all webhooks brought up to date that carry what is not accepted any more.
+
+    Those of before each project had a secret of its own show the backend's password to everyone
+    who may read the project.
+    """
+    from ralis_backend.core.files import OWNER_ONLY, write_bytes
+    from ralis_backend.wiring import create_webhook_secret
+
+    secret = create_webhook_secret(settings)
+    wanted = "none" if secret is None else secret.fingerprint()
+    carried = settings.data_dir / "webhooks-carry"
+    if carried.is_file() and carried.read_text("ascii") == wanted:
+        return
+    for project in store.projects.all():
+        store.projects.change(project.id, is_prepared=False)
+    write_bytes(carried, wanted.encode("ascii"), mode=OWNER_ONLY)

@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -88,6 +89,22 @@ def writing_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def make_private_folder(path: Path) -> None:
+    """A folder that its owner alone can enter; one that exists is closed to everyone else.
+
+    What lies in it may keep its mode: nobody gets there. A group that was let in on purpose stays.
+    """
+    if not path.is_dir():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
+        return
+    mode = stat.S_IMODE(path.stat().st_mode)
+    allowed = mode & ~0o007 if mode & 0o020 else mode & ~0o077
+    if allowed != mode:
+        with suppress(PermissionError):  # somebody else's, who decides
+            path.chmod(allowed)
 
 
 def _beside(path: Path) -> Path:

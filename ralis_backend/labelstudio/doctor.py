@@ -13,6 +13,7 @@ import httpx
 from ralis_backend.core.images import decode_image
 from ralis_backend.core.segmenter import SegmenterSpec, build
 from ralis_backend.labelstudio.client import LabelStudioClient
+from ralis_backend.labelstudio.payloads.tasks import project_uid
 from ralis_backend.labelstudio.setup import ProjectSetup, same_url
 from ralis_backend.labelstudio.tool import LabelStudioTool
 from ralis_backend.online.choosing import FALLBACK
@@ -37,7 +38,7 @@ class Surroundings:
     """What the checks look at.
 
     backend_url: where Label Studio reaches the backend; None: where it is connected.
-    headers: what Label Studio's webhooks must carry.
+    headers: a project's uid -> what its webhooks must carry.
     spec: the network that will be trained.
     device: that torch computes on.
     strategy: names of classes -> name of the strategy; `ValueError` if it does not fit them.
@@ -47,7 +48,7 @@ class Surroundings:
     tool: LabelStudioTool
     setup: ProjectSetup
     backend_url: str | None
-    headers: Mapping[str, str]
+    headers: Callable[[str], Mapping[str, str]]
     data_dir: Path
     spec: SegmenterSpec
     device: str
@@ -213,13 +214,14 @@ def _ml_backend(around: Surroundings, project_id: int, address: str) -> str:
 
 def _webhook(around: Surroundings, project_id: int, address: str) -> str:
     wanted = f"{address.rstrip('/')}/webhook"
+    headers = dict(around.headers(project_uid(around.client.project(project_id))))
     for hook in around.client.webhooks(project_id):
         if same_url(hook["url"], wanted):
             if not hook.get("is_active"):
                 raise ValueError("the webhook is switched off")
-            if dict(hook.get("headers") or {}) != dict(around.headers):
-                raise ValueError("the webhook does not carry the backend's credentials")
-            return f"{wanted}, with credentials" if around.headers else wanted
+            if dict(hook.get("headers") or {}) != headers:
+                raise ValueError("the webhook does not carry the project's own secret")
+            return f"{wanted}, with the project's own secret" if headers else wanted
     raise ValueError(
         f"there is no webhook to {wanted}: labels arrive late, at the next full reading"
     )

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ralis_backend.core.text import shortened
 from ralis_backend.labelstudio.payloads.events import event_payload
 from ralis_backend.labelstudio.payloads.label_config import (
     REGION_LABEL,
@@ -28,7 +29,7 @@ with warnings.catch_warnings():
     from label_studio_ml.model import LabelStudioMLBase
 
 if TYPE_CHECKING:
-    from ralis_backend.labelstudio.token_file import TokenFile
+    from ralis_backend.labelstudio.token_file import Handover
     from ralis_backend.online.learner import Learner
 
 logger = logging.getLogger(__name__)
@@ -55,26 +56,26 @@ class RalisBackend(LabelStudioMLBase):  # type: ignore[misc]
 
     learner: ClassVar[Learner | None] = None
     region_label: ClassVar[str] = REGION_LABEL
-    tokens: ClassVar[TokenFile | None] = None
+    handover: ClassVar[Handover | None] = None
 
     @classmethod
     def bind(
         cls,
         learner: Learner,
         region_label: str = REGION_LABEL,
-        tokens: TokenFile | None = None,
+        handover: Handover | None = None,
     ) -> type[RalisBackend]:
         """This class with a learner behind it, for `model_class` of a server.
 
         Args:
             learner: what answers.
             region_label: name of the label that suggested boxes carry.
-            tokens: keeps the token that Label Studio hands over; None where one is configured.
+            handover: takes the token that Label Studio hands over; None where one is configured.
         """
         bound = {
             "learner": learner,
             "region_label": region_label,
-            "tokens": tokens,
+            "handover": handover,
             "__module__": cls.__module__,
         }
         return type(cls.__name__, (cls,), bound)
@@ -85,6 +86,7 @@ class RalisBackend(LabelStudioMLBase):  # type: ignore[misc]
         label_config: str | None = None,
         train_output: Mapping[str, Any] | None = None,
         access_token: str | None = None,
+        hostname: str | None = None,
         **kwargs: Any,
     ) -> None:
         """Called by the server.
@@ -98,7 +100,8 @@ class RalisBackend(LabelStudioMLBase):  # type: ignore[misc]
             label_config: XML of the project's labelling interface.
             train_output: what `fit` returned, from 1.0.9.
             access_token: legacy token of the project's creator, sent with `/setup`.
-            kwargs: whatever else a server passes (`hostname`, ...), not used.
+            hostname: address that Label Studio gives as its own, sent with `/setup`.
+            kwargs: whatever else a server passes, not used.
 
         Raises:
             RuntimeError: if the class is not bound to a learner.
@@ -111,8 +114,8 @@ class RalisBackend(LabelStudioMLBase):  # type: ignore[misc]
         self._learner = self.learner
         self._project_id = str(project_id or "")
         self._config_xml = label_config or ""
-        if self.tokens is not None:
-            self.tokens.keep(access_token)
+        if self.handover is not None and access_token is not None:
+            self.handover.offer(access_token, hostname)
 
     @property
     def model_version(self) -> str:
@@ -165,6 +168,7 @@ class RalisBackend(LabelStudioMLBase):  # type: ignore[misc]
             if isinstance(suggestion, ImageSuggestion):
                 answers[place] = _prediction(uid, suggestion, class_names, config)
             else:
+                answers[place] = _empty(version, suggestion.message)
                 logger.warning("project %s, task %s: %s", uid, task.id, suggestion.message)
         return answers
 
@@ -255,8 +259,10 @@ def _prediction(
     return prediction
 
 
-def _empty(version: str) -> dict[str, Any]:
-    return {"result": [], "score": LEAST_USEFUL_SCORE, "model_version": version}
+def _empty(version: str, error: str = "") -> dict[str, Any]:
+    """An answer without regions; Label Studio leaves `error` unread, people who ask do not."""
+    answer = {"result": [], "score": LEAST_USEFUL_SCORE, "model_version": version}
+    return {**answer, "error": shortened(error, 500)} if error else answer
 
 
 def _event(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:

@@ -6,7 +6,7 @@ Everything is compared with what is there and changed only where it differs: saf
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ralis_backend.labelstudio.client import LabelStudioClient, without_credentials
@@ -17,6 +17,7 @@ from ralis_backend.labelstudio.payloads.label_config import (
     parse_label_config,
     regions_config,
 )
+from ralis_backend.labelstudio.payloads.tasks import project_uid
 from ralis_backend.online.tool import ClassLabel, ToolProject
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,8 @@ class ProjectSetup:
         client: its API.
         backend_url: where Label Studio reaches the backend; None: where it is connected.
         user, password: what Label Studio sends to the backend as basic auth.
-        webhook_headers: sent with each webhook, since Label Studio leaves its basic auth out there.
+        webhook_headers: a project's uid -> what its webhooks carry, since Label Studio leaves its
+            basic auth out there, and shows it to everyone who may read the project.
         region_label: names the rectangles of suggested regions.
     """
 
@@ -50,13 +52,13 @@ class ProjectSetup:
         backend_url: str | None = None,
         user: str | None = None,
         password: str | None = None,
-        webhook_headers: Mapping[str, str] | None = None,
+        webhook_headers: Callable[[str], Mapping[str, str]] | None = None,
         region_label: str = REGION_LABEL,
     ) -> None:
         self._client = client
         self._backend_url = backend_url.rstrip("/") if backend_url else None
         self._credentials = (user, password) if user and password else None
-        self._webhook_headers = dict(webhook_headers or {})
+        self._webhook_headers = webhook_headers or (lambda _uid: {})
         self._region_label = region_label
 
     def connect(self, project: ToolProject, mode: str) -> None:
@@ -80,13 +82,13 @@ class ProjectSetup:
     ) -> int | None:
         """Bring webhooks, sampling and, in crops mode, the regions project in order."""
         address = self.address(project.id)
-        self._keep_webhook(project.id, address)
+        self._keep_webhook(project.id, project.uid, address)
         if mode != "crops":
             keep_settings(self._client, project.id, LEAST_USEFUL_FIRST)
             return None
-        regions_id = self._regions_project(project, regions_project_id)
-        self._keep_webhook(regions_id, address)
-        return regions_id
+        regions = self._regions_project(project, regions_project_id)
+        self._keep_webhook(int(regions["id"]), project_uid(regions), address)
+        return int(regions["id"])
 
     def address(self, project_id: int) -> str | None:
         """Where Label Studio reaches this backend: as set, or as connected to the pool project.
@@ -120,46 +122,46 @@ class ProjectSetup:
         else:
             self._client.create_backend(project.id, url, **settings)
 
-    def _keep_webhook(self, project_id: int, address: str | None) -> None:
-        """Exactly one webhook to this backend, for all actions, with our header."""
+    def _keep_webhook(self, project_id: int, uid: str, address: str | None) -> None:
+        """Exactly one webhook to this backend, for all actions, with the project's own header."""
         if address is None:
             return
+        headers = dict(self._webhook_headers(uid))
         url = f"{address}/webhook"
         hooks = [it for it in self._client.webhooks(project_id) if same_url(it["url"], url)]
         if not hooks:
-            self._client.create_webhook(project_id, url, self._webhook_headers)
+            self._client.create_webhook(project_id, url, headers)
             return
         hook = hooks[0]
         is_right = (
             hook.get("is_active")
             and hook.get("send_payload")
             and hook.get("send_for_all_actions")
-            and dict(hook.get("headers") or {}) == self._webhook_headers
+            and dict(hook.get("headers") or {}) == headers
         )
         if not is_right:
-            self._client.update_webhook(hook["id"], url, self._webhook_headers)
+            self._client.update_webhook(hook["id"], url, headers)
         for extra in hooks[1:]:
             self._client.delete_webhook(extra["id"])
 
-    def _regions_project(self, pool: ToolProject, regions_project_id: int | None) -> int:
+    def _regions_project(self, pool: ToolProject, regions_project_id: int | None) -> dict[str, Any]:
         marker = f"{MARKER}{pool.uid}"
         config = regions_config(parse_label_config(pool.label_config, self._region_label))
         found = self._find_regions_project(marker, regions_project_id)
         if found is None:
-            made = self._client.create_project(
+            return self._client.create_project(
                 f"{pool.title[:40]} · regions",
                 config,
                 description=f"Suggested regions of project {pool.id}, kept by RALIS. {marker}",
                 **LEAST_USEFUL_FIRST,
             )
-            return int(made["id"])
         regions_id = int(found["id"])
         keep_settings(self._client, regions_id, LEAST_USEFUL_FIRST)
         shown = found["label_config"]
         if self._labels(shown) != self._labels(config) or not asks_everything(shown):
             # Label Studio accepts it when a label goes that annotations still use.
             self._client.update_project(regions_id, label_config=config)
-        return regions_id
+        return found
 
     def _find_regions_project(self, marker: str, project_id: int | None) -> dict[str, Any] | None:
         if project_id is not None:

@@ -9,10 +9,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from ralis_backend.core.policy.registry import check_strategy
 from ralis_backend.online.choosing import RankingConfig
 from ralis_backend.online.labels import RegionLabel, covered
 from ralis_backend.online.ranking import rank_image
@@ -24,13 +27,20 @@ from ralis_backend.online.suggesting import (
     keep_suggestion,
     suggest_image,
 )
-from ralis_backend.online.tool import ClassLabel, ImageSuggestion, ToolTask
+from ralis_backend.online.tool import MAX_ID, ClassLabel, ImageSuggestion, ToolTask
 
 logger = logging.getLogger(__name__)
 
 _MOST_UNRANKED = 0.5
 """Usefulness of an image's best region until it is ranked with the pool, where scores of one image
 alone say nothing of its place among others: neither first nor last."""
+IMAGE_S = 10.0
+"""How long an image may take to arrive while somebody waits for an answer."""
+TURN_S = 2.0
+"""How long an answer waits for the one that is being computed."""
+REQUEST_S = 60.0
+"""How long a request's images are computed; Label Studio throws everything away after 100 s."""
+MAX_STRATEGY_CHARACTERS = 64
 MEMORY_S = 1.0
 """How long an answer to `/setup` is served from memory before the database is asked again."""
 
@@ -66,7 +76,8 @@ class Learner:
         self._suggestions_per_image = suggestions_per_image
         self._known: dict[str, tuple[float, str, str, str]] = {}
         self._known_lock = threading.Lock()
-        self._computing = threading.Lock()
+        self._computing = threading.Lock()  # one at a time: two would only slow each other down
+        self._arrival: Future[bytes] | None = None
 
     def register(
         self,
@@ -84,18 +95,19 @@ class Learner:
             extra_params: of the connection; `strategy` overrides the setting for this project.
 
         Raises:
-            ValueError: if the uid is malformed.
+            ValueError: if the uid is malformed, or there is no such strategy.
         """
-        strategy = str(extra_params.get("strategy") or "")
+        strategy = extra_params.get("strategy") or ""
         with self._known_lock:
             known = self._known.get(uid)
         if known is not None and known[1:3] == (label_config, strategy):
             return self.model_version(uid)
         project = self._store.projects.find(uid)
         if project is None or project.regions_uid != uid:
+            self._check_strategy(strategy)
             project = self._store.projects.register(uid, tool_id(uid), label_config, classes, "")
-            if strategy and project.strategy != strategy:
-                self._store.projects.change(project.id, strategy=strategy)
+            if (project.strategy or "") != strategy:
+                self._store.projects.change(project.id, strategy=strategy or None)
         return self._remember(uid, label_config, strategy)
 
     def model_version(self, uid: str) -> str:
@@ -123,10 +135,11 @@ class Learner:
             message = "a region's prediction is stored with its task; connect the pool project"
             return [SuggestionFailure(task.id, message) for task in tasks]
         version = self._store.versions.serving(project)
+        until = time.monotonic() + REQUEST_S
         answers: list[ImageSuggestion | SuggestionFailure] = []
         for task in tasks:
             try:
-                answers.append(self._suggest_one(project, version, task))
+                answers.append(self._suggest_one(project, version, task, until))
             except Exception as error:
                 # One bad task must not cost the others their answer.
                 logger.warning("project %s, task %s: no suggestion: %s", uid, task.id, error)
@@ -225,14 +238,15 @@ class Learner:
         project: Project,
         version: Version | None,
         task: ToolTask,
+        until: float,
     ) -> ImageSuggestion:
         image = self._store.images.find(project.id, task.id, task.created_at)
         labels = self._store.labels.of_image(image.id) if image else []
         if version is None or image is None:
-            return self._compute(project, version, image, labels, task)
+            return self._compute(project, version, image, labels, task, until)
         ranking = self._store.rankings.find(version.id, image.id)
         if ranking is None:
-            return self._compute(project, version, image, labels, task)
+            return self._compute(project, version, image, labels, task, until)
         return suggest_image(
             self._store,
             version,
@@ -250,6 +264,7 @@ class Learner:
         image: Image | None,
         labels: Sequence[RegionLabel],
         task: ToolTask,
+        until: float,
     ) -> ImageSuggestion:
         """An answer for an image that the ranking does not hold, computed now."""
         if self._image is None:
@@ -257,9 +272,9 @@ class Learner:
                 "the image has not been ranked yet and cannot be fetched: set LABEL_STUDIO_URL and "
                 "LABEL_STUDIO_API_KEY"
             )
-        content = self._image(task)
-        every_label = self._store.labels.of(project.id)
-        with self._computing:  # one at a time: two would only slow each other down
+        with self._turn(until):
+            content = self._arrived(self._image, task)
+            every_label = self._store.labels.of(project.id)
             ranked = rank_image(self._store, project, version, content, self._config, every_label)
         ranking = version.metrics.get("score_quantiles") if version else None
         is_comparable = ranking is None or ranked.is_comparable
@@ -278,6 +293,54 @@ class Learner:
             regions = keep_suggestion(self._store, image.id, number, regions)
         return image_suggestion(task.id, ranked.image_size, regions, ranked.mask, f"v{number}")
 
+    def _check_strategy(self, name: object) -> None:
+        if not isinstance(name, str) or len(name) > MAX_STRATEGY_CHARACTERS or "\0" in name:
+            raise ValueError(
+                f"'strategy' must be a name of at most {MAX_STRATEGY_CHARACTERS} characters, for "
+                'example {"strategy": "entropy"}'
+            )
+        if name:
+            check_strategy(name, self._config.policies_dir)
+
+    @contextmanager
+    def _turn(self, until: float) -> Iterator[None]:
+        """The right to compute, of one thread at a time; whoever waits too long goes without."""
+        if time.monotonic() > until:
+            raise ValueError(
+                f"the images before took {REQUEST_S:.0f} s to compute; ask for the rest again"
+            )
+        if not self._computing.acquire(timeout=TURN_S):
+            raise ValueError(
+                "the backend is computing another image that is not ranked yet; open the task "
+                "again in a moment"
+            )
+        try:
+            yield
+        finally:
+            self._computing.release()
+
+    def _arrived(self, image: Callable[[ToolTask], bytes], task: ToolTask) -> bytes:
+        """An image that does not make us wait long; one that is late goes on arriving, alone."""
+        if self._arrival is not None and not self._arrival.done():
+            raise ValueError("another image is still on its way here; open the task again later")
+        self._arrival = arrival = Future[bytes]()
+        threading.Thread(target=_fulfil, args=(arrival, image, task), daemon=True).start()
+        try:
+            return arrival.result(timeout=IMAGE_S)
+        except TimeoutError:
+            if arrival.done():
+                raise
+            raise ValueError(
+                f"the image did not arrive within {IMAGE_S:.0f} s; open the task again later"
+            ) from None
+
+
+def _fulfil(arrival: Future[bytes], image: Callable[[ToolTask], bytes], task: ToolTask) -> None:
+    try:
+        arrival.set_result(image(task))
+    except Exception as error:
+        arrival.set_exception(error)
+
 
 def tool_id(uid: str) -> int:
     """The project id in a uid, `<id>.<unix seconds of creation>`.
@@ -286,6 +349,6 @@ def tool_id(uid: str) -> int:
         ValueError: if it does not start with a number.
     """
     text = uid.split(".")[0]
-    if not text.isdecimal():
-        raise ValueError(f"project uid {uid!r} is not of the form <id>.<creation time>")
+    if not (text.isascii() and text.isdecimal() and len(text) < 20 and int(text) <= MAX_ID):
+        raise ValueError(f"project uid {uid[:40]!r} is not of the form <id>.<creation time>")
     return int(text)

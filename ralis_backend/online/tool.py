@@ -15,6 +15,9 @@ import numpy as np
 
 from ralis_backend.core.regions import Region
 
+MAX_ID = 2**63 - 1
+"""Of projects, tasks and annotations: what a database's integer holds."""
+
 
 class ToolError(Exception):
     """The labelling tool did not do what was asked; the message says what to do.

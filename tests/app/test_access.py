@@ -1,10 +1,16 @@
 import io
 import json
+import logging
+import tracemalloc
 
 import pytest
+from pydantic import SecretStr
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
-from ralis_backend.app import create_app
-from tests.app.calls import UID, basic, created, settings, setup
+from ralis_backend.app import access, create_app
+from ralis_backend.app.attempts import MAX_FAILURES
+from ralis_backend.wiring import webhook_headers
+from tests.app.calls import PROJECT, UID, basic, created, settings, setup
 
 
 @pytest.mark.parametrize("path", ["/", "/health"])
@@ -111,3 +117,181 @@ def test_a_large_body_is_refused_with_and_without_its_length(learner):
     )
     assert streamed.status_code == 413
     assert streamed.json["error"]
+
+
+LOCAL = "http://localhost:9090"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-Forwarded-For": "192.0.2.7"},
+        {"x-forwarded-proto": "https"},
+        {"X-Real-IP": "127.0.0.1"},
+        {"Forwarded": "for=192.0.2.7"},
+        {"Via": "1.1 proxy"},
+        {"CF-Connecting-IP": "192.0.2.7"},
+        {"Host": "rebound.test"},
+        {"Host": "127.0.0.1.rebound.test:9090"},
+        {"Host": "localhost.rebound.test"},
+        {"Host": "user@localhost"},
+        {"Host": "localhost, rebound.test"},
+        {"Host": "0.0.0.0:9090"},
+        {"Host": "2130706433"},
+        {"Host": "[::ffff:192.0.2.7]"},
+        {"Host": ""},
+        {"Origin": "http://rebound.test"},
+        {"Origin": "null"},
+        {"Origin": "http://localhost:3000", "Host": "localhost:9090"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+)
+def test_without_credentials_neither_a_proxy_nor_a_page_gets_in(client, headers):
+    answer = client.get("/versions", headers=headers)
+    assert answer.status_code == 403
+    assert "RALIS_AUTH_USER" in answer.json["error"]
+    assert client.get("/health", headers=headers).status_code == 200
+
+
+def test_without_credentials_what_speaks_http_1_0_may_be_a_proxy(client):
+    old = {"SERVER_PROTOCOL": "HTTP/1.0"}
+    assert client.get("/versions", environ_overrides=old).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "localhost:9090"},
+        {"Host": "LOCALHOST."},
+        {"Host": "127.0.0.1"},
+        {"Host": "127.1.2.3:80"},
+        {"Host": "[::1]:9090"},
+        {"Host": "localhost:9090", "Origin": LOCAL, "Sec-Fetch-Site": "same-origin"},
+    ],
+)
+def test_without_credentials_programs_of_this_machine_get_in(client, headers):
+    assert client.get("/versions", headers=headers).status_code == 200
+
+
+def test_the_backends_own_address_is_a_name_of_this_machine(learner):
+    client = create_app(settings(backend_url="http://ralis.test:9090"), learner).test_client()
+    assert client.get("/versions", headers={"Host": "ralis.test:9090"}).status_code == 200
+    assert client.get("/versions", headers={"Host": "other.test:9090"}).status_code == 403
+
+
+def test_with_credentials_a_proxy_gets_in(guarded):
+    headers = {**basic("ralis", "pass:word"), "X-Forwarded-For": "192.0.2.7", "Host": "ralis.test"}
+    assert guarded.get("/versions", headers=headers).status_code == 200
+
+
+def test_wrong_credentials_are_slowed_down_and_logged_without_them(guarded, caplog):
+    def get(headers, address="192.0.2.7"):
+        return guarded.get("/versions", headers=headers, environ_overrides={"REMOTE_ADDR": address})
+
+    for _ in range(3 * MAX_FAILURES):
+        assert get({}).status_code == 401, "who gives none guesses nothing"
+    with caplog.at_level(logging.INFO):
+        answers = [get(basic("ralis", "sesame")).status_code for _ in range(MAX_FAILURES + 5)]
+    assert answers == [401] * MAX_FAILURES + [429] * 5
+    right = get(basic("ralis", "pass:word"))
+    assert right.status_code == 429
+    assert 0 < int(right.headers["Retry-After"]) <= 60
+    assert get(basic("ralis", "pass:word"), "192.0.2.8").status_code == 200
+    assert "wrong credentials from 192.0.2.7" in caplog.text
+    assert "sesame" not in caplog.text
+
+
+@pytest.fixture
+def own_secret(learner, tmp_path):
+    """A guarded app, and what gives the headers of a project's webhooks."""
+    chosen = settings(auth_user="ralis", auth_password=SecretStr("secret"), data_dir=tmp_path)
+    return create_app(chosen, learner).test_client(), webhook_headers(chosen)
+
+
+def test_a_webhooks_secret_opens_the_webhook_of_its_project_alone(own_secret):
+    client, headers = own_secret
+    assert client.post("/webhook", json=created(), headers=headers(UID)).status_code == 201
+    other = headers("4.1763700000")
+    refused = client.post("/webhook", json=created(), headers=other)
+    assert refused.status_code == 403
+    assert "project 4.1763700000" in refused.json["error"]
+    for project in ({**PROJECT, "id": 4}, {**PROJECT, "created_at": "2024-01-01T00:00:00Z"}):
+        answer = client.post("/webhook", json=created(project=project), headers=headers(UID))
+        assert answer.status_code == 403
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST", "PUT", "DELETE", "TRACE"])
+def test_a_webhooks_secret_opens_nothing_else(own_secret, method):
+    client, headers = own_secret
+    paths = [rule.rule for rule in client.application.url_map.iter_rules()]
+    for path in {*paths, "/nothing"} - {"/", "/health"}:
+        if (method, path) != ("POST", "/webhook"):
+            answer = client.open(path, method=method, headers=headers(UID), json={"project": UID})
+            assert answer.status_code in (401, 429)
+
+
+def test_the_credentials_still_open_the_webhook(own_secret):
+    client, _ = own_secret
+    answer = client.post("/webhook", json=created(), headers=basic("ralis", "secret"))
+    assert answer.status_code == 201
+
+
+def looked_at(body):
+    """The bytes that are looked at to tell whether a body may be parsed."""
+    return sum(len(chunk) for chunk in access._without_escapes(body))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'"' + b'\\"' * 500_000,
+        b'"' + b"\\" * 500_001,
+        b'"' * 1_000_001,
+        b'{"a": "' + b"x" * 1_000_000,
+        b"\\" * 1_000_001 + b'"',
+    ],
+)
+def test_an_unclosed_string_is_looked_at_once(body):
+    assert looked_at(body) <= len(body)
+    access._check_size(body)
+
+
+def test_escapes_take_no_memory_besides_the_body():
+    body = b'{"a": "' + b"\\n" * 8_000_000 + b'"}'
+    tracemalloc.start()
+    access._check_size(body)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 40_000_000
+
+
+@pytest.mark.parametrize(
+    ("text", "depth"),
+    [
+        (r'"[[[" [', 1),
+        (r'"\\" [[', 2),
+        (r'"\"[[" [', 1),
+        (r'"\\\"[[[" [[', 2),
+        (r'{"a": "\\", "b": [1, "]]]"]}', 2),
+    ],
+)
+@pytest.mark.parametrize("chunk", [1, 2, 3, 1 << 20])
+def test_brackets_count_outside_strings_wherever_a_chunk_ends(monkeypatch, text, depth, chunk):
+    monkeypatch.setattr(access, "_CHUNK", chunk)
+    monkeypatch.setattr(access, "MAX_DEPTH", depth)
+    access._check_size(text.encode())
+    monkeypatch.setattr(access, "MAX_DEPTH", depth - 1)
+    with pytest.raises(BadRequest, match="nests deeper"):
+        access._check_size(text.encode())
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [("MAX_CONTAINERS", b"{},"), ("MAX_STRINGS", b'"",'), ("MAX_COMMAS", b"1.5,")],
+)
+def test_a_body_that_grows_when_parsed_is_refused(monkeypatch, name, body):
+    monkeypatch.setattr(access, name, 1000)
+    access._check_size(b"[" + body * 999 + b"1]")
+    with pytest.raises(RequestEntityTooLarge):
+        access._check_size(b"[" + body * 1001 + b"1]")

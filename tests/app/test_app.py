@@ -2,6 +2,8 @@ import logging
 import os
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from pydantic import SecretStr
@@ -12,6 +14,31 @@ from ralis_backend.online.choosing import RankingConfig
 from ralis_backend.online.learner import Learner
 from ralis_backend.wiring import create_client, create_store
 from tests.app.calls import CONFIG, UID, created, settings, setup
+
+
+class WhoAmI(BaseHTTPRequestHandler):
+    """A Label Studio that tells whose token it is sent."""
+
+    def do_GET(self):
+        token = self.headers["Authorization"].removeprefix("Token ")
+        is_known = self.path == "/api/current-user/whoami" and token in self.server.tokens
+        self.send_response(200 if is_known else 401)
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def label_studio():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), WhoAmI)
+    server.tokens = set()
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+    yield server
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.mark.parametrize(
@@ -78,7 +105,8 @@ def test_the_web_process_loads_neither_simulation_nor_training_nor_plotting(tmp_
 def wired(tmp_path, monkeypatch, **values):
     """The app and Label Studio's client as they are made from the settings."""
     monkeypatch.delenv("LABEL_STUDIO_API_KEY", raising=False)
-    chosen = settings(data_dir=tmp_path, label_studio_url="http://ls.test:8080", **values)
+    values = {"label_studio_url": "http://ls.test:8080", **values}
+    chosen = settings(data_dir=tmp_path, **values)
     learner = Learner(
         create_store(chosen),
         RankingConfig(region_size=(32, 32), spec=SegmenterSpec(1, encoder_weights=None)),
@@ -88,20 +116,30 @@ def wired(tmp_path, monkeypatch, **values):
 
 
 def test_without_an_api_key_the_token_of_setup_is_used_and_told_to_nobody(
-    tmp_path, monkeypatch, caplog
+    tmp_path, monkeypatch, caplog, label_studio
 ):
     token = "0123456789abcdef0123456789abcdef01234567"
-    client, label_studio = wired(tmp_path, monkeypatch)
-    assert label_studio.auth.kind == "no token"
+    label_studio.tokens = {token}
+    client, calls = wired(tmp_path, monkeypatch, label_studio_url=label_studio.url)
+    assert calls.auth.kind == "no token"
     with caplog.at_level(logging.DEBUG):
-        answer = setup(client, access_token=token, hostname="http://attacker.test")
+        answer = setup(client, access_token=token)
     assert answer.status_code == 200
-    assert label_studio.auth.kind == "legacy token handed over by Label Studio"
-    assert label_studio.url == "http://ls.test:8080"
+    assert calls.auth.kind == "legacy token handed over by Label Studio"
+    assert calls.url == label_studio.url
     assert token not in caplog.text
     assert token not in answer.text
     assert setup(client, access_token=None).status_code == 200
-    assert label_studio.auth.kind == "legacy token handed over by Label Studio"
+    assert calls.auth.kind == "legacy token handed over by Label Studio"
+
+
+def test_a_token_that_label_studio_does_not_know_replaces_none(tmp_path, monkeypatch, label_studio):
+    token = "0123456789abcdef0123456789abcdef01234567"
+    label_studio.tokens = {token}
+    client, _ = wired(tmp_path, monkeypatch, label_studio_url=label_studio.url)
+    setup(client, access_token=token)
+    assert setup(client, access_token=token[::-1]).status_code == 200
+    assert (tmp_path / "label-studio-token").read_text() == token
 
 
 def test_with_an_api_key_the_token_of_setup_is_not_kept(tmp_path, monkeypatch):

@@ -12,7 +12,13 @@ from ralis_backend.online.tool import ToolProject
 from tests.labelstudio.fake_label_studio import FakeLabelStudio
 
 BACKEND = "http://backend.test:9090"
-HEADERS = {"Authorization": "Basic dXNlcjpzZWNyZXQ="}
+
+
+def headers_of(uid):
+    return {"Authorization": f"Bearer {uid}/secret"}
+
+
+HEADERS = headers_of("1.1763700000")
 
 
 def config(*names):
@@ -36,7 +42,7 @@ def pool(label_studio):
 
 
 def setup_of(label_studio, **options):
-    given = {"backend_url": BACKEND, "webhook_headers": HEADERS, **options}
+    given = {"backend_url": BACKEND, "webhook_headers": headers_of, **options}
     return ProjectSetup(label_studio.client, **given)
 
 
@@ -150,3 +156,16 @@ def test_the_address_is_the_one_that_is_set_else_the_one_that_is_connected(label
 )
 def test_an_address_is_the_same_whatever_its_credentials_and_last_slash(left, right, is_same):
     assert same_url(left, right) is is_same
+
+
+def test_webhooks_of_pool_and_regions_carry_a_secret_of_their_own_and_no_password(label_studio):
+    old = {"Authorization": "Basic dXNlcjpzZWNyZXQ="}
+    hook = {"project": 1, "url": f"{BACKEND}/webhook", "headers": old, "is_active": True}
+    label_studio.webhooks.append(
+        {"id": 5, "send_payload": True, "send_for_all_actions": True, **hook}
+    )
+    regions = setup_of(label_studio).prepare(pool(label_studio), "crops", None)
+    assert {hook["project"]: hook["headers"] for hook in label_studio.webhooks} == {
+        1: headers_of("1.1763700000"),
+        regions: headers_of(f"{regions}.1763700000"),
+    }

@@ -5,6 +5,7 @@ And back: what a region's own task holds and shows.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -12,10 +13,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ralis_backend.online.tool import Crop, ToolTask
+from ralis_backend.online.tool import MAX_ID, Crop, ToolTask
 
 UNNAMED_KEY = "$undefined$"
 """The data key of files that were uploaded before the project had a label config."""
+_UID = re.compile(r"[0-9]{1,19}(\.[0-9]{1,19})?")
 UNKNOWN_TIME = datetime.fromtimestamp(0, UTC)
 CROP_QUALITY = 95
 CONTEXT_QUALITY = 85
@@ -40,7 +42,7 @@ def parse_task(payload: Any, image_key: str, project_id: int | None = None) -> T
     Raises:
         TaskError: if the id, the data or the time is malformed.
     """
-    if not isinstance(payload, Mapping) or not _is_id(payload.get("id")):
+    if not isinstance(payload, Mapping) or not is_id(payload.get("id")):
         raise TaskError("the task is no JSON object with a numeric id")
     data = payload.get("data")
     if not isinstance(data, Mapping):
@@ -75,12 +77,13 @@ def project_uid(project: Any) -> str:
     Raises:
         ValueError: if it is neither.
     """
-    if isinstance(project, str) and project.split(".")[0].isdecimal():
-        return project
-    if isinstance(project, Mapping) and _is_id(project.get("id")):
+    uid = project
+    if isinstance(project, Mapping) and is_id(project.get("id")):
         created_at = project.get("created_at")
         if isinstance(created_at, str):
-            return f"{project['id']}.{int(parse_time(created_at).timestamp())}"
+            uid = f"{project['id']}.{int(parse_time(created_at).timestamp())}"
+    if isinstance(uid, str) and _UID.fullmatch(uid) and int(uid.partition(".")[0]) <= MAX_ID:
+        return uid
     raise ValueError(
         "the JSON names no project: expected under 'project' its '<id>.<creation time>', or an "
         "object with id and created_at"
@@ -99,7 +102,10 @@ def parse_time(text: str) -> datetime:
         raise ValueError(
             f"{text[:40]!r} is no time; expected one such as 2025-01-31T12:00:00Z"
         ) from None
-    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+    try:
+        return parsed.astimezone(UTC) if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+    except OverflowError:
+        raise ValueError(f"{text[:40]!r} is out of range") from None
 
 
 def crop_data(crop: Crop, image: str, context: str) -> dict[str, Any]:
@@ -159,8 +165,9 @@ def _created_at(payload: Mapping[str, Any]) -> datetime:
 
 def _project_id(payload: Mapping[str, Any]) -> int | None:
     value = payload.get("project")
-    return value if _is_id(value) else None
+    return value if is_id(value) else None
 
 
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def is_id(value: Any) -> bool:
+    """Whether it is an id that Label Studio gives and a database holds."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_ID

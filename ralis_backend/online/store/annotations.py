@@ -110,7 +110,7 @@ class Annotations:
 def version_number(name: str | None) -> int | None:
     """3 of `v3`; None for names that are not ours."""
     digits = (name or "").removeprefix("v")
-    return int(digits) if digits.isdecimal() else None
+    return int(digits) if digits.isdecimal() and len(digits) < 10 else None
 
 
 def annotation_to_json(annotation: ToolAnnotation) -> dict[str, Any]:

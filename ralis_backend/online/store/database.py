@@ -33,7 +33,7 @@ class Database:
     @classmethod
     def open(cls, url: str) -> Database:
         """Connect to a SQLAlchemy address, and bring the tables up to date."""
-        engine = create_engine(url, pool_pre_ping=True)
+        engine = create_engine(url, pool_pre_ping=True, hide_parameters=True)
         if engine.dialect.name == "sqlite":
             _configure_sqlite(engine)
         _migrate(engine)

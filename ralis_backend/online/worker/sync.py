@@ -282,12 +282,19 @@ def _place_key(row: CropTask) -> tuple[int, Region, int]:
     return (row.image_id, row.region, row.round)
 
 
+_NUMBERS = ("row", "col", "height", "width", "scale", "round", "rank")
+_MOST = 2**31 - 1
+"""What a column of the database holds; anyone may write into a task."""
+
+
 def _crop_task_of(project: Project, task: ToolTask, images: Mapping[int, Image]) -> CropTask | None:
     """A row from what a task's data says; None if the task is not one of ours."""
     data = task.data
     try:
         image = images.get(int(data["source_task"]))
         if image is None:
+            return None
+        if any(abs(int(data.get(name, 0))) > _MOST for name in _NUMBERS):
             return None
         return CropTask(
             project_id=project.id,
@@ -301,7 +308,7 @@ def _crop_task_of(project: Project, task: ToolTask, images: Mapping[int, Image])
             rank=int(data["rank"]),
             reason=str(data.get("reason", "")),
             strategy=str(data.get("strategy", "")),
-            version=int(str(data.get("version", "v0")).removeprefix("v")),
+            version=version_number(str(data.get("version", "v0"))) or 0,
             usefulness=0.0,
             task_id=task.id,
             task_created_at=task.created_at,
