@@ -56,5 +56,8 @@ def create_worker(settings: Settings) -> Worker:
         trust_rounds=settings.trust_rounds,
         random_share=settings.random_share,
         sync_s=settings.sync_seconds,
+        stall_s=settings.stall_seconds,
+        kept_versions=settings.keep_versions,
+        kept_events_days=settings.keep_events_days,
     )
     return Worker(create_store(settings), create_tool(settings), config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import time
@@ -52,6 +53,7 @@ class LabelStudioClient:
         self.url = url.rstrip("/")
         self.auth = TokenAuth(self.url, api_key)
         self._timeout_s = timeout_s
+        self._watch: Callable[..., None] = _allow
         self._http = httpx.Client(
             base_url=self.url,
             auth=self.auth,
@@ -59,6 +61,12 @@ class LabelStudioClient:
             transport=transport,
             trust_env=False,
         )
+
+    def watched(self, watch: Callable[..., None]) -> LabelStudioClient:
+        """The same client; `watch(is_change=...)` is told of each call before it is sent."""
+        client = copy.copy(self)
+        client._watch = watch
+        return client
 
     def close(self) -> None:
         """Close the connections."""
@@ -332,6 +340,7 @@ class LabelStudioClient:
         return self._download(path, max_bytes)
 
     def _download(self, path: str, max_bytes: int) -> httpx.Response:
+        self._watch(is_change=False)
         try:
             with self._http.stream("GET", path) as response:
                 read_bounded(response, max_bytes)
@@ -353,6 +362,7 @@ class LabelStudioClient:
         return self._request(method, path, json=content if content is not None else {})
 
     def _request(self, method: str, path: str, **arguments: Json) -> Json:
+        self._watch(is_change=method != "GET")
         try:
             response = self._http.request(method, path, **arguments)
         except httpx.TimeoutException:
@@ -404,6 +414,10 @@ class LabelStudioClient:
         if status >= 500 or status == 429:
             return Unavailable(what)
         return LabelStudioError(what)
+
+
+def _allow(*, is_change: bool) -> None:
+    """Where nobody watches."""
 
 
 def read_bounded(response: httpx.Response, max_bytes: int) -> None:

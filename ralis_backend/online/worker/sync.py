@@ -267,6 +267,11 @@ def tool_task(image: Image) -> ToolTask:
     return ToolTask(image.task_id, image.task_created_at, image.ref)
 
 
+def attempt_on(image: Image) -> tuple[int, str, int, str]:
+    """What `Attempts.trying` counts an image under."""
+    return image.project_id, "image", image.id, f"the image of task {image.task_id}"
+
+
 def _entries(payload: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     """The annotation of an event, or its annotations."""
     many = payload.get(f"{name}s")
