@@ -56,6 +56,7 @@ class Lease:
         self._thread = threading.Thread(target=self._keep, daemon=True, name="lease")
 
     def __enter__(self) -> Lease:
+        self._end_anyway_later()
         self._thread.start()
         return self
 

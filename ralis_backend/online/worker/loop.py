@@ -27,7 +27,7 @@ from ralis_backend.online.worker.train import Stopped
 
 logger = logging.getLogger(__name__)
 
-EXPECTED_ERRORS = (ToolError, ValueError, OSError)
+EXPECTED_ERRORS = (ToolError, ValueError, OSError, FloatingPointError)
 """What their message explains; any other error is logged with its traceback."""
 MOST_LOSSES = 7
 """So many times in a row the tool must not know a project: with the pauses, over five minutes."""
