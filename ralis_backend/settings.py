@@ -162,6 +162,22 @@ class Settings(BaseSettings):
     sync_seconds: float = Field(
         300.0, ge=1, description="How often annotations are read through the API, seconds"
     )
+    stall_seconds: float = Field(
+        1800.0,
+        ge=60,
+        description="A step of the worker that makes no progress for so long is ended, seconds",
+    )
+    keep_versions: int = Field(
+        10,
+        ge=1,
+        description="Weights of so many newest versions are kept, besides those in use, published, "
+        "their parents, the newest accepted, and what was exported",
+    )
+    keep_events_days: float = Field(
+        7.0,
+        gt=0,
+        description="Webhooks of projects that are not connected are kept for so many days",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`"
     )

@@ -57,6 +57,9 @@ def create_worker(settings: Settings) -> Worker:
         trust_rounds=settings.trust_rounds,
         random_share=settings.random_share,
         sync_s=settings.sync_seconds,
+        stall_s=settings.stall_seconds,
+        kept_versions=settings.keep_versions,
+        kept_events_days=settings.keep_events_days,
     )
     store = create_store(settings)
     renew_webhooks(store, settings)

@@ -1,6 +1,7 @@
 """Files and folders that are there whole or not at all, whatever interrupts their writing.
 
-Each is written under another name in the same folder, synced to the disk, and then renamed.
+Each is written under another name in the same folder, synced to the disk, and then renamed; at last
+the folder is synced, so that the new name is on the disk, too.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import Any
 READABLE = 0o666
 """Mode of files that others may read as well; less what the umask takes."""
 OWNER_ONLY = 0o600
+PARTIAL = ".writing-"
+"""How the names of files and folders begin that are being written."""
 
 
 def write_json(path: Path, content: Mapping[str, Any], *, mode: int = READABLE) -> None:
@@ -67,8 +70,7 @@ def writing(
         partial.unlink(missing_ok=True)
         raise
     if survives_power_loss:
-        with suppress(OSError):  # some network file systems refuse; the file itself is there
-            _sync(path.parent)
+        _sync_folder(path.parent)
 
 
 @contextmanager
@@ -81,14 +83,19 @@ def writing_folder(path: Path) -> Iterator[Path]:
     Raises:
         OSError: if `path` is a file or holds anything at the end; it stays what it was.
     """
+    path = path.absolute()  # one is in it, perhaps, and it will be another folder
     partial = _beside(path)
     partial.mkdir()
     try:
         yield partial
-        partial.replace(path.absolute())
+        for each in sorted(partial.rglob("*"), reverse=True):
+            _sync_folder(each) if each.is_dir() else _sync(each)
+        _sync_folder(partial)
+        partial.replace(path)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+    _sync_folder(path.parent)
 
 
 def make_private_folder(path: Path) -> None:
@@ -110,8 +117,21 @@ def make_private_folder(path: Path) -> None:
 def _beside(path: Path) -> Path:
     """A name in the folder of `path` that nothing has; some writers go by the suffix."""
     path = path.absolute()  # "." has no name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(f".writing-{secrets.token_hex(8)}{path.suffix}")
+    make_folder(path.parent)
+    return path.with_name(f"{PARTIAL}{secrets.token_hex(8)}{path.suffix}")
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder with those above it, so that a power loss does not take them; one is fine."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        _sync_folder(folder.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    with suppress(OSError):  # some network file systems refuse; what is in it is there
+        _sync(path)
 
 
 def _sync(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import time
@@ -58,6 +59,7 @@ class LabelStudioClient:
         self.url = url.rstrip("/")
         self.auth = TokenAuth(self.url, api_key)
         self._timeout_s = timeout_s
+        self._watch: Callable[..., None] = _allow
         self._http = httpx.Client(
             base_url=self.url,
             auth=self.auth,
@@ -65,6 +67,12 @@ class LabelStudioClient:
             transport=transport or DeadlineTransport(),
             trust_env=False,
         )
+
+    def watched(self, watch: Callable[..., None]) -> LabelStudioClient:
+        """The same client; `watch(is_change=...)` is told of each call before it is sent."""
+        client = copy.copy(self)
+        client._watch = watch
+        return client
 
     def close(self) -> None:
         """Close the connections."""
@@ -348,6 +356,7 @@ class LabelStudioClient:
         return self._download(path, max_bytes)
 
     def _download(self, path: str, max_bytes: int) -> httpx.Response:
+        self._watch(is_change=False)
         try:
             with (
                 ending_within(MAX_DOWNLOAD_S),
@@ -372,6 +381,7 @@ class LabelStudioClient:
         return self._request(method, path, json=content if content is not None else {})
 
     def _request(self, method: str, path: str, **arguments: Json) -> Json:
+        self._watch(is_change=method != "GET")
         try:
             with ending_within(MAX_CALL_S):
                 response = self._http.request(method, path, **arguments)
@@ -433,6 +443,10 @@ def _field(answer: Json, name: str, what: str) -> Json:
     if not isinstance(answer, Mapping) or name not in answer:
         raise LabelStudioError(f"Label Studio answered to {what} without {name!r}")
     return answer[name]
+
+
+def _allow(*, is_change: bool) -> None:
+    """Where nobody watches."""
 
 
 def read_bounded(response: httpx.Response, max_bytes: int) -> None:

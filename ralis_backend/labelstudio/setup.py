@@ -5,6 +5,7 @@ Everything is compared with what is there and changed only where it differs: saf
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -60,6 +61,12 @@ class ProjectSetup:
         self._credentials = (user, password) if user and password else None
         self._webhook_headers = webhook_headers or (lambda _uid: {})
         self._region_label = region_label
+
+    def through(self, client: LabelStudioClient) -> ProjectSetup:
+        """The same, by another client."""
+        setup = copy.copy(self)
+        setup._client = client
+        return setup
 
     def connect(self, project: ToolProject, mode: str) -> None:
         """Prepare a project and make this backend its ML backend.

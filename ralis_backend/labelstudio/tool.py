@@ -48,6 +48,7 @@ from ralis_backend.online.tool import (
     ToolAnnotation,
     ToolProject,
     ToolTask,
+    Watch,
 )
 
 logger = logging.getLogger(__name__)
@@ -79,6 +80,16 @@ class LabelStudioTool:
         self._setup = setup or ProjectSetup(client, region_label=region_label)
         self._region_label = region_label
         self._versions: dict[int, str | None] = {}
+        self._watch: Watch | None = None
+
+    def watched(self, watch: Watch) -> LabelStudioTool:
+        """The same tool, of whose requests `watch` is told, each before it is sent."""
+        client = self._client.watched(watch)
+        tool = LabelStudioTool(
+            client, self._fetcher, self._setup.through(client), self._region_label
+        )
+        tool._watch = watch
+        return tool
 
     # What it reads
 
@@ -141,6 +152,8 @@ class LabelStudioTool:
 
     def image(self, task: ToolTask) -> bytes:
         """The bytes of a task's image file."""
+        if self._watch is not None:
+            self._watch(is_change=False)
         return self._fetcher.fetch(task)
 
     # What it changes

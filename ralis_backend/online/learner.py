@@ -101,13 +101,18 @@ class Learner:
         with self._known_lock:
             known = self._known.get(uid)
         if known is not None and known[1:3] == (label_config, strategy):
-            return self.model_version(uid)
+            if time.monotonic() - known[0] < MEMORY_S:
+                return known[3]
+            if self._is_worked_on(uid):
+                return self._remember(uid, label_config, strategy)
         project = self._store.projects.find(uid)
         if project is None or project.regions_uid != uid:
             self._check_strategy(strategy)
             project = self._store.projects.register(uid, tool_id(uid), label_config, classes, "")
             if (project.strategy or "") != strategy:
                 self._store.projects.change(project.id, strategy=strategy or None)
+        elif project.is_deleted or project.num_losses:
+            self._store.projects.revive(project.id)
         return self._remember(uid, label_config, strategy)
 
     def model_version(self, uid: str) -> str:
@@ -155,19 +160,29 @@ class Learner:
             payload: the request's JSON, without the project's settings.
         """
         self._store.events.add(uid, event, payload)
+        project = self._store.projects.find(uid)
+        if project is not None and project.num_losses:  # it is there after all
+            self._store.projects.revive(project.id)
 
     def request_training(self, uid: str) -> None:
-        """Train as soon as the worker is free; what webhooks missed is read first."""
+        """Train as soon as the worker is free; what webhooks missed is read first.
+
+        What was set aside because it ended the worker is tried again, and a project that was
+        forgotten or gone is worked on again.
+        """
         project = self._store.projects.get(uid)
-        self._store.projects.change(
-            project.id, is_training_requested=True, is_sync_requested=True, retry_at=None
-        )
+        self._store.attempts.forget(project.id)
+        self._store.projects.revive(project.id)
+        self._store.projects.change(project.id, is_training_requested=True)
 
     def forget(self, uid: str) -> None:
-        """Stop working on a project. Its labels and versions are kept."""
+        """Stop working on a project until it is connected again, or a training is asked for.
+
+        Its labels and versions are kept.
+        """
         project = self._store.projects.find(uid)
         if project is not None and project.uid == uid:
-            self._store.projects.change(project.id, is_deleted=True)
+            self._store.projects.change(project.id, is_deleted=True, num_losses=0)
         with self._known_lock:
             self._known.pop(uid, None)
 
@@ -185,6 +200,7 @@ class Learner:
                 "version": version.name,
                 "is_current": version.number == project.current_version,
                 "is_accepted": version.is_accepted,
+                "is_dropped": version.is_dropped,
                 "labelled_regions": version.num_labels,
                 "created_at": version.created_at.isoformat(),
                 "strategy": version.strategy,
@@ -204,9 +220,11 @@ class Learner:
         if version not in versions:
             known = ", ".join(versions) or "none"
             raise ValueError(f"project {uid} has no version {version!r}; it has: {known}")
-        self._store.projects.change(
-            project.id, current_version=versions[version].number, published_version=None
-        )
+        self._store.versions.use(project.id, versions[version].number)
+
+    def _is_worked_on(self, uid: str) -> bool:
+        project = self._store.projects.find(uid)
+        return project is not None and not project.is_deleted and not project.num_losses
 
     def _remember(self, uid: str, label_config: str, strategy: str) -> str:
         project = self._store.projects.find(uid)
@@ -225,13 +243,18 @@ class Learner:
             if project.published_version is None
             else f"v{project.published_version}",
             "round": project.round,
-            "labelled_regions": self._store.labels.count_regions(project.id),
+            "labelled_regions": self._labelled_regions(project),
             "open_regions": self._store.queue.count_open(project.id),
             "is_training_requested": project.is_training_requested,
             "state": project.progress.get("state", "idle"),
             **{name: value for name, value in project.progress.items() if name != "state"},
             "last_error": project.last_error,
         }
+
+    def _labelled_regions(self, project: Project) -> int:
+        """As the worker counted them; before it has, as they are."""
+        count = project.num_labelled_regions
+        return self._store.labels.count_regions(project.id) if count is None else count
 
     def _suggest_one(
         self,

@@ -150,8 +150,18 @@ class ImageSuggestion:
     usefulness: float
 
 
+class Watch(Protocol):
+    """Told of each call to the tool before it is sent; refuses it by raising."""
+
+    def __call__(self, *, is_change: bool) -> None:
+        """Return, or raise: then nothing is read or changed."""
+
+
 class Tool(Protocol):
     """The labelling tool, as the worker sees it. Every call may raise `ToolError`."""
+
+    def watched(self, watch: Watch) -> Tool:
+        """The same tool, of whose calls `watch` is told, each request of a longer call alone."""
 
     def project(self, project_id: int) -> ToolProject:
         """The project; `ValueError` if its label config cannot be used, saying why."""

@@ -130,6 +130,38 @@ def test_content_is_on_the_disk_before_the_file_has_its_name_and_the_name_after(
     assert seen == [(False, b"old"), (True, b"new")]
 
 
+def test_a_folder_is_on_the_disk_with_its_files_before_it_has_its_name_and_the_name_after(
+    tmp_path, monkeypatch
+):
+    synced = []
+    real = os.fsync
+
+    def fsync(descriptor):
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        synced.append((path.name if path != tmp_path else "/", (tmp_path / "set").exists()))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with writing_folder(tmp_path / "set") as partial:
+        (partial / "masks").mkdir()
+        (partial / "masks" / "1.png").write_bytes(b"x")
+        name = partial.name
+    assert synced == [("1.png", False), ("masks", False), (name, False), ("/", True)]
+
+
+def test_folders_that_had_to_be_made_are_on_the_disk_as_well(tmp_path, monkeypatch):
+    synced = []
+    real = os.fsync
+
+    def fsync(descriptor):
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_bytes(tmp_path / "a" / "b" / "file", b"x")
+    assert {str(tmp_path), str(tmp_path / "a"), str(tmp_path / "a" / "b")} <= set(synced)
+
+
 def test_a_cache_does_not_wait_for_the_disk(old, monkeypatch):
     monkeypatch.setattr(os, "fsync", full_disk)
     write_bytes(old, b"new", survives_power_loss=False)

@@ -10,7 +10,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image as Picture
@@ -22,9 +22,11 @@ from ralis_backend.online.tool import (
     Crop,
     CropPrediction,
     ImageSuggestion,
+    Tool,
     ToolAnnotation,
     ToolProject,
     ToolTask,
+    Watch,
 )
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -40,6 +42,33 @@ def picture(seed: int, size: tuple[int, int] = (64, 96)) -> tuple[bytes, np.ndar
     buffer = io.BytesIO()
     Picture.fromarray(pixels.astype(np.uint8)).save(buffer, "PNG")
     return buffer.getvalue(), mask
+
+
+CHANGES = {
+    "prepare",
+    "create_crop_tasks",
+    "publish_crop_predictions",
+    "publish_image_predictions",
+    "delete_unopened_tasks",
+}
+"""Calls that change something in the tool."""
+
+
+class Watched:
+    """A tool of whose calls somebody is told."""
+
+    def __init__(self, tool: FakeTool, watch: Watch) -> None:
+        self._tool = tool
+        self._watch = watch
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._tool, name)
+
+        def told(*values: Any) -> Any:
+            self._watch(is_change=name in CHANGES)
+            return call(*values)
+
+        return told
 
 
 class FakeTool:
@@ -68,6 +97,9 @@ class FakeTool:
             raise error
         if name in self.fail_in:
             raise self.fail_in.pop(name)
+
+    def watched(self, watch: Watch) -> Tool:
+        return cast(Tool, Watched(self, watch))
 
     def tick(self) -> datetime:
         self.clock += timedelta(seconds=1)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from ralis_backend.online import learner as learner_module
 from ralis_backend.online.learner import Learner, SuggestionFailure
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Version
@@ -158,6 +159,66 @@ def test_a_forgotten_project_keeps_its_labels(
     learner.register("1.100", "<View/>", CLASSES, {})
     # The memory of an unchanged project must not hide that it was forgotten.
     assert len(store.projects.all()) == 1
+
+
+def test_setup_revives_a_project_that_another_web_process_was_told_to_forget(
+    learner: Learner, store: Store, tool: FakeTool, monkeypatch: pytest.MonkeyPatch
+):
+    clock = [100.0]
+    monkeypatch.setattr(learner_module.time, "monotonic", lambda: clock[0])
+    learner.register("1.100", "<View/>", CLASSES, {})
+    Learner(store, RANKING, tool.image).forget("1.100")
+    clock[0] += learner_module.MEMORY_S
+    learner.register("1.100", "<View/>", CLASSES, {})
+    (project,) = store.projects.all()
+    assert project.is_sync_requested
+
+
+def make_gone(store: Store, **values: object) -> None:
+    project = store.projects.register("1.100", 1, "<View/>", CLASSES, "pool")
+    store.projects.change(
+        project.id,
+        regions_uid="2.200",
+        **{"is_deleted": True, "num_losses": 7, "is_sync_requested": False, **values},
+    )
+
+
+@pytest.mark.parametrize("is_deleted", [True, False])
+@pytest.mark.parametrize(
+    "sign",
+    [
+        lambda learner: learner.register("1.100", "<View/>", CLASSES, {}),
+        lambda learner: learner.register("2.200", "<View/>", CLASSES, {}),
+        lambda learner: learner.learn("1.100", "TASKS_CREATED", {}),
+        lambda learner: learner.learn("2.200", "ANNOTATION_CREATED", {}),
+        lambda learner: learner.request_training("1.100"),
+    ],
+    ids=["setup", "setup of regions", "webhook", "webhook of regions", "Start Training"],
+)
+def test_a_sign_of_life_revives_a_project_that_was_gone(
+    learner: Learner, store: Store, sign: Callable[[Learner], object], is_deleted: bool
+):
+    make_gone(store, is_deleted=is_deleted)
+    sign(learner)
+    (project,) = store.projects.all()
+    assert (project.num_losses, project.is_sync_requested, project.retry_at) == (0, True, None)
+
+
+def test_a_webhook_does_not_undo_that_a_project_was_to_be_forgotten(learner: Learner, store: Store):
+    make_gone(store, is_deleted=False, num_losses=0)
+    learner.forget("1.100")
+    learner.learn("2.200", "ANNOTATION_CREATED", {})
+    assert store.projects.all() == []
+    learner.register("2.200", "<View/>", CLASSES, {})
+    assert len(store.projects.all()) == 1
+
+
+def test_start_training_tries_again_what_was_set_aside(learner: Learner, store: Store):
+    learner.register("1.100", "<View/>", CLASSES, {})
+    (project,) = store.projects.all()
+    store.attempts.set_aside(project.id, "image", 7, "the image of task 7 was set aside")
+    learner.request_training("1.100")
+    assert store.attempts.notes(project.id) == []
 
 
 def test_a_training_request_reads_everything_first(learner: Learner, store: Store):

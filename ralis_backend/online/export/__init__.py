@@ -21,7 +21,7 @@ from ralis_backend.online.answers import ANSWER_KINDS, Answer
 from ralis_backend.online.export.formats import FORMATS
 from ralis_backend.online.export.labelled_images import ExportedImage, LabelledImages, colors_of
 from ralis_backend.online.labels import RegionLabel
-from ralis_backend.online.store import Store
+from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.tool import ToolTask
 
@@ -119,6 +119,8 @@ def write_model(
     )
     export_onnx(segmenter, out / "segmenter.onnx", size)
     _write_json(out / "classes.json", _classes_json(project))
+    # What left the house stays: its weights are kept whatever their age.
+    store.versions.change(version.id, metrics={"exported_at": now().isoformat()})
 
 
 def refuse_non_empty(out: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-import shutil
+from collections.abc import Set
+from contextlib import suppress
 from pathlib import Path
 
 from ralis_backend.core.files import write_bytes
@@ -36,6 +37,21 @@ class BlobStore:
             raise ValueError(f"blob key {key!r} is not of the form folder/name.suffix")
         return self.root / key
 
-    def delete_folder(self, prefix: str) -> None:
-        """Delete every blob whose key starts with `prefix/`; none is fine."""
-        shutil.rmtree(self.path(f"{prefix}/x.y").parent, ignore_errors=True)
+    def delete(self, key: str) -> None:
+        """Delete the file under `key`; none is fine."""
+        self.path(key).unlink(missing_ok=True)
+
+    def keep_only(self, prefix: str, keys: Set[str]) -> int:
+        """Delete what lies below `prefix/` and is not among `keys`; the number of files deleted."""
+        folder = self.path(f"{prefix}/x.y").parent
+        unused = [
+            path
+            for path in folder.rglob("*")
+            if path.is_file() and path.relative_to(self.root).as_posix() not in keys
+        ]
+        for path in unused:
+            path.unlink(missing_ok=True)
+        for emptied in sorted(folder.rglob("*/"), reverse=True) if folder.is_dir() else ():
+            with suppress(OSError):  # not empty
+                emptied.rmdir()
+        return len(unused)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from alembic import command
 from alembic.config import Config
@@ -21,11 +21,19 @@ from ralis_backend.online.store.tables import Base
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
+class Guard(Protocol):
+    """Told of each transaction as it begins; refuses it by raising."""
+
+    def __call__(self, session: Session, *, is_change: bool) -> None:
+        """Return, or raise: then nothing is read or changed."""
+
+
 class Database:
     """Connections and transactions. Rows that leave a transaction are detached."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, guard: Guard | None = None) -> None:
         self.engine = engine
+        self._guard = guard
         self._reading = sessionmaker(engine, expire_on_commit=False)
         writing = engine.execution_options(immediate=True)
         self._writing = sessionmaker(writing, expire_on_commit=False)
@@ -39,6 +47,10 @@ class Database:
         _migrate(engine)
         return cls(engine)
 
+    def guarded(self, guard: Guard) -> Database:
+        """The same database through which no transaction goes that `guard` refuses."""
+        return Database(self.engine, guard)
+
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
@@ -47,13 +59,19 @@ class Database:
     def read(self) -> Iterator[Session]:
         """A transaction that changes nothing."""
         with self._reading() as session:
+            self._ask(session, is_change=False)
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A transaction that is committed as a whole, or not at all."""
         with self._writing.begin() as session:
+            self._ask(session, is_change=True)
             yield session
+
+    def _ask(self, session: Session, *, is_change: bool) -> None:
+        if self._guard is not None:
+            self._guard(session, is_change=is_change)
 
 
 def now() -> datetime:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import delete, select
@@ -45,6 +46,17 @@ class Events:
         """Forget an event that has been read."""
         with self._database.write() as session:
             session.execute(delete(Event).where(Event.id == event_id))
+
+    def drop_unclaimed(self, before: datetime) -> int:
+        """Forget events received before a moment that no project will read; how many."""
+        claimed = [
+            select(column).where(~Project.is_deleted, column.is_not(None))
+            for column in (Project.uid, Project.regions_uid)
+        ]
+        unclaimed = [Event.tool_uid.not_in(uids) for uids in claimed]
+        with self._database.write() as session:
+            dropped = session.execute(delete(Event).where(Event.received_at < before, *unclaimed))
+            return int(dropped.rowcount)  # type: ignore[attr-defined]
 
 
 def _uids(project: Project) -> list[str]:

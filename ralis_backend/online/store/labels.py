@@ -82,12 +82,16 @@ class Labels:
         """As `of`, with the labels that newer ones of the same region supersede."""
         return self._select(Label.project_id == project_id)
 
-    def count(self, project_id: int, since_id: int = 0) -> int:
-        """Number of painted labels with a larger id, of images that still exist."""
-        query = _counting(select(func.count(Label.id)))
+    def count(self, project_id: int, since_id: int = 0, most: int | None = None) -> int:
+        """Number of painted labels with a larger id, of images that still exist.
+
+        `most`: where more than that does not matter; so many are looked at, and no more.
+        """
+        query = _counting(select(Label.id))
         query = query.where(Label.project_id == project_id, Label.id > since_id, ~Label.is_skipped)
+        found = query.limit(most).subquery()
         with self._database.read() as session:
-            return session.scalar(query) or 0
+            return session.scalar(select(func.count()).select_from(found)) or 0
 
     def count_regions(self, project_id: int) -> int:
         """Number of painted regions, as often as they were painted."""
@@ -100,9 +104,11 @@ class Labels:
         """The id of the newest label that counts, 0 without any."""
         with self._database.read() as session:
             newest_id = session.scalar(
-                select(func.max(Label.id))
+                select(Label.id)
                 .join(Annotation, Annotation.id == Label.annotation_row_id)
                 .where(Label.project_id == project_id, ~Annotation.is_deleted)
+                .order_by(Label.id.desc())
+                .limit(1)
             )
             return newest_id or 0
 

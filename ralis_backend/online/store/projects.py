@@ -1,22 +1,50 @@
-"""The labelling projects, and which worker advances which."""
+"""The labelling projects."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import exists, or_, select, update
 from sqlalchemy.orm import undefer
 
 from ralis_backend.core.regions import VOID
-from ralis_backend.online.store.database import Database, assign, now
-from ralis_backend.online.store.tables import Project
+from ralis_backend.online.store.attempts import MOST_ATTEMPTS, STEP
+from ralis_backend.online.store.database import Database, assign
+from ralis_backend.online.store.leases import LeaseState
+from ralis_backend.online.store.tables import Attempt, Event, Project
 from ralis_backend.online.tool import ClassLabel
+
+_ALIVE = {
+    "is_deleted": False,
+    "is_sync_requested": True,
+    "num_losses": 0,
+    "num_failures": 0,
+    "retry_at": None,
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """All of a project that can change whether work on it is due, without looking at its labels.
+
+    Labels, queue and rankings change under a lease alone, and each lease counts the generation up.
+    """
+
+    id: int
+    uid: str
+    lease: LeaseState
+    synced_at: datetime | None
+    retry_at: datetime | None
+    num_failures: int
+    wanted: tuple[object, ...]
+    has_events: bool
 
 
 class Projects:
-    """Each labelling project by its uid, with its lease."""
+    """Each labelling project by its uid."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -26,6 +54,22 @@ class Projects:
         with self._database.read() as session:
             found = session.scalars(select(Project).where(~Project.is_deleted).order_by(Project.id))
             return list(found)
+
+    def looks(self) -> list[Look]:
+        """A look at each project that still exists, oldest first, in one query."""
+        with self._database.read() as session:
+            return [_look(row) for row in session.execute(_LOOKS)]
+
+    def gone(self) -> list[Project]:
+        """The projects that the tool did not know any more; without those that were forgotten."""
+        query = select(Project).where(Project.is_deleted, Project.num_losses > 0)
+        with self._database.read() as session:
+            return list(session.scalars(query.order_by(Project.id)))
+
+    def by_id(self, project_id: int) -> Project:
+        """One project by its row id."""
+        with self._database.read() as session:
+            return session.get_one(Project, project_id)
 
     def find(self, uid: str) -> Project | None:
         """The project whose pool or regions project has this uid."""
@@ -74,7 +118,8 @@ class Projects:
                 project = Project(uid=uid, tool_id=tool_id)
                 session.add(project)
             project.title = title or project.title
-            project.is_deleted = False
+            if project.is_deleted or project.num_losses:
+                assign(project, _ALIVE)
             if label_config and (project.label_config != label_config or not project.classes):
                 project.label_config = label_config
                 project.classes = _merge_classes(project.classes or [], classes)
@@ -83,6 +128,23 @@ class Projects:
             session.flush()
             return project
 
+    def revive(self, project_id: int) -> None:
+        """The project shows a sign of life: work on it again, and read it as a whole."""
+        self.change(project_id, **_ALIVE)
+
+    def begin_again(self) -> None:
+        """A worker starts: read every project as a whole, and wait for nothing.
+
+        But for what ended the worker, and for projects that the tool did not know: those rest on.
+        """
+        deadly = select(Attempt.project_id).where(
+            Attempt.kind == STEP, Attempt.count >= MOST_ATTEMPTS
+        )
+        rests_on = or_(Project.num_losses > 0, Project.id.in_(deadly))
+        with self._database.write() as session:
+            session.execute(update(Project).values(is_sync_requested=True))
+            session.execute(update(Project).where(~rests_on).values(retry_at=None))
+
     def change(self, project_id: int, **values: Any) -> Project:
         """Set columns of a project and return it."""
         with self._database.write() as session:
@@ -90,31 +152,40 @@ class Projects:
             assign(project, values)
             return project
 
-    def acquire_lease(self, project_id: int, owner: str, seconds: float) -> bool:
-        """Take or extend the lease; False if another worker holds it."""
-        with self._database.write() as session:
-            taken = session.execute(
-                update(Project)
-                .where(
-                    Project.id == project_id,
-                    or_(
-                        Project.lease_owner.is_(None),
-                        Project.lease_owner == owner,
-                        Project.lease_until < now(),
-                    ),
-                )
-                .values(lease_owner=owner, lease_until=now() + timedelta(seconds=seconds))
-            )
-            return bool(taken.rowcount == 1)  # type: ignore[attr-defined]
 
-    def release_lease(self, project_id: int, owner: str) -> None:
-        """Give the lease back, if it is still ours."""
-        with self._database.write() as session:
-            session.execute(
-                update(Project)
-                .where(Project.id == project_id, Project.lease_owner == owner)
-                .values(lease_owner=None, lease_until=None)
-            )
+def _unread_of(uid: Any) -> Any:
+    return exists().where(Event.tool_uid == uid)
+
+
+_LOOKS = (
+    select(
+        Project.id,
+        Project.uid,
+        Project.lease_owner,
+        Project.lease_generation,
+        Project.lease_heartbeat,
+        Project.synced_at,
+        Project.retry_at,
+        Project.num_failures,
+        or_(_unread_of(Project.uid), _unread_of(Project.regions_uid)),
+        Project.is_sync_requested,
+        Project.is_prepared,
+        Project.is_training_requested,
+        Project.regions_tool_id,
+        Project.current_version,
+        Project.published_version,
+    )
+    .where(~Project.is_deleted)
+    .order_by(Project.id)
+)
+
+
+def _look(row: Any) -> Look:
+    identity, uid, owner, generation, heartbeat, synced_at, retry_at, failures, events, *wanted = (
+        row
+    )
+    lease = LeaseState(owner, generation, heartbeat)
+    return Look(identity, uid, lease, synced_at, retry_at, failures, tuple(wanted), bool(events))
 
 
 def _merge_classes(known: Sequence[Any], classes: Sequence[ClassLabel]) -> list[Any]:

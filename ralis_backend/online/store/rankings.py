@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,8 +25,12 @@ class Rankings:
         self._blobs = blobs
 
     def put_mask(self, version: Version, image_id: int, mask: np.ndarray) -> str:
-        """Keep an image's predicted mask, (H, W) uint8, as long as the ranking; its key."""
-        return self._blobs.put(f"rankings/{version.id}/{image_id}.png", mask_to_png(mask))
+        """Keep an image's predicted mask, (H, W) uint8, as long as the ranking; its key.
+
+        No name is given twice: what drops one ranking never removes a file of the next.
+        """
+        name = f"{image_id}-{secrets.token_hex(4)}"
+        return self._blobs.put(f"rankings/{version.id}/{name}.png", mask_to_png(mask))
 
     def put(
         self,
@@ -75,10 +80,20 @@ class Rankings:
 
     def drop(self, version_id: int) -> None:
         """Forget a version's ranking and predicted masks; they can be computed again."""
+        keys = self.mask_keys(version_id)
         with self._database.write() as session:
             session.execute(delete(Ranking).where(Ranking.version_id == version_id))
             session.get_one(Version, version_id).ranked_at = None
-        self._blobs.delete_folder(f"rankings/{version_id}")
+        for key in keys:
+            self._blobs.delete(key)
+
+    def mask_keys(self, version_id: int) -> set[str]:
+        """Where the predicted masks of a version lie."""
+        query = select(Ranking.mask_key).where(
+            Ranking.version_id == version_id, Ranking.mask_key.is_not(None)
+        )
+        with self._database.read() as session:
+            return {str(key) for key in session.scalars(query)}
 
     def _by_image(self, query: Select) -> dict[int, Ranking]:
         with self._database.read() as session:

@@ -10,11 +10,13 @@ from pathlib import Path
 
 from ralis_backend.online.store.annotations import Annotations
 from ralis_backend.online.store.answers import Answers
+from ralis_backend.online.store.attempts import Attempts
 from ralis_backend.online.store.blobs import BlobStore
-from ralis_backend.online.store.database import Database
+from ralis_backend.online.store.database import Database, Guard
 from ralis_backend.online.store.events import Events
 from ralis_backend.online.store.images import Images
 from ralis_backend.online.store.labels import Labels
+from ralis_backend.online.store.leases import Leases
 from ralis_backend.online.store.projects import Projects
 from ralis_backend.online.store.queue import Queue
 from ralis_backend.online.store.rankings import Rankings
@@ -28,6 +30,8 @@ class Store:
         self.database = database
         self.blobs = blobs
         self.projects = Projects(database)
+        self.leases = Leases(database)
+        self.attempts = Attempts(database)
         self.events = Events(database)
         self.images = Images(database)
         self.annotations = Annotations(database)
@@ -47,6 +51,10 @@ class Store:
         """
         root.mkdir(parents=True, exist_ok=True)
         return cls(Database.open(database_url), BlobStore(root))
+
+    def guarded(self, guard: Guard) -> Store:
+        """The same store through which nothing is read or written that `guard` refuses."""
+        return Store(self.database.guarded(guard), self.blobs)
 
     def close(self) -> None:
         """Close all connections."""

@@ -86,10 +86,13 @@ class Project(Base):
     progress: Mapped[dict[str, Any]] = mapped_column(default=dict)
     last_error: Mapped[str | None] = mapped_column(Text)
     num_failures: Mapped[int] = mapped_column(default=0)
-    retry_at: Mapped[datetime | None]
-    # who works on it
+    retry_at: Mapped[datetime | None]  # None: at once; else a pause after that failure
+    num_losses: Mapped[int] = mapped_column(default=0)  # how often in a row the tool knew it not
+    num_labelled_regions: Mapped[int | None]  # None: to be counted
+    # who works on it: one who does counts on, and nobody's clock is asked
     lease_owner: Mapped[str | None] = mapped_column(String(64))
-    lease_until: Mapped[datetime | None]
+    lease_generation: Mapped[int] = mapped_column(default=0)
+    lease_heartbeat: Mapped[int] = mapped_column(default=0)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -144,7 +147,10 @@ class CropTask(Base):
     """A region as a task of the regions project. Rows are kept when the task is gone."""
 
     __tablename__ = "crop_tasks"
-    __table_args__ = (Index("ix_crop_tasks_task", "project_id", "task_id"),)
+    __table_args__ = (
+        Index("ix_crop_tasks_task", "project_id", "task_id"),
+        Index("ix_crop_tasks_state", "project_id", "state"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"), index=True)
@@ -184,7 +190,7 @@ class Annotation(Base):
     annotation_id: Mapped[int]
     task_id: Mapped[int]
     image_id: Mapped[int | None] = mapped_column(ForeignKey("images.id"), index=True)
-    crop_task_id: Mapped[int | None] = mapped_column(ForeignKey("crop_tasks.id"))
+    crop_task_id: Mapped[int | None] = mapped_column(ForeignKey("crop_tasks.id"), index=True)
     annotator: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
@@ -249,6 +255,7 @@ class Version(Base):
     num_labels: Mapped[int]
     metrics: Mapped[dict[str, Any]] = mapped_column(default=dict)
     weights_key: Mapped[str | None] = mapped_column(String(128))
+    is_dropped: Mapped[bool] = mapped_column(default=False)  # the weights are no longer kept
     created_at: Mapped[datetime]
     strategy: Mapped[str | None] = mapped_column(String(64))  # of its ranking
     ranked_at: Mapped[datetime | None]
@@ -283,3 +290,17 @@ class Suggestion(Base):
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
     version: Mapped[int]
     regions: Mapped[list[Any]]  # [{row, col, height, width, rank, usefulness, reason}]
+
+
+class Attempt(Base):
+    """Something that was begun and has not ended: it is running, or it ended its worker."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (UniqueConstraint("project_id", "kind", "key"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"))
+    kind: Mapped[str] = mapped_column(String(32))
+    key: Mapped[str] = mapped_column(String(64))
+    count: Mapped[int]
+    note: Mapped[str | None] = mapped_column(Text)  # why it is set aside; None: it is not

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import func, or_, select
@@ -49,6 +50,54 @@ class Versions:
         with self._database.read() as session:
             return session.scalars(query.limit(1)).first()
 
+    def use(self, project_id: int, number: int) -> None:
+        """Make a version the one in use, to be published.
+
+        Raises:
+            ValueError: if there is no such version, or its weights are no longer kept.
+        """
+        with self._database.write() as session:
+            rows = session.scalars(select(Version).where(Version.project_id == project_id))
+            versions = {row.number: row for row in rows}
+            kept = ", ".join(row.name for row in versions.values() if not row.is_dropped) or "none"
+            if number not in versions:
+                raise ValueError(f"there is no version v{number}; there are: {kept}")
+            if versions[number].is_dropped:
+                raise ValueError(
+                    f"the weights of v{number} are no longer kept (RALIS_KEEP_VERSIONS); "
+                    f"there are: {kept}"
+                )
+            project = session.get_one(Project, project_id)
+            assign(project, {"current_version": number, "published_version": None})
+
+    def weights_keys(self, project_id: int) -> set[str]:
+        """Where the weights lie that are kept."""
+        return {
+            version.weights_key
+            for version in self.all(project_id)
+            if version.weights_key is not None and not version.is_dropped
+        }
+
+    def drop_weights(self, project_id: int, kept: int) -> list[Version]:
+        """Mark the versions whose weights nobody needs as dropped; which are so now.
+
+        Kept are the `kept` newest, and whatever their age the one in use, the one published, the
+        parents of both, the newest that was accepted, and what was exported.
+        """
+        with self._database.write() as session:
+            project = session.get_one(Project, project_id)
+            query = select(Version).where(Version.project_id == project_id)
+            versions = list(session.scalars(query.order_by(Version.number)))
+            needed = _needed(project, versions) | {row.number for row in versions[-kept:]}
+            dropped = [
+                row
+                for row in versions
+                if row.weights_key and not row.is_dropped and row.number not in needed
+            ]
+            for row in dropped:
+                row.is_dropped = True
+            return dropped
+
     def add(self, version: Version, **project_values: Any) -> Version:
         """Store a version and set columns of its project, together."""
         with self._database.write() as session:
@@ -66,3 +115,12 @@ class Versions:
             if metrics:
                 row.metrics = {**row.metrics, **metrics}
             assign(row, values)
+
+
+def _needed(project: Project, versions: Sequence[Version]) -> set[int | None]:
+    """Numbers of the versions that are kept whatever their age."""
+    in_use = {project.current_version, project.published_version}
+    parents = {row.parent for row in versions if row.number in in_use}
+    exported = {row.number for row in versions if row.metrics.get("exported_at")}
+    accepted = {row.number for row in versions if row.is_accepted}
+    return in_use | parents | exported | {max(accepted, default=None)}

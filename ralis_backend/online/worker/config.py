@@ -23,7 +23,10 @@ class WorkerConfig:
     random_share: of the regions handed out (crops mode), drawn uniformly to measure on.
     sync_s: everything is read from the tool at least this often.
     poll_s: pause between two looks at what is due.
-    lease_s: another worker takes over a project this long after the last sign of life.
+    lease_s: another worker takes over a project when it has seen no sign of life for so long.
+    stall_s: a step that makes no progress for so long is ended, with its worker.
+    kept_versions: the newest versions whose weights are kept besides those that are needed.
+    kept_events_days: webhooks of projects that are not known here are kept for so long.
     """
 
     mode: str = "crops"
@@ -38,3 +41,6 @@ class WorkerConfig:
     sync_s: float = 300.0
     poll_s: float = 1.0
     lease_s: float = 60.0
+    stall_s: float = 1800.0
+    kept_versions: int = 10
+    kept_events_days: float = 7.0

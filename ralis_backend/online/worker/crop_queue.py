@@ -32,7 +32,7 @@ from ralis_backend.online.worker.queue_plan import (
     QueueState,
     plan_queue,
 )
-from ralis_backend.online.worker.sync import tool_task
+from ralis_backend.online.worker.sync import attempt_on, tool_task
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +143,8 @@ class CropQueue:
 
     def _pixels(self, project: Project, image: Image) -> np.ndarray | None:
         try:
-            return decode_image(self._tool.image(tool_task(image)))
+            with self._store.attempts.trying(*attempt_on(image)):
+                return decode_image(self._tool.image(tool_task(image)))
         except ToolUnavailable:
             raise
         except Exception as error:

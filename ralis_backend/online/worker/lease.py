@@ -1,85 +1,201 @@
-"""One worker at a time for each project: whoever holds its lease."""
+"""One worker at a time for each project: whoever holds its lease, and moves."""
 
 from __future__ import annotations
 
+import faulthandler
 import logging
-import os
-import socket
+import sys
 import threading
 import time
-import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from sqlalchemy.orm import Session
+
 from ralis_backend.online.store import Store
+from ralis_backend.online.store.leases import LeaseLost, LeaseState, require_lease
+from ralis_backend.online.worker.owner import is_dead
+from ralis_backend.online.worker.standing import Standing
 
 logger = logging.getLogger(__name__)
 
 
-def own_name() -> str:
-    """This worker's name as the owner of leases; another one at each call."""
-    return f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
-
-
-def is_dead(owner: str | None) -> bool:
-    """Whether a lease's owner was a process of this machine that is no more."""
-    machine, _, rest = (owner or "").partition("/")
-    pid = rest.partition("/")[0]
-    if machine != socket.gethostname() or not pid.isdecimal():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
-
-
-@contextmanager
-def leased(store: Store, project_id: int, owner: str, seconds: float) -> Iterator[Lease | None]:
-    """The project's lease for as long as the block runs; None if another worker holds it."""
-    if not store.projects.acquire_lease(project_id, owner, seconds):
-        yield None
-        return
-    with Lease(store, project_id, owner, seconds) as lease:
-        yield lease
-
-
 class Lease:
-    """Keeps a project's lease alive from a thread of its own, until the step has ended."""
+    """A project's lease, kept alive from a thread of its own for as long as the step moves.
 
-    def __init__(self, store: Store, project_id: int, owner: str, seconds: float) -> None:
-        self._store = store
-        self._project_id = project_id
-        self._owner = owner
-        self._seconds = seconds
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._beat, daemon=True, name="lease")
+    Args:
+        store: not guarded by this lease.
+        project_id: of the project.
+        owner: who holds the lease.
+        generation: under which it was taken.
+        seconds: after which others take over when they see no heartbeat.
+        stall_s: the step has stalled when it has not moved for so long.
+        on_stall: called once then, from the thread; the heartbeat has ended.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        project_id: int,
+        owner: str,
+        generation: int,
+        seconds: float,
+        stall_s: float,
+        on_stall: Callable[[], None],
+    ) -> None:
+        self.project_id = project_id
         self.is_lost = False
+        self._store = store
+        self._owner = owner
+        self._generation = generation
+        self._seconds = seconds
+        self._stall_s = stall_s
+        self._on_stall = on_stall
+        self._moved_at = time.monotonic()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._keep, daemon=True, name="lease")
 
     def __enter__(self) -> Lease:
+        self._end_anyway_later()
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._done.set()
         self._thread.join()
-        self._store.projects.release_lease(self._project_id, self._owner)
+        faulthandler.cancel_dump_traceback_later()
+        self._store.leases.release(self.project_id, self._owner, self._generation)
 
-    def _beat(self) -> None:
-        alive_until = time.monotonic() + self._seconds
-        while not self._done.wait(self._seconds / 4):
+    def move(self) -> None:
+        """The step has made progress."""
+        self._moved_at = time.monotonic()
+
+    def require(self, session: Session) -> None:
+        """Let a transaction go on only under this lease; `LeaseLost` if it is another's now."""
+        try:
+            require_lease(session, self.project_id, self._owner, self._generation)
+        except LeaseLost:
+            self.is_lost = True
+            raise
+
+    def _keep(self) -> None:
+        beaten_at = time.monotonic()
+        while not self._done.wait(min(self._seconds, self._stall_s) / 4):
+            self._end_anyway_later()
+            if time.monotonic() - self._moved_at > self._stall_s:
+                self._on_stall()
+                return
             try:
-                is_held = self._store.projects.acquire_lease(
-                    self._project_id, self._owner, self._seconds
-                )
+                is_held = self._store.leases.beat(self.project_id, self._owner, self._generation)
             except Exception as error:
-                logger.warning("the lease of project %s: %s", self._project_id, error)
-                is_held = time.monotonic() < alive_until
+                logger.warning("the lease of project row %s: %s", self.project_id, error)
+                is_held = time.monotonic() - beaten_at < self._seconds
             else:
-                alive_until = time.monotonic() + self._seconds
+                beaten_at = time.monotonic()
             if not is_held:
-                logger.warning("project %s: another worker has taken over", self._project_id)
+                logger.warning("project row %s: another worker has taken over", self.project_id)
                 self.is_lost = True
                 return
+
+    def _end_anyway_later(self) -> None:
+        """End the process even if the step hangs in native code that lets no thread run."""
+        if sys.__stderr__ is not None:
+            timeout_s = self._stall_s + self._seconds
+            faulthandler.dump_traceback_later(timeout_s, exit=True, file=sys.__stderr__)
+
+
+class Leaser:
+    """Takes leases for one worker, from owners that are dead or that it sees stand still.
+
+    Args:
+        store: not guarded.
+        owner: the worker's name.
+        seconds: for which a heartbeat must stand still, as seen by this worker.
+        stall_s: as in `Lease`.
+        on_stall: likewise.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        owner: str,
+        seconds: float,
+        stall_s: float,
+        on_stall: Callable[[], None],
+    ) -> None:
+        self._store = store
+        self._owner = owner
+        self._seconds = seconds
+        self._stall_s = stall_s
+        self._on_stall = on_stall
+        self._standing = Standing()
+
+    def is_free(self, project_id: int, state: LeaseState) -> bool:
+        """Whether the lease may be taken as it stands."""
+        stands_s = self._standing.seconds(project_id, state)
+        is_nobodys = state.owner is None or state.owner == self._owner or is_dead(state.owner)
+        return is_nobodys or stands_s >= self._seconds
+
+    @contextmanager
+    def leased(self, project_id: int) -> Iterator[Lease | None]:
+        """The project's lease while the block runs; None if another worker holds it."""
+        state = self._store.leases.state(project_id)
+        generation = None
+        if self.is_free(project_id, state):
+            generation = self._store.leases.take(project_id, self._owner, state)
+        if generation is None:
+            yield None
+            return
+        if state.owner is not None:
+            logger.warning("project row %s: taken over from %s", project_id, state.owner)
+        with Lease(
+            self._store,
+            project_id,
+            self._owner,
+            generation,
+            self._seconds,
+            self._stall_s,
+            self._on_stall,
+        ) as lease:
+            yield lease
+
+
+class Fence:
+    """What a worker's steps may do: nothing without the lease of the project they work on.
+
+    Args:
+        store: not guarded.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lease: Lease | None = None
+
+    @contextmanager
+    def around(self, lease: Lease) -> Iterator[None]:
+        """Steps act under this lease while the block runs."""
+        self._lease = lease
+        try:
+            yield
+        finally:
+            self._lease = None
+
+    def guard(self, session: Session, *, is_change: bool) -> None:
+        """Of the steps' store: nothing is committed unless the lease is held to the end."""
+        if self._lease is not None:
+            self._lease.move()
+        if is_change:
+            self._held().require(session)
+
+    def watch(self, *, is_change: bool) -> None:
+        """Of the steps' tool: each change asks for the lease immediately before it is sent."""
+        if self._lease is not None:
+            self._lease.move()
+        if is_change:
+            with self._store.database.read() as session:
+                self._held().require(session)
+
+    def _held(self) -> Lease:
+        if self._lease is None:
+            raise LeaseLost("a step writes without a lease")
+        return self._lease

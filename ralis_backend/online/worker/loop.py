@@ -4,33 +4,67 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 from ralis_backend.online.store import Store, now
+from ralis_backend.online.store.attempts import MOST_ATTEMPTS, STEP
+from ralis_backend.online.store.leases import LeaseLost
+from ralis_backend.online.store.projects import Look
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.tool import Tool, ToolError, ToolNotFound
 from ralis_backend.online.worker.config import WorkerConfig
-from ralis_backend.online.worker.lease import Lease, is_dead, leased, own_name
+from ralis_backend.online.worker.housekeeping import Housekeeping
+from ralis_backend.online.worker.lease import Fence, Lease, Leaser
+from ralis_backend.online.worker.owner import own_name
 from ralis_backend.online.worker.progress import Progress
+from ralis_backend.online.worker.stall import end_process
+from ralis_backend.online.worker.standing import Standing
 from ralis_backend.online.worker.steps import Step, first_due, read_state, worker_steps
 from ralis_backend.online.worker.sync import Sync
 from ralis_backend.online.worker.train import Stopped
 
 logger = logging.getLogger(__name__)
 
-EXPECTED_ERRORS = (ToolError, ValueError, OSError)
+EXPECTED_ERRORS = (ToolError, ValueError, OSError, FloatingPointError)
 """What their message explains; any other error is logged with its traceback."""
+MOST_LOSSES = 7
+"""So many times in a row the tool must not know a project: with the pauses, over five minutes."""
 
 
 class Worker:
-    """Advances every project of a store. Several workers may share one store."""
+    """Advances every project of a store. Several workers may share one store.
 
-    def __init__(self, store: Store, tool: Tool, config: WorkerConfig) -> None:
+    Args:
+        store: shared with the web processes and other workers.
+        tool: the labelling tool.
+        config: how projects are treated.
+        end_process: ends this process, saying why, where a step makes no progress.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        tool: Tool,
+        config: WorkerConfig,
+        end_process: Callable[[str], None] = end_process,
+    ) -> None:
         self._store = store
         self._config = config
-        self._owner = own_name()
-        self._sync = Sync(store, tool, config)
-        self._steps = worker_steps(store, tool, config)
+        self._end_process = end_process
+        self._leaser = Leaser(
+            store, own_name(), config.lease_s, config.stall_s, self._end_stalled_step
+        )
+        self._fence = Fence(store)
+        self._held = store.guarded(self._fence.guard)
+        watched = tool.watched(self._fence.watch)
+        self._sync = Sync(self._held, watched, config)
+        self._steps = worker_steps(self._held, watched, config)
+        self._housekeeping = Housekeeping(store, tool, config)
+        self._standing = Standing()
+        self._settled: dict[int, Look] = {}
+        self._running: tuple[Project, Step] | None = None
         self._stop = threading.Event()
 
     def run(self, stop: threading.Event) -> None:
@@ -39,94 +73,218 @@ class Worker:
         On start every project is read as a whole: webhooks may have been lost meanwhile.
         """
         self._stop = stop
-        for project in self._store.projects.all():
-            self._store.projects.change(project.id, is_sync_requested=True, retry_at=None)
-            if is_dead(project.lease_owner):
-                self._store.projects.release_lease(project.id, str(project.lease_owner))
+        self._store.projects.begin_again()
         while not stop.is_set():
-            if not self.advance_all():
+            if not self._advance_all_or_wait():
                 stop.wait(self._config.poll_s)
 
     def advance_all(self) -> bool:
         """One step for each project that needs one; True if there was any."""
         is_busy = False
-        for project in self._store.projects.all():
+        for look in self._store.projects.looks():
             if not self._stop.is_set():
-                is_busy |= self.advance(project)
+                is_busy |= self._advance_alone(look)
         return is_busy
 
-    def advance(self, project: Project) -> bool:
+    def advance(self, look: Look) -> bool:
         """Do the project's first due step; True if it was done (so more may be due)."""
-        if project.retry_at is not None and project.retry_at > now():
+        if self._is_resting(look) or self._is_settled(look):
             return False
-        if self._due(project) is None:
+        if not self._leaser.is_free(look.id, look.lease):
             return False
-        with leased(self._store, project.id, self._owner, self._config.lease_s) as lease:
+        if self._due(self._store.projects.by_id(look.id)) is None:
+            self._settled[look.id] = look
+            return False
+        with self._leaser.leased(look.id) as lease:
             if lease is None:
                 return False
-            project = self._store.projects.get(project.uid)  # as it is under the lease
-            step = self._due(project)
-            return step is not None and self._run(project, step, lease)
+            with self._fence.around(lease):
+                return self._advance_leased(look.id, lease)
+
+    def _advance_all_or_wait(self) -> bool:
+        """As `advance_all`, with the housekeeping; a database that fails is waited for."""
+        try:
+            is_busy = self.advance_all()
+            self._housekeeping.keep()
+        except Exception:
+            logger.exception("the worker goes on after an error between two steps")
+            return False
+        return is_busy
+
+    def _advance_alone(self, look: Look) -> bool:
+        """What one project's row or state holds must not stop the others."""
+        try:
+            return self.advance(look)
+        except Exception as error:
+            logger.exception("project %s: it could not be looked at", look.uid)
+            self._try_to_note(look.id, look.num_failures + 1, str(error))
+            return False
+
+    def _is_resting(self, look: Look) -> bool:
+        """Whether it pauses after a failure; the pause begins when this worker learns of it."""
+        if look.retry_at is None:
+            return False
+        failure = (look.retry_at, look.num_failures)
+        rested_s = self._standing.seconds(("rest", look.id), failure)
+        return rested_s < pause_after(look.num_failures)
+
+    def _is_settled(self, look: Look) -> bool:
+        """Whether nothing was due when all that decides it was as it is now."""
+        return self._settled.get(look.id) == look and self._unread_s(look) < self._config.sync_s
+
+    def _unread_s(self, project: Look | Project) -> float:
+        """Seconds since the project was last read as a whole, as far as this worker has seen."""
+        return self._standing.seconds(("sync", project.id), project.synced_at)
 
     def _due(self, project: Project) -> Step | None:
-        return first_due(self._steps, read_state(self._store, project), self._config)
+        if project.is_deleted:
+            return None
+        enough = self._config.ranking.regions_per_round
+        state = read_state(self._store, project, self._unread_s(project), enough)
+        return first_due(self._steps, state, self._config)
+
+    def _advance_leased(self, project_id: int, lease: Lease) -> bool:
+        project = self._store.projects.by_id(project_id)  # as it is under the lease
+        step = self._due(project)
+        if step is None:
+            return False
+        self._running = (project, step)
+        try:
+            return self._run(project, step, lease)
+        except LeaseLost as lost:
+            logger.warning("project %s, %s: %s; nothing was written", project.uid, step.name, lost)
+            return False
+        finally:
+            self._running = None
 
     def _run(self, project: Project, step: Step, lease: Lease) -> bool:
-        progress = Progress(self._store, project)
+        self._count_attempt(project, step)
         try:
-            step.run(project, progress, lambda: self._stop.is_set() or lease.is_lost)
-            progress.end()
+            self._do(project, step, lease)
         except Stopped as stopped:
             logger.info("%s; it begins anew later", stopped)
-            return False
+            is_done = False
         except ToolNotFound as error:
             self._note_loss(project, error)
-            return False
+            is_done = False
         except Exception as error:
             self._note_failure(project, error)
-            return False
-        if project.last_error is not None or project.num_failures:
-            self._store.projects.change(project.id, last_error=None, num_failures=0, retry_at=None)
-        return True
+            is_done = False
+        else:
+            self._note_success(project)
+            is_done = True
+        self._held.attempts.end(project.id, STEP, step.name)
+        return is_done
+
+    def _do(self, project: Project, step: Step, lease: Lease) -> None:
+        progress = Progress(self._held, project)
+
+        def report(values: dict[str, Any]) -> None:
+            lease.move()
+            progress(values)
+
+        def should_stop() -> bool:
+            lease.move()
+            return self._stop.is_set() or lease.is_lost
+
+        step.run(project, report, should_stop)
+        progress.end()
+
+    def _count_attempt(self, project: Project, step: Step) -> None:
+        """A step that has ended the worker again and again rests if it does so once more."""
+        number = self._held.attempts.begin(project.id, STEP, step.name)
+        if number < MOST_ATTEMPTS:
+            return
+        self._note(
+            project.id,
+            number,
+            f"{step.name} has ended the worker {number - 1} times in a row (out of memory, a "
+            f"crash, or no progress); it pauses for {pause_after(number):.0f} s if it does again",
+        )
+
+    def _end_stalled_step(self) -> None:
+        """From the lease's thread: note what hangs, and end the process that it hangs in."""
+        project, step = self._running or (None, None)
+        if project is None or step is None:
+            return
+        message = (
+            f"{step.name} of project {project.uid} made no progress for "
+            f"{self._config.stall_s:.0f} s"
+        )
+        try:
+            self._try_to_note(project.id, project.num_failures + 1, message)
+        finally:
+            self._end_process(message)
+
+    def _note_success(self, project: Project) -> None:
+        """No error any more, but for what is set aside."""
+        notes = "; ".join(self._held.attempts.notes(project.id)) or None
+        row = self._store.projects.by_id(project.id)
+        if row.last_error != notes or row.num_failures or row.num_losses or row.retry_at:
+            self._held.projects.change(
+                project.id, last_error=notes, num_failures=0, num_losses=0, retry_at=None
+            )
 
     def _note_loss(self, project: Project, error: ToolNotFound) -> None:
         """The project is gone; or only something in it, which a full reading repairs."""
         try:
             self._sync.project(project)
-        except ToolNotFound:
-            self._store.projects.change(project.id, is_deleted=True, last_error=str(error))
-            logger.warning(
-                "project %s is gone: %s. Its labels and versions are kept.", project.uid, error
-            )
+        except ToolNotFound as loss:
+            self._note_missing(project, loss)
         except Exception as failure:
             self._note_failure(project, failure)
         else:
-            self._store.projects.change(project.id, is_sync_requested=True)
+            self._held.projects.change(project.id, is_sync_requested=True, num_losses=0)
             self._note_failure(project, error)
 
-    def _note_failure(self, project: Project, error: Exception) -> None:
+    def _note_missing(self, project: Project, error: ToolNotFound) -> None:
+        """One answer proves nothing: a project is gone when it stays so over minutes."""
+        num_losses = project.num_losses + 1
+        self._held.projects.change(
+            project.id, num_losses=num_losses, is_deleted=num_losses >= MOST_LOSSES
+        )
+        if num_losses < MOST_LOSSES:
+            self._note_failure(project, error, num_losses)
+            return
+        self._held.projects.change(project.id, last_error=str(error), progress={"state": "idle"})
+        logger.warning(
+            "project %s is gone: %s. Its labels and versions are kept; it is looked for again "
+            "every hour.",
+            project.uid,
+            error,
+        )
+
+    def _note_failure(
+        self, project: Project, error: Exception, num_failures: int | None = None
+    ) -> None:
         """Tell the operator, and try again later."""
-        num_failures = project.num_failures + 1
-        pause_s = pause_after(num_failures)
+        number = num_failures or project.num_failures + 1
         logger.error(
             "project %s: %s; next try in %.0f s",
             project.uid,
             error,
-            pause_s,
+            pause_after(number),
             exc_info=None if isinstance(error, EXPECTED_ERRORS) else error,
         )
+        self._try_to_note(project.id, number, str(error))
+
+    def _try_to_note(self, project_id: int, num_failures: int, message: str) -> None:
         try:
-            self._store.projects.change(
-                project.id,
-                last_error=str(error),
-                num_failures=num_failures,
-                retry_at=now() + timedelta(seconds=pause_s),
-                progress={"state": "waiting"},
-            )
+            self._note(project_id, num_failures, message, progress={"state": "waiting"})
         except Exception:
             # A full disk refuses this too; the labels are safe, and the loop goes on.
-            logger.exception("project %s: the failure could not be noted", project.uid)
-            self._stop.wait(pause_s)
+            logger.exception("project row %s: the failure could not be noted", project_id)
+            self._stop.wait(pause_after(num_failures))
+
+    def _note(self, project_id: int, num_failures: int, message: str, **values: Any) -> None:
+        store = self._held if self._running else self._store
+        store.projects.change(
+            project_id,
+            last_error=message,
+            num_failures=num_failures,
+            retry_at=now() + timedelta(seconds=pause_after(num_failures)),  # for people to read
+            **values,
+        )
 
 
 def pause_after(num_failures: int) -> float:

@@ -30,7 +30,7 @@ from ralis_backend.online.tool import Tool, ToolUnavailable
 from ralis_backend.online.trust import judge
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.spool import FeatureSpool
-from ralis_backend.online.worker.sync import tool_task
+from ralis_backend.online.worker.sync import attempt_on, tool_task
 from ralis_backend.online.worker.train import Stopped
 
 logger = logging.getLogger(__name__)
@@ -167,8 +167,9 @@ class Ranker:
         spool: FeatureSpool,
     ) -> _Described | None:
         try:
-            content = self._tool.image(tool_task(image))
-            result = describe_image(segmenter, content, self._config.ranking, chosen.described)
+            with self._store.attempts.trying(*attempt_on(image)):
+                content = self._tool.image(tool_task(image))
+                result = describe_image(segmenter, content, self._config.ranking, chosen.described)
         except ToolUnavailable:
             raise
         except Exception as error:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -16,24 +17,29 @@ class FeatureSpool:
     """A file for each feature; what is read back is mapped, not held in memory.
 
     Args:
-        folder: its own; what a killed run left there is removed, and at the end all of it.
+        folder: of the project; what other runs left there is removed. This run's files lie in a
+            folder of their own below, so that a run which does not know yet that it is over finds
+            its files gone, and never writes into these.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._runs = folder
+        self._folder = folder / secrets.token_hex(8)
         self._files: dict[str, BinaryIO] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._num_regions = 0
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self._runs, ignore_errors=True)
         self._folder.mkdir(parents=True)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._open.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+        with suppress(OSError):  # another run is there
+            self._runs.rmdir()
 
     def append(self, features: RegionFeatures) -> None:
         """Add the regions of one image; all images have the same features.

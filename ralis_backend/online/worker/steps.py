@@ -8,19 +8,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Any
 
 from ralis_backend.online.store import Store, now
+from ralis_backend.online.store.attempts import MOST_ATTEMPTS
 from ralis_backend.online.store.tables import Project, Version
 from ralis_backend.online.tool import Tool
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.publish import Publisher
 from ralis_backend.online.worker.rank import Ranker
 from ralis_backend.online.worker.sync import Sync
+from ralis_backend.online.worker.tidy import Tidying
 from ralis_backend.online.worker.train import Trainer
 
 logger = logging.getLogger(__name__)
+
+TRAINING = "training"
+MOST_DEADLY_TRAININGS = MOST_ATTEMPTS + 2
+"""After three an image that ends the worker is set aside; if it was none, the training is."""
 
 Report = Callable[[dict[str, Any]], None]
 """Takes JSON values that say how far a step is."""
@@ -31,17 +36,18 @@ ShouldStop = Callable[[], bool]
 class ProjectState:
     """What decides which step of a project is due.
 
-    moment: when this was read.
-    num_labels, num_new_labels: painted regions; those since the last training.
+    unread_s: for how long it has not been read as a whole, as far as this worker has seen.
+    has_labels: whether any region is painted.
+    num_new_labels: painted regions since the last training, counted up to a round.
     newest_label_id: of all labels, 0 without any.
     is_ranked: whether the version in use has ranked the pool.
     num_waiting, num_planned: region tasks without a label; those of them not yet in the tool.
     """
 
     project: Project
-    moment: datetime
+    unread_s: float
     has_events: bool
-    num_labels: int
+    has_labels: bool
     num_new_labels: int
     newest_label_id: int
     is_ranked: bool
@@ -61,12 +67,18 @@ class Step:
 def worker_steps(store: Store, tool: Tool, config: WorkerConfig) -> tuple[Step, ...]:
     """Every step, in the order in which a project needs them."""
     work = _Work(store, tool, config)
+    tidying = Tidying(store, config)
     return (
         Step("sync", is_sync_due, work.sync),
         Step("events", are_events_due, work.read_events),
         Step("train", is_training_due, work.train),
         Step("rank", is_ranking_due, work.rank),
         Step("publish", is_publishing_due, work.publish),
+        Step(
+            "tidy",
+            lambda state, config: tidying.is_due(state.project),
+            lambda project, report, should_stop: tidying.tidy(project),
+        ),
     )
 
 
@@ -75,16 +87,23 @@ def first_due(steps: Sequence[Step], state: ProjectState, config: WorkerConfig) 
     return next((step for step in steps if step.is_due(state, config)), None)
 
 
-def read_state(store: Store, project: Project) -> ProjectState:
-    """A project as it is now."""
+def read_state(store: Store, project: Project, unread_s: float, enough: int) -> ProjectState:
+    """A project as it is now, at a cost that does not grow with its labels.
+
+    Args:
+        store: what is known of it.
+        project: as it is now.
+        unread_s: for how long it has not been read as a whole.
+        enough: new labels are not counted further than this.
+    """
     version = store.versions.find(project.id, project.current_version)
     waiting = store.queue.open(project.id)
     return ProjectState(
         project=project,
-        moment=now(),
+        unread_s=unread_s,
         has_events=store.events.has_unread(project),
-        num_labels=store.labels.count(project.id),
-        num_new_labels=store.labels.count(project.id, project.trained_label_id),
+        has_labels=store.labels.count(project.id, most=1) > 0,
+        num_new_labels=store.labels.count(project.id, project.trained_label_id, most=enough),
         newest_label_id=store.labels.newest_id(project.id),
         is_ranked=version is not None and version.ranked_at is not None,
         num_waiting=len(waiting),
@@ -97,7 +116,7 @@ def is_sync_due(state: ProjectState, config: WorkerConfig) -> bool:
     project = state.project
     if project.is_sync_requested or not project.is_prepared or project.synced_at is None:
         return True
-    return project.synced_at < state.moment - timedelta(seconds=config.sync_s)
+    return state.unread_s >= config.sync_s
 
 
 def are_events_due(state: ProjectState, config: WorkerConfig) -> bool:
@@ -109,7 +128,7 @@ def is_training_due(state: ProjectState, config: WorkerConfig) -> bool:
     """Enough new labels, a request, or annotators who have run out of suggestions."""
     project = state.project
     if project.is_training_requested:
-        return state.num_labels > 0
+        return state.has_labels
     if state.num_new_labels >= config.ranking.regions_per_round:
         return True
     has_published = project.published_version is not None
@@ -148,14 +167,47 @@ class _Work:
     def sync(self, project: Project, report: Report, should_stop: ShouldStop) -> None:
         report({"state": "syncing"})
         self._sync.full(project)
+        self._count_regions(project)
 
     def read_events(self, project: Project, report: Report, should_stop: ShouldStop) -> None:
         self._sync.events(project)
+        self._count_regions(project)
 
     def train(self, project: Project, report: Report, should_stop: ShouldStop) -> None:
+        """Train, each time in another way, until it is given up for the labels there are."""
+        labels = self._store.labels.newest_id(project.id)
+        number = self._store.attempts.begin(project.id, TRAINING, labels)
+        if number > MOST_DEADLY_TRAININGS:
+            self._give_up_training(project, labels, f"it ended the worker {number - 1} times")
+            return
         logger.info("project %s: training begins", project.uid)
         report({"state": "training", "percent": 0.0})
-        self._trainer.train(project, report, should_stop)
+        try:
+            self._trainer.train(project, report, should_stop, attempt=number)
+        except FloatingPointError as error:  # it stays counted, and has another seed next time
+            if number < MOST_ATTEMPTS:
+                raise
+            self._give_up_training(project, labels, f"{error}, with {number} seeds")
+        except Exception:
+            self._store.attempts.take_back(project.id, TRAINING, labels)
+            raise
+        else:
+            self._store.attempts.forget(project.id, TRAINING)
+
+    def _give_up_training(self, project: Project, labels: int, why: str) -> None:
+        """The version in use stays so; new labels, or Start Training, are another try."""
+        note = f"training on the labels there are was given up: {why}"
+        self._store.attempts.forget(project.id, TRAINING)
+        self._store.attempts.set_aside(project.id, TRAINING, labels, note)
+        self._store.projects.change(
+            project.id, trained_label_id=labels, is_training_requested=False
+        )
+        logger.error("project %s: %s", project.uid, note)
+
+    def _count_regions(self, project: Project) -> None:
+        """Counted when labels may have changed, so that nobody who asks has to wait for it."""
+        count = self._store.labels.count_regions(project.id)
+        self._store.projects.change(project.id, num_labelled_regions=count)
 
     def rank(self, project: Project, report: Report, should_stop: ShouldStop) -> None:
         self._ranker.rank(project, self._version_in_use(project), report, should_stop)

@@ -269,6 +269,11 @@ def tool_task(image: Image) -> ToolTask:
     )
 
 
+def attempt_on(image: Image) -> tuple[int, str, int, str]:
+    """What `Attempts.trying` counts an image under."""
+    return image.project_id, "image", image.id, f"the image of task {image.task_id}"
+
+
 def _entries(payload: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     """The annotation of an event, or its annotations."""
     many = payload.get(f"{name}s")

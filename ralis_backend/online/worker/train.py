@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -25,10 +26,14 @@ from ralis_backend.online.store.tables import Project, Version
 from ralis_backend.online.tool import Tool
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.promotion import is_promoted, validation_metrics
-from ralis_backend.online.worker.sync import tool_task
+from ralis_backend.online.worker.sync import attempt_on, tool_task
 from ralis_backend.online.worker.training_plan import ImageLabels, plan_training
 
 logger = logging.getLogger(__name__)
+
+
+SEEDS_APART = 1_000_003
+"""Between two attempts: further than versions are ever apart."""
 
 
 class Stopped(Exception):
@@ -48,6 +53,7 @@ class Trainer:
         project: Project,
         report: Callable[[dict[str, Any]], None],
         should_stop: Callable[[], bool],
+        attempt: int = 1,
     ) -> Version | None:
         """Fit, evaluate, and store the next version; None if nothing painted can be learned from.
 
@@ -55,8 +61,10 @@ class Trainer:
             project: whose labels are used.
             report: takes the progress for log and `/job_status`.
             should_stop: asked at each step.
+            attempt: which one with these labels; each has a seed of its own.
 
         Raises:
+            FloatingPointError: if the loss is not finite; another seed may help.
             Stopped: if it was asked to stop; nothing is stored then.
         """
         started = time.monotonic()
@@ -77,7 +85,7 @@ class Trainer:
         if parent is not None:
             self._measure(parent, in_use, self._labelled(project, plan.unseen))
         number = self._store.versions.next_number(project.id)
-        summary = self._fit(project, candidate, training, number, report, should_stop)
+        summary = self._fit(project, candidate, training, number, report, should_stop, attempt)
         validation = self._labelled(project, plan.validation)
         num_held_out = sum(len(image.regions) for image in validation)
         has_learned = parent is not None and parent.weights_key is not None
@@ -110,13 +118,14 @@ class Trainer:
         number: int,
         report: Callable[[dict[str, Any]], None],
         should_stop: Callable[[], bool],
+        attempt: int,
     ) -> TrainingSummary:
         """Train the segmenter in place, as version `number`."""
         summary = finetune(
             segmenter,
             images,
             self._config.finetune,
-            seed=self._config.ranking.seed + number,
+            seed=self._config.ranking.seed + number + (attempt - 1) * SEEDS_APART,
             on_progress=lambda progress: report(_progress_values(number, progress)),
             should_stop=should_stop,
         )
@@ -138,7 +147,12 @@ class Trainer:
         ]
 
     def _loader(self, part: ImageLabels) -> Callable[[], np.ndarray]:
-        return lambda: decode_image(self._tool.image(tool_task(part.image)))
+        def load() -> np.ndarray:
+            image = part.image
+            with self._store.attempts.trying(*attempt_on(image)):
+                return decode_image(self._tool.image(tool_task(image)))
+
+        return load
 
     def _give_up(self, project: Project, newest_label_id: int) -> None:
         self._store.projects.change(
@@ -162,7 +176,9 @@ class Trainer:
 
     def _keep(self, project: Project, version: Version, segmenter: Segmenter) -> Version:
         """Store weights and row; the version is in use from now on if it was accepted."""
-        version.weights_key = f"versions/{project.id}/{version.number}.safetensors"
+        # A name of its own: a worker that has lost its lease must not write over these.
+        name = f"{version.number}-{secrets.token_hex(4)}"
+        version.weights_key = f"versions/{project.id}/{name}.safetensors"
         version.created_at = now()
         path = self._store.blobs.path(version.weights_key)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -20,19 +20,31 @@ def test_a_blob_that_was_never_written_is_not_found(tmp_path: Path):
         BlobStore(tmp_path).get("labels/none.png")
 
 
-def test_deleting_a_folder_leaves_the_others_and_may_be_repeated(tmp_path: Path):
+def test_of_a_folder_only_what_is_named_is_kept_and_the_others_stay(tmp_path: Path):
     blobs = BlobStore(tmp_path)
-    for key in ("rankings/1/2.png", "rankings/11/2.png"):
+    for key in (
+        "rankings/1/2.png",
+        "rankings/1/3.png",
+        "rankings/1/deep/4.png",
+        "rankings/11/2.png",
+    ):
         blobs.put(key, b"")
-    for _ in range(2):
-        blobs.delete_folder("rankings/1")
-    assert [path.name for path in (tmp_path / "rankings").iterdir()] == ["11"]
+    assert blobs.keep_only("rankings/1", {"rankings/1/3.png"}) == 2
+    assert blobs.keep_only("rankings/1", {"rankings/1/3.png"}) == 0
+    assert blobs.keep_only("rankings/7", set()) == 0
+    left = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*"))
+    assert left == [
+        "rankings", "rankings/1", "rankings/1/3.png", "rankings/11", "rankings/11/2.png"
+    ]  # fmt: skip
+    blobs.delete("rankings/1/3.png")
+    blobs.delete("rankings/1/3.png")
+    assert not (tmp_path / "rankings/1/3.png").exists()
 
 
 @pytest.mark.parametrize("prefix", ["..", "rankings/..", "/etc"])
 def test_only_folders_of_blobs_can_be_deleted(tmp_path: Path, prefix: str):
     with pytest.raises(ValueError, match="blob key"):
-        BlobStore(tmp_path).delete_folder(prefix)
+        BlobStore(tmp_path).keep_only(prefix, set())
 
 
 def test_blob_keys_cannot_leave_the_folder(tmp_path: Path):

@@ -13,7 +13,7 @@ from ralis_backend.online.store import Store, database
 from ralis_backend.online.store.tables import Base
 from ralis_backend.online.worker import Worker
 from tests.online.conftest import settle
-from tests.online.fake_tool import FakeTool
+from tests.online.fake_tool import CLASSES, START, FakeTool
 
 
 def test_the_migrations_make_the_tables_that_the_code_uses(store: Store):
@@ -71,3 +71,26 @@ def test_a_database_from_before_answers_gets_those_that_were_ticked_and_no_new_l
     settle(worker)
     assert store.answers.of(project.id) == answers
     assert store.labels.every(project.id) == labels
+
+
+def test_a_database_from_before_leases_counted_keeps_all_and_tries_lost_projects_again(
+    store: Store, tmp_path: Path
+):
+    for number in (1, 2, 3):
+        store.projects.register(f"{number}.100", number, "<View/>", CLASSES, "pool")
+    alive, lost, forgotten = store.projects.all()
+    store.images.reconcile(alive.id, FakeTool().pool_tasks)
+    store.projects.change(alive.id, synced_at=START, lease_owner="host/7/abc", num_failures=2)
+    store.projects.change(lost.id, is_deleted=True, last_error="project 2 does not exist")
+    store.projects.change(forgotten.id, is_deleted=True)
+    images = [(image.id, image.ref) for image in store.images.of(alive.id)]
+    go_back_to(store, "0002")
+    with store.database.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE projects SET is_sync_requested = 0")
+    Store.open(f"sqlite:///{tmp_path / 'ralis.db'}", tmp_path / "blobs").close()
+    assert [project.uid for project in store.projects.all()] == ["1.100", "2.100"]
+    assert store.projects.get("2.100").is_sync_requested
+    after = store.projects.get("1.100")
+    assert (after.synced_at, after.lease_owner, after.num_failures) == (START, None, 2)
+    assert after.num_labelled_regions is None
+    assert [(image.id, image.ref) for image in store.images.of(alive.id)] == images

@@ -12,8 +12,8 @@ from ralis_backend.labelstudio.client import (
     Unauthorised,
     Unavailable,
 )
-from ralis_backend.online.store import Store, now
-from ralis_backend.online.worker.loop import pause_after
+from ralis_backend.online.store import Store
+from ralis_backend.online.worker.loop import MOST_LOSSES, Worker, pause_after
 from tests.online.conftest import MakeWorker, label_round, settle
 from tests.online.fake_tool import FakeTool
 
@@ -69,13 +69,21 @@ def test_a_tool_that_is_down_costs_nothing_but_time(
     project = store.projects.all()[0]
     assert project.last_error == "Label Studio does not answer"
     assert project.retry_at is not None
-    store.projects.change(project.id, retry_at=now())
+    store.projects.change(project.id, retry_at=None)
     settle(worker)
     assert store.projects.all()[0].current_version == 1
     assert store.projects.all()[0].last_error is None
 
 
-def test_a_deleted_project_rests_and_keeps_its_labels(
+def lose(worker: Worker, store: Store, times: int) -> None:
+    """Let the tool say `times` that it does not know the project, with the pauses over at once."""
+    for _ in range(times):
+        for project in store.projects.all():
+            store.projects.change(project.id, is_sync_requested=True, retry_at=None)
+        worker.advance_all()
+
+
+def test_a_project_is_gone_when_the_tool_says_so_again_and_again_and_keeps_its_labels(
     store: Store, tool: FakeTool, make_worker: MakeWorker
 ):
     worker = make_worker()
@@ -84,10 +92,63 @@ def test_a_deleted_project_rests_and_keeps_its_labels(
     settle(worker)
     project = store.projects.all()[0]
     tool.is_gone = True
-    store.projects.change(project.id, is_sync_requested=True)
-    settle(worker)
+    lose(worker, store, MOST_LOSSES - 1)
+    (losing,) = store.projects.all()
+    assert losing.num_losses == MOST_LOSSES - 1
+    assert losing.last_error == "project 1 does not exist"
+    lose(worker, store, 1)
     assert store.projects.all() == []
     assert len(store.labels.of(project.id)) == 4
+
+
+def test_the_pauses_before_a_project_is_given_up_take_minutes():
+    assert sum(pause_after(number) for number in range(1, MOST_LOSSES)) >= 300
+
+
+def test_a_project_that_was_missing_once_goes_on_as_if_nothing_had_been(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker()
+    settle(worker)
+    tool.is_gone = True
+    lose(worker, store, 3)
+    tool.is_gone = False
+    store.projects.change(store.projects.all()[0].id, retry_at=None)
+    settle(worker)
+    (project,) = store.projects.all()
+    assert (project.num_losses, project.num_failures, project.last_error) == (0, 0, None)
+
+
+def test_a_restart_does_not_hasten_the_end_of_a_project(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker()
+    settle(worker)
+    tool.is_gone = True
+    lose(worker, store, 1)
+    for _ in range(MOST_LOSSES):
+        restarted = make_worker()
+        restarted._store.projects.begin_again()
+        assert not restarted.advance_all()
+    (project,) = store.projects.all()
+    assert project.num_losses == 1
+
+
+def test_a_project_that_was_gone_is_found_again_by_the_worker_itself(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker()
+    settle(worker)
+    tool.is_gone = True
+    lose(worker, store, MOST_LOSSES)
+    worker._housekeeping.keep()
+    assert store.projects.all() == []
+    tool.is_gone = False
+    worker._housekeeping._done_at = float("-inf")
+    worker._housekeeping.keep()
+    (project,) = store.projects.all()
+    assert project.is_sync_requested
+    settle(worker)
 
 
 def test_something_in_a_project_that_is_gone_does_not_end_the_project(

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
 
 import pytest
 
@@ -44,9 +43,9 @@ def make_state(**values: object) -> ProjectState:
     of_project = {name: value for name, value in values.items() if name in columns}
     state = ProjectState(
         project=Project(**(columns | of_project)),
-        moment=MOMENT,
+        unread_s=299.0,
         has_events=False,
-        num_labels=4,
+        has_labels=True,
         num_new_labels=0,
         newest_label_id=7,
         is_ranked=True,
@@ -63,7 +62,7 @@ def make_state(**values: object) -> ProjectState:
         {"is_sync_requested": True},
         {"is_prepared": False},
         {"synced_at": None},
-        {"synced_at": MOMENT - timedelta(seconds=301)},
+        {"unread_s": 300.0},
     ],
 )
 def test_a_project_is_read_when_asked_for_unprepared_or_not_read_for_a_while(values):
@@ -71,7 +70,7 @@ def test_a_project_is_read_when_asked_for_unprepared_or_not_read_for_a_while(val
 
 
 def test_a_project_that_was_read_lately_is_not_read_again():
-    assert not is_sync_due(make_state(synced_at=MOMENT - timedelta(seconds=299)), CONFIG)
+    assert not is_sync_due(make_state(unread_s=299.0), CONFIG)
 
 
 def test_webhooks_are_read_when_there_are_any():
@@ -85,7 +84,7 @@ def test_webhooks_are_read_when_there_are_any():
         ({"num_new_labels": 4}, True),
         ({"num_new_labels": 3}, False),
         ({"num_new_labels": 0, "is_training_requested": True}, True),
-        ({"num_labels": 0, "is_training_requested": True}, False),
+        ({"has_labels": False, "is_training_requested": True}, False),
         ({"num_new_labels": 1, "num_waiting": 0}, True),
         ({"num_new_labels": 0, "num_waiting": 0}, False),
         ({"num_new_labels": 1, "num_waiting": 0, "published_version": None}, False),
@@ -136,7 +135,8 @@ def test_the_first_step_that_is_due_is_done_and_none_where_all_is_well(
         met.append(step.name)
         del wanting[name]  # what the step has mended
     assert met == ["sync", "events", "train", "rank", "publish"]
-    assert first_due(steps, make_state(), CONFIG) is None
+    assert first_due(steps, make_state(), CONFIG) == steps[-1]  # tidies up when all else is well
+    assert first_due(steps[:-1], make_state(), CONFIG) is None
 
 
 def test_a_new_step_is_one_entry(store: Store, tool: FakeTool, make_worker: MakeWorker):
@@ -150,6 +150,7 @@ def test_a_new_step_is_one_entry(store: Store, tool: FakeTool, make_worker: Make
             lambda project, report, should_stop: done.append(project.uid),
         ),
     )
+    worker._settled.clear()
     settle(worker)
     assert done == ["1.100"]
 

@@ -97,8 +97,8 @@ def test_stopping_in_mid_training_leaves_no_version_and_begins_anew(
     worker._stop = stop
     worker.advance_all()  # reads the events
     stop.set()
-    project = store.projects.all()[0]
-    worker.advance(project)
+    (look,) = store.projects.looks()
+    worker.advance(look)
     assert store.projects.all()[0].current_version == 0
     worker._stop = threading.Event()
     settle(worker)

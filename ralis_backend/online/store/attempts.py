@@ -1,0 +1,128 @@
+"""What may end the worker (out of memory, a crash, a hang): counted before it begins.
+
+Whatever ends in order is forgotten, with or without an error. What is still counted has ended the
+worker, and stands to be tried again or to be set aside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import ColumnElement, delete, select, true
+from sqlalchemy.orm import Session
+
+from ralis_backend.online.store.database import Database
+from ralis_backend.online.store.tables import Attempt
+
+MOST_ATTEMPTS = 3
+"""After so many the culprit is set aside."""
+STEP = "step"
+
+
+class SetAsideError(ValueError):
+    """Something has ended the worker several times, and is left out."""
+
+
+class Attempts:
+    """Attempts by project, kind (`step`, `training`, `image`, ...) and key."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def begin(self, project_id: int, kind: str, key: object) -> int:
+        """Count an attempt, on disk before it begins; which one in a row it is, from 1."""
+        return self._count(project_id, kind, key, 1)
+
+    def end(self, project_id: int, kind: str, key: object) -> None:
+        """The attempt has ended in order: forget it and those before."""
+        with self._database.write() as session:
+            session.execute(delete(Attempt).where(*_is(project_id, kind, key)))
+
+    def take_back(self, project_id: int, kind: str, key: object) -> None:
+        """The attempt was none: count one less."""
+        with self._database.write() as session:
+            row = _find_or_add(session, project_id, kind, key)
+            row.count = max(0, row.count - 1)
+
+    @contextmanager
+    def trying(self, project_id: int, kind: str, key: object, name: str) -> Iterator[None]:
+        """Around one item of a step that may end the worker, such as decoding one image.
+
+        It costs one look at the database until a step of the project has ended the worker; then
+        each item is counted before it begins, as if it had been the culprit.
+
+        Args:
+            project_id: of the project.
+            kind: what the item is, in one word.
+            key: which one it is.
+            name: how people know it.
+
+        Raises:
+            SetAsideError: if it has ended the worker three times.
+        """
+        counts = self._counts(project_id, kind, key)
+        if counts.get(kind, 0) >= MOST_ATTEMPTS:
+            raise SetAsideError(self._set_aside(project_id, kind, key, name))
+        if counts.get(STEP, 0) < 2:
+            yield
+            return
+        self._count(project_id, kind, key, 2)  # it may have ended the worker the first time, too
+        try:
+            yield
+        finally:
+            self.end(project_id, kind, key)
+
+    def set_aside(self, project_id: int, kind: str, key: object, note: str) -> None:
+        """Leave something out from now on, and say why."""
+        with self._database.write() as session:
+            row = _find_or_add(session, project_id, kind, key)
+            row.count, row.note = MOST_ATTEMPTS, note
+
+    def notes(self, project_id: int) -> list[str]:
+        """Why what is set aside is set aside, oldest first."""
+        query = select(Attempt.note).where(
+            Attempt.project_id == project_id, Attempt.note.is_not(None)
+        )
+        with self._database.read() as session:
+            return [str(note) for note in session.scalars(query.order_by(Attempt.id))]
+
+    def forget(self, project_id: int, kind: str | None = None) -> None:
+        """Try everything of a project again; or everything of a kind."""
+        of_kind = true() if kind is None else Attempt.kind == kind
+        with self._database.write() as session:
+            session.execute(delete(Attempt).where(Attempt.project_id == project_id, of_kind))
+
+    def _count(self, project_id: int, kind: str, key: object, first: int) -> int:
+        with self._database.write() as session:
+            row = _find_or_add(session, project_id, kind, key)
+            row.count = max(first, row.count + 1)
+            return row.count
+
+    def _counts(self, project_id: int, kind: str, key: object) -> dict[str, int]:
+        """The counts of this item and of the project's steps, by kind."""
+        steps = [Attempt.project_id == project_id, Attempt.kind == STEP]
+        with self._database.read() as session:
+            item = session.scalar(select(Attempt.count).where(*_is(project_id, kind, key)))
+            in_steps = session.scalars(select(Attempt.count).where(*steps))
+            return {kind: item or 0, STEP: max(in_steps, default=0)}
+
+    def _set_aside(self, project_id: int, kind: str, key: object, name: str) -> str:
+        note = (
+            f"{name} was set aside: it ended the worker {MOST_ATTEMPTS} times (out of "
+            "memory, a crash, or no progress); Start Training tries it again"
+        )
+        self.set_aside(project_id, kind, key, note)
+        return note
+
+
+def _find_or_add(session: Session, project_id: int, kind: str, key: object) -> Attempt:
+    row = session.scalars(select(Attempt).where(*_is(project_id, kind, key))).first()
+    if row is None:
+        row = Attempt(project_id=project_id, kind=kind, key=str(key), count=0)
+        session.add(row)
+    return row
+
+
+def _is(project_id: int, kind: str, key: object) -> list[ColumnElement[bool]]:
+    return [Attempt.project_id == project_id, Attempt.kind == kind, Attempt.key == str(key)]

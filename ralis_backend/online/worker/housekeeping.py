@@ -1,0 +1,73 @@
+"""What piles up and belongs to no project that is worked on, looked after once an hour."""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import timedelta
+from pathlib import Path
+
+from ralis_backend.core.files import PARTIAL
+from ralis_backend.online.store import Store, now
+from ralis_backend.online.store.tables import Project
+from ralis_backend.online.tool import Tool, ToolError
+from ralis_backend.online.worker.config import WorkerConfig
+from ralis_backend.online.worker.standing import Standing
+
+logger = logging.getLogger(__name__)
+
+EVERY_S = 3600.0
+
+
+class Housekeeping:
+    """One per worker; several workers may do the same."""
+
+    def __init__(self, store: Store, tool: Tool, config: WorkerConfig) -> None:
+        self._store = store
+        self._tool = tool
+        self._config = config
+        self._standing = Standing()
+        self._done_at = float("-inf")
+
+    def keep(self) -> None:
+        """Once an hour: look for projects that were gone, drop old events and broken-off files."""
+        if time.monotonic() - self._done_at < EVERY_S:
+            return
+        self._done_at = time.monotonic()
+        for project in self._store.projects.gone():
+            self._look_for(project)
+        self._drop_events()
+        self._remove_partial_files()
+
+    def _look_for(self, project: Project) -> None:
+        """A project that the tool knows after all is worked on again."""
+        try:
+            found = self._tool.project(project.tool_id)
+        except (ToolError, ValueError) as error:
+            logger.debug("project %s is still gone: %s", project.uid, error)
+            return
+        if found.uid == project.uid:
+            logger.warning("project %s is there again", project.uid)
+            self._store.projects.revive(project.id)
+
+    def _drop_events(self) -> None:
+        """Webhooks are hints: a project that becomes known later is read as a whole."""
+        before = now() - timedelta(days=self._config.kept_events_days)
+        num_dropped = self._store.events.drop_unclaimed(before)
+        if num_dropped:
+            logger.info("%d events of projects that are not known here were dropped", num_dropped)
+
+    def _remove_partial_files(self) -> None:
+        """What killed writers left: it stood still for an hour."""
+        for path in self._store.blobs.root.rglob(f"{PARTIAL}*"):
+            if self._standing.seconds(path, _size_and_time(path)) >= EVERY_S - 60:
+                path.unlink(missing_ok=True)
+                logger.info("%s was removed: its writer is gone", path)
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    try:
+        stat = path.stat()
+    except OSError:
+        return (-1, -1)
+    return stat.st_size, stat.st_mtime_ns

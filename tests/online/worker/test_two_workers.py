@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event
+
+from ralis_backend.online.store import Store
+from ralis_backend.online.worker import Worker, WorkerConfig
+from tests.online.conftest import RANKING, TINY, label_round, settle
+from tests.online.fake_tool import CLASSES, FakeTool
+
+ALIVE = WorkerConfig(ranking=RANKING, finetune=TINY)
+STRIDE = 8  # a run of minutes; 1 for every point
+IMPATIENT = WorkerConfig(ranking=RANKING, finetune=TINY, lease_s=0.0)
+"""Takes every lease over at once: as if the other worker had not moved for a minute."""
+
+
+@dataclass
+class Site:
+    """A labelled round that waits for its training: a data folder, and the tool."""
+
+    folder: Path
+    tool: FakeTool
+
+    def copied(self, folder: Path) -> Site:
+        shutil.copytree(self.folder, folder)
+        return Site(folder, copy.deepcopy(self.tool))
+
+    @contextmanager
+    def store(self) -> Iterator[Store]:
+        store = Store.open(f"sqlite:///{self.folder / 'ralis.db'}", self.folder / "blobs")
+        yield store
+        store.close()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    made = Site(tmp_path / "site", FakeTool(num_images=2))
+    made.folder.mkdir()
+    with made.store() as store:
+        pool = made.tool.pool
+        store.projects.register(pool.uid, pool.id, pool.label_config, CLASSES, "pool")
+        settle(Worker(store, made.tool, ALIVE))
+        label_round(store, made.tool)
+    return made
+
+
+class Interruption:
+    """Calls something once, at the n-th point at which another worker could act."""
+
+    def __init__(self, number: int, act: Callable[[], None]) -> None:
+        self.num_points = 0
+        self._number = number
+        self._act = act
+        self._is_acting = False
+
+    def point(self, *_: object) -> None:
+        if self._is_acting:
+            return
+        self.num_points += 1
+        if self.num_points == self._number:
+            self._is_acting = True
+            self._act()
+            self._is_acting = False
+
+
+def outcome(store: Store, tool: FakeTool) -> dict[str, object]:
+    """What both annotators and the export see in the end."""
+    (project,) = store.projects.all()
+    queue = store.queue.open(project.id)
+    labels = store.labels.of(project.id)
+    return {
+        "labels": sorted((it.image_id, it.region, it.mask_key) for it in labels),
+        "versions": [(it.number, it.num_labels) for it in store.versions.all(project.id)],
+        "in use": (project.current_version, project.published_version, tool.version),
+        "queue": sorted((it.image_id, it.region) for it in queue if it.task_id),
+        "tasks": sorted(
+            (it.data["source_task"], it.data["row"], it.data["col"])
+            for it in tool.region_tasks.values()
+        ),
+        "predictions": sorted(tool.predictions) == sorted(it.task_id for it in queue),
+        "masks": all(
+            store.blobs.path(it.mask_key).exists()
+            for it in store.rankings.of(store.versions.all(project.id)[-1].id).values()
+            if it.mask_key
+        ),
+        "errors": project.last_error,
+    }
+
+
+def interrupted(site: Site, number: int) -> tuple[dict[str, object], int]:
+    """The outcome when another worker takes over at point `number`, and how many there were."""
+    with site.store() as store, site.store() as others:
+        interruption = Interruption(number, lambda: settle(Worker(others, site.tool, IMPATIENT)))
+        worker = Worker(store, site.tool, ALIVE)
+        real_call = site.tool._call
+
+        def call(name: str) -> None:
+            interruption.point()
+            real_call(name)
+
+        site.tool._call = call  # type: ignore[method-assign]
+        event.listen(store.database.engine, "begin", interruption.point, insert=True)
+        settle(worker)
+        num_points = interruption.num_points
+        event.remove(store.database.engine, "begin", interruption.point)
+        site.tool._call = real_call  # type: ignore[method-assign]
+        (project,) = store.projects.all()
+        store.projects.change(project.id, is_sync_requested=True)
+        settle(Worker(store, site.tool, ALIVE))
+        return outcome(store, site.tool), num_points
+
+
+def test_a_worker_that_is_overtaken_here_and_there_makes_nothing_twice(site: Site, tmp_path: Path):
+    undisturbed, num_points = interrupted(site.copied(tmp_path / "0"), 0)
+    assert undisturbed["in use"] == (1, 1, "v1")
+    for number in (num_points // 3, num_points * 2 // 3, num_points - 20):
+        got, _ = interrupted(site.copied(tmp_path / str(number)), number)
+        assert got == undisturbed, f"overtaken at point {number} of {num_points}"
+
+
+@pytest.mark.e2e
+def test_a_worker_that_is_overtaken_at_many_points_makes_nothing_twice(site: Site, tmp_path: Path):
+    undisturbed, num_points = interrupted(site.copied(tmp_path / "0"), 0)
+    for number in range(1, num_points + 1, STRIDE):
+        folder = tmp_path / str(number)
+        got, _ = interrupted(site.copied(folder), number)
+        shutil.rmtree(folder)
+        assert got == undisturbed, f"overtaken at point {number} of {num_points}"
