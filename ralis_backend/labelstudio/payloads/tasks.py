@@ -5,6 +5,7 @@ And back: what a region's own task holds and shows.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +18,7 @@ from ralis_backend.online.tool import Crop, ToolTask
 UNNAMED_KEY = "$undefined$"
 """The data key of files that were uploaded before the project had a label config."""
 UNKNOWN_TIME = datetime.fromtimestamp(0, UTC)
+_COUNTS = ("total_annotations", "cancelled_annotations")
 CROP_QUALITY = 95
 CONTEXT_QUALITY = 85
 
@@ -38,7 +40,7 @@ def parse_task(payload: Any, image_key: str) -> ToolTask:
     Raises:
         TaskError: if the id, the data or the time is malformed.
     """
-    if not isinstance(payload, Mapping) or not _is_id(payload.get("id")):
+    if not has_id(payload):
         raise TaskError("the task is no JSON object with a numeric id")
     data = payload.get("data")
     if not isinstance(data, Mapping):
@@ -49,6 +51,9 @@ def parse_task(payload: Any, image_key: str) -> ToolTask:
         created_at=_created_at(payload),
         image=image if isinstance(image, str) else "",
         data=data,
+        num_annotations=count_of(payload, *_COUNTS) or 0,
+        changed_at=_changed_at(payload),
+        state=_state(payload),
     )
 
 
@@ -95,6 +100,27 @@ def parse_time(text: str) -> datetime:
             f"{text[:40]!r} is no time; expected one such as 2025-01-31T12:00:00Z"
         ) from None
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+
+
+def has_id(payload: Any) -> bool:
+    """Whether this is a JSON object with a numeric id."""
+    return isinstance(payload, Mapping) and _is_id(payload.get("id"))
+
+
+def utc_text(moment: datetime) -> str:
+    """A time as Label Studio's filters read it: its offset could be taken for a space."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def count_of(payload: Mapping[str, Any], *names: str) -> int | None:
+    """The sum of counts; None if one of them is not told."""
+    counts: list[int] = []
+    for name in names:
+        count = payload.get(name)
+        if not isinstance(count, int) or count < 0:
+            return None
+        counts.append(count)
+    return sum(counts)
 
 
 def crop_data(crop: Crop, image: str, context: str) -> dict[str, Any]:
@@ -145,6 +171,21 @@ def _created_at(payload: Mapping[str, Any]) -> datetime:
         return parse_time(str(value))
     except ValueError as error:
         raise TaskError(f"task {payload['id']}: created_at: {error}") from None
+
+
+def _changed_at(payload: Mapping[str, Any]) -> datetime | None:
+    try:
+        return parse_time(str(payload.get("updated_at")))
+    except ValueError:
+        return None
+
+
+def _state(payload: Mapping[str, Any]) -> str:
+    """Label Studio dates a task anew with each change of its annotations, and counts them."""
+    if not payload.get("updated_at"):
+        return ""
+    said = [payload.get(name) for name in ("created_at", "updated_at", *_COUNTS)]
+    return hashlib.blake2b(repr(said).encode(), digest_size=16).hexdigest()
 
 
 def _is_id(value: Any) -> bool:

@@ -90,6 +90,26 @@ class Projects:
             assign(project, values)
             return project
 
+    def begin_reading(self, project_id: int) -> Project:
+        """Count one more reading of the tool, which answers every request made so far.
+
+        It stays open, and due again, until `end_reading`: a request made meanwhile is another one.
+        """
+        with self._database.write() as session:
+            project = session.get_one(Project, project_id)
+            project.num_readings += 1
+            project.open_reading = project.num_readings
+            project.is_sync_requested = False
+            return project
+
+    def end_reading(self, project_id: int, number: int) -> Project:
+        """Note that this reading has seen everything, unless another one was begun since."""
+        with self._database.write() as session:
+            project = session.get_one(Project, project_id)
+            if project.open_reading == number:
+                project.open_reading, project.synced_at = None, now()
+            return project
+
     def acquire_lease(self, project_id: int, owner: str, seconds: float) -> bool:
         """Take or extend the lease; False if another worker holds it."""
         with self._database.write() as session:

@@ -18,6 +18,7 @@ from ralis_backend.online.store.labels import Labels
 from ralis_backend.online.store.projects import Projects
 from ralis_backend.online.store.queue import Queue
 from ralis_backend.online.store.rankings import Rankings
+from ralis_backend.online.store.readings import Readings
 from ralis_backend.online.store.versions import Versions
 
 
@@ -30,6 +31,7 @@ class Store:
         self.projects = Projects(database)
         self.events = Events(database)
         self.images = Images(database)
+        self.readings = Readings(database)
         self.annotations = Annotations(database)
         self.labels = Labels(database, blobs)
         self.answers = Answers(database)

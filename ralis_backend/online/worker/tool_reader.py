@@ -1,0 +1,298 @@
+"""The tool's tasks and annotations -> the store, as far as they changed since the last reading.
+
+What the tool says now replaces what is stored, however it is dated. Times decide only what is
+asked for first; what they hid is found by the tool's counts, and by a whole list now and then.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from ralis_backend.online.store import annotation_from_json, now, parts, unpack
+from ralis_backend.online.store.tables import CropTask, Image, Project
+from ralis_backend.online.tool import Tool, ToolAnnotation, ToolProject, ToolTask
+from ralis_backend.online.worker.label_reader import LabelReader
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ralis_backend.core.regions import Region
+    from ralis_backend.online.store import Store
+    from ralis_backend.online.store.tables import Annotation, Source
+
+logger = logging.getLogger(__name__)
+
+PAGE = 500
+"""Tasks that are looked up at once."""
+WHOLE_EVERY = 48
+"""Every so many readings all tasks are listed, in case the tool's clock hid a change."""
+COMPARED_SHARE = 24
+"""Of the annotated tasks, one in so many is read by such a reading whether changed or not."""
+NUM_TRIES = 3
+"""Annotators go on while changes are read: so often they are read before counts must agree."""
+NUM_DOUBTS = 3
+"""A list that lacks tasks which the tool counts is believed when it came so often in a row."""
+OVERLAP = timedelta(seconds=60)
+"""Changes are listed from so long before the newest one seen: some were still being written."""
+
+
+@dataclass(frozen=True)
+class ToolSource:
+    """One of the tool's projects that is read: the pool, or the regions project."""
+
+    uid: str
+    id: int
+
+
+class ToolReader:
+    """Reads one project at one time.
+
+    Args:
+        store: what is known.
+        tool: where it is read.
+        labels: reads the labels of annotations that are new or changed.
+        project: the project, with its pool's uid.
+    """
+
+    def __init__(self, store: Store, tool: Tool, labels: LabelReader, project: Project) -> None:
+        self._store = store
+        self._tool = tool
+        self._labels = labels
+        self._project = project
+        self._tried: set[int] = set()
+
+    def read_changes(self, source: ToolSource) -> None:
+        """Read what changed since the last time; everything if the counts do not agree then."""
+        known = self._store.readings.source(self._project.id, source.uid)
+        is_whole_due = self._project.num_readings % WHOLE_EVERY == 0
+        if known.id is not None and not known.num_doubts and not is_whole_due:
+            for _ in range(NUM_TRIES):
+                known = self._read_since(source, known)
+                extra = self._extra(source, self._tool.project(source.id))
+                if extra == (known.extra_tasks, known.extra_annotations):
+                    return
+        self._read_whole(source, known)
+
+    def read_tasks(self, source: ToolSource, task_ids: Sequence[int]) -> None:
+        """Read the annotations of these tasks; tasks that the tool does not have are left alone."""
+        for found in self._tool.annotations(source.id, task_ids):
+            image, crop_task = self._place(source, found.task)
+            rows = self._store.annotations.put_task(
+                self._project, source.uid, found, image, crop_task
+            )
+            for row in rows:
+                self._read_labels(row)
+
+    def read_unread(self) -> None:
+        """Try those annotations again whose labels could not be read before."""
+        for row in self._store.annotations.unread(self._project.id):
+            if row.id not in self._tried:
+                self._read_labels(self._placed(row) if row.image_id is None else row)
+
+    # What is listed
+
+    def _read_since(self, source: ToolSource, known: Source) -> Source:
+        since = known.changed_at
+        newest = since
+        for page in parts(self._tool.tasks(source.id, since and since - OVERLAP), PAGE):
+            self._read_page(source, page)
+            newest = _newest(newest, page)
+        return known if newest == since else self._store.readings.note(known, changed_at=newest)
+
+    def _read_whole(self, source: ToolSource, known: Source) -> None:
+        newest: datetime | None = None
+        seen: set[int] = set()
+        for page in parts(self._tool.tasks(source.id), PAGE):
+            self._read_page(source, page, is_whole=True)
+            newest = _newest(newest, page)
+            seen.update(task.id for task in page)
+        counted = self._tool.project(source.id)
+        is_sure = counted.num_tasks is not None and len(seen) >= counted.num_tasks
+        num_doubts = 0 if is_sure else known.num_doubts + 1
+        if is_sure or num_doubts >= NUM_DOUBTS:
+            self._mark_missing(source, seen)
+        else:
+            logger.warning(
+                "project %s: project %d of the tool lists %d tasks and counts %s; those that are "
+                "missing are not taken for deleted yet",
+                self._project.uid,
+                source.id,
+                len(seen),
+                counted.num_tasks,
+            )
+        tasks, annotations = self._extra(source, counted) or (0, 0)
+        self._store.readings.note(
+            known,
+            changed_at=newest,
+            extra_tasks=tasks,
+            extra_annotations=annotations,
+            num_doubts=num_doubts,
+        )
+
+    def _read_page(
+        self, source: ToolSource, tasks: Sequence[ToolTask], is_whole: bool = False
+    ) -> None:
+        self._note(source, tasks)
+        due = {task.id for task in self._store.readings.changed(source.uid, tasks)}
+        if is_whole:
+            turn = self._project.num_readings // WHOLE_EVERY % COMPARED_SHARE
+            due |= {t.id for t in tasks if t.num_annotations and t.id % COMPARED_SHARE == turn}
+        if due:
+            self.read_tasks(source, sorted(due))
+
+    def _extra(self, source: ToolSource, counted: ToolProject) -> tuple[int, int] | None:
+        """What the tool counts beyond what is stored, tasks and annotations; None: not told."""
+        if counted.num_tasks is None or counted.num_annotations is None:
+            return None
+        if self._is_pool(source):
+            num_tasks = self._store.images.count(self._project.id)
+        else:
+            num_tasks = self._store.queue.count_made(self._project.id)
+        num_annotations = self._store.annotations.count(source.uid)
+        return counted.num_tasks - num_tasks, counted.num_annotations - num_annotations
+
+    def _is_pool(self, source: ToolSource) -> bool:
+        return source.uid == self._project.uid
+
+    def _note(self, source: ToolSource, tasks: Sequence[ToolTask]) -> None:
+        """Tasks of the pool are images, those of the regions project regions that are asked for."""
+        if self._is_pool(source):
+            self._store.images.note(self._project.id, tasks)
+        else:
+            self._adopt(tasks)
+
+    def _mark_missing(self, source: ToolSource, task_ids: set[int]) -> None:
+        if self._is_pool(source):
+            self._store.images.mark_missing(self._project.id, task_ids)
+        else:
+            self._store.queue.mark_missing(self._project.id, task_ids)
+
+    # What is annotated
+
+    def _place(self, source: ToolSource, task: ToolTask) -> tuple[Image | None, CropTask | None]:
+        """The image of a task, and the crop task if it is one of the regions project."""
+        if self._is_pool(source):
+            return self._store.images.find(self._project.id, task.id, task.created_at), None
+        crop_task = self._store.queue.find(self._project.id, task.id, task.created_at)
+        if crop_task is None:
+            self._adopt([task])
+            crop_task = self._store.queue.find(self._project.id, task.id, task.created_at)
+        if crop_task is None:
+            return None, None
+        return self._store.images.get(crop_task.image_id), crop_task
+
+    def _placed(self, row: Annotation) -> Annotation:
+        """An annotation of a task that was not known before, if it is now."""
+        annotation = annotation_from_json(unpack(row.payload))
+        task = _task_of(annotation)
+        image, crop_task = self._place(ToolSource(row.tool_uid, 0), task) if task else (None, None)
+        if image is None:
+            return row
+        project, tool_uid = self._project, row.tool_uid
+        return self._store.annotations.put(project, tool_uid, annotation, image, crop_task) or row
+
+    def _read_labels(self, row: Annotation) -> None:
+        self._tried.add(row.id)
+        self._labels.read(row)
+
+    # Tasks of the regions project
+
+    def _adopt(self, tasks: Sequence[ToolTask]) -> None:
+        """Match the regions project's tasks with our rows.
+
+        A task that was made just before a kill gets its id; one that is unknown here (a lost
+        data folder) becomes known from its data; a task id belongs to one task at a time.
+        """
+        rows = self._store.queue.of_tasks(self._project.id, [task.id for task in tasks])
+        known = {(row.task_id, row.task_created_at): row for row in rows}
+        listed = {(task.id, task.created_at): task for task in tasks}
+        changes: dict[int, Mapping[str, object]] = {}
+        for key, row in known.items():
+            if key in listed and row.state == "deleted":
+                changes[row.id] = {"state": "open"}
+            elif key not in listed and row.state == "open":
+                changes[row.id] = {"state": "deleted"}
+        unknown = [task for key, task in listed.items() if key not in known]
+        new = self._adopt_unknown(unknown, changes) if unknown else []
+        if changes:
+            self._store.queue.change(changes)
+        if new:
+            self._store.queue.add(new)
+
+    def _adopt_unknown(
+        self, tasks: Sequence[ToolTask], changes: dict[int, Mapping[str, object]]
+    ) -> list[CropTask]:
+        """Rows for tasks that have none; a planned row's change is added to `changes`."""
+        sources = {source for task in tasks if (source := _source_task(task)) is not None}
+        images = self._store.images.of_tasks(self._project.id, sources)
+        waiting = self._store.queue.planned(self._project.id)
+        planned = {_place_key(row): row for row in waiting}
+        new = []
+        for task in tasks:
+            adopted = _crop_task_of(self._project, task, images)
+            if adopted is None:
+                continue
+            row = planned.pop(_place_key(adopted), None)
+            if row is None:
+                new.append(adopted)
+            else:
+                changes[row.id] = {"task_id": task.id, "task_created_at": task.created_at}
+        return new
+
+
+def _newest(newest: datetime | None, tasks: Sequence[ToolTask]) -> datetime | None:
+    """When something changed last; a time that is still to come would hide all until then."""
+    latest = now()
+    times = [task.changed_at for task in tasks if task.changed_at and task.changed_at <= latest]
+    return max([*times, *([newest] if newest else [])], default=None)
+
+
+def _task_of(annotation: ToolAnnotation) -> ToolTask | None:
+    if annotation.task_created_at is None:
+        return None
+    return ToolTask(annotation.task_id, annotation.task_created_at, "")
+
+
+def _source_task(task: ToolTask) -> int | None:
+    """The pool's task that a task says it shows; None if it says nothing of the kind."""
+    try:
+        return int(task.data["source_task"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _place_key(row: CropTask) -> tuple[int, Region, int]:
+    return (row.image_id, row.region, row.round)
+
+
+def _crop_task_of(project: Project, task: ToolTask, images: Mapping[int, Image]) -> CropTask | None:
+    """A row from what a task's data says; None if the task is not one of ours."""
+    data = task.data
+    try:
+        image = images.get(int(data["source_task"]))
+        if image is None:
+            return None
+        return CropTask(
+            project_id=project.id,
+            image_id=image.id,
+            row=int(data["row"]),
+            col=int(data["col"]),
+            height=int(data["height"]),
+            width=int(data["width"]),
+            scale=int(data.get("scale", 1)),
+            round=int(data["round"]),
+            rank=int(data["rank"]),
+            reason=str(data.get("reason", "")),
+            strategy=str(data.get("strategy", "")),
+            version=int(str(data.get("version", "v0")).removeprefix("v")),
+            usefulness=0.0,
+            task_id=task.id,
+            task_created_at=task.created_at,
+            state="open",
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
