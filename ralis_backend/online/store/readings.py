@@ -23,14 +23,14 @@ class Readings:
         """How far a tool's project has been read; a new one if it never was."""
         with self._database.read() as session:
             found = session.scalars(select(Source).where(Source.tool_uid == tool_uid)).first()
-        return found or Source(project_id=project_id, tool_uid=tool_uid, num_doubts=0)
+        return found or _new(project_id, tool_uid)
 
     def note(self, source: Source, **values: int | datetime | None) -> Source:
         """Set columns of how far a tool's project has been read."""
         with self._database.write() as session:
             row = session.get(Source, source.id) if source.id is not None else None
             if row is None:
-                row = Source(project_id=source.project_id, tool_uid=source.tool_uid, num_doubts=0)
+                row = _new(source.project_id, source.tool_uid)
                 session.add(row)
             assign(row, values)
             return row
@@ -52,6 +52,12 @@ class Readings:
                 else task.num_annotations > 0
             )
         ]
+
+
+def _new(project_id: int, tool_uid: str) -> Source:
+    return Source(
+        project_id=project_id, tool_uid=tool_uid, num_doubts=0, extra_tasks=0, extra_annotations=0
+    )
 
 
 def keep_state(session: Session, project_id: int, tool_uid: str, task: ToolTask) -> None:

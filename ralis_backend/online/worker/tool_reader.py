@@ -7,18 +7,18 @@ asked for first; what they hid is found by the tool's counts, and by a whole lis
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from ralis_backend.online.store import annotation_from_json, now, parts, unpack
 from ralis_backend.online.store.tables import CropTask, Image, Project
-from ralis_backend.online.tool import Tool, ToolAnnotation, ToolProject, ToolTask
+from ralis_backend.online.tool import Tool, ToolAnnotation, ToolTask
 from ralis_backend.online.worker.label_reader import LabelReader
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Set
 
     from ralis_backend.core.regions import Region
     from ralis_backend.online.store import Store
@@ -32,8 +32,6 @@ WHOLE_EVERY = 48
 """Every so many readings all tasks are listed, in case the tool's clock hid a change."""
 COMPARED_SHARE = 24
 """Of the annotated tasks, one in so many is read by such a reading whether changed or not."""
-NUM_TRIES = 3
-"""Annotators go on while changes are read: so often they are read before counts must agree."""
 NUM_DOUBTS = 3
 """A list that lacks tasks which the tool counts is believed when it came so often in a row."""
 OVERLAP = timedelta(seconds=60)
@@ -70,15 +68,15 @@ class ToolReader:
         known = self._store.readings.source(self._project.id, source.uid)
         is_whole_due = self._project.num_readings % WHOLE_EVERY == 0
         if known.id is not None and not known.num_doubts and not is_whole_due:
-            for _ in range(NUM_TRIES):
-                known = self._read_since(source, known)
-                extra = self._extra(source, self._tool.project(source.id))
-                if extra == (known.extra_tasks, known.extra_annotations):
-                    return
+            known = self._read_since(source, known)
+            if self._extra(source, known) == (known.extra_tasks, known.extra_annotations):
+                return
         self._read_whole(source, known)
 
     def read_tasks(self, source: ToolSource, task_ids: Sequence[int]) -> None:
         """Read the annotations of these tasks; tasks that the tool does not have are left alone."""
+        if not task_ids:
+            return
         for found in self._tool.annotations(source.id, task_ids):
             image, crop_task = self._place(source, found.task)
             rows = self._store.annotations.put_task(
@@ -97,75 +95,98 @@ class ToolReader:
 
     def _read_since(self, source: ToolSource, known: Source) -> Source:
         since = known.changed_at
-        newest = since
-        for page in parts(self._tool.tasks(source.id, since and since - OVERLAP), PAGE):
-            self._read_page(source, page)
-            newest = _newest(newest, page)
+        listed = self._tool.tasks(source.id, since and since - OVERLAP)
+        newest, _ = self._read_listed(source, listed)
+        newest = max(filter(None, (newest, since)), default=None)
         return known if newest == since else self._store.readings.note(known, changed_at=newest)
 
     def _read_whole(self, source: ToolSource, known: Source) -> None:
+        newest, seen = self._read_listed(source, self._tool.tasks(source.id), is_whole=True)
+        num_doubts = self._doubts(source, known, seen)
+        if num_doubts in (0, NUM_DOUBTS):
+            self._mark_missing(source, seen)
+        known = self._store.readings.note(
+            known, changed_at=newest, num_doubts=num_doubts % NUM_DOUBTS
+        )
+        tasks, annotations = self._extra(source, known) or (0, 0)
+        self._store.readings.note(known, extra_tasks=tasks, extra_annotations=annotations)
+
+    def _read_listed(
+        self, source: ToolSource, tasks: Iterable[ToolTask], is_whole: bool = False
+    ) -> tuple[datetime | None, Set[int]]:
+        """Read the tasks that changed; when one of all changed last, and their ids."""
         newest: datetime | None = None
         seen: set[int] = set()
-        for page in parts(self._tool.tasks(source.id), PAGE):
-            self._read_page(source, page, is_whole=True)
+        due: list[int] = []
+        for page in parts(tasks, PAGE):
+            due += self._due(source, page, is_whole)
+            if len(due) >= PAGE:
+                self.read_tasks(source, due)
+                due = []
             newest = _newest(newest, page)
             seen.update(task.id for task in page)
-        counted = self._tool.project(source.id)
-        is_sure = counted.num_tasks is not None and len(seen) >= counted.num_tasks
-        num_doubts = 0 if is_sure else known.num_doubts + 1
-        if is_sure or num_doubts >= NUM_DOUBTS:
-            self._mark_missing(source, seen)
-        else:
-            logger.warning(
-                "project %s: project %d of the tool lists %d tasks and counts %s; those that are "
-                "missing are not taken for deleted yet",
-                self._project.uid,
-                source.id,
-                len(seen),
-                counted.num_tasks,
-            )
-        tasks, annotations = self._extra(source, counted) or (0, 0)
-        self._store.readings.note(
-            known,
-            changed_at=newest,
-            extra_tasks=tasks,
-            extra_annotations=annotations,
-            num_doubts=num_doubts,
-        )
+        self.read_tasks(source, due)
+        return newest, seen
 
-    def _read_page(
-        self, source: ToolSource, tasks: Sequence[ToolTask], is_whole: bool = False
-    ) -> None:
-        self._note(source, tasks)
-        due = {task.id for task in self._store.readings.changed(source.uid, tasks)}
-        if is_whole:
-            turn = self._project.num_readings // WHOLE_EVERY % COMPARED_SHARE
-            due |= {t.id for t in tasks if t.num_annotations and t.id % COMPARED_SHARE == turn}
-        if due:
-            self.read_tasks(source, sorted(due))
-
-    def _extra(self, source: ToolSource, counted: ToolProject) -> tuple[int, int] | None:
-        """What the tool counts beyond what is stored, tasks and annotations; None: not told."""
-        if counted.num_tasks is None or counted.num_annotations is None:
-            return None
-        if self._is_pool(source):
-            num_tasks = self._store.images.count(self._project.id)
-        else:
-            num_tasks = self._store.queue.count_made(self._project.id)
-        num_annotations = self._store.annotations.count(source.uid)
-        return counted.num_tasks - num_tasks, counted.num_annotations - num_annotations
-
-    def _is_pool(self, source: ToolSource) -> bool:
-        return source.uid == self._project.uid
-
-    def _note(self, source: ToolSource, tasks: Sequence[ToolTask]) -> None:
-        """Tasks of the pool are images, those of the regions project regions that are asked for."""
+    def _due(self, source: ToolSource, tasks: Sequence[ToolTask], is_whole: bool) -> list[int]:
+        """Make listed tasks known; those whose annotations are to be read."""
         if self._is_pool(source):
             self._store.images.note(self._project.id, tasks)
         else:
             self._adopt(tasks)
+        due = {task.id for task in self._store.readings.changed(source.uid, tasks)}
+        if is_whole:
+            turn = self._project.num_readings // WHOLE_EVERY % COMPARED_SHARE
+            due |= {it.id for it in tasks if it.num_annotations and it.id % COMPARED_SHARE == turn}
+        return sorted(due)
 
-    def _mark_missing(self, source: ToolSource, task_ids: set[int]) -> None:
+    def _doubts(self, source: ToolSource, known: Source, seen: Set[int]) -> int:
+        """How many lists in a row, with this one, lacked tasks that the tool counts."""
+        num_tasks = self._tool.project(source.id).num_tasks
+        if num_tasks is not None and len(seen) >= num_tasks:
+            return 0
+        logger.warning(
+            "project %s: project %d of the tool lists %d tasks and counts %s; those that are "
+            "missing are taken for deleted when %d lists in a row say so",
+            self._project.uid,
+            source.id,
+            len(seen),
+            num_tasks,
+            NUM_DOUBTS,
+        )
+        return known.num_doubts + 1
+
+    def _extra(self, source: ToolSource, known: Source) -> tuple[int, int] | None:
+        """Tasks and annotations that the tool counts beyond what is stored; None: not told.
+
+        Annotators go on meanwhile: what is read again after the tool has counted explains the
+        difference, unless there is more to it.
+        """
+        counted = self._tool.project(source.id)
+        usual = (known.extra_tasks, known.extra_annotations)
+        before = self._stored(source)
+        if counted.num_tasks is None or counted.num_annotations is None:
+            return None
+        if (counted.num_tasks - before[0], counted.num_annotations - before[1]) == usual:
+            return usual
+        self._read_since(source, known)
+        after = self._stored(source)
+        return (
+            _unexplained(counted.num_tasks, before[0], after[0], usual[0]),
+            _unexplained(counted.num_annotations, before[1], after[1], usual[1]),
+        )
+
+    def _stored(self, source: ToolSource) -> tuple[int, int]:
+        if self._is_pool(source):
+            num_tasks = self._store.images.count(self._project.id)
+        else:
+            num_tasks = self._store.queue.count_made(self._project.id)
+        return num_tasks, self._store.annotations.count(source.uid)
+
+    def _is_pool(self, source: ToolSource) -> bool:
+        return source.uid == self._project.uid
+
+    def _mark_missing(self, source: ToolSource, task_ids: Set[int]) -> None:
         if self._is_pool(source):
             self._store.images.mark_missing(self._project.id, task_ids)
         else:
@@ -242,6 +263,12 @@ class ToolReader:
             else:
                 changes[row.id] = {"task_id": task.id, "task_created_at": task.created_at}
         return new
+
+
+def _unexplained(counted: int, before: int, after: int, usual: int) -> int:
+    """`usual` where what was stored before and after the tool counted lies on both sides of it."""
+    low, high = sorted((before + usual, after + usual))
+    return usual if low <= counted <= high else counted - after
 
 
 def _newest(newest: datetime | None, tasks: Sequence[ToolTask]) -> datetime | None:
