@@ -124,8 +124,8 @@ class LabelStudioClient:
     def tasks(self, project_id: int, *filters: Filter) -> Iterator[Json]:
         """A project's tasks in order of their ids, without annotations and predictions.
 
-        Each page begins after the last id of the page before, so that none is left out when
-        tasks are deleted meanwhile.
+        Each page begins after the last id of the page before, so that none is left out or listed
+        twice when tasks are made or deleted meanwhile.
 
         Args:
             project_id: of the project.
@@ -141,28 +141,29 @@ class LabelStudioClient:
                 page_size=PAGE_SIZE,
                 query=json.dumps({"ordering": ["tasks:id"], **query}),
             )
-            tasks = answer["tasks"]
+            tasks, total = self._page(answer)
             yield from tasks
-            if not tasks or len(tasks) >= answer["total"]:
+            if not tasks or len(tasks) >= total:
                 return
             newest = tasks[-1]["id"]
 
-    def annotated_tasks(self, project_id: int) -> Iterator[Json]:
-        """The tasks that have annotations or skips, with them; a bounded number per call."""
-        ids = [
-            task["id"]
-            for task in self.tasks(project_id)
-            if task["total_annotations"] or task["cancelled_annotations"]
-        ]
-        for start in range(0, len(ids), EXPORT_SIZE):
-            yield from self._get(
+    def annotated_tasks(self, project_id: int, task_ids: Sequence[int]) -> Iterator[Json]:
+        """These tasks with their annotations and skips, a bounded number per call.
+
+        A task that the project does not have (any more) is left out.
+        """
+        for start in range(0, len(task_ids), EXPORT_SIZE):
+            answer = self._get(
                 f"/api/projects/{project_id}/export",
                 **{
                     "exportType": "JSON",
                     "download_all_tasks": "true",
-                    "ids[]": ids[start : start + EXPORT_SIZE],
+                    "ids[]": list(task_ids[start : start + EXPORT_SIZE]),
                 },
             )
+            if not isinstance(answer, list):
+                raise self._odd(f"the export of project {project_id}", "a list of tasks")
+            yield from answer
 
     def task(self, task_id: int) -> dict[str, Any]:
         """One task with its annotations and predictions."""
@@ -376,6 +377,21 @@ class LabelStudioClient:
                 logger.info("%s; next try in %.1f s", error, pause_s)
                 time.sleep(pause_s)
         return self._request("GET", path, params=parameters)
+
+    def _page(self, answer: Json) -> tuple[list[Json], int]:
+        """The tasks of a page, and how many there are from its first on."""
+        content = answer if isinstance(answer, dict) else {}
+        tasks, total = content.get("tasks"), content.get("total")
+        if (
+            not isinstance(tasks, list)
+            or not isinstance(total, int)
+            or not all(isinstance(task, dict) and isinstance(task.get("id"), int) for task in tasks)
+        ):
+            raise self._odd("a page of tasks", "tasks with ids and their total")
+        return tasks, total
+
+    def _odd(self, what: str, expected: str) -> LabelStudioError:
+        return Unavailable(f"{self.url} answered {what} with something else than {expected}")
 
     def _send(self, method: str, path: str, content: Json = None) -> Json:
         return self._request(method, path, json=content if content is not None else {})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from ralis_backend.labelstudio.payloads.annotations import (
     parse_annotation,
 )
 from ralis_backend.labelstudio.payloads.answers import read_answers
+from ralis_backend.labelstudio.payloads.events import read_hint
 from ralis_backend.labelstudio.payloads.label_config import (
     REGION_LABEL,
     LabelConfig,
@@ -34,17 +36,23 @@ from ralis_backend.labelstudio.payloads.predictions import (
 )
 from ralis_backend.labelstudio.payloads.tasks import (
     TaskError,
+    count_of,
     crop_data,
     crop_files,
     crop_key,
+    has_id,
+    parse_task,
     parse_tasks,
     project_uid,
+    utc_text,
 )
 from ralis_backend.labelstudio.setup import ProjectSetup, keep_settings
 from ralis_backend.online.tool import (
     Crop,
     CropPrediction,
+    Hint,
     ImageSuggestion,
+    TaskAnnotations,
     ToolAnnotation,
     ToolProject,
     ToolTask,
@@ -56,6 +64,8 @@ logger = logging.getLogger(__name__)
 UPLOADS_PER_CALL = 25
 """Crops of two files each: Label Studio takes 100 files in a request."""
 DELETIONS_PER_CALL = 500
+NO_IMAGE = ""
+"""An export gives addresses as they were imported, not as this server serves them: no key."""
 
 
 class LabelStudioTool:
@@ -103,30 +113,36 @@ class LabelStudioTool:
             title=str(found["title"]),
             label_config=str(found["label_config"]),
             classes=config.labels,
+            num_tasks=count_of(found, "task_number"),
+            num_annotations=count_of(
+                found, "total_annotations_number", "skipped_annotations_number"
+            ),
         )
 
-    def tasks(self, project_id: int) -> Iterator[ToolTask]:
-        """All tasks of a project, oldest first."""
+    def tasks(self, project_id: int, changed_since: datetime | None = None) -> Iterator[ToolTask]:
+        """All tasks of a project or those that changed, oldest first."""
+        filters: list[Filter] = []
+        if changed_since is not None:
+            filters.append(("updated_at", "Datetime", "greater_or_equal", utc_text(changed_since)))
         key = self._config(self._client.project(project_id)["label_config"]).image_key
-        for task in parse_tasks(self._client.tasks(project_id), key, project_id):
+        for task in parse_tasks(self._client.tasks(project_id, *filters), key, project_id):
             if isinstance(task, TaskError):
                 logger.warning("project %s, %s", project_id, task)
             else:
                 yield task
 
-    def annotations(self, project_id: int) -> Iterator[ToolAnnotation]:
-        """All submitted and skipped annotations of a project; no drafts."""
-        for task in self._client.annotated_tasks(project_id):
-            for annotation in task["annotations"]:
-                try:
-                    fields = {**annotation, "task": task, "prediction": self._origin(annotation)}
-                    yield parse_annotation(fields)
-                except ValueError as error:
-                    logger.warning("project %s, task %s: %s", project_id, task.get("id"), error)
+    def annotations(self, project_id: int, task_ids: Sequence[int]) -> Iterator[TaskAnnotations]:
+        """The submitted and skipped annotations of these tasks, task by task."""
+        for payload in self._client.annotated_tasks(project_id, task_ids):
+            try:
+                task = parse_task(payload, NO_IMAGE)
+                yield self._annotations_of(project_id, task, payload.get("annotations"))
+            except TaskError as error:
+                logger.warning("project %s, %s", project_id, error)
 
-    def parse_annotation(self, payload: Mapping[str, Any]) -> ToolAnnotation:
-        """An annotation from a webhook; `ValueError` if malformed."""
-        return parse_annotation({**payload, "prediction": self._origin(payload)})
+    def hint(self, action: str, payload: Mapping[str, Any]) -> Hint:
+        """What a stored webhook says has changed."""
+        return read_hint(action, payload)
 
     def mask(
         self,
@@ -271,6 +287,21 @@ class LabelStudioTool:
             crop_data(crop, image, context)
             for crop, (image, context) in zip(crops, paths, strict=True)
         ]
+
+    def _annotations_of(self, project_id: int, task: ToolTask, payloads: Any) -> TaskAnnotations:
+        """Raises `TaskError` where it cannot be told which annotations there are."""
+        if not isinstance(payloads, list) or not all(has_id(payload) for payload in payloads):
+            raise TaskError(f"task {task.id} came without a list of annotations with ids")
+        annotations, unreadable = [], []
+        place = {"id": task.id, "created_at": task.created_at.isoformat()}
+        for payload in payloads:
+            try:
+                fields = {**payload, "task": place, "prediction": self._origin(payload)}
+                annotations.append(parse_annotation(fields))
+            except ValueError as error:
+                logger.warning("project %s, task %s: %s", project_id, task.id, error)
+                unreadable.append(payload["id"])
+        return TaskAnnotations(task, annotations, unreadable)
 
     def _upload(self, project_id: int, crops: Sequence[Crop]) -> list[tuple[str, str]]:
         """Store the pictures of crops; the paths of each crop's two."""

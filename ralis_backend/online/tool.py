@@ -48,6 +48,8 @@ class ToolProject:
     """A project of the labelling tool.
 
     `uid` is `<id>.<unix seconds of creation>`: ids may be handed out again after deletion.
+    `num_tasks` and `num_annotations` (skips included) are what the tool counts; None if it does
+    not say.
     """
 
     uid: str
@@ -55,6 +57,8 @@ class ToolProject:
     title: str
     label_config: str
     classes: tuple[ClassLabel, ...]
+    num_tasks: int | None = None
+    num_annotations: int | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,10 @@ class ToolTask:
     """One task: an image to label. `created_at` tells apart tasks that got the same id.
 
     `project_id` is the tool's id of its project: whose files it may show.
+    num_annotations: submitted and skipped.
+    changed_at: when an annotation of it changed last, by the tool's clock; None if it was not said.
+    state: another one whenever an annotation of it was made, changed or deleted; never empty where
+        the tool says it.
     """
 
     id: int
@@ -69,6 +77,9 @@ class ToolTask:
     image: str
     data: Mapping[str, Any] = field(default_factory=dict)
     project_id: int | None = None
+    num_annotations: int = 0
+    changed_at: datetime | None = None
+    state: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,6 +96,48 @@ class ToolAnnotation:
     is_skipped: bool
     results: Sequence[Mapping[str, Any]]
     suggested_version: str | None  # model version of the prediction it started from
+
+
+@dataclass(frozen=True)
+class TaskAnnotations:
+    """All annotations of a task at one moment; no drafts.
+
+    unreadable: the ids of those that are malformed.
+    """
+
+    task: ToolTask
+    annotations: Sequence[ToolAnnotation]
+    unreadable: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Hint:
+    """What a webhook says has changed, by ids: what it claims beyond that is not believed.
+
+    annotated: tasks whose annotations changed.
+    annotations: that changed; a deletion does not name their tasks.
+    made, deleted: tasks.
+    is_about_settings: the project itself was changed.
+    is_unclear: it says that something happened, not what.
+    """
+
+    annotated: frozenset[int] = frozenset()
+    annotations: frozenset[int] = frozenset()
+    made: frozenset[int] = frozenset()
+    deleted: frozenset[int] = frozenset()
+    is_about_settings: bool = False
+    is_unclear: bool = False
+
+    def __or__(self, other: Hint) -> Hint:
+        """What both say."""
+        return Hint(
+            self.annotated | other.annotated,
+            self.annotations | other.annotations,
+            self.made | other.made,
+            self.deleted | other.deleted,
+            self.is_about_settings or other.is_about_settings,
+            self.is_unclear or other.is_unclear,
+        )
 
 
 @dataclass(frozen=True)
@@ -178,14 +231,22 @@ class Tool(Protocol):
             The id of the regions project, None in in-place mode.
         """
 
-    def tasks(self, project_id: int) -> Iterator[ToolTask]:
-        """All tasks of a project, oldest first."""
+    def tasks(self, project_id: int, changed_since: datetime | None = None) -> Iterator[ToolTask]:
+        """All tasks of a project, oldest first, each once, without their annotations.
 
-    def annotations(self, project_id: int) -> Iterator[ToolAnnotation]:
-        """All submitted and skipped annotations of a project; no drafts."""
+        Args:
+            project_id: of the project.
+            changed_since: leave out tasks that nothing happened to since, by the tool's clock.
+        """
 
-    def parse_annotation(self, payload: Mapping[str, Any]) -> ToolAnnotation:
-        """An annotation from an event; `ValueError` if malformed."""
+    def annotations(self, project_id: int, task_ids: Sequence[int]) -> Iterator[TaskAnnotations]:
+        """The submitted and skipped annotations of these tasks, task by task.
+
+        A task that the project does not have (any more) is left out.
+        """
+
+    def hint(self, action: str, payload: Mapping[str, Any]) -> Hint:
+        """What a stored webhook says has changed; anything unreadable in it is unclear."""
 
     def mask(
         self,

@@ -27,6 +27,8 @@ class FakeLabelStudio:
         self.backends = []
         self.webhooks = []
         self.writes = []
+        self.exports = {}
+        self.queries = []
 
     @property
     def client(self):
@@ -63,7 +65,8 @@ class FakeLabelStudio:
             r"PATCH /api/projects/(\d+)": lambda number, _, body: self._change(
                 self.projects.values(), number, body
             ),
-            r"GET /api/tasks": lambda params, _: self._page(int(params["project"])),
+            r"GET /api/tasks": lambda params, _: self._page(params),
+            r"GET /api/projects/(\d+)/export": lambda number, *_: self.exports[number],
             r"GET /api/ml": lambda *_: self.backends,
             r"POST /api/ml": lambda _, body: self._add(self.backends, body),
             r"PATCH /api/ml/(\d+)": lambda number, _, body: self._change(
@@ -79,8 +82,9 @@ class FakeLabelStudio:
             r"DELETE /api/webhooks/(\d+)/": lambda number, *_: self._delete(self.webhooks, number),
         }
 
-    def _page(self, project_id):
-        tasks = self.tasks[project_id]
+    def _page(self, params):
+        self.queries.append(json.loads(params["query"]))
+        tasks = self.tasks[int(params["project"])]
         return {"tasks": tasks, "total": len(tasks)}
 
     @staticmethod

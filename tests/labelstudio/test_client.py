@@ -308,6 +308,35 @@ def test_no_task_is_left_out_when_others_are_deleted_between_pages(monkeypatch):
     assert list(client_of(TaskList([])).tasks(1)) == []
 
 
+@pytest.mark.parametrize(
+    "answer", [{"tasks": [{"id": 1}]}, {"tasks": None, "total": 1}, [], {"tasks": [{}], "total": 1}]
+)
+def test_a_page_that_is_cut_is_no_page(answer):
+    client = client_of(lambda request: httpx.Response(200, json=answer))
+    with pytest.raises(Unavailable, match="a page of tasks"):
+        list(client.tasks(1))
+
+
+def test_an_export_that_is_no_list_is_none():
+    client = client_of(lambda request: httpx.Response(200, json={"detail": "busy"}))
+    with pytest.raises(Unavailable, match="the export of project 1"):
+        list(client.annotated_tasks(1, [1]))
+
+
+def test_annotations_are_asked_for_by_task_in_bounded_parts(monkeypatch):
+    monkeypatch.setattr(module, "EXPORT_SIZE", 2)
+    asked = []
+
+    def answer(request):
+        asked.append([int(task_id) for task_id in request.url.params.get_list("ids[]")])
+        return httpx.Response(200, json=[{"id": task_id} for task_id in asked[-1]])
+
+    found = list(client_of(answer).annotated_tasks(1, [5, 6, 7]))
+    assert asked == [[5, 6], [7]]
+    assert [task["id"] for task in found] == [5, 6, 7]
+    assert list(client_of(answer).annotated_tasks(1, [])) == []
+
+
 def test_a_download_that_trickles_is_given_up(monkeypatch):
     monkeypatch.setattr(module, "MAX_DOWNLOAD_S", -1.0)
     client = client_of(lambda request: streamed(httpx.Response(200, content=b"x")))

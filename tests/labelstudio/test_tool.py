@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
@@ -64,3 +65,74 @@ def test_a_task_belongs_to_the_project_it_was_listed_in(tool, label_studio):
     assert found.project_id == 1
     with pytest.raises(ValueError, match="task 1 of project 1 shows a file of project 2"):
         tool.image(found)
+
+
+def annotation(number, **values):
+    fields = {"id": number, "result": [], "created_at": "2025-11-21T05:00:00Z", "completed_by": 1}
+    return {**fields, **values}
+
+
+def exported(task_id, *annotations):
+    return {**task(task_id, {"photo": "s3://a.png"}), "annotations": list(annotations)}
+
+
+def test_annotations_come_task_by_task(tool, label_studio):
+    listed = [annotation(7, lead_time=2.5), annotation(8, was_cancelled=True)]
+    label_studio.exports[1] = [exported(1, *listed), exported(2)]
+    first, second = tool.annotations(1, [1, 2, 3])
+    assert (first.task.id, [it.id for it in first.annotations]) == (1, [7, 8])
+    assert [it.is_skipped for it in first.annotations] == [False, True]
+    assert first.annotations[0].task_created_at == first.task.created_at
+    assert (second.task.id, second.annotations) == (2, [])
+
+
+def test_a_malformed_annotation_is_named_and_its_neighbours_are_read(tool, label_studio):
+    label_studio.exports[1] = [exported(1, annotation(7, result=None), annotation(8))]
+    (found,) = tool.annotations(1, [1])
+    assert ([it.id for it in found.annotations], found.unreadable) == ([8], [7])
+
+
+@pytest.mark.parametrize("annotations", [None, {}, [None], [{"id": "x"}], ["annotation"]])
+def test_a_task_whose_annotations_cannot_be_told_is_left_out(tool, label_studio, annotations):
+    label_studio.exports[1] = [{**exported(1), "annotations": annotations}, exported(2)]
+    assert [found.task.id for found in tool.annotations(1, [1, 2])] == [2]
+
+
+def test_a_tasks_state_is_another_one_when_its_annotations_changed(tool, label_studio):
+    listed = {**task(1, {}), "updated_at": "2025-11-21T05:00:00.000001Z"}
+    counts = {"total_annotations": 1, "cancelled_annotations": 0}
+    states = []
+    for changes in (
+        {},
+        {"updated_at": "2025-11-21T05:00:00.000002Z"},
+        {"total_annotations": 2},
+        {"cancelled_annotations": 1},
+        {"created_at": "2025-11-21T04:41:01Z"},
+    ):
+        label_studio.tasks[1] = [{**listed, **counts, **changes}]
+        (found,) = tool.tasks(1)
+        states.append(found.state)
+    assert len(set(states)) == len(states)
+    label_studio.exports[1] = [{**listed, **counts, "annotations": [], "data": {"other": 1}}]
+    (read,) = tool.annotations(1, [1])
+    assert read.task.state == states[0]
+    assert read.task.num_annotations == 1
+
+
+def test_what_changed_since_is_asked_for_in_utc(tool, label_studio):
+    moment = datetime(2025, 11, 21, 6, 0, 0, 5, timezone(timedelta(hours=1)))
+    assert list(tool.tasks(1, moment)) == []
+    condition = label_studio.queries[-1]["filters"]["items"][0]
+    assert condition == {
+        "filter": "filter:tasks:updated_at",
+        "type": "Datetime",
+        "operator": "greater_or_equal",
+        "value": "2025-11-21T05:00:00.000005Z",
+    }
+
+
+def test_a_project_says_how_many_tasks_and_annotations_it_has(tool, label_studio):
+    assert (tool.project(1).num_tasks, tool.project(1).num_annotations) == (None, None)
+    counts = {"total_annotations_number": 5, "skipped_annotations_number": 2, "task_number": 9}
+    label_studio.projects[1].update(counts)
+    assert (tool.project(1).num_tasks, tool.project(1).num_annotations) == (9, 7)

@@ -7,7 +7,7 @@ asked for; `tests/e2e` runs the same worker against a real Label Studio.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -17,11 +17,14 @@ from PIL import Image as Picture
 
 from ralis_backend.core.regions import VOID, Region
 from ralis_backend.labelstudio.client import NotFound
+from ralis_backend.labelstudio.payloads.events import read_hint
 from ralis_backend.online.tool import (
     ClassLabel,
     Crop,
     CropPrediction,
+    Hint,
     ImageSuggestion,
+    TaskAnnotations,
     Tool,
     ToolAnnotation,
     ToolProject,
@@ -89,6 +92,7 @@ class FakeTool:
         self.fail_in: dict[str, Exception] = {}  # by the name of a call, once
         self.is_gone = False
         self.calls: list[str] = []
+        self.num_read = 0  # tasks whose annotations were given
 
     def _call(self, name: str) -> None:
         self.calls.append(name)
@@ -109,9 +113,13 @@ class FakeTool:
         self._call("project")
         if self.is_gone:
             raise NotFound(f"project {project_id} does not exist")
+        counts = {
+            "num_tasks": len(self._tasks(project_id)),
+            "num_annotations": len(self.all_annotations[project_id]),
+        }
         if project_id == 1:
-            return self.pool
-        return replace(self.pool, uid="2.200", id=2, title="regions")
+            return replace(self.pool, **counts)
+        return replace(self.pool, uid="2.200", id=2, title="regions", **counts)
 
     def prepare(
         self, project: ToolProject, mode: str, regions_project_id: int | None
@@ -119,16 +127,36 @@ class FakeTool:
         self._call("prepare")
         return 2 if mode == "crops" else None
 
-    def tasks(self, project_id: int) -> list[ToolTask]:
+    def tasks(self, project_id: int, changed_since: datetime | None = None) -> list[ToolTask]:
         self._call("tasks")
+        tasks = [self._described(project_id, task) for task in self._tasks(project_id)]
+        since = changed_since or START
+        return [task for task in tasks if task.changed_at is None or task.changed_at >= since]
+
+    def annotations(self, project_id: int, task_ids: Sequence[int]) -> Iterator[TaskAnnotations]:
+        self._call("annotations")
+        for task in self._tasks(project_id):
+            if task.id in task_ids:
+                described = self._described(project_id, task)
+                self.num_read += 1
+                yield TaskAnnotations(described, self._annotations_of(project_id, task))
+
+    def hint(self, action: str, payload: Mapping[str, Any]) -> Hint:
+        return read_hint(action, payload)
+
+    def _tasks(self, project_id: int) -> list[ToolTask]:
         return list(self.pool_tasks if project_id == 1 else self.region_tasks.values())
 
-    def annotations(self, project_id: int) -> list[ToolAnnotation]:
-        self._call("annotations")
-        return list(self.all_annotations[project_id].values())
+    def _annotations_of(self, project_id: int, task: ToolTask) -> list[ToolAnnotation]:
+        every = self.all_annotations[project_id].values()
+        return [annotation for annotation in every if annotation.task_id == task.id]
 
-    def parse_annotation(self, payload: Mapping[str, Any]) -> ToolAnnotation:
-        return self.all_annotations[payload["project"]][payload["id"]]
+    def _described(self, project_id: int, task: ToolTask) -> ToolTask:
+        """A task as the tool lists it: dated by the newest change of its annotations."""
+        found = self._annotations_of(project_id, task)
+        changed_at = max([task.created_at, *(it.updated_at for it in found)])
+        state = repr([task.created_at, [(it.id, it.updated_at) for it in found]])
+        return replace(task, num_annotations=len(found), changed_at=changed_at, state=state)
 
     def mask(
         self,
@@ -254,4 +282,4 @@ class FakeTool:
             number, task.id, task.created_at, annotator, created_at, self.tick(), 12.5,
             is_skipped, list(results), self.version,
         )  # fmt: skip
-        return {"annotation": {"id": number, "project": project_id}}
+        return {"annotation": {"id": number, "task": task.id, "project": project_id}}

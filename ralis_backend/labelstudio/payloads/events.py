@@ -1,45 +1,78 @@
-"""Label Studio's webhooks -> what of them is stored for the worker."""
+"""Webhooks of Label Studio: what is kept of them, and what they say has changed.
+
+Only ids: Label Studio does not sign webhooks, sends them once and in any order, so that what they
+claim is read back through its API.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ralis_backend.online.tool import Hint
+
+_KEPT = ("id", "created_at", "task", "project")
+_ANNOTATED = {
+    "ANNOTATION_CREATED",
+    "ANNOTATIONS_CREATED",
+    "ANNOTATION_UPDATED",
+    "ANNOTATIONS_DELETED",
+    "ANNOTATION_DELETED",
+}
+_LARGEST_ID = 2**31 - 1
+"""That a column of ids holds; Label Studio counts from 1."""
+_LONGEST = 64
+_NAMES = ("annotation", "annotations", "task", "tasks", "project")
+
 
 def event_payload(data: Mapping[str, Any]) -> dict[str, Any]:
-    """A webhook without what the worker does not read: settings, copies of predictions, task data.
-
-    The parent prediction is sent with every annotation, brush data and all; its model version is
-    enough. Of many tasks only ids and creation times are kept.
-    """
-    payload = {name: value for name, value in data.items() if name not in ("action", "project")}
-    if isinstance(project := data.get("project"), Mapping):
-        payload["project"] = _only(project, ("id", "created_at"))
-    if isinstance(task := payload.get("task"), Mapping):
-        payload["task"] = {
-            name: value
-            for name, value in task.items()
-            if name not in ("annotations", "predictions")
-        }
-    if isinstance(tasks := payload.get("tasks"), list):
-        payload["tasks"] = [
-            _only(task, ("id", "created_at")) if isinstance(task, Mapping) else task
-            for task in tasks
-        ]
-    for name in ("annotation", "annotations"):
-        if name in payload:
-            payload[name] = _without_prediction_results(payload[name])
-    return payload
+    """A webhook's annotations, tasks and project by their ids and creation times."""
+    return {name: _kept(data[name]) for name in _NAMES if name in data}
 
 
-def _without_prediction_results(value: Any) -> Any:
+def read_hint(action: str, payload: Mapping[str, Any]) -> Hint:
+    """What a webhook says has changed; also from payloads that were stored whole."""
+    if action in _ANNOTATED:
+        return _of_annotations(payload)
+    if action == "PROJECT_UPDATED":
+        return Hint(is_about_settings=True)
+    tasks = frozenset(_ids(_entries(payload, "task")))
+    if action == "TASKS_CREATED" and tasks:
+        return Hint(made=tasks)
+    if action == "TASKS_DELETED" and tasks:
+        return Hint(deleted=tasks)
+    return Hint(is_unclear=True)
+
+
+def _of_annotations(payload: Mapping[str, Any]) -> Hint:
+    entries = _entries(payload, "annotation")
+    annotations = frozenset(_ids(entries))
+    named = [entry.get("task") for entry in entries if isinstance(entry, Mapping)]
+    annotated = frozenset(_ids([*named, *_entries(payload, "task")]))
+    return Hint(annotated, annotations, is_unclear=not annotations and not annotated)
+
+
+def _entries(payload: Mapping[str, Any], name: str) -> list[Any]:
+    """The annotation (or task) of an event, or its annotations."""
+    many, one = payload.get(f"{name}s"), payload.get(name)
+    return [*(many if isinstance(many, list) else []), *([] if one is None else [one])]
+
+
+def _ids(entries: Iterable[Any]) -> Iterable[int]:
+    """The ids in a list of ids, or of objects with ids; what is no id is left out."""
+    for entry in entries:
+        value = entry.get("id") if isinstance(entry, Mapping) else entry
+        if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 10:
+            value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _LARGEST_ID:
+            yield value
+
+
+def _kept(value: Any) -> Any:
     if isinstance(value, list):
-        return [_without_prediction_results(entry) for entry in value]
-    if not isinstance(value, Mapping) or not isinstance(value.get("prediction"), Mapping):
-        return value
-    prediction = {name: item for name, item in value["prediction"].items() if name != "result"}
-    return {**value, "prediction": prediction}
-
-
-def _only(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    return {name: values[name] for name in names if name in values}
+        return [_kept(entry) for entry in value]
+    if isinstance(value, str):
+        return value[:_LONGEST]
+    if not isinstance(value, Mapping):
+        return value if isinstance(value, int) else None
+    return {name: _kept(value[name]) for name in _KEPT if name in value}

@@ -5,7 +5,7 @@ from ralis_backend.online.store.annotations import (
     annotation_to_json,
     version_number,
 )
-from ralis_backend.online.store.database import now, unpack
+from ralis_backend.online.store.database import now, parts, unpack
 from ralis_backend.online.store.store import Store
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "annotation_from_json",
     "annotation_to_json",
     "now",
+    "parts",
     "unpack",
     "version_number",
 ]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session, undefer
 
-from ralis_backend.online.store.database import Database, now, pack
-from ralis_backend.online.store.tables import Annotation, CropTask, Image, Project
-from ralis_backend.online.tool import ToolAnnotation
+from ralis_backend.online.store.database import BATCH, Database, pack, parts
+from ralis_backend.online.store.readings import keep_state
+from ralis_backend.online.store.tables import Annotation, CropTask, Image, Label, Project
+from ralis_backend.online.tool import TaskAnnotations, ToolAnnotation
 
 _UNREAD = "it has not been read yet"
 
@@ -31,48 +32,80 @@ class Annotations:
         image: Image | None,
         crop_task: CropTask | None,
     ) -> Annotation | None:
-        """Store an annotation as the tool has it.
+        """Store an annotation as the tool has it now, whatever was stored and however it is dated.
 
         Until `Labels.put` it counts as one that could not be read, so that a kill in between loses
         nothing.
 
         Returns:
-            The row if its labels must be read (again); None if nothing changed or a newer state
-            of it is stored already.
+            The row if its labels must be read (again); None if nothing changed.
         """
-        digest = _digest(annotation)
         with self._database.write() as session:
-            row = _find_or_add(session, project, tool_uid, annotation)
-            if row.updated_at > annotation.updated_at:
-                return None
-            is_same = row.digest == digest and row.image_id is not None and not row.is_deleted
-            _note(row, annotation, image, crop_task)
-            if is_same and row.error is None:
-                return None
-            row.is_skipped, row.is_deleted = annotation.is_skipped, False
-            row.digest, row.payload = digest, pack(annotation_to_json(annotation))
-            row.error = _UNREAD
-            session.flush()
-            return row
+            return _put(session, project, tool_uid, annotation, image, crop_task)
+
+    def put_task(
+        self,
+        project: Project,
+        tool_uid: str,
+        found: TaskAnnotations,
+        image: Image | None,
+        crop_task: CropTask | None,
+    ) -> list[Annotation]:
+        """Store all annotations of a task as the tool has them now, in one transaction.
+
+        What is stored of this task and the tool has no more is withdrawn; the rows are kept.
+
+        Returns:
+            As `put`, the rows whose labels must be read.
+        """
+        with self._database.write() as session:
+            rows = [
+                _put(session, project, tool_uid, annotation, image, crop_task)
+                for annotation in found.annotations
+            ]
+            _withdraw_others(session, tool_uid, found, image, crop_task)
+            keep_state(session, project.id, tool_uid, found.task)
+            return [row for row in rows if row is not None]
 
     def fail(self, annotation: Annotation, message: str) -> None:
         """Note that an annotation could not be read; it stays stored and is tried again."""
+        if annotation.error == message:
+            return
         with self._database.write() as session:
             session.get_one(Annotation, annotation.id).error = message
 
     def failed(self, project_id: int) -> list[Annotation]:
         """Annotations that could not be read so far, with their payloads."""
-        query = (
-            select(Annotation)
-            .where(
-                Annotation.project_id == project_id,
-                Annotation.error.is_not(None),
-                ~Annotation.is_deleted,
-            )
-            .options(undefer(Annotation.payload))
+        return list(self.unread(project_id))
+
+    def unread(self, project_id: int) -> Iterator[Annotation]:
+        """As `failed`, one after the other: payloads are large."""
+        query = select(Annotation.id).where(
+            Annotation.project_id == project_id, Annotation.error.is_not(None)
         )
         with self._database.read() as session:
-            return list(session.scalars(query))
+            row_ids = list(session.scalars(query.where(~Annotation.is_deleted)))
+        for row_id in row_ids:
+            with self._database.read() as session:
+                found = session.get_one(Annotation, row_id, options=[undefer(Annotation.payload)])
+            yield found
+
+    def tasks_of(self, tool_uid: str, annotation_ids: Collection[int]) -> set[int]:
+        """The tasks that these annotations are known of."""
+        query = select(Annotation.task_id).where(Annotation.tool_uid == tool_uid)
+        with self._database.read() as session:
+            return {
+                task_id
+                for part in parts(annotation_ids, BATCH)
+                for task_id in session.scalars(query.where(Annotation.annotation_id.in_(part)))
+            }
+
+    def count(self, tool_uid: str) -> int:
+        """How many of a tool's project count, those that could not be read included."""
+        query = select(func.count()).select_from(Annotation)
+        with self._database.read() as session:
+            found = query.where(Annotation.tool_uid == tool_uid, ~Annotation.is_deleted)
+            return session.scalar(found) or 0
 
     def withdraw(self, tool_uid: str, annotation_ids: Sequence[int]) -> None:
         """An annotator deleted these: their labels do not count any more; the rows are kept."""
@@ -86,24 +119,6 @@ class Annotations:
                     .order_by(Annotation.id.desc())
                 ).first()
                 if row is not None:
-                    _withdraw(session, row)
-
-    def withdraw_unseen(self, tool_uid: str, since: datetime, task_ids: Sequence[int]) -> None:
-        """After a full reading that began at `since`: what it did not see was deleted.
-
-        Only where the task still exists: when a task or a whole project vanishes, its labels
-        are kept.
-        """
-        existing = set(task_ids)
-        with self._database.write() as session:
-            for row in session.scalars(
-                select(Annotation).where(
-                    Annotation.tool_uid == tool_uid,
-                    Annotation.seen_at < since,
-                    ~Annotation.is_deleted,
-                )
-            ):
-                if row.task_id in existing:
                     _withdraw(session, row)
 
 
@@ -147,6 +162,28 @@ def _digest(annotation: ToolAnnotation) -> str:
     return hashlib.sha256(pack([annotation.is_skipped, list(annotation.results)])).hexdigest()
 
 
+def _put(
+    session: Session,
+    project: Project,
+    tool_uid: str,
+    annotation: ToolAnnotation,
+    image: Image | None,
+    crop_task: CropTask | None,
+) -> Annotation | None:
+    digest = _digest(annotation)
+    row = _find_or_add(session, project, tool_uid, annotation)
+    is_same = row.digest == digest and row.image_id is not None and not row.is_deleted
+    is_moved = _place(session, row, annotation, image, crop_task)
+    _note(row, annotation)
+    if is_same and not is_moved and row.error is None:
+        return None
+    row.is_skipped, row.is_deleted = annotation.is_skipped, False
+    row.digest, row.payload = digest, pack(annotation_to_json(annotation))
+    row.error = _UNREAD
+    session.flush()
+    return row
+
+
 def _find_or_add(
     session: Session, project: Project, tool_uid: str, annotation: ToolAnnotation
 ) -> Annotation:
@@ -161,34 +198,86 @@ def _find_or_add(
             project_id=project.id,
             tool_uid=tool_uid,
             annotation_id=annotation.id,
+            task_id=annotation.task_id,
             created_at=annotation.created_at,
-            updated_at=annotation.updated_at,
             digest="",
         )
         session.add(row)
     return row
 
 
-def _note(
-    row: Annotation, annotation: ToolAnnotation, image: Image | None, crop_task: CropTask | None
-) -> None:
-    """What may change without anybody painting."""
-    row.seen_at = now()
-    row.task_id = annotation.task_id
-    row.image_id = image.id if image else row.image_id
-    row.crop_task_id = crop_task.id if crop_task else row.crop_task_id
+def _place(
+    session: Session,
+    row: Annotation,
+    annotation: ToolAnnotation,
+    image: Image | None,
+    crop_task: CropTask | None,
+) -> bool:
+    """Set what the annotation labels; whether that was something else before.
+
+    A task that is not known (any more) leaves the annotation where it was.
+    """
+    if image is None and row.task_id == annotation.task_id:
+        return False
+    place = (image.id if image else None, crop_task.id if crop_task else None)
+    is_moved = row.image_id is not None and place != (row.image_id, row.crop_task_id)
+    if is_moved:
+        session.execute(delete(Label).where(Label.annotation_row_id == row.id))
+        _reopen(session, row)
+    row.task_id, (row.image_id, row.crop_task_id) = annotation.task_id, place
+    return is_moved
+
+
+def _note(row: Annotation, annotation: ToolAnnotation) -> None:
+    """What may change without anybody painting.
+
+    The version that an annotation started from stays as it was first told: the tool forgets it
+    with its predictions.
+    """
     row.annotator = annotation.annotator
     row.updated_at = annotation.updated_at
     row.lead_time_s = annotation.lead_time_s
-    row.suggested_version = version_number(annotation.suggested_version)
+    if row.suggested_version is None:
+        row.suggested_version = version_number(annotation.suggested_version)
 
 
 def _isoformat(value: datetime | None) -> str | None:
     return None if value is None else value.isoformat()
 
 
+def _withdraw_others(
+    session: Session,
+    tool_uid: str,
+    found: TaskAnnotations,
+    image: Image | None,
+    crop_task: CropTask | None,
+) -> None:
+    """Withdraw what is stored of the task and not among what was found.
+
+    A task that had the id before is another one: its annotations are kept.
+    """
+    listed = {annotation.id for annotation in found.annotations} | set(found.unreadable)
+    query = select(Annotation).where(
+        Annotation.tool_uid == tool_uid,
+        Annotation.task_id == found.task.id,
+        ~Annotation.is_deleted,
+    )
+    for row in session.scalars(query):
+        is_here = row.image_id is None or (
+            row.image_id == (image and image.id)
+            and row.crop_task_id == (crop_task and crop_task.id)
+        )
+        if is_here and row.annotation_id not in listed:
+            _withdraw(session, row)
+
+
 def _withdraw(session: Session, annotation: Annotation) -> None:
     annotation.is_deleted = True
+    _reopen(session, annotation)
+
+
+def _reopen(session: Session, annotation: Annotation) -> None:
+    """Ask for the region again, unless another annotation labels it."""
     if annotation.crop_task_id is None:
         return
     others = session.scalar(
@@ -200,6 +289,9 @@ def _withdraw(session: Session, annotation: Annotation) -> None:
             ~Annotation.is_deleted,
         )
     )
-    crop_task = session.get_one(CropTask, annotation.crop_task_id)
-    if not others and crop_task.state == "done":
-        crop_task.state = "open"
+    if not others:
+        session.execute(
+            update(CropTask)
+            .where(CropTask.id == annotation.crop_task_id, CropTask.state == "done")
+            .values(state="open")
+        )

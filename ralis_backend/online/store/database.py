@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from alembic import command
 from alembic.config import Config
@@ -19,6 +20,9 @@ from sqlalchemy.orm import Session, sessionmaker
 from ralis_backend.online.store.tables import Base
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
+_Item = TypeVar("_Item")
+BATCH = 500
+"""Rows that are looked up or written at once: others wait for the end of a transaction."""
 
 
 class Guard(Protocol):
@@ -83,6 +87,13 @@ def assign(row: Base, values: Mapping[str, Any]) -> None:
     """Set columns of a row."""
     for name, value in values.items():
         setattr(row, name, value)
+
+
+def parts(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+    """The items in lists of `size`, the last one shorter."""
+    remaining = iter(items)
+    while part := list(islice(remaining, size)):
+        yield part
 
 
 def unpack(payload: bytes) -> Any:

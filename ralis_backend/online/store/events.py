@@ -42,10 +42,10 @@ class Events:
             found = select(Event.id).where(Event.tool_uid.in_(_uids(project))).limit(1)
             return session.scalar(found) is not None
 
-    def drop(self, event_id: int) -> None:
-        """Forget an event that has been read."""
+    def drop(self, *event_ids: int) -> None:
+        """Forget events that have been read."""
         with self._database.write() as session:
-            session.execute(delete(Event).where(Event.id == event_id))
+            session.execute(delete(Event).where(Event.id.in_(event_ids)))
 
     def drop_unclaimed(self, before: datetime) -> int:
         """Forget events received before a moment that no project will read; how many."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence, Set
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select, update
 
-from ralis_backend.online.store.database import Database, assign
+from ralis_backend.online.store.database import BATCH, Database, assign, parts
 from ralis_backend.online.store.tables import Image
 from ralis_backend.online.tool import ToolTask
 
@@ -42,28 +42,90 @@ class Images:
 
     def reconcile(self, project_id: int, tasks: Sequence[ToolTask]) -> None:
         """Make the project's images equal to the tasks; images that are gone are marked so."""
-        with self._database.write() as session:
-            rows = session.scalars(select(Image).where(Image.project_id == project_id))
-            known = {(row.task_id, row.task_created_at): row for row in rows}
-            for task in tasks:
-                row = known.pop((task.id, task.created_at), None)
-                if row is None:
-                    session.add(
-                        Image(
-                            project_id=project_id,
-                            task_id=task.id,
-                            task_created_at=task.created_at,
-                            ref=task.image,
-                            error=None if task.image else "the task has no image",
-                        )
-                    )
-                elif row.ref != task.image or row.is_deleted:
-                    row.ref, row.is_deleted, row.error = task.image, False, None
-                    row.height = row.width = None
-            for row in known.values():
-                row.is_deleted = True
+        self.note(project_id, tasks)
+        self.mark_missing(project_id, {task.id for task in tasks})
+
+    def note(self, project_id: int, tasks: Sequence[ToolTask]) -> dict[int, Image]:
+        """Make these tasks known as images, without a write where they are; by task id.
+
+        An address may change without the image (signed ones do with each list): the size that is
+        known stays until the file has been read again. A task id belongs to one task at a time.
+        """
+        ids = [task.id for task in tasks]
+        query = select(Image).where(Image.project_id == project_id, Image.task_id.in_(ids))
+        with self._database.read() as session:
+            known = {(row.task_id, row.task_created_at): row for row in session.scalars(query)}
+        rows_by_id = {row.id: row for row in known.values()}
+        current = {(task.id, task.created_at): task for task in tasks}
+        new = [_image(project_id, task) for key, task in current.items() if key not in known]
+        changes = {
+            row.id: _change(row, current.get(key))
+            for key, row in known.items()
+            if _change(row, current.get(key))
+        }
+        if new or changes:
+            with self._database.write() as session:
+                session.add_all(new)
+                for row_id, values in changes.items():
+                    assign(session.get_one(Image, row_id), values)
+        for row_id, values in changes.items():
+            assign(rows_by_id[row_id], values)
+        rows = [row for key, row in known.items() if key in current] + new
+        return {row.task_id: row for row in rows}
+
+    def mark_missing(self, project_id: int, task_ids: Set[int]) -> None:
+        """Mark the images of all other tasks as gone. They come back with their tasks."""
+        query = select(Image.id, Image.task_id).where(
+            Image.project_id == project_id, ~Image.is_deleted
+        )
+        with self._database.read() as session:
+            gone = [row.id for row in session.execute(query) if row.task_id not in task_ids]
+        for part in parts(gone, BATCH):
+            with self._database.write() as session:
+                session.execute(update(Image).where(Image.id.in_(part)).values(is_deleted=True))
+
+    def count(self, project_id: int) -> int:
+        """How many images a project has."""
+        query = select(func.count()).select_from(Image)
+        with self._database.read() as session:
+            found = query.where(Image.project_id == project_id, ~Image.is_deleted)
+            return session.scalar(found) or 0
+
+    def of_tasks(self, project_id: int, task_ids: Collection[int]) -> dict[int, Image]:
+        """The images that still exist of these tasks, by task id."""
+        query = select(Image).where(Image.project_id == project_id, ~Image.is_deleted)
+        found: dict[int, Image] = {}
+        with self._database.read() as session:
+            for part in parts(task_ids, BATCH):
+                rows = session.scalars(query.where(Image.task_id.in_(part)))
+                found.update((row.task_id, row) for row in rows)
+        return found
+
+    def known_tasks(self, project_id: int, task_ids: Collection[int]) -> set[int]:
+        """Those of the tasks whose images still exist."""
+        return set(self.of_tasks(project_id, task_ids))
 
     def change(self, image_id: int, **values: Any) -> None:
         """Set columns of an image."""
         with self._database.write() as session:
             assign(session.get_one(Image, image_id), values)
+
+
+def _image(project_id: int, task: ToolTask) -> Image:
+    return Image(
+        project_id=project_id,
+        task_id=task.id,
+        task_created_at=task.created_at,
+        ref=task.image,
+        is_deleted=False,
+        error=None if task.image else "the task has no image",
+    )
+
+
+def _change(row: Image, task: ToolTask | None) -> dict[str, Any]:
+    """What makes a row say what its task says; None where another task has the id now."""
+    if task is None:
+        return {} if row.is_deleted else {"is_deleted": True}
+    if row.ref == task.image and not row.is_deleted:
+        return {}
+    return {"ref": task.image, "is_deleted": False, "error": None}

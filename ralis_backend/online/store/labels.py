@@ -55,11 +55,14 @@ class Labels:
     ) -> None:
         """Replace what was read from an annotation; masks are written before the rows.
 
-        Labels that are as they were keep their ids: nothing new was painted.
+        Labels that are as they were keep their ids: nothing new was painted. An annotation that
+        was stored anew or moved meanwhile stays as one that has to be read.
         """
         rows = [self._label_row(annotation, label) for label in labels]
         with self._database.write() as session:
             stored = session.get_one(Annotation, annotation.id)
+            if _what_was_read(stored) != _what_was_read(annotation):
+                return
             stored.error = None
             _replace_labels(session, stored, rows)
             replace_answers(session, stored, answers)
@@ -169,6 +172,10 @@ class Labels:
             mask_key=key,
             pixels=pixels,
         )
+
+
+def _what_was_read(annotation: Annotation) -> tuple[str, int | None, int | None]:
+    return annotation.digest, annotation.image_id, annotation.crop_task_id
 
 
 def _replace_labels(session: Session, annotation: Annotation, rows: Sequence[Label]) -> None:

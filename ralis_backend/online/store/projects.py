@@ -12,7 +12,7 @@ from sqlalchemy.orm import undefer
 
 from ralis_backend.core.regions import VOID
 from ralis_backend.online.store.attempts import MOST_ATTEMPTS, STEP
-from ralis_backend.online.store.database import Database, assign
+from ralis_backend.online.store.database import Database, assign, now
 from ralis_backend.online.store.leases import LeaseState
 from ralis_backend.online.store.tables import Attempt, Event, Project
 from ralis_backend.online.tool import ClassLabel
@@ -152,6 +152,26 @@ class Projects:
             assign(project, values)
             return project
 
+    def begin_reading(self, project_id: int) -> Project:
+        """Count one more reading of the tool, which answers every request made so far.
+
+        It stays open, and due again, until `end_reading`: a request made meanwhile is another one.
+        """
+        with self._database.write() as session:
+            project = session.get_one(Project, project_id)
+            project.num_readings += 1
+            project.open_reading = project.num_readings
+            project.is_sync_requested = False
+            return project
+
+    def end_reading(self, project_id: int, number: int) -> Project:
+        """Note that this reading has seen everything, unless another one was begun since."""
+        with self._database.write() as session:
+            project = session.get_one(Project, project_id)
+            if project.open_reading == number:
+                project.open_reading, project.synced_at = None, now()
+            return project
+
 
 def _unread_of(uid: Any) -> Any:
     return exists().where(Event.tool_uid == uid)
@@ -169,6 +189,7 @@ _LOOKS = (
         Project.num_failures,
         or_(_unread_of(Project.uid), _unread_of(Project.regions_uid)),
         Project.is_sync_requested,
+        Project.open_reading,
         Project.is_prepared,
         Project.is_training_requested,
         Project.regions_tool_id,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, func, select, update
 
-from ralis_backend.online.store.database import Database, assign
+from ralis_backend.online.store.database import BATCH, Database, assign, parts
 from ralis_backend.online.store.tables import CropTask, Suggestion
 
 
@@ -50,6 +50,47 @@ class Queue:
             query = query.where(CropTask.task_created_at == created_at)
         with self._database.read() as session:
             return session.scalars(query.order_by(CropTask.id.desc())).first()
+
+    def of_tasks(self, project_id: int, task_ids: Collection[int]) -> list[CropTask]:
+        """The crop tasks behind these task ids, in every state; earlier ones of an id too."""
+        query = select(CropTask).where(CropTask.project_id == project_id)
+        with self._database.read() as session:
+            return [
+                row
+                for part in parts(task_ids, BATCH)
+                for row in session.scalars(query.where(CropTask.task_id.in_(part)))
+            ]
+
+    def known_tasks(self, project_id: int, task_ids: Collection[int]) -> set[int]:
+        """Those of the task ids that the tool has a task of ours for."""
+        rows = self.of_tasks(project_id, task_ids)
+        return {row.task_id for row in rows if row.task_id is not None and row.state != "deleted"}
+
+    def planned(self, project_id: int) -> list[CropTask]:
+        """The crop tasks that are not yet in the tool."""
+        return self._tasks(CropTask.project_id == project_id, CropTask.task_id.is_(None))
+
+    def count_made(self, project_id: int) -> int:
+        """How many tasks the tool has, waiting and done."""
+        query = select(func.count(CropTask.task_id)).where(
+            CropTask.project_id == project_id, CropTask.state != "deleted"
+        )
+        with self._database.read() as session:
+            return session.scalar(query) or 0
+
+    def mark_missing(self, project_id: int, task_ids: Set[int]) -> None:
+        """Mark the tasks that wait, and are none of these, as gone. Labels are kept."""
+        query = select(CropTask.id, CropTask.task_id).where(
+            CropTask.project_id == project_id,
+            CropTask.state == "open",
+            CropTask.task_id.is_not(None),
+        )
+        with self._database.read() as session:
+            gone = [row.id for row in session.execute(query) if row.task_id not in task_ids]
+        for part in parts(gone, BATCH):
+            with self._database.write() as session:
+                marking = update(CropTask).where(CropTask.id.in_(part), CropTask.state == "open")
+                session.execute(marking.values(state="deleted"))
 
     def add(self, rows: Sequence[CropTask]) -> None:
         """Plan crop tasks: stored before they are made, so that none is made twice."""

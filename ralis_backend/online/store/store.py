@@ -20,6 +20,7 @@ from ralis_backend.online.store.leases import Leases
 from ralis_backend.online.store.projects import Projects
 from ralis_backend.online.store.queue import Queue
 from ralis_backend.online.store.rankings import Rankings
+from ralis_backend.online.store.readings import Readings
 from ralis_backend.online.store.versions import Versions
 
 
@@ -34,6 +35,7 @@ class Store:
         self.attempts = Attempts(database)
         self.events = Events(database)
         self.images = Images(database)
+        self.readings = Readings(database)
         self.annotations = Annotations(database)
         self.labels = Labels(database, blobs)
         self.answers = Answers(database)

@@ -21,6 +21,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     select,
+    text,
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column
@@ -77,6 +78,8 @@ class Project(Base):
     is_sync_requested: Mapped[bool] = mapped_column(default=True)
     is_training_requested: Mapped[bool] = mapped_column(default=False)
     synced_at: Mapped[datetime | None]
+    num_readings: Mapped[int] = mapped_column(default=0)  # of the tool, that were begun
+    open_reading: Mapped[int | None]  # the number of the one that has not ended yet
     trained_label_id: Mapped[int] = mapped_column(default=0)  # newest label at the last training
     current_version: Mapped[int] = mapped_column(default=0)
     published_version: Mapped[int | None]
@@ -131,6 +134,34 @@ class Image(Base):
         return None if self.height is None or self.width is None else (self.height, self.width)
 
 
+class Source(Base):
+    """How far one of the tool's projects, the pool or the regions, has been read."""
+
+    __tablename__ = "sources"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"), index=True)
+    tool_uid: Mapped[str] = mapped_column("host_uid", String(64), unique=True)
+    changed_at: Mapped[datetime | None]  # of the newest change that was seen, by the tool's clock
+    # what the tool counted beyond what is stored, when everything had been read
+    extra_tasks: Mapped[int] = mapped_column(default=0)
+    extra_annotations: Mapped[int] = mapped_column(default=0)
+    num_doubts: Mapped[int] = mapped_column(default=0)  # lists in a row that lacked tasks
+
+
+class TaskState(Base):
+    """What the tool said of an annotated task when its annotations were stored."""
+
+    __tablename__ = "task_states"
+    __table_args__ = (UniqueConstraint("host_uid", "task_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"), index=True)
+    tool_uid: Mapped[str] = mapped_column("host_uid", String(64))
+    task_id: Mapped[int]
+    state: Mapped[str] = mapped_column(String(64))
+
+
 class Event(Base):
     """A webhook as it came, until the worker has read it."""
 
@@ -180,7 +211,16 @@ class Annotation(Base):
     """One annotation as the tool has it, with its raw results: masks can be derived again."""
 
     __tablename__ = "annotations"
-    __table_args__ = (UniqueConstraint("host_uid", "annotation_id", "created_at"),)
+    __table_args__ = (
+        UniqueConstraint("host_uid", "annotation_id", "created_at"),
+        Index("ix_annotations_task", "host_uid", "task_id", "is_deleted"),
+        Index(
+            "ix_annotations_unread",
+            "project_id",
+            sqlite_where=text("error IS NOT NULL"),
+            postgresql_where=text("error IS NOT NULL"),
+        ),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"), index=True)
@@ -200,8 +240,7 @@ class Annotation(Base):
     suggested_version: Mapped[int | None]  # of the prediction it started from
     digest: Mapped[str] = mapped_column(String(64))
     payload: Mapped[bytes] = _seldom(LargeBinary)  # gzip of JSON
-    error: Mapped[str | None] = mapped_column(Text)
-    seen_at: Mapped[datetime]
+    error: Mapped[str | None] = mapped_column(Text)  # what is set has to be read still
 
 
 class Label(Base):

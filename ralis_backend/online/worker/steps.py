@@ -112,9 +112,11 @@ def read_state(store: Store, project: Project, unread_s: float, enough: int) -> 
 
 
 def is_sync_due(state: ProjectState, config: WorkerConfig) -> bool:
-    """A request, settings that are not in order, or nothing read for a while."""
+    """A request, a reading that did not end, settings not in order, or nothing read for a while."""
     project = state.project
-    if project.is_sync_requested or not project.is_prepared or project.synced_at is None:
+    if project.is_sync_requested or project.open_reading is not None:
+        return True
+    if not project.is_prepared or project.synced_at is None:
         return True
     return state.unread_s >= config.sync_s
 

@@ -8,9 +8,11 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from sqlalchemy import delete
 
+from ralis_backend.online.labels import RegionLabel
 from ralis_backend.online.store import Store, database
-from ralis_backend.online.store.tables import Base
+from ralis_backend.online.store.tables import Base, Label
 from ralis_backend.online.worker import Worker
 from tests.online.conftest import settle
 from tests.online.fake_tool import CLASSES, START, FakeTool
@@ -94,3 +96,37 @@ def test_a_database_from_before_leases_counted_keeps_all_and_tries_lost_projects
     assert (after.synced_at, after.lease_owner, after.num_failures) == (START, None, 2)
     assert after.num_labelled_regions is None
     assert [(image.id, image.ref) for image in store.images.of(alive.id)] == images
+
+
+def test_labels_that_a_database_from_before_has_lost_are_read_once_more(
+    store: Store, tool: FakeTool, make_worker: Callable[..., Worker], tmp_path: Path
+):
+    worker = make_worker()
+    settle(worker)
+    first, second, third = tool.queue()[:3]
+    tool.annotate(first)
+    tool.annotate(second)
+    tool.annotate(third, [], is_skipped=True)
+    (project,) = store.projects.all()
+    store.projects.change(project.id, is_sync_requested=True)
+    settle(worker)
+    labels = store.labels.every(project.id)
+    assert len(labels) == 3
+    with store.database.write() as session:
+        session.execute(delete(Label).where(Label.id == labels[0].id))
+    go_back_to(store, "0002")
+    Store.open(f"sqlite:///{tmp_path / 'ralis.db'}", tmp_path / "blobs").close()
+    lost = store.annotations.failed(project.id)
+    assert [row.id for row in lost] == [labels[0].annotation_row_id]
+    tool.num_read = 0
+    store.projects.change(project.id, is_sync_requested=True)
+    settle(worker)
+    assert store.annotations.failed(project.id) == []
+    assert tool.num_read == 3  # what was stored before is compared with the tool once
+    restored = store.labels.every(project.id)
+    assert sorted(map(_content, restored)) == sorted(map(_content, labels))
+    assert {it.id for it in restored} > {it.id for it in labels[1:]}
+
+
+def _content(label: RegionLabel) -> tuple[object, ...]:
+    return label.image_id, label.region.row, label.region.col, str(label.mask_key), label.pixels

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -42,3 +43,34 @@ def test_every_fifth_labelled_image_is_held_out_for_good(store: Store, project: 
 def test_an_image_knows_the_tools_id_of_its_project(store, project):
     store.images.reconcile(project.id, [ToolTask(1, START, "/data/new.png")])
     assert {image.tool_project_id for image in store.images.of(project.id)} == {project.tool_id}
+
+
+def test_an_address_that_changes_keeps_the_size_that_is_known(store: Store, project: Project):
+    task = ToolTask(1, START, "https://bucket/a.png?signature=1")
+    store.images.reconcile(project.id, [task])
+    (image,) = store.images.of(project.id)
+    store.images.change(image.id, height=64, width=96)
+    for ref in ("https://bucket/a.png?signature=2", "https://other/a.png"):
+        store.images.reconcile(project.id, [replace(task, image=ref)])
+        assert [(row.ref, row.size) for row in store.images.of(project.id)] == [(ref, (64, 96))]
+
+
+def test_an_image_that_comes_back_is_the_same_with_its_size(store: Store, project: Project):
+    task = ToolTask(1, START, "/a.png")
+    store.images.reconcile(project.id, [task])
+    (image,) = store.images.of(project.id)
+    store.images.change(image.id, height=64, width=96)
+    store.images.reconcile(project.id, [])
+    assert store.images.of(project.id) == []
+    store.images.reconcile(project.id, [task])
+    assert [(row.id, row.size) for row in store.images.of(project.id)] == [(image.id, (64, 96))]
+
+
+def test_more_tasks_than_one_statement_takes_are_known_and_missed(store: Store, project: Project):
+    tasks = [ToolTask(i, START, f"/{i}.png") for i in range(1, 1202)]
+    for part in (tasks[:600], tasks[600:]):
+        store.images.note(project.id, part)
+    ids = set(range(1, 1300))
+    assert store.images.known_tasks(project.id, ids) == set(range(1, 1202))
+    store.images.mark_missing(project.id, {1, 1201})
+    assert [row.task_id for row in store.images.of(project.id)] == [1, 1201]

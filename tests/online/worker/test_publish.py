@@ -104,14 +104,15 @@ def test_an_outage_in_mid_publishing_leads_to_the_same_queue(
     other.close()
 
 
-def test_an_image_that_changed_since_it_was_ranked_is_left_out_in_place(
+def test_an_image_whose_address_changed_keeps_its_size_and_its_suggestions_in_place(
     store: Store, tool: FakeTool, make_worker: MakeWorker
 ):
     worker = make_worker("in-place")
     settle(worker)
     project = store.projects.all()[0]
-    tool.pool_tasks[0] = replace(tool.pool_tasks[0], image="/data/another.png")
+    tool.pool_tasks[0] = replace(tool.pool_tasks[0], image="/data/1.png?signature=another")
     store.projects.change(project.id, is_sync_requested=True, published_version=None)
     settle(worker)
-    assert store.projects.all()[0].last_error is None
-    assert [suggestion.task_id for suggestion in tool.image_predictions] == [2, 3, 4, 5, 6]
+    image = store.images.of(project.id)[0]
+    assert (image.ref, image.size) == ("/data/1.png?signature=another", (64, 96))
+    assert [suggestion.task_id for suggestion in tool.image_predictions] == [1, 2, 3, 4, 5, 6]

@@ -8,8 +8,8 @@ from alembic import op
 
 from ralis_backend.online.store.tables import UtcDateTime
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 
@@ -48,7 +48,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("project_id", "kind", "key"),
     )
-    op.create_index("ix_annotations_crop_task_id", "annotations", ["crop_task_id"])
     op.create_index("ix_crop_tasks_state", "crop_tasks", ["project_id", "state"])
     op.execute(sa.update(_projects).values(lease_owner=None))
     op.execute(
@@ -61,7 +60,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Revert."""
     op.drop_index("ix_crop_tasks_state", "crop_tasks")
-    op.drop_index("ix_annotations_crop_task_id", "annotations")
     op.drop_table("attempts")
     op.drop_column("versions", "is_dropped")
     for name in ("num_labelled_regions", "num_losses", "lease_heartbeat", "lease_generation"):
