@@ -13,9 +13,13 @@ from ralis_backend.core.regions import Region
 from ralis_backend.labelstudio.payloads.answers import read_answers
 from ralis_backend.labelstudio.payloads.label_config import SEGMENTATION_CONTROLS, LabelConfig
 from ralis_backend.labelstudio.payloads.masks import region_boxes, results_to_mask
-from ralis_backend.labelstudio.payloads.tasks import parse_time
+from ralis_backend.labelstudio.payloads.results import shown, storable
+from ralis_backend.labelstudio.payloads.tasks import is_id, parse_time
 from ralis_backend.online.answers import USEFUL
 from ralis_backend.online.tool import ToolAnnotation
+
+MAX_ANNOTATOR = 320
+"""The longest e-mail address."""
 
 
 def parse_annotation(payload: Mapping[str, Any]) -> ToolAnnotation:
@@ -32,7 +36,7 @@ def parse_annotation(payload: Mapping[str, Any]) -> ToolAnnotation:
         raise ValueError(f"the annotation is a {type(payload).__name__}, expected an object")
     results = payload.get("result")
     if not isinstance(results, list) or not all(isinstance(it, Mapping) for it in results):
-        raise ValueError(f"annotation {payload.get('id')}: result is no list of objects")
+        raise ValueError(f"annotation {shown(payload.get('id'))}: result is no list of objects")
     task = payload.get("task")
     task_fields = task if isinstance(task, Mapping) else {"id": task}
     created_at = _time(payload, "created_at")
@@ -84,22 +88,22 @@ def _time(payload: Mapping[str, Any], name: str) -> datetime:
     except ValueError:
         pass
     raise ValueError(
-        f"annotation or task {payload.get('id')}: {name} is {value!r}, expected a time such as "
-        "2025-01-31T12:00:00Z"
+        f"annotation or task {shown(payload.get('id'))}: {name} is {shown(value)}, expected a time "
+        "such as 2025-01-31T12:00:00Z"
     )
 
 
 def _integer(payload: Mapping[str, Any], name: str) -> int:
-    value = payload.get(name)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"annotation or task: {name} is {value!r}, expected a whole number")
-    return value
+    value: Any = payload.get(name)
+    if not is_id(value):
+        raise ValueError(f"annotation or task: {name} is {shown(value)}, expected a whole number")
+    return int(value)
 
 
 def _annotator(value: Any) -> str:
     if isinstance(value, Mapping):
-        return str(value.get("email") or value.get("id") or "")
-    return "" if value is None else str(value)
+        value = value.get("email") or value.get("id")
+    return "" if value is None else storable(str(value)[:MAX_ANNOTATOR])
 
 
 def _is_refused(results: Sequence[Mapping[str, Any]]) -> bool:
@@ -125,5 +129,5 @@ def _suggested_version(payload: Mapping[str, Any]) -> str | None:
     for name in ("prediction", "parent_prediction"):
         prediction = payload.get(name)
         if isinstance(prediction, Mapping) and prediction.get("model_version"):
-            return str(prediction["model_version"])
+            return storable(str(prediction["model_version"]))
     return None

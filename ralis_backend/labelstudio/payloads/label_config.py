@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from xml.etree.ElementTree import Element, ParseError, SubElement, indent, tostring
@@ -263,16 +264,16 @@ def _labels(control: Element) -> tuple[ClassLabel, ...]:
             f"{control.tag} {control.get('name')!r} needs at least one Label, each with a value, "
             'for example <Label value="road"/>'
         )
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise LabelConfigError(
-            f"{control.tag} {control.get('name')!r} has the label {', '.join(twice)} twice; labels "
-            "(and aliases) must differ"
-        )
     if len(names) > VOID:
         raise LabelConfigError(
             f"{control.tag} {control.get('name')!r} has {len(names)} labels, at most {VOID} fit a "
             "mask of 8 bits"
+        )
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    if twice:
+        raise LabelConfigError(
+            f"{control.tag} {control.get('name')!r} has the label {', '.join(twice)} twice; labels "
+            "(and aliases) must differ"
         )
     return tuple(
         ClassLabel(name, _color(element.get("background", ""), position))

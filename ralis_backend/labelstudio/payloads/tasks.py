@@ -5,6 +5,7 @@ And back: what a region's own task holds and shows.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ralis_backend.labelstudio.payloads.results import storable
 from ralis_backend.online.tool import Crop, ToolTask
 
 UNNAMED_KEY = "$undefined$"
@@ -19,6 +21,7 @@ UNNAMED_KEY = "$undefined$"
 UNKNOWN_TIME = datetime.fromtimestamp(0, UTC)
 CROP_QUALITY = 95
 CONTEXT_QUALITY = 85
+_UID = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18})?", re.ASCII)
 _CROP_KEY = ("source_task", "row", "col", "height", "width", "round", "version")
 
 
@@ -40,7 +43,7 @@ def parse_task(payload: Any, image_key: str, project_id: int | None = None) -> T
     Raises:
         TaskError: if the id, the data or the time is malformed.
     """
-    if not isinstance(payload, Mapping) or not _is_id(payload.get("id")):
+    if not isinstance(payload, Mapping) or not is_id(payload.get("id")):
         raise TaskError("the task is no JSON object with a numeric id")
     data = payload.get("data")
     if not isinstance(data, Mapping):
@@ -49,7 +52,7 @@ def parse_task(payload: Any, image_key: str, project_id: int | None = None) -> T
     return ToolTask(
         id=payload["id"],
         created_at=_created_at(payload),
-        image=image if isinstance(image, str) else "",
+        image=storable(image) if isinstance(image, str) else "",
         data=data,
         project_id=_project_id(payload) if project_id is None else project_id,
     )
@@ -75,9 +78,9 @@ def project_uid(project: Any) -> str:
     Raises:
         ValueError: if it is neither.
     """
-    if isinstance(project, str) and project.split(".")[0].isdecimal():
+    if isinstance(project, str) and _UID.fullmatch(project):
         return project
-    if isinstance(project, Mapping) and _is_id(project.get("id")):
+    if isinstance(project, Mapping) and is_id(project.get("id")):
         created_at = project.get("created_at")
         if isinstance(created_at, str):
             return f"{project['id']}.{int(parse_time(created_at).timestamp())}"
@@ -95,7 +98,9 @@ def parse_time(text: str) -> datetime:
     """
     try:
         parsed = datetime.fromisoformat(text)
-    except ValueError:
+        if parsed.tzinfo is not None:
+            parsed.astimezone(UTC)  # the first and the last day do not exist in every zone
+    except (ValueError, OverflowError):
         raise ValueError(
             f"{text[:40]!r} is no time; expected one such as 2025-01-31T12:00:00Z"
         ) from None
@@ -159,8 +164,9 @@ def _created_at(payload: Mapping[str, Any]) -> datetime:
 
 def _project_id(payload: Mapping[str, Any]) -> int | None:
     value = payload.get("project")
-    return value if _is_id(value) else None
+    return value if is_id(value) else None
 
 
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def is_id(value: Any) -> bool:
+    """Whether it is a number that a database takes as an id."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
