@@ -153,6 +153,21 @@ test check reproduce-benchmark reproduce-benchmark-long: export OMP_NUM_THREADS 
 test: setup check ## Run every check and every test, with a real Label Studio and Chromium
 	$(BIN)/pytest -m e2e -n 2 --dist loadfile
 
+FUZZ_SECONDS ?= 3600
+FUZZ_TARGETS ?= rle payload label-config image weights
+ATHERIS_VERSION := 3.0.0
+# atheris is compiled: its own environment borrows the backend's packages.
+FUZZ := .venv-fuzz
+fuzz: export PYTHONPATH := $(CURDIR):$(CURDIR)/.venv/lib/python3.11/site-packages
+
+.PHONY: fuzz
+fuzz: $(BACKEND_STAMP) $(FUZZ)/.installed ## Damaged input for what decodes, FUZZ_SECONDS each (an hour)
+	for target in $(FUZZ_TARGETS); do \
+	  $(FUZZ)/bin/python -m tests.fuzz.atheris_run $$target .fuzz/corpus-$$target \
+	    -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -timeout=60; done
+	end=$$(($$(date +%s) + $(FUZZ_SECONDS))); while [ $$(date +%s) -lt $$end ]; do \
+	  $(BIN)/pytest -m e2e --timeout 0 tests/fuzz; done
+
 .PHONY: check
 check: $(BACKEND_STAMP) lint ## Format, lint, types, imports, Docker files, unit tests
 	$(BIN)/pytest -m "not e2e" -n 2 --dist worksteal
@@ -179,7 +194,7 @@ lock: $(UV_STAMP) ## Resolve both locks again; UPGRADE=1 takes the newest releas
 
 .PHONY: clean
 clean: ## Remove the environments and what tools cached; labels and weights stay
-	rm -rf .venv .venv-label-studio .venv-gpu .gpu-wheels .tools build dist *.egg-info
+	rm -rf .venv .venv-label-studio .venv-gpu $(FUZZ) .fuzz .gpu-wheels .tools build dist *.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -195,6 +210,11 @@ $(BACKEND_STAMP): requirements.txt pyproject.toml | $(UV_STAMP)
 	test -x .venv/bin/python || $(UV) venv --quiet --python 3.11 .venv
 	$(UV) pip sync --quiet --python .venv requirements.txt
 	$(UV) pip install --quiet --python .venv --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(FUZZ)/.installed: Makefile | $(UV_STAMP)
+	test -x $(FUZZ)/bin/python || $(UV) venv --quiet --python 3.11 $(FUZZ)
+	$(UV) pip install --quiet --python $(FUZZ) atheris==$(ATHERIS_VERSION)
 	touch $@
 
 $(LABEL_STUDIO_STAMP): requirements-label-studio.txt | $(UV_STAMP)

@@ -14,9 +14,13 @@ from ralis_backend.core.text import shortened
 from ralis_backend.labelstudio.payloads.answers import read_answers
 from ralis_backend.labelstudio.payloads.label_config import SEGMENTATION_CONTROLS, LabelConfig
 from ralis_backend.labelstudio.payloads.masks import region_boxes, results_to_mask
+from ralis_backend.labelstudio.payloads.results import storable
 from ralis_backend.labelstudio.payloads.tasks import is_id, parse_time
 from ralis_backend.online.answers import USEFUL
 from ralis_backend.online.tool import ToolAnnotation
+
+MAX_ANNOTATOR = 320
+"""The longest e-mail address."""
 
 
 def parse_annotation(payload: Mapping[str, Any]) -> ToolAnnotation:
@@ -33,7 +37,7 @@ def parse_annotation(payload: Mapping[str, Any]) -> ToolAnnotation:
         raise ValueError(f"the annotation is a {type(payload).__name__}, expected an object")
     results = payload.get("result")
     if not isinstance(results, list) or not all(isinstance(it, Mapping) for it in results):
-        raise ValueError(f"annotation {payload.get('id')}: result is no list of objects")
+        raise ValueError(f"annotation {shown(payload.get('id'))}: result is no list of objects")
     task = payload.get("task")
     task_fields = task if isinstance(task, Mapping) else {"id": task}
     created_at = _time(payload, "created_at")
@@ -85,8 +89,8 @@ def _time(payload: Mapping[str, Any], name: str) -> datetime:
     except ValueError:
         pass
     raise ValueError(
-        f"annotation or task {payload.get('id')}: {name} is {value!r}, expected a time such as "
-        "2025-01-31T12:00:00Z"
+        f"annotation or task {shown(payload.get('id'))}: {name} is {shown(value)}, expected a time "
+        "such as 2025-01-31T12:00:00Z"
     )
 
 
@@ -101,8 +105,8 @@ def _integer(payload: Mapping[str, Any], name: str) -> int:
 
 def _annotator(value: Any) -> str:
     if isinstance(value, Mapping):
-        return str(value.get("email") or value.get("id") or "")
-    return "" if value is None else str(value)
+        value = value.get("email") or value.get("id")
+    return "" if value is None else storable(str(value)[:MAX_ANNOTATOR])
 
 
 def _is_refused(results: Sequence[Mapping[str, Any]]) -> bool:
@@ -128,5 +132,5 @@ def _suggested_version(payload: Mapping[str, Any]) -> str | None:
     for name in ("prediction", "parent_prediction"):
         prediction = payload.get(name)
         if isinstance(prediction, Mapping) and prediction.get("model_version"):
-            return str(prediction["model_version"])
+            return storable(str(prediction["model_version"]))
     return None

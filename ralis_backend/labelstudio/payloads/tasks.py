@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ralis_backend.labelstudio.payloads.results import storable
 from ralis_backend.online.tool import MAX_ID, Crop, ToolTask
 
 UNNAMED_KEY = "$undefined$"
@@ -53,7 +54,7 @@ def parse_task(payload: Any, image_key: str, project_id: int | None = None) -> T
     return ToolTask(
         id=payload["id"],
         created_at=_created_at(payload),
-        image=image if isinstance(image, str) else "",
+        image=storable(image) if isinstance(image, str) else "",
         data=data,
         project_id=_project_id(payload) if project_id is None else project_id,
         num_annotations=count_of(payload, *_COUNTS) or 0,
@@ -103,7 +104,9 @@ def parse_time(text: str) -> datetime:
     """
     try:
         parsed = datetime.fromisoformat(text)
-    except ValueError:
+        if parsed.tzinfo is not None:
+            parsed.astimezone(UTC)  # the first and the last day do not exist in every zone
+    except (ValueError, OverflowError):
         raise ValueError(
             f"{text[:40]!r} is no time; expected one such as 2025-01-31T12:00:00Z"
         ) from None

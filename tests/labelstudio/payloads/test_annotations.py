@@ -15,6 +15,7 @@ from ralis_backend.labelstudio.payloads.annotations import (
 from ralis_backend.labelstudio.payloads.label_config import parse_label_config
 from ralis_backend.labelstudio.payloads.masks import mask_to_results
 from ralis_backend.labelstudio.payloads.results import AnnotationError
+from tests.fuzz.targets import annotation_json
 
 CONFIG = parse_label_config(
     '<View><Image name="image" value="$image"/><RectangleLabels name="region" toName="image">'
@@ -161,3 +162,35 @@ def test_feedback_that_a_region_is_not_worth_labelling_skips_it_unless_somebody_
     assert parse_annotation(_webhook(result=[untouched, refusal])).is_skipped
     assert not parse_annotation(_webhook(result=[untouched, painted, refusal])).is_skipped
     assert not parse_annotation(_webhook(result=[untouched])).is_skipped
+
+
+@pytest.mark.parametrize("name", ["id", "task"])
+@pytest.mark.parametrize("number", [2**63, -(2**63), 10**400])
+def test_an_id_that_no_database_takes_is_refused(name, number):
+    with pytest.raises(ValueError, match=r"id is .*expected a whole number"):
+        parse_annotation({**annotation_json(), name: number})
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"])
+@pytest.mark.parametrize("name", ["created_at", "updated_at"])
+def test_a_time_that_does_not_exist_in_utc_is_refused(name, time):
+    with pytest.raises(ValueError, match=f"{name} is .*expected a time"):
+        parse_annotation({**annotation_json(), name: time})
+
+
+def test_text_that_no_database_takes_is_replaced():
+    half = {"email": "a\ud800\0@b.co"}
+    found = parse_annotation({
+        **annotation_json(), "completed_by": half, "prediction": {"model_version": "v\udfff"}
+    })  # fmt: skip
+    assert (found.annotator, found.suggested_version) == ("a??@b.co", "v?")
+    assert (
+        len(parse_annotation({**annotation_json(), "completed_by": "x" * 10**6}).annotator) == 320
+    )
+
+
+def test_an_error_of_an_annotation_is_short_whatever_is_in_it():
+    for name in ("id", "created_at", "result", "task"):
+        with pytest.raises(ValueError) as caught:  # noqa: PT011
+            parse_annotation({**annotation_json(), name: {"x" * 10**6: [["y"] * 10**5]}})
+        assert len(str(caught.value)) < 500

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from ralis_backend.core.palette import distinct_color, hexadecimal
@@ -199,3 +201,15 @@ def test_labels_beyond_the_hotkeys_have_none():
     xml = regions_config(config)
     assert len(parse_label_config(xml).labels) == 40
     assert 9 <= xml.count("hotkey=") < 40
+
+
+def test_labels_without_end_are_refused_at_once():
+    labels = "".join(f'<Label value="{number}"/>' for number in range(40_000))
+    xml = (
+        f'<View><Image name="i" value="$i"/><BrushLabels name="b" toName="i">{labels}'
+        "</BrushLabels></View>"
+    )
+    started = time.monotonic()
+    with pytest.raises(LabelConfigError, match="40000 labels, at most 255"):
+        parse_label_config(xml)
+    assert time.monotonic() - started < 2

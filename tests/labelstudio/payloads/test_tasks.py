@@ -146,3 +146,16 @@ def test_a_regions_pictures_are_named_by_their_place_and_keep_size_and_colours()
         np.testing.assert_allclose(np.asarray(picture), CROP.image, atol=4)
     with Image.open(io.BytesIO(context[1])) as picture:
         assert picture.size == (10, 20)
+
+
+def test_an_image_with_half_a_character_is_no_reason_to_stop():
+    assert parse_task(payload(data={"photo": "/a\ud800\0.png"}), "photo").image == "/a??.png"
+
+
+@pytest.mark.parametrize(
+    "project",
+    ["9" * 19, "\u0661.100", "1.2.3", "1.", "1.x", {"id": 2**63, "created_at": "2025-01-01"}],
+)
+def test_a_uid_that_no_project_can_have_is_refused(project):
+    with pytest.raises(ValueError, match="names no project"):
+        project_uid(project)
