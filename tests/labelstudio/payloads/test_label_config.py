@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from xml.etree.ElementTree import Element, SubElement
+
 import pytest
 
 from ralis_backend.core.palette import distinct_color, hexadecimal
+from ralis_backend.labelstudio.payloads import label_config
 from ralis_backend.labelstudio.payloads.label_config import (
     MAX_CHARACTERS,
     LabelConfig,
@@ -199,3 +202,25 @@ def test_labels_beyond_the_hotkeys_have_none():
     xml = regions_config(config)
     assert len(parse_label_config(xml).labels) == 40
     assert 9 <= xml.count("hotkey=") < 40
+
+
+class Counted(str):
+    """A name that counts how often it is compared."""
+
+    comparisons = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        Counted.comparisons += 1
+        return str.__eq__(self, other)
+
+
+@pytest.mark.parametrize("count", [256, 16_000])
+def test_too_many_labels_are_refused_without_comparing_each_with_each(monkeypatch, count):
+    monkeypatch.setattr(Counted, "comparisons", 0)
+    control = Element("BrushLabels", {"name": "brush"})
+    for number in range(count):
+        SubElement(control, "Label").attrib["value"] = Counted(f"label {number}")
+    with pytest.raises(LabelConfigError, match=f"{count} labels, at most 255"):
+        label_config._labels(control)
+    assert Counted.comparisons <= count

@@ -4,10 +4,13 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
 from ralis_backend.online.store import Store, database
 from ralis_backend.online.store.tables import Base
@@ -71,3 +74,12 @@ def test_a_database_from_before_answers_gets_those_that_were_ticked_and_no_new_l
     settle(worker)
     assert store.answers.of(project.id) == answers
     assert store.labels.every(project.id) == labels
+
+
+def test_an_error_shows_none_of_the_values_that_were_written(tmp_path):
+    opened = database.Database.open(f"sqlite:///{tmp_path / 'ralis.db'}")
+    with pytest.raises(SQLAlchemyError) as refused, opened.write() as session:
+        session.execute(text("insert into nowhere values (:who)"), {"who": "ann@labels.test"})
+    opened.close()
+    assert "nowhere" in str(refused.value)
+    assert "ann@labels.test" not in str(refused.value)
