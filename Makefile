@@ -18,10 +18,12 @@ export HF_HUB_CACHE ?= $(abspath $(RALIS_SHARED)/hf-cache)
 endif
 export UV_PYTHON_DOWNLOADS := never
 
+PIP_AUDIT_VERSION := 2.10.1
 UV_STAMP := .tools/.uv-$(UV_VERSION)
+AUDIT_STAMP := .tools/.pip-audit-$(PIP_AUDIT_VERSION)
 BACKEND_STAMP := .venv/.installed
 LABEL_STUDIO_STAMP := .venv-label-studio/.installed
-COMPILE := pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-header
+COMPILE := pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-header --generate-hashes
 
 ##@ Use
 
@@ -131,13 +133,14 @@ GPU_IMAGE_HAS ?= nothing
 gpu-wheels: $(UV_STAMP) ## What `make gpu` lacks on a bare CUDA image with Python 3.12, to carry there
 	rm -rf $(GPU_WHEELS)
 	mkdir $(GPU_WHEELS)
+	sed -e '/--hash=/d' -e 's/ *\\$$//' requirements.txt >$(GPU_WHEELS)/versions.txt
 	grep -vxF $(foreach name,$(GPU_IMAGE_HAS),-e $(name)) benchmarks/gpu/wheels.txt \
 	  >$(GPU_WHEELS)/wheels.txt
 	.tools/bin/pip download --quiet --dest $(GPU_WHEELS) --no-deps --only-binary :all: \
 	  --python-version 3.12 --implementation cp --abi cp312 --abi abi3 --abi none \
 	  --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 \
 	  --platform manylinux2014_x86_64 --platform any \
-	  -r $(GPU_WHEELS)/wheels.txt -c requirements.txt
+	  -r $(GPU_WHEELS)/wheels.txt -c $(GPU_WHEELS)/versions.txt
 	du -sk $(GPU_WHEELS) | awk '{ print $$1 " KB of wheels" } \
 	  $$1 > $(GPU_WHEELS_MAX_KB) { print "more than $(GPU_WHEELS_MAX_KB) KB"; exit 1 }'
 
@@ -191,6 +194,12 @@ lock: $(UV_STAMP) ## Resolve both locks again; UPGRADE=1 takes the newest releas
 	$(UV) $(COMPILE) $(if $(UPGRADE),--upgrade) --extra dev pyproject.toml -o requirements.txt
 	# Without pyproject.toml's overrides: Label Studio's environment is its own.
 	$(UV) --no-config $(COMPILE) $(if $(UPGRADE),--upgrade) label-studio.in -o requirements-label-studio.txt
+	$(PYTHON) .ci/sbom.py requirements.txt docs/sbom.cdx.json
+
+# Advisories come from the registry and from osv.dev: without a network there are none to be had.
+.PHONY: audit
+audit: $(AUDIT_STAMP) ## Look up what both locks name in the known advisories
+	$(PYTHON) .ci/audit.py .tools/bin/pip-audit requirements.txt requirements-label-studio.txt
 
 .PHONY: clean
 clean: ## Remove the environments and what tools cached; labels and weights stay
@@ -206,9 +215,13 @@ $(UV_STAMP):
 	rm -f .tools/.uv-*
 	touch $@
 
+$(AUDIT_STAMP): | $(UV_STAMP)
+	.tools/bin/pip install --quiet --disable-pip-version-check pip-audit==$(PIP_AUDIT_VERSION)
+	touch $@
+
 $(BACKEND_STAMP): requirements.txt pyproject.toml | $(UV_STAMP)
 	test -x .venv/bin/python || $(UV) venv --quiet --python 3.11 .venv
-	$(UV) pip sync --quiet --python .venv requirements.txt
+	$(UV) pip sync --quiet --require-hashes --python .venv requirements.txt
 	$(UV) pip install --quiet --python .venv --no-deps --no-build-isolation --editable .
 	touch $@
 
@@ -219,5 +232,5 @@ $(FUZZ)/.installed: Makefile | $(UV_STAMP)
 
 $(LABEL_STUDIO_STAMP): requirements-label-studio.txt | $(UV_STAMP)
 	test -x .venv-label-studio/bin/python || $(UV) venv --quiet --python 3.11 .venv-label-studio
-	$(UV) pip sync --quiet --python .venv-label-studio requirements-label-studio.txt
+	$(UV) pip sync --quiet --require-hashes --python .venv-label-studio requirements-label-studio.txt
 	touch $@

@@ -3,6 +3,7 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 from huggingface_hub import constants
 
 from ralis_backend.settings import (
@@ -176,3 +177,46 @@ def test_a_whole_hub_cache_is_used_as_it_is(tmp_path: Path, monkeypatch: pytest.
     use_restored_hub_cache(tmp_path / "copy")
     assert os.environ["HF_HUB_CACHE"] == str(tmp_path)
     assert not (tmp_path / "copy").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RALIS_AUTH_USER", "name:word"),
+        ("RALIS_AUTH_USER", "müller"),
+        ("RALIS_AUTH_USER", " ralis"),
+        ("RALIS_AUTH_PASSWORD", "paßwort"),
+        ("RALIS_AUTH_PASSWORD", "密码"),
+        ("RALIS_AUTH_PASSWORD", "pass\tword"),
+        ("RALIS_AUTH_PASSWORD", "pass\x7fword"),
+        ("RALIS_AUTH_PASSWORD", "password "),
+        ("RALIS_AUTH_PASSWORD", "   "),
+        ("RALIS_AUTH_TOKEN", "to ken"),
+        ("RALIS_AUTH_TOKEN", "tökén"),
+    ],
+)
+def test_credentials_that_would_never_match_are_refused_without_showing_them(
+    monkeypatch, name, value
+):
+    monkeypatch.setenv("RALIS_AUTH_USER", "ralis")
+    monkeypatch.setenv("RALIS_AUTH_PASSWORD", "secret")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=f"^{name}: ") as refused:
+        load_settings()
+    assert value not in str(refused.value)
+
+
+def test_credentials_may_hold_any_sign_of_ascii(monkeypatch):
+    signs = "".join(chr(code) for code in range(33, 127))
+    monkeypatch.setenv("RALIS_AUTH_USER", signs.replace(":", "") + " x")
+    monkeypatch.setenv("RALIS_AUTH_PASSWORD", f"{signs} {signs}")
+    assert load_settings().auth_password.get_secret_value() == f"{signs} {signs}"
+
+
+def test_compose_gives_the_backend_its_own_settings_and_no_other_secret():
+    compose = yaml.safe_load((README.parent / "docker" / "docker-compose.yml").read_text())
+    backend = compose["services"]["backend"]
+    assert "env_file" not in backend
+    of_ralis = {*setting_names()} - {"PROMETHEUS_MULTIPROC_DIR"}
+    assert set(backend["environment"]) == of_ralis
+    assert "LABEL_STUDIO_PASSWORD" not in str(backend)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response, g, request
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ralis_backend.online.learner import Learner
 
 Answer = dict[str, Any] | tuple[dict[str, Any], int]
+_ACTION = re.compile(r"[A-Za-z0-9_]{1,64}")
 OPEN_ENDPOINTS = ("ralis.health",)
 """What is answered without authentication."""
 
@@ -63,7 +65,7 @@ def routes(
         uid = _uid(body)
         if g.only_uid not in (None, uid):
             raise Forbidden(f"this is the webhook secret of project {g.only_uid}, not of {uid}")
-        return backend(project_id=uid).fit(_text(body, "action"), body), 201
+        return backend(project_id=uid).fit(_action(body), body), 201
 
     @blueprint.post("/train")
     def train() -> Answer:
@@ -122,6 +124,13 @@ def _text(body: dict[str, Any], name: str) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError(f"the body has no text under {name!r}")
     return value
+
+
+def _action(body: dict[str, Any]) -> str:
+    action = _text(body, "action")
+    if not _ACTION.fullmatch(action):
+        raise ValueError("the body's 'action' is no name of an event such as ANNOTATION_CREATED")
+    return action
 
 
 def _job_state(status: dict[str, Any]) -> str:

@@ -163,3 +163,55 @@ def test_a_body_that_lacks_something_is_refused_saying_what(client, path, body):
     answer = client.post(path, json=body)
     assert answer.status_code == 400
     assert answer.json["error"]
+
+
+HUGE = 10**20
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/setup", {"project": f"{HUGE}.1", "schema": CONFIG}),
+        ("/setup", {"project": "3.1\x1b[31m", "schema": CONFIG}),
+        ("/setup", {"project": "3.1\n2026 ERROR forged", "schema": CONFIG}),
+        ("/setup", {"project": "3.1\0", "schema": CONFIG}),
+        ("/setup", {"project": "٣.1", "schema": CONFIG}),
+        ("/setup", {"project": "3." + "1" * 70, "schema": CONFIG}),
+        ("/setup", {"project": UID, "schema": CONFIG, "extra_params": {"strategy": "x" * 300}}),
+        ("/setup", {"project": UID, "schema": CONFIG.replace("road", "x" * 600)}),
+        ("/predict", {"project": f"{HUGE}.1", "tasks": [], "label_config": CONFIG}),
+        ("/webhook", {"action": "x", "project": {**PROJECT, "id": HUGE}}),
+        ("/webhook", {"action": "x", "project": {**PROJECT, "id": -1}}),
+        (
+            "/webhook",
+            {"action": "x", "project": {**PROJECT, "created_at": "0001-01-01T00:00+14:00"}},
+        ),
+        ("/webhook", {"action": "x" * 65, "project": UID}),
+        ("/webhook", {"action": "x\ny", "project": UID}),
+        ("/train", {"project": f"{HUGE}.1"}),
+        ("/delete", {"project": f"{HUGE}.1"}),
+        ("/job_status", {"project": f"{HUGE}.1"}),
+    ],
+)
+def test_what_no_database_holds_and_no_log_should_is_refused(client, store, path, body):
+    answer = client.post(path, json=body)
+    assert answer.status_code == 400
+    assert answer.json["error"]
+    assert store.projects.all() == []
+
+
+@pytest.mark.parametrize("number", [HUGE, -1, 1.5, "1", True, None])
+def test_a_task_with_an_impossible_id_fails_alone(client, number):
+    setup(client)
+    results = predict(client, [{**task(1), "id": number}, task(2)]).json["results"]
+    assert [bool(it["result"]) for it in results] == [False, True]
+
+
+def test_an_error_quotes_only_so_much(client):
+    controls = "".join(
+        f'<BrushLabels name="{number}" toName="image"><Label value="a"/></BrushLabels>'
+        for number in range(2000)
+    )
+    answer = setup(client, f'<View><Image name="image" value="$image"/>{controls}</View>')
+    assert answer.status_code == 400
+    assert len(answer.json["error"]) == 2000

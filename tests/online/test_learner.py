@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Version
 from ralis_backend.online.tool import ImageSuggestion, ToolTask
 from ralis_backend.online.worker import Worker
+from tests.cli.process import wait_for
 from tests.online.conftest import RANKING, selects, settle
 from tests.online.fake_tool import CLASSES, START, FakeTool, picture
 
@@ -283,3 +286,83 @@ def test_suggesting_again_reads_neither_scores_nor_reasons(
         again = learner.suggest("1.100", tool.pool_tasks[:1])
     assert first == again
     assert [it for it in read if "rankings.scores" in it or "rankings.reasons" in it] == []
+
+
+@pytest.mark.parametrize("strategy", ["x" * 300, "no-such-strategy", "a\0b", ["margin"], 7])
+def test_a_strategy_that_is_none_is_refused_at_once(
+    learner: Learner, store: Store, strategy: object
+):
+    with pytest.raises(ValueError, match="strategy"):
+        learner.register("1.100", "<View/>", CLASSES, {"strategy": strategy})
+    assert store.projects.all() == []
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_a_strategy_that_is_taken_away_gives_way_to_the_setting(
+    learner: Learner, store: Store, tool: FakeTool, is_restarted: bool
+):
+    learner.register("1.100", "<View/>", CLASSES, {"strategy": "margin"})
+    assert store.projects.get("1.100").strategy == "margin"
+    after = Learner(store, RANKING, tool.image) if is_restarted else learner
+    after.register("1.100", "<View/>", CLASSES, {})
+    assert store.projects.get("1.100").strategy is None
+
+
+@pytest.mark.parametrize("uid", ["9" * 20 + ".1", str(2**63) + ".1", "٣.1", "1e3.1"])
+def test_a_project_beyond_the_databases_integers_is_refused(learner: Learner, uid: str):
+    with pytest.raises(ValueError, match="not of the form"):
+        learner.register(uid, "<View/>", CLASSES, {})
+
+
+class Gate:
+    """Images that arrive when they are let in."""
+
+    def __init__(self, image: Callable[[ToolTask], bytes]) -> None:
+        self._image = image
+        self.is_open = threading.Event()
+        self.num_waiting = 0
+
+    def __call__(self, task: ToolTask) -> bytes:
+        self.num_waiting += 1
+        self.is_open.wait(10)
+        return self._image(task)
+
+
+def test_a_late_image_is_said_to_be_late_and_goes_on_arriving_alone(
+    store: Store, tool: FakeTool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(learner_module, "IMAGE_S", 0.05)
+    gate = Gate(tool.image)
+    learner = Learner(store, RANKING, gate)
+    learner.register("1.100", "<View/>", CLASSES, {})
+    first, second = learner.suggest("1.100", tool.pool_tasks[:2])
+    assert "did not arrive" in first.message
+    assert "still on its way" in second.message
+    assert gate.num_waiting == 1
+    gate.is_open.set()
+    wait_for(lambda: isinstance(learner.suggest("1.100", tool.pool_tasks[:1])[0], ImageSuggestion))
+
+
+def test_only_one_image_is_computed_at_a_time_and_the_others_are_told(
+    store: Store, tool: FakeTool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(learner_module, "TURN_S", 0.01)
+    gate = Gate(tool.image)
+    learner = Learner(store, RANKING, gate)
+    learner.register("1.100", "<View/>", CLASSES, {})
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(learner.suggest, "1.100", tool.pool_tasks[:1])
+        wait_for(lambda: gate.num_waiting == 1)
+        (other,) = learner.suggest("1.100", tool.pool_tasks[1:2])
+        gate.is_open.set()
+        assert isinstance(first.result()[0], ImageSuggestion)
+    assert "computing another image" in other.message
+
+
+def test_what_a_request_has_no_time_for_is_said(
+    learner: Learner, tool: FakeTool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(learner_module, "REQUEST_S", -1.0)
+    learner.register("1.100", "<View/>", CLASSES, {})
+    (answer,) = learner.suggest("1.100", tool.pool_tasks[:1])
+    assert "ask for the rest again" in answer.message

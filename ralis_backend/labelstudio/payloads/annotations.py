@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from ralis_backend.core.regions import Region
-from ralis_backend.core.text import shortened
 from ralis_backend.labelstudio.payloads.answers import read_answers
 from ralis_backend.labelstudio.payloads.label_config import SEGMENTATION_CONTROLS, LabelConfig
 from ralis_backend.labelstudio.payloads.masks import region_boxes, results_to_mask
-from ralis_backend.labelstudio.payloads.results import storable
+from ralis_backend.labelstudio.payloads.results import shown, storable
 from ralis_backend.labelstudio.payloads.tasks import is_id, parse_time
 from ralis_backend.online.answers import USEFUL
 from ralis_backend.online.tool import ToolAnnotation
@@ -97,9 +96,7 @@ def _time(payload: Mapping[str, Any], name: str) -> datetime:
 def _integer(payload: Mapping[str, Any], name: str) -> int:
     value = payload.get(name)
     if not isinstance(value, int) or not is_id(value):
-        raise ValueError(
-            f"annotation or task: {name} is {shortened(repr(value), 40)}, expected an id"
-        )
+        raise ValueError(f"annotation or task: {name} is {shown(value)}, expected an id")
     return value
 
 

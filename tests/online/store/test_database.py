@@ -4,11 +4,13 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import delete
+from sqlalchemy import delete, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from ralis_backend.online.labels import RegionLabel
 from ralis_backend.online.store import Store, database
@@ -130,3 +132,12 @@ def test_labels_that_a_database_from_before_has_lost_are_read_once_more(
 
 def _content(label: RegionLabel) -> tuple[object, ...]:
     return label.image_id, label.region.row, label.region.col, str(label.mask_key), label.pixels
+
+
+def test_an_error_shows_none_of_the_values_that_were_written(tmp_path):
+    opened = database.Database.open(f"sqlite:///{tmp_path / 'ralis.db'}")
+    with pytest.raises(SQLAlchemyError) as refused, opened.write() as session:
+        session.execute(text("insert into nowhere values (:who)"), {"who": "ann@labels.test"})
+    opened.close()
+    assert "nowhere" in str(refused.value)
+    assert "ann@labels.test" not in str(refused.value)
