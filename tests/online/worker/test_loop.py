@@ -147,8 +147,11 @@ def test_a_project_that_was_gone_is_found_again_by_the_worker_itself(
     settle(worker)
     tool.is_gone = True
     lose(worker, store, MOST_LOSSES)
-    worker._housekeeping.keep()
-    assert store.projects.all() == []
+    for error in (None, Unavailable("down"), ValueError("no labels")):
+        tool.fail_next = error
+        worker._housekeeping._done_at = float("-inf")
+        worker._housekeeping.keep()
+        assert store.projects.all() == []
     tool.is_gone = False
     worker._housekeeping._done_at = float("-inf")
     worker._housekeeping.keep()
