@@ -6,6 +6,7 @@ import logging
 import sys
 
 from ralis_backend.cli.web import Host, Port, Threads, Workers, bracketed, prepare
+from ralis_backend.cli.worker import worker_child
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +24,6 @@ def serve(
     ralis = (sys.executable, "-m", "ralis_backend.cli")
     listen = ("--host", host, "--port", str(port))
     size = ("--workers", str(workers), "--threads", str(threads))
-    children = [Child("web", (*ralis, "web", *listen, *size)), Child("worker", (*ralis, "worker"))]
+    children = [Child("web", (*ralis, "web", *listen, *size)), worker_child()]
     logger.info("serving on http://%s:%d; Ctrl-C stops", bracketed(host), port)
     Supervisor(children).run(stop_on_signals())

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING
+import sys
+import threading
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from ralis_backend.cli.log import configure_logging
 
 if TYPE_CHECKING:
+    from ralis_backend.cli.supervisor import Child
     from ralis_backend.online.store import Store
     from ralis_backend.online.worker import Worker
     from ralis_backend.settings import Settings
@@ -19,20 +24,41 @@ NICENESS = 10
 """Of the worker: while it trains, the web processes go first."""
 
 
-def worker() -> None:
-    """Run the worker alone: sync, train, rank, publish."""
-    from ralis_backend.cli.supervisor import stop_on_signals
+Unsupervised = Annotated[
+    bool, typer.Option("--unsupervised", help="End when the worker ends, for what restarts it.")
+]
+
+
+def worker(unsupervised: Unsupervised = False) -> None:
+    """Run the worker alone: sync, train, rank, publish; started again when it ends."""
+    from ralis_backend.cli.supervisor import Supervisor, stop_on_signals
     from ralis_backend.settings import load_settings
+    from ralis_backend.wiring import check_segmenter
 
     settings = load_settings()
     configure_logging(settings.log_level)
+    if unsupervised:
+        _work(settings, stop_on_signals())
+        return
+    check_segmenter(settings)
+    Supervisor([worker_child()]).run(stop_on_signals())
+
+
+def worker_child() -> Child:
+    """The worker as a process to be kept running: what hangs or grows too large is ended."""
+    from ralis_backend.cli.supervisor import Child
+
+    ralis = (sys.executable, "-m", "ralis_backend.cli")
+    return Child("worker", (*ralis, "worker", "--unsupervised"))
+
+
+def _work(settings: Settings, stop: threading.Event) -> None:
     if settings.api_key is None:
         logger.warning(
             "LABEL_STUDIO_API_KEY is not set: labels and images are read with the token that Label "
             "Studio hands over when this backend is connected to a project; that works only where "
             "legacy tokens are on"
         )
-    stop = stop_on_signals()
     os.nice(NICENESS)
     create_worker(settings).run(stop)
 

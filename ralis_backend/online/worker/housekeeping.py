@@ -9,8 +9,7 @@ from pathlib import Path
 
 from ralis_backend.core.files import PARTIAL
 from ralis_backend.online.store import Store, now
-from ralis_backend.online.store.tables import Project
-from ralis_backend.online.tool import Tool, ToolError
+from ralis_backend.online.tool import Tool, ToolError, ToolNotFound
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.standing import Standing
 
@@ -34,21 +33,24 @@ class Housekeeping:
         if time.monotonic() - self._done_at < EVERY_S:
             return
         self._done_at = time.monotonic()
-        for project in self._store.projects.gone():
-            self._look_for(project)
+        self._look_for_the_gone()
         self._drop_events()
         self._remove_partial_files()
 
-    def _look_for(self, project: Project) -> None:
+    def _look_for_the_gone(self) -> None:
         """A project that the tool knows after all is worked on again."""
-        try:
-            found = self._tool.project(project.tool_id)
-        except (ToolError, ValueError) as error:
-            logger.debug("project %s is still gone: %s", project.uid, error)
-            return
-        if found.uid == project.uid:
-            logger.warning("project %s is there again", project.uid)
-            self._store.projects.revive(project.id)
+        for project in self._store.projects.gone():
+            try:
+                found = self._tool.project(project.tool_id)
+            except (ToolNotFound, ValueError) as error:
+                logger.debug("project %s is still gone: %s", project.uid, error)
+            except ToolError as error:  # the others would wait for it as well
+                logger.info("projects that were gone are looked for later: %s", error)
+                return
+            else:
+                if found.uid == project.uid:
+                    logger.warning("project %s is there again", project.uid)
+                    self._store.projects.revive(project.id)
 
     def _drop_events(self) -> None:
         """Webhooks are hints: a project that becomes known later is read as a whole."""

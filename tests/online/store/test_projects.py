@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import pytest
 
+from ralis_backend.online.choosing import RankingConfig
+from ralis_backend.online.learner import Learner
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.tool import ClassLabel
+from tests.online.conftest import selects
 
 
 def test_removed_labels_keep_their_index_and_new_ones_come_after(store: Store, project: Project):
@@ -22,3 +25,25 @@ def test_an_unknown_project_is_named_with_what_to_do(store: Store, project: Proj
         ValueError, match=r"9\.9 is not known here \(known: 1\.100\).*ralis connect"
     ):
         store.projects.get("9.9")
+
+
+def test_nothing_that_is_asked_often_reads_a_whole_table(store: Store, project: Project):
+    learner = Learner(store, RankingConfig(), None)
+    store.projects.change(project.id, num_labelled_regions=0)
+    with selects(store) as read:
+        learner.status()
+        store.annotations.withdraw("1.100", [7])
+        store.images.find(project.id, 1)
+        store.labels.of_image(1)
+        store.labels.newest_id(project.id)
+        store.labels.count(project.id, 7, most=24)
+        store.queue.open(project.id)
+        store.versions.serving(project)
+        store.projects.looks()
+    tables = ("labels", "annotations", "crop_tasks", "images", "rankings", "events")
+    with store.database.engine.connect() as connection:
+        for statement in read:
+            question = (statement, tuple([1] * statement.count("?")))
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {question[0]}", question[1])
+            scanned = [row[-1] for row in plan if row[-1].startswith("SCAN")]
+            assert not [it for it in scanned if it.split()[1] in tables], statement

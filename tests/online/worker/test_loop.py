@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -12,10 +14,14 @@ from ralis_backend.labelstudio.client import (
     Unauthorised,
     Unavailable,
 )
-from ralis_backend.online.store import Store
+from ralis_backend.online.store import Store, now
+from ralis_backend.online.store.projects import Look
+from ralis_backend.online.store.tables import Project
+from ralis_backend.online.worker import standing
 from ralis_backend.online.worker.loop import MOST_LOSSES, Worker, pause_after
-from tests.online.conftest import MakeWorker, label_round, settle
-from tests.online.fake_tool import FakeTool
+from ralis_backend.online.worker.steps import Step
+from tests.online.conftest import MakeWorker, label_round, selects, settle
+from tests.online.fake_tool import CLASSES, FakeTool
 
 
 def test_enough_labels_make_a_version_and_a_new_queue(
@@ -141,8 +147,11 @@ def test_a_project_that_was_gone_is_found_again_by_the_worker_itself(
     settle(worker)
     tool.is_gone = True
     lose(worker, store, MOST_LOSSES)
-    worker._housekeeping.keep()
-    assert store.projects.all() == []
+    for error in (None, Unavailable("down"), ValueError("no labels")):
+        tool.fail_next = error
+        worker._housekeeping._done_at = float("-inf")
+        worker._housekeeping.keep()
+        assert store.projects.all() == []
     tool.is_gone = False
     worker._housekeeping._done_at = float("-inf")
     worker._housekeeping.keep()
@@ -211,3 +220,69 @@ def test_what_nobody_expected_is_logged_with_its_traceback(
 )
 def test_the_pause_doubles_to_five_minutes_and_stays_there_for_weeks(num_failures, pause_s):
     assert pause_after(num_failures) == pause_s
+
+
+def test_a_project_that_cannot_even_be_looked_at_does_not_stop_the_others(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, caplog: pytest.LogCaptureFixture
+):
+    broken = store.projects.register("9.900", 9, "<View/>", CLASSES, "broken")
+    worker = make_worker()
+    real = worker._due
+
+    def due(project: Project) -> Step | None:
+        if project.id == broken.id:
+            raise RuntimeError("a row that nobody understands")
+        return real(project)
+
+    worker._due = due  # type: ignore[method-assign]
+    settle(worker)
+    assert store.projects.get("1.100").published_version == 0
+    assert store.projects.get("9.900").last_error == "a row that nobody understands"
+    assert "project 9.900: it could not be looked at" in caplog.text
+
+
+def test_a_database_that_cannot_be_asked_does_not_end_the_worker(
+    store: Store, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+):
+    worker = make_worker(poll_s=0.0)
+    stop = threading.Event()
+    failures = iter([OSError("disk full"), OSError("disk full")])
+    real = store.projects.looks
+
+    def looks() -> list[Look]:
+        for failure in failures:
+            raise failure
+        stop.set()
+        return real()
+
+    monkeypatch.setattr(store.projects, "looks", looks)
+    worker.run(stop)
+    assert stop.is_set()
+
+
+def test_a_clock_that_is_set_back_for_a_year_delays_neither_a_retry_nor_a_reading(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+):
+    worker = make_worker()
+    settle(worker)
+    next_year = now() + timedelta(days=365)
+    store.projects.change(store.projects.all()[0].id, synced_at=next_year, retry_at=next_year)
+    clock = [1000.0]
+    monkeypatch.setattr(standing.time, "monotonic", lambda: clock[0])
+    assert not worker.advance_all()
+    clock[0] += pause_after(1)
+    assert not worker.advance_all()  # nothing is due yet
+    tool.calls.clear()
+    clock[0] += worker._config.sync_s
+    assert worker.advance_all()
+    assert "annotations" in tool.calls
+
+
+def test_an_idle_worker_asks_one_thing_for_all_its_projects(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker()
+    settle(worker)
+    with selects(store) as read:
+        assert not worker.advance_all()
+    assert len(read) == 1
