@@ -62,6 +62,7 @@ class ToolProject:
 class ToolTask:
     """One task: an image to label. `created_at` tells apart tasks that got the same id.
 
+    What is annotated in it makes no other task of it:
     num_annotations: submitted and skipped.
     changed_at: when an annotation of it changed last, by the tool's clock; None if it was not said.
     state: another one whenever an annotation of it was made, changed or deleted; never empty where
@@ -72,9 +73,9 @@ class ToolTask:
     created_at: datetime
     image: str
     data: Mapping[str, Any] = field(default_factory=dict)
-    num_annotations: int = 0
-    changed_at: datetime | None = None
-    state: str = ""
+    num_annotations: int = field(default=0, compare=False)
+    changed_at: datetime | None = field(default=None, compare=False)
+    state: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
