@@ -66,6 +66,7 @@ class ToolTask:
     """One task: an image to label. `created_at` tells apart tasks that got the same id.
 
     `project_id` is the tool's id of its project: whose files it may show.
+    What is annotated in it makes no other task of it:
     num_annotations: submitted and skipped.
     changed_at: when an annotation of it changed last, by the tool's clock; None if it was not said.
     state: another one whenever an annotation of it was made, changed or deleted; never empty where
@@ -76,10 +77,10 @@ class ToolTask:
     created_at: datetime
     image: str
     data: Mapping[str, Any] = field(default_factory=dict)
-    project_id: int | None = None
-    num_annotations: int = 0
-    changed_at: datetime | None = None
-    state: str = ""
+    project_id: int | None = field(default=None, compare=False)
+    num_annotations: int = field(default=0, compare=False)
+    changed_at: datetime | None = field(default=None, compare=False)
+    state: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)

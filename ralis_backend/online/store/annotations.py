@@ -11,7 +11,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session, undefer
 
 from ralis_backend.online.store.database import BATCH, Database, pack, parts
-from ralis_backend.online.store.readings import keep_state
+from ralis_backend.online.store.readings import is_kept, keep_state
 from ralis_backend.online.store.tables import Annotation, CropTask, Image, Label, Project
 from ralis_backend.online.tool import TaskAnnotations, ToolAnnotation
 
@@ -54,10 +54,14 @@ class Annotations:
         """Store all annotations of a task as the tool has them now, in one transaction.
 
         What is stored of this task and the tool has no more is withdrawn; the rows are kept.
+        Where all is as it is stored, nothing is written.
 
         Returns:
             As `put`, the rows whose labels must be read.
         """
+        with self._database.read() as session:
+            if _is_stored(session, tool_uid, found, image, crop_task):
+                return []
         with self._database.write() as session:
             rows = [
                 _put(session, project, tool_uid, annotation, image, crop_task)
@@ -182,6 +186,36 @@ def _put(
     row.error = _UNREAD
     session.flush()
     return row
+
+
+def _is_stored(
+    session: Session,
+    tool_uid: str,
+    found: TaskAnnotations,
+    image: Image | None,
+    crop_task: CropTask | None,
+) -> bool:
+    """Whether everything of a task is stored, and read, as it was found."""
+    query = select(Annotation).where(
+        Annotation.tool_uid == tool_uid,
+        Annotation.task_id == found.task.id,
+        ~Annotation.is_deleted,
+    )
+    rows = {(row.annotation_id, row.created_at): row for row in session.scalars(query)}
+    place = (image and image.id, crop_task and crop_task.id)
+    return (
+        rows.keys() == {(it.id, it.created_at) for it in found.annotations}
+        and not any(row.error for row in rows.values())
+        and all((row.image_id, row.crop_task_id) == place for row in rows.values())
+        and all(_is_same(rows[it.id, it.created_at], it) for it in found.annotations)
+        and is_kept(session, tool_uid, found.task)
+    )
+
+
+def _is_same(row: Annotation, annotation: ToolAnnotation) -> bool:
+    said = (annotation.annotator, annotation.updated_at, annotation.lead_time_s)
+    is_noted = said == (row.annotator, row.updated_at, row.lead_time_s)
+    return is_noted and row.digest == _digest(annotation)
 
 
 def _find_or_add(

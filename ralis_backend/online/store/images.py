@@ -12,6 +12,8 @@ from ralis_backend.online.store.database import BATCH, Database, assign, parts
 from ralis_backend.online.store.tables import Image
 from ralis_backend.online.tool import ToolTask
 
+_KNOWN = (Image.id, Image.task_id, Image.task_created_at, Image.ref, Image.is_deleted)
+
 
 class Images:
     """Images by project and task."""
@@ -45,33 +47,27 @@ class Images:
         self.note(project_id, tasks)
         self.mark_missing(project_id, {task.id for task in tasks})
 
-    def note(self, project_id: int, tasks: Sequence[ToolTask]) -> dict[int, Image]:
-        """Make these tasks known as images, without a write where they are; by task id.
+    def note(self, project_id: int, tasks: Sequence[ToolTask]) -> None:
+        """Make these tasks known as images; nothing is written where they are.
 
         An address may change without the image (signed ones do with each list): the size that is
         known stays until the file has been read again. A task id belongs to one task at a time.
         """
-        ids = [task.id for task in tasks]
-        query = select(Image).where(Image.project_id == project_id, Image.task_id.in_(ids))
+        listed = {(task.id, task.created_at): task for task in tasks}
+        query = select(*_KNOWN).where(Image.project_id == project_id)
+        rows: list[Any] = []
         with self._database.read() as session:
-            known = {(row.task_id, row.task_created_at): row for row in session.scalars(query)}
-        rows_by_id = {row.id: row for row in known.values()}
-        current = {(task.id, task.created_at): task for task in tasks}
-        new = [_image(project_id, task) for key, task in current.items() if key not in known]
-        changes = {
-            row.id: _change(row, current.get(key))
-            for key, row in known.items()
-            if _change(row, current.get(key))
-        }
+            for part in parts((task.id for task in tasks), BATCH):
+                rows += session.execute(query.where(Image.task_id.in_(part)))
+        known = {(row.task_id, row.task_created_at): row for row in rows}
+        new = [_image(project_id, task) for key, task in listed.items() if key not in known]
+        changes = {row.id: _change(row, listed.get(key)) for key, row in known.items()}
+        changes = {row_id: values for row_id, values in changes.items() if values}
         if new or changes:
             with self._database.write() as session:
                 session.add_all(new)
                 for row_id, values in changes.items():
                     assign(session.get_one(Image, row_id), values)
-        for row_id, values in changes.items():
-            assign(rows_by_id[row_id], values)
-        rows = [row for key, row in known.items() if key in current] + new
-        return {row.task_id: row for row in rows}
 
     def mark_missing(self, project_id: int, task_ids: Set[int]) -> None:
         """Mark the images of all other tasks as gone. They come back with their tasks."""
@@ -122,7 +118,7 @@ def _image(project_id: int, task: ToolTask) -> Image:
     )
 
 
-def _change(row: Image, task: ToolTask | None) -> dict[str, Any]:
+def _change(row: Any, task: ToolTask | None) -> dict[str, Any]:
     """What makes a row say what its task says; None where another task has the id now."""
     if task is None:
         return {} if row.is_deleted else {"is_deleted": True}

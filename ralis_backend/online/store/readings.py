@@ -60,6 +60,14 @@ def _new(project_id: int, tool_uid: str) -> Source:
     )
 
 
+def is_kept(session: Session, tool_uid: str, task: ToolTask) -> bool:
+    """Whether a task is remembered as the tool describes it."""
+    query = select(TaskState.state).where(
+        TaskState.tool_uid == tool_uid, TaskState.task_id == task.id
+    )
+    return session.scalar(query) == task.state
+
+
 def keep_state(session: Session, project_id: int, tool_uid: str, task: ToolTask) -> None:
     """Remember how the tool described a task whose annotations are stored in this transaction."""
     row = session.scalars(

@@ -628,7 +628,8 @@ def test_a_kill_at_any_moment_of_reading_loses_and_doubles_nothing(
         shutil.copytree(saved, live)
         server = copy.deepcopy(tool)
         with killed_at(store, server, number) as count, suppress(Killed):
-            read_all(Sync(store, server, CONFIG), store)
+            Sync(store, server, CONFIG).events(the(store))
+            Sync(store, server, CONFIG).full(the(store))
         is_through = expected is not None and count[0] < number
         read_all(Sync(store, server, CONFIG), store)
         expected = expected or state(store)
