@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import select
 
-from ralis_backend.online.store.database import Database, assign
+from ralis_backend.online.store.database import Database, assign, now
 from ralis_backend.online.store.tables import Image
 from ralis_backend.online.tool import ToolTask
+
+_FIRST_PAUSE, _LONGEST_PAUSE = timedelta(minutes=1), timedelta(days=1)
 
 
 class Images:
@@ -60,8 +62,33 @@ class Images:
                 elif row.ref != task.image or row.is_deleted:
                     row.ref, row.is_deleted, row.error = task.image, False, None
                     row.height = row.width = None
+                    row.num_failures, row.retry_at = 0, None
             for row in known.values():
                 row.is_deleted = True
+
+    def fail(self, image_id: int, message: str) -> None:
+        """Note that an image cannot be used; it is tried again later, each time much later."""
+        with self._database.write() as session:
+            row = session.get_one(Image, image_id)
+            row.error = message
+            row.num_failures += 1
+            pause = _FIRST_PAUSE * 4 ** min(row.num_failures - 1, 6)
+            row.retry_at = now() + min(_LONGEST_PAUSE, pause)
+
+    def to_try_again(self, project_id: int, moment: datetime, count: int) -> list[Image]:
+        """At most `count` images whose pause after a failure is over at that moment."""
+        query = (
+            select(Image)
+            .where(Image.project_id == project_id, ~Image.is_deleted, Image.retry_at <= moment)
+            .order_by(Image.retry_at)
+        )
+        with self._database.read() as session:
+            return list(session.scalars(query.limit(count)))
+
+    def seen(self, image_id: int, size: tuple[int, int]) -> None:
+        """Note that an image of (height, width) pixels was read."""
+        height, width = size
+        self.change(image_id, height=height, width=width, error=None, num_failures=0, retry_at=None)
 
     def change(self, image_id: int, **values: Any) -> None:
         """Set columns of an image."""

@@ -117,6 +117,12 @@ class Image(Base):
     is_validation: Mapped[bool | None]  # None: nothing labelled in it yet
     is_deleted: Mapped[bool] = mapped_column(default=False)
     error: Mapped[str | None] = mapped_column(Text)
+    num_failures: Mapped[int] = mapped_column(default=0)  # to read it, in a row
+    retry_at: Mapped[datetime | None]
+
+    def may_be_tried(self, moment: datetime) -> bool:
+        """Whether it can be read as far as is known, or the pause after it could not is over."""
+        return self.retry_at is None or self.retry_at <= moment
 
     @property
     def size(self) -> tuple[int, int] | None:

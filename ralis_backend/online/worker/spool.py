@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
+import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -11,12 +13,15 @@ import numpy as np
 
 from ralis_backend.core.features import RegionFeatures
 
+logger = logging.getLogger(__name__)
+
 
 class FeatureSpool:
     """A file for each feature; what is read back is mapped, not held in memory.
 
     Args:
-        folder: its own; what a killed run left there is removed, and at the end all of it.
+        folder: its own; what a killed run left there is removed, and at the end all of it. Where
+            it cannot be made, a temporary one takes its place.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -28,7 +33,12 @@ class FeatureSpool:
 
     def __enter__(self) -> Self:
         shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir(parents=True)
+        try:
+            self._folder.mkdir(parents=True)
+        except OSError as error:  # what a killed run left cannot be removed, or is no folder
+            elsewhere = Path(tempfile.mkdtemp(prefix="ralis-spool-"))
+            logger.warning("%s cannot be used (%s), %s is instead", self._folder, error, elsewhere)
+            self._folder = elsewhere
         return self
 
     def __exit__(self, *_: object) -> None:

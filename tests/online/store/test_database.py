@@ -9,7 +9,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 
-from ralis_backend.online.store import Store, database
+from ralis_backend.online.store import Store, database, now
 from ralis_backend.online.store.tables import Base
 from ralis_backend.online.worker import Worker
 from tests.online.conftest import settle
@@ -71,3 +71,19 @@ def test_a_database_from_before_answers_gets_those_that_were_ticked_and_no_new_l
     settle(worker)
     assert store.answers.of(project.id) == answers
     assert store.labels.every(project.id) == labels
+
+
+def test_a_database_from_before_pauses_keeps_its_images(store: Store, tmp_path: Path):
+    project = store.projects.register("1.100", 1, "<View/>", [], "pool")
+    store.images.reconcile(project.id, FakeTool().pool_tasks)
+    image = store.images.of(project.id)[0]
+    store.images.seen(image.id, (3, 4))
+    store.images.fail(store.images.of(project.id)[1].id, "truncated")
+    go_back_to(store, "0002")
+    Store.open(f"sqlite:///{tmp_path / 'ralis.db'}", tmp_path / "blobs").close()
+    kept = store.images.of(project.id)
+    assert [row.task_id for row in kept] == [1, 2, 3, 4, 5, 6]
+    assert kept[0].size == (3, 4)
+    assert kept[1].error == "truncated"
+    assert all(row.num_failures == 0 for row in kept)
+    assert [row.id for row in store.images.to_try_again(project.id, now(), 9)] == [kept[1].id]
