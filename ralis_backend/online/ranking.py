@@ -134,7 +134,7 @@ def score_pool(
         counts = pool.features.class_counts[pool.candidates]
         state = replace(state, unlabelled_counts=counts)
     if chosen.strategy.needs.pool_size and config.policy_pool == "training":
-        offered = pool.features.take(pool.candidates)
+        offered = pool.features.select(pool.candidates)
         return scores_from_pools(chosen.strategy, state, offered), chosen
     return scores_of(chosen.strategy, state, pool.features, pool.candidates), chosen
 
@@ -148,7 +148,7 @@ def scores_of(
     two blocks `state.stop` is called.
     """
     if not chooser.is_pointwise:
-        return chooser.scores(state, features.take(index))
+        return chooser.scores(state, features.select(index))
     scores = np.zeros(len(index), np.float32)
     for start in range(0, len(index), _REGIONS_AT_ONCE):
         part = np.arange(start, min(start + _REGIONS_AT_ONCE, len(index)))

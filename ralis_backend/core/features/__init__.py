@@ -14,9 +14,10 @@ from ralis_backend.core.features.describe import (
     predicted_mask,
     symmetric_divergence,
 )
-from ralis_backend.core.features.table import FEATURES, NotDescribed, RegionFeatures, concat
+from ralis_backend.core.features.table import BLOCK, FEATURES, NotDescribed, RegionFeatures, concat
 
 __all__ = [
+    "BLOCK",
     "FEATURES",
     "GRID_SIDE",
     "NotDescribed",

@@ -306,7 +306,7 @@ class Ranker:
             project,
             policy,
             state,
-            pool.features.take(pool.candidates),
+            pool.features.select(pool.candidates),
             self._config.ranking,
             self._config.replay,
             stop,

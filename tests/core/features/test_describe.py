@@ -265,3 +265,25 @@ def _parts(forward, cuts, size):
 
 def _steps(step, length):
     return [(start, min(step, length - start)) for start in range(0, length, step)]
+
+
+def test_selected_regions_are_copied_when_they_are_looked_at():
+    table = RegionFeatures(
+        5, {"entropy": np.arange(5.0), "class_counts": np.arange(10.0).reshape(5, 2)}
+    )
+    index = np.array([4, 0, 2])
+    selected, taken = table.select(index), table.take(index)
+    assert list(selected) == list(taken)
+    assert len(selected) == 3
+    np.testing.assert_array_equal(selected.class_counts, taken.class_counts)
+    part = selected.take(np.array([2, 0]))
+    np.testing.assert_array_equal(part.entropy, [2, 4])
+    own = selected.replaced(entropy=np.array([7.0, 8, 9]))
+    np.testing.assert_array_equal(own.take(np.array([1])).entropy, [8])
+    np.testing.assert_array_equal(own.class_counts, taken.class_counts)
+    np.testing.assert_array_equal(
+        np.concatenate([each.entropy for _, each in own.blocks(2)]), [7, 8, 9]
+    )
+    assert table.select(np.arange(5)) is table
+    with pytest.raises(NotDescribed):
+        _ = selected.bald
