@@ -105,7 +105,10 @@ class Image(Base):
     """A task of the pool project: one image."""
 
     __tablename__ = "images"
-    __table_args__ = (UniqueConstraint("project_id", "task_id", "task_created_at"),)
+    __table_args__ = (
+        UniqueConstraint("project_id", "task_id", "task_created_at"),
+        Index("ix_images_project_id_retry_at", "project_id", "retry_at"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"), index=True)
