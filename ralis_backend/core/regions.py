@@ -72,6 +72,12 @@ def grid(image_size: tuple[int, int], region_size: tuple[int, int]) -> list[Regi
     ]
 
 
+def grid_size(image_size: tuple[int, int], region_size: tuple[int, int]) -> int:
+    """How many regions `grid` has."""
+    tall, wide = (min(each, side) for each, side in zip(region_size, image_size, strict=True))
+    return len(_starts(image_size[0], tall)) * len(_starts(image_size[1], wide))
+
+
 def _starts(length: int, step: int) -> list[int]:
     starts = list(range(0, length - step + 1, step))
     if starts[-1] + step < length:

@@ -235,7 +235,7 @@ class LabelStudioTool:
         pool: ToolProject,
         version: str,
         class_names: Sequence[str],
-        suggestions: Sequence[ImageSuggestion],
+        suggestions: Iterable[ImageSuggestion],
     ) -> None:
         """The same for whole-image tasks."""
         config = self._config(pool.label_config)

@@ -112,7 +112,7 @@ def strategy_for(
         return ChosenStrategy(strategy(RARITY), offers=offers)
     try:
         found = find_strategy(wanted, config.policies_dir, project.class_names, config.region_size)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         return fallback(project, offers, str(error))
     chosen = ChosenStrategy(found, offers=offers)
     return _served(project, chosen, chosen.heuristic)

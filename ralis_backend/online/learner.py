@@ -15,16 +15,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ralis_backend.core.policy.registry import check_strategy
 from ralis_backend.online.choosing import RankingConfig
 from ralis_backend.online.labels import RegionLabel, covered
 from ralis_backend.online.ranking import rank_image
 from ralis_backend.online.store import Store
-from ralis_backend.online.store.tables import Image, Project, Version
+from ralis_backend.online.store.tables import Image, Project, Ranking, Version
 from ralis_backend.online.suggesting import (
+    RankingMisfit,
     best_regions,
     image_suggestion,
     keep_suggestion,
+    read_mask,
     suggest_image,
 )
 from ralis_backend.online.tool import MAX_ID, ClassLabel, ImageSuggestion, ToolTask
@@ -270,15 +274,27 @@ class Learner:
         ranking = self._store.rankings.find(version.id, image.id)
         if ranking is None:
             return self._compute(project, version, image, labels, task, until)
-        return suggest_image(
-            self._store,
-            version,
-            image,
-            ranking,
-            labels,
-            self._config.region_size,
-            self._suggestions_per_image,
-        )
+        try:
+            return suggest_image(
+                self._store,
+                version,
+                image,
+                ranking,
+                labels,
+                self._config.region_size,
+                self._suggestions_per_image,
+                self._stored_mask(project, image, ranking),
+            )
+        except RankingMisfit:
+            return self._compute(project, version, image, labels, task, until)
+
+    def _stored_mask(self, project: Project, image: Image, ranking: Ranking) -> np.ndarray | None:
+        """None as well where it is lost: the regions alone are worth an answer."""
+        try:
+            return read_mask(self._store, image, ranking)
+        except (OSError, ValueError) as error:
+            logger.warning("project %s, task %s: no mask: %s", project.uid, image.task_id, error)
+            return None
 
     def _compute(
         self,

@@ -15,7 +15,7 @@ import numpy as np
 
 from ralis_backend.core.acquisition import Needs, PoolState, Strategy
 from ralis_backend.core.acquisition.selection import occurrence
-from ralis_backend.core.features import RegionFeatures, concat, describe, predicted_mask
+from ralis_backend.core.features import RegionFeatures, concat, describe_parts
 from ralis_backend.core.images import decode_image
 from ralis_backend.core.policy import state_images
 from ralis_backend.core.regions import grid
@@ -94,12 +94,22 @@ class DescribedPool:
 def describe_image(
     segmenter: Segmenter, content: bytes, config: RankingConfig, needs: Needs
 ) -> DescribedImage:
-    """One look at an image file, for what `needs`; `ValueError` if it is no readable image."""
+    """One look at an image file, for what `needs`.
+
+    Raises:
+        ValueError: if it is no readable image, or the segmenter breaks on it.
+    """
     image = decode_image(content)
     size = (image.shape[0], image.shape[1])
-    forward = segmenter.forward_pass(image, needs.maps)
-    features = describe(forward, grid(size, config.region_size), needs.features)
-    return DescribedImage(size, features, predicted_mask(forward))
+    parts = segmenter.parts(image, needs.maps)
+    regions = grid(size, config.region_size)
+    features, mask = describe_parts(parts, size, regions, needs.features)
+    for name in features:
+        if not np.isfinite(features[name]).all():
+            raise ValueError(
+                f"the segmenter's {name} of this image is not finite; use an earlier version"
+            )
+    return DescribedImage(size, features, mask)
 
 
 def score_pool(
@@ -124,7 +134,7 @@ def score_pool(
         counts = pool.features.class_counts[pool.candidates]
         state = replace(state, unlabelled_counts=counts)
     if chosen.strategy.needs.pool_size and config.policy_pool == "training":
-        offered = pool.features.take(pool.candidates)
+        offered = pool.features.select(pool.candidates)
         return scores_from_pools(chosen.strategy, state, offered), chosen
     return scores_of(chosen.strategy, state, pool.features, pool.candidates), chosen
 
@@ -138,7 +148,7 @@ def scores_of(
     two blocks `state.stop` is called.
     """
     if not chooser.is_pointwise:
-        return chooser.scores(state, features.take(index))
+        return chooser.scores(state, features.select(index))
     scores = np.zeros(len(index), np.float32)
     for start in range(0, len(index), _REGIONS_AT_ONCE):
         part = np.arange(start, min(start + _REGIONS_AT_ONCE, len(index)))
@@ -209,14 +219,16 @@ def rank_image(
     Args:
         store: where the segmenter's weights lie.
         project: gives the classes and the strategy.
-        version: of the segmenter; None before the first.
+        version: of the segmenter; None before the first. The nearest usable one before it ranks
+            where its weights are missing or damaged.
         content: the image file.
         config: how regions are cut and ranked.
         labels: of the whole project.
     """
-    segmenter = load_segmenter(
+    usable = load_segmenter(
         store, project, version, config.spec, seed=config.seed, device=config.device
     )
+    segmenter, version = usable.segmenter, usable.version
     wanted = strategy_for(project, version, labels, config, segmenter.offers)
     chosen = _without_pool(wanted, version)
     described = describe_image(segmenter, content, config, chosen.described)

@@ -102,6 +102,9 @@ def notes(versions: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
     lines = []
     for name, metrics in versions:
         trust = metrics.get("trust")
+        if why := metrics.get("weights_error"):
+            lines.append(f"{name} cannot be used any more: {why}")
+        lines += [f"{name} has not learned from {what}" for what in metrics.get("left_out", [])]
         if note := metrics.get("strategy_note"):
             lines.append(f"{name}: {note}")
         elif trust:

@@ -9,12 +9,31 @@ from typing import Any
 import numpy as np
 
 from ralis_backend.core.images import mask_from_png
-from ralis_backend.core.regions import Region, grid, is_labelled
+from ralis_backend.core.regions import Region, grid, grid_size, is_labelled
 from ralis_backend.online.labels import RegionLabel, covered
 from ralis_backend.online.ranking import usefulness
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Image, Ranking, Version
 from ralis_backend.online.tool import ImageSuggestion, SuggestedRegion
+
+
+class RankingMisfit(ValueError):
+    """A stored ranking is one of other regions: image or region size changed since."""
+
+
+def read_mask(store: Store, image: Image, ranking: Ranking) -> np.ndarray | None:
+    """(H, W) uint8, the mask predicted with a ranking; None where nothing was predicted.
+
+    Raises:
+        ValueError: if its file is damaged, or of another size than the image.
+        OSError: if it cannot be read.
+    """
+    if ranking.mask_key is None:
+        return None
+    mask = mask_from_png(store.blobs.get(ranking.mask_key))
+    if mask.shape != image.size:
+        raise ValueError(f"the predicted mask has {mask.shape} pixels, the image {image.size}")
+    return mask
 
 
 def suggest_image(
@@ -25,6 +44,7 @@ def suggest_image(
     labels: Sequence[RegionLabel],
     region_size: tuple[int, int],
     count: int,
+    mask: np.ndarray | None,
 ) -> ImageSuggestion:
     """The `count` regions of a ranked image most worth labelling, with the predicted mask.
 
@@ -36,16 +56,26 @@ def suggest_image(
         labels: of this image.
         region_size: (height, width) in pixels.
         count: regions at most.
+        mask: (H, W) uint8, what the version predicts; None without a prediction.
+
+    Raises:
+        RankingMisfit: if the ranking was made for other regions.
     """
     if image.size is None:
         raise ValueError(f"task {image.task_id} has a ranking but no image size")
     handed_out = store.queue.handed_out(image.id, version.number)
     if handed_out is None:
         whole = store.rankings.with_scores(ranking)
+        scores = np.frombuffer(whole.scores, "<f4")
+        if len(scores) != grid_size(image.size, region_size):
+            raise RankingMisfit(
+                f"the ranking of task {image.task_id} has {len(scores)} regions, its grid "
+                f"{grid_size(image.size, region_size)}; the worker ranks it again"
+            )
         chosen = best_regions(
             image.size,
             region_size,
-            np.frombuffer(whole.scores, "<f4"),
+            scores,
             whole.reasons,
             covered(image.size, labels),
             count,
@@ -54,9 +84,6 @@ def suggest_image(
         regions = keep_suggestion(store, image.id, version.number, chosen)
     else:
         regions = _from_json(handed_out.regions)
-    mask = None
-    if ranking.mask_key is not None:
-        mask = mask_from_png(store.blobs.get(ranking.mask_key))
     return image_suggestion(image.task_id, image.size, regions, mask, version.name)
 
 

@@ -6,7 +6,7 @@ Studio's formats, and nothing there knows the store.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -293,9 +293,12 @@ class Tool(Protocol):
         pool: ToolProject,
         version: str,
         class_names: Sequence[str],
-        suggestions: Sequence[ImageSuggestion],
+        suggestions: Iterable[ImageSuggestion],
     ) -> None:
-        """The same for whole-image tasks (in-place mode)."""
+        """The same for whole-image tasks (in-place mode).
+
+        Suggestions are taken one after another and not kept: their masks would fill the memory.
+        """
 
     def delete_unopened_tasks(self, project_id: int, task_ids: Sequence[int]) -> list[int]:
         """Delete those of the tasks that nobody has begun (no annotation, no draft).

@@ -18,9 +18,10 @@ from ralis_backend.core.features import RegionFeatures
 from ralis_backend.core.images import decode_image
 from ralis_backend.core.regions import VOID, Region, grid
 from ralis_backend.online.choosing import RankingConfig
-from ralis_backend.online.labels import RegionLabel, hide_removed, labels_by_image
+from ralis_backend.online.labels import RegionLabel, labels_by_image
+from ralis_backend.online.masks import LabelMasks
 from ralis_backend.online.report import replay_text
-from ralis_backend.online.store import Store
+from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Image, Project
 from ralis_backend.online.tool import ToolTask, ToolUnavailable
 from ralis_backend.simulation.points import PointEncoder
@@ -172,7 +173,7 @@ class _Labelled:
         config: RankingConfig,
         max_regions: int,
     ) -> None:
-        self._store, self._image = store, image
+        self._image, self._masks = image, LabelMasks(store, project)
         self._project, self._config = project, config
         labels = [label for label in store.labels.of(project.id) if any(label.pixels)]
         sizes = [(label.region.height, label.region.width) for label in labels]
@@ -181,7 +182,13 @@ class _Labelled:
         by_image = labels_by_image(
             [label for label, each in zip(labels, sizes, strict=True) if each == size]
         )
-        images = [row for row in store.images.of(project.id) if row.id in by_image and row.size]
+        moment = now()
+        images = []
+        for row in store.images.of(project.id):
+            if row.size is not None and row.may_be_tried(moment):
+                inside = [it for it in by_image[row.id] if it.region.is_inside(row.size)]
+                by_image[row.id] = inside
+                images += [row] if inside else []
         check_labels(sum(len(by_image[row.id]) for row in images), len(images))
         self._images: list[tuple[Image, list[RegionLabel]]] = []
         room = max_regions
@@ -247,5 +254,4 @@ class _Labelled:
     def _mask(self, row: Image) -> np.ndarray:
         if row.size is None:
             raise ValueError(f"task {row.task_id} has labels but no image size")
-        mask = self._store.labels.image_mask(row.size, self._labels[row.id])
-        return hide_removed(mask, self._project.removed_classes)
+        return self._masks.whole(row.size, self._labels[row.id])

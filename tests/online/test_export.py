@@ -23,7 +23,7 @@ from ralis_backend.online.export.labelled_images import as_plain_image, file_nam
 from ralis_backend.online.labels import NewLabel
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import CropTask, Image, Version
-from ralis_backend.online.tool import ClassLabel, ToolAnnotation, ToolTask
+from ralis_backend.online.tool import ClassLabel, ToolAnnotation, ToolTask, ToolUnavailable
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 SIZE = (40, 56)
@@ -298,17 +298,59 @@ def test_an_empty_folder_is_taken(grown, tmp_path):
 
 
 def test_a_failed_export_leaves_nothing_behind(grown, tmp_path):
-    del grown.files[4]
+    files = grown.files
+
+    def image(task):
+        if task.id == 4:
+            raise ToolUnavailable("Label Studio does not answer")
+        return files[task.id]
+
     target = tmp_path / "exports"
-    with pytest.raises(KeyError):
-        grown.export(target / "out")
+    with pytest.raises(ToolUnavailable):
+        export_project(grown.store, image, UID, target / "out")
     assert list(target.iterdir()) == []
 
 
-def test_an_image_that_changed_since_it_was_labelled_is_named(grown, tmp_path):
+def test_an_image_that_changed_since_it_was_labelled_is_named_and_the_others_are_written(
+    grown, tmp_path, caplog
+):
     grown.files[2] = encode_png(np.zeros((10, 10, 3), np.uint8))
-    with pytest.raises(ValueError, match=r"task 2 is 10 x 10 .* made at 40 x 56"):
-        grown.export(tmp_path / "out")
+    assert grown.export(tmp_path / "out") == 4
+    assert "task 2: the image is 10 x 10 pixels" in caplog.text
+    assert "made at 40 x 56" in caplog.text
+    used = {row["image"] for row in _provenance(tmp_path / "out")}
+    assert len(used) == 4
+    for task_id in grown.files:
+        grown.files[task_id] = b"bad"
+    with pytest.raises(ValueError, match=r"none of 5 labelled images can be read: task 1"):
+        grown.export(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_label_whose_mask_is_lost_is_left_out_and_made_again(grown, tmp_path):
+    project = grown.store.projects.get(UID)
+    label = next(label for label in grown.store.labels.of(project.id) if not label.is_skipped)
+    grown.store.blobs.path(label.mask_key).write_bytes(b"cut")
+    grown.store.projects.change(project.id, is_sync_requested=False)
+    before = grown.masks[label.image_id].copy()
+    before[label.region.slices] = VOID
+    assert grown.export(tmp_path / "out") == 5
+    written = {path.stem: path for path in (tmp_path / "out/masks").rglob("*.png")}
+    found = [mask_from_png(path.read_bytes()) for path in written.values()]
+    assert any((mask == before).all() for mask in found)
+    unused = [row for row in _provenance(tmp_path / "out") if row["is_used"] == "0"]
+    assert [label.region.row, label.region.col] in [
+        [int(row["row"]), int(row["col"])] for row in unused
+    ]
+    assert [row.id for row in grown.store.annotations.failed(project.id)] == [
+        label.annotation_row_id
+    ]
+    assert grown.store.projects.get(UID).is_sync_requested
+
+
+def _provenance(folder):
+    with (folder / "provenance.csv").open() as file:
+        return list(csv.DictReader(file))
 
 
 def test_an_unknown_format_names_those_there_are(grown, tmp_path):

@@ -3,7 +3,7 @@ import math
 import pytest
 from PIL import Image
 
-from ralis_backend.online.report import CurvePoint, curve_table, draw_curve
+from ralis_backend.online.report import CurvePoint, curve_table, draw_curve, notes
 
 POINTS = [
     CurvePoint("v1", 24, 0.0123, 0.31, 0.28),
@@ -32,3 +32,15 @@ def test_without_scores_there_is_still_a_picture(tmp_path):
 def test_no_point_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no version has been evaluated"):
         draw_curve([], tmp_path / "curve.png", "Street")
+
+
+def test_what_was_not_learned_and_what_cannot_be_used_any_more_is_said():
+    lines = notes([
+        ("v1", {"weights_error": "v1.safetensors is truncated"}),
+        ("v2", {"left_out": ["task 5: the image file is empty"], "strategy_note": "no policy"}),
+    ])  # fmt: skip
+    assert lines == [
+        "v1 cannot be used any more: v1.safetensors is truncated",
+        "v2 has not learned from task 5: the image file is empty",
+        "v2: no policy",
+    ]

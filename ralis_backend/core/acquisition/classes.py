@@ -9,7 +9,7 @@ import numpy as np
 from ralis_backend.core.acquisition.state import PoolState, greedy_scores
 from ralis_backend.core.acquisition.strategy import Needs, Scorer, likeliest
 from ralis_backend.core.acquisition.uncertainty import mean_entropy
-from ralis_backend.core.features import RegionFeatures
+from ralis_backend.core.features import BLOCK, RegionFeatures
 
 RARITY_FLOOR = 0.005
 """Added to each class's share of the labels: what bounds the weight of a class without any."""
@@ -172,9 +172,13 @@ def cover_gains(
     class_bald: np.ndarray,
     prior: float,
     pixels_per_point: float,
+    mean_bald: float | None = None,
 ) -> np.ndarray:
-    """(R,) what each region alone would add to the cover; see `Coverage`."""
-    masses, base = _masses(state, actions, class_bald, prior, pixels_per_point)
+    """(R,) what each region alone would add to the cover; see `Coverage`.
+
+    `mean_bald` is that of all candidates, where `actions` are only some of them.
+    """
+    masses, base = _masses(state, actions, class_bald, prior, pixels_per_point, mean_bald)
     gains: np.ndarray = np.log1p(masses / base).sum(axis=1)
     return gains
 
@@ -191,7 +195,10 @@ def cover(
     covered = np.ones(len(base))
 
     def gains() -> np.ndarray:
-        gained: np.ndarray = np.log1p(masses / base / covered).sum(axis=1)
+        gained = np.empty(len(masses))
+        for start in range(0, len(masses), BLOCK):  # the logarithms of all take much memory
+            block = slice(start, start + BLOCK)
+            gained[block] = np.log1p(masses[block] / base / covered).sum(axis=1)
         return gained
 
     def take(index: int) -> None:
@@ -206,8 +213,11 @@ def _masses(
     class_bald: np.ndarray,
     prior: float,
     pixels_per_point: float,
+    mean_bald: float | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(R, C) doubtful points of each class in each region, and (C,) points that it has."""
     sizes = actions.class_counts.sum(axis=1, keepdims=True) / pixels_per_point  # points a region
-    mean_bald = max(_TINY, float(actions.bald.mean()))
-    return class_bald * sizes / mean_bald, state.labelled_pixels / pixels_per_point + prior
+    mean_bald = float(actions.bald.mean()) if mean_bald is None else mean_bald
+    return class_bald * sizes / max(
+        _TINY, mean_bald
+    ), state.labelled_pixels / pixels_per_point + prior

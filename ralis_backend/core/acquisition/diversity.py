@@ -103,8 +103,16 @@ def _distance_to_nearest(embeddings: np.ndarray, centers: np.ndarray) -> np.ndar
     """(R,) distance to the nearest of (L, D) centers; 2, the largest, without any."""
     if len(centers) == 0:
         return np.full(len(embeddings), 2, np.float32)
-    best = np.full(len(embeddings), -1, np.float32)
-    for start in range(0, len(centers), 1024):  # a block at a time bounds memory
-        best = np.maximum(best, (embeddings @ centers[start : start + 1024].T).max(axis=1))
-    distances: np.ndarray = np.sqrt(np.clip(2 - 2 * best, 0, 4))
+    distances: np.ndarray = np.sqrt(np.clip(2 - 2 * most_similar(embeddings, centers), 0, 4))
     return distances
+
+
+def most_similar(embeddings: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(R,) cosine similarity to the most similar of (L, D) others; -1 without any."""
+    best = np.full(len(embeddings), -1, np.float32)
+    for row in range(0, len(embeddings), 8192):  # a block at a time bounds memory
+        block = embeddings[row : row + 8192]
+        for start in range(0, len(others), 1024):
+            similar = (block @ others[start : start + 1024].T).max(axis=1)
+            np.maximum(best[row : row + 8192], similar, out=best[row : row + 8192])
+    return best

@@ -5,16 +5,19 @@ from ralis_backend.core.features.describe import (
     boundary_map,
     class_counts,
     describe,
+    describe_parts,
     entropy_grid,
     entropy_map,
     maps_for,
     margin_map,
+    predicted_classes,
     predicted_mask,
     symmetric_divergence,
 )
-from ralis_backend.core.features.table import FEATURES, NotDescribed, RegionFeatures, concat
+from ralis_backend.core.features.table import BLOCK, FEATURES, NotDescribed, RegionFeatures, concat
 
 __all__ = [
+    "BLOCK",
     "FEATURES",
     "GRID_SIDE",
     "NotDescribed",
@@ -23,10 +26,12 @@ __all__ = [
     "class_counts",
     "concat",
     "describe",
+    "describe_parts",
     "entropy_grid",
     "entropy_map",
     "maps_for",
     "margin_map",
+    "predicted_classes",
     "predicted_mask",
     "symmetric_divergence",
 ]

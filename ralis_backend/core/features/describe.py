@@ -1,13 +1,14 @@
-"""One forward pass -> features of each of an image's regions.
+"""One look at an image -> features of each of its regions.
 
 A feature is computed where a strategy needs it, and not otherwise. Every mean over regions is two
 small matrix products, one along rows and one along columns, so that it makes no difference how many
-regions there are or whether they overlap.
+regions there are or whether they overlap. Of a large image that is seen in parts, each part adds
+to the means of the regions that it shares; only small maps are held as a whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch.nn import functional
 from ralis_backend.core.blocks import row_blocks
 from ralis_backend.core.features.table import FEATURES, RegionFeatures
 from ralis_backend.core.regions import Region
-from ralis_backend.core.segmenter import ForwardPass
+from ralis_backend.core.segmenter import ForwardPass, Segmenter
 
 GRID_SIDE = 8
 """Cells per side of the grid on which a region's entropy map is pooled."""
@@ -27,6 +28,8 @@ def maps_for(features: Collection[str]) -> frozenset[str]:
     """What a forward pass must offer besides probabilities, for these features."""
     return frozenset(_MAPS[name] for name in features if name in _MAPS)
 
+
+_PIXELS_AT_ONCE = 4_000_000
 
 _MAPS = {
     "bald": "bald",
@@ -51,14 +54,131 @@ def describe(
             asked for what a feature takes.
     """
     height, width = forward.probabilities.shape[1:]
-    for region in regions:
-        if not region.is_inside((height, width)):
-            raise ValueError(f"{region} is not inside the image of {height} x {width} pixels")
-    wanted = _wanted(forward, features)
+    whole = Region(0, 0, height, width)
+    described = _described([(whole, forward)], (height, width), regions, features)
     with torch.inference_mode():
-        image = _DescribedRegions(forward, regions)
-        values = {name: _COMPUTE[name](image).float().cpu().numpy() for name in wanted}
-    return RegionFeatures(len(regions), values)
+        return described.features()
+
+
+def describe_parts(
+    parts: Iterable[tuple[Region, ForwardPass]],
+    size: tuple[int, int],
+    regions: Sequence[Region],
+    features: Collection[str] | None = None,
+) -> tuple[RegionFeatures, np.ndarray]:
+    """Features of `regions`, all of one image that is seen part by part, and its predicted mask.
+
+    Args:
+        parts: as `Segmenter.parts` gives them.
+        size: (height, width) of the image in pixels.
+        regions: as in `describe`.
+        features: likewise.
+
+    Returns:
+        The features, and (H, W) uint8: each pixel's most probable class.
+
+    Raises:
+        ValueError: as `describe`.
+    """
+    described = _described(parts, size, regions, features)
+    with torch.inference_mode():
+        return described.features(), described.predicted.cpu().numpy()
+
+
+def _described(
+    parts: Iterable[tuple[Region, ForwardPass]],
+    size: tuple[int, int],
+    regions: Sequence[Region],
+    features: Collection[str] | None,
+) -> _Description:
+    for region in regions:
+        if not region.is_inside(size):
+            raise ValueError(f"{region} is not inside the image of {size[0]} x {size[1]} pixels")
+    described = _Description(size, regions)
+    for part, forward in parts:
+        wanted = _wanted(forward, features)
+        with torch.inference_mode():
+            described.add(part, forward, wanted)
+    return described
+
+
+class _Description:
+    """What is known of an image's regions so far.
+
+    sums: (R, M) by feature, what the parts so far add to the means over regions.
+    entropy: (H, W) nats, where something looks at it.
+    """
+
+    entropy: torch.Tensor
+    _predicted: torch.Tensor
+    _whole: ForwardPass | None = None
+
+    def __init__(self, size: tuple[int, int], regions: Sequence[Region]) -> None:
+        self.size, self.regions = size, regions
+        self.corners = np.array([_corners(region) for region in regions]).reshape(-1, 4)
+        self.sums: dict[str, torch.Tensor] = {}
+        self.num_classes = 0
+        self.wanted: Sequence[str] = ()
+
+    def add(self, part: Region, forward: ForwardPass, wanted: Sequence[str]) -> None:
+        """Another part of the image."""
+        self.num_classes, self.wanted = len(forward.probabilities), wanted
+        is_whole = (part.height, part.width) == self.size
+        touched = _touched(self.corners, part)
+        seen = _SeenPart(forward, part, [self.regions[index] for index in touched])
+        if is_whole:
+            self._whole = forward
+        else:
+            self._keep("_predicted", part, forward.predicted, is_whole)
+        if "entropy_grid" in wanted:
+            self._keep("entropy", part, seen.entropy, is_whole)
+        for name in wanted:
+            if name in _MEANS:
+                self._add_means(name, touched, _MEANS[name](seen), is_whole)
+
+    @property
+    def predicted(self) -> torch.Tensor:
+        """(H, W) uint8 class indices; computed when first asked for."""
+        return self._predicted if self._whole is None else self._whole.predicted
+
+    def features(self) -> RegionFeatures:
+        """Of all regions, once every part was added."""
+        values = {name: _of_whole(self, name).float().cpu().numpy() for name in self.wanted}
+        return RegionFeatures(len(self.regions), values)
+
+    def blocks(self) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
+        """Regions of one size, as many as fit: positions, and rows and columns of their pixels."""
+        device = self.predicted.device
+        by_size: dict[tuple[int, int], list[int]] = {}
+        for index, region in enumerate(self.regions):
+            by_size.setdefault((region.height, region.width), []).append(index)
+        for (height, width), every in by_size.items():
+            at_once = max(1, _PIXELS_AT_ONCE // (height * width))
+            for start in range(0, len(every), at_once):
+                some = every[start : start + at_once]
+                row = torch.tensor([self.regions[index].row for index in some], device=device)
+                col = torch.tensor([self.regions[index].col for index in some], device=device)
+                rows = (row[:, None] + torch.arange(height, device=device))[:, :, None]
+                cols = (col[:, None] + torch.arange(width, device=device))[:, None, :]
+                yield some, rows, cols
+
+    def _keep(self, name: str, part: Region, values: torch.Tensor, is_whole: bool) -> None:
+        if is_whole:
+            setattr(self, name, values)
+            return
+        if not hasattr(self, name):
+            setattr(self, name, values.new_zeros(self.size))
+        getattr(self, name)[part.slices] = values
+
+    def _add_means(
+        self, name: str, touched: list[int], means: torch.Tensor, is_whole: bool
+    ) -> None:
+        if is_whole:
+            self.sums[name] = means
+            return
+        if name not in self.sums:
+            self.sums[name] = means.new_zeros((len(self.regions), means.shape[1]))
+        self.sums[name][touched] += means
 
 
 def _wanted(forward: ForwardPass, features: Collection[str] | None) -> list[str]:
@@ -75,139 +195,162 @@ def _wanted(forward: ForwardPass, features: Collection[str] | None) -> list[str]
     return list(features)
 
 
-class _DescribedRegions:
-    """The regions of one image; what several features share is computed once."""
+def _corners(region: Region) -> tuple[int, int, int, int]:
+    return region.row, region.col, region.row + region.height, region.col + region.width
 
-    def __init__(self, forward: ForwardPass, regions: Sequence[Region]) -> None:
+
+def _touched(corners: np.ndarray, part: Region) -> list[int]:
+    """Which regions, (R, 4) top, left, bottom and right, share pixels with a part."""
+    top, left, bottom, right = _corners(part)
+    is_beside = (corners[:, 0] >= bottom) | (corners[:, 2] <= top)
+    is_beside |= (corners[:, 1] >= right) | (corners[:, 3] <= left)
+    touched: list[int] = np.flatnonzero(~is_beside).tolist()
+    return touched
+
+
+class _SeenPart:
+    """One part of an image and the regions in it; what several features share is computed once."""
+
+    def __init__(self, forward: ForwardPass, part: Region, regions: Sequence[Region]) -> None:
         self.forward = forward
+        self.part = part
         self.regions = regions
         self._means: dict[tuple[int, int, int], _RegionMeans] = {}
 
     @cached_property
     def entropy(self) -> torch.Tensor:
-        """(H, W) nats."""
+        """(h, w) nats."""
         return entropy_map(self.forward.probabilities)
 
     @cached_property
-    def of_size(self) -> list[tuple[list[int], torch.Tensor, torch.Tensor]]:
-        """The regions of each size: their positions, and the rows and columns of their pixels."""
-        device, groups = self.device, []
-        for size in dict.fromkeys((region.height, region.width) for region in self.regions):
-            index = [i for i, it in enumerate(self.regions) if (it.height, it.width) == size]
-            row = torch.tensor([self.regions[position].row for position in index], device=device)
-            col = torch.tensor([self.regions[position].col for position in index], device=device)
-            rows = (row[:, None] + torch.arange(size[0], device=device))[:, :, None]
-            cols = (col[:, None] + torch.arange(size[1], device=device))[:, None, :]
-            groups.append((index, rows, cols))
-        return groups
-
-    @property
-    def device(self) -> torch.device:
-        """Where everything is computed."""
-        return self.forward.probabilities.device
-
-    @cached_property
     def bald(self) -> torch.Tensor:
-        """(h, w) cells of the probabilities' image."""
+        """(h', w') cells of the part's pixels."""
         if self.forward.bald is None:
             raise ValueError("the forward pass holds no bald")
-        return self.forward.bald
+        height, width = (
+            -(-side // self.forward.bald_stride) for side in self.forward.probabilities.shape[1:]
+        )
+        return self.forward.bald[:height, :width]
 
     @cached_property
     def pooled(self) -> torch.Tensor:
-        """(C, h, w) probabilities in the cells of the BALD map."""
+        """(C, h', w') probabilities in the cells of the BALD map."""
         return self.in_cells(self.forward.probabilities)
 
     def in_cells(self, maps: torch.Tensor) -> torch.Tensor:
-        """(M, H, W) -> (M, h, w): means over the cells of the BALD map."""
+        """(M, h, w) -> (M, h', w'): means over the cells of the BALD map."""
         stride = self.forward.bald_stride
         return functional.avg_pool2d(maps[None], stride, ceil_mode=True)[0]
 
-    def means(self, maps: torch.Tensor, stride: int) -> torch.Tensor:
-        """(M, h, w) maps, a cell for each stride x stride pixels -> (R, M) means over regions."""
+    def means(self, maps: torch.Tensor, stride: int = 1) -> torch.Tensor:
+        """(M, h, w) maps of the part -> (R, M), its share of the means over regions.
+
+        A cell is stride x stride pixels.
+        """
         key = (maps.shape[1], maps.shape[2], stride)
         if key not in self._means:
-            self._means[key] = _RegionMeans(self.regions, (key[0], key[1]), stride, maps.device)
+            corner = (self.part.row // stride, self.part.col // stride)
+            self._means[key] = _RegionMeans(
+                self.regions, corner, (key[0], key[1]), stride, maps.device
+            )
         return self._means[key].of(maps)
 
 
-def _entropy(image: _DescribedRegions) -> torch.Tensor:
-    return image.means(image.entropy[None], 1)[:, 0]
+def _entropy(seen: _SeenPart) -> torch.Tensor:
+    return seen.means(seen.entropy[None])
 
 
-def _margin(image: _DescribedRegions) -> torch.Tensor:
-    return image.means(margin_map(image.forward.probabilities)[None], 1)[:, 0]
+def _margin(seen: _SeenPart) -> torch.Tensor:
+    return seen.means(margin_map(seen.forward.probabilities)[None])
 
 
-def _class_probabilities(image: _DescribedRegions) -> torch.Tensor:
-    return image.means(image.forward.probabilities, 1)
+def _class_probabilities(seen: _SeenPart) -> torch.Tensor:
+    return seen.means(seen.forward.probabilities)
 
 
-def _embeddings(image: _DescribedRegions) -> torch.Tensor:
-    if image.forward.embeddings is None:
+def _embeddings(seen: _SeenPart) -> torch.Tensor:
+    if seen.forward.embeddings is None:
         raise ValueError("the forward pass holds no embeddings")
-    means: torch.Tensor = image.means(
-        image.forward.embeddings, image.forward.embedding_stride
-    )  # (R, D)
-    lengths = torch.linalg.vector_norm(means, dim=1, keepdim=True)
-    return torch.div(means, lengths.clamp(min=1e-12))
+    return seen.means(seen.forward.embeddings, seen.forward.embedding_stride)
 
 
-def _class_counts(image: _DescribedRegions) -> torch.Tensor:
-    predicted, num_classes = image.forward.predicted, len(image.forward.probabilities)
-    counts = torch.zeros(len(image.regions), num_classes, device=predicted.device)
-    for index, rows, cols in image.of_size:
-        counts[index] = class_counts(predicted[rows, cols], num_classes)
-    return counts
+def _bald(seen: _SeenPart) -> torch.Tensor:
+    return seen.means(seen.bald[None], seen.forward.bald_stride)
 
 
-def _entropy_grid(image: _DescribedRegions) -> torch.Tensor:
-    grids = torch.zeros(len(image.regions), 3 * GRID_SIDE**2, device=image.entropy.device)
-    for index, rows, cols in image.of_size:
-        grids[index] = entropy_grid(image.entropy[rows, cols])
-    return grids
+def _class_entropy(seen: _SeenPart) -> torch.Tensor:
+    entropy = seen.in_cells(seen.entropy[None])
+    return seen.means(seen.pooled * entropy, seen.forward.bald_stride)
 
 
-def _bald(image: _DescribedRegions) -> torch.Tensor:
-    height, width = (
-        -(-side // image.forward.bald_stride) for side in image.forward.probabilities.shape[1:]
-    )
-    return image.means(image.bald[None, :height, :width], image.forward.bald_stride)[:, 0]
+def _class_bald(seen: _SeenPart) -> torch.Tensor:
+    height, width = seen.pooled.shape[1:]
+    return seen.means(seen.pooled * seen.bald[:height, :width], seen.forward.bald_stride)
 
 
-def _class_entropy(image: _DescribedRegions) -> torch.Tensor:
-    entropy = image.in_cells(image.entropy[None])
-    return image.means(image.pooled * entropy, image.forward.bald_stride)
-
-
-def _class_bald(image: _DescribedRegions) -> torch.Tensor:
-    height, width = image.pooled.shape[1:]
-    return image.means(image.pooled * image.bald[:height, :width], image.forward.bald_stride)
-
-
-def _boundary(image: _DescribedRegions) -> torch.Tensor:
-    return image.means(boundary_map(image.forward.predicted)[None], 1)[:, 0]
-
-
-def _mirror_divergence(image: _DescribedRegions) -> torch.Tensor:
-    if image.forward.mirrored is None:
+def _mirror_divergence(seen: _SeenPart) -> torch.Tensor:
+    if seen.forward.mirrored is None:
         raise ValueError("the forward pass holds no mirrored")
-    divergence = symmetric_divergence(image.forward.probabilities, image.forward.mirrored)
-    return image.means(divergence[None], 1)[:, 0]
+    divergence = symmetric_divergence(seen.forward.probabilities, seen.forward.mirrored)
+    return seen.means(divergence[None])
 
 
-_COMPUTE: dict[str, Callable[[_DescribedRegions], torch.Tensor]] = {
+_MEANS: dict[str, Callable[[_SeenPart], torch.Tensor]] = {
     "entropy": _entropy,
     "margin": _margin,
     "class_probabilities": _class_probabilities,
     "embeddings": _embeddings,
-    "class_counts": _class_counts,
-    "entropy_grid": _entropy_grid,
     "bald": _bald,
     "class_entropy": _class_entropy,
     "class_bald": _class_bald,
-    "boundary": _boundary,
     "mirror_divergence": _mirror_divergence,
+}
+"""Means over regions, (R, M), to which each part of the image adds its share."""
+
+
+def _of_whole(image: _Description, name: str) -> torch.Tensor:
+    """A feature from what was gathered of the whole image."""
+    if name in _OF_WHOLE:
+        return _OF_WHOLE[name](image)
+    means = image.sums[name]
+    if name == "embeddings":
+        lengths = torch.linalg.vector_norm(means, dim=1, keepdim=True)
+        return torch.div(means, lengths.clamp(min=1e-12))
+    return means if name.startswith("class") else means[:, 0]
+
+
+def _class_counts(image: _Description) -> torch.Tensor:
+    counts = torch.zeros(len(image.regions), image.num_classes, device=image.predicted.device)
+    for index, rows, cols in image.blocks():
+        counts[index] = class_counts(image.predicted[rows, cols], image.num_classes)
+    return counts
+
+
+def _entropy_grid(image: _Description) -> torch.Tensor:
+    grids = torch.zeros(len(image.regions), 3 * GRID_SIDE**2, device=image.entropy.device)
+    for index, rows, cols in image.blocks():
+        grids[index] = entropy_grid(image.entropy[rows, cols])
+    return grids
+
+
+def _boundary(image: _Description) -> torch.Tensor:
+    height, width = image.size
+    shares = torch.zeros(len(image.regions), 1, device=image.predicted.device)
+    rows_at_once = max(1, _PIXELS_AT_ONCE // width)
+    for row in range(0, height, rows_at_once):
+        block = Region(row, 0, min(rows_at_once, height - row), width)
+        touched = _touched(image.corners, block)
+        with_next_row = boundary_map(image.predicted[row : row + rows_at_once + 1])
+        regions = [image.regions[index] for index in touched]
+        means = _RegionMeans(regions, (row, 0), (block.height, width), 1, shares.device)
+        shares[touched] += means.of(with_next_row[None, : block.height])
+    return shares[:, 0]
+
+
+_OF_WHOLE: dict[str, Callable[[_Description], torch.Tensor]] = {
+    "class_counts": _class_counts,
+    "entropy_grid": _entropy_grid,
+    "boundary": _boundary,
 }
 
 
@@ -261,6 +404,11 @@ def predicted_mask(forward: ForwardPass) -> np.ndarray:
     return mask
 
 
+def predicted_classes(segmenter: Segmenter, image: np.ndarray) -> np.ndarray:
+    """(H, W) uint8: the most probable class of each pixel of an image, (H, W, 3) uint8 RGB."""
+    return describe_parts(segmenter.parts(image), (image.shape[0], image.shape[1]), [], ())[1]
+
+
 def entropy_map(probabilities: torch.Tensor) -> torch.Tensor:
     """(C, rows, ...) probabilities -> (rows, ...) entropy of each pixel in nats."""
     return torch.cat(
@@ -287,15 +435,31 @@ def _margins(probabilities: torch.Tensor) -> torch.Tensor:
 
 
 class _RegionMeans:
-    """Means over regions of maps of one size, as two matrix products."""
+    """Means over regions of maps of one size, as two matrix products.
+
+    Args:
+        regions: in pixels of the image.
+        corner: row and column of the maps' first cell in the image's cells.
+        size: (height, width) of the maps in cells.
+        stride: pixels to a cell's side.
+        device: of the maps.
+    """
 
     def __init__(
-        self, regions: Sequence[Region], size: tuple[int, int], stride: int, device: torch.device
+        self,
+        regions: Sequence[Region],
+        corner: tuple[int, int],
+        size: tuple[int, int],
+        stride: int,
+        device: torch.device,
     ) -> None:
         rows = [(region.row, region.height) for region in regions]
         cols = [(region.col, region.width) for region in regions]
-        self._rows, self._row_index = _interval_weights(rows, size[0], stride, device)
-        self._cols, self._col_index = _interval_weights(cols, size[1], stride, device)
+        tall, wide = (
+            np.arange(first, first + num) for first, num in zip(corner, size, strict=True)
+        )
+        self._rows, self._row_index = _interval_weights(rows, tall, stride, device)
+        self._cols, self._col_index = _interval_weights(cols, wide, stride, device)
 
     def of(self, maps: torch.Tensor) -> torch.Tensor:
         """(M, h, w) -> (R, M)."""
@@ -304,7 +468,7 @@ class _RegionMeans:
 
 
 def _interval_weights(
-    intervals: Sequence[tuple[int, int]], num_cells: int, stride: int, device: torch.device
+    intervals: Sequence[tuple[int, int]], cells: np.ndarray, stride: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Which share of each distinct (start, length) lies in which cell, and each one's index."""
     distinct, index = np.unique(
@@ -312,6 +476,6 @@ def _interval_weights(
     )
     starts = torch.from_numpy(distinct[:, :1]).to(device, torch.float32)
     lengths = torch.from_numpy(distinct[:, 1:]).to(device, torch.float32)
-    cells = torch.arange(num_cells, device=device, dtype=torch.float32)[None] * stride
-    overlap = torch.minimum(starts + lengths, cells + stride) - torch.maximum(starts, cells)
+    begins = torch.from_numpy(cells * stride).to(device, torch.float32)[None]
+    overlap = torch.minimum(starts + lengths, begins + stride) - torch.maximum(starts, begins)
     return overlap.clamp(min=0) / lengths, torch.from_numpy(index.reshape(-1)).to(device)

@@ -23,6 +23,10 @@ FEATURES: dict[str, str] = {
 """Name and meaning of every feature; all are float32."""
 
 
+BLOCK = 32_768
+"""Regions that are looked at together where a whole pool would take much memory."""
+
+
 class NotDescribed(ValueError, AttributeError):
     """A feature that nobody asked for; the message says how to."""
 
@@ -87,9 +91,52 @@ class RegionFeatures:
         count = int(indices.sum()) if indices.dtype == bool else len(indices)
         return RegionFeatures(count, chosen)
 
+    def select(self, indices: np.ndarray) -> RegionFeatures:
+        """As `take`, but each feature is copied when it is looked at, and not kept.
+
+        Of a pool whose features lie on disk, only what is looked at is in memory.
+        """
+        indices = np.asarray(indices)
+        if len(indices) == len(self) and (indices == np.arange(len(self))).all():
+            return self
+        return _Selected(self, indices, {})
+
+    def blocks(self, num_regions: int = BLOCK) -> Iterator[tuple[slice, RegionFeatures]]:
+        """Some regions after the other: where each block lies, and its features."""
+        for start in range(0, len(self), num_regions):
+            stop = min(start + num_regions, len(self))
+            yield slice(start, stop), self.take(np.arange(start, stop))
+
     def replaced(self, **values: np.ndarray) -> RegionFeatures:
         """The same with some features changed or added."""
         return RegionFeatures(self._num_regions, {**self._values, **values})
+
+
+class _Selected(RegionFeatures):
+    """Some regions of a table; `own` holds what was replaced, for these regions alone."""
+
+    def __init__(
+        self, table: RegionFeatures, indices: np.ndarray, own: Mapping[str, np.ndarray]
+    ) -> None:
+        self._table, self._indices, self._own = table, indices, dict(own)
+        self._num_regions = len(indices)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys([*self._table, *self._own]))
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        own = self._own.get(name)
+        return self._table[name][self._indices] if own is None else own
+
+    def take(self, indices: np.ndarray) -> RegionFeatures:
+        own = {name: values[indices] for name, values in self._own.items()}
+        return _Selected(self._table, self._indices[indices], own)
+
+    def select(self, indices: np.ndarray) -> RegionFeatures:
+        return self.take(indices)
+
+    def replaced(self, **values: np.ndarray) -> RegionFeatures:
+        return _Selected(self._table, self._indices, {**self._own, **values})
 
 
 def concat(features: Sequence[RegionFeatures]) -> RegionFeatures:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -13,16 +14,67 @@ from ralis_backend.core.learning.config import FinetuneConfig
 from ralis_backend.core.regions import VOID, Region
 
 
+class Unreadable(ValueError):
+    """An image or the label of a region that cannot be read; the others are learned from.
+
+    Raised by `LabelledImage.load` and by what its mask is made of. Whoever raises it for a region
+    gives the mask without that region's label afterwards.
+
+    Args:
+        message: what is wrong.
+        region: whose label it is; None: the image itself.
+    """
+
+    def __init__(self, message: str, region: Region | None = None) -> None:
+        super().__init__(message)
+        self.region = region
+
+
+class NothingReadable(ValueError):
+    """There are labelled regions, but none of them can be read."""
+
+
+class Mask(Protocol):
+    """(H, W) uint8 class indices, VOID where unlabelled; composed where it is looked at, or not.
+
+    `numpy.asarray` gives the whole of it, two slices a part.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(H, W)."""
+
+    def __getitem__(self, part: tuple[slice, slice], /) -> Any:
+        """The rows and columns of a part, uint8."""
+
+    def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray:
+        """The whole mask."""
+
+
 @dataclass(frozen=True)
 class LabelledImage:
     """An image with labels in some regions.
 
-    `load` gives the image, (H, W, 3) uint8 RGB; `mask` is (H, W) uint8, VOID outside labels.
+    load: gives the image, (H, W, 3) uint8 RGB; may raise `Unreadable`.
+    mask: VOID outside labels; an array, or what composes it from files when it is looked at.
+    regions: that are labelled.
+    class_pixels: labelled pixels of each class in each region, where they are known without
+        looking; None: counted in the mask.
     """
 
     load: Callable[[], np.ndarray]
-    mask: np.ndarray
+    mask: Mask
     regions: tuple[Region, ...]
+    class_pixels: tuple[Sequence[int], ...] | None = None
+
+    def pixels_by_class(self) -> list[np.ndarray]:
+        """Of each region, the labelled pixels by class index, up to the last class there is."""
+        if self.class_pixels is not None:
+            return [np.asarray(pixels, np.int64) for pixels in self.class_pixels]
+        return [
+            np.bincount(self.mask[region.slices].ravel(), minlength=VOID + 1)[:VOID]
+            for region in self.regions
+        ]
 
 
 class Crops:
@@ -41,8 +93,7 @@ class Crops:
         self.regions: list[tuple[LabelledImage, Region]] = []
         counts = []
         for image in images:
-            for region in image.regions:
-                pixels = np.bincount(image.mask[region.slices].ravel(), minlength=VOID + 1)[:VOID]
+            for region, pixels in zip(image.regions, image.pixels_by_class(), strict=True):
                 if pixels[num_classes:].any():
                     raise ValueError(
                         f"class index {int(np.flatnonzero(pixels)[-1])} in {region} of a mask, "
@@ -50,7 +101,9 @@ class Crops:
                     )
                 if pixels.any():
                     self.regions.append((image, region))
-                    counts.append(pixels[:num_classes])
+                    counts.append(
+                        np.bincount(np.arange(len(pixels)), pixels, num_classes)[:num_classes]
+                    )
         if not self.regions:
             raise ValueError(
                 "no region holds a labelled pixel; label at least one region before training"
@@ -70,8 +123,31 @@ class Crops:
     def batch(self) -> tuple[np.ndarray, np.ndarray]:
         """(B, h, w, 3) uint8 crops and (B, h, w) uint8 masks."""
         drawn = self.rng.choice(len(self), size=self.config.batch_size, p=self.chances)
-        crops, masks = zip(*(self._sample(*self.regions[index]) for index in drawn), strict=True)
+        crops, masks = zip(*(self._readable_sample(index) for index in drawn), strict=True)
         return np.stack(crops), np.stack(masks)
+
+    def _readable_sample(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """A crop around that region, or around another one where it cannot be read."""
+        while True:
+            image, region = self.regions[index]
+            try:
+                return self._sample(image, region)
+            except Unreadable as reason:
+                self._leave_out(image, reason)
+                if not self.chances[index]:
+                    index = int(self.rng.choice(len(self), p=self.chances))
+
+    def _leave_out(self, image: LabelledImage, reason: Unreadable) -> None:
+        """Draw what cannot be read no more; `NothingReadable` if nothing else is left."""
+        for index, (each, region) in enumerate(self.regions):
+            if each is image and reason.region in (None, region):
+                self.chances[index] = 0
+        if not self.chances.any():
+            raise NothingReadable(
+                f"none of the {len(self)} labelled regions can be read, the last one because: "
+                f"{reason}"
+            )
+        self.chances /= self.chances.sum()
 
     def _chances(self) -> np.ndarray:
         """(R,) chance of each region: partly equal, partly by the rarity of its classes."""
@@ -86,7 +162,7 @@ class Crops:
     def _sample(self, image: LabelledImage, region: Region) -> tuple[np.ndarray, np.ndarray]:
         pixels = self.cache.get(image)
         if pixels.shape[:2] != image.mask.shape:
-            raise ValueError(
+            raise Unreadable(
                 f"the image has {pixels.shape[:2]} pixels, its mask {image.mask.shape} (height, "
                 "width); the image file changed after it was labelled"
             )
@@ -145,16 +221,16 @@ class _ImageCache:
 
 
 def _cut(
-    values: np.ndarray, rows: tuple[int, int], cols: tuple[int, int], fill: int | None
+    values: np.ndarray | Mask, rows: tuple[int, int], cols: tuple[int, int], fill: int | None
 ) -> np.ndarray:
     """A window that may reach beyond the array: filled with `fill`, or with the nearest pixel."""
     height, width = values.shape[:2]
     before = (max(0, -rows[0]), max(0, -cols[0]))
     after = (max(0, rows[1] - height), max(0, cols[1] - width))
-    window = values[max(0, rows[0]) : rows[1], max(0, cols[0]) : cols[1]]
+    window: np.ndarray = values[max(0, rows[0]) : rows[1], max(0, cols[0]) : cols[1]]
     if not any(before + after):
         return window
-    sides = ((before[0], after[0]), (before[1], after[1]), (0, 0))[: values.ndim]
+    sides = ((before[0], after[0]), (before[1], after[1]), (0, 0))[: window.ndim]
     if fill is None:
         return np.pad(window, sides, mode="edge")
     return np.pad(window, sides, constant_values=fill)

@@ -24,6 +24,7 @@ from ralis_backend.core.policy.agnostic_inputs import (
     NEEDS,
     REGION_INPUTS,
     AgnosticInputs,
+    PoolMeans,
     agnostic_inputs,
 )
 
@@ -70,8 +71,15 @@ class SetNetwork(nn.Module):
 
     def forward(self, classes: torch.Tensor, regions: torch.Tensor) -> torch.Tensor:
         """Corrections of the scores."""
+        return self.of_joined(self.joined(classes, regions))
+
+    def joined(self, classes: torch.Tensor, regions: torch.Tensor) -> torch.Tensor:
+        """(R, hidden + 11): each region by itself, its classes summed up."""
         present = torch.tanh(self.of_class(classes)) * classes[..., :1]  # by probability
-        joined = torch.cat([present.sum(dim=1), regions], dim=1)  # (R, inputs)
+        return torch.cat([present.sum(dim=1), regions], dim=1)
+
+    def of_joined(self, joined: torch.Tensor) -> torch.Tensor:
+        """(R,) corrections of all candidates, which are their own state."""
         mean, spread = joined.mean(dim=0), joined.std(dim=0, unbiased=False)
         relative = ((joined - mean) / (spread + 1e-3)).clamp(-_MAX_DEVIATION, _MAX_DEVIATION)
         state = torch.cat([mean, spread]).expand(len(joined), -1)
@@ -90,13 +98,24 @@ class LinearNetwork(nn.Module):
 
     def forward(self, classes: torch.Tensor, regions: torch.Tensor) -> torch.Tensor:
         """Scores."""
-        return self.score(linear_inputs(classes, regions))[:, 0]  # type: ignore[no-any-return]
+        return self.of_joined(self.joined(classes, regions))
+
+    def joined(self, classes: torch.Tensor, regions: torch.Tensor) -> torch.Tensor:
+        """(R, 18): each region by itself, its classes averaged by their probability."""
+        return torch.cat([(classes * classes[..., :1]).sum(dim=1), regions], dim=1)
+
+    def of_joined(self, joined: torch.Tensor) -> torch.Tensor:
+        """(R,) scores of all candidates."""
+        return self.score(_standardised(joined))[:, 0]  # type: ignore[no-any-return]
 
 
 def linear_inputs(classes: torch.Tensor, regions: torch.Tensor) -> torch.Tensor:
     """(R, 18): classes averaged by their probability, everything standardised over candidates."""
     averaged = (classes * classes[..., :1]).sum(dim=1)
-    joined = torch.cat([averaged, regions], dim=1)
+    return _standardised(torch.cat([averaged, regions], dim=1))
+
+
+def _standardised(joined: torch.Tensor) -> torch.Tensor:
     mean, spread = joined.mean(dim=0), joined.std(dim=0, unbiased=False)
     return ((joined - mean) / (spread + 1e-3)).clamp(-_MAX_DEVIATION, _MAX_DEVIATION)
 
@@ -165,12 +184,18 @@ class AgnosticPolicy(Scorer):
         """(R,) float32, the most useful region highest."""
         if len(actions) == 0:
             return np.zeros(0, np.float32)
-        inputs = agnostic_inputs(state, actions)
+        means = PoolMeans.of(state, actions)
+        joined, bases = [], []
         with torch.inference_mode():
-            learned: np.ndarray = self.network(*_tensors(inputs)).numpy()
+            for _, part in actions.blocks():  # what joins them is small, the inputs are not
+                inputs = agnostic_inputs(state, part, means)
+                joined.append(self.network.joined(*_tensors(inputs)))
+                bases.append(inputs.regions[:, _BASE])
+                state.stop()
+            learned: np.ndarray = self.network.of_joined(torch.cat(joined)).numpy()
         if not self.network.corrects_heuristic:
             return learned
-        base = inputs.regions[:, _BASE]
+        base = np.concatenate(bases)
         standardised = (base - base.mean()) / (base.std() + 1e-3)
         return np.asarray(learned + standardised, np.float32)
 
@@ -178,9 +203,12 @@ class AgnosticPolicy(Scorer):
         """How often the candidates' inputs lie outside the ranges of training."""
         if len(actions) == 0 or not self.spec.low:
             return Drift(0.0, ())
-        values = flat_inputs(agnostic_inputs(state, actions))  # (R, 18)
         low, high = np.array(self.spec.low), np.array(self.spec.high)
-        outside = ((values < low) | (values > high)).mean(axis=0)
+        means, count = PoolMeans.of(state, actions), np.zeros(len(low), np.int64)
+        for _, part in actions.blocks():
+            values = flat_inputs(agnostic_inputs(state, part, means))  # (R, 18)
+            count += ((values < low) | (values > high)).sum(axis=0)
+        outside = count / len(actions)
         names = (*CLASS_INPUTS, *REGION_INPUTS)
         order = np.argsort(-outside)[:3]
         worst = tuple(names[index] for index in order if outside[index] > 0)

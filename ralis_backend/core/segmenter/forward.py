@@ -36,6 +36,16 @@ class ForwardPass:
         """Which of `MAPS` there are."""
         return frozenset(name for name in MAPS if getattr(self, name) is not None)
 
+    @property
+    def maps(self) -> dict[str, torch.Tensor]:
+        """Probabilities and whatever else there is, by name."""
+        held = {name: getattr(self, name) for name in ("probabilities", *MAPS)}
+        return {name: values for name, values in held.items() if values is not None}
+
+    def stride_of(self, name: str) -> int:
+        """Pixels to a cell's side in that map."""
+        return {"embeddings": self.embedding_stride, "bald": self.bald_stride}.get(name, 1)
+
     @cached_property
     def predicted(self) -> torch.Tensor:
         """(H, W) uint8: each pixel's most probable class, the first of equals."""

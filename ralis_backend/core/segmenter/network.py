@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,14 +15,16 @@ import torch
 from torch import nn
 
 from ralis_backend.core import weights
-from ralis_backend.core.regions import VOID
+from ralis_backend.core.regions import VOID, Region
 from ralis_backend.core.segmenter import encoder_weights
 from ralis_backend.core.segmenter.forward import ForwardPass
 from ralis_backend.core.segmenter.protocol import SegmenterSpec
-from ralis_backend.core.segmenter.tiles import look_in_tiles
+from ralis_backend.core.segmenter.tiles import Maps, look_in_tiles
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+MAX_VALUES_PER_PASS = 128_000_000
+"""Probabilities of one pass, pixels x classes: where there are many classes, tiles are smaller."""
 
 
 class NetworkSegmenter(ABC):
@@ -32,8 +35,9 @@ class NetworkSegmenter(ABC):
         seed: of the layers that no pretrained weights exist for.
         device: as torch names it.
         max_pixels_per_pass: larger images are cut into overlapping tiles of about this size, to
-            bound memory (about 1 GB per megapixel on top of the probabilities); 2048 x 1024
-            pixels go in one pass, tiles of them would overlap by much.
+            bound memory (about 1 GB per megapixel); 2048 x 1024 pixels go in one pass, tiles of
+            them would overlap by much. Beyond 58 classes tiles are smaller, see
+            `MAX_VALUES_PER_PASS`.
 
     Raises:
         ValueError: if the spec names another kind's network, has no class, or names a file of
@@ -101,7 +105,7 @@ class NetworkSegmenter(ABC):
         return has_encoder and self.spec.encoder_weights is not None and not self.is_pretrained
 
     def forward_pass(self, image: np.ndarray, maps: Collection[str] = ()) -> ForwardPass:
-        """What there is to see in one image, (H, W, 3) uint8 RGB of any size.
+        """What there is to see in one image, (H, W, 3) uint8 RGB of any size, held as a whole.
 
         Args:
             image: padded to the stride; a large one is cut into tiles.
@@ -110,27 +114,19 @@ class NetworkSegmenter(ABC):
         Raises:
             ValueError: if the image is of another form, or a map is not offered.
         """
-        _check_image(image)
-        if unknown := sorted(set(maps) - self.offers):
-            raise ValueError(
-                f"a segmenter of kind {self.kind} offers no {', '.join(unknown)}; expected some of "
-                f"{', '.join(sorted(self.offers))}"
-            )
-        height, width = image.shape[:2]
-        seen = self._looked(image, [name for name in maps if name != "mirrored"])
-        whole, bald, embeddings = seen["probabilities"], seen.get("bald"), seen.get("embeddings")
-        mirrored = None
-        if "mirrored" in maps:
-            flipped = self._looked(image[:, ::-1], ())["probabilities"]
-            mirrored = flipped[:, :height, :width].flip(2)
-        return ForwardPass(
-            whole[:, :height, :width],
-            embeddings,
-            _stride(whole, embeddings, ForwardPass.embedding_stride),
-            None if bald is None else bald[0],
-            _stride(whole, bald, ForwardPass.bald_stride),
-            mirrored,
-        )
+        self._check(image, maps)
+        return _joined(self._looks(image, maps), image.shape[:2], self.stride)
+
+    def parts(
+        self, image: np.ndarray, maps: Collection[str] = ()
+    ) -> Iterator[tuple[Region, ForwardPass]]:
+        """See `Segmenter.parts`; one part where the image fits into one pass."""
+        self._check(image, maps)
+        is_own = type(self).forward_pass is not NetworkSegmenter.forward_pass
+        if is_own or self._fits(image):
+            whole = Region(0, 0, image.shape[0], image.shape[1])
+            return iter([(whole, self.forward_pass(image, maps))])
+        return self._looks(image, maps)
 
     def probabilities(self, image: np.ndarray) -> np.ndarray:
         """(C, H, W) float32 class probabilities of one image, (H, W, 3) uint8 RGB."""
@@ -182,20 +178,52 @@ class NetworkSegmenter(ABC):
         }
         weights.save(path, self.state(), metadata)
 
-    def _looked(self, image: np.ndarray, maps: Collection[str]) -> dict[str, torch.Tensor]:
-        """As `look`, of the padded image."""
-
-        def look(rows: slice, cols: slice) -> dict[str, torch.Tensor]:
-            return self.look(self._padded(self.normalised(image[rows, cols])[None]), maps)
-
-        height, width = (-(-side // self.stride) * self.stride for side in image.shape[:2])
-        with torch.inference_mode():
-            self.model.eval()
-            if image.shape[0] * image.shape[1] <= self.max_pixels_per_pass:
-                return look(slice(0, height), slice(0, width))
-            return look_in_tiles(
-                look, (height, width), self.max_pixels_per_pass, self.stride, self.device
+    def _check(self, image: np.ndarray, maps: Collection[str]) -> None:
+        _check_image(image)
+        if unknown := sorted(set(maps) - self.offers):
+            raise ValueError(
+                f"a segmenter of kind {self.kind} offers no {', '.join(unknown)}; expected some of "
+                f"{', '.join(sorted(self.offers))}"
             )
+
+    @property
+    def _max_pixels(self) -> int:
+        return min(self.max_pixels_per_pass, MAX_VALUES_PER_PASS // self.num_classes)
+
+    def _fits(self, image: np.ndarray) -> bool:
+        """Whether one pass is enough."""
+        return int(image.shape[0] * image.shape[1]) <= self._max_pixels
+
+    def _looks(
+        self, image: np.ndarray, maps: Collection[str]
+    ) -> Iterator[tuple[Region, ForwardPass]]:
+        """The image's parts, all of it where it fits into one pass."""
+        height, width = (-(-side // self.stride) * self.stride for side in image.shape[:2])
+
+        def look(rows: slice, cols: slice) -> Maps:
+            seen = self._seen(image[rows, cols], maps)
+            if "mirrored" in seen:  # as wide as the others, with nothing beyond the image
+                missing = seen["probabilities"].shape[2] - seen["mirrored"].shape[2]
+                seen["mirrored"] = nn.functional.pad(seen["mirrored"], (0, missing))
+            return seen
+
+        self.model.eval()
+        if self._fits(image):
+            yield _part(image, slice(0, height), slice(0, width), self._seen(image, maps))
+            return
+        for rows, cols, seen in look_in_tiles(look, (height, width), self._max_pixels, self.stride):
+            yield _part(image, rows, cols, seen)
+
+    def _seen(self, image: np.ndarray, maps: Collection[str]) -> dict[str, torch.Tensor]:
+        """As `look`, of the padded image, and what was seen in its mirror image, turned back."""
+        with torch.inference_mode():
+            pixels = self._padded(self.normalised(image)[None])
+            seen = self.look(pixels, [name for name in maps if name != "mirrored"])
+            if "mirrored" in maps:
+                flipped = self._padded(self.normalised(image[:, ::-1])[None])
+                other = self.look(flipped, ())["probabilities"]
+                seen["mirrored"] = other[:, :, : image.shape[1]].flip(2)
+            return seen
 
     def _padded(self, pixels: torch.Tensor) -> torch.Tensor:
         """(1, 3, H, W) -> the same with rows below and columns to the right, mirrored."""
@@ -251,6 +279,47 @@ def _fitted(known: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
     if known.ndim == 1:  # the bias
         fitted[rows:] = known.min() - 2
     return fitted
+
+
+def _joined(
+    parts: Iterator[tuple[Region, ForwardPass]], size: tuple[int, ...], stride: int
+) -> ForwardPass:
+    """The parts of an image of (height, width) pixels as one look."""
+    corner, first = next(parts)
+    if (corner.height, corner.width) == size:
+        return first
+    padded = tuple(-(-side // stride) * stride for side in size)
+    whole: dict[str, Any] = {}
+    for name, values in first.maps.items():
+        cells = [-(-side // first.stride_of(name)) for side in padded]
+        whole[name] = values.new_empty((*values.shape[:-2], *cells))
+    for region, part in chain([(corner, first)], parts):
+        for name, values in part.maps.items():
+            step = part.stride_of(name)
+            row, col = region.row // step, region.col // step
+            rows, cols = slice(row, row + values.shape[-2]), slice(col, col + values.shape[-1])
+            whole[name][..., rows, cols] = values
+    for name in {"probabilities", "mirrored"} & set(whole):
+        whole[name] = whole[name][:, : size[0], : size[1]]
+    return replace(first, **whole)
+
+
+def _part(image: np.ndarray, rows: slice, cols: slice, seen: Maps) -> tuple[Region, ForwardPass]:
+    """What was seen in some rows and columns, which may reach beyond the image."""
+    height, width = (
+        min(each.stop, side) - each.start
+        for each, side in zip((rows, cols), image.shape, strict=False)
+    )
+    whole, bald, embeddings = seen["probabilities"], seen.get("bald"), seen.get("embeddings")
+    mirrored = seen.get("mirrored")
+    return Region(rows.start, cols.start, height, width), ForwardPass(
+        whole[:, :height, :width],
+        embeddings,
+        _stride(whole, embeddings, ForwardPass.embedding_stride),
+        None if bald is None else bald[0],
+        _stride(whole, bald, ForwardPass.bald_stride),
+        None if mirrored is None else mirrored[:, :height, :width],
+    )
 
 
 def _check_image(image: np.ndarray) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ralis_backend.core.regions import Region
 from ralis_backend.core.segmenter.forward import ForwardPass
 
 
@@ -92,6 +93,14 @@ class Segmenter(Protocol):
 
         Raises:
             ValueError: if the image is of another form, or a map is not offered.
+        """
+
+    def parts(
+        self, image: np.ndarray, maps: Collection[str] = ()
+    ) -> Iterator[tuple[Region, ForwardPass]]:
+        """The same part by part, row by row, so that no map of a large image is held as a whole.
+
+        The parts cover the image, do not overlap, and begin at multiples of every map's stride.
         """
 
     def probabilities(self, image: np.ndarray) -> np.ndarray:

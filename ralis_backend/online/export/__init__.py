@@ -15,12 +15,13 @@ from typing import Any
 
 from ralis_backend.core.files import writing_folder
 from ralis_backend.core.regions import VOID
-from ralis_backend.core.segmenter import load
+from ralis_backend.core.segmenter import DEFAULT_SPEC
 from ralis_backend.core.segmenter.onnx import export_onnx
 from ralis_backend.online.answers import ANSWER_KINDS, Answer
 from ralis_backend.online.export.formats import FORMATS
 from ralis_backend.online.export.labelled_images import ExportedImage, LabelledImages, colors_of
 from ralis_backend.online.labels import RegionLabel
+from ralis_backend.online.segmenters import load_segmenter
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.tool import ToolTask
@@ -49,7 +50,7 @@ def export_project(
     """Write every image that has a labelled region, with its mask, VOID where nothing is labelled.
 
     Images held out by the project become the validation split. The folder appears only when it is
-    complete.
+    complete. What cannot be read is left out and logged.
 
     Args:
         store: what is known of the project.
@@ -64,7 +65,8 @@ def export_project(
         The number of images written.
 
     Raises:
-        ValueError: if the format or the project is unknown, or nothing is labelled yet.
+        ValueError: if the format or the project is unknown, nothing is labelled yet, or none of
+            the labelled images can be read.
         FileExistsError: if `out` holds anything.
     """
     if format_name not in FORMATS:
@@ -88,13 +90,15 @@ def export_project(
             store.labels.every(project.id),
             store.answers.of(project.id),
         )
-    return len(labelled)
+    return len(labelled) - len(labelled.left_out)
 
 
 def write_model(
     store: Store, project: Project, out: Path, size: tuple[int, int] = (256, 256)
 ) -> None:
     """Write the segmenter in use as `segmenter.safetensors` and `segmenter.onnx`.
+
+    Where its weights are damaged, the nearest version before it is written.
 
     Args:
         store: what is known of the project.
@@ -103,7 +107,7 @@ def write_model(
         size: height and width with which the ONNX file is traced; both stay variable.
 
     Raises:
-        ValueError: if the project has no trained version.
+        ValueError: if the project has no trained version whose weights can be used.
     """
     version = store.versions.find(project.id, project.current_version)
     if version is None or version.weights_key is None:
@@ -111,7 +115,10 @@ def write_model(
             f"project {project.uid} has no trained version yet; label some regions first, or "
             "export without the model"
         )
-    segmenter = load(store.blobs.path(version.weights_key))
+    usable = load_segmenter(store, project, version, DEFAULT_SPEC, seed=0, device="cpu")
+    if usable.version is None or usable.version.weights_key is None:
+        raise ValueError(f"{version.name} cannot be exported: {usable.damage[version.number]}")
+    segmenter, version = usable.segmenter, usable.version
     out.mkdir(parents=True, exist_ok=True)
     segmenter.save(
         out / "segmenter.safetensors",
@@ -162,12 +169,12 @@ def _write_provenance(
     answers: Iterable[Answer],
 ) -> None:
     said = {(answer.annotation_row_id, answer.kind): answer.value for answer in answers}
-    used = {label.id for label in labelled.labels}
+    used = {label.id for label in labelled.labels} - labelled.lost_labels.keys()
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, quoting=csv.QUOTE_ALL)  # else `a;=1` is two cells to some
         writer.writerow([*PROVENANCE_COLUMNS, *map(inert, ANSWER_KINDS)])
         for label in labels:
-            if label.image_id not in labelled.keys:
+            if label.image_id not in labelled.keys or label.image_id in labelled.left_out:
                 continue
             region, suggested = label.region, label.version is not None
             writer.writerow([

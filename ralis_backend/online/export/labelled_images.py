@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +17,12 @@ from ralis_backend.core.palette import Rgb, distinct_color, rgb
 from ralis_backend.core.regions import Region
 from ralis_backend.online.file_names import uploaded_name
 from ralis_backend.online.labels import RegionLabel
+from ralis_backend.online.masks import LabelMasks
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Image, Project
-from ralis_backend.online.tool import ToolTask
+from ralis_backend.online.tool import ToolTask, ToolUnavailable
+
+logger = logging.getLogger(__name__)
 
 _EXIF_ORIENTATION = 0x0112
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
@@ -47,7 +51,12 @@ class ExportedImage:
 
 
 class LabelledImages:
-    """The images of a project with at least one painted region, read when iterated."""
+    """The images of a project with at least one painted region, read when iterated.
+
+    Attributes:
+        keys: split and name, by image id.
+        left_out: why an image could not be read, by its id.
+    """
 
     def __init__(self, store: Store, project: Project, images: Callable[[ToolTask], bytes]) -> None:
         self.labels = [label for label in store.labels.of(project.id) if not label.is_skipped]
@@ -55,7 +64,9 @@ class LabelledImages:
             ExportedClass(entry["name"], color)
             for entry, color in zip(project.classes, colors_of(project), strict=True)
         )
-        self._store, self._fetch = store, images
+        self._project, self._fetch = project, images
+        self._masks = LabelMasks(store, project, has_removed_classes=True)
+        self.left_out: dict[int, str] = {}
         self._by_image: dict[int, list[RegionLabel]] = defaultdict(list)
         for label in self.labels:
             self._by_image[label.image_id].append(label)
@@ -69,26 +80,54 @@ class LabelledImages:
         return len(self._rows)
 
     def __iter__(self) -> Iterator[ExportedImage]:
+        """Each image that can be read; what cannot is in `left_out`, with the reason.
+
+        Raises:
+            ValueError: if none can.
+            ToolUnavailable: if the tool does not answer.
+        """
         for row in self._rows:
-            task = ToolTask(
-                row.task_id, row.task_created_at, row.ref, project_id=row.tool_project_id
+            try:
+                exported = self._read(row)
+            except ToolUnavailable:
+                raise
+            except Exception as error:
+                # One bad image must not cost the others their export.
+                self.left_out[row.id] = f"task {row.task_id}: {error}"
+                logger.warning("project %s, %s", self._project.uid, self.left_out[row.id])
+                continue
+            yield exported
+        if len(self.left_out) == len(self._rows):
+            reason = next(iter(self.left_out.values()), "there are none")
+            raise ValueError(f"none of {len(self._rows)} labelled images can be read: {reason}")
+
+    @property
+    def lost_labels(self) -> Mapping[int, str]:
+        """Why the mask of a label could not be read, by the label's id."""
+        return self._masks.lost
+
+    def _read(self, row: Image) -> ExportedImage:
+        task = ToolTask(row.task_id, row.task_created_at, row.ref, project_id=row.tool_project_id)
+        content, suffix, size = as_plain_image(self._fetch(task))
+        if row.size not in (None, size):
+            raise ValueError(
+                f"the image is {size[0]} x {size[1]} pixels (height x width) now, its labels were "
+                f"made at {row.height} x {row.width}; restore the image file, or delete the task"
             )
-            content, suffix, size = as_plain_image(self._fetch(task))
-            if row.size not in (None, size):
-                raise ValueError(
-                    f"the image of task {row.task_id} is {size[0]} x {size[1]} pixels (height x "
-                    f"width) now, its labels were made at {row.height} x {row.width}; restore the "
-                    "image file, or delete the task"
-                )
-            labels = self._by_image[row.id]
-            yield ExportedImage(
-                split=split_of(row),
-                name=self._names[row.id],
-                suffix=suffix,
-                content=content,
-                mask=self._store.labels.image_mask(size, labels),
-                regions=tuple(label.region for label in labels),
-            )
+        labels = self._by_image[row.id]
+        mask = self._masks.whole(size, labels)
+        return ExportedImage(
+            split=split_of(row),
+            name=self._names[row.id],
+            suffix=suffix,
+            content=content,
+            mask=mask,
+            regions=tuple(
+                label.region
+                for label in self._masks.readable(labels)
+                if label.region.is_inside(size)
+            ),
+        )
 
 
 def split_of(row: Image) -> str:

@@ -78,6 +78,12 @@ class Annotations:
         with self._database.write() as session:
             session.get_one(Annotation, annotation.id).error = message
 
+    def reread(self, row_ids: Sequence[int]) -> None:
+        """Have the labels of these read once more from what annotators sent."""
+        with self._database.write() as session:
+            for row_id in row_ids:
+                session.get_one(Annotation, row_id).error = _UNREAD
+
     def failed(self, project_id: int) -> list[Annotation]:
         """Annotations that could not be read so far, with their payloads."""
         return list(self.unread(project_id))

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence, Set
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, or_, select, update
 
-from ralis_backend.online.store.database import BATCH, Database, assign, parts
-from ralis_backend.online.store.tables import Image
+from ralis_backend.online.store.database import BATCH, Database, assign, now, parts
+from ralis_backend.online.store.tables import LONGEST_PAUSE, Image
 from ralis_backend.online.tool import ToolTask
 
 _KNOWN = (Image.id, Image.task_id, Image.task_created_at, Image.ref, Image.is_deleted)
+_FIRST_PAUSE = timedelta(minutes=1)
 
 
 class Images:
@@ -101,6 +102,34 @@ class Images:
         """Those of the tasks whose images still exist."""
         return set(self.of_tasks(project_id, task_ids))
 
+    def fail(self, image_id: int, message: str) -> None:
+        """Note that an image cannot be used; it is tried again later, each time much later."""
+        with self._database.write() as session:
+            row = session.get_one(Image, image_id)
+            row.error = message
+            row.num_failures += 1
+            pause = _FIRST_PAUSE * 4 ** min(row.num_failures - 1, 6)
+            row.retry_at = now() + min(LONGEST_PAUSE, pause)
+
+    def to_try_again(self, project_id: int, moment: datetime, count: int) -> list[Image]:
+        """At most `count` images whose pause after a failure is over at that moment.
+
+        No pause is longer than a day: one that seems to be, a clock has made so.
+        """
+        is_over = or_(Image.retry_at <= moment, Image.retry_at > moment + LONGEST_PAUSE)
+        query = (
+            select(Image)
+            .where(Image.project_id == project_id, ~Image.is_deleted, is_over)
+            .order_by(Image.retry_at)
+        )
+        with self._database.read() as session:
+            return list(session.scalars(query.limit(count)))
+
+    def seen(self, image_id: int, size: tuple[int, int]) -> None:
+        """Note that an image of (height, width) pixels was read."""
+        height, width = size
+        self.change(image_id, height=height, width=width, error=None, num_failures=0, retry_at=None)
+
     def change(self, image_id: int, **values: Any) -> None:
         """Set columns of an image."""
         with self._database.write() as session:
@@ -124,4 +153,5 @@ def _change(row: Any, task: ToolTask | None) -> dict[str, Any]:
         return {} if row.is_deleted else {"is_deleted": True}
     if row.ref == task.image and not row.is_deleted:
         return {}
-    return {"ref": task.image, "is_deleted": False, "error": None}
+    tried_anew = {"error": None, "num_failures": 0, "retry_at": None}
+    return {"ref": task.image, "is_deleted": False, **tried_anew}

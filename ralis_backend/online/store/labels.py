@@ -116,10 +116,38 @@ class Labels:
             return newest_id or 0
 
     def mask(self, label: RegionLabel) -> np.ndarray:
-        """The (height, width) uint8 mask of a labelled region, VOID where nothing was painted."""
+        """The (height, width) uint8 mask of a labelled region, VOID where nothing was painted.
+
+        Raises:
+            ValueError: if its file is damaged, or holds the mask of another region.
+            OSError: if it cannot be read; `FileNotFoundError` if there is none.
+        """
+        size = (label.region.height, label.region.width)
         if label.mask_key is None:
-            return np.full((label.region.height, label.region.width), VOID, np.uint8)
-        return mask_from_png(self._blobs.get(label.mask_key))
+            return np.full(size, VOID, np.uint8)
+        content = self._blobs.get(label.mask_key)
+        if _mask_key(content) != label.mask_key:
+            raise ValueError(
+                f"the mask file {label.mask_key} is damaged: its content is not what was written"
+            )
+        mask = mask_from_png(content)
+        if mask.shape != size:
+            raise ValueError(
+                f"the mask file {label.mask_key} has {mask.shape[0]} x {mask.shape[1]} pixels, "
+                f"its region {size[0]} x {size[1]} (height x width)"
+            )
+        return mask
+
+    def drop_damaged_mask(self, label: RegionLabel) -> None:
+        """Delete a mask file that is not what was written, so that it is written again."""
+        if label.mask_key is None:
+            return
+        try:
+            is_whole = _mask_key(self._blobs.get(label.mask_key)) == label.mask_key
+        except OSError:  # missing already, or unreadable now: what is in it may be good
+            return
+        if not is_whole:
+            self._blobs.path(label.mask_key).unlink(missing_ok=True)
 
     def image_mask(self, image_size: tuple[int, int], labels: Sequence[RegionLabel]) -> np.ndarray:
         """One image's labels as one (H, W) uint8 mask.
@@ -154,8 +182,7 @@ class Labels:
         key, pixels = None, []
         if label.mask is not None:
             content = mask_to_png(label.mask)
-            digest = hashlib.sha256(content).hexdigest()
-            key = f"labels/{digest[:2]}/{digest}.png"
+            key = _mask_key(content)
             if not self._blobs.path(key).exists():
                 self._blobs.put(key, content)
             pixels = np.bincount(label.mask[label.mask != VOID], minlength=1).tolist()
@@ -176,6 +203,12 @@ class Labels:
 
 def _what_was_read(annotation: Annotation) -> tuple[str, int | None, int | None]:
     return annotation.digest, annotation.image_id, annotation.crop_task_id
+
+
+def _mask_key(content: bytes) -> str:
+    """Where a mask file of this content lies: equal ones are kept once."""
+    digest = hashlib.sha256(content).hexdigest()
+    return f"labels/{digest[:2]}/{digest}.png"
 
 
 def _replace_labels(session: Session, annotation: Annotation, rows: Sequence[Label]) -> None:

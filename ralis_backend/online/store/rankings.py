@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Sequence
 
 import numpy as np
-from sqlalchemy import Select, delete, select
+from sqlalchemy import Select, delete, func, select
 from sqlalchemy.orm import undefer
 
 from ralis_backend.core.images import mask_to_png
@@ -62,6 +62,24 @@ class Rankings:
         """The rankings of a version by image id, whole."""
         query = select(Ranking).where(Ranking.version_id == version_id)
         return self._by_image(query.options(*_SCORES))
+
+    def num_regions(self, version_id: int) -> dict[int, int]:
+        """How many regions a version has scored in each image, by its id."""
+        query = select(Ranking.image_id, func.length(Ranking.scores))
+        with self._database.read() as session:
+            found = session.execute(query.where(Ranking.version_id == version_id))
+            return {image_id: num_bytes // 4 for image_id, num_bytes in found}
+
+    def forget(self, version_id: int, image_ids: Sequence[int]) -> None:
+        """Drop a version's ranking of these images: the version is to rank again."""
+        with self._database.write() as session:
+            for image_id in image_ids:
+                session.execute(
+                    delete(Ranking).where(
+                        Ranking.version_id == version_id, Ranking.image_id == image_id
+                    )
+                )
+            session.get_one(Version, version_id).ranked_at = None
 
     def find(self, version_id: int, image_id: int) -> Ranking | None:
         """One image's ranking under a version, without scores and reasons."""

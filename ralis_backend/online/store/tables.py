@@ -7,7 +7,7 @@ that ask for it alone; to read it off any other row is an error.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -55,6 +55,8 @@ class Base(DeclarativeBase):
     type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON, list[Any]: JSON}  # noqa: RUF012
 
 
+LONGEST_PAUSE = timedelta(days=1)
+"""Between two tries to read an image."""
 _seldom = partial(mapped_column, deferred=True, deferred_raiseload=True)
 
 
@@ -112,7 +114,10 @@ class Image(Base):
     """A task of the pool project: one image."""
 
     __tablename__ = "images"
-    __table_args__ = (UniqueConstraint("project_id", "task_id", "task_created_at"),)
+    __table_args__ = (
+        UniqueConstraint("project_id", "task_id", "task_created_at"),
+        Index("ix_images_project_id_retry_at", "project_id", "retry_at"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"), index=True)
@@ -127,6 +132,14 @@ class Image(Base):
     tool_project_id: Mapped[int] = column_property(
         select(Project.tool_id).where(Project.id == project_id).scalar_subquery()
     )
+    num_failures: Mapped[int] = mapped_column(default=0)  # to read it, in a row
+    retry_at: Mapped[datetime | None]
+
+    def may_be_tried(self, moment: datetime) -> bool:
+        """Whether it can be read as far as is known, or the pause after it could not is over."""
+        if self.retry_at is None or self.retry_at <= moment:
+            return True
+        return self.retry_at > moment + LONGEST_PAUSE  # a clock was set back
 
     @property
     def size(self) -> tuple[int, int] | None:

@@ -16,14 +16,14 @@ from ralis_backend.core.images import (
     crop_picture,
     crop_scale,
     decode_image,
-    mask_from_png,
 )
-from ralis_backend.core.regions import Region
 from ralis_backend.online.random_slice import SLICE, SLICE_REASON
 from ralis_backend.online.store import Store
-from ralis_backend.online.store.tables import CropTask, Image, Project, Ranking, Version
+from ralis_backend.online.store.tables import CropTask, Image, Project, Version
 from ralis_backend.online.tool import Crop, CropPrediction, Tool, ToolUnavailable
 from ralis_backend.online.worker.config import WorkerConfig
+from ralis_backend.online.worker.labelled_images import check_size
+from ralis_backend.online.worker.predicted_masks import PredictedMasks
 from ralis_backend.online.worker.publication import Publication
 from ralis_backend.online.worker.queue_plan import (
     NewTask,
@@ -48,12 +48,13 @@ class CropQueue:
         self._tool = tool
         self._config = config
 
-    def publish(self, publication: Publication, regions_id: int) -> int:
+    def publish(self, publication: Publication, regions_id: int, masks: PredictedMasks) -> int:
         """Replace, make, pre-fill; the number of the round at the head.
 
         Args:
             publication: what is published.
             regions_id: the tool's id of the regions project.
+            masks: that the version predicts.
         """
         project, version = publication.project, publication.version
         plan = self._take_out(publication, regions_id)
@@ -62,7 +63,7 @@ class CropQueue:
         )
         self._store.queue.add([_row(project, version, task) for task in plan.added])
         self._make_planned(publication, regions_id)
-        self._predict(publication, regions_id, plan)
+        self._predict(publication, regions_id, plan, masks)
         logger.info(
             "project %s: queue of %s holds %d regions, %d of them new",
             project.uid,
@@ -135,37 +136,42 @@ class CropQueue:
         for image_id, of_image in by_image.items():
             image = images.get(image_id)
             pixels = None if image is None else self._pixels(project, image)
-            if image is None or pixels is None:
-                self._store.queue.change({row.id: {"state": "deleted"} for row in of_image})
-                continue
             for row in of_image:
-                yield row, _crop(image, pixels, row)
+                if image is None or pixels is None or not row.region.is_inside(pixels.shape[:2]):
+                    self._store.queue.change({row.id: {"state": "deleted"}})
+                else:
+                    yield row, _crop(image, pixels, row)
 
     def _pixels(self, project: Project, image: Image) -> np.ndarray | None:
         try:
             with self._store.attempts.trying(*attempt_on(image)):
-                return decode_image(self._tool.image(tool_task(image)))
+                pixels = decode_image(self._tool.image(tool_task(image)))
+            if image.size is not None:
+                check_size(pixels.shape[:2], image.size)
+            return pixels
         except ToolUnavailable:
             raise
         except Exception as error:
             # It was readable when it was ranked; the other images go on.
             logger.warning("project %s, task %s: %s", project.uid, image.task_id, error)
-            self._store.images.change(image.id, error=str(error))
+            self._store.images.fail(image.id, str(error))
             return None
 
-    def _predict(self, publication: Publication, regions_id: int, plan: Plan) -> None:
+    def _predict(
+        self, publication: Publication, regions_id: int, plan: Plan, masks: PredictedMasks
+    ) -> None:
         """Store every open task's mask and place in the queue under this version."""
         project, version = publication.project, publication.version
         made = [row for row in self._store.queue.open(project.id) if row.task_id is not None]
         rows = plan.in_order(made)
         usefulness = {row.id: 1 - index / len(rows) for index, row in enumerate(rows)}
-        masks = _MaskReader(self._store, publication.rankings)
+        patches = _patches(publication, rows, masks)
         predictions = [
             CropPrediction(
                 task_id=row.task_id,
                 region=row.region,
                 scale=row.scale,
-                mask=masks.region(row.image_id, row.region),
+                mask=patches.get(row.id),
                 usefulness=usefulness[row.id],
                 rank=rank,
                 reason=row.reason,
@@ -180,21 +186,23 @@ class CropQueue:
         self._store.queue.change({row: {"usefulness": value} for row, value in usefulness.items()})
 
 
-class _MaskReader:
-    """Predicted masks of regions; each image's mask is decoded once."""
-
-    def __init__(self, store: Store, rankings: Mapping[int, Ranking]) -> None:
-        self._store = store
-        self._rankings = rankings
-        self._masks: dict[int, np.ndarray | None] = {}
-
-    def region(self, image_id: int, region: Region) -> np.ndarray | None:
-        if image_id not in self._masks:
-            ranking = self._rankings.get(image_id)
-            key = ranking.mask_key if ranking else None
-            self._masks[image_id] = mask_from_png(self._store.blobs.get(key)) if key else None
-        mask = self._masks[image_id]
-        return None if mask is None else np.ascontiguousarray(mask[region.slices])
+def _patches(
+    publication: Publication, rows: Sequence[CropTask], masks: PredictedMasks
+) -> dict[int, np.ndarray]:
+    """The predicted mask of each row's region, by row id; each image's mask is read once."""
+    by_image: dict[int, list[CropTask]] = {}
+    for row in rows:
+        by_image.setdefault(row.image_id, []).append(row)
+    patches = {}
+    for image_id, of_image in by_image.items():
+        image = publication.images.get(image_id)
+        mask = None if image is None else masks.of(image, publication.rankings.get(image_id))
+        if mask is None:
+            continue
+        for row in of_image:
+            if row.region.is_inside((mask.shape[0], mask.shape[1])):
+                patches[row.id] = mask[row.region.slices].copy()  # not a view of the whole mask
+    return patches
 
 
 def _row(project: Project, version: Version, task: NewTask) -> CropTask:

@@ -113,7 +113,7 @@ class LabelReader:
             return image.size
         with self._store.attempts.trying(*attempt_on(image)):
             height, width = decode_image(self._tool.image(tool_task(image))).shape[:2]
-        self._store.images.change(image.id, height=height, width=width, error=None)
+        self._store.images.seen(image.id, (height, width))
         return height, width
 
 

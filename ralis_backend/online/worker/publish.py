@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+from ralis_backend.core.regions import grid_size
 from ralis_backend.online.labels import labels_by_image
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project, Ranking, Version
 from ralis_backend.online.suggesting import suggest_image
-from ralis_backend.online.tool import Tool
+from ralis_backend.online.tool import ImageSuggestion, Tool
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.crop_queue import CropQueue
+from ralis_backend.online.worker.predicted_masks import PredictedMasks
 from ralis_backend.online.worker.publication import Publication
 from ralis_backend.online.worker.sync import Sync
 
@@ -32,6 +34,8 @@ class Publisher:
     def publish(self, project: Project, version: Version) -> None:
         """Fill the queue and store the predictions; safe to repeat after a kill."""
         started = time.monotonic()
+        if self._has_misfits(project, version):
+            return
         newest = self._store.labels.newest_id(project.id)
         if project.regions_tool_id is None:
             rankings = self._store.rankings.of(version.id)
@@ -40,7 +44,8 @@ class Publisher:
         else:
             rankings = self._store.rankings.scored(version.id)
             publication = self._read(project, version, rankings)
-            number = self._crop_queue.publish(publication, project.regions_tool_id)
+            masks = self._masks(publication)
+            number = self._crop_queue.publish(publication, project.regions_tool_id, masks)
         self._store.projects.change(
             project.id,
             published_version=version.number,
@@ -69,25 +74,61 @@ class Publisher:
 
     def _publish_images(self, publication: Publication) -> None:
         version, project = publication.version, publication.project
-        suggestions = [
-            suggest_image(
-                self._store,
-                version,
-                image,
-                publication.rankings[image.id],
-                publication.labels.get(image.id, []),
-                publication.region_size,
-                self._config.suggestions_per_image,
-            )
-            for image in publication.images.values()
-            if image.id in publication.image_sizes
-        ]
         self._tool.publish_image_predictions(
-            publication.pool, version.name, project.class_names, suggestions
+            publication.pool, version.name, project.class_names, self._suggestions(publication)
         )
         logger.info(
-            "project %s: published %s for %d images", project.uid, version.name, len(suggestions)
+            "project %s: published %s for %d images",
+            project.uid,
+            version.name,
+            len(publication.image_sizes),
         )
+
+    def _suggestions(self, publication: Publication) -> Iterator[ImageSuggestion]:
+        """Of each image that can be shown, made when it is its turn."""
+        masks = self._masks(publication)
+        for image_id in publication.image_sizes:
+            image, ranking = publication.images[image_id], publication.rankings[image_id]
+            yield suggest_image(
+                self._store,
+                publication.version,
+                image,
+                ranking,
+                publication.labels.get(image_id, []),
+                publication.region_size,
+                self._config.suggestions_per_image,
+                masks.of(image, ranking),
+            )
+
+    def _masks(self, publication: Publication) -> PredictedMasks:
+        return PredictedMasks(
+            self._store,
+            self._tool,
+            publication.project,
+            publication.version,
+            self._config.ranking,
+        )
+
+    def _has_misfits(self, project: Project, version: Version) -> bool:
+        """Whether images were ranked that have other regions now; then the version ranks again."""
+        scored = self._store.rankings.num_regions(version.id)
+        size = self._config.ranking.region_size
+        misfits = [
+            image.id
+            for image in self._store.images.of(project.id)
+            if image.id in scored
+            and image.size is not None
+            and scored[image.id] != grid_size(image.size, size)
+        ]
+        if misfits:
+            logger.warning(
+                "project %s: %d images have other regions than %s ranked; it ranks again",
+                project.uid,
+                len(misfits),
+                version.name,
+            )
+            self._store.rankings.forget(version.id, misfits)
+        return bool(misfits)
 
     def _seconds(self, project: Project, version: Version) -> Mapping[str, float]:
         stored = self._store.versions.find(project.id, version.number)

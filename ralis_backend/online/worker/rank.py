@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ralis_backend.core.acquisition import Places, PoolState, Strategy
+from ralis_backend.core.acquisition import Places, PoolState, Strategy, strategy
 from ralis_backend.core.features import RegionFeatures
 from ralis_backend.core.regions import grid, is_labelled
 from ralis_backend.core.segmenter import Segmenter
@@ -23,15 +23,16 @@ from ralis_backend.online.ranking import (
     score_pool,
     to_explain,
 )
-from ralis_backend.online.segmenters import load_segmenter
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Image, Project, Version
 from ralis_backend.online.tool import Tool, ToolUnavailable
 from ralis_backend.online.trust import judge
 from ralis_backend.online.worker.config import WorkerConfig
+from ralis_backend.online.worker.labelled_images import check_size
 from ralis_backend.online.worker.spool import FeatureSpool
 from ralis_backend.online.worker.sync import attempt_on, tool_task
 from ralis_backend.online.worker.train import Stopped
+from ralis_backend.online.worker.weights import usable_segmenter
 
 logger = logging.getLogger(__name__)
 
@@ -103,17 +104,18 @@ class Ranker:
                 raise Stopped(f"ranking of project {project.uid} was interrupted")
 
         started = time.monotonic()
+        ranking = self._config.ranking
+        usable = usable_segmenter(self._store, project, version, ranking)
+        if usable.damage:  # another version is in use now; what is due for it comes next
+            return
+        segmenter = usable.segmenter
         images = self._store.images.of(project.id)
         labels = self._store.labels.of(project.id)
-        ranking = self._config.ranking
-        segmenter = load_segmenter(
-            self._store, project, version, ranking.spec, seed=ranking.seed, device=ranking.device
-        )
         chosen = strategy_for(project, version, labels, ranking, segmenter.offers)
         metrics: dict[str, Any] = {}
         with FeatureSpool(self._store.blobs.root / "spool" / str(project.id)) as spool:
             described = self._describe(
-                project, version, images, segmenter, chosen, spool, report, stop
+                project, version, images, labels, segmenter, chosen, spool, report, stop
             )
             if described:
                 pool = self._pool(described, spool.features(), labels)
@@ -141,6 +143,7 @@ class Ranker:
         project: Project,
         version: Version,
         images: Sequence[Image],
+        labels: Sequence[RegionLabel],
         segmenter: Segmenter,
         chosen: ChosenStrategy,
         spool: FeatureSpool,
@@ -148,9 +151,13 @@ class Ranker:
         stop: Callable[[], None],
     ) -> list[_Described]:
         pool = []
+        painted = {label.image_id for label in labels if not label.is_skipped}
         for index, image in enumerate(images, start=1):
             stop()
-            described = self._describe_one(project, version, image, segmenter, chosen, spool)
+            if not image.may_be_tried(now()):
+                continue
+            size = image.size if image.id in painted else None
+            described = self._describe_one(project, version, image, size, segmenter, chosen, spool)
             if described is not None:
                 pool.append(described)
             percent = round(100 * index / len(images), 1)
@@ -162,6 +169,7 @@ class Ranker:
         project: Project,
         version: Version,
         image: Image,
+        size_of_labels: tuple[int, int] | None,
         segmenter: Segmenter,
         chosen: ChosenStrategy,
         spool: FeatureSpool,
@@ -170,17 +178,18 @@ class Ranker:
             with self._store.attempts.trying(*attempt_on(image)):
                 content = self._tool.image(tool_task(image))
                 result = describe_image(segmenter, content, self._config.ranking, chosen.described)
+            if size_of_labels is not None:
+                check_size(result.image_size, size_of_labels)
         except ToolUnavailable:
             raise
         except Exception as error:
             # A bad image is left out; the operator finds why in log, doctor and report.
             logger.warning("project %s, task %s: %s", project.uid, image.task_id, error)
-            self._store.images.change(image.id, error=str(error))
+            self._store.images.fail(image.id, str(error))
             return None
         spool.append(result.features)
         if image.size != result.image_size or image.error is not None:
-            height, width = result.image_size
-            self._store.images.change(image.id, height=height, width=width, error=None)
+            self._store.images.seen(image.id, result.image_size)
         mask_key = None
         if version.weights_key is not None:  # an untrained segmenter's mask would only mislead
             mask_key = self._store.rankings.put_mask(version, image.id, result.mask)
@@ -201,12 +210,12 @@ class Ranker:
 
     def _places(self, pool: Sequence[_Described]) -> Places:
         centers = [
-            (image, *region.center_in_regions)
-            for image, described in enumerate(pool)
-            for region in grid(described.size, self._config.ranking.region_size)
+            np.array([region.center_in_regions for region in regions], np.float32)
+            for described in pool
+            for regions in [grid(described.size, self._config.ranking.region_size)]
         ]
-        table = np.array(centers, np.float32)
-        return Places(table[:, 0].astype(np.int64), table[:, 1:])
+        index = np.repeat(np.arange(len(pool)), [described.num_regions for described in pool])
+        return Places(index, np.concatenate(centers))
 
     # Score and explain
 
@@ -242,17 +251,34 @@ class Ranker:
             report({"state": "testing the policy"})
             trust = self._trust(project, chosen.strategy, state, pool, stop)
             chosen = _earned(project, chosen, trust)
-        offered_scores, chosen = score_pool(project, chosen, state, pool, config)
+        offered_scores, chosen = self._scored(project, chosen, state, pool)
         scores[pool.is_done] = offered_scores.min() - 1
         scores[candidates] = offered_scores
         explained = to_explain(
             offered_scores, pool.image_index[candidates], self._config.suggestions_per_image
         )
-        reasons = chosen.reasons(
-            state.part(explained), pool.features.take(candidates[explained]), project.class_names
+        reasons = _reasons(
+            chosen, state.part(explained), pool.features.take(candidates[explained]), project
         )
         by_region = dict(zip(candidates[explained].tolist(), reasons, strict=True))
         return _Scored(scores, by_region, chosen, trust)
+
+    def _scored(
+        self, project: Project, chosen: ChosenStrategy, state: PoolState, pool: DescribedPool
+    ) -> tuple[np.ndarray, ChosenStrategy]:
+        """(N,) finite scores; where the strategy breaks, those of one that can rank."""
+        try:
+            scores, scored_by = score_pool(project, chosen, state, pool, self._config.ranking)
+            return finite(scores), scored_by
+        except (Stopped, MemoryError):
+            raise
+        except Exception as error:
+            note = f"strategy {chosen.strategy.name} failed: {error}"
+            instead = fallback(project, chosen.offers, note)
+            if not instead.strategy.needs.features.issubset(pool.features):
+                instead = replace(instead, strategy=strategy("random"))
+            scores, scored_by = score_pool(project, instead, state, pool, self._config.ranking)
+            return finite(scores), scored_by
 
     def _trust(
         self,
@@ -281,7 +307,7 @@ class Ranker:
             project,
             policy,
             state,
-            pool.features.take(pool.candidates),
+            pool.features.select(pool.candidates),
             self._config.ranking,
             self._config.replay,
             stop,
@@ -304,6 +330,30 @@ class Ranker:
             )
             start = stop
         self._store.versions.change(version.id, strategy=scored.chosen.strategy.name)
+
+
+def finite(scores: np.ndarray) -> np.ndarray:
+    """The same with the lowest score in place of NaN and infinity; `ValueError` if all are."""
+    is_finite = np.isfinite(scores)
+    if is_finite.all():
+        return scores
+    if not is_finite.any():
+        raise ValueError("none of its scores is finite")
+    logger.warning("%d of %d scores are not finite", (~is_finite).sum(), len(scores))
+    lowest: np.ndarray = np.where(is_finite, scores, scores[is_finite].min())
+    return lowest
+
+
+def _reasons(
+    chosen: ChosenStrategy, state: PoolState, regions: RegionFeatures, project: Project
+) -> list[str]:
+    """Why each of these regions is worth labelling; a strategy that cannot say it still ranks."""
+    try:
+        return chosen.reasons(state, regions, project.class_names)
+    except Exception as error:
+        name = chosen.strategy.name
+        logger.warning("project %s: %s gives no reasons: %s", project.uid, name, error)
+        return [f"chosen by {name}"] * len(regions)
 
 
 def _metrics(version: Version, scored: _Scored, candidates: np.ndarray) -> dict[str, Any]:

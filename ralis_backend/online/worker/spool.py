@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import shutil
+import tempfile
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -12,6 +14,8 @@ import numpy as np
 
 from ralis_backend.core.features import RegionFeatures
 
+logger = logging.getLogger(__name__)
+
 
 class FeatureSpool:
     """A file for each feature; what is read back is mapped, not held in memory.
@@ -19,7 +23,8 @@ class FeatureSpool:
     Args:
         folder: of the project; what other runs left there is removed. This run's files lie in a
             folder of their own below, so that a run which does not know yet that it is over finds
-            its files gone, and never writes into these.
+            its files gone, and never writes into these. Where it cannot be made, a
+            temporary one takes its place.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -32,7 +37,12 @@ class FeatureSpool:
 
     def __enter__(self) -> Self:
         shutil.rmtree(self._runs, ignore_errors=True)
-        self._folder.mkdir(parents=True)
+        try:
+            self._folder.mkdir(parents=True)
+        except OSError as error:  # what a killed run left cannot be removed, or is no folder
+            elsewhere = Path(tempfile.mkdtemp(prefix="ralis-spool-"))
+            logger.warning("%s cannot be used (%s), %s is instead", self._folder, error, elsewhere)
+            self._folder = elsewhere
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -17,6 +17,7 @@ from ralis_backend.online.tool import Tool
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.publish import Publisher
 from ralis_backend.online.worker.rank import Ranker
+from ralis_backend.online.worker.retry import Retry
 from ralis_backend.online.worker.sync import Sync
 from ralis_backend.online.worker.tidy import Tidying
 from ralis_backend.online.worker.train import Trainer
@@ -41,6 +42,7 @@ class ProjectState:
     num_new_labels: painted regions since the last training, counted up to a round.
     newest_label_id: of all labels, 0 without any.
     is_ranked: whether the version in use has ranked the pool.
+    has_bad_images: whether images that could not be read should be tried again.
     num_waiting, num_planned: region tasks without a label; those of them not yet in the tool.
     """
 
@@ -53,6 +55,7 @@ class ProjectState:
     is_ranked: bool
     num_waiting: int
     num_planned: int
+    has_bad_images: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ def worker_steps(store: Store, tool: Tool, config: WorkerConfig) -> tuple[Step, 
         Step("train", is_training_due, work.train),
         Step("rank", is_ranking_due, work.rank),
         Step("publish", is_publishing_due, work.publish),
+        Step("retry", is_retry_due, work.retry),
         Step(
             "tidy",
             lambda state, config: tidying.is_due(state.project),
@@ -108,6 +112,7 @@ def read_state(store: Store, project: Project, unread_s: float, enough: int) -> 
         is_ranked=version is not None and version.ranked_at is not None,
         num_waiting=len(waiting),
         num_planned=sum(row.task_id is None for row in waiting),
+        has_bad_images=bool(store.images.to_try_again(project.id, now(), 1)),
     )
 
 
@@ -156,6 +161,11 @@ def is_publishing_due(state: ProjectState, config: WorkerConfig) -> bool:
     return has_new_labels and state.num_waiting < config.ranking.regions_per_round
 
 
+def is_retry_due(state: ProjectState, config: WorkerConfig) -> bool:
+    """The pause after an image could not be read is over."""
+    return state.has_bad_images
+
+
 class _Work:
     """What the steps do."""
 
@@ -165,6 +175,7 @@ class _Work:
         self._trainer = Trainer(store, tool, config)
         self._ranker = Ranker(store, tool, config)
         self._publisher = Publisher(store, tool, config, self._sync)
+        self._retry = Retry(store, tool)
 
     def sync(self, project: Project, report: Report, should_stop: ShouldStop) -> None:
         report({"state": "syncing"})
@@ -217,6 +228,10 @@ class _Work:
     def publish(self, project: Project, report: Report, should_stop: ShouldStop) -> None:
         report({"state": "publishing"})
         self._publisher.publish(project, self._version_in_use(project))
+
+    def retry(self, project: Project, report: Report, should_stop: ShouldStop) -> None:
+        version = self._store.versions.find(project.id, project.current_version)
+        self._retry.retry(project, version, should_stop)
 
     def _version_in_use(self, project: Project) -> Version:
         """Made if there is none: the one that has learned nothing yet."""

@@ -11,29 +11,31 @@ from typing import Any
 
 import numpy as np
 
-from ralis_backend.core.images import decode_image
-from ralis_backend.core.learning.crops import LabelledImage
-from ralis_backend.core.learning.evaluation import evaluate
+from ralis_backend.core.learning.crops import LabelledImage, NothingReadable
+from ralis_backend.core.learning.evaluation import evaluate, evaluate_each
 from ralis_backend.core.learning.finetune import finetune
 from ralis_backend.core.learning.loop import TrainingProgress, TrainingSummary
-from ralis_backend.core.regions import VOID
 from ralis_backend.core.segmenter import Segmenter
-from ralis_backend.online.labels import hide_removed
+from ralis_backend.online.masks import LabelMasks
 from ralis_backend.online.random_slice import measured
-from ralis_backend.online.segmenters import load_segmenter
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Project, Version
 from ralis_backend.online.tool import Tool
 from ralis_backend.online.worker.config import WorkerConfig
+from ralis_backend.online.worker.labelled_images import LabelledImages
 from ralis_backend.online.worker.promotion import is_promoted, validation_metrics
-from ralis_backend.online.worker.sync import attempt_on, tool_task
 from ralis_backend.online.worker.training_plan import ImageLabels, plan_training
+from ralis_backend.online.worker.weights import usable_segmenter
 
 logger = logging.getLogger(__name__)
 
 
 SEEDS_APART = 1_000_003
 """Between two attempts: further than versions are ever apart."""
+_NOTHING_PAINTED = (
+    "no labelled region has a painted pixel; paint the regions, or name the label of unpainted "
+    "pixels as RALIS_BACKGROUND_LABEL"
+)
 
 
 class Stopped(Exception):
@@ -47,6 +49,7 @@ class Trainer:
         self._store = store
         self._tool = tool
         self._config = config
+        self._lost: dict[int, frozenset[int]] = {}  # labels, by project, when it gave up
 
     def train(
         self,
@@ -56,6 +59,8 @@ class Trainer:
         attempt: int = 1,
     ) -> Version | None:
         """Fit, evaluate, and store the next version; None if nothing painted can be learned from.
+
+        An image or a label that cannot be read is left out; the version says which.
 
         Args:
             project: whose labels are used.
@@ -69,29 +74,34 @@ class Trainer:
         """
         started = time.monotonic()
         newest_label_id = self._store.labels.newest_id(project.id)
-        parent = self._store.versions.find(project.id, project.current_version)
+        usable = usable_segmenter(
+            self._store,
+            project,
+            self._store.versions.find(project.id, project.current_version),
+            self._config.ranking,
+        )
+        parent, in_use = usable.version, usable.segmenter
         plan = plan_training(
-            self._store.images.of(project.id), self._store.labels.of(project.id), parent
+            self._store.images.of(project.id), self._store.labels.of(project.id), parent, now()
         )
-        training = self._labelled(project, plan.training)
-        if all((image.mask == VOID).all() for image in training):
-            self._give_up(project, newest_label_id)
+        read = LabelledImages(self._store, self._tool, project)
+        if not _is_painted(read.masks, plan.training):
+            self._give_up(project, newest_label_id, read, _NOTHING_PAINTED)
             return None
-        ranking = self._config.ranking
-        in_use = load_segmenter(
-            self._store, project, parent, ranking.spec, seed=ranking.seed, device=ranking.device
-        )
         candidate = in_use.copy()
         if parent is not None:
-            self._measure(parent, in_use, self._labelled(project, plan.unseen))
+            self._measure(parent, in_use, read.of(plan.unseen))
         number = self._store.versions.next_number(project.id)
-        summary = self._fit(project, candidate, training, number, report, should_stop, attempt)
-        validation = self._labelled(project, plan.validation)
-        num_held_out = sum(len(image.regions) for image in validation)
-        has_learned = parent is not None and parent.weights_key is not None
-        before = evaluate(in_use, validation) if validation and has_learned else None
-        after = evaluate(candidate, validation) if validation else None
+        try:
+            training = read.of(plan.training)
+            summary = self._fit(project, candidate, training, number, report, should_stop, attempt)
+        except NothingReadable as error:
+            self._give_up(project, newest_label_id, read, str(error))
+            return None
+        before, after = self._compare(parent, in_use, candidate, read.of(plan.validation))
+        num_held_out = read.num_regions(plan.validation)
         tolerance = self._config.promotion_tolerance
+        left_out = [*plan.left_out, *read.left_out()]
         version = Version(
             project_id=project.id,
             number=number,
@@ -101,11 +111,12 @@ class Trainer:
             metrics={
                 "steps": summary.steps,
                 "final_loss": summary.final_loss,
-                "training_regions": sum(len(image.regions) for image in training),
+                "training_regions": read.num_regions(plan.training),
                 "validation_regions": num_held_out,
                 "newest_label_id": newest_label_id,
                 **validation_metrics(before, after, project.class_names),
                 "seconds": {"train": round(time.monotonic() - started, 2)},
+                **({"left_out": left_out} if left_out else {}),
             },
         )
         return self._keep(project, version, candidate)
@@ -133,36 +144,33 @@ class Trainer:
             raise Stopped(f"training of project {project.uid} was interrupted")
         return summary
 
-    def _labelled(self, project: Project, parts: Sequence[ImageLabels]) -> list[LabelledImage]:
-        """Images with the labels that count; pixels of labels that are gone are VOID."""
-        return [
-            LabelledImage(
-                self._loader(part),
-                hide_removed(
-                    self._store.labels.image_mask(part.size, part.labels), project.removed_classes
-                ),
-                tuple(label.region for label in part.labels),
-            )
-            for part in parts
-        ]
+    def _compare(
+        self,
+        parent: Version | None,
+        in_use: Segmenter,
+        candidate: Segmenter,
+        validation: Sequence[LabelledImage],
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Confusion matrices of both on what is held out; None of one that has learned nothing."""
+        has_learned = parent is not None and parent.weights_key is not None
+        if not validation:
+            return None, None
+        if not has_learned:
+            return None, evaluate(candidate, validation)
+        before, after = evaluate_each([in_use, candidate], validation)
+        return before, after
 
-    def _loader(self, part: ImageLabels) -> Callable[[], np.ndarray]:
-        def load() -> np.ndarray:
-            image = part.image
-            with self._store.attempts.trying(*attempt_on(image)):
-                return decode_image(self._tool.image(tool_task(image)))
-
-        return load
-
-    def _give_up(self, project: Project, newest_label_id: int) -> None:
+    def _give_up(
+        self, project: Project, newest_label_id: int, read: LabelledImages, why: str
+    ) -> None:
+        """The loop goes on; where masks were lost, training is tried again after their reading."""
+        lost = frozenset(read.masks.lost)
+        is_first_time = bool(lost) and lost != self._lost.get(project.id)
+        self._lost[project.id] = lost
         self._store.projects.change(
-            project.id, trained_label_id=newest_label_id, is_training_requested=False
+            project.id, trained_label_id=newest_label_id, is_training_requested=is_first_time
         )
-        logger.warning(
-            "project %s: nothing to learn from, no labelled region has a painted pixel; paint the "
-            "regions, or name the label of unpainted pixels as RALIS_BACKGROUND_LABEL",
-            project.uid,
-        )
+        logger.warning("project %s: nothing to learn from, %s", project.uid, why)
 
     def _measure(
         self, version: Version, segmenter: Segmenter, unseen: Sequence[LabelledImage]
@@ -192,6 +200,10 @@ class Trainer:
         stored = self._store.versions.add(version, **project_values)
         _log_version(project, stored)
         return stored
+
+
+def _is_painted(masks: LabelMasks, parts: Sequence[ImageLabels]) -> bool:
+    return any(any(masks.pixels(label)) for part in parts for label in part.labels)
 
 
 def _progress_values(number: int, progress: TrainingProgress) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from datetime import datetime
 
 from ralis_backend.online.labels import RegionLabel, labels_by_image
 from ralis_backend.online.random_slice import new_in_slice
@@ -27,16 +28,21 @@ class TrainingPlan:
     validation: images that are kept out of it, for the promotion gate.
     unseen: regions of the random slice, one by one, that the version in use has not learned from.
     num_labels: labelled regions of the project.
+    left_out: what cannot be used of the labels, and why.
     """
 
     training: Sequence[ImageLabels]
     validation: Sequence[ImageLabels]
     unseen: Sequence[ImageLabels]
     num_labels: int
+    left_out: Sequence[str] = ()
 
 
 def plan_training(
-    images: Sequence[Image], labels: Sequence[RegionLabel], in_use: Version | None
+    images: Sequence[Image],
+    labels: Sequence[RegionLabel],
+    in_use: Version | None,
+    moment: datetime,
 ) -> TrainingPlan:
     """Split the labels of a project by what they are for.
 
@@ -44,9 +50,12 @@ def plan_training(
         images: of the project; those that were never read are left out.
         labels: of the project, skipped ones included.
         in_use: the version that the next one is trained from; None before the first.
+        moment: now; images that could not be read shortly before are left out.
     """
     painted = [label for label in labels if not label.is_skipped]
+    images, left_out = _readable(images, {label.image_id for label in painted}, moment)
     labelled = _by_image(images, painted)
+    left_out += _outside(labelled, painted)
     newest_learned = None if in_use is None else in_use.metrics.get("newest_label_id")
     return TrainingPlan(
         training=[each for each in labelled if not each.image.is_validation],
@@ -57,14 +66,40 @@ def plan_training(
             for each in _by_image(images, [label])
         ],
         num_labels=len(painted),
+        left_out=left_out,
     )
 
 
-def _by_image(images: Sequence[Image], labels: Sequence[RegionLabel]) -> list[ImageLabels]:
-    """The labels of each image, in the order of the images."""
-    of_image = labels_by_image(labels)
-    return [
-        ImageLabels(image, image.size, of_image[image.id])
+def _readable(
+    images: Sequence[Image], labelled: Set[int], moment: datetime
+) -> tuple[list[Image], list[str]]:
+    """The images that may be tried, and what is wrong with the labelled ones among the others."""
+    left_out = [
+        f"task {image.task_id}: {image.error}"
         for image in images
-        if image.id in of_image and image.size is not None
+        if image.id in labelled and not image.may_be_tried(moment)
     ]
+    return [image for image in images if image.may_be_tried(moment)], left_out
+
+
+def _outside(used: Sequence[ImageLabels], labels: Sequence[RegionLabel]) -> list[str]:
+    """Which labels of those images do not lie in them."""
+    used_ids = {label.id for each in used for label in each.labels}
+    sizes = {each.image.id: each for each in used}
+    return [
+        f"task {each.image.task_id}: {label.region} lies outside the image, which has "
+        f"{each.size[0]} x {each.size[1]} pixels (height x width) now; restore the image file"
+        for label in labels
+        if label.id not in used_ids and (each := sizes.get(label.image_id)) is not None
+    ]
+
+
+def _by_image(images: Sequence[Image], labels: Sequence[RegionLabel]) -> list[ImageLabels]:
+    """The labels of each image that lie in it, in the order of the images."""
+    of_image = labels_by_image(labels)
+    found = []
+    for image in images:
+        if image.id in of_image and image.size is not None:
+            inside = [each for each in of_image[image.id] if each.region.is_inside(image.size)]
+            found.append(ImageLabels(image, image.size, inside))
+    return found

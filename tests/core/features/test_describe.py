@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from ralis_backend.core.features import (
     class_counts,
     concat,
     describe,
+    describe_parts,
     entropy_grid,
     entropy_map,
     maps_for,
@@ -233,3 +236,54 @@ def test_a_table_refuses_columns_of_another_length():
         RegionFeatures(3, {"entropy": np.zeros(2, np.float32)})
     with pytest.raises(ValueError, match="unknown feature 'sharpness'"):
         RegionFeatures(1, {"sharpness": np.zeros(1, np.float32)})
+
+
+@pytest.mark.parametrize(("cuts", "size"), [((16, 48), (70, 90)), ((32, 32), (33, 129))])
+def test_an_image_in_parts_is_described_as_the_whole_of_it(cuts, size):
+    forward = replace(_forward(size), mirrored=_forward(size).probabilities.flip(2))
+    regions = [*grid(size, (20, 24)), Region(0, 0, *size), *grid(size, (5, 5))[7:9]]
+    parts = list(_parts(forward, cuts, size))
+    features, predicted = describe_parts(parts, size, regions)
+    whole = describe(forward, regions)
+    assert set(features) == set(FEATURES)
+    for name in FEATURES:
+        np.testing.assert_allclose(features[name], whole[name], rtol=1e-4, atol=1e-6, err_msg=name)
+    np.testing.assert_array_equal(predicted, predicted_mask(forward))
+
+
+def _parts(forward, cuts, size):
+    for row, height in _steps(cuts[0], size[0]):
+        for col, width in _steps(cuts[1], size[1]):
+            maps = {}
+            for name, values in forward.maps.items():
+                step = forward.stride_of(name)
+                rows = slice(row // step, -(-(row + height) // step))
+                cols = slice(col // step, -(-(col + width) // step))
+                maps[name] = values[..., rows, cols]
+            yield Region(row, col, height, width), replace(forward, **maps)
+
+
+def _steps(step, length):
+    return [(start, min(step, length - start)) for start in range(0, length, step)]
+
+
+def test_selected_regions_are_copied_when_they_are_looked_at():
+    table = RegionFeatures(
+        5, {"entropy": np.arange(5.0), "class_counts": np.arange(10.0).reshape(5, 2)}
+    )
+    index = np.array([4, 0, 2])
+    selected, taken = table.select(index), table.take(index)
+    assert list(selected) == list(taken)
+    assert len(selected) == 3
+    np.testing.assert_array_equal(selected.class_counts, taken.class_counts)
+    part = selected.take(np.array([2, 0]))
+    np.testing.assert_array_equal(part.entropy, [2, 4])
+    own = selected.replaced(entropy=np.array([7.0, 8, 9]))
+    np.testing.assert_array_equal(own.take(np.array([1])).entropy, [8])
+    np.testing.assert_array_equal(own.class_counts, taken.class_counts)
+    np.testing.assert_array_equal(
+        np.concatenate([each.entropy for _, each in own.blocks(2)]), [7, 8, 9]
+    )
+    assert table.select(np.arange(5)) is table
+    with pytest.raises(NotDescribed):
+        _ = selected.bald

@@ -9,8 +9,8 @@ from PIL import Image
 
 from ralis_backend.core.images import decode_image
 from ralis_backend.core.learning.config import FinetuneConfig
-from ralis_backend.core.learning.crops import Crops, LabelledImage
-from ralis_backend.core.learning.evaluation import evaluate
+from ralis_backend.core.learning.crops import Crops, LabelledImage, NothingReadable, Unreadable
+from ralis_backend.core.learning.evaluation import evaluate, evaluate_each
 from ralis_backend.core.learning.finetune import finetune
 from ralis_backend.core.learning.loop import TrainingProgress
 from ralis_backend.core.learning.painted import cross_entropy
@@ -242,3 +242,50 @@ def test_real_images_are_learned_from_imagenet_weights(shared):
     before = mean_iou(evaluate(segmenter, images))
     finetune(segmenter, images, FinetuneConfig(steps=20, crop_size=(128, 128)), seed=0)
     assert mean_iou(evaluate(segmenter, images)) > before + 0.15
+
+
+def test_what_cannot_be_read_is_drawn_no_more_and_the_others_are_learned():
+    good, bad = _image(0), _image(1)
+    asked: list[int] = []
+
+    def unreadable():
+        asked.append(1)
+        raise Unreadable("truncated")
+
+    crops = Crops([replace(bad, load=unreadable), good], TINY, 2, np.random.default_rng(0))
+    for _ in range(20):
+        pixels, _ = crops.batch()
+        assert len(pixels) == TINY.batch_size
+    assert len(asked) == 1
+    assert crops.chances.sum() == pytest.approx(1)
+    assert not crops.chances[: len(bad.regions)].any()
+    alone = Crops([replace(bad, load=unreadable)], TINY, 2, np.random.default_rng(0))
+    with pytest.raises(NothingReadable, match=r"none of the \d+ labelled regions.*truncated"):
+        alone.batch()
+
+
+def test_known_counts_of_pixels_are_taken_as_they_are_and_the_mask_is_not_looked_at():
+    image = _image(0)
+    counted = tuple(pixels[:2].tolist() for pixels in image.pixels_by_class())
+    known = replace(image, class_pixels=counted)
+    plain, told = (Crops([each], TINY, 2, np.random.default_rng(0)) for each in (image, known))
+    np.testing.assert_array_equal(told.counts, plain.counts)
+    np.testing.assert_array_equal(told.chances, plain.chances)
+    Crops([replace(known, mask=None)], TINY, 2, np.random.default_rng(0))  # type: ignore[arg-type]
+
+
+def test_two_segmenters_are_compared_on_the_same_images():
+    good, bad = _image(0), _image(1)
+    loads: list[int] = []
+
+    def once():
+        loads.append(1)
+        if len(loads) > 1:
+            return bad.load()
+        raise Unreadable("for now")
+
+    first, second = build(SPEC, seed=0), build(SPEC, seed=1)
+    matrices = evaluate_each([first, second], [replace(bad, load=once), good])
+    assert len(loads) == 1
+    for segmenter, matrix in zip((first, second), matrices, strict=True):
+        np.testing.assert_array_equal(matrix, evaluate(segmenter, [good]))

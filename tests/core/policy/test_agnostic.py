@@ -119,3 +119,40 @@ def test_drift_names_the_inputs_that_are_outside_the_training_ranges():
     drift = drifted.drift(_state(), _actions())
     assert drift.share_outside == pytest.approx(1 / 18)
     assert drift.worst == ("margin",)
+
+
+@pytest.mark.parametrize("architecture", ["set", "linear"])
+def test_a_pool_in_blocks_is_scored_as_one(architecture, monkeypatch):
+    rng = np.random.default_rng(0)
+    features = _random_features(rng, 40, 5)
+    state = PoolState(
+        rng.integers(0, 90, (7, 6)), features.embeddings[:3] + 0.1, 4, np.random.default_rng(0)
+    )
+    spec = AgnosticSpec(architecture, low=(0.1,) * 18, high=(0.4,) * 18)
+    policy = AgnosticPolicy.untrained(spec, 0, "any")
+    whole, drift = policy.scores(state, features), policy.drift(state, features)
+    blocks = RegionFeatures.blocks
+    monkeypatch.setattr(RegionFeatures, "blocks", lambda table: blocks(table, 7))
+    np.testing.assert_allclose(policy.scores(state, features), whole, atol=2e-5)
+    in_blocks = policy.drift(state, features)
+    assert in_blocks.share_outside == pytest.approx(drift.share_outside)
+    assert in_blocks.worst == drift.worst
+    inputs = agnostic_inputs(state, features)
+    learned = policy.network(torch.from_numpy(inputs.classes), torch.from_numpy(inputs.regions))
+    if architecture == "linear":
+        np.testing.assert_allclose(whole, learned.detach().numpy(), atol=2e-5)
+
+
+def _random_features(rng, num_regions, num_classes):
+    shares = rng.dirichlet(np.ones(num_classes), num_regions).astype(np.float32)
+    wide = {
+        name: rng.random((num_regions, width), np.float32)
+        for name, width in [("class_counts", num_classes), ("class_bald", num_classes),
+                            ("class_entropy", num_classes), ("entropy_grid", 192),
+                            ("embeddings", 6)]
+    }  # fmt: skip
+    narrow = {
+        name: rng.random(num_regions, np.float32)
+        for name in ("entropy", "margin", "bald", "boundary")
+    }
+    return RegionFeatures(num_regions, {"class_probabilities": shares, **wide, **narrow})

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from ralis_backend.core import weights
-from ralis_backend.core.features import describe
+from ralis_backend.core.features import FEATURES, describe, describe_parts, predicted_classes
 from ralis_backend.core.learning.config import FinetuneConfig
 from ralis_backend.core.learning.crops import LabelledImage
 from ralis_backend.core.learning.evaluation import evaluate
 from ralis_backend.core.learning.finetune import finetune
 from ralis_backend.core.metrics import mean_iou
-from ralis_backend.core.regions import grid
-from ralis_backend.core.segmenter import SegmenterSpec, build, load
+from ralis_backend.core.regions import Region, grid
+from ralis_backend.core.segmenter import ForwardPass, SegmenterSpec, build, load, network
 from ralis_backend.core.segmenter.onnx import export_onnx
 from ralis_backend.core.segmenter.registry import encoder_facts, encoder_spec
 from ralis_backend.core.segmenter.smp import SmpSegmenter
@@ -132,3 +132,47 @@ def test_features_depend_on_the_encoder_and_on_what_is_in_its_file(tiny_segmente
         facts = encoder_facts(SegmenterSpec(2, encoder_weights=str(path)))
         digests.add(facts["encoder_weights_sha256"])
     assert len(digests) == 2
+
+
+def test_a_large_image_is_described_part_by_part_as_it_is_as_a_whole(tiny_segmenters):
+    segmenter = build(tiny_segmenters, seed=1)
+    image = np.random.default_rng(0).integers(0, 256, (301, 903, 3), np.uint8)
+    regions = grid((301, 903), (64, 64))
+    segmenter.max_pixels_per_pass = 70_000
+    parts = list(segmenter.parts(image, segmenter.offers))
+    assert len(parts) > 4
+    features, predicted = describe_parts(parts, (301, 903), regions)
+    whole = segmenter.forward_pass(image, segmenter.offers)
+    expected = describe(whole, regions)
+    for name in FEATURES:
+        np.testing.assert_allclose(
+            features[name], expected[name], rtol=1e-3, atol=1e-5, err_msg=name
+        )
+    np.testing.assert_array_equal(predicted, whole.predicted.numpy())
+    np.testing.assert_array_equal(predicted_classes(segmenter, image), predicted)
+
+
+def test_an_image_that_fits_is_one_part(tiny_segmenters):
+    segmenter, image = build(tiny_segmenters), _stripes().load()
+    ((region, seen),) = segmenter.parts(image, ("bald",))
+    assert region == Region(0, 0, 50, 66)
+    torch.testing.assert_close(seen.bald, segmenter.forward_pass(image, ("bald",)).bald)
+
+
+def test_many_classes_are_seen_in_smaller_tiles(tiny_segmenters, monkeypatch):
+    monkeypatch.setattr(network, "MAX_VALUES_PER_PASS", 255 * 90_000)
+    image = np.zeros((400, 500, 3), np.uint8)
+    few, many = build(tiny_segmenters), build(tiny_segmenters.for_classes(255))
+    assert len(list(few.parts(image))) == 1
+    assert max(seen.probabilities[0].numel() for _, seen in many.parts(image)) <= 90_000
+
+
+def test_a_segmenter_with_a_look_of_its_own_is_asked_for_it(tiny_segmenters):
+    class Own(TinySegmenter):
+        def forward_pass(self, image, maps=()):
+            return ForwardPass(torch.ones(1, *image.shape[:2]))
+
+    segmenter = Own(tiny_segmenters)
+    segmenter.max_pixels_per_pass = 1_000
+    ((_, seen),) = segmenter.parts(np.zeros((90, 90, 3), np.uint8))
+    assert len(seen.probabilities) == 1

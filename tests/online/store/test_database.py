@@ -13,7 +13,7 @@ from sqlalchemy import delete, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from ralis_backend.online.labels import RegionLabel
-from ralis_backend.online.store import Store, database
+from ralis_backend.online.store import Store, database, now
 from ralis_backend.online.store.tables import Base, Label
 from ralis_backend.online.worker import Worker
 from tests.online.conftest import settle
@@ -141,3 +141,19 @@ def test_an_error_shows_none_of_the_values_that_were_written(tmp_path):
     opened.close()
     assert "nowhere" in str(refused.value)
     assert "ann@labels.test" not in str(refused.value)
+
+
+def test_a_database_from_before_pauses_keeps_its_images(store: Store, tmp_path: Path):
+    project = store.projects.register("1.100", 1, "<View/>", [], "pool")
+    store.images.reconcile(project.id, FakeTool().pool_tasks)
+    image = store.images.of(project.id)[0]
+    store.images.seen(image.id, (3, 4))
+    store.images.fail(store.images.of(project.id)[1].id, "truncated")
+    go_back_to(store, "0002")
+    Store.open(f"sqlite:///{tmp_path / 'ralis.db'}", tmp_path / "blobs").close()
+    kept = store.images.of(project.id)
+    assert [row.task_id for row in kept] == [1, 2, 3, 4, 5, 6]
+    assert kept[0].size == (3, 4)
+    assert kept[1].error == "truncated"
+    assert all(row.num_failures == 0 for row in kept)
+    assert [row.id for row in store.images.to_try_again(project.id, now(), 9)] == [kept[1].id]

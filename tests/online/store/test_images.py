@@ -7,8 +7,8 @@ import numpy as np
 
 from ralis_backend.core.regions import Region
 from ralis_backend.online.labels import NewLabel
-from ralis_backend.online.store import Store
-from ralis_backend.online.store.tables import Project
+from ralis_backend.online.store import Store, now
+from ralis_backend.online.store.tables import Image, Project
 from ralis_backend.online.tool import ToolTask
 from tests.online.store.conftest import START, annotation, label
 
@@ -74,3 +74,31 @@ def test_more_tasks_than_one_statement_takes_are_known_and_missed(store: Store, 
     assert store.images.known_tasks(project.id, ids) == set(range(1, 1202))
     store.images.mark_missing(project.id, {1, 1201})
     assert [row.task_id for row in store.images.of(project.id)] == [1, 1201]
+
+
+def test_a_bad_image_is_tried_again_after_growing_pauses_or_at_another_address(
+    store: Store, project: Project, image: Image
+):
+    pauses = []
+    for _ in range(9):
+        moment = now()
+        store.images.fail(image.id, "truncated")
+        failed = store.images.get(image.id)
+        assert failed.error == "truncated"
+        assert failed.retry_at is not None
+        assert not failed.may_be_tried(moment)
+        assert failed.may_be_tried(failed.retry_at)
+        assert store.images.to_try_again(project.id, moment, 5) == []
+        (again,) = store.images.to_try_again(project.id, failed.retry_at, 5)
+        assert again.id == image.id
+        pauses.append((failed.retry_at - moment).total_seconds())
+    assert [round(pause) for pause in pauses[:3]] == [60, 240, 960]
+    assert round(pauses[-1]) == 86_400
+    store.images.seen(image.id, (3, 4))
+    seen = store.images.get(image.id)
+    assert (seen.size, seen.error, seen.num_failures, seen.retry_at) == ((3, 4), None, 0, None)
+    store.images.fail(image.id, "truncated")
+    store.images.reconcile(project.id, [ToolTask(1, START, "/data/other.png")])
+    moved = store.images.get(image.id)
+    assert moved.may_be_tried(now())
+    assert moved.num_failures == 0

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 from ralis_backend.core.regions import Region
 from ralis_backend.online.random_slice import SLICE
 from ralis_backend.online.store.tables import Image, Version
 from ralis_backend.online.worker.training_plan import TrainingPlan, plan_training
 from tests.online.conftest import make_label
 
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LEFT, RIGHT = Region(0, 0, 32, 32), Region(0, 32, 32, 32)
 IMAGES = [
     Image(id=1, height=32, width=64, is_validation=False),
@@ -28,7 +31,7 @@ def ids(plan: TrainingPlan, name: str) -> list[tuple[int, list[int]]]:
 
 
 def test_held_out_images_are_for_validation_and_skipped_regions_for_nothing():
-    plan = plan_training(IMAGES, LABELS, None)
+    plan = plan_training(IMAGES, LABELS, None, NOW)
     assert ids(plan, "training") == [(1, [1, 3])]
     assert ids(plan, "validation") == [(2, [2, 6])]
     assert plan.num_labels == 5
@@ -37,9 +40,28 @@ def test_held_out_images_are_for_validation_and_skipped_regions_for_nothing():
 
 def test_a_version_is_measured_on_each_new_draw_alone_be_it_held_out_or_not():
     in_use = Version(number=1, metrics={"newest_label_id": 2})
-    assert ids(plan_training(IMAGES, LABELS, in_use), "unseen") == [(1, [3]), (2, [6])]
+    assert ids(plan_training(IMAGES, LABELS, in_use, NOW), "unseen") == [(1, [3]), (2, [6])]
 
 
 def test_a_version_that_has_learned_nothing_is_not_measured():
-    assert plan_training(IMAGES, LABELS, None).unseen == []
-    assert plan_training(IMAGES, LABELS, Version(number=0, metrics={})).unseen == []
+    assert plan_training(IMAGES, LABELS, None, NOW).unseen == []
+    assert plan_training(IMAGES, LABELS, Version(number=0, metrics={}), NOW).unseen == []
+
+
+def test_a_region_outside_its_image_is_left_out_and_named_and_its_neighbours_count():
+    outside = make_label(1, Region(16, 48, 32, 32), id=7)
+    plan = plan_training(IMAGES, [*LABELS, outside], None, NOW)
+    assert ids(plan, "training") == [(1, [1, 3])]
+    (reason,) = plan.left_out
+    assert "Region(row=16, col=48" in reason
+    assert "32 x 64 pixels" in reason
+
+
+def test_an_image_that_could_not_be_read_shortly_before_is_left_out_and_named():
+    bad = Image(id=1, task_id=5, height=32, width=64, error="truncated")
+    bad.retry_at, bad.is_validation = NOW + timedelta(minutes=1), False
+    plan = plan_training([bad, *IMAGES[1:]], LABELS, None, NOW)
+    assert plan.training == []
+    assert list(plan.left_out) == ["task 5: truncated"]
+    later = plan_training([bad, *IMAGES[1:]], LABELS, None, NOW + timedelta(minutes=1))
+    assert ids(later, "training") == [(1, [1, 3])]

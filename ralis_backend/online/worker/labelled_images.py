@@ -1,0 +1,89 @@
+"""Planned images and labels -> what training and evaluation read, one at a time.
+
+What cannot be read fails alone: it is noted with its image, or read again from its annotation.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from ralis_backend.core.images import decode_image
+from ralis_backend.core.learning.crops import LabelledImage, Unreadable
+from ralis_backend.online.masks import LabelMasks
+from ralis_backend.online.store import Store
+from ralis_backend.online.store.tables import Project
+from ralis_backend.online.tool import Tool, ToolUnavailable
+from ralis_backend.online.worker.sync import attempt_on, tool_task
+from ralis_backend.online.worker.training_plan import ImageLabels
+
+logger = logging.getLogger(__name__)
+
+_MOST_TOLD = 20
+
+
+class LabelledImages:
+    """The labelled images of one project during one step.
+
+    Attributes:
+        masks: of their labels.
+    """
+
+    def __init__(self, store: Store, tool: Tool, project: Project) -> None:
+        self._store, self._tool, self._project = store, tool, project
+        self.masks = LabelMasks(store, project)
+        self._bad_images: dict[int, str] = {}  # by row id
+
+    def of(self, parts: Sequence[ImageLabels]) -> list[LabelledImage]:
+        """Images with the labels that count; neither pixels nor masks are read yet."""
+        return [self._image(part) for part in parts]
+
+    def num_regions(self, parts: Sequence[ImageLabels]) -> int:
+        """Regions of these that were not found unreadable so far."""
+        return sum(
+            len(self.masks.readable(part.labels))
+            for part in parts
+            if part.image.id not in self._bad_images
+        )
+
+    def left_out(self) -> list[str]:
+        """What was found unreadable so far, and why; as much as people read."""
+        labels = [f"label {number}: {why}" for number, why in self.masks.lost.items()]
+        return [*self._bad_images.values(), *labels][:_MOST_TOLD]
+
+    def _image(self, part: ImageLabels) -> LabelledImage:
+        return LabelledImage(
+            lambda: self._pixels(part),
+            self.masks.of(part.size, part.labels),
+            tuple(label.region for label in part.labels),
+            tuple(self.masks.pixels(label) for label in part.labels),
+        )
+
+    def _pixels(self, part: ImageLabels) -> np.ndarray:
+        if part.image.id in self._bad_images:
+            raise Unreadable(self._bad_images[part.image.id])
+        try:
+            with self._store.attempts.trying(*attempt_on(part.image)):
+                pixels = decode_image(self._tool.image(tool_task(part.image)))
+            check_size(pixels.shape[:2], part.size)
+        except ToolUnavailable:
+            raise
+        except Exception as error:
+            # One bad image must not stop the others; the operator finds why with the image.
+            message = f"task {part.image.task_id}: {error}"
+            logger.warning("project %s, %s", self._project.uid, message)
+            self._store.images.fail(part.image.id, str(error))
+            self._bad_images[part.image.id] = message
+            raise Unreadable(message) from error
+        return pixels
+
+
+def check_size(found: tuple[int, ...], expected: tuple[int, int]) -> None:
+    """Raise `ValueError` if an image is of another size than its labels, (height, width)."""
+    if found != expected:
+        raise ValueError(
+            f"the image has {found[0]} x {found[1]} pixels (height x width) now, its labels were "
+            f"made at {expected[0]} x {expected[1]}; restore the image file, or delete the task"
+        )

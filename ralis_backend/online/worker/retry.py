@@ -1,0 +1,68 @@
+"""Images that could not be read -> another try; what became readable takes part again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from ralis_backend.core.images import decode_image
+from ralis_backend.online.store import Store, now
+from ralis_backend.online.store.tables import Image, Project, Version
+from ralis_backend.online.tool import Tool, ToolUnavailable
+from ralis_backend.online.worker.labelled_images import check_size
+from ralis_backend.online.worker.sync import attempt_on, tool_task
+
+logger = logging.getLogger(__name__)
+
+TRIES_PER_STEP = 20
+"""Bounds the time that one step takes where every address hangs."""
+_WORTH_A_RANKING = 0.05
+"""Share of the ranked images: where fewer became readable, they wait for the next version."""
+
+
+class Retry:
+    """Tries one project's images again, when their pauses are over."""
+
+    def __init__(self, store: Store, tool: Tool) -> None:
+        self._store, self._tool = store, tool
+
+    def retry(
+        self, project: Project, version: Version | None, should_stop: Callable[[], bool]
+    ) -> None:
+        """Read some of the images that are due.
+
+        A labelled one that became readable asks for a training, many of them for a ranking.
+
+        Raises:
+            ToolUnavailable: if the tool does not answer.
+        """
+        due = self._store.images.to_try_again(project.id, now(), TRIES_PER_STEP)
+        readable = [image for image in due if not should_stop() and self._is_readable(image)]
+        if not readable:
+            return
+        logger.info("project %s: %d images can be read again", project.uid, len(readable))
+        if any(self._store.labels.of_image(image.id) for image in readable):
+            self._store.projects.change(project.id, is_training_requested=True)
+        if version is not None:
+            self._rank_again(project, version, len(readable))
+
+    def _is_readable(self, image: Image) -> bool:
+        try:
+            with self._store.attempts.trying(*attempt_on(image)):
+                height, width = decode_image(self._tool.image(tool_task(image))).shape[:2]
+            if image.size is not None and self._store.labels.of_image(image.id):
+                check_size((height, width), image.size)
+        except ToolUnavailable:
+            raise
+        except Exception as error:
+            # It is tried again, after a longer pause.
+            self._store.images.fail(image.id, str(error))
+            return False
+        self._store.images.seen(image.id, (height, width))
+        return True
+
+    def _rank_again(self, project: Project, version: Version, num_readable: int) -> None:
+        num_ranked = len(self._store.rankings.num_regions(version.id))
+        if num_readable >= _WORTH_A_RANKING * num_ranked:
+            self._store.versions.change(version.id, ranked_at=None)
+            self._store.projects.change(project.id, published_version=None)
