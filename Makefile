@@ -150,7 +150,7 @@ setup: $(BACKEND_STAMP) $(LABEL_STUDIO_STAMP) ## Install both environments at th
 ##@ Develop
 
 # Several small processes share the cores: one thread each is faster than many.
-test check reproduce-benchmark reproduce-benchmark-long: export OMP_NUM_THREADS ?= 1
+test check faults chaos load reproduce-benchmark reproduce-benchmark-long: export OMP_NUM_THREADS ?= 1
 
 .PHONY: test
 test: setup check ## Run every check and every test, with a real Label Studio and Chromium
@@ -174,6 +174,19 @@ fuzz: $(BACKEND_STAMP) $(FUZZ)/.installed ## Damaged input for what decodes, FUZ
 .PHONY: check
 check: $(BACKEND_STAMP) lint ## Format, lint, types, imports, Docker files, unit tests
 	$(BIN)/pytest -m "not e2e" -n 2 --dist worksteal
+
+.PHONY: faults
+faults: $(BACKEND_STAMP) ## Let each statement, file operation and call fail in each way: hours
+	$(BIN)/python -u -m tests.faults --out benchmarks/results/faults.json $(OPTIONS)
+
+.PHONY: chaos
+chaos: setup ## Kill the backend KILLS times (50) beside a failing Label Studio
+	RALIS_CHAOS_KILLS=$(or $(KILLS),50) RALIS_CHAOS_OUT=benchmarks/results/chaos.json \
+	  $(BIN)/pytest -s -m e2e tests/e2e/test_chaos.py
+
+.PHONY: load
+load: setup ## What 100 annotators send for ten minutes, while the worker trains
+	$(BIN)/python benchmarks/load.py --out benchmarks/results/load.json $(OPTIONS)
 
 .PHONY: lint
 lint: $(BACKEND_STAMP) ## The checks without the tests

@@ -1,0 +1,30 @@
+"""One fault at a time in every step of the worker: nothing is lost, doubled, or stopped by it."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from tests.faults.injection import KINDS_OF
+from tests.faults.known import is_known
+from tests.faults.run import run
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+STEPS = {"loop", "sync", "events", "train", "rank", "publish", "export", "migrate"}
+
+
+def test_a_project_survives_a_fault_of_each_kind_in_each_step():
+    """`make faults` tries all of them; here are some, others each time unless the seed is given."""
+    seed = int(os.environ.get("RALIS_FAULTS_SEED", time.time_ns() % 10**6))
+    print(f"RALIS_FAULTS_SEED={seed}")  # noqa: T201
+    summary = run(every=150, seed=seed, processes=len(os.sched_getaffinity(0)), limit_s=150)
+    assert set(summary.table()) == STEPS
+    tried = {outcome.case.fault.kind for outcome in summary.outcomes}
+    assert tried == set().union(*KINDS_OF.values())
+    harm = [outcome for outcome in summary.harmful if not is_known(outcome)]
+    assert not harm, f"RALIS_FAULTS_SEED={seed} does it again:\n" + "\n".join(
+        f"{outcome.case}: {'; '.join(outcome.problems)}" for outcome in harm
+    )
