@@ -116,7 +116,7 @@ class Images:
 
         No pause is longer than a day: one that seems to be, a clock has made so.
         """
-        is_over = or_(Image.retry_at <= moment, Image.retry_at > moment + LONGEST_PAUSE)
+        is_over = or_(Image.retry_at <= moment, Image.retry_at > moment + 2 * LONGEST_PAUSE)
         query = (
             select(Image)
             .where(Image.project_id == project_id, ~Image.is_deleted, is_over)

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import exists, or_, select, update
+from sqlalchemy import bindparam, exists, or_, select, update
 from sqlalchemy.orm import undefer
 
 from ralis_backend.core.regions import VOID
 from ralis_backend.online.store.attempts import MOST_ATTEMPTS, STEP
 from ralis_backend.online.store.database import Database, assign, now
 from ralis_backend.online.store.leases import LeaseState
-from ralis_backend.online.store.tables import Attempt, Event, Project
+from ralis_backend.online.store.tables import Attempt, Event, Image, Project
 from ralis_backend.online.tool import ClassLabel
 
 _ALIVE = {
@@ -58,7 +58,7 @@ class Projects:
     def looks(self) -> list[Look]:
         """A look at each project that still exists, oldest first, in one query."""
         with self._database.read() as session:
-            return [_look(row) for row in session.execute(_LOOKS)]
+            return [_look(row) for row in session.execute(_LOOKS, {"moment": now()})]
 
     def gone(self) -> list[Project]:
         """The projects that the tool did not know any more; without those that were forgotten."""
@@ -188,6 +188,7 @@ _LOOKS = (
         Project.retry_at,
         Project.num_failures,
         or_(_unread_of(Project.uid), _unread_of(Project.regions_uid)),
+        exists().where(Image.project_id == Project.id, Image.retry_at <= bindparam("moment")),
         Project.is_sync_requested,
         Project.open_reading,
         Project.is_prepared,

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Sequence
 
 import numpy as np
-from sqlalchemy import Select, delete, func, select
+from sqlalchemy import Select, delete, func, select, update
 from sqlalchemy.orm import undefer
 
 from ralis_backend.core.images import mask_to_png
@@ -31,6 +31,13 @@ class Rankings:
         """
         name = f"{image_id}-{secrets.token_hex(4)}"
         return self._blobs.put(f"rankings/{version.id}/{name}.png", mask_to_png(mask))
+
+    def put_mask_again(self, version: Version, image_id: int, mask: np.ndarray) -> None:
+        """As `put_mask`, in place of the mask that the ranking has."""
+        key = self.put_mask(version, image_id, mask)
+        of_image = (Ranking.version_id == version.id, Ranking.image_id == image_id)
+        with self._database.write() as session:
+            session.execute(update(Ranking).where(*of_image).values(mask_key=key))
 
     def put(
         self,

@@ -139,7 +139,7 @@ class Image(Base):
         """Whether it can be read as far as is known, or the pause after it could not is over."""
         if self.retry_at is None or self.retry_at <= moment:
             return True
-        return self.retry_at > moment + LONGEST_PAUSE  # a clock was set back
+        return self.retry_at > moment + 2 * LONGEST_PAUSE  # a clock was set back
 
     @property
     def size(self) -> tuple[int, int] | None:

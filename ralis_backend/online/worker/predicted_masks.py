@@ -58,7 +58,7 @@ class PredictedMasks:
         mask = predicted_classes(self._segmenter, pixels)
         if mask.shape != image.size:
             raise ValueError(f"the image has {mask.shape} pixels now, {image.size} when ranked")
-        self._store.rankings.put_mask(self._version, image.id, mask)
+        self._store.rankings.put_mask_again(self._version, image.id, mask)
         return mask
 
     @cached_property

@@ -167,7 +167,7 @@ def test_feedback_that_a_region_is_not_worth_labelling_skips_it_unless_somebody_
 @pytest.mark.parametrize("name", ["id", "task"])
 @pytest.mark.parametrize("number", [2**63, -(2**63), 10**400])
 def test_an_id_that_no_database_takes_is_refused(name, number):
-    with pytest.raises(ValueError, match=r"id is .*expected a whole number"):
+    with pytest.raises(ValueError, match=r"id is .*expected an id"):
         parse_annotation({**annotation_json(), name: number})
 
 

@@ -184,6 +184,7 @@ def test_without_any_usable_weights_learning_begins_anew(
     assert version is not None
     store.blobs.path(str(version.weights_key)).write_bytes(b"damaged")
     store.versions.change(version.id, ranked_at=None)  # it is the ranking that finds out
+    store.projects.change(project.id, is_sync_requested=True)
     settle(worker)
     (project,) = store.projects.all()
     assert project.current_version == 2
@@ -211,7 +212,9 @@ def test_a_lost_predicted_mask_is_predicted_again(
     assert predicted(store, tool).mask is None  # the web process does without
     store.projects.change(project.id, published_version=None)
     settle(worker)
-    assert path.read_bytes() == before
+    again = store.rankings.find(version.id, image.id)
+    assert again is not None
+    assert store.blobs.get(str(again.mask_key)) == before
     if mode == "crops":
         assert all(it.mask is not None for it in tool.predictions.values())
     else:

@@ -275,7 +275,7 @@ def test_a_clock_that_is_set_back_for_a_year_delays_neither_a_retry_nor_a_readin
     tool.calls.clear()
     clock[0] += worker._config.sync_s
     assert worker.advance_all()
-    assert "annotations" in tool.calls
+    assert "tasks" in tool.calls
 
 
 def test_an_idle_worker_asks_one_thing_for_all_its_projects(

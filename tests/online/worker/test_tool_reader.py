@@ -70,9 +70,11 @@ def masks(store: Store) -> list[Any]:
 def read_all(sync: Sync, store: Store) -> None:
     """Let the tool be read until nothing is due."""
     for _ in range(10):
-        if not sync.events(the(store)) and not is_sync_due(read_state(store, the(store)), CONFIG):
+        if not sync.events(the(store)) and not is_sync_due(
+            read_state(store, the(store), 0.0, 24), CONFIG
+        ):
             return
-        if is_sync_due(read_state(store, the(store)), CONFIG):
+        if is_sync_due(read_state(store, the(store), 0.0, 24), CONFIG):
             sync.full(the(store))
     raise AssertionError("the tool is read again and again")
 
@@ -319,7 +321,7 @@ def test_a_reading_that_did_not_end_is_due_again(
     tool.fail_in = {call: Unavailable("down")}
     with pytest.raises(Unavailable):
         sync.full(the(store))
-    assert is_sync_due(read_state(store, the(store)), CONFIG)
+    assert is_sync_due(read_state(store, the(store), 0.0, 24), CONFIG)
     read_all(sync, store)
     assert len(masks(store)) == 1
 
