@@ -143,7 +143,7 @@ def _fail(play: Play, case: Case) -> None:
 
 def _problems(play: Play, case: Case, found: Sequence[str], notes: Sequence[str]) -> list[str]:
     """Broken promises; without any, what differs, unless something else was learned from."""
-    learned_late = any(note.startswith("later: labels") for note in notes)
+    learned_late = any(note.startswith(("later: labels", "later: images")) for note in notes)
     may_differ = case.fault.kind in LIES or left_out(play) or learned_late
     broken = broken_promises(play)
     return broken if broken or may_differ else [f"differs: {each}" for each in found]

@@ -249,11 +249,14 @@ class Injector:
 class FaultyTool:
     """A labelling tool whose calls are points; everything else of it as it is."""
 
-    LOCAL = frozenset(("parse_annotation", "mask", "answers", "annotated_regions"))
+    LOCAL = frozenset(("hint", "mask", "answers", "annotated_regions"))
     LISTINGS = frozenset(("tasks", "annotations"))
 
     def __init__(self, tool: Any, injector: Injector) -> None:
         self._tool, self._injector = tool, injector
+
+    def watched(self, watch: Any) -> FaultyTool:
+        return FaultyTool(self._tool.watched(watch), self._injector)
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._tool, name)

@@ -49,7 +49,19 @@ def _columns(connection: sqlite3.Connection, schema: str, table: str) -> list[st
     return [row[1] for row in connection.execute(f"PRAGMA {schema}.table_info({table})")]
 
 
+_GONE = {("annotations", "seen_at"): "updated_at"}
+"""Columns that were filled once and are no more, with what they held about."""
+
+
 def _copy(connection: sqlite3.Connection, table: str) -> None:
     today = _columns(connection, "today", table)
-    names = ", ".join(f'"{n}"' for n in _columns(connection, "main", table) if n in today)
-    connection.execute(f"INSERT INTO main.{table} ({names}) SELECT {names} FROM today.{table}")
+    values = {
+        name: name if name in today else _GONE.get((table, name))
+        for name in _columns(connection, "main", table)
+    }
+    names = [f'"{name}"' for name, value in values.items() if value]
+    sources = [f'"{value}"' for value in values.values() if value]
+    connection.execute(
+        f"INSERT INTO main.{table} ({', '.join(names)}) "
+        f"SELECT {', '.join(sources)} FROM today.{table}"
+    )

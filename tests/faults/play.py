@@ -26,6 +26,7 @@ from ralis_backend.online.learner import Learner
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.tool import ToolTask
 from ralis_backend.online.worker import Worker, WorkerConfig
+from ralis_backend.online.worker.loop import pause_after
 from tests.faults.clock import Clock
 from tests.faults.injection import KILLED, Fault, FaultyTool, Injector
 from tests.online.fake_tool import CLASSES, START, FakeTool, picture
@@ -157,7 +158,7 @@ class Play:
         """One round of the loop; False if nothing was due. A loop that ends is started again."""
         try:
             with self.injector.counting(fault):
-                return self.worker.advance_all()
+                return self.worker._advance_all_or_wait()
         except (KeyboardInterrupt, SystemExit):
             self.restart()
         except Exception:  # a supervisor starts it again
@@ -252,15 +253,20 @@ class Play:
     def skip_pause(self) -> bool:
         """To the end of a pause or of a dead worker's lease; False if nobody waits."""
         assert self.store is not None
-        moments = [
-            moment
-            for project in self.store.projects.all()
-            for moment in (project.retry_at, project.lease_until)
-            if moment is not None and moment > now()
+        pauses = [
+            pause_after(look.num_failures) if look.retry_at else self._config.lease_s
+            for look in self.store.projects.looks()
+            if look.retry_at or look.lease.owner
         ]
-        if moments:
-            self.clock.skip((max(moments) - now()).total_seconds() + 0.01)
-        return bool(moments)
+        pauses += [
+            (image.retry_at - now()).total_seconds()
+            for project in self.store.projects.all()
+            for image in self.store.images.of(project.id)
+            if image.retry_at is not None and image.retry_at > now()
+        ]
+        if pauses:
+            self.clock.skip(max(pauses) + 0.01)
+        return bool(pauses)
 
     def _errors(self) -> str:
         assert self.store is not None

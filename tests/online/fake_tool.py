@@ -67,9 +67,9 @@ class Watched:
     def __getattr__(self, name: str) -> Any:
         call = getattr(self._tool, name)
 
-        def told(*values: Any) -> Any:
+        def told(*values: Any, **options: Any) -> Any:
             self._watch(is_change=name in CHANGES)
-            return call(*values)
+            return call(*values, **options)
 
         return told
 

@@ -5,11 +5,12 @@ from ralis_backend.online.store.annotations import (
     annotation_to_json,
     version_number,
 )
-from ralis_backend.online.store.database import now, parts, unpack
+from ralis_backend.online.store.database import StoreError, now, parts, unpack
 from ralis_backend.online.store.store import Store
 
 __all__ = [
     "Store",
+    "StoreError",
     "annotation_from_json",
     "annotation_to_json",
     "now",

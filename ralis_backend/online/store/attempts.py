@@ -34,6 +34,11 @@ class Attempts:
         """Count an attempt, on disk before it begins; which one in a row it is, from 1."""
         return self._count(project_id, kind, key, 1)
 
+    def count(self, project_id: int, kind: str, key: object) -> int:
+        """How many are counted."""
+        with self._database.read() as session:
+            return session.scalar(select(Attempt.count).where(*_is(project_id, kind, key))) or 0
+
     def end(self, project_id: int, kind: str, key: object) -> None:
         """The attempt has ended in order: forget it and those before."""
         with self._database.write() as session:

@@ -15,12 +15,15 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from ralis_backend.online.store.tables import Base
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _Item = TypeVar("_Item")
+StoreError = SQLAlchemyError
+"""The database refuses: it is locked, full, broken, or not to be reached."""
 BATCH = 500
 """Rows that are looked up or written at once: others wait for the end of a transaction."""
 

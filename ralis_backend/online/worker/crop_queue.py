@@ -20,7 +20,7 @@ from ralis_backend.core.images import (
 from ralis_backend.online.random_slice import SLICE, SLICE_REASON
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import CropTask, Image, Project, Version
-from ralis_backend.online.tool import Crop, CropPrediction, Tool, ToolUnavailable
+from ralis_backend.online.tool import Crop, CropPrediction, Tool
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.labelled_images import check_size
 from ralis_backend.online.worker.predicted_masks import PredictedMasks
@@ -32,7 +32,7 @@ from ralis_backend.online.worker.queue_plan import (
     QueueState,
     plan_queue,
 )
-from ralis_backend.online.worker.sync import attempt_on, tool_task
+from ralis_backend.online.worker.sync import NOT_ITS_FAULT, attempt_on, tool_task
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ class CropQueue:
             if image.size is not None:
                 check_size(pixels.shape[:2], image.size)
             return pixels
-        except ToolUnavailable:
+        except NOT_ITS_FAULT:
             raise
         except Exception as error:
             # It was readable when it was ranked; the other images go on.

@@ -10,7 +10,7 @@ import numpy as np
 from ralis_backend.core.images import decode_image
 from ralis_backend.core.regions import Region, grid
 from ralis_backend.online.labels import NewLabel
-from ralis_backend.online.store import annotation_from_json, unpack
+from ralis_backend.online.store import StoreError, annotation_from_json, unpack
 from ralis_backend.online.store.tables import Image, Project
 from ralis_backend.online.tool import Tool, ToolAnnotation, ToolProject, ToolTask, ToolUnavailable
 from ralis_backend.online.worker.config import WorkerConfig
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ralis_backend.online.store.tables import Annotation
 
 logger = logging.getLogger(__name__)
+
+NOT_ITS_FAULT = (ToolUnavailable, StoreError)
+"""What says nothing of the image or annotation that was being read: the step is tried again."""
 
 
 class LabelReader:
@@ -62,6 +65,8 @@ class LabelReader:
             with self._store.attempts.trying(*_attempt_at(row)):
                 labels = self._labels(row, row.image_id, annotation)
                 answers = self._tool.answers(annotation)
+        except StoreError:
+            raise
         except Exception as error:
             logger.warning("project %s: %s", self._project.uid, error)
             self._store.annotations.fail(row, str(error))

@@ -15,8 +15,8 @@ from ralis_backend.core.learning.crops import LabelledImage, Unreadable
 from ralis_backend.online.masks import LabelMasks
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project
-from ralis_backend.online.tool import Tool, ToolUnavailable
-from ralis_backend.online.worker.sync import attempt_on, tool_task
+from ralis_backend.online.tool import Tool
+from ralis_backend.online.worker.sync import NOT_ITS_FAULT, attempt_on, tool_task
 from ralis_backend.online.worker.training_plan import ImageLabels
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class LabelledImages:
             with self._store.attempts.trying(*attempt_on(part.image)):
                 pixels = decode_image(self._tool.image(tool_task(part.image)))
             check_size(pixels.shape[:2], part.size)
-        except ToolUnavailable:
+        except NOT_ITS_FAULT:
             raise
         except Exception as error:
             # One bad image must not stop the others; the operator finds why with the image.

@@ -93,13 +93,20 @@ class Worker:
         if not self._leaser.is_free(look.id, look.lease):
             return False
         if self._due(self._store.projects.by_id(look.id)) is None:
-            self._settled[look.id] = look
+            self._settle(look)
             return False
         with self._leaser.leased(look.id) as lease:
             if lease is None:
                 return False
             with self._fence.around(lease):
                 return self._advance_leased(look.id, lease)
+
+    def _settle(self, look: Look) -> None:
+        """Nothing is due: whatever failed last was done all the same, or is not needed any more."""
+        self._settled[look.id] = look
+        if look.retry_at is not None:
+            notes = "; ".join(self._store.attempts.notes(look.id)) or None
+            self._store.projects.change(look.id, last_error=notes, num_failures=0, retry_at=None)
 
     def _advance_all_or_wait(self) -> bool:
         """As `advance_all`, with the housekeeping; a database that fails is waited for."""

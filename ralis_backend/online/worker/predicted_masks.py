@@ -15,8 +15,8 @@ from ralis_backend.online.segmenters import load_segmenter
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Image, Project, Ranking, Version
 from ralis_backend.online.suggesting import read_mask
-from ralis_backend.online.tool import Tool, ToolUnavailable
-from ralis_backend.online.worker.sync import tool_task
+from ralis_backend.online.tool import Tool
+from ralis_backend.online.worker.sync import NOT_ITS_FAULT, tool_task
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class PredictedMasks:
             self._warn(image, f"its mask is predicted again: {error}")
         try:
             return self._again(image)
-        except ToolUnavailable:
+        except NOT_ITS_FAULT:
             raise
         except Exception as error:
             # Annotators begin without a mask; the region is worth the same.

@@ -25,12 +25,12 @@ from ralis_backend.online.ranking import (
 )
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Image, Project, Version
-from ralis_backend.online.tool import Tool, ToolUnavailable
+from ralis_backend.online.tool import Tool
 from ralis_backend.online.trust import judge
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.labelled_images import check_size
 from ralis_backend.online.worker.spool import FeatureSpool
-from ralis_backend.online.worker.sync import attempt_on, tool_task
+from ralis_backend.online.worker.sync import NOT_ITS_FAULT, attempt_on, tool_task
 from ralis_backend.online.worker.train import Stopped
 from ralis_backend.online.worker.weights import usable_segmenter
 
@@ -180,7 +180,7 @@ class Ranker:
                 result = describe_image(segmenter, content, self._config.ranking, chosen.described)
             if size_of_labels is not None:
                 check_size(result.image_size, size_of_labels)
-        except ToolUnavailable:
+        except NOT_ITS_FAULT:
             raise
         except Exception as error:
             # A bad image is left out; the operator finds why in log, doctor and report.

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from ralis_backend.core.images import decode_image
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Image, Project, Version
-from ralis_backend.online.tool import Tool, ToolUnavailable
+from ralis_backend.online.tool import Tool
 from ralis_backend.online.worker.labelled_images import check_size
-from ralis_backend.online.worker.sync import attempt_on, tool_task
+from ralis_backend.online.worker.sync import NOT_ITS_FAULT, attempt_on, tool_task
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Retry:
                 height, width = decode_image(self._tool.image(tool_task(image))).shape[:2]
             if image.size is not None and self._store.labels.of_image(image.id):
                 check_size((height, width), image.size)
-        except ToolUnavailable:
+        except NOT_ITS_FAULT:
             raise
         except Exception as error:
             # It is tried again, after a longer pause.

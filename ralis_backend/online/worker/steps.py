@@ -25,6 +25,7 @@ from ralis_backend.online.worker.train import Trainer
 logger = logging.getLogger(__name__)
 
 TRAINING = "training"
+DIVERGED = "diverged"
 MOST_DEADLY_TRAININGS = MOST_ATTEMPTS + 2
 """After three an image that ends the worker is set aside; if it was none, the training is."""
 
@@ -196,21 +197,27 @@ class _Work:
         logger.info("project %s: training begins", project.uid)
         report({"state": "training", "percent": 0.0})
         try:
-            self._trainer.train(project, report, should_stop, attempt=number)
-        except FloatingPointError as error:  # it stays counted, and has another seed next time
-            if number < MOST_ATTEMPTS:
+            seeds = 1 + self._store.attempts.count(project.id, DIVERGED, labels)
+            self._trainer.train(project, report, should_stop, attempt=seeds)
+        except FloatingPointError as error:  # another seed next time
+            self._store.attempts.take_back(project.id, TRAINING, labels)
+            if self._store.attempts.begin(project.id, DIVERGED, labels) < MOST_ATTEMPTS:
                 raise
-            self._give_up_training(project, labels, f"{error}, with {number} seeds")
+            self._give_up_training(project, labels, f"{error}, with {MOST_ATTEMPTS} seeds")
         except Exception:
             self._store.attempts.take_back(project.id, TRAINING, labels)
             raise
         else:
-            self._store.attempts.forget(project.id, TRAINING)
+            self._forget_trainings(project)
+
+    def _forget_trainings(self, project: Project) -> None:
+        for kind in (TRAINING, DIVERGED):
+            self._store.attempts.forget(project.id, kind)
 
     def _give_up_training(self, project: Project, labels: int, why: str) -> None:
         """The version in use stays so; new labels, or Start Training, are another try."""
         note = f"training on the labels there are was given up: {why}"
-        self._store.attempts.forget(project.id, TRAINING)
+        self._forget_trainings(project)
         self._store.attempts.set_aside(project.id, TRAINING, labels, note)
         self._store.projects.change(
             project.id, trained_label_id=labels, is_training_requested=False

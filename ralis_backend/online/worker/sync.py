@@ -11,14 +11,19 @@ from ralis_backend.online.store import unpack
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.tool import Hint, Tool, ToolError, ToolNotFound, ToolProject
 from ralis_backend.online.worker.config import WorkerConfig
-from ralis_backend.online.worker.label_reader import LabelReader, attempt_on, tool_task
+from ralis_backend.online.worker.label_reader import (
+    NOT_ITS_FAULT,
+    LabelReader,
+    attempt_on,
+    tool_task,
+)
 from ralis_backend.online.worker.tool_reader import ToolReader, ToolSource
 
 if TYPE_CHECKING:
     from ralis_backend.online.store import Store
     from ralis_backend.online.store.tables import Event
 
-__all__ = ["Sync", "attempt_on", "tool_task"]
+__all__ = ["NOT_ITS_FAULT", "Sync", "attempt_on", "tool_task"]
 
 logger = logging.getLogger(__name__)
 

@@ -28,7 +28,6 @@ class Tidying:
 
     def tidy(self, project: Project) -> None:
         """Drop weights that are not to be kept, and files that no row names."""
-        self._done_at[project.id] = time.monotonic()
         self._drop_weights(project)
         used = self._store.versions.weights_keys(project.id)
         num_removed = self._store.blobs.keep_only(f"versions/{project.id}", used)
@@ -38,6 +37,7 @@ class Tidying:
         num_removed += self._store.blobs.keep_only(f"spool/{project.id}", set())
         if num_removed:
             logger.info("project %s: %d unused files were removed", project.uid, num_removed)
+        self._done_at[project.id] = time.monotonic()
 
     def _drop_weights(self, project: Project) -> None:
         dropped = self._store.versions.drop_weights(project.id, self._config.kept_versions)
