@@ -34,7 +34,11 @@ def around(client, tmp_path, backend_url):
 
 def surroundings(client, folder, backend_url):
     setup = ProjectSetup(
-        client, backend_url=backend_url, user="user", password="secret", webhook_headers=lambda uid: HEADERS
+        client,
+        backend_url=backend_url,
+        user="user",
+        password="secret",
+        webhook_headers=lambda uid: HEADERS,
     )
     return Surroundings(
         client=client,
@@ -92,7 +96,7 @@ def test_a_webhook_without_credentials_is_noticed(around, client, project_id):
     around.setup.connect(around.tool.project(project_id), "in-place")
     (hook,) = client.webhooks(project_id)
     client.update_webhook(hook["id"], hook["url"], {})
-    assert "credentials" in failures(around, project_id)["webhook"].detail
+    assert "own secret" in failures(around, project_id)["webhook"].detail
 
 
 def test_an_image_that_is_gone_and_a_config_that_cannot_be_used_are_named(around, client):
