@@ -34,14 +34,18 @@ def around(client, tmp_path, backend_url):
 
 def surroundings(client, folder, backend_url):
     setup = ProjectSetup(
-        client, backend_url=backend_url, user="user", password="secret", webhook_headers=HEADERS
+        client,
+        backend_url=backend_url,
+        user="user",
+        password="secret",
+        webhook_headers=lambda _uid: HEADERS,
     )
     return Surroundings(
         client=client,
         tool=LabelStudioTool(client, ImageFetcher(client, folder / "images", 10**8), setup),
         setup=setup,
         backend_url=backend_url,
-        headers=HEADERS,
+        headers=lambda _uid: HEADERS,
         data_dir=folder,
         spec=SegmenterSpec(2, encoder_weights=None),
         device="cpu",

@@ -50,7 +50,9 @@ def png(height=60, width=80):
 
 
 def make_setup(client, **options):
-    return ProjectSetup(client, **{"backend_url": BACKEND, "webhook_headers": HEADERS, **options})
+    return ProjectSetup(
+        client, **{"backend_url": BACKEND, "webhook_headers": lambda _uid: HEADERS, **options}
+    )
 
 
 def make_tool(client, folder):
