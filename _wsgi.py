@@ -1,4 +1,4 @@
-"""For a WSGI server: `gunicorn --preload _wsgi:app`."""
+"""For a WSGI server, see the README, "Commands"."""
 
 from ralis_backend.app import create_app
 

@@ -34,7 +34,7 @@ def look(folder, device="cpu", spec=RANDOM):
         tool=LabelStudioTool(client, ImageFetcher(client, folder / "images", 0)),
         setup=ProjectSetup(client),
         backend_url=f"http://127.0.0.1:{free_port()}",
-        headers={},
+        headers=lambda _uid: {},
         data_dir=folder,
         spec=spec,
         device=device,
