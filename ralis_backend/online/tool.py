@@ -277,7 +277,10 @@ class Tool(Protocol):
     def create_crop_tasks(
         self, pool: ToolProject, regions_project_id: int, crops: Sequence[Crop]
     ) -> list[ToolTask]:
-        """Upload the crops' pictures and make their tasks; one task per crop, in order."""
+        """Upload the crops' pictures and make their tasks; one task per crop, in order.
+
+        A crop that has a task already (made by a call whose answer or end was lost) gets no other.
+        """
 
     def publish_crop_predictions(
         self,

@@ -7,18 +7,8 @@ from fnmatch import fnmatch
 from tests.faults.endure import Outcome
 
 KNOWN: tuple[tuple[str, str, str], ...] = (
-    # An error outside a step ends the worker's process; a supervisor has to start it again.
-    ("*", "*", "ended"),
-    # Tasks that were made, and not noted, are made again at the next try.
-    ("publish", "*", "doubled"),
     # A publishing that is repeated after the new order was noted takes other tasks out.
     ("publish", "*", "differs"),
-    # "Not found" for three tries ends a project, or leaves every image out of the ranking.
-    ("*", "gone", "stopped"),
-    ("*", "gone", "lost"),
-    ("*", "gone", "invented"),
-    # One empty list of the pool's tasks, and no image has a size any more.
-    ("sync", "empty-answer", "skipped"),
 )
 
 

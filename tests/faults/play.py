@@ -242,11 +242,7 @@ class Play:
         images = FaultyTool(self.tool, self.injector).image
         with self.injector.counting(fault), self.injector.step("export"):
             export_project(self.store, images, "1.100", out)
-        content = {
-            str(path.relative_to(out)): path.read_bytes()
-            for path in sorted(out.rglob("*"))
-            if path.is_file()
-        }
+        content = files_of(out)
         shutil.rmtree(out)
         return content
 
@@ -304,6 +300,12 @@ def in_a_dying_process(act: Callable[[], object]) -> None:
     _, status = os.waitpid(child, 0)
     if os.waitstatus_to_exitcode(status) != KILLED:
         raise NotReached
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """What the files of a folder hold, by name."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def open_store(folder: Path) -> Store:

@@ -21,8 +21,8 @@ CPU = torch.arange(3)
         lambda held: CPU[held],
         lambda held: nn.functional.pad(held.float(), (0, 1)) @ torch.ones(4),
         lambda held: nn.Linear(3, 1)(held.float()),
-        lambda held: held.scatter_add(0, held, CPU),
-        lambda held: held.__setitem__(held, CPU),
+        lambda held: held.index_add_(0, held, CPU),
+        lambda held: held.clone().__setitem__(held, CPU),
         lambda held: torch.rand(3, generator=torch.Generator(), device=held.device),
     ],
 )

@@ -194,6 +194,7 @@ class FakeTool:
         self, pool: ToolProject, regions_project_id: int, crops: Sequence[Crop]
     ) -> list[ToolTask]:
         self._call("create_crop_tasks")
+        there = {_crop_key(task.data): task for task in self.region_tasks.values()}
         made = []
         for crop in crops:
             task_id = 1000 + len(self.calls) * 1000 + len(self.region_tasks)
@@ -209,8 +210,10 @@ class FakeTool:
                 "strategy": crop.strategy,
                 "version": crop.version,
             }
-            task = ToolTask(task_id, self.tick(), "/data/crop.png", data)
-            self.region_tasks[task_id] = task
+            task = there.get(_crop_key(data))
+            if task is None:
+                task = ToolTask(task_id, self.tick(), "/data/crop.png", data)
+                self.region_tasks[task_id] = task
             made.append(task)
         return made
 
@@ -283,3 +286,9 @@ class FakeTool:
             is_skipped, list(results), self.version,
         )  # fmt: skip
         return {"annotation": {"id": number, "task": task.id, "project": project_id}}
+
+
+def _crop_key(data: Mapping[str, Any]) -> tuple[object, ...]:
+    """What tells the tasks of crops apart, as Label Studio's adapter does."""
+    names = ("source_task", "row", "col", "height", "width", "round", "version")
+    return tuple(data[name] for name in names)
