@@ -15,6 +15,8 @@ from ralis_backend.labelstudio.tool import LabelStudioTool
 from ralis_backend.online.tool import Crop, CropPrediction
 from tests.labelstudio.flaky_label_studio import FAULTS, TIMEOUT_S, FlakyLabelStudio
 
+pytestmark = pytest.mark.e2e  # each waits for answers that do not come
+
 CONFIG = (
     '<View><Image name="image" value="$image"/>'
     '<BrushLabels name="brush" toName="image"><Label value="road"/></BrushLabels></View>'
