@@ -430,9 +430,12 @@ def test_an_export_format_is_written_by_the_command(
     settle(site.worker)
     label_round(site.store, site.tool)
     settle(site.worker)
-    (tmp_path / "data").mkdir()
-    for number, (content, _) in site.tool.files.items():
-        (tmp_path / "data" / f"{number}.png").write_bytes(content)
+    uploads = tmp_path / "data" / "upload" / "1"
+    uploads.mkdir(parents=True)
+    for image in site.store.images.of(site.project.id):
+        name = f"{image.task_id}.png"
+        (uploads / name).write_bytes(site.tool.files[image.task_id][0])
+        site.store.images.change(image.id, ref=f"/data/upload/1/{name}")
     monkeypatch.setenv("RALIS_DATA_DIR", "state")
     monkeypatch.setenv("LABEL_STUDIO_URL", served)
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", 40 * "a")

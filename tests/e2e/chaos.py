@@ -22,6 +22,9 @@ DROPPED, DOUBLED = 0.3, 0.1
 """Shares of the webhooks."""
 DISK_MB = 768
 
+WORKER = ("worker", "--unsupervised")
+"""The process itself: kills are of it, and this crew starts it again."""
+
 
 class Crew:
     """`ralis web` and two `ralis worker`, each started again when it ends.
@@ -36,7 +39,7 @@ class Crew:
         self._environment = {**os.environ, **environment}
         self._folder = folder
         listen = ("web", "--host", "127.0.0.1", "--port", str(port), "--workers", "1")
-        self._commands = {"web": listen, "worker-1": ("worker",), "worker-2": ("worker",)}
+        self._commands = {"web": listen, "worker-1": WORKER, "worker-2": WORKER}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._is_over = threading.Event()
         self._lock = threading.Lock()

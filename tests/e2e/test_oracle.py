@@ -72,6 +72,7 @@ def test_an_exported_dataset_comes_back_bit_by_bit(crops, demo_folder, tmp_path)
         Sync(store, tool, WorkerConfig(mode="in-place")).full(project)
         export_project(store, tool.image, target.uid, tmp_path / "again")
         store.close()
+        client.close()
     again = Dataset.open(tmp_path / "again")
     masks = {Path(key).name: sample.mask() for key, sample in again.samples.items()}
     assert set(masks) == {Path(key).name for key in grown.samples}

@@ -118,7 +118,7 @@ def _is_wanted(case: Case, only: Sequence[str]) -> bool:
     return not kinds or case.fault.kind in kinds
 
 
-_STEPS = ("loop", "sync", "events", "train", "rank", "publish", "export", "migrate")
+_STEPS = ("loop", "sync", "events", "train", "rank", "publish", "export", "migrate", "tidy")
 
 
 def _in_processes(

@@ -13,7 +13,7 @@ from tests.faults.run import run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
-STEPS = {"loop", "sync", "events", "train", "rank", "publish", "export", "migrate"}
+STEPS = {"loop", "sync", "events", "train", "rank", "publish", "export", "migrate", "tidy"}
 
 
 def test_a_project_survives_a_fault_of_each_kind_in_each_step():

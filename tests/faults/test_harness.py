@@ -21,16 +21,16 @@ def _harm(*only: str) -> set[str]:
 
 
 def test_labels_in_a_second_transaction_without_a_mark_are_found(monkeypatch: pytest.MonkeyPatch):
-    put = Annotations.put
+    put = Annotations.put_task
 
-    def put_as_read(self: Annotations, *arguments: Any) -> Annotation | None:
-        row = put(self, *arguments)
-        if row is not None:
-            with self._database.write() as session:
+    def put_as_read(self: Annotations, *arguments: Any) -> list[Annotation]:
+        rows = put(self, *arguments)
+        with self._database.write() as session:
+            for row in rows:
                 session.get_one(Annotation, row.id).error = None
-        return row
+        return rows
 
-    monkeypatch.setattr(Annotations, "put", put_as_read)
+    monkeypatch.setattr(Annotations, "put_task", put_as_read)
     assert "lost" in _harm("in-place", "events", "kill")
 
 
