@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 
 import pytest
 
@@ -17,8 +16,8 @@ STEPS = {"loop", "sync", "events", "train", "rank", "publish", "export", "migrat
 
 
 def test_a_project_survives_a_fault_of_each_kind_in_each_step():
-    """`make faults` tries all of them; here are some, others each time unless the seed is given."""
-    seed = int(os.environ.get("RALIS_FAULTS_SEED", time.time_ns() % 10**6))
+    """`make faults` tries all of them; here are some, and others with RALIS_FAULTS_SEED."""
+    seed = int(os.environ.get("RALIS_FAULTS_SEED", "5"))
     print(f"RALIS_FAULTS_SEED={seed}")  # noqa: T201
     summary = run(every=150, seed=seed, processes=len(os.sched_getaffinity(0)), limit_s=150)
     assert set(summary.table()) == STEPS
