@@ -46,8 +46,8 @@ def main(pip_audit: str, locks: list[str]) -> int:
         found = look_up(pip_audit, lock, "osv") or look_up(pip_audit, lock, "pypi")
         if found is None:
             print(
-                f"No advisories can be had here: {lock} was not looked at. Neither osv.dev nor "
-                "pypi.org's advisories are reached; run `make audit` where one of them is."
+                f"No advisories can be had here: {lock} was not looked at. Neither of the two "
+                "services that pip-audit asks is reached; run `make audit` where one of them is."
             )
             return 2
         count += report(lock, found)
