@@ -49,7 +49,8 @@ class ToolProject:
 
     `uid` is `<id>.<unix seconds of creation>`: ids may be handed out again after deletion.
     `num_tasks` and `num_annotations` (skips included) are what the tool counts; None if it does
-    not say.
+    not say. `background` is the class of unpainted pixels as it is known here, for what annotators
+    are told; the tool does not say it.
     """
 
     uid: str
@@ -59,6 +60,7 @@ class ToolProject:
     classes: tuple[ClassLabel, ...]
     num_tasks: int | None = None
     num_annotations: int | None = None
+    background: str | None = None
 
 
 @dataclass(frozen=True)
