@@ -106,8 +106,8 @@ class ClaspPe(Scorer):
     """Entropy class by class for two thirds of a batch, plain for the rest, with falling noise.
 
     66 % of the picks are split equally over the classes that are looked for, by U_c = mean of
-    H(x) p_c(x), 34 % go by mean entropy; keys ln U + Gumbel(0, 1 / beta), beta = 100 ** progress. Source: Lueth et al., "ClaSP
-    PE", arXiv:2601.13677.
+    H(x) p_c(x), 34 % go by mean entropy; keys ln U + Gumbel(0, 1 / beta), beta = 100 ** progress.
+    Source: Lueth et al., "ClaSP PE", arXiv:2601.13677.
     """
 
     name = "clasp-pe"
