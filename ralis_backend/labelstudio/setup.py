@@ -13,8 +13,10 @@ from typing import Any
 
 from ralis_backend.labelstudio.client import LabelStudioClient, without_credentials
 from ralis_backend.labelstudio.errors import NotFound
+from ralis_backend.labelstudio.payloads.instructions import HEADING, instructions
 from ralis_backend.labelstudio.payloads.label_config import (
     REGION_LABEL,
+    LabelConfig,
     asks_everything,
     parse_label_config,
     regions_config,
@@ -175,6 +177,7 @@ class ProjectSetup:
         marker = f"{MARKER}{pool.uid}"
         parsed = parse_label_config(pool.label_config, self._region_label)
         config = regions_config(parsed, pool.background)
+        told = self._told(pool, parsed)
         found = self._find_regions_project(marker, regions_project_id)
         if found is None:
             return self._client.create_project(
@@ -182,9 +185,13 @@ class ProjectSetup:
                 config,
                 description=f"Suggested regions of project {pool.id}, kept by RALIS. {marker}",
                 **LEAST_USEFUL_FIRST,
+                **told,
+                show_instruction=True,
             )
         regions_id = int(found["id"])
-        keep_settings(self._client, regions_id, LEAST_USEFUL_FIRST)
+        if not is_ours(found.get("expert_instruction")):
+            del told["expert_instruction"]
+        keep_settings(self._client, regions_id, {**LEAST_USEFUL_FIRST, **told})
         shown = found["label_config"]
         if self._labels(shown) != self._labels(config) or not asks_everything(
             shown, parsed, pool.background
@@ -192,6 +199,22 @@ class ProjectSetup:
             # Label Studio accepts it when a label goes that annotations still use.
             self._client.update_project(regions_id, label_config=config)
         return found
+
+    def _told(self, pool: ToolProject, config: LabelConfig) -> dict[str, Any]:
+        """Settings by which annotators learn what to do.
+
+        Without a background an empty submission says nothing: Label Studio then refuses it.
+        """
+        text = instructions(
+            [label.name for label in config.labels],
+            pool.background,
+            is_brush=config.control_type == "brushlabels",
+            of_owner=str(self._client.project(pool.id).get("expert_instruction") or ""),
+        )
+        return {
+            "expert_instruction": text,
+            "enable_empty_annotation": pool.background is not None,
+        }
 
     def _find_regions_project(self, marker: str, project_id: int | None) -> dict[str, Any] | None:
         if project_id is not None:
@@ -218,6 +241,11 @@ def _parameters(value: Any) -> dict[str, Any]:
         except ValueError:
             return {}
     return dict(value) if isinstance(value, Mapping) else {}
+
+
+def is_ours(instruction: Any) -> bool:
+    """Whether a regions project's instructions are ours to keep up to date: the owner's are not."""
+    return not instruction or str(instruction).startswith(HEADING)
 
 
 def keep_settings(client: LabelStudioClient, project_id: int, wanted: Mapping[str, Any]) -> None:
