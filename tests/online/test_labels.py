@@ -8,9 +8,9 @@ from ralis_backend.core.regions import VOID, Region
 from ralis_backend.online.labels import (
     RegionLabel,
     covered,
-    without_classes,
     labels_by_image,
     newest,
+    without_classes,
 )
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
