@@ -148,7 +148,8 @@ class Crop:
     """A region as a task of its own, with everything an annotator is shown.
 
     `image` is the region enlarged by the whole number `scale`; `context` the whole image with the
-    region's box. Both are (H, W, 3) uint8, RGB.
+    region's box. Both are (H, W, 3) uint8, RGB. `num_in_round` is the last rank of its round, 0
+    where that is not known.
     """
 
     source_task: int
@@ -161,6 +162,7 @@ class Crop:
     reason: str
     strategy: str
     version: str
+    num_in_round: int = 0
 
 
 @dataclass(frozen=True)
