@@ -14,12 +14,16 @@ from ralis_backend.labelstudio.client import LabelStudioClient, without_credenti
 from ralis_backend.labelstudio.errors import NotFound
 from ralis_backend.labelstudio.payloads.label_config import (
     REGION_LABEL,
-    asks_everything,
+    LabelConfig,
     parse_label_config,
+)
+from ralis_backend.labelstudio.payloads.regions_config import (
+    asks_everything,
+    carried_parts,
     regions_config,
 )
 from ralis_backend.labelstudio.payloads.tasks import project_uid
-from ralis_backend.online.tool import ClassLabel, ToolProject
+from ralis_backend.online.tool import ToolProject
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +157,9 @@ class ProjectSetup:
 
     def _regions_project(self, pool: ToolProject, regions_project_id: int | None) -> dict[str, Any]:
         marker = f"{MARKER}{pool.uid}"
-        config = regions_config(parse_label_config(pool.label_config, self._region_label))
+        wanted = self._parsed(pool.label_config)
+        config = regions_config(wanted)
+        instructions = self._instructions(pool.id)
         found = self._find_regions_project(marker, regions_project_id)
         if found is None:
             return self._client.create_project(
@@ -161,14 +167,28 @@ class ProjectSetup:
                 config,
                 description=f"Suggested regions of project {pool.id}, kept by RALIS. {marker}",
                 **LEAST_USEFUL_FIRST,
+                **instructions,
             )
         regions_id = int(found["id"])
-        keep_settings(self._client, regions_id, LEAST_USEFUL_FIRST)
-        shown = found["label_config"]
-        if self._labels(shown) != self._labels(config) or not asks_everything(shown):
+        said = str(found.get("expert_instruction") or "")
+        if instructions.get("expert_instruction", "") in said:  # the owner's, with or without more
+            instructions = {}
+        keep_settings(self._client, regions_id, {**LEAST_USEFUL_FIRST, **instructions})
+        if not self._is_like(found["label_config"], wanted):
             # Label Studio accepts it when a label goes that annotations still use.
             self._client.update_project(regions_id, label_config=config)
         return found
+
+    def _instructions(self, pool_id: int) -> dict[str, Any]:
+        """What the owner tells annotators, as settings; none if nothing."""
+        pool = self._client.project(pool_id)
+        text = str(pool.get("expert_instruction") or "")
+        if not text.strip():
+            return {}
+        return {
+            "expert_instruction": text,
+            "show_instruction": bool(pool.get("show_instruction")),
+        }
 
     def _find_regions_project(self, marker: str, project_id: int | None) -> dict[str, Any] | None:
         if project_id is not None:
@@ -183,8 +203,19 @@ class ProjectSetup:
                 return found
         return None
 
-    def _labels(self, xml: str) -> tuple[ClassLabel, ...]:
-        return parse_label_config(xml, self._region_label).labels
+    def _is_like(self, xml: str, pool: LabelConfig) -> bool:
+        """Whether an interface of regions has all that is the pool's; its layout is anybody's."""
+        try:
+            shown = self._parsed(xml)
+        except ValueError as error:
+            logger.warning("the interface of a regions project is written anew: %s", error)
+            return False
+        has_all = carried_parts(shown) >= carried_parts(pool)
+        same_labels = shown.labels == pool.labels and shown.controls == pool.controls
+        return has_all and same_labels and asks_everything(xml)
+
+    def _parsed(self, xml: str) -> LabelConfig:
+        return parse_label_config(xml, self._region_label)
 
 
 def keep_settings(client: LabelStudioClient, project_id: int, wanted: Mapping[str, Any]) -> None:

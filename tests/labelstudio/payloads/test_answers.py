@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from ralis_backend.labelstudio.payloads.answers import read_answers
-from ralis_backend.labelstudio.payloads.label_config import parse_label_config, regions_config
+from ralis_backend.labelstudio.payloads.label_config import parse_label_config
+from ralis_backend.labelstudio.payloads.regions_config import regions_config
 from ralis_backend.online.answers import ANSWER_KINDS, AnswerKind, Choice
 
 QUESTIONS = """\
