@@ -276,10 +276,11 @@ def _labels(control: Element) -> tuple[ClassLabel, ...]:
             f"{shown_control(control)} needs at least one Label, each with a value, "
             'for example <Label value="road"/>'
         )
-    if dynamic := next((it for it in found if it.get("value", "").startswith("$")), None):
+    dynamic = [value for it in found if (value := it.get("value", "")).startswith("$")]
+    if dynamic:
         raise LabelConfigError(
-            f"{shown_control(control)} takes the label {dynamic.get('value')!r} from each task; a "
-            "network learns one set of labels: write its name"
+            f"{shown_control(control)} takes the label {dynamic[0]!r} from each task; a network "
+            "learns one set of labels: write its name"
         )
     if len(names) > VOID:
         raise LabelConfigError(

@@ -137,10 +137,10 @@ class _Reading:
     def _strokes(self, objects: Sequence[Result]) -> list[Result]:
         """The results that paint, in the order in which they are painted."""
         strokes = [it for it in objects if _type(it) in STROKES]
-        labelled = {str(it.get("id")) for it in strokes}
+        labelled = {name_of(it) for it in strokes}
         for result in objects:
             kind = _type(result)
-            if kind in UNLABELLED and str(result.get("id")) not in labelled:
+            if kind in UNLABELLED and name_of(result) not in labelled:
                 self.left_out.append(f"result {name_of(result)}, a {kind}, has no label")
                 self._is_place_lost = True
             elif kind not in UNLABELLED | NO_PAINT | STROKES.keys():
@@ -199,13 +199,13 @@ def _type(result: Result) -> str:
 
 def _label(result: Result) -> str:
     labels = value_of(result).get(_type(result))
-    names = set(map(str, labels)) if isinstance(labels, list) else set()
-    if len(names) != 1 or not isinstance(labels[0], str):
+    name = labels[0] if isinstance(labels, list) and labels else None
+    if not isinstance(name, str) or any(label != name for label in labels):
         raise AnnotationError(
             f"result {name_of(result)} has the labels {shown(labels)}, expected exactly one; "
             "choose one label for each stroke"
         )
-    return labels[0]
+    return name
 
 
 def _class_index(name: str, class_names: Sequence[str], where: str) -> int:

@@ -432,7 +432,7 @@ def _with_value(**value: Any) -> dict[str, Any]:
         ({**_stroke(_painted([[1, 0]])), "from_name": "gone"}, "the control 'gone'.*expected mask"),
         ({**_stroke(_painted([[1, 0]])), "from_name": None}, "the control None"),
         ({**_stroke(_painted([[1, 0]])), "from_name": ["mask"]}, "the control \\['mask'\\]"),
-        ({**_stroke(_painted([[1, 0]])), "type": "brush"}, "a brush, has no label"),
+        (_stroke(_painted([[1, 0]]), id=2, type="brush"), "result 2, a brush, has no label"),
         ({**_stroke(_painted([[1, 0]])), "type": "sprays"}, "the type 'sprays'"),
         ({**_stroke(_painted([[1, 0]])), "type": None}, "the type None"),
         ({**_stroke(_painted([[1, 0]])), "type": ["brushlabels"]}, "the type \\['brushlabels'\\]"),
@@ -467,7 +467,7 @@ def test_results_that_are_no_list_of_strokes_are_named(results):
 @pytest.mark.parametrize(
     ("points", "message"),
     [
-        (None, "no points"),
+        (None, "0 points"),
         ([], "0 points"),
         ([[0, 0], [1, 1]], "2 points"),
         ({"0": [1, 2]}, "no points"),
