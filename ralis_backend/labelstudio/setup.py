@@ -6,22 +6,20 @@ Everything is compared with what is there and changed only where it differs: saf
 from __future__ import annotations
 
 import copy
+import json
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ralis_backend.labelstudio.client import LabelStudioClient, without_credentials
 from ralis_backend.labelstudio.errors import NotFound
+from ralis_backend.labelstudio.payloads.instructions import HEADING, instructions
 from ralis_backend.labelstudio.payloads.label_config import (
     REGION_LABEL,
     LabelConfig,
     parse_label_config,
 )
-from ralis_backend.labelstudio.payloads.regions_config import (
-    asks_everything,
-    carried_parts,
-    regions_config,
-)
+from ralis_backend.labelstudio.payloads.regions_config import is_like, regions_config
 from ralis_backend.labelstudio.payloads.tasks import project_uid
 from ralis_backend.online.tool import ToolProject
 
@@ -72,8 +70,15 @@ class ProjectSetup:
         setup._client = client
         return setup
 
-    def connect(self, project: ToolProject, mode: str) -> None:
+    def connect(
+        self, project: ToolProject, mode: str, extra_params: Mapping[str, Any] | None = None
+    ) -> None:
         """Prepare a project and make this backend its ML backend.
+
+        Args:
+            project: the pool project.
+            mode: `crops` or `in-place`.
+            extra_params: that the connection gets besides those it has.
 
         Raises:
             LabelStudioError: saying what to do, where Label Studio refuses the backend's address
@@ -85,7 +90,7 @@ class ProjectSetup:
                 "the backend's own address is not known; set RALIS_BACKEND_URL to where Label "
                 "Studio reaches it, for example http://localhost:9090"
             )
-        self._connect_backend(project, self._backend_url)
+        self._connect_backend(project, self._backend_url, extra_params or {})
         self.prepare(project, mode, None)
 
     def prepare(
@@ -120,7 +125,16 @@ class ProjectSetup:
         )
         return None
 
-    def _connect_backend(self, project: ToolProject, url: str) -> None:
+    def extra_params(self, project_id: int) -> dict[str, Any]:
+        """What Label Studio tells this backend of a connected project besides the project."""
+        backends = self._client.backends(project_id)
+        url = self._backend_url
+        ours = [it for it in backends if url is not None and same_url(it["url"], url)] or backends
+        return _parameters(ours[0].get("extra_params")) if ours else {}
+
+    def _connect_backend(
+        self, project: ToolProject, url: str, extra_params: Mapping[str, Any]
+    ) -> None:
         settings: dict[str, Any] = {"title": BACKEND_TITLE, "auth_method": "NONE"}
         if self._credentials:
             user, password = self._credentials
@@ -128,6 +142,9 @@ class ProjectSetup:
                 auth_method="BASIC_AUTH", basic_auth_user=user, basic_auth_pass=password
             )
         known = [it for it in self._client.backends(project.id) if same_url(it["url"], url)]
+        if extra_params:
+            stated = _parameters(known[0].get("extra_params")) if known else {}
+            settings["extra_params"] = {**stated, **extra_params}
         if known:
             self._client.update_backend(known[0]["id"], project.id, url, **settings)
         else:
@@ -157,9 +174,9 @@ class ProjectSetup:
 
     def _regions_project(self, pool: ToolProject, regions_project_id: int | None) -> dict[str, Any]:
         marker = f"{MARKER}{pool.uid}"
-        wanted = self._parsed(pool.label_config)
-        config = regions_config(wanted)
-        instructions = self._instructions(pool.id)
+        parsed = parse_label_config(pool.label_config, self._region_label)
+        config = regions_config(parsed, pool.background)
+        told = self._told(pool, parsed)
         found = self._find_regions_project(marker, regions_project_id)
         if found is None:
             return self._client.create_project(
@@ -167,27 +184,32 @@ class ProjectSetup:
                 config,
                 description=f"Suggested regions of project {pool.id}, kept by RALIS. {marker}",
                 **LEAST_USEFUL_FIRST,
-                **instructions,
+                **told,
+                show_instruction=True,
             )
         regions_id = int(found["id"])
-        said = str(found.get("expert_instruction") or "")
-        if instructions.get("expert_instruction", "") in said:  # the owner's, with or without more
-            instructions = {}
-        keep_settings(self._client, regions_id, {**LEAST_USEFUL_FIRST, **instructions})
-        if not self._is_like(found["label_config"], wanted):
+        if not is_ours(found.get("expert_instruction")):
+            del told["expert_instruction"]
+        keep_settings(self._client, regions_id, {**LEAST_USEFUL_FIRST, **told})
+        if not is_like(found["label_config"], parsed, pool.background):
             # Label Studio accepts it when a label goes that annotations still use.
             self._client.update_project(regions_id, label_config=config)
         return found
 
-    def _instructions(self, pool_id: int) -> dict[str, Any]:
-        """What the owner tells annotators, as settings; none if nothing."""
-        pool = self._client.project(pool_id)
-        text = str(pool.get("expert_instruction") or "")
-        if not text.strip():
-            return {}
+    def _told(self, pool: ToolProject, config: LabelConfig) -> dict[str, Any]:
+        """Settings by which annotators learn what to do.
+
+        Without a background an empty submission says nothing: Label Studio then refuses it.
+        """
+        text = instructions(
+            [label.name for label in config.labels],
+            pool.background,
+            is_brush=config.control_type == "brushlabels",
+            of_owner=str(self._client.project(pool.id).get("expert_instruction") or ""),
+        )
         return {
             "expert_instruction": text,
-            "show_instruction": bool(pool.get("show_instruction")),
+            "enable_empty_annotation": pool.background is not None,
         }
 
     def _find_regions_project(self, marker: str, project_id: int | None) -> dict[str, Any] | None:
@@ -203,19 +225,20 @@ class ProjectSetup:
                 return found
         return None
 
-    def _is_like(self, xml: str, pool: LabelConfig) -> bool:
-        """Whether an interface of regions has all that is the pool's; its layout is anybody's."""
-        try:
-            shown = self._parsed(xml)
-        except ValueError as error:
-            logger.warning("the interface of a regions project is written anew: %s", error)
-            return False
-        has_all = carried_parts(shown) >= carried_parts(pool)
-        same_labels = shown.labels == pool.labels and shown.controls == pool.controls
-        return has_all and same_labels and asks_everything(xml)
 
-    def _parsed(self, xml: str) -> LabelConfig:
-        return parse_label_config(xml, self._region_label)
+def _parameters(value: Any) -> dict[str, Any]:
+    """A connection's extra params: typed into Label Studio's form they are a text."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value or "{}")
+        except ValueError:
+            return {}
+    return dict(value) if isinstance(value, Mapping) else {}
+
+
+def is_ours(instruction: Any) -> bool:
+    """Whether a regions project's instructions are ours to keep up to date: the owner's are not."""
+    return not instruction or str(instruction).startswith(HEADING)
 
 
 def keep_settings(client: LabelStudioClient, project_id: int, wanted: Mapping[str, Any]) -> None:

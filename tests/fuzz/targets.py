@@ -128,7 +128,7 @@ def read_label_config(content: bytes) -> None:
         return
     assert all(rgb(label.color) is not None and label.name for label in config.labels)
     again = regions_config(config)
-    assert asks_everything(again)
+    assert asks_everything(again, config)
     assert parse_label_config(again).labels == config.labels
 
 

@@ -171,16 +171,18 @@ class FakeTool:
         if annotation.results and "unknown" in annotation.results[0]:
             raise ValueError(f"annotation {annotation.id}: unknown label")
         odd = tuple(it["odd"] for it in annotation.results if "odd" in it)
-        masks = [it["mask"] for it in annotation.results if "mask" in it]
-        if not masks:
-            return Painted(np.full(size, VOID, np.uint8), odd)
-        mask = np.array(masks[0], np.uint8)
+        ground = VOID if background is None else list(class_names).index(background)
+        painted = [it["mask"] for it in annotation.results if "mask" in it]
+        if not painted:
+            return Painted(np.full(size, ground, np.uint8), odd)
+        mask = np.array(painted[0], np.uint8)
         assert mask.shape == size
-        return Painted(mask, odd)
+        return Painted(np.where(mask == VOID, np.uint8(ground), mask), odd)
 
     def answers(self, annotation: ToolAnnotation) -> dict[str, Any]:
-        said = [it["useful"] for it in annotation.results if "useful" in it]
-        return {"useful": said[-1]} if said else {}
+        return {
+            name: it[name] for name in ("useful", "rest") for it in annotation.results if name in it
+        }
 
     def annotated_regions(
         self, annotation: ToolAnnotation, project: ToolProject, image_size: tuple[int, int]

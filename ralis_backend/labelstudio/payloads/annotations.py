@@ -11,7 +11,7 @@ from ralis_backend.labelstudio.payloads.answers import read_answers
 from ralis_backend.labelstudio.payloads.results import objects_of, shown, storable
 from ralis_backend.labelstudio.payloads.strokes import STROKES
 from ralis_backend.labelstudio.payloads.tasks import is_id, parse_time
-from ralis_backend.online.answers import USEFUL
+from ralis_backend.online.answers import REST, USEFUL
 from ralis_backend.online.tool import ToolAnnotation
 
 MAX_ANNOTATOR = 320
@@ -85,7 +85,8 @@ def _is_refused(results: Sequence[Any]) -> bool:
         and it.get("origin") != "prediction"
         for it in objects
     )
-    return not is_painted and read_answers(results).get(USEFUL.name) is False
+    answers = read_answers(results)
+    return not is_painted and REST.name not in answers and answers.get(USEFUL.name) is False
 
 
 def _lead_time(value: Any) -> float | None:

@@ -198,7 +198,7 @@ def _type(result: Result) -> str:
 
 
 def _label(result: Result) -> str:
-    labels = value_of(result).get(_type(result))
+    labels: Any = value_of(result).get(_type(result))
     name = labels[0] if isinstance(labels, list) and labels else None
     if not isinstance(name, str) or any(label != name for label in labels):
         raise AnnotationError(

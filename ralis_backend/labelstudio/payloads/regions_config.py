@@ -6,18 +6,23 @@ left out, since the tasks of regions do not have it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from ralis_backend.labelstudio.payloads.answers import questions
+from ralis_backend.labelstudio.payloads.answers import Question, questions
 from ralis_backend.labelstudio.payloads.label_config import (
     SEGMENTATION_CONTROLS,
     LabelConfig,
+    LabelConfigError,
     label_name,
+    parse_label_config,
     parse_xml,
     plain_color,
 )
 from ralis_backend.online.answers import Choice
+
+logger = logging.getLogger(__name__)
 
 TOOL_HOTKEYS = "behkmoprvwu"
 """Keys of Label Studio's tools, and of "unselect"."""
@@ -34,6 +39,8 @@ _STYLE = """
 # Pixels on the screen of 1600 x 950: the right column's width; all but the labels, the context and
 # the questions; one of these.
 _COLUMN_WIDTH, _OTHER_HEIGHT, _QUESTION_HEIGHT = 360, 210, 40
+_INLINE_CHOICES = 4
+"""More of them stand in a list that opens."""
 
 HELPERS = frozenset(
     {"MagicWand", "Brush", "Bitmask", "Polygon", "KeyPoint", "Rectangle", "Ellipse"}
@@ -99,13 +106,18 @@ _OUR_CONTROL = {
 }
 
 
-def regions_config(config: LabelConfig) -> str:
+def regions_config(config: LabelConfig, background: str | None = None) -> str:
     """The labelling interface of the regions project: a crop, its context, the same labels.
 
     Everything fits one screen of 1600 x 950: the crop takes the left two thirds as high as the
     window allows, whatever the number of labels; at its right, next to the brush, stand the
     labels, then the context, then the questions.
+
+    Args:
+        config: of the pool project.
+        background: the class that unpainted pixels get, None where they say nothing.
     """
+    asked = _questions(config, background)
     image, tools = _image_and_tools(config)
     keys = _Keys(tools)
     root = Element("View")
@@ -120,7 +132,9 @@ def regions_config(config: LabelConfig) -> str:
     SubElement(root, "Style").text = _STYLE
     taken = {config.image_name, *(tool.get("name", "") for tool in tools)}
     context_name = _free_name("context", taken)
-    other_height = _OTHER_HEIGHT + _QUESTION_HEIGHT * len(questions()) + _labels_height(tools)
+    other_height = (
+        _OTHER_HEIGHT + _labels_height(tools) + sum(map(_question_height, asked.values()))
+    )
     SubElement(
         SubElement(right, "View", {"className": "ralis-context"}),
         "Image",
@@ -134,7 +148,7 @@ def regions_config(config: LabelConfig) -> str:
             "rotateControl": "false",
         },
     )
-    _add_questions(right, config.image_name, {*taken, context_name}, keys)
+    _add_questions(right, asked, config.image_name, {*taken, context_name}, keys)
     indent(root)
     return tostring(root, encoding="unicode")
 
@@ -142,7 +156,8 @@ def regions_config(config: LabelConfig) -> str:
 def carried_parts(config: LabelConfig) -> frozenset[tuple[str, ...]]:
     """What of an owner's interface stands in that of the regions project, to be compared."""
     image, tools = _image_and_tools(config)
-    parts = {("image", *it) for it in _lower(_carried(image, _IMAGE_ATTRIBUTES))}
+    parts: set[tuple[str, ...]] = set()
+    parts |= {("image", *it) for it in _lower(_carried(image, _IMAGE_ATTRIBUTES))}
     for tool in tools:
         name = tool.get("name", "")
         parts.add((tool.tag, name))
@@ -153,10 +168,37 @@ def carried_parts(config: LabelConfig) -> frozenset[tuple[str, ...]]:
     return frozenset(parts)
 
 
-def asks_everything(xml: str) -> bool:
-    """Whether an interface of regions has the choices of every question."""
-    shown = {choice.get("value") for choice in parse_xml(xml).iter("Choice")}
-    return all(it.text in shown for choices in questions().values() for it in choices)
+def is_like(xml: str, pool: LabelConfig, background: str | None = None) -> bool:
+    """Whether an interface of regions has all that is the pool's; its layout is anybody's."""
+    try:
+        shown = parse_label_config(xml, pool.region_label)
+    except LabelConfigError as error:
+        logger.warning("the interface of a regions project is written anew: %s", error)
+        return False
+    same_labels = shown.labels == pool.labels and shown.controls == pool.controls
+    has_all = carried_parts(shown) >= carried_parts(pool)
+    return same_labels and has_all and asks_everything(xml, pool, background)
+
+
+def asks_everything(xml: str, config: LabelConfig, background: str | None = None) -> bool:
+    """Whether an interface of regions asks every question, in the words of today."""
+    root = parse_xml(xml)
+    shown = {it.get("value") for tag in ("Choice", "Header") for it in root.iter(tag)}
+    return all(
+        text in shown
+        for question in _questions(config, background).values()
+        for text in (*filter(None, [question.title]), *(it.text for it in question.choices))
+    )
+
+
+def _questions(config: LabelConfig, background: str | None) -> dict[str, Question]:
+    """Those that have a choice in this project."""
+    asked = questions([label.name for label in config.labels], background)
+    return {control: question for control, question in asked.items() if question.choices}
+
+
+def _question_height(question: Question) -> int:
+    return _QUESTION_HEIGHT * (2 if question.title else 1)
 
 
 class _Keys:
@@ -165,7 +207,7 @@ class _Keys:
     def __init__(self, tools: Iterable[Element]) -> None:
         owned = [label.get("hotkey", "") for tool in tools for label in tool.iter("Label")]
         self._taken = {key.lower() for key in owned if key}
-        reserved = {choice.hotkey for choices in questions().values() for choice in choices}
+        reserved = {choice.hotkey for it in questions().values() for choice in it.choices}
         self._free = (key for key in _LABEL_HOTKEYS if key not in self._taken | reserved)
 
     def next(self) -> str | None:
@@ -173,7 +215,9 @@ class _Keys:
         return next(self._free, None)
 
     def for_choice(self, choice: Choice) -> str | None:
-        """A choice's own; if the owner gave that to a label, another one."""
+        """A choice's own, if it has one; if the owner gave that to a label, another one."""
+        if not choice.hotkey:
+            return None
         found = next(
             (it for it in (choice.hotkey, *_CHOICE_HOTKEYS) if it not in self._taken), None
         )
@@ -213,16 +257,23 @@ def _add_tool(parent: Element, tool: Element, config: LabelConfig, keys: _Keys) 
         SubElement(control, "Label", attributes)
 
 
-def _add_questions(parent: Element, image_name: str, taken: set[str], keys: _Keys) -> None:
-    for control, choices in questions().items():
+def _add_questions(
+    parent: Element, asked: Mapping[str, Question], image_name: str, taken: set[str], keys: _Keys
+) -> None:
+    for control, question in asked.items():
         name = _free_name(control, taken)
         taken.add(name)
+        if question.title:
+            SubElement(parent, "Header", {"value": question.title, "size": "6"})
         attributes = {"choice": "single", "showInline": "true"}
+        if len(question.choices) > _INLINE_CHOICES:
+            attributes = {"choice": "single", "layout": "select"}
         element = SubElement(parent, "Choices", {"name": name, "toName": image_name, **attributes})
-        for choice in choices:
+        for choice in question.choices:
             key = keys.for_choice(choice)
-            hotkey = {} if key is None else {"hotkey": key}
-            SubElement(element, "Choice", {"value": choice.text, **hotkey})
+            SubElement(
+                element, "Choice", {"value": choice.text} | ({} if key is None else {"hotkey": key})
+            )
 
 
 def _carried(element: Element, names: frozenset[str]) -> dict[str, str]:

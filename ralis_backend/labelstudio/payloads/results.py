@@ -109,7 +109,7 @@ def refuse_other_picture(result: Result, size: tuple[int, int]) -> None:
 
 
 def _pixels(result: Result, name: str) -> int:
-    value = result.get(name)
+    value: Any = result.get(name)
     is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
     if isinstance(value, bool) or not is_whole or value < 1:
         raise AnnotationError(

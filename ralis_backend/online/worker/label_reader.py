@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ralis_backend.core.images import decode_image
 from ralis_backend.core.regions import Region, grid
 from ralis_backend.core.text import printable, shortened
+from ralis_backend.online.answers import REST
 from ralis_backend.online.labels import NewLabel, painted_labels
 from ralis_backend.online.store import StoreError, annotation_from_json, unpack
 from ralis_backend.online.store.tables import Image, Project
@@ -34,8 +35,8 @@ class LabelReader:
     Args:
         store: where annotations lie and labels go.
         tool: knows what results mean, and gives images.
-        config: how regions are cut, and what unpainted pixels are.
-        project: whose annotations these are.
+        config: how regions are cut.
+        project: whose annotations these are; it says what unpainted pixels are.
         pool: the project as the tool has it.
     """
 
@@ -67,7 +68,8 @@ class LabelReader:
                     "which is not known here"
                 )
             with self._store.attempts.trying(*_attempt_at(row)):
-                labels, left_out = self._labels(row, row.image_id, annotation)
+                unpainted = self._unpainted(answers)
+                labels, left_out = self._labels(row, row.image_id, annotation, unpainted)
         except StoreError:
             raise
         except Exception as error:
@@ -102,24 +104,28 @@ class LabelReader:
             f" (and {len(left_out) - 1} more)" if len(left_out) > 1 else "",
         )
 
+    def _unpainted(self, answers: Mapping[str, Any]) -> str | None:
+        """The class of this annotation's unpainted pixels: as the annotator said, or as usual."""
+        rest = answers.get(REST.name)
+        return rest if rest in self._project.class_names else self._project.background_name
+
     def _labels(
-        self, row: Annotation, image_id: int, annotation: ToolAnnotation
+        self, row: Annotation, image_id: int, annotation: ToolAnnotation, unpainted: str | None
     ) -> tuple[list[NewLabel], list[str]]:
         """What an annotation labels, and what of it does not count."""
+        left_out: list[str]
         if row.crop_task_id is not None:
             region = self._store.queue.get(row.crop_task_id).region
             regions, were_asked_for, left_out = [region], True, []
             size, slices = (region.height, region.width), [(slice(None), slice(None))]
         else:
             size = self._image_size(image_id)
-            regions, were_asked_for, left_out = self._annotated_regions(
-                row, image_id, annotation, size
-            )
+            regions, were_asked_for, left_out = self._asked_regions(row, image_id, annotation, size)
             slices = [region.slices for region in regions]
         if annotation.is_skipped:
             return [NewLabel(region, None) for region in regions], left_out
-        names, background = self._project.class_names, self._config.background_label
-        painted = self._tool.mask(annotation, self._pool, names, size, background)
+        names = self._project.class_names
+        painted = self._tool.mask(annotation, self._pool, names, size, unpainted)
         patches = [(region, painted.mask[it]) for region, it in zip(regions, slices, strict=True)]
         labels = painted_labels(patches, were_asked_for=were_asked_for)
         left_out += painted.left_out
@@ -127,7 +133,7 @@ class LabelReader:
             left_out.append(NOTHING_PAINTED)
         return labels, left_out
 
-    def _annotated_regions(
+    def _asked_regions(
         self, row: Annotation, image_id: int, annotation: ToolAnnotation, size: tuple[int, int]
     ) -> tuple[list[Region], bool, list[str]]:
         """What a whole-image annotation labels, whether it was asked for, and what is left out.
