@@ -1,7 +1,8 @@
 """How many threads the worker computes with: one for each core that nobody else keeps busy.
 
 A parallel part of a network ends when its slowest thread does, and the worker is nice: beside one
-busy process on two cores, two threads took six times as long as one.
+busy process on two cores, two threads were a twentieth as fast as one (`benchmarks/busy_machine.py`).
+Threads that sleep while they wait cost a fifth of the speed where nobody else is busy.
 """
 
 from __future__ import annotations
