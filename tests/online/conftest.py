@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,9 @@ RANKING = RankingConfig(
     spec=SegmenterSpec(1, "tiny", encoder_weights=None),
 )
 TINY = FinetuneConfig(steps=3, batch_size=2, crop_size=(32, 32))
+
+STRIDE = int(os.environ.get("RALIS_STRIDE", "5"))
+"""Of the points at which something happens one in so many is tried; `make faults` tries more."""
 
 MakeWorker = Callable[..., Worker]
 
