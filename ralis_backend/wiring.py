@@ -39,6 +39,21 @@ def create_store(settings: Settings) -> Store:
     return store
 
 
+def open_store(settings: Settings) -> Store:
+    """The store that is there already: what only looks must not make an empty one.
+
+    Raises:
+        ValueError: if there is none, saying where it was looked for.
+    """
+    if settings.has_own_database and not settings.database_file.is_file():
+        raise ValueError(
+            f"there is no database {settings.database_file}: nothing was connected with this data "
+            "folder. Run this in the folder of your .env (or one below it), or set "
+            "RALIS_DATA_DIR; `ralis connect --project N` makes a new one"
+        )
+    return create_store(settings)
+
+
 def create_handover(settings: Settings, *, is_authenticated: bool) -> Handover | None:
     """What takes the token that Label Studio hands over; None where one is configured.
 

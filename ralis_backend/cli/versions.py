@@ -23,11 +23,11 @@ def versions(project: Project, rollback: Rollback = None) -> None:
     from ralis_backend.online.learner import Learner
     from ralis_backend.online.report import notes
     from ralis_backend.settings import load_settings
-    from ralis_backend.wiring import create_store, ranking_config
+    from ralis_backend.wiring import open_store, ranking_config
 
     settings = load_settings()
     configure_logging("WARNING")
-    store = create_store(settings)
+    store = open_store(settings)
     uid = store.projects.by_tool_id(project).uid
     learner = Learner(store, ranking_config(settings, "cpu"), image=None)
     if rollback is not None:

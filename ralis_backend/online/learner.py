@@ -174,10 +174,7 @@ class Learner:
         What was set aside because it ended the worker is tried again, and a project that was
         forgotten or gone is worked on again.
         """
-        project = self._store.projects.get(uid)
-        self._store.attempts.forget(project.id)
-        self._store.projects.revive(project.id)
-        self._store.projects.change(project.id, is_training_requested=True)
+        self._store.projects.request_training(self._store.projects.get(uid).id)
 
     def forget(self, uid: str) -> None:
         """Stop working on a project until it is connected again, or a training is asked for.

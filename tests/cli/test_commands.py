@@ -28,7 +28,7 @@ def test_a_bad_setting_is_one_line_and_exit_code_2(environment, tmp_path):
 
 @pytest.mark.parametrize(
     ("command", "wanted"),
-    [("versions", "ralis connect --project 5"), ("connect", "LABEL_STUDIO_API_KEY")],
+    [("versions", "there is no database"), ("connect", "LABEL_STUDIO_API_KEY")],
 )
 def test_what_is_missing_is_one_line_and_exit_code_2(
     environment, tmp_path, monkeypatch, capsys, command, wanted
@@ -43,3 +43,23 @@ def test_what_is_missing_is_one_line_and_exit_code_2(
         main()
     assert stopped.value.code == 2
     assert wanted in capsys.readouterr().err
+
+
+COMMANDS = ("versions", "status", "train", "simulate", "export")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_that_looks_makes_no_data_folder_and_says_where_it_looked(
+    environment, tmp_path, monkeypatch, capsys, command
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("RALIS_DATA_DIR")
+    monkeypatch.chdir(tmp_path)
+    more = ["--out", "dataset"] if command == "export" else []
+    monkeypatch.setattr(sys, "argv", ["ralis", command, "--project", "5", *more])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert str(tmp_path / ".ralis" / "ralis.db") in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, exists, or_, select, update
+from sqlalchemy import bindparam, delete, exists, or_, select, update
 from sqlalchemy.orm import undefer
 
 from ralis_backend.core.regions import VOID
@@ -55,6 +55,11 @@ class Projects:
             found = session.scalars(select(Project).where(~Project.is_deleted).order_by(Project.id))
             return list(found)
 
+    def every(self) -> list[Project]:
+        """All projects, those that are not worked on any more among them, oldest first."""
+        with self._database.read() as session:
+            return list(session.scalars(select(Project).order_by(Project.id)))
+
     def looks(self) -> list[Look]:
         """A look at each project that still exists, oldest first, in one query."""
         with self._database.read() as session:
@@ -98,8 +103,10 @@ class Projects:
                 .order_by(Project.is_deleted, Project.id.desc())
             ).first()
         if found is None:
+            known = ", ".join(f"{it.tool_id} ({it.title})" for it in self.all()) or "none"
             raise ValueError(
-                f"project {tool_id} is not known here; run `ralis connect --project {tool_id}`"
+                f"project {tool_id} is not known here (known: {known}); run "
+                f"`ralis connect --project {tool_id}`"
             )
         return found
 
@@ -144,6 +151,17 @@ class Projects:
         with self._database.write() as session:
             session.execute(update(Project).values(is_sync_requested=True))
             session.execute(update(Project).where(~rests_on).values(retry_at=None))
+
+    def request_training(self, project_id: int) -> None:
+        """Train as soon as a worker is free; what webhooks missed is read first.
+
+        What was set aside because it ended the worker is tried again, and a project that was
+        forgotten or gone is worked on again.
+        """
+        with self._database.write() as session:
+            session.execute(delete(Attempt).where(Attempt.project_id == project_id))
+            project = session.get_one(Project, project_id)
+            assign(project, {**_ALIVE, "is_training_requested": True})
 
     def change(self, project_id: int, **values: Any) -> Project:
         """Set columns of a project and return it."""

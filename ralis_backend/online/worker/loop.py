@@ -17,8 +17,9 @@ from ralis_backend.online.tool import Tool, ToolError, ToolNotFound
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.housekeeping import Housekeeping
 from ralis_backend.online.worker.lease import Fence, Lease, Leaser
-from ralis_backend.online.worker.owner import own_name
+from ralis_backend.online.owner import own_name
 from ralis_backend.online.worker.progress import Progress
+from ralis_backend.online.worker.pulse import Pulse
 from ralis_backend.online.worker.stall import end_process
 from ralis_backend.online.worker.standing import Standing
 from ralis_backend.online.worker.steps import Step, first_due, read_state, worker_steps
@@ -53,8 +54,9 @@ class Worker:
         self._store = store
         self._config = config
         self._end_process = end_process
+        self._name = own_name()
         self._leaser = Leaser(
-            store, own_name(), config.lease_s, config.stall_s, self._end_stalled_step
+            store, self._name, config.lease_s, config.stall_s, self._end_stalled_step
         )
         self._fence = Fence(store)
         self._held = store.guarded(self._fence.guard)
@@ -74,9 +76,10 @@ class Worker:
         """
         self._stop = stop
         self._store.projects.begin_again()
-        while not stop.is_set():
-            if not self._advance_all_or_wait():
-                stop.wait(self._config.poll_s)
+        with Pulse(self._store, self._name):
+            while not stop.is_set():
+                if not self._advance_all_or_wait():
+                    stop.wait(self._config.poll_s)
 
     def advance_all(self) -> bool:
         """One step for each project that needs one; True if there was any."""

@@ -1,0 +1,25 @@
+"""which workers live, and whose predictions a project starts from."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0009"
+down_revision = "0005"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Apply."""
+    op.add_column("projects", sa.Column("start_from", sa.Text(), nullable=True))
+    op.create_table(
+        "workers",
+        sa.Column("name", sa.String(64), primary_key=True),
+        sa.Column("seen_at", sa.DateTime(), nullable=False),
+    )
+
+
+def downgrade() -> None:
+    """Revert."""
+    op.drop_table("workers")
+    op.drop_column("projects", "start_from")
