@@ -48,10 +48,7 @@ def status(project: OptionalProject = None, watch: Watch = False) -> None:
 def _lines(store: Store, number: int | None, regions_per_round: int) -> list[str]:
     from ralis_backend.online.status import project_status, seconds_since_worker, status_lines
 
-    if number is None:
-        projects = store.projects.all()
-    else:
-        projects = [store.projects.by_tool_id(number)]
+    projects = store.projects.all() if number is None else [store.projects.by_tool_id(number)]
     lines = [
         "no worker lives: start `ralis serve` or `ralis worker`"
         if seconds_since_worker(store) is None

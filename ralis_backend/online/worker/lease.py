@@ -12,9 +12,9 @@ from contextlib import contextmanager
 
 from sqlalchemy.orm import Session
 
+from ralis_backend.online.owner import is_dead
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.leases import LeaseLost, LeaseState, require_lease
-from ralis_backend.online.owner import is_dead
 from ralis_backend.online.worker.standing import Standing
 
 logger = logging.getLogger(__name__)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+from ralis_backend.online.owner import own_name
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.attempts import MOST_ATTEMPTS, STEP
 from ralis_backend.online.store.leases import LeaseLost
@@ -17,7 +18,6 @@ from ralis_backend.online.tool import Tool, ToolError, ToolNotFound
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.housekeeping import Housekeeping
 from ralis_backend.online.worker.lease import Fence, Lease, Leaser
-from ralis_backend.online.owner import own_name
 from ralis_backend.online.worker.progress import Progress
 from ralis_backend.online.worker.pulse import Pulse
 from ralis_backend.online.worker.stall import end_process

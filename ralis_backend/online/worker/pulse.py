@@ -6,8 +6,8 @@ import logging
 import threading
 from collections.abc import Callable
 
-from ralis_backend.online.store import Store
 from ralis_backend.online.owner import is_dead
+from ralis_backend.online.store import Store
 
 logger = logging.getLogger(__name__)
 
