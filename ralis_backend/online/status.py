@@ -158,7 +158,8 @@ def _queue(status: ProjectStatus) -> str:
         return f"suggestions on {status.num_images} images"
     planned = f", {status.num_planned} more are being made" if status.num_planned else ""
     regions = f"{status.num_waiting} region{'' if status.num_waiting == 1 else 's'}"
-    return f"{regions} of {status.num_images} images wait for annotators, round {status.round}{planned}"
+    place = f"of {status.num_images} images wait for annotators, round {status.round}"
+    return f"{regions} {place}{planned}"
 
 
 def _labelled(status: ProjectStatus, regions_per_round: int) -> str:
