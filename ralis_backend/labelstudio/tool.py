@@ -292,7 +292,8 @@ class LabelStudioTool:
         """Raises `TaskError` where it cannot be told which annotations there are."""
         if not isinstance(payloads, list) or not all(has_id(payload) for payload in payloads):
             raise TaskError(f"task {task.id} came without a list of annotations with ids")
-        annotations, unreadable = [], []
+        annotations: list[ToolAnnotation] = []
+        unreadable: dict[int, str] = {}
         place = {"id": task.id, "created_at": task.created_at.isoformat()}
         for payload in payloads:
             try:
@@ -300,7 +301,7 @@ class LabelStudioTool:
                 annotations.append(parse_annotation(fields))
             except ValueError as error:
                 logger.warning("project %s, task %s: %s", project_id, task.id, error)
-                unreadable.append(payload["id"])
+                unreadable[payload["id"]] = str(error)
         return TaskAnnotations(task, annotations, unreadable)
 
     def _upload(self, project_id: int, crops: Sequence[Crop]) -> list[tuple[str, str]]:

@@ -103,12 +103,12 @@ class ToolAnnotation:
 class TaskAnnotations:
     """All annotations of a task at one moment; no drafts.
 
-    unreadable: the ids of those that are malformed.
+    unreadable: of those that are malformed, why, by id.
     """
 
     task: ToolTask
     annotations: Sequence[ToolAnnotation]
-    unreadable: Sequence[int] = ()
+    unreadable: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
