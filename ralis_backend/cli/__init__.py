@@ -14,6 +14,7 @@ from ralis_backend.cli import (
     check_plugin,
     connect,
     demo,
+    disconnect,
     doctor,
     export,
     import_dataset,
@@ -39,6 +40,7 @@ app.command("serve")(serve.serve)
 app.command("web")(web.web)
 app.command("worker")(worker.worker)
 app.command("connect")(connect.connect)
+app.command("disconnect")(disconnect.disconnect)
 app.command("status")(status.status)
 app.command("train")(train.train)
 app.command("doctor")(doctor.doctor)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ralis_backend.cli.log import configure_logging
 from ralis_backend.cli.options import Project
 from ralis_backend.core.text import printable
+
+if TYPE_CHECKING:
+    from ralis_backend.labelstudio.connection import Connected, Connector
+    from ralis_backend.online.store import Store
+    from ralis_backend.online.tool import ToolProject
+    from ralis_backend.settings import Settings
 
 Mode = Annotated[str | None, typer.Option(help="`crops` or `in-place`; default: RALIS_MODE.")]
 BackendUrl = Annotated[
@@ -18,14 +24,26 @@ BackendUrl = Annotated[
         "http://localhost:9090."
     ),
 ]
+StartFrom = Annotated[
+    str | None,
+    typer.Option(
+        help="A model version of predictions that the project has: annotators begin with its masks "
+        "until a version of our own exists. '' for none."
+    ),
+]
 
 
-def connect(project: Project, mode: Mode = None, backend_url: BackendUrl = None) -> None:
+def connect(
+    project: Project,
+    mode: Mode = None,
+    backend_url: BackendUrl = None,
+    start_from: StartFrom = None,
+) -> None:
     """Prepare a project completely; safe to repeat."""
     from ralis_backend.core.policy.registry import find_strategy
     from ralis_backend.labelstudio.doctor import DEFAULT_BACKEND_URL
     from ralis_backend.settings import load_settings
-    from ralis_backend.wiring import check_segmenter, create_setup, create_store, create_tool
+    from ralis_backend.wiring import check_segmenter, create_store
 
     settings = load_settings(mode=mode, backend_url=backend_url)
     configure_logging("WARNING")
@@ -42,12 +60,64 @@ def connect(project: Project, mode: Mode = None, backend_url: BackendUrl = None)
             "RALIS_AUTH_PASSWORD for it as well"
         )
     check_segmenter(settings)
-    pool = create_tool(settings).project(project)
+    store = create_store(settings)
+    connector = create_connector(settings, store)
+    pool = connector.pool(project)
     names = [label.name for label in pool.classes]
     find_strategy(settings.strategy, settings.policies_dir, names, settings.region_size)
-    create_setup(settings).connect(pool, settings.mode)
-    store = create_store(settings)
-    store.projects.register(pool.uid, pool.id, pool.label_config, pool.classes, pool.title)
+    if start_from:
+        connector.check_version(pool, start_from)
+    connected = connector.connect(pool, settings.mode, start_from)
+    for line in _told(settings, store, pool, connected):
+        typer.echo(printable(line))
     store.close()
-    title = printable(pool.title)
-    typer.echo(f"project {pool.id} ({title}) is connected to {settings.backend_url}")
+
+
+def create_connector(settings: Settings, store: Store) -> Connector:
+    """What connects and disconnects projects, and tells on standard error what it waits for."""
+    from ralis_backend.labelstudio.connection import Connector
+    from ralis_backend.wiring import create_client, create_setup, create_tool
+
+    return Connector(
+        store,
+        create_client(settings),
+        create_tool(settings),
+        create_setup(settings),
+        tell=lambda text: typer.echo(printable(text), err=True),
+    )
+
+
+def _told(settings: Settings, store: Store, pool: ToolProject, connected: Connected) -> list[str]:
+    """What was done, where annotators label, when the first tasks come, and what to do next."""
+    from ralis_backend.online.status import seconds_since_worker
+
+    number = pool.id
+    lines = [
+        f"project {number} ({pool.title}) is connected to {settings.backend_url}",
+        *connected.notes,
+    ]
+    if not connected.is_complete:
+        lines.append(
+            "a worker is at a long step of this project; it brings webhooks and the rest in order "
+            "when that is done"
+        )
+    place = connected.regions_id if settings.mode == "crops" else number
+    if place is None:
+        lines.append("the worker makes the regions project; `ralis status` names it then")
+    else:
+        address = settings.label_studio_public_url or settings.label_studio_url
+        lines.append(f"annotators label in project {place}: {address}/projects/{place}/data")
+    if connected.project.start_from:
+        lines.append(
+            f"they begin with the masks of {connected.project.start_from}, until a version of our "
+            "own exists"
+        )
+    if seconds_since_worker(store) is None:
+        lines.append("next: start `ralis serve` (no worker lives), then")
+    images = "the images" if pool.num_tasks is None else f"{pool.num_tasks} images"
+    lines += [
+        f"the first tasks come when the worker has looked at {images}: about half a minute for "
+        f"50 of them; `ralis status --project {number} --watch` shows it",
+        f"after {settings.regions_per_round} labelled regions the first training begins by itself",
+    ]
+    return lines

@@ -6,6 +6,7 @@ What is asked and published; how projects are made ready is `setup`'s.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
@@ -21,6 +22,7 @@ from ralis_backend.labelstudio.payloads.annotations import (
     annotated_regions,
     decode_annotation,
     parse_annotation,
+    prediction_mask,
 )
 from ralis_backend.labelstudio.payloads.answers import read_answers
 from ralis_backend.labelstudio.payloads.events import read_hint
@@ -33,6 +35,8 @@ from ralis_backend.labelstudio.payloads.predictions import (
     batches,
     crop_prediction,
     image_prediction,
+    is_ours,
+    model_version,
 )
 from ralis_backend.labelstudio.payloads.tasks import (
     TaskError,
@@ -46,7 +50,8 @@ from ralis_backend.labelstudio.payloads.tasks import (
     project_uid,
     utc_text,
 )
-from ralis_backend.labelstudio.setup import ProjectSetup, keep_settings
+from ralis_backend.labelstudio.regions_project import is_regions_project, keep_settings, pool_of
+from ralis_backend.labelstudio.setup import ProjectSetup
 from ralis_backend.online.tool import (
     Crop,
     CropPrediction,
@@ -113,6 +118,8 @@ class LabelStudioTool:
             title=str(found["title"]),
             label_config=str(found["label_config"]),
             classes=config.labels,
+            is_regions=is_regions_project(found),
+            pool_uid=pool_of(found),
             num_tasks=count_of(found, "task_number"),
             num_annotations=count_of(
                 found, "total_annotations_number", "skipped_annotations_number"
@@ -166,6 +173,28 @@ class LabelStudioTool:
         """The suggested rectangles that a whole-image annotation carries; empty if none."""
         return annotated_regions(annotation, self._config(project.label_config), image_size)
 
+    def others_mask(
+        self,
+        pool: ToolProject,
+        model_version: str,
+        task_id: int,
+        class_names: Sequence[str],
+        size: tuple[int, int],
+    ) -> np.ndarray | None:
+        """What the newest prediction of that model version in a task shows; None without one."""
+        found = [
+            it
+            for it in self._client.predictions(task_id)
+            if it.get("model_version") == model_version
+        ]
+        if not found:
+            return None
+        newest = max(found, key=lambda it: int(it["id"]))
+        results = newest.get("result")
+        if not isinstance(results, list):
+            raise ValueError(f"prediction {newest['id']} has no list of results")
+        return prediction_mask(results, self._config(pool.label_config), class_names, size)
+
     def image(self, task: ToolTask) -> bytes:
         """The bytes of a task's image file."""
         if self._watch is not None:
@@ -179,6 +208,10 @@ class LabelStudioTool:
     ) -> int | None:
         """Bring webhooks, sampling and, in crops mode, the regions project in order."""
         return self._setup.prepare(project, mode, regions_project_id)
+
+    def tidy_doubles(self, project: ToolProject, regions_project_id: int) -> list[str]:
+        """Delete empty doubles of a regions project; what to say of those that are not empty."""
+        return self._setup.tidy_doubles(project, regions_project_id)
 
     def create_crop_tasks(
         self, pool: ToolProject, regions_project_id: int, crops: Sequence[Crop]
@@ -226,9 +259,11 @@ class LabelStudioTool:
         """Store the predictions under `version`, make it the project's, drop the others."""
         config = self._config(self._client.project(regions_project_id)["label_config"])
         payloads = (
-            crop_prediction(prediction, class_names, config, version) for prediction in predictions
+            crop_prediction(prediction, class_names, config, model_version(version))
+            for prediction in predictions
         )
-        self._replace_predictions(regions_project_id, version, payloads)
+        self._replace_predictions(regions_project_id, model_version(version), payloads)
+        self._drop_unmarked(regions_project_id)
 
     def publish_image_predictions(
         self,
@@ -242,11 +277,11 @@ class LabelStudioTool:
         payloads = (
             {
                 "task": suggestion.task_id,
-                **image_prediction(suggestion, class_names, config, version),
+                **image_prediction(suggestion, class_names, config, model_version(version)),
             }
             for suggestion in suggestions
         )
-        self._replace_predictions(pool.id, version, payloads)
+        self._replace_predictions(pool.id, model_version(version), payloads)
 
     def delete_unopened_tasks(self, project_id: int, task_ids: Sequence[int]) -> list[int]:
         """Delete those of the tasks that nobody has begun.
@@ -314,7 +349,10 @@ class LabelStudioTool:
     def _replace_predictions(
         self, project_id: int, version: str, payloads: Iterable[Mapping[str, Any]]
     ) -> None:
-        """Old versions go last, so that annotators always meet some prediction."""
+        """Old versions of ours go last, so that annotators always meet some prediction.
+
+        What others have stored is none of ours: it is left alone, with or without a model version.
+        """
         if self._client.model_versions(project_id).get(version):
             self._client.delete_predictions(project_id, version)
         num_sent = 0
@@ -336,8 +374,14 @@ class LabelStudioTool:
         if num_sent:
             keep_settings(self._client, project_id, {"model_version": version})
         for other in stored:
-            if other != version:
+            if other != version and is_ours(other):
                 self._client.delete_predictions(project_id, other)
+
+    def _drop_unmarked(self, regions_project_id: int) -> None:
+        """In a regions project: those of before predictions carried a mark of ours."""
+        for version in self._client.model_versions(regions_project_id):
+            if re.fullmatch(r"v[0-9]{1,9}", version):
+                self._client.delete_predictions(regions_project_id, version)
 
     def _origin(self, annotation: Mapping[str, Any]) -> Mapping[str, Any]:
         """The prediction that an annotation started from, as far as its version is concerned."""

@@ -30,6 +30,7 @@ class ProjectStatus:
     mean_iou: of the version in use on held-out labelled regions, in [0, 1]; None if not measured.
     retry_at: when a step that failed is tried again.
     unread: annotations that count for nothing so far, and why, as sentences.
+    partly_read: annotations of which something was left out, likewise.
     set_aside: what is left out from now on, and why, as sentences.
     bad_images: images that cannot be read, and why, as sentences.
     """
@@ -52,6 +53,7 @@ class ProjectStatus:
     retry_at: datetime | None
     start_from: str | None
     unread: Sequence[str]
+    partly_read: Sequence[str]
     set_aside: Sequence[str]
     bad_images: Sequence[str]
 
@@ -63,6 +65,7 @@ def project_status(store: Store, project: Project) -> ProjectStatus:
     num_planned = sum(row.task_id is None for row in waiting)
     metrics = version.metrics if version else {}
     published = project.published_version
+    unread, partly = left_out_annotations(store, project)
     return ProjectStatus(
         id=project.tool_id,
         title=project.title,
@@ -81,7 +84,8 @@ def project_status(store: Store, project: Project) -> ProjectStatus:
         last_error=project.last_error,
         retry_at=project.retry_at,
         start_from=project.start_from,
-        unread=unread_annotations(store, project),
+        unread=unread,
+        partly_read=partly,
         set_aside=store.attempts.notes(project.id),
         bad_images=[
             f"task {image.task_id}: {image.error}" for image in store.images.bad(project.id)
@@ -89,14 +93,19 @@ def project_status(store: Store, project: Project) -> ProjectStatus:
     )
 
 
-def unread_annotations(store: Store, project: Project) -> list[str]:
-    """The annotations that count for nothing so far, and why."""
+def left_out_annotations(store: Store, project: Project) -> tuple[list[str], list[str]]:
+    """The annotations of which nothing counts, and those of which a part does not, and why."""
     places = {project.uid: project.tool_id, project.regions_uid: project.regions_tool_id}
-    return [
-        f"annotation {row.annotation_id} of task {row.task_id}"
-        f" in project {places.get(row.tool_uid, 'that is gone')}: {row.error}"
-        for row in store.annotations.unread_rows(project.id)
-    ]
+    unread: list[str] = []
+    partly: list[str] = []
+    for found in store.annotations.left_out(project.id):
+        where = places.get(found.tool_uid, "that is gone")
+        text = (
+            f"annotation {found.annotation_id} of task {found.task_id} in project {where}: "
+            f"{'; '.join(found.what)}"
+        )
+        (partly if found.is_read else unread).append(text)
+    return unread, partly
 
 
 def seconds_since_worker(store: Store) -> float | None:
@@ -131,6 +140,7 @@ def status_lines(status: ProjectStatus, regions_per_round: int) -> list[str]:
         lines.append(f"  problem    {status.last_error}{when}")
     for name, items in (
         ("not read", status.unread),
+        ("in part", status.partly_read),
         ("set aside", status.set_aside),
         ("no image", status.bad_images),
     ):

@@ -191,7 +191,7 @@ def annotation_json() -> dict[str, Any]:
         "completed_by": {"id": 1, "email": "a@b.co"},
         "lead_time": 3.5,
         "was_cancelled": False,
-        "prediction": {"model_version": "v1", "result": []},
+        "prediction": {"model_version": "ralis-v1", "result": []},
         "result": results,
     }
 

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 
-from ralis_backend.core.regions import Region
+from ralis_backend.core.regions import VOID, Region
 from ralis_backend.labelstudio.payloads.answers import read_answers
 from ralis_backend.labelstudio.payloads.label_config import SEGMENTATION_CONTROLS, LabelConfig
 from ralis_backend.labelstudio.payloads.masks import region_boxes, results_to_mask
+from ralis_backend.labelstudio.payloads.predictions import version_of
 from ralis_backend.labelstudio.payloads.results import shown, storable
 from ralis_backend.labelstudio.payloads.tasks import is_id, parse_time
 from ralis_backend.online.answers import USEFUL
 from ralis_backend.online.tool import ToolAnnotation
 
+logger = logging.getLogger(__name__)
+
 MAX_ANNOTATOR = 320
 """The longest e-mail address."""
+MOST_RESULTS = 1000
+"""Of a prediction of others; each may cover the whole image."""
 
 
 def parse_annotation(payload: Mapping[str, Any]) -> ToolAnnotation:
@@ -67,6 +74,39 @@ def decode_annotation(
         AnnotationError: if it cannot be read.
     """
     return results_to_mask(annotation.results, config, class_names, size, background)
+
+
+def prediction_mask(
+    results: Sequence[Any],
+    config: LabelConfig,
+    class_names: Sequence[str],
+    size: tuple[int, int],
+) -> np.ndarray | None:
+    """What a prediction of others shows, (height, width) uint8, VOID where it says nothing.
+
+    Whatever of it cannot be read, of a class that the project does not have, or of another control
+    is left out alone: it is a first mask, that people correct.
+
+    Returns:
+        None where nothing of it can be read.
+    """
+    mask = np.full(size, VOID, np.uint8)
+    for result in results[:MOST_RESULTS]:
+        if not isinstance(result, Mapping):
+            continue
+        kind = result.get("type")
+        if kind not in SEGMENTATION_CONTROLS.values():
+            continue
+        readable = replace(config, control_type=str(kind))
+        try:
+            part = results_to_mask(
+                [{**result, "from_name": config.control_name}], readable, class_names, size
+            )
+        except ValueError as error:
+            logger.info("a result of a prediction is left out: %s", error)
+            continue
+        np.copyto(mask, part, where=part != VOID)
+    return None if np.all(mask == VOID) else mask
 
 
 def annotated_regions(
@@ -128,6 +168,8 @@ def _lead_time(value: Any) -> float | None:
 def _suggested_version(payload: Mapping[str, Any]) -> str | None:
     for name in ("prediction", "parent_prediction"):
         prediction = payload.get(name)
-        if isinstance(prediction, Mapping) and prediction.get("model_version"):
-            return storable(str(prediction["model_version"]))
+        if isinstance(prediction, Mapping) and (
+            version := version_of(prediction.get("model_version"))
+        ):
+            return version
     return None

@@ -28,6 +28,7 @@ TOOL_HOTKEYS = "behkmoprvwu"
 """Keys of Label Studio's tools, and of "unselect"."""
 # What gets no key here gets the next free one, and the eraser would tick a choice.
 _LABEL_HOTKEYS = "123456789qtasdfgzxcyijl"
+_CROP_CLASS = "ralis-crop"
 _COLUMNS = "display:grid;grid-template-columns:minmax(0,2fr) minmax(0,1fr);gap:16px"
 # Label Studio shows every brush mask at an opacity of 0.6, whatever the config says, which hides
 # the pixels. The context is looked at, not worked on: tools of its own would stand in the way.
@@ -110,7 +111,7 @@ def regions_config(config: LabelConfig) -> str:
     taken = {config.control_name, config.image_name}
     context_name = _free_name("context", taken)
     SubElement(
-        SubElement(columns, "View", {"className": "ralis-crop"}),
+        SubElement(columns, "View", {"className": _CROP_CLASS}),
         "Image",
         {
             "name": config.image_name,
@@ -141,6 +142,15 @@ def regions_config(config: LabelConfig) -> str:
     _add_questions(right, config.image_name, {*taken, context_name})
     indent(root)
     return tostring(root, encoding="unicode")
+
+
+def shows_regions(xml: str) -> bool:
+    """Whether an interface is one that `regions_config` made; False for what cannot be read."""
+    try:
+        elements = _parse(xml).iter()
+    except LabelConfigError:
+        return False
+    return any(_CROP_CLASS in element.get("className", "").split() for element in elements)
 
 
 def asks_everything(xml: str) -> bool:

@@ -88,16 +88,6 @@ class Annotations:
         """Annotations that could not be read so far, with their payloads."""
         return list(self.unread(project_id))
 
-    def unread_rows(self, project_id: int) -> list[Annotation]:
-        """As `failed`, without their payloads."""
-        query = select(Annotation).where(
-            Annotation.project_id == project_id, Annotation.error.is_not(None)
-        )
-        with self._database.read() as session:
-            return list(
-                session.scalars(query.where(~Annotation.is_deleted).order_by(Annotation.id))
-            )
-
     def unread(self, project_id: int) -> Iterator[Annotation]:
         """As `failed`, one after the other: payloads are large."""
         query = select(Annotation.id).where(

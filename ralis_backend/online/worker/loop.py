@@ -14,7 +14,7 @@ from ralis_backend.online.store.attempts import MOST_ATTEMPTS, STEP
 from ralis_backend.online.store.leases import LeaseLost
 from ralis_backend.online.store.projects import Look
 from ralis_backend.online.store.tables import Project
-from ralis_backend.online.tool import Tool, ToolError, ToolNotFound
+from ralis_backend.online.tool import NoPool, Tool, ToolError, ToolNotFound
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.housekeeping import Housekeeping
 from ralis_backend.online.worker.lease import Fence, Lease, Leaser
@@ -174,6 +174,9 @@ class Worker:
         except Stopped as stopped:
             logger.info("%s; it begins anew later", stopped)
             is_done = False
+        except NoPool as error:
+            self._note_no_pool(project, error)
+            is_done = False
         except ToolNotFound as error:
             self._note_loss(project, error)
             is_done = False
@@ -234,6 +237,17 @@ class Worker:
             self._held.projects.change(
                 project.id, last_error=notes, num_failures=0, num_losses=0, retry_at=None
             )
+
+    def _note_no_pool(self, project: Project, error: NoPool) -> None:
+        """Somebody connected a regions project: it is left to its pool, and never taken up."""
+        self._held.projects.change(
+            project.id,
+            is_deleted=True,
+            num_losses=0,
+            last_error=str(error),
+            progress={"state": "idle"},
+        )
+        logger.error("%s", error)
 
     def _note_loss(self, project: Project, error: ToolNotFound) -> None:
         """The project is gone; or only something in it, which a full reading repairs."""

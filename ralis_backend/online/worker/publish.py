@@ -104,6 +104,7 @@ class Publisher:
         return PredictedMasks(
             self._store,
             self._tool,
+            publication.pool,
             publication.project,
             publication.version,
             self._config.ranking,
