@@ -44,8 +44,12 @@ def doctor(project: OptionalProject = None) -> None:
 def create_surroundings(settings: Settings) -> Surroundings:
     """What the checks look at."""
     from ralis_backend import wiring
-    from ralis_backend.core.policy.registry import find_strategy
+    from ralis_backend.core.policy.registry import check_strategy, find_strategy
     from ralis_backend.labelstudio.doctor import Surroundings
+
+    def known_strategy() -> str:
+        check_strategy(settings.strategy, settings.policies_dir)
+        return settings.strategy
 
     return Surroundings(
         client=wiring.create_client(settings),
@@ -61,4 +65,6 @@ def create_surroundings(settings: Settings) -> Surroundings:
                 settings.strategy, settings.policies_dir, classes, settings.region_size
             ).name
         ),
+        known_strategy=known_strategy,
+        store=wiring.find_store(settings),
     )

@@ -42,20 +42,24 @@ def versions(project: Project, rollback: Rollback = None) -> None:
 
 
 def _table(versions: list[dict[str, Any]]) -> Table:
+    """Fits 80 columns: cells of several lines rather than words that are cut."""
+    from rich import box
     from rich.markup import escape
     from rich.table import Table
 
     from ralis_backend.online.report import slice_text
 
-    table = Table("", "version", "labelled regions", "validation mIoU")
-    for name in ("pixels right on random regions", "strategy", "made", "accepted"):
-        table.add_column(name)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    table.add_column("version", no_wrap=True)
+    for name in ("labelled\nregions", "validation\nmIoU"):
+        table.add_column(name, justify="right")
+    for name in ("right on\nrandom regions", "strategy", "made", "accepted"):
+        table.add_column(name, overflow="fold")
     for version in versions:
         metrics = version["metrics"] or {}
         mean_iou = metrics.get("validation_miou")
         table.add_row(
-            "→" if version["is_current"] else "",
-            version["version"],
+            f"{'→' if version['is_current'] else ' '} {version['version']}",
             str(version["labelled_regions"]),
             "" if mean_iou is None else f"{mean_iou:.3f}",
             slice_text(metrics),

@@ -220,7 +220,9 @@ class Learner:
         versions = {row.name: row for row in self._store.versions.all(project.id)}
         if version not in versions:
             known = ", ".join(versions) or "none"
-            raise ValueError(f"project {uid} has no version {version!r}; it has: {known}")
+            raise ValueError(
+                f"project {project.tool_id} has no version {version!r}; it has: {known}"
+            )
         self._store.versions.use(project.id, versions[version].number)
 
     def _is_worked_on(self, uid: str) -> bool:
@@ -290,7 +292,9 @@ class Learner:
         try:
             return read_mask(self._store, image, ranking)
         except (OSError, ValueError) as error:
-            logger.warning("project %s, task %s: no mask: %s", project.uid, image.task_id, error)
+            logger.warning(
+                "project %s, task %s: no mask: %s", project.tool_id, image.task_id, error
+            )
             return None
 
     def _compute(

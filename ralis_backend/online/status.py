@@ -129,7 +129,7 @@ def status_lines(status: ProjectStatus, regions_per_round: int) -> list[str]:
         lines.append(f"  not connected: `ralis connect --project {status.id}` goes on with it")
     lines += [
         f"  now        {_doing(status)}",
-        f"  queue      {_queue(status)}",
+        f"  queue      {queue_text(status)}",
         f"  labelled   {_labelled(status, regions_per_round)}",
         f"  model      {_model(status)}",
     ]
@@ -163,7 +163,8 @@ def _doing(status: ProjectStatus) -> str:
     return f"{state} {', '.join(parts)}".strip()
 
 
-def _queue(status: ProjectStatus) -> str:
+def queue_text(status: ProjectStatus) -> str:
+    """What waits for annotators, in a sentence."""
     if status.regions_id is None:
         return f"suggestions on {status.num_images} images"
     planned = f", {status.num_planned} more are being made" if status.num_planned else ""

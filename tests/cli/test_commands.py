@@ -45,7 +45,7 @@ def test_what_is_missing_is_one_line_and_exit_code_2(
     assert wanted in capsys.readouterr().err
 
 
-COMMANDS = ("versions", "status", "train", "simulate", "export")
+COMMANDS = ("versions", "status", "train", "simulate", "export", "disconnect")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

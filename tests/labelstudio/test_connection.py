@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 
 import pytest
 
+from ralis_backend.labelstudio import client as client_module
 from ralis_backend.labelstudio.connection import Connector
 from ralis_backend.labelstudio.errors import Unavailable
 from ralis_backend.labelstudio.fetcher import ImageFetcher
@@ -21,7 +23,7 @@ CONFIG = (
     '<View><Image name="image" value="$image"/>'
     '<BrushLabels name="brush" toName="image"><Label value="road"/></BrushLabels></View>'
 )
-NUM_CALLS = 25
+NUM_CALLS = 19
 """More than connecting takes."""
 
 
@@ -78,8 +80,23 @@ class Site:
 ONCE = {"projects": 1, "backends": 1, "webhooks": [1, 3], "views": 1}
 
 
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr(client_module, "RETRY_PAUSES_S", ())
+
+
+@pytest.fixture(scope="module")
+def new_database(tmp_path_factory):
+    """A database without projects: to make one takes longer than most tests here."""
+    folder = tmp_path_factory.mktemp("new")
+    Store.open(f"sqlite:///{folder / 'new'}.db", folder).close()
+    return folder / "new.db"
+
+
 @pytest.fixture
-def site(tmp_path):
+def site(tmp_path, new_database):
+    for name in ("ralis", "other", "elsewhere"):
+        shutil.copyfile(new_database, tmp_path / f"{name}.db")
     made = Site(tmp_path)
     yield made
     for store in made.stores.values():
@@ -137,8 +154,14 @@ def test_connecting_at_any_moment_of_a_workers_reading_makes_nothing_twice(site,
 
 
 @pytest.mark.parametrize("number", range(1, NUM_CALLS))
-@pytest.mark.parametrize("moment", ["before", "after"])
-@pytest.mark.parametrize("error", [Unavailable("no answer"), LeaseLost("killed")])
+@pytest.mark.parametrize(
+    ("error", "moment"),
+    [
+        (Unavailable("no answer"), "before"),
+        (Unavailable("no answer"), "after"),
+        (LeaseLost("killed"), "after"),
+    ],
+)
 def test_an_answer_that_is_lost_or_a_kill_at_any_call_makes_nothing_twice(
     site, number, moment, error
 ):
@@ -197,7 +220,10 @@ def test_two_data_folders_that_both_made_one_end_with_one(site):
 
     site.label_studio.before = another
     site.connect()
-    assert site.made() == ONCE, "the empty one was deleted"
+    assert site.made() == {**ONCE, "webhooks": [1, 4]}, "the other, which was empty, was deleted"
+    site.connect("other")
+    assert site.made() == {**ONCE, "webhooks": [1, 4]}
+    assert site.store("other").projects.by_tool_id(1).regions_tool_id == 3, "the worker's to change"
 
 
 # Which projects

@@ -6,6 +6,7 @@ import logging
 
 import pytest
 
+from ralis_backend.labelstudio import client as client_module
 from ralis_backend.labelstudio.errors import Unavailable
 from ralis_backend.labelstudio.payloads.label_config import parse_label_config
 from ralis_backend.labelstudio.regions_project import MARKER, pool_of
@@ -30,6 +31,11 @@ def config(*names):
         '<View><Image name="image" value="$image"/>'
         f'<BrushLabels name="brush" toName="image">{labels}</BrushLabels></View>'
     )
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr(client_module, "RETRY_PAUSES_S", ())
 
 
 @pytest.fixture

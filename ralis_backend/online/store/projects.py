@@ -14,7 +14,7 @@ from ralis_backend.core.regions import VOID
 from ralis_backend.online.store.attempts import MOST_ATTEMPTS, STEP
 from ralis_backend.online.store.database import Database, assign, now
 from ralis_backend.online.store.leases import LeaseState
-from ralis_backend.online.store.tables import Attempt, Event, Image, Project
+from ralis_backend.online.store.tables import Attempt, CropTask, Event, Image, Project
 from ralis_backend.online.tool import ClassLabel
 
 _ALIVE = {
@@ -31,6 +31,8 @@ class Look:
     """All of a project that can change whether work on it is due, without looking at its labels.
 
     Labels, queue and rankings change under a lease alone, and each lease counts the generation up.
+
+    do_annotators_wait: whether nothing is left in the queue of regions, or never was.
     """
 
     id: int
@@ -41,6 +43,7 @@ class Look:
     num_failures: int
     wanted: tuple[object, ...]
     has_events: bool
+    do_annotators_wait: bool
 
 
 class Projects:
@@ -87,10 +90,10 @@ class Projects:
         """As `find`; `ValueError` if there is none."""
         found = self.find(uid)
         if found is None:
-            known = ", ".join(project.uid for project in self.all()) or "none"
+            known = ", ".join(f"{it.tool_id} ({it.title})" for it in self.all()) or "none"
             raise ValueError(
-                f"project {uid} is not known here (known: {known}); connect the backend to it in "
-                "Label Studio, or run `ralis connect --project ID`"
+                f"project {uid.partition('.')[0]} is not known here (known: {known}); connect the "
+                "backend to it in Label Studio, or run `ralis connect --project ID`"
             )
         return found
 
@@ -206,6 +209,11 @@ _LOOKS = (
         Project.retry_at,
         Project.num_failures,
         or_(_unread_of(Project.uid), _unread_of(Project.regions_uid)),
+        ~exists().where(
+            CropTask.project_id == Project.id,
+            CropTask.state == "open",
+            CropTask.task_id.is_not(None),
+        ),
         exists().where(Image.project_id == Project.id, Image.retry_at <= bindparam("moment")),
         Project.is_sync_requested,
         Project.open_reading,
@@ -221,11 +229,21 @@ _LOOKS = (
 
 
 def _look(row: Any) -> Look:
-    identity, uid, owner, generation, heartbeat, synced_at, retry_at, failures, events, *wanted = (
-        row
-    )
+    identity, uid, owner, generation, heartbeat, synced_at, retry_at, failures, *found = row
+    events, has_empty_queue, *wanted = found
     lease = LeaseState(owner, generation, heartbeat)
-    return Look(identity, uid, lease, synced_at, retry_at, failures, tuple(wanted), bool(events))
+    is_new = synced_at is None
+    return Look(
+        id=identity,
+        uid=uid,
+        lease=lease,
+        synced_at=synced_at,
+        retry_at=retry_at,
+        num_failures=failures,
+        wanted=tuple(wanted),
+        has_events=bool(events),
+        do_annotators_wait=is_new or (row.regions_tool_id is not None and bool(has_empty_queue)),
+    )
 
 
 def _merge_classes(known: Sequence[Any], classes: Sequence[ClassLabel]) -> list[Any]:

@@ -68,7 +68,7 @@ class LabelReader:
         except StoreError:
             raise
         except Exception as error:
-            logger.warning("project %s: %s", self._project.uid, error)
+            logger.warning("project %s: %s", self._project.tool_id, error)
             self._store.annotations.fail(row, str(error))
             if isinstance(error, ToolUnavailable):
                 self._tool.project(self._project.tool_id)

@@ -82,12 +82,27 @@ class Worker:
                     stop.wait(self._config.poll_s)
 
     def advance_all(self) -> bool:
-        """One step for each project that needs one; True if there was any."""
+        """One step for each project that needs one; True if there was any.
+
+        Those whose annotators have nothing to do come first, and before each step of another one
+        they get all that they need.
+        """
         is_busy = False
-        for look in self._store.projects.looks():
-            if not self._stop.is_set():
-                is_busy |= self._advance_alone(look)
+        looks = self._store.projects.looks()
+        for look in sorted(looks, key=lambda it: not it.do_annotators_wait):
+            if self._stop.is_set():
+                break
+            if not look.do_annotators_wait and is_busy:
+                self._serve_waiting()
+            is_busy |= self._advance_alone(look)
         return is_busy
+
+    def _serve_waiting(self) -> None:
+        """Step after step of projects whose annotators wait, until none of them is due."""
+        is_busy = True
+        while is_busy and not self._stop.is_set():
+            waiting = [it for it in self._store.projects.looks() if it.do_annotators_wait]
+            is_busy = any(self._advance_alone(look) for look in waiting)
 
     def advance(self, look: Look) -> bool:
         """Do the project's first due step; True if it was done (so more may be due)."""
@@ -126,7 +141,7 @@ class Worker:
         try:
             return self.advance(look)
         except Exception as error:
-            logger.exception("project %s: it could not be looked at", look.uid)
+            logger.exception("project %s: it could not be looked at", look.uid.partition(".")[0])
             self._try_to_note(look.id, look.num_failures + 1, str(error))
             return False
 
@@ -162,7 +177,9 @@ class Worker:
         try:
             return self._run(project, step, lease)
         except LeaseLost as lost:
-            logger.warning("project %s, %s: %s; nothing was written", project.uid, step.name, lost)
+            logger.warning(
+                "project %s, %s: %s; nothing was written", project.tool_id, step.name, lost
+            )
             return False
         finally:
             self._running = None
@@ -221,7 +238,7 @@ class Worker:
         if project is None or step is None:
             return
         message = (
-            f"{step.name} of project {project.uid} made no progress for "
+            f"{step.name} of project {project.tool_id} made no progress for "
             f"{self._config.stall_s:.0f} s"
         )
         try:
@@ -274,7 +291,7 @@ class Worker:
         logger.warning(
             "project %s is gone: %s. Its labels and versions are kept; it is looked for again "
             "every hour.",
-            project.uid,
+            project.tool_id,
             error,
         )
 
@@ -285,7 +302,7 @@ class Worker:
         number = num_failures or project.num_failures + 1
         logger.error(
             "project %s: %s; next try in %.0f s",
-            project.uid,
+            project.tool_id,
             error,
             pause_after(number),
             exc_info=None if isinstance(error, EXPECTED_ERRORS) else error,

@@ -96,4 +96,4 @@ class PredictedMasks:
         return None if usable.damage else usable.segmenter
 
     def _warn(self, image: Image, message: str) -> None:
-        logger.warning("project %s, task %s: %s", self._project.uid, image.task_id, message)
+        logger.warning("project %s, task %s: %s", self._project.tool_id, image.task_id, message)

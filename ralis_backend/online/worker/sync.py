@@ -133,7 +133,7 @@ class Sync:
         return bool(hint.made - known or hint.deleted & known)
 
     def _request_reading(self, project: Project, reason: object) -> None:
-        logger.info("project %s will be read: %s", project.uid, reason)
+        logger.info("project %s will be read: %s", project.tool_id, reason)
         self._store.projects.change(project.id, is_sync_requested=True)
 
     def _tidy_doubles(self, project: Project, pool: ToolProject, regions_id: int) -> None:
