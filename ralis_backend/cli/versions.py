@@ -49,12 +49,14 @@ def _table(versions: list[dict[str, Any]]) -> Table:
 
     from ralis_backend.online.report import slice_text
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     table.add_column("version", no_wrap=True)
     for name in ("labelled\nregions", "validation\nmIoU"):
-        table.add_column(name, justify="right")
-    for name in ("right on\nrandom regions", "strategy", "made", "accepted"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("right on\nrandom\nregions", min_width=13)
+    table.add_column("strategy", min_width=11, overflow="fold")
+    for name in ("made", "accepted"):
+        table.add_column(name, no_wrap=True)
     for version in versions:
         metrics = version["metrics"] or {}
         mean_iou = metrics.get("validation_miou")
@@ -64,7 +66,7 @@ def _table(versions: list[dict[str, Any]]) -> Table:
             "" if mean_iou is None else f"{mean_iou:.3f}",
             slice_text(metrics),
             escape(printable(version["strategy"] or "")),
-            version["created_at"][:16].replace("T", " "),
+            version["created_at"][:16].replace("T", "\n"),
             "yes" if version["is_accepted"] else "no",
         )
     return table

@@ -87,6 +87,10 @@ class FakeLabelStudio:
                 it for it in self.predictions if it["task"] == int(params["task"])
             ],
             r"GET /api/projects/(\d+)/model-versions": lambda *_: self._model_versions(),
+            r"DELETE /api/projects/(\d+)/model-versions": lambda _, __, body: self._drop(body),
+            r"POST /api/projects/(\d+)/import/predictions": lambda _, __, body: {
+                "created": len([self._add(self.predictions, it) for it in body])
+            },
             r"POST /api/ml": lambda _, body: self._add(self.backends, body),
             r"PATCH /api/ml/(\d+)": lambda number, _, body: self._change(
                 self.backends, number, body
@@ -106,6 +110,12 @@ class FakeLabelStudio:
         for rows in (self.webhooks, self.views):
             rows[:] = [row for row in rows if row["project"] != project_id]
         return {}
+
+    def _drop(self, body):
+        assert body["model_version"], "Label Studio answers 400"
+        kept = [it for it in self.predictions if it["model_version"] != body["model_version"]]
+        self.predictions = kept
+        return {"count": 0}
 
     def _model_versions(self):
         versions = [it["model_version"] for it in self.predictions]

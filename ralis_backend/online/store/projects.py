@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import bindparam, delete, exists, or_, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import undefer
 
 from ralis_backend.core.regions import VOID
@@ -121,6 +122,14 @@ class Projects:
         New labels get new class indices. A label that is gone keeps its index, so that masks
         stay valid, and is not offered any more.
         """
+        try:
+            return self._register(uid, tool_id, label_config, classes, title)
+        except IntegrityError:  # another process made it known at the same moment
+            return self._register(uid, tool_id, label_config, classes, title)
+
+    def _register(
+        self, uid: str, tool_id: int, label_config: str, classes: Sequence[ClassLabel], title: str
+    ) -> Project:
         with self._database.write() as session:
             known = select(Project).where(Project.uid == uid)
             project = session.scalars(known.options(undefer(Project.label_config))).first()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 from ralis_backend.online.choosing import RankingConfig
 from ralis_backend.online.learner import Learner
@@ -47,3 +48,19 @@ def test_nothing_that_is_asked_often_reads_a_whole_table(store: Store, project: 
             plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {question[0]}", question[1])
             scanned = [row[-1] for row in plan if row[-1].startswith("SCAN")]
             assert not [it for it in scanned if it.split()[1] in tables], statement
+
+
+def test_a_project_that_another_process_made_known_at_the_same_moment_is_the_same(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    register, classes = store.projects._register, (ClassLabel("road", "#FF0000"),)
+    raced: list[Project] = []
+
+    def late(*values: object) -> Project:
+        if not raced:
+            raced.append(register("5.100", 5, "<View/>", classes, "roads"))
+            raise IntegrityError("insert", {}, Exception("unique"))
+        return register(*values)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(store.projects, "_register", late)
+    assert store.projects.register("5.100", 5, "<View/>", classes, "roads").id == raced[0].id
