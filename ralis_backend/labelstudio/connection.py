@@ -13,7 +13,6 @@ from ralis_backend.labelstudio.payloads.tasks import project_uid
 from ralis_backend.labelstudio.regions_project import is_regions_project, num_annotations, pool_of
 from ralis_backend.labelstudio.setup import ProjectSetup
 from ralis_backend.labelstudio.tool import LabelStudioTool
-from ralis_backend.online.status import left_out_annotations
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.tool import ToolProject
@@ -220,7 +219,11 @@ class Connector:
         changed = self._store.readings.changed(
             row.regions_uid, self._tool.tasks(row.regions_tool_id)
         )
-        not_counted, _ = left_out_annotations(self._store, row)
+        not_counted = [
+            it
+            for it in self._store.annotations.left_out(row.id)
+            if it.tool_uid == row.regions_uid and not it.is_read
+        ]
         drafts = list(self._client.tasks(row.regions_tool_id, _HAS_DRAFT))
         what = [
             text

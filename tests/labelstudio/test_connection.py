@@ -14,7 +14,6 @@ from ralis_backend.labelstudio.fetcher import ImageFetcher
 from ralis_backend.labelstudio.setup import ProjectSetup
 from ralis_backend.labelstudio.tool import LabelStudioTool
 from ralis_backend.online.store import Store
-from ralis_backend.online.store.leases import LeaseLost
 from ralis_backend.online.worker import Worker, WorkerConfig
 from tests.labelstudio.fake_label_studio import FakeLabelStudio
 
@@ -23,8 +22,10 @@ CONFIG = (
     '<View><Image name="image" value="$image"/>'
     '<BrushLabels name="brush" toName="image"><Label value="road"/></BrushLabels></View>'
 )
-NUM_CALLS = 19
-"""More than connecting takes."""
+NUM_CALLS = 20
+"""As many as connecting takes, and one more."""
+NUM_CHANGES = 6
+"""Likewise, of those that make something."""
 
 
 class Site:
@@ -103,13 +104,13 @@ def site(tmp_path, new_database):
         store.close()
 
 
-def at_call(number: int, act: Callable[[], None]) -> Callable[[str], None]:
-    """Calls `act` once, with the n-th call to Label Studio; its own calls do not count."""
+def at_call(number: int, act: Callable[[], None], kind: str = "") -> Callable[[str], None]:
+    """Calls `act` once, with the n-th call (of a kind) to Label Studio; its own do not count."""
     seen = [0]
     is_acting = [False]
 
-    def told(_call: str) -> None:
-        if is_acting[0]:
+    def told(call: str) -> None:
+        if is_acting[0] or not call.startswith(kind):
             return
         seen[0] += 1
         if seen[0] == number:
@@ -128,6 +129,7 @@ def test_connecting_takes_fewer_calls_than_are_tried_below(site):
     connected = site.connect()
     assert (connected.regions_id, connected.is_complete) == (3, True)
     assert len(calls) < NUM_CALLS
+    assert len([it for it in calls if it.startswith("POST")]) < NUM_CHANGES
     assert site.made() == ONCE
     row = site.store().projects.by_tool_id(1)
     assert (row.regions_tool_id, row.regions_uid, row.lease_owner) == (3, "3.1763700000", None)
@@ -153,25 +155,25 @@ def test_connecting_at_any_moment_of_a_workers_reading_makes_nothing_twice(site,
     assert site.made() == ONCE
 
 
-@pytest.mark.parametrize("number", range(1, NUM_CALLS))
+@pytest.mark.parametrize("number", range(1, NUM_CHANGES))
 @pytest.mark.parametrize(
     ("error", "moment"),
     [
         (Unavailable("no answer"), "before"),
         (Unavailable("no answer"), "after"),
-        (LeaseLost("killed"), "after"),
+        (KeyboardInterrupt("killed"), "after"),
     ],
 )
-def test_an_answer_that_is_lost_or_a_kill_at_any_call_makes_nothing_twice(
+def test_an_answer_that_is_lost_or_a_kill_at_any_change_makes_nothing_twice(
     site, number, moment, error
 ):
     def fail():
         raise error
 
-    setattr(site.label_studio, moment, at_call(number, fail))
+    setattr(site.label_studio, moment, at_call(number, fail, "POST"))
     try:
         site.connect()
-    except (Unavailable, LeaseLost):
+    except (Unavailable, KeyboardInterrupt):
         site.settle()
     site.settle()
     assert site.made() == ONCE
@@ -185,11 +187,11 @@ def test_a_kill_between_making_and_storing_makes_nothing_twice(site, monkeypatch
 
     def killed(projects, project_id, **values):
         if "regions_uid" in values:
-            raise LeaseLost("killed")
+            raise KeyboardInterrupt("killed")
         return change(projects, project_id, **values)
 
     monkeypatch.setattr(type(store.projects), "change", killed)
-    with pytest.raises(LeaseLost):
+    with pytest.raises(KeyboardInterrupt):
         connector.connect(pool, "crops")
     monkeypatch.undo()
     site.settle()
@@ -356,3 +358,20 @@ def test_a_regions_project_without_our_mark_is_not_deleted(site):
     with pytest.raises(ValueError, match="does not say that it holds the regions"):
         site.connector(store).disconnect(store.projects.by_tool_id(1), deletes_regions=True)
     assert 3 in site.label_studio.projects
+
+
+def test_a_project_that_is_taken_over_while_it_is_connected_is_told_in_a_sentence(site):
+    store = site.store()
+
+    def take_over():
+        row = store.projects.by_tool_id(1)
+        assert store.leases.take(row.id, "another machine/1/2/3", store.leases.state(row.id))
+
+    def told(call):
+        if call == "POST /api/ml":
+            take_over()
+
+    site.label_studio.before = told
+    with pytest.raises(ValueError, match="run this again"):
+        site.connector(store).connect(site.connector(store).pool(1), "crops")
+    assert site.made()["projects"] == 0, "nothing is made without the lease"

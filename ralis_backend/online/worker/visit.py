@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ralis_backend.online.owner import own_name
 from ralis_backend.online.store import Store
+from ralis_backend.online.store.leases import LeaseLost
 from ralis_backend.online.tool import Watch
 from ralis_backend.online.worker.lease import Fence, Leaser
 from ralis_backend.online.worker.stall import end_process
@@ -51,6 +52,9 @@ def visiting(
         wait_s: how long to wait for a worker to end its step.
         on_wait: told once what is waited for.
         takes_over: whether the lease is taken from the worker then; its step ends without effect.
+
+    Raises:
+        ValueError: in the block, where the lease is taken from us.
     """
     leaser = Leaser(store, own_name(), LEASE_S, STALL_S, _end)
     fence = Fence(store)
@@ -60,8 +64,14 @@ def visiting(
         is_over = time.monotonic() >= until
         with leaser.leased(project_id, takes_over=takes_over and is_over) as lease:
             if lease is not None:
-                with fence.around(lease):
-                    yield Visit(store.guarded(fence.guard), fence.watch)
+                try:
+                    with fence.around(lease):
+                        yield Visit(store.guarded(fence.guard), fence.watch)
+                except LeaseLost as lost:
+                    raise ValueError(
+                        "another command, or a worker, has taken the project over meanwhile; run "
+                        "this again"
+                    ) from lost
                 return
         if is_over and not takes_over:
             yield None
