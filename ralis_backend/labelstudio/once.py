@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-from ralis_backend.labelstudio.errors import Unavailable
+from ralis_backend.labelstudio.errors import NotFound, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -37,3 +37,11 @@ def found_or_made(
             raise
         logger.warning("%s is there: %s", what, error)
         return found, True
+
+
+def deleted(delete: Callable[[int], None], number: int) -> None:
+    """Delete it; that somebody else was faster is as good."""
+    try:
+        delete(number)
+    except NotFound:
+        logger.debug("%d is gone already", number)

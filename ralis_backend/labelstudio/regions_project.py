@@ -13,7 +13,7 @@ from typing import Any
 
 from ralis_backend.labelstudio.client import LabelStudioClient
 from ralis_backend.labelstudio.errors import NotFound
-from ralis_backend.labelstudio.once import found_or_made
+from ralis_backend.labelstudio.once import deleted, found_or_made
 from ralis_backend.labelstudio.payloads.label_config import (
     REGION_LABEL,
     asks_everything,
@@ -126,7 +126,7 @@ class RegionsProjects:
             return False
         if "task_number" not in double:  # it does not say
             return False
-        self._client.delete_project(double_id)
+        deleted(self._client.delete_project, double_id)
         logger.warning(
             "project %d, an empty second regions project of project %d, was deleted",
             double_id,

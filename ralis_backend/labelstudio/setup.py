@@ -12,7 +12,7 @@ from typing import Any
 
 from ralis_backend.labelstudio.client import LabelStudioClient, without_credentials
 from ralis_backend.labelstudio.errors import LabelStudioError, NotFound
-from ralis_backend.labelstudio.once import found_or_made
+from ralis_backend.labelstudio.once import deleted, found_or_made
 from ralis_backend.labelstudio.payloads.label_config import REGION_LABEL
 from ralis_backend.labelstudio.payloads.tasks import project_uid
 from ralis_backend.labelstudio.regions_project import (
@@ -149,7 +149,7 @@ class ProjectSetup:
         if not is_new:
             self._client.update_backend(backend["id"], project.id, url, **settings)
         for double in self._backends(project.id, url)[1:]:
-            self._client.delete_backend(double["id"])
+            deleted(self._client.delete_backend, double["id"])
             logger.warning("project %s had this ML backend twice", project.id)
         self._name_others(project.id, url)
 
@@ -163,7 +163,7 @@ class ProjectSetup:
         """
         backends = self._backends(project_id, address)
         for backend in backends:
-            self._client.delete_backend(backend["id"])
+            deleted(self._client.delete_backend, backend["id"])
         places = [it for it in (project_id, regions_project_id) if it is not None]
         return len(backends), sum(self._remove_webhooks(place, address) for place in places)
 
@@ -177,10 +177,10 @@ class ProjectSetup:
     def _remove_webhooks(self, project_id: int, address: str) -> int:
         try:
             hooks = self._hooks(project_id, f"{address}/webhook")
-            for hook in hooks:
-                self._client.delete_webhook(hook["id"])
-        except NotFound:  # the project, or somebody was faster
+        except NotFound:  # the project is gone
             return 0
+        for hook in hooks:
+            deleted(self._client.delete_webhook, hook["id"])
         return len(hooks)
 
     def _backends(self, project_id: int, url: str) -> list[dict[str, Any]]:
@@ -222,7 +222,7 @@ class ProjectSetup:
         if not is_right:
             self._client.update_webhook(hook["id"], url, headers)
         for extra in self._hooks(project_id, url)[1:]:
-            self._client.delete_webhook(extra["id"])
+            deleted(self._client.delete_webhook, extra["id"])
 
     def _hooks(self, project_id: int, url: str) -> list[dict[str, Any]]:
         """The project's webhooks to this address, oldest first."""

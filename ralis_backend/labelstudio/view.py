@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ralis_backend.labelstudio.client import LabelStudioClient
-from ralis_backend.labelstudio.once import found_or_made
+from ralis_backend.labelstudio.once import deleted, found_or_made
 
 VIEW_TITLE = "Regions (RALIS)"
 """The mark by which the tab is found again."""
@@ -66,7 +66,7 @@ def keep_view(client: LabelStudioClient, project_id: int, *, is_wanted: bool = F
         )
         views = client.views(project_id)
     for double in _ours(views)[1:]:
-        client.delete_view(int(double["id"]))
+        deleted(client.delete_view, int(double["id"]))
 
 
 def _ours(views: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ralis_backend.labelstudio.check import Check, tried
 from ralis_backend.labelstudio.client import LabelStudioClient
@@ -136,7 +136,7 @@ def _doubles(client: LabelStudioClient, row: Project) -> str:
     return "no others"
 
 
-def _left_out(name: str, items: tuple[str, ...] | list[str], fix: str) -> Check:
+def _left_out(name: str, items: Sequence[str], fix: str) -> Check:
     if not items:
         return Check(name, True, "none")
     more = f" and {len(items) - MOST_NAMED} more" if len(items) > MOST_NAMED else ""

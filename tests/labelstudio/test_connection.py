@@ -57,8 +57,9 @@ class Site:
         return connector.connect(connector.pool(1), "crops")
 
     def work(self):
-        """What a worker does in one pass: it reads the project, and prepares it."""
+        """What a worker does first: it reads the projects, and prepares them."""
         worker = Worker(self.store(), self.tool(self.label_studio.client), WorkerConfig())
+        worker._steps = tuple(step for step in worker._steps if step.name == "sync")
         worker.advance_all()
 
     def settle(self):
