@@ -43,7 +43,7 @@ def connect(
     from ralis_backend.core.policy.registry import find_strategy
     from ralis_backend.labelstudio.doctor import DEFAULT_BACKEND_URL
     from ralis_backend.settings import load_settings
-    from ralis_backend.wiring import check_segmenter, create_store
+    from ralis_backend.wiring import check_segmenter, create_client, create_store
 
     settings = load_settings(mode=mode, backend_url=backend_url)
     configure_logging("WARNING")
@@ -60,6 +60,7 @@ def connect(
             "RALIS_AUTH_PASSWORD for it as well"
         )
     check_segmenter(settings)
+    create_client(settings).whoami()  # nothing is made for a Label Studio that does not answer
     store = create_store(settings)
     connector = create_connector(settings, store)
     pool = connector.pool(project)

@@ -4,6 +4,8 @@ import sys
 import pytest
 
 from ralis_backend.cli import main
+from ralis_backend.cli.demo.label_studio import free_port
+from ralis_backend.labelstudio import client as client_module
 from tests.cli.process import ralis
 
 
@@ -43,6 +45,24 @@ def test_what_is_missing_is_one_line_and_exit_code_2(
         main()
     assert stopped.value.code == 2
     assert wanted in capsys.readouterr().err
+
+
+def test_connecting_to_a_label_studio_that_is_down_is_one_line_and_makes_nothing(
+    environment, tmp_path, monkeypatch, capsys
+):
+    down = {"LABEL_STUDIO_URL": f"http://127.0.0.1:{free_port()}", "LABEL_STUDIO_API_KEY": "0" * 40}
+    for name, value in {**environment, **down}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(client_module, "RETRY_PAUSES_S", ())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["ralis", "connect", "--project", "5"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    told = capsys.readouterr().err
+    assert "does not answer" in told
+    assert len(told.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 COMMANDS = ("versions", "status", "train", "simulate", "export", "disconnect")
