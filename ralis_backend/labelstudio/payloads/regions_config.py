@@ -180,6 +180,12 @@ def carried_parts(config: LabelConfig) -> frozenset[tuple[str, ...]]:
     return frozenset(parts)
 
 
+def carried_tags(config: LabelConfig) -> list[tuple[str, str]]:
+    """Tag and name of the owner's elements that the regions project gets: the image, its tools."""
+    image, tools = _image_and_tools(config)
+    return [(it.tag, it.get("name", "")) for it in (image, *tools)]
+
+
 def is_like(xml: str, pool: LabelConfig, background: str | None = None) -> bool:
     """Whether an interface of regions has all that is the pool's; its layout is anybody's."""
     try:
