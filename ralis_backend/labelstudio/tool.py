@@ -185,8 +185,8 @@ class LabelStudioTool:
         Tasks that are there already are taken, not made again: an earlier call may have ended
         without an answer though Label Studio had made them.
 
-        Files go to the pool project, whose config has one data key as uploads need; tasks of
-        other projects may show them.
+        Files go to the regions project, which shows them: its config has one data key for the
+        server, as uploads need, however many the pool's has.
         """
         if not crops:
             return []
@@ -195,7 +195,7 @@ class LabelStudioTool:
         missing = [crop for crop, key in zip(crops, keys, strict=True) if key not in made]
         if missing:
             newest = max((task.id for task in made.values()), default=0)
-            data = self._with_pictures(pool.id, missing)
+            data = self._with_pictures(regions_project_id, missing)
             try:
                 self._client.import_tasks(regions_project_id, [{"data": it} for it in data])
             except LabelStudioError as error:
@@ -271,14 +271,14 @@ class LabelStudioTool:
                 found.setdefault(crop_key(task.data), task)
         return found
 
-    def _with_pictures(self, pool_id: int, crops: Sequence[Crop]) -> list[dict[str, Any]]:
+    def _with_pictures(self, project_id: int, crops: Sequence[Crop]) -> list[dict[str, Any]]:
         """The data of each crop's task, its pictures uploaded."""
         parts = [
             crops[start : start + UPLOADS_PER_CALL]
             for start in range(0, len(crops), UPLOADS_PER_CALL)
         ]
         with ThreadPoolExecutor(2) as threads:  # one encodes while the other's upload is stored
-            uploaded = list(threads.map(lambda part: self._upload(pool_id, part), parts))
+            uploaded = list(threads.map(lambda part: self._upload(project_id, part), parts))
         paths = [path for part in uploaded for path in part]
         return [
             crop_data(crop, image, context)

@@ -47,6 +47,9 @@ KEYS = {
 }
 """What annotators have to know at every region, by the type of what they draw."""
 _KEYS_HEIGHT = 50
+CONTEXT_VALUE = "Value"
+"""The page reads attributes in any case; the server, which stores files for a project with one data
+key alone, does not count this one. So the crops lie in the project that shows them."""
 _INLINE_CHOICES = 4
 """More of them stand in a list that opens."""
 
@@ -152,7 +155,7 @@ def regions_config(config: LabelConfig, background: str | None = None) -> str:
         "Image",
         {
             "name": context_name,
-            "value": "$context",
+            CONTEXT_VALUE: "$context",
             "maxWidth": "100%",
             "maxHeight": f"calc(100vh - {other_height}px)",
             "zoom": "false",
@@ -195,7 +198,13 @@ def is_like(xml: str, pool: LabelConfig, background: str | None = None) -> bool:
         return False
     same_labels = shown.labels == pool.labels and shown.controls == pool.controls
     has_all = carried_parts(shown) >= carried_parts(pool)
-    return same_labels and has_all and asks_everything(xml, pool, background)
+    return same_labels and has_all and stores_files(xml) and asks_everything(xml, pool, background)
+
+
+def stores_files(xml: str) -> bool:
+    """Whether Label Studio stores files for a project with this interface: it has one data key."""
+    named = [it for it in parse_xml(xml).iter() if it.get("name")]
+    return len({value for it in named if (value := it.get("value", "")).startswith("$")}) == 1
 
 
 def asks_everything(xml: str, config: LabelConfig, background: str | None = None) -> bool:
