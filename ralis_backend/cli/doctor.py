@@ -24,8 +24,6 @@ OptionalConfig = Annotated[
     Path | None,
     typer.Option(
         "--label-config",
-        exists=True,
-        dir_okay=False,
         help="Check this label config alone, an XML file, before anything is connected; no server "
         "is needed.",
     ),
