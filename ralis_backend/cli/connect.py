@@ -33,17 +33,41 @@ StartFrom = Annotated[
 ]
 
 
+Background = Annotated[
+    str | None,
+    typer.Option(
+        help="What unpainted pixels of a submitted region are: one of the labels, or a new name; "
+        "empty: as usual."
+    ),
+]
+NoBackground = Annotated[
+    bool, typer.Option("--no-background", help="Unpainted pixels of a region say nothing.")
+]
+
+
 def connect(
     project: Project,
     mode: Mode = None,
     backend_url: BackendUrl = None,
     start_from: StartFrom = None,
+    background: Background = None,
+    no_background: NoBackground = False,
 ) -> None:
     """Prepare a project completely; safe to repeat."""
+    from dataclasses import replace
+
     from ralis_backend.core.policy.registry import find_strategy
+    from ralis_backend.labelstudio.connection import Wishes
     from ralis_backend.labelstudio.doctor import DEFAULT_BACKEND_URL
+    from ralis_backend.online.background import (
+        Kept,
+        background_of,
+        class_names,
+        described,
+        said_choice,
+    )
     from ralis_backend.settings import load_settings
-    from ralis_backend.wiring import check_segmenter, create_client, create_store
+    from ralis_backend.wiring import check_segmenter, create_client, create_setup, create_store
 
     settings = load_settings(mode=mode, backend_url=backend_url)
     configure_logging("WARNING")
@@ -65,11 +89,27 @@ def connect(
     connector = create_connector(settings, store)
     pool = connector.pool(project)
     names = [label.name for label in pool.classes]
-    find_strategy(settings.strategy, settings.policies_dir, names, settings.region_size)
+    chosen = _chosen(background, no_background)
+    known = store.projects.find(pool.uid)
+    extra_params = create_setup(settings).extra_params(pool.id)
+    choice = said_choice({**extra_params, **chosen}, names)
+    before = known.background if known else None
+    settled = background_of(
+        names,
+        before if isinstance(choice, Kept) else choice,
+        settings.background_label,
+        known.kept_background if known else None,
+    )
+    classes = class_names(names, settled)
+    find_strategy(settings.strategy, settings.policies_dir, classes, settings.region_size)
     if start_from:
         connector.check_version(pool, start_from)
-    connected = connector.connect(pool, settings.mode, start_from)
-    for line in _told(settings, store, pool, connected):
+    pool = replace(pool, background=settled and settled[0])
+    wishes = Wishes(settings.mode, start_from, chosen, settings.background_label, choice)
+    connected = connector.connect(pool, wishes)
+    lines = _told(settings, store, pool, connected)
+    lines.insert(1, f"background: {described(settled, names)}")
+    for line in lines:
         typer.echo(printable(line))
     store.close()
 
@@ -122,3 +162,12 @@ def _told(settings: Settings, store: Store, pool: ToolProject, connected: Connec
         f"after {settings.regions_per_round} labelled regions the first training begins by itself",
     ]
     return lines
+
+
+def _chosen(background: str | None, no_background: bool) -> dict[str, str | bool | None]:
+    """The choice as the connection's extra params have it; empty: none was made."""
+    if background is not None and no_background:
+        raise ValueError("--background and --no-background exclude each other; give one of them")
+    if no_background:
+        return {"background": False}
+    return {} if background is None else {"background": background.strip() or None}

@@ -47,7 +47,7 @@ def _table(versions: list[dict[str, Any]]) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    from ralis_backend.online.report import slice_text
+    from ralis_backend.online.report import slice_text, validation_text
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     table.add_column("version", no_wrap=True)
@@ -59,11 +59,10 @@ def _table(versions: list[dict[str, Any]]) -> Table:
         table.add_column(name, no_wrap=True)
     for version in versions:
         metrics = version["metrics"] or {}
-        mean_iou = metrics.get("validation_miou")
         table.add_row(
             f"{'→' if version['is_current'] else ' '} {version['version']}",
             str(version["labelled_regions"]),
-            "" if mean_iou is None else f"{mean_iou:.3f}",
+            escape(printable(validation_text(metrics))),
             slice_text(metrics),
             escape(printable(version["strategy"] or "")),
             version["created_at"][:16].replace("T", "\n"),

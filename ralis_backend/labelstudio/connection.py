@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from ralis_backend.labelstudio.client import LabelStudioClient
 from ralis_backend.labelstudio.errors import NotFound
@@ -13,6 +14,7 @@ from ralis_backend.labelstudio.payloads.tasks import project_uid
 from ralis_backend.labelstudio.regions_project import is_regions_project, num_annotations, pool_of
 from ralis_backend.labelstudio.setup import ProjectSetup
 from ralis_backend.labelstudio.tool import LabelStudioTool
+from ralis_backend.online.background import Kept
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.tool import ToolProject
@@ -27,6 +29,24 @@ TAKE_OVER_AFTER_S = 2.0
 """`disconnect` does not wait for a training that nobody wants any more."""
 
 Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How a project is to be connected.
+
+    mode: `crops` or `in-place`.
+    start_from: whose predictions are the first masks; None: as before, empty: nobody's.
+    extra_params: that the connection gets besides those it has.
+    default_background: of projects that choose none.
+    background: of this project, see `online/background`.
+    """
+
+    mode: str
+    start_from: str | None = None
+    extra_params: Mapping[str, Any] = field(default_factory=dict)
+    default_background: str | None = None
+    background: str | Kept | None = Kept.CHOICE
 
 
 @dataclass(frozen=True)
@@ -108,17 +128,18 @@ class Connector:
                 f"others; it has: {there}"
             )
 
-    def connect(self, pool: ToolProject, mode: str, start_from: str | None = None) -> Connected:
-        """Make this backend the project's ML backend, with all that belongs to it.
-
-        Args:
-            pool: the project.
-            mode: `crops` or `in-place`.
-            start_from: whose predictions are the first masks; None: as before, empty: nobody's.
-        """
+    def connect(self, pool: ToolProject, wishes: Wishes) -> Connected:
+        """Make this backend the project's ML backend, with all that belongs to it."""
         row = self._store.projects.register(
-            pool.uid, pool.id, pool.label_config, pool.classes, pool.title
+            pool.uid,
+            pool.id,
+            pool.label_config,
+            pool.classes,
+            pool.title,
+            wishes.default_background,
+            wishes.background,
         )
+        start_from = wishes.start_from
         if start_from is not None and (row.start_from or "") != start_from:
             values: dict[str, object] = {"start_from": start_from or None}
             if row.current_version == 0:
@@ -128,11 +149,11 @@ class Connector:
             self._store, row.id, wait_s=self._wait_s, on_wait=lambda doing: self._wait(pool, doing)
         ) as visit:
             if visit is None:
-                self._setup.connect_backend(pool)
+                self._setup.connect_backend(pool, wishes.extra_params)
                 self._store.projects.change(row.id, is_prepared=False)
                 row = self._store.projects.by_id(row.id)
                 return Connected(row, row.regions_tool_id, is_complete=False)
-            return self._connected(visit, row.id, pool, mode)
+            return self._connected(visit, row.id, pool, wishes)
 
     def disconnect(self, row: Project, *, deletes_regions: bool) -> list[str]:
         """Take webhooks and ML backend off a project; labels, tasks and versions stay.
@@ -155,10 +176,10 @@ class Connector:
                 raise ValueError(f"project {row.tool_id} is being changed by another command")
             return self._disconnected(visit, row, deletes_regions=deletes_regions)
 
-    def _connected(self, visit: Visit, row_id: int, pool: ToolProject, mode: str) -> Connected:
+    def _connected(self, visit: Visit, row_id: int, pool: ToolProject, wishes: Wishes) -> Connected:
         setup = self._setup.through(self._client.watched(visit.watch))
         row = visit.store.projects.by_id(row_id)  # as it is under the lease
-        regions_id = setup.connect(pool, mode, row.regions_tool_id)
+        regions_id = setup.connect(pool, wishes.mode, wishes.extra_params, row.regions_tool_id)
         notes: tuple[str, ...] = ()
         if regions_id is not None:
             notes = tuple(setup.tidy_doubles(pool, regions_id))

@@ -23,6 +23,14 @@ from ralis_backend.labelstudio.work_checks import (
     work_checks,
     worker_check,
 )
+from ralis_backend.online.background import (
+    Kept,
+    Origin,
+    background_of,
+    class_names,
+    described,
+    said_choice,
+)
 from ralis_backend.online.choosing import FALLBACK
 from ralis_backend.online.store import Store
 from ralis_backend.online.tool import ToolProject
@@ -44,6 +52,7 @@ class Surroundings:
     strategy: names of classes -> name of the strategy; `ValueError` if it does not fit them.
     known_strategy: its name; `ValueError` if it stands for nothing.
     store: what is known of the projects; None where nothing was connected yet.
+    background_label: of projects that choose no background themselves.
     """
 
     client: LabelStudioClient
@@ -57,6 +66,7 @@ class Surroundings:
     strategy: Callable[[Sequence[str]], str]
     known_strategy: Callable[[], str] = lambda: FALLBACK
     store: Store | None = None
+    background_label: str | None = None
 
 
 def checks(around: Surroundings, project_id: int | None = None) -> Iterator[Check]:
@@ -126,6 +136,12 @@ def _project_checks(around: Surroundings, project_id: int, address: str) -> Iter
         return f"{len(found[0].classes)} labels: {names}"
 
     yield tried("label config", read, "change the labelling interface as the message says")
+    if found:
+        yield tried(
+            "background",
+            lambda: _background(around, found[0]),
+            f"run `ralis connect --project {project_id} --background NAME`",
+        )
     yield tried(
         "ML backend",
         lambda: _ml_backend(around, project_id, address),
@@ -140,7 +156,7 @@ def _project_checks(around: Surroundings, project_id: int, address: str) -> Iter
     if found:
         yield tried(
             "strategy",
-            lambda: around.strategy([label.name for label in found[0].classes]),
+            lambda: around.strategy(_class_names(around, found[0])),
             f"until then {FALLBACK} ranks; set RALIS_STRATEGY as the message says",
         )
         yield tried(
@@ -149,6 +165,24 @@ def _project_checks(around: Surroundings, project_id: int, address: str) -> Iter
             "the token must be able to read the project; hosts other than Label Studio go into "
             "RALIS_IMAGE_HOSTS",
         )
+
+
+def _background(around: Surroundings, project: ToolProject) -> str:
+    labels = [label.name for label in project.classes]
+    return described(_settled(around, project), labels)
+
+
+def _class_names(around: Surroundings, project: ToolProject) -> list[str]:
+    return class_names([label.name for label in project.classes], _settled(around, project))
+
+
+def _settled(around: Surroundings, project: ToolProject) -> tuple[str, Origin] | None:
+    """The background as Label Studio's connection and the setting have it."""
+    labels = [label.name for label in project.classes]
+    choice = said_choice(around.setup.extra_params(project.id), labels)
+    return background_of(
+        labels, None if isinstance(choice, Kept) else choice, around.background_label
+    )
 
 
 def _data_dir(folder: Path) -> str:

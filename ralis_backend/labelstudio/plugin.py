@@ -19,9 +19,9 @@ from ralis_backend.labelstudio.payloads.label_config import (
     REGION_LABEL,
     LabelConfig,
     parse_label_config,
-    shows_regions,
 )
 from ralis_backend.labelstudio.payloads.predictions import image_prediction, model_version
+from ralis_backend.labelstudio.payloads.regions_config import shows_regions
 from ralis_backend.labelstudio.payloads.tasks import TaskError, parse_tasks, project_uid
 from ralis_backend.online.tool import ImageSuggestion, ToolTask
 

@@ -14,14 +14,18 @@ from typing import Any
 from ralis_backend.labelstudio.client import LabelStudioClient
 from ralis_backend.labelstudio.errors import NotFound
 from ralis_backend.labelstudio.once import deleted, found_or_made
+from ralis_backend.labelstudio.payloads.instructions import HEADING, instructions
 from ralis_backend.labelstudio.payloads.label_config import (
     REGION_LABEL,
-    asks_everything,
+    LabelConfig,
     parse_label_config,
+)
+from ralis_backend.labelstudio.payloads.regions_config import (
+    is_like,
     regions_config,
     shows_regions,
 )
-from ralis_backend.online.tool import ClassLabel, ToolProject
+from ralis_backend.online.tool import ToolProject
 
 logger = logging.getLogger(__name__)
 
@@ -151,27 +155,51 @@ class RegionsProjects:
         return None
 
     def _make(self, pool: ToolProject) -> Project:
+        parsed = self._parsed(pool)
         return self._client.create_project(
             f"{pool.title[:40]}{SUFFIX}",
-            self._config(pool),
+            regions_config(parsed, pool.background),
             description=f"Suggested regions of project {pool.id}, kept by RALIS. "
             f"{MARKER}{pool.uid}",
             **LEAST_USEFUL_FIRST,
+            **self._told(pool, parsed),
+            show_instruction=True,
         )
 
     def _keep_in_order(self, pool: ToolProject, found: Project) -> None:
-        regions_id = int(found["id"])
-        keep_settings(self._client, regions_id, LEAST_USEFUL_FIRST)
-        config, shown = self._config(pool), found["label_config"]
-        if self._labels(shown) != self._labels(config) or not asks_everything(shown):
+        regions_id, parsed = int(found["id"]), self._parsed(pool)
+        told = self._told(pool, parsed)
+        if not is_ours(found.get("expert_instruction")):
+            del told["expert_instruction"]
+        keep_settings(self._client, regions_id, {**LEAST_USEFUL_FIRST, **told})
+        if not is_like(found["label_config"], parsed, pool.background):
             # Label Studio accepts it when a label goes that annotations still use.
+            config = regions_config(parsed, pool.background)
             self._client.update_project(regions_id, label_config=config)
 
-    def _config(self, pool: ToolProject) -> str:
-        return regions_config(parse_label_config(pool.label_config, self._region_label))
+    def _told(self, pool: ToolProject, config: LabelConfig) -> dict[str, Any]:
+        """Settings by which annotators learn what to do.
 
-    def _labels(self, xml: str) -> tuple[ClassLabel, ...]:
-        return parse_label_config(xml, self._region_label).labels
+        Without a background an empty submission says nothing: Label Studio then refuses it.
+        """
+        text = instructions(
+            [label.name for label in config.labels],
+            pool.background,
+            is_brush=config.control_type == "brushlabels",
+            of_owner=str(self._client.project(pool.id).get("expert_instruction") or ""),
+        )
+        return {
+            "expert_instruction": text,
+            "enable_empty_annotation": pool.background is not None,
+        }
+
+    def _parsed(self, pool: ToolProject) -> LabelConfig:
+        return parse_label_config(pool.label_config, self._region_label)
+
+
+def is_ours(instruction: Any) -> bool:
+    """Whether a regions project's instructions are ours to keep up to date: the owner's are not."""
+    return not instruction or str(instruction).startswith(HEADING)
 
 
 def num_annotations(project: Mapping[str, Any]) -> int:

@@ -6,6 +6,7 @@ Everything is compared with what is there and changed only where it differs: saf
 from __future__ import annotations
 
 import copy
+import json
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -65,9 +66,19 @@ class ProjectSetup:
         return setup
 
     def connect(
-        self, project: ToolProject, mode: str, regions_project_id: int | None = None
+        self,
+        project: ToolProject,
+        mode: str,
+        extra_params: Mapping[str, Any] | None = None,
+        regions_project_id: int | None = None,
     ) -> int | None:
         """Make this backend a project's ML backend, and prepare the project.
+
+        Args:
+            project: the pool project.
+            mode: `crops` or `in-place`.
+            extra_params: that the connection gets besides those it has.
+            regions_project_id: as it is known; None: it is looked for.
 
         Returns:
             The id of the regions project, None in in-place mode.
@@ -77,7 +88,7 @@ class ProjectSetup:
                 or credentials.
             ValueError: if there is no backend address.
         """
-        self.connect_backend(project)
+        self.connect_backend(project, extra_params)
         regions_id = self.prepare(project, mode, regions_project_id)
         if regions_id is not None:
             self._keep_view(regions_id, is_wanted=True)
@@ -121,8 +132,17 @@ class ProjectSetup:
         )
         return None
 
-    def connect_backend(self, project: ToolProject) -> None:
-        """Make this backend the project's ML backend, once.
+    def extra_params(self, project_id: int) -> dict[str, Any]:
+        """What Label Studio tells this backend of a connected project besides the project."""
+        backends = self._client.backends(project_id)
+        url = self._backend_url
+        ours = [it for it in backends if url is not None and same_url(it["url"], url)] or backends
+        return _parameters(ours[0].get("extra_params")) if ours else {}
+
+    def connect_backend(
+        self, project: ToolProject, extra_params: Mapping[str, Any] | None = None
+    ) -> None:
+        """Make this backend the project's ML backend, once; `extra_params` join those it has.
 
         Raises:
             LabelStudioError: saying what to do, where Label Studio refuses the backend's address
@@ -141,6 +161,10 @@ class ProjectSetup:
             settings.update(
                 auth_method="BASIC_AUTH", basic_auth_user=user, basic_auth_pass=password
             )
+        known = self._backends(project.id, url)
+        if extra_params:
+            stated = _parameters(known[0].get("extra_params")) if known else {}
+            settings["extra_params"] = {**stated, **extra_params}
         backend, is_new = found_or_made(
             f"the ML backend of project {project.id}",
             lambda: next(iter(self._backends(project.id, url)), None),
@@ -228,6 +252,16 @@ class ProjectSetup:
         """The project's webhooks to this address, oldest first."""
         found = [it for it in self._client.webhooks(project_id) if same_url(it["url"], url)]
         return sorted(found, key=lambda it: int(it["id"]))
+
+
+def _parameters(value: Any) -> dict[str, Any]:
+    """A connection's extra params: typed into Label Studio's form they are a text."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value or "{}")
+        except ValueError:
+            return {}
+    return dict(value) if isinstance(value, Mapping) else {}
 
 
 def same_url(left: str, right: str) -> bool:

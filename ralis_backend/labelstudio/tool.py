@@ -14,23 +14,20 @@ from typing import Any
 
 import numpy as np
 
-from ralis_backend.core.regions import Region
+from ralis_backend.core.regions import VOID
 from ralis_backend.labelstudio.client import Filter, LabelStudioClient
 from ralis_backend.labelstudio.errors import LabelStudioError, NotFound
 from ralis_backend.labelstudio.fetcher import ImageFetcher
-from ralis_backend.labelstudio.payloads.annotations import (
-    annotated_regions,
-    decode_annotation,
-    parse_annotation,
-    prediction_mask,
-)
+from ralis_backend.labelstudio.payloads.annotations import parse_annotation
 from ralis_backend.labelstudio.payloads.answers import read_answers
+from ralis_backend.labelstudio.payloads.boxes import read_boxes
 from ralis_backend.labelstudio.payloads.events import read_hint
 from ralis_backend.labelstudio.payloads.label_config import (
     REGION_LABEL,
     LabelConfig,
     parse_label_config,
 )
+from ralis_backend.labelstudio.payloads.paint import others_paint, read_paint
 from ralis_backend.labelstudio.payloads.predictions import (
     batches,
     crop_prediction,
@@ -55,8 +52,10 @@ from ralis_backend.labelstudio.setup import ProjectSetup
 from ralis_backend.online.tool import (
     Crop,
     CropPrediction,
+    FoundRegions,
     Hint,
     ImageSuggestion,
+    Painted,
     TaskAnnotations,
     ToolAnnotation,
     ToolProject,
@@ -69,6 +68,8 @@ logger = logging.getLogger(__name__)
 UPLOADS_PER_CALL = 25
 """Crops of two files each: Label Studio takes 100 files in a request."""
 DELETIONS_PER_CALL = 500
+MOST_LOGGED = 5
+"""Of what is left out of one prediction of others."""
 NO_IMAGE = ""
 """An export gives addresses as they were imported, not as this server serves them: no key."""
 
@@ -158,10 +159,10 @@ class LabelStudioTool:
         class_names: Sequence[str],
         size: tuple[int, int],
         background: str | None,
-    ) -> np.ndarray:
-        """The annotation as (height, width) uint8 indices, VOID where unpainted."""
+    ) -> Painted:
+        """What the annotation paints, (height, width) uint8 indices, VOID where unpainted."""
         config = self._config(project.label_config)
-        return decode_annotation(annotation, config, class_names, size, background)
+        return read_paint(annotation.results, config, class_names, size, background)
 
     def answers(self, annotation: ToolAnnotation) -> dict[str, Any]:
         """What the annotation answers besides paint, by kind."""
@@ -169,9 +170,9 @@ class LabelStudioTool:
 
     def annotated_regions(
         self, annotation: ToolAnnotation, project: ToolProject, image_size: tuple[int, int]
-    ) -> list[Region]:
-        """The suggested rectangles that a whole-image annotation carries; empty if none."""
-        return annotated_regions(annotation, self._config(project.label_config), image_size)
+    ) -> FoundRegions:
+        """The suggested rectangles that a whole-image annotation carries."""
+        return read_boxes(annotation.results, self._config(project.label_config), image_size)
 
     def others_mask(
         self,
@@ -193,7 +194,10 @@ class LabelStudioTool:
         results = newest.get("result")
         if not isinstance(results, list):
             raise ValueError(f"prediction {newest['id']} has no list of results")
-        return prediction_mask(results, self._config(pool.label_config), class_names, size)
+        shown = others_paint(results, self._config(pool.label_config), class_names, size)
+        for what in shown.left_out[:MOST_LOGGED]:
+            logger.info("prediction %s of task %s: %s", newest["id"], task_id, what)
+        return None if np.all(shown.mask == VOID) else shown.mask
 
     def image(self, task: ToolTask) -> bytes:
         """The bytes of a task's image file."""
@@ -221,8 +225,8 @@ class LabelStudioTool:
         Tasks that are there already are taken, not made again: an earlier call may have ended
         without an answer though Label Studio had made them.
 
-        Files go to the pool project, whose config has one data key as uploads need; tasks of
-        other projects may show them.
+        Files go to the regions project, which shows them: its config has one data key for the
+        server, as uploads need, however many the pool's has.
         """
         if not crops:
             return []
@@ -231,7 +235,7 @@ class LabelStudioTool:
         missing = [crop for crop, key in zip(crops, keys, strict=True) if key not in made]
         if missing:
             newest = max((task.id for task in made.values()), default=0)
-            data = self._with_pictures(pool.id, missing)
+            data = self._with_pictures(regions_project_id, missing)
             try:
                 self._client.import_tasks(regions_project_id, [{"data": it} for it in data])
             except LabelStudioError as error:
@@ -309,14 +313,14 @@ class LabelStudioTool:
                 found.setdefault(crop_key(task.data), task)
         return found
 
-    def _with_pictures(self, pool_id: int, crops: Sequence[Crop]) -> list[dict[str, Any]]:
+    def _with_pictures(self, project_id: int, crops: Sequence[Crop]) -> list[dict[str, Any]]:
         """The data of each crop's task, its pictures uploaded."""
         parts = [
             crops[start : start + UPLOADS_PER_CALL]
             for start in range(0, len(crops), UPLOADS_PER_CALL)
         ]
         with ThreadPoolExecutor(2) as threads:  # one encodes while the other's upload is stored
-            uploaded = list(threads.map(lambda part: self._upload(pool_id, part), parts))
+            uploaded = list(threads.map(lambda part: self._upload(project_id, part), parts))
         paths = [path for part in uploaded for path in part]
         return [
             crop_data(crop, image, context)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -44,6 +44,29 @@ class NewLabel:
     mask: np.ndarray | None
 
 
+def painted_labels(
+    patches: Iterable[tuple[Region, np.ndarray]], *, were_asked_for: bool
+) -> list[NewLabel]:
+    """What an annotation labels: the regions in which anything counts.
+
+    Unpainted pixels of a project with a background label are background, so there every region
+    counts. Without one, a region that was left as it was is no label: one that was asked for is
+    done all the same, as a skipped one is; any other stays for somebody to label.
+
+    Args:
+        patches: each region, and its mask, (height, width) uint8, VOID where nothing counts.
+        were_asked_for: whether these regions were shown to be labelled, or are the cells of an
+            image that somebody annotated as a whole.
+    """
+    labels = []
+    for region, patch in patches:
+        if (patch != VOID).any():
+            labels.append(NewLabel(region, np.ascontiguousarray(patch)))
+        elif were_asked_for:
+            labels.append(NewLabel(region, None))
+    return labels
+
+
 def newest(labels: Sequence[RegionLabel]) -> list[RegionLabel]:
     """The newest label of each region; a painted one is never hidden by a later skip."""
     chosen: dict[tuple[int, Region], RegionLabel] = {}
@@ -72,11 +95,16 @@ def covered(image_size: tuple[int, int], labels: Sequence[RegionLabel]) -> np.nd
     return mask
 
 
-def hide_removed(mask: np.ndarray, removed_classes: Sequence[int]) -> np.ndarray:
-    """The mask with the pixels of classes that its project has no more as VOID."""
-    is_removed = np.zeros(VOID + 1, bool)
-    is_removed[list(removed_classes)] = True
-    hidden: np.ndarray = np.where(is_removed[mask], np.uint8(VOID), mask)
+def says_something(mask: np.ndarray) -> bool:
+    """Whether any pixel of a (height, width) uint8 mask has a class."""
+    return bool((mask != VOID).any())
+
+
+def without_classes(mask: np.ndarray, classes: Sequence[int]) -> np.ndarray:
+    """The mask with the pixels of these classes as VOID."""
+    is_hidden = np.zeros(VOID + 1, bool)
+    is_hidden[list(classes)] = True
+    hidden: np.ndarray = np.where(is_hidden[mask], np.uint8(VOID), mask)
     return hidden
 
 

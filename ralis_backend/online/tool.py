@@ -55,7 +55,8 @@ class ToolProject:
     `uid` is `<id>.<unix seconds of creation>`: ids may be handed out again after deletion.
     `num_tasks` and `num_annotations` (skips included) are what the tool counts; None if it does
     not say. `is_regions`: one that was made for the regions of a pool, whose uid is `pool_uid`
-    where it is known.
+    where it is known. `background` is the class of unpainted pixels as it is known here, for what
+    annotators are told; the tool does not say it.
     """
 
     uid: str
@@ -67,6 +68,7 @@ class ToolProject:
     num_annotations: int | None = None
     is_regions: bool = False
     pool_uid: str | None = None
+    background: str | None = None
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class ToolAnnotation:
     updated_at: datetime
     lead_time_s: float | None
     is_skipped: bool
-    results: Sequence[Mapping[str, Any]]
+    results: Sequence[Any]  # as they were sent: anything may be among them
     suggested_version: str | None  # model version of the prediction it started from
 
 
@@ -117,6 +119,26 @@ class TaskAnnotations:
     task: ToolTask
     annotations: Sequence[ToolAnnotation]
     unreadable: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Painted:
+    """What an annotation paints.
+
+    mask: (height, width) uint8 class indices, VOID where nothing counts.
+    left_out: what could not be read and why, one text each.
+    """
+
+    mask: np.ndarray
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FoundRegions:
+    """The suggested regions that a whole-image annotation carries, and why some are left out."""
+
+    regions: tuple[Region, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -154,7 +176,8 @@ class Crop:
     """A region as a task of its own, with everything an annotator is shown.
 
     `image` is the region enlarged by the whole number `scale`; `context` the whole image with the
-    region's box. Both are (H, W, 3) uint8, RGB.
+    region's box. Both are (H, W, 3) uint8, RGB. `num_in_round` is the last rank of its round, 0
+    where that is not known.
     """
 
     source_task: int
@@ -167,6 +190,7 @@ class Crop:
     reason: str
     strategy: str
     version: str
+    num_in_round: int = 0
 
 
 @dataclass(frozen=True)
@@ -271,11 +295,14 @@ class Tool(Protocol):
         class_names: Sequence[str],
         size: tuple[int, int],
         background: str | None,
-    ) -> np.ndarray:
-        """The annotation as (height, width) uint8 indices into `class_names`, VOID where unpainted.
+    ) -> Painted:
+        """What the annotation paints on a picture of (height, width) `size`.
+
+        `background` is the class of pixels that nobody painted; None: they are VOID. Strokes that
+        cannot be read are left out.
 
         Raises:
-            ValueError: if a result is malformed or names a label that is not in `class_names`.
+            ValueError: if `background` is not in `class_names`.
         """
 
     def answers(self, annotation: ToolAnnotation) -> dict[str, Any]:
@@ -283,8 +310,8 @@ class Tool(Protocol):
 
     def annotated_regions(
         self, annotation: ToolAnnotation, project: ToolProject, image_size: tuple[int, int]
-    ) -> list[Region]:
-        """The suggested rectangles that a whole-image annotation carries; empty if none."""
+    ) -> FoundRegions:
+        """The suggested rectangles that a whole-image annotation carries."""
 
     def others_mask(
         self,

@@ -12,7 +12,7 @@ from ralis_backend.core.learning.config import FinetuneConfig
 from ralis_backend.core.regions import VOID
 from ralis_backend.core.segmenter import SegmenterSpec
 from ralis_backend.labelstudio.client import LabelStudioClient
-from ralis_backend.labelstudio.connection import Connector
+from ralis_backend.labelstudio.connection import Connector, Wishes
 from ralis_backend.labelstudio.fetcher import ImageFetcher
 from ralis_backend.labelstudio.payloads.label_config import parse_label_config
 from ralis_backend.labelstudio.payloads.masks import mask_to_results
@@ -46,7 +46,7 @@ class Backend:
 
     def connect(self, project_id, start_from=None):
         connector = Connector(self.store, self.client, self.tool, self.setup)
-        return connector.connect(connector.pool(project_id), self.mode, start_from)
+        return connector.connect(connector.pool(project_id), Wishes(self.mode, start_from))
 
     def worker(self):
         ranking = RankingConfig(

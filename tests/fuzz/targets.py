@@ -22,21 +22,16 @@ from PIL import Image
 from ralis_backend.core import weights
 from ralis_backend.core.images import ImageError, decode_image, mask_from_png
 from ralis_backend.core.palette import rgb
-from ralis_backend.labelstudio.payloads.annotations import (
-    annotated_regions,
-    decode_annotation,
-    parse_annotation,
-)
+from ralis_backend.labelstudio.payloads import bitmask
+from ralis_backend.labelstudio.payloads.annotations import parse_annotation
 from ralis_backend.labelstudio.payloads.answers import read_answers
+from ralis_backend.labelstudio.payloads.bitmask import BitmaskError, picture_size
+from ralis_backend.labelstudio.payloads.boxes import read_boxes
 from ralis_backend.labelstudio.payloads.brush_rle import RleError, decode, encode
 from ralis_backend.labelstudio.payloads.events import event_payload
-from ralis_backend.labelstudio.payloads.label_config import (
-    LabelConfigError,
-    asks_everything,
-    parse_label_config,
-    regions_config,
-)
-from ralis_backend.labelstudio.payloads.results import AnnotationError
+from ralis_backend.labelstudio.payloads.label_config import LabelConfigError, parse_label_config
+from ralis_backend.labelstudio.payloads.paint import read_paint
+from ralis_backend.labelstudio.payloads.regions_config import asks_everything, regions_config
 from ralis_backend.labelstudio.payloads.tasks import TaskError, parse_task, project_uid
 from ralis_backend.online.file_names import uploaded_name
 from ralis_backend.online.tool import ToolAnnotation
@@ -51,7 +46,7 @@ XML = (
 )
 CONFIGS = tuple(
     parse_label_config(XML.format(tag=tag, region=region))
-    for tag in ("BrushLabels", "PolygonLabels")
+    for tag in ("BrushLabels", "PolygonLabels", "BitmaskLabels")
     for region in ("", f"{REGION}</RectangleLabels>")
 )
 
@@ -71,6 +66,17 @@ def read_rle(content: bytes) -> None:
         alpha = decode(content[2:], height, width)
         assert alpha.shape == (height, width)
         assert (decode(encode(alpha), height, width) == alpha).all()
+
+
+def read_bitmask(content: bytes) -> None:
+    """A data URL; what is read has the size that it said, and what is written is read."""
+    with suppress(BitmaskError):
+        url = content.decode(errors="replace")
+        size = picture_size(url)
+        if 0 < size[0] * size[1] <= 1_000_000:
+            alpha = bitmask.decode(url)
+            assert alpha.shape == size
+            assert (bitmask.decode(bitmask.encode(alpha > 0)) == 255 * (alpha > 0)).all()
 
 
 def read_payload(content: bytes) -> None:
@@ -103,13 +109,12 @@ def read_json(value: Any) -> None:
     read_answers(annotation.results)
     for config in CONFIGS:
         for background in (None, "car"):
-            with suppress(AnnotationError):
-                mask = decode_annotation(annotation, config, CLASSES, SIZE, background)
-                assert mask.shape == SIZE
-                assert set(np.unique(mask)) <= {0, 1, 255}
-        with suppress(AnnotationError):
-            for region in annotated_regions(annotation, config, SIZE):
-                assert region.is_inside(SIZE)
+            painted = read_paint(annotation.results, config, CLASSES, SIZE, background)
+            assert painted.mask.shape == SIZE
+            assert set(np.unique(painted.mask)) <= {0, 1, 255}
+            assert all(len(text) < 2000 for text in painted.left_out)
+        for region in read_boxes(annotation.results, config, SIZE).regions:
+            assert region.is_inside(SIZE)
 
 
 def _check_message(error: Exception, longest: int) -> None:
@@ -136,7 +141,7 @@ def read_label_config(content: bytes) -> None:
         return
     assert all(rgb(label.color) is not None and label.name for label in config.labels)
     again = regions_config(config)
-    assert asks_everything(again)
+    assert asks_everything(again, config)
     assert parse_label_config(again).labels == config.labels
 
 
@@ -171,7 +176,12 @@ def annotation_json() -> dict[str, Any]:
     polygon = {"points": [[0, 0], [50, 0], [50, 70]], "closed": True, "polygonlabels": ["car"]}
     box = {"x": 0, "y": 10, "width": 50, "height": 50, "rotation": 0}
     rectangle = {**box, "rectanglelabels": ["Suggested region"]}
-    kinds = [("brushlabels", "mask", brush), ("polygonlabels", "mask", polygon)]
+    bits = {"imageDataURL": bitmask.encode(alpha > 0), "bitmasklabels": ["road"]}
+    kinds = [
+        ("brushlabels", "mask", brush),
+        ("polygonlabels", "mask", polygon),
+        ("bitmasklabels", "mask", bits),
+    ]
     results: list[dict[str, Any]] = [
         {"id": name, "type": kind, "from_name": name, "to_name": "image", "value": value, **common}
         for kind, name, value in [*kinds, ("rectanglelabels", "region", rectangle)]
@@ -221,12 +231,13 @@ _TENSOR = {"dtype": "F32", "shape": [1, 1], "data_offsets": [0, 4]}
 _STREAM = bytes(encode(np.array([[0, 255, 255], [7, 0, 0]], np.uint8)))
 
 TARGETS: dict[str, Target] = {
+    "bitmask": Target(read_bitmask, [bitmask.encode(np.eye(5, 7, dtype=bool)).encode()]),
     "rle": Target(read_rle, [b"\x01\x02" + _STREAM, b"\x01\x02" + _STREAM[:7] + bytes(9)]),
     "payload": Target(read_payload, [json.dumps(annotation_json()).encode()]),
     "label-config": Target(
         read_label_config,
         [XML.format(tag=tag, region=REGION + "</RectangleLabels>").encode()
-         for tag in ("BrushLabels", "PolygonLabels")],
+         for tag in ("BrushLabels", "PolygonLabels", "BitmaskLabels")],
     ),
     "image": Target(read_image, _images()),
     "weights": Target(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from ralis_backend.labelstudio import client as client_module
-from ralis_backend.labelstudio.connection import Connector
+from ralis_backend.labelstudio.connection import Connector, Wishes
 from ralis_backend.labelstudio.errors import Unavailable
 from ralis_backend.labelstudio.fetcher import ImageFetcher
 from ralis_backend.labelstudio.setup import ProjectSetup
@@ -22,6 +22,7 @@ CONFIG = (
     '<View><Image name="image" value="$image"/>'
     '<BrushLabels name="brush" toName="image"><Label value="road"/></BrushLabels></View>'
 )
+CROPS = Wishes("crops")
 NUM_CALLS = 20
 """As many as connecting takes, and one more."""
 NUM_CHANGES = 6
@@ -54,7 +55,7 @@ class Site:
 
     def connect(self, name="ralis"):
         connector = self.connector(self.store(name))
-        return connector.connect(connector.pool(1), "crops")
+        return connector.connect(connector.pool(1), CROPS)
 
     def work(self):
         """What a worker does first: it reads the projects, and prepares them."""
@@ -193,7 +194,7 @@ def test_a_kill_between_making_and_storing_makes_nothing_twice(site, monkeypatch
 
     monkeypatch.setattr(type(store.projects), "change", killed)
     with pytest.raises(KeyboardInterrupt):
-        connector.connect(pool, "crops")
+        connector.connect(pool, CROPS)
     monkeypatch.undo()
     site.settle()
     assert site.made() == ONCE
@@ -207,7 +208,7 @@ def test_beside_a_worker_at_a_long_step_the_rest_is_left_to_it(site):
     told = []
     connector = site.connector(store)
     connector._tell = told.append
-    connected = connector.connect(connector.pool(1), "crops")
+    connected = connector.connect(connector.pool(1), CROPS)
     assert not connected.is_complete
     assert not store.projects.by_id(row.id).is_prepared, "the worker brings it in order"
     assert site.made() == {"projects": 0, "backends": 1, "webhooks": [], "views": 0}
@@ -288,12 +289,12 @@ def test_what_a_project_starts_from_is_stored_and_can_be_taken_back(site):
     store = site.store()
     connector = site.connector(store)
     pool = connector.pool(1)
-    connector.connect(pool, "crops", "sam")
+    connector.connect(pool, Wishes("crops", "sam"))
     row = store.projects.by_tool_id(1)
     store.projects.change(row.id, published_version=0)
-    assert connector.connect(pool, "crops").project.start_from == "sam"
+    assert connector.connect(pool, CROPS).project.start_from == "sam"
     assert store.projects.by_id(row.id).published_version == 0, "nothing to publish anew"
-    assert connector.connect(pool, "crops", "").project.start_from is None
+    assert connector.connect(pool, Wishes("crops", "")).project.start_from is None
     assert store.projects.by_id(row.id).published_version is None
 
 
@@ -374,5 +375,5 @@ def test_a_project_that_is_taken_over_while_it_is_connected_is_told_in_a_sentenc
 
     site.label_studio.before = told
     with pytest.raises(ValueError, match="run this again"):
-        site.connector(store).connect(site.connector(store).pool(1), "crops")
+        site.connector(store).connect(site.connector(store).pool(1), CROPS)
     assert site.made()["projects"] == 0, "nothing is made without the lease"

@@ -7,9 +7,9 @@ import pytest
 
 from ralis_backend.core.regions import VOID
 from ralis_backend.labelstudio.fetcher import ImageFetcher
-from ralis_backend.labelstudio.payloads.annotations import prediction_mask
 from ralis_backend.labelstudio.payloads.label_config import parse_label_config
 from ralis_backend.labelstudio.payloads.masks import mask_to_results
+from ralis_backend.labelstudio.payloads.paint import others_paint
 from ralis_backend.labelstudio.payloads.predictions import is_ours, model_version, version_of
 from ralis_backend.labelstudio.tool import LabelStudioTool
 from ralis_backend.online.tool import ImageSuggestion
@@ -43,6 +43,10 @@ def painted():
     mask[1:4, 2:9] = 1
     mask[5:, :3] = 0
     return mask
+
+
+def shown(results, config, class_names, size):
+    return others_paint(results, config, class_names, size).mask
 
 
 def results(mask, **changes):
@@ -107,9 +111,7 @@ def test_the_newest_prediction_of_the_version_is_what_others_mask_gives(label_st
 
 
 def test_a_mask_of_another_controls_name_and_polygons_are_read():
-    mask = prediction_mask(
-        results(painted(), from_name="sam", to_name="img"), PARSED, CLASSES, SIZE
-    )
+    mask = shown(results(painted(), from_name="sam", to_name="img"), PARSED, CLASSES, SIZE)
     np.testing.assert_array_equal(mask, painted())
     square = {
         "id": "a",
@@ -119,7 +121,7 @@ def test_a_mask_of_another_controls_name_and_polygons_are_read():
     }
     expected = np.full(SIZE, VOID, np.uint8)
     expected[:4, :6] = 1
-    np.testing.assert_array_equal(prediction_mask([square], PARSED, CLASSES, SIZE), expected)
+    np.testing.assert_array_equal(shown([square], PARSED, CLASSES, SIZE), expected)
 
 
 BAD = [
@@ -138,7 +140,7 @@ BAD = [
 
 @pytest.mark.parametrize("bad", BAD)
 def test_what_cannot_be_read_of_a_prediction_is_left_out_alone(bad):
-    mask = prediction_mask([bad, *results(painted()), bad], PARSED, CLASSES, SIZE)
+    mask = shown([bad, *results(painted()), bad], PARSED, CLASSES, SIZE)
     np.testing.assert_array_equal(mask, painted())
-    assert prediction_mask([bad], PARSED, CLASSES, SIZE) is None
-    assert prediction_mask([], PARSED, CLASSES, SIZE) is None
+    assert np.all(shown([bad], PARSED, CLASSES, SIZE) == VOID)
+    assert np.all(shown([], PARSED, CLASSES, SIZE) == VOID)

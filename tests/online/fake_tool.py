@@ -22,8 +22,10 @@ from ralis_backend.online.tool import (
     ClassLabel,
     Crop,
     CropPrediction,
+    FoundRegions,
     Hint,
     ImageSuggestion,
+    Painted,
     TaskAnnotations,
     Tool,
     ToolAnnotation,
@@ -76,7 +78,7 @@ class Watched:
 
 
 class FakeTool:
-    """Implements `online.tool.Tool`; results are `[{"mask": nested list}]`."""
+    """Implements `online.tool.Tool`; results are `[{"mask": nested list}, {"odd": why}]`."""
 
     def __init__(self, num_images: int = 6) -> None:
         self.pool = ToolProject("1.100", 1, "pool", "<View/>", CLASSES)
@@ -172,24 +174,29 @@ class FakeTool:
         class_names: Sequence[str],
         size: tuple[int, int],
         background: str | None,
-    ) -> np.ndarray:
+    ) -> Painted:
         if annotation.results and "unknown" in annotation.results[0]:
             raise ValueError(f"annotation {annotation.id}: unknown label")
-        if not annotation.results:
-            return np.full(size, VOID, np.uint8)
-        mask = np.array(annotation.results[0]["mask"], np.uint8)
+        odd = tuple(it["odd"] for it in annotation.results if "odd" in it)
+        ground = VOID if background is None else list(class_names).index(background)
+        painted = [it["mask"] for it in annotation.results if "mask" in it]
+        if not painted:
+            return Painted(np.full(size, ground, np.uint8), odd)
+        mask = np.array(painted[0], np.uint8)
         assert mask.shape == size
-        return mask
+        return Painted(np.where(mask == VOID, np.uint8(ground), mask), odd)
 
     def answers(self, annotation: ToolAnnotation) -> dict[str, Any]:
-        said = [it["useful"] for it in annotation.results if "useful" in it]
-        return {"useful": said[-1]} if said else {}
+        return {
+            name: it[name] for name in ("useful", "rest") for it in annotation.results if name in it
+        }
 
     def annotated_regions(
         self, annotation: ToolAnnotation, project: ToolProject, image_size: tuple[int, int]
-    ) -> list[Region]:
+    ) -> FoundRegions:
         boxes = [result["box"] for result in annotation.results if "box" in result]
-        return [Region(*box) for box in boxes]
+        odd = tuple(it["odd box"] for it in annotation.results if "odd box" in it)
+        return FoundRegions(tuple(Region(*box) for box in boxes), odd)
 
     def others_mask(
         self,

@@ -1,36 +1,26 @@
-"""Label Studio's annotations, from a webhook or the API -> `ToolAnnotation`, mask, regions."""
+"""Label Studio's annotations, from a webhook or the API -> `ToolAnnotation`."""
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-import numpy as np
-
-from ralis_backend.core.regions import VOID, Region
 from ralis_backend.labelstudio.payloads.answers import read_answers
-from ralis_backend.labelstudio.payloads.label_config import SEGMENTATION_CONTROLS, LabelConfig
-from ralis_backend.labelstudio.payloads.masks import region_boxes, results_to_mask
 from ralis_backend.labelstudio.payloads.predictions import version_of
-from ralis_backend.labelstudio.payloads.results import shown, storable
+from ralis_backend.labelstudio.payloads.results import objects_of, shown, storable
+from ralis_backend.labelstudio.payloads.strokes import STROKES
 from ralis_backend.labelstudio.payloads.tasks import is_id, parse_time
-from ralis_backend.online.answers import USEFUL
+from ralis_backend.online.answers import REST, USEFUL
 from ralis_backend.online.tool import ToolAnnotation
-
-logger = logging.getLogger(__name__)
 
 MAX_ANNOTATOR = 320
 """The longest e-mail address."""
-MOST_RESULTS = 1000
-"""Of a prediction of others; each may cover the whole image."""
 
 
 def parse_annotation(payload: Mapping[str, Any]) -> ToolAnnotation:
-    """An annotation as Label Studio writes it.
+    """An annotation as Label Studio writes it; its results are looked at when they are read.
 
     Args:
         payload: the annotation's JSON; `task` is the task's id (webhooks) or the whole task (API),
@@ -42,8 +32,8 @@ def parse_annotation(payload: Mapping[str, Any]) -> ToolAnnotation:
     if not isinstance(payload, Mapping):
         raise ValueError(f"the annotation is a {type(payload).__name__}, expected an object")
     results = payload.get("result")
-    if not isinstance(results, list) or not all(isinstance(it, Mapping) for it in results):
-        raise ValueError(f"annotation {shown(payload.get('id'))}: result is no list of objects")
+    if not isinstance(results, list):
+        results = [results]  # one that cannot be read, and is named as the others are
     task = payload.get("task")
     task_fields = task if isinstance(task, Mapping) else {"id": task}
     created_at = _time(payload, "created_at")
@@ -59,65 +49,6 @@ def parse_annotation(payload: Mapping[str, Any]) -> ToolAnnotation:
         results=results,
         suggested_version=_suggested_version(payload),
     )
-
-
-def decode_annotation(
-    annotation: ToolAnnotation,
-    config: LabelConfig,
-    class_names: Sequence[str],
-    size: tuple[int, int],
-    background: str | None,
-) -> np.ndarray:
-    """What was painted, (height, width) uint8 indices into `class_names`.
-
-    Raises:
-        AnnotationError: if it cannot be read.
-    """
-    return results_to_mask(annotation.results, config, class_names, size, background)
-
-
-def prediction_mask(
-    results: Sequence[Any],
-    config: LabelConfig,
-    class_names: Sequence[str],
-    size: tuple[int, int],
-) -> np.ndarray | None:
-    """What a prediction of others shows, (height, width) uint8, VOID where it says nothing.
-
-    Whatever of it cannot be read, of a class that the project does not have, or of another control
-    is left out alone: it is a first mask, that people correct.
-
-    Returns:
-        None where nothing of it can be read.
-    """
-    mask = np.full(size, VOID, np.uint8)
-    for result in results[:MOST_RESULTS]:
-        if not isinstance(result, Mapping):
-            continue
-        kind = result.get("type")
-        if kind not in SEGMENTATION_CONTROLS.values():
-            continue
-        readable = replace(config, control_type=str(kind))
-        try:
-            part = results_to_mask(
-                [{**result, "from_name": config.control_name}], readable, class_names, size
-            )
-        except ValueError as error:
-            logger.info("a result of a prediction is left out: %s", error)
-            continue
-        np.copyto(mask, part, where=part != VOID)
-    return None if np.all(mask == VOID) else mask
-
-
-def annotated_regions(
-    annotation: ToolAnnotation, config: LabelConfig, image_size: tuple[int, int]
-) -> list[Region]:
-    """The suggested regions that a whole-image annotation carries.
-
-    Raises:
-        AnnotationError: if one cannot be read.
-    """
-    return region_boxes(annotation.results, config, image_size)
 
 
 def _time(payload: Mapping[str, Any], name: str) -> datetime:
@@ -146,13 +77,17 @@ def _annotator(value: Any) -> str:
     return "" if value is None else storable(str(value)[:MAX_ANNOTATOR])
 
 
-def _is_refused(results: Sequence[Mapping[str, Any]]) -> bool:
+def _is_refused(results: Sequence[Any]) -> bool:
     """Whether the region was called not worth labelling, and nobody painted in it."""
+    objects, _ = objects_of(results)
     is_painted = any(
-        it.get("type") in SEGMENTATION_CONTROLS.values() and it.get("origin") != "prediction"
-        for it in results
+        isinstance(it.get("type"), str)
+        and it["type"] in STROKES
+        and it.get("origin") != "prediction"
+        for it in objects
     )
-    return not is_painted and read_answers(results).get(USEFUL.name) is False
+    answers = read_answers(results)
+    return not is_painted and REST.name not in answers and answers.get(USEFUL.name) is False
 
 
 def _lead_time(value: Any) -> float | None:

@@ -149,6 +149,7 @@ def _classes_json(project: Project) -> dict[str, Any]:
     return {
         "name": project.title or project.uid,
         "void": VOID,
+        "background": project.background_class,
         "classes": [
             {"id": index, "name": entry["name"], "color": list(color)}
             for index, (entry, color) in enumerate(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +38,12 @@ def write_coco(
     """`annotations/instances_<split>.json`: every connected area of a class as one annotation.
 
     COCO has no VOID: `labelled_boxes` of an image (x, y, width, height) say where it was labelled.
-    Category ids are class indices + 1.
+    Category ids are class indices + 1. The background is no category: it is what a labelled box
+    has no annotation of.
     """
+    sought = _looked_for(classes)
     categories = [
-        {"id": index + 1, "name": label.name, "supercategory": ""}
-        for index, label in enumerate(classes)
+        {"id": index + 1, "name": classes[index].name, "supercategory": ""} for index in sought
     ]
     splits: dict[str, dict[str, list[Any]]] = defaultdict(lambda: {"images": [], "annotations": []})
     for image_id, image in enumerate(images, start=1):
@@ -56,7 +57,7 @@ def write_coco(
             "width": image.mask.shape[1],
             "labelled_boxes": [[r.col, r.row, r.width, r.height] for r in image.regions],
         })  # fmt: skip
-        for class_index, component in _components(image.mask):
+        for class_index, component in _components(image.mask, sought):
             rle = coco_mask.encode(np.asfortranarray(component.astype(np.uint8)))
             split["annotations"].append({
                 "id": len(split["annotations"]) + 1,
@@ -79,22 +80,26 @@ def write_yolo_seg(
     """`labels/<split>/<name>.txt`, a polygon per connected area, and `data.yaml`.
 
     A polygon has no hole: holes are joined to the outline by a seam. YOLO has no VOID either, so
-    what was not labelled counts as background there.
+    what was not labelled counts as background there. A background of our own is no class: the
+    others are numbered anew, without a gap, as `data.yaml` says.
     """
+    number = {index: place for place, index in enumerate(_looked_for(classes))}
     seen = set()
     for image in images:
         seen.add(image.split)
         _write(out / "images" / image.split / f"{image.name}{image.suffix}", image.content)
         height, width = image.mask.shape
         lines = []
-        for class_index, component in _components(image.mask):
+        for class_index, component in _components(image.mask, number):
             polygon = outline(component) / [width, height]
-            lines.append(" ".join([str(class_index), *(f"{v:.6f}" for v in polygon.ravel())]))
+            lines.append(
+                " ".join([str(number[class_index]), *(f"{v:.6f}" for v in polygon.ravel())])
+            )
         text = "".join(f"{line}\n" for line in lines)
         _write(out / "labels" / image.split / f"{image.name}.txt", text.encode())
     val = "val" if "val" in seen else "train"
     train = "train" if "train" in seen else val
-    names = "".join(f"  {i}: {yaml_text(label.name)}\n" for i, label in enumerate(classes))
+    names = "".join(f"  {i}: {yaml_text(classes[index].name)}\n" for index, i in number.items())
     (out / "data.yaml").write_text(
         f"path: .\ntrain: images/{train}\nval: images/{val}\nnames:\n{names}", encoding="utf-8"
     )
@@ -131,9 +136,12 @@ def write_hf(images: Iterable[ExportedImage], classes: Sequence[ExportedClass], 
     lines = "".join(
         f"  - split: {files[split]}\n    path: data/{files[split]}-*.parquet\n" for split in writers
     )
+    ground = "".join(
+        f", {index} is background" for index, label in enumerate(classes) if label.is_background
+    )
     (out / "README.md").write_text(
         f"---\nconfigs:\n- config_name: default\n  data_files:\n{lines}---\n\n"
-        "Images with index masks; the class names are in `classes.json`, 255 is void.\n"
+        f"Images with index masks; the class names are in `classes.json`, 255 is void{ground}.\n"
     )
 
 
@@ -182,8 +190,16 @@ def _joined(polygon: np.ndarray, hole: np.ndarray) -> np.ndarray:
     return np.concatenate([polygon[: corner + 1], detour, detour[:1], polygon[corner:]])
 
 
-def _components(mask: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+def _looked_for(classes: Sequence[ExportedClass]) -> list[int]:
+    """The indices of all classes but the background."""
+    return [index for index, label in enumerate(classes) if not label.is_background]
+
+
+def _components(mask: np.ndarray, classes: Collection[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """Each connected area of each of these classes."""
     for class_index in np.unique(mask[mask != VOID]).tolist():
+        if class_index not in classes:
+            continue
         count, labels = cv2.connectedComponents((mask == class_index).astype(np.uint8))
         for component in range(1, count):
             yield class_index, labels == component

@@ -32,10 +32,14 @@ _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png"}
 
 @dataclass(frozen=True)
 class ExportedClass:
-    """A class: its name and its colour (red, green, blue)."""
+    """A class: its name and its colour (red, green, blue).
+
+    `is_background`: unpainted pixels of labelled regions are of it, and nobody looks for it.
+    """
 
     name: str
     color: Rgb
+    is_background: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class LabelledImages:
     def __init__(self, store: Store, project: Project, images: Callable[[ToolTask], bytes]) -> None:
         self.labels = [label for label in store.labels.of(project.id) if not label.is_skipped]
         self.classes = tuple(
-            ExportedClass(entry["name"], color)
+            ExportedClass(entry["name"], color, bool(entry.get("background")))
             for entry, color in zip(project.classes, colors_of(project), strict=True)
         )
         self._project, self._fetch = project, images

@@ -76,6 +76,26 @@ class Labels:
                 session.get_one(CropTask, stored.crop_task_id).state = "done"
             _assign_split(session, stored, rows)
 
+    def put_unread(
+        self, annotation: Annotation, region: Region, answers: Mapping[str, Any], error: str
+    ) -> None:
+        """The region that an annotation was asked for is done, though it cannot be read.
+
+        It is tried again; until it can be read, nobody is asked for the region, and the queue
+        goes on. Labels that were read from it before are kept.
+        """
+        with self._database.write() as session:
+            stored = session.get_one(Annotation, annotation.id)
+            if _what_was_read(stored) != _what_was_read(annotation):
+                return
+            stored.error = error
+            replace_answers(session, stored, answers)
+            query = select(Label.id).where(Label.annotation_row_id == annotation.id)
+            if session.scalars(query.limit(1)).first() is None:
+                session.add(self._label_row(annotation, NewLabel(region, None)))
+            if stored.crop_task_id is not None:
+                session.get_one(CropTask, stored.crop_task_id).state = "done"
+
     def of(self, project_id: int) -> list[RegionLabel]:
         """The labelled (and skipped) regions of images that still exist, oldest first.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sqlalchemy import Exists, Select, exists, func, or_, select
 from sqlalchemy.orm import Session
@@ -10,14 +10,17 @@ from sqlalchemy.orm import Session
 from ralis_backend.online.left_out import LeftOut, bounded
 from ralis_backend.online.store.tables import Annotation, Image, Label, TaskState
 
-_Query = TypeVar("_Query", bound=Select[Any])
+_Query = TypeVar("_Query", bound=Select)
 UNREAD = "it has not been read yet"
-"""The error of an annotation whose turn has not come."""
+REREAD = "unpainted pixels mean something else now: it is read again"
+WAITING = (UNREAD, REREAD)
+"""Errors of annotations whose turn to be read has not come: nothing is wrong with them."""
 
 
 def find_left_out(session: Session, project_id: int, most: int | None) -> list[LeftOut]:
     """See `Annotations.left_out`."""
-    query = _odd(project_id, select(Annotation, _has_label())).order_by(Annotation.id.desc())
+    query = _odd(project_id, select(Annotation, _has_label()))
+    query = query.order_by(Annotation.created_at.desc(), Annotation.id.desc())
     found = [
         LeftOut(
             row.annotation_id,
@@ -45,7 +48,7 @@ def _odd(project_id: int, query: _Query) -> _Query:
     """Of the tool's annotations those that do not count as a whole."""
     is_odd = or_(
         Annotation.left_out.is_not(None),
-        Annotation.error.is_not(None) & (Annotation.error != UNREAD),
+        Annotation.error.is_not(None) & Annotation.error.not_in(WAITING),
     )
     return (
         query.outerjoin(Image, Image.id == Annotation.image_id)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+from ralis_backend.online.left_out import MOST_NAMED, summary
 from ralis_backend.online.owner import own_name
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.attempts import MOST_ATTEMPTS, STEP
@@ -42,6 +43,8 @@ class Worker:
         tool: the labelling tool.
         config: how projects are treated.
         end_process: ends this process, saying why, where a step makes no progress.
+        adapt: called before each image, training step and the like: the machine may have become
+            busier.
     """
 
     def __init__(
@@ -50,11 +53,13 @@ class Worker:
         tool: Tool,
         config: WorkerConfig,
         end_process: Callable[[str], None] = end_process,
+        adapt: Callable[[], object] = lambda: None,
     ) -> None:
         self._store = store
         self._config = config
         self._end_process = end_process
         self._name = own_name()
+        self._adapt = adapt
         self._leaser = Leaser(
             store, self._name, config.lease_s, config.stall_s, self._end_stalled_step
         )
@@ -123,7 +128,7 @@ class Worker:
         """Nothing is due: whatever failed last was done all the same, or is not needed any more."""
         self._settled[look.id] = look
         if look.retry_at is not None:
-            notes = "; ".join(self._store.attempts.notes(look.id)) or None
+            notes = standing_notes(self._store, look.id)
             self._store.projects.change(look.id, last_error=notes, num_failures=0, retry_at=None)
 
     def _advance_all_or_wait(self) -> bool:
@@ -210,10 +215,12 @@ class Worker:
         progress = Progress(self._held, project)
 
         def report(values: dict[str, Any]) -> None:
+            self._adapt()
             lease.move()
             progress(values)
 
         def should_stop() -> bool:
+            self._adapt()
             lease.move()
             return self._stop.is_set() or lease.is_lost
 
@@ -247,8 +254,8 @@ class Worker:
             self._end_process(message)
 
     def _note_success(self, project: Project) -> None:
-        """No error any more, but for what is set aside."""
-        notes = "; ".join(self._held.attempts.notes(project.id)) or None
+        """No error any more, but for what is set aside or left out."""
+        notes = standing_notes(self._held, project.id)
         row = self._store.projects.by_id(project.id)
         if row.last_error != notes or row.num_failures or row.num_losses or row.retry_at:
             self._held.projects.change(
@@ -326,6 +333,14 @@ class Worker:
             retry_at=now() + timedelta(seconds=pause_after(num_failures)),  # for people to read
             **values,
         )
+
+
+def standing_notes(store: Store, project_id: int) -> str | None:
+    """What people should know though nothing fails: what is set aside, and what is left out."""
+    in_part, not_at_all = store.annotations.count_left_out(project_id)
+    newest = store.annotations.left_out(project_id, MOST_NAMED) if in_part + not_at_all else []
+    notes = [*store.attempts.notes(project_id), summary(in_part, not_at_all, newest)]
+    return "; ".join(filter(None, notes)) or None
 
 
 def pause_after(num_failures: int) -> float:
