@@ -263,8 +263,8 @@ class Connector:
 
     def _wait(self, pool: ToolProject, doing: str) -> None:
         self._tell(
-            f"the worker is at work on project {pool.id} ({doing}); waiting for at most "
-            f"{self._wait_s:.0f} s"
+            f"a worker or another command is at work on project {pool.id} ({doing}); waiting for "
+            f"at most {self._wait_s:.0f} s"
         )
 
     def _pool_of(self, found: dict[str, object]) -> tuple[str, str] | None:

@@ -23,8 +23,13 @@ CONFIG = (
     '<BrushLabels name="brush" toName="image"><Label value="road"/></BrushLabels></View>'
 )
 CROPS = Wishes("crops")
-NUM_CALLS = 20
+NUM_CALLS = 22
 """As many as connecting takes, and one more."""
+MOMENTS = [
+    pytest.param(number, marks=[] if number % 3 == 1 else [pytest.mark.e2e])
+    for number in range(1, NUM_CALLS)
+]
+"""Every third quickly, all of them with the slow tests."""
 NUM_CHANGES = 6
 """Likewise, of those that make something."""
 
@@ -137,7 +142,7 @@ def test_connecting_takes_fewer_calls_than_are_tried_below(site):
     assert (row.regions_tool_id, row.regions_uid, row.lease_owner) == (3, "3.1763700000", None)
 
 
-@pytest.mark.parametrize("number", range(1, NUM_CALLS))
+@pytest.mark.parametrize("number", MOMENTS)
 @pytest.mark.parametrize("other", ["connect", "work"])
 def test_another_command_or_worker_at_any_moment_of_connecting_makes_nothing_twice(
     site, number, other
@@ -148,7 +153,7 @@ def test_another_command_or_worker_at_any_moment_of_connecting_makes_nothing_twi
     assert site.made() == ONCE
 
 
-@pytest.mark.parametrize("number", range(1, NUM_CALLS))
+@pytest.mark.parametrize("number", MOMENTS)
 def test_connecting_at_any_moment_of_a_workers_reading_makes_nothing_twice(site, number):
     site.store().projects.register("1.1763700000", 1, CONFIG, [], "Streets")
     site.label_studio.before = at_call(number, site.connect)

@@ -78,6 +78,6 @@ def visiting(
             return
         if not is_told:
             is_told = True
-            state = store.projects.by_id(project_id).progress.get("state", "at work")
-            on_wait(str(state))
+            state = store.projects.by_id(project_id).progress.get("state", "idle")
+            on_wait("preparing it" if state == "idle" else str(state))
         time.sleep(_LOOK_S)
