@@ -136,7 +136,7 @@ def test_a_project_that_another_process_made_known_at_the_same_moment_is_the_sam
 
     def late(*values: object) -> Project:
         if not raced:
-            raced.append(register("5.100", 5, "<View/>", classes, "roads"))
+            raced.append(register(*values))
             raise IntegrityError("insert", {}, Exception("unique"))
         return register(*values)  # type: ignore[arg-type]
 
