@@ -30,7 +30,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 logger = logging.getLogger(__name__)
 
 ENV_FILE = Path(".env")
+DATA_DIR = Path(".ralis")
 PREFIX = "RALIS_"
+_OURS = (PREFIX, "LABEL_STUDIO_")
 
 _BLOB_LINK = re.compile(r"\.\./\.\./blobs/[0-9a-f]+")
 
@@ -68,7 +70,11 @@ class Settings(BaseSettings):
         description="Personal access token or legacy token (default: the one that Label Studio "
         "hands over when it connects, which works in-place and where legacy tokens are on)",
     )
-    data_dir: Path = Field(Path(".ralis"), description="Masks, weights, caches and the database")
+    data_dir: Path = Field(
+        DATA_DIR,
+        description="Masks, weights, caches and the database; in the folder of `.env`, else in the "
+        "current one",
+    )
     database_url: str = Field(
         "",
         description="SQLAlchemy address of the database (default: `ralis.db` in the data folder)",
@@ -83,7 +89,10 @@ class Settings(BaseSettings):
         description="How regions are ranked once a model is trained: a built-in strategy or a "
         "trained policy, e.g. `bald` or `ralis`",
     )
-    policies_dir: Path = Field(Path("policies"), description="Folder of trained policies")
+    policies_dir: Path = Field(
+        Path("policies"),
+        description="Folder of trained policies; those that come with the backend are found anyway",
+    )
     policy_pool: Literal["whole", "training"] = Field(
         "whole",
         description="A trained policy ranks the `whole` pool, or picks from random pools as in "
@@ -272,8 +281,18 @@ class Settings(BaseSettings):
                 "Studio; set the key, or RALIS_MODE=in-place"
             )
         if not self.database_url:
-            self.database_url = f"sqlite:///{self.data_dir.resolve() / 'ralis.db'}"
+            self.database_url = f"sqlite:///{self.database_file}"
         return self
+
+    @property
+    def database_file(self) -> Path:
+        """The database of the data folder, where no other is named."""
+        return self.data_dir.resolve() / "ralis.db"
+
+    @property
+    def has_own_database(self) -> bool:
+        """Whether the database is the data folder's file."""
+        return self.database_url == f"sqlite:///{self.database_file}"
 
     @property
     def has_credentials(self) -> bool:
@@ -297,24 +316,75 @@ class Settings(BaseSettings):
         return self.encoder_weights.endswith(".safetensors")
 
 
-def load_settings(env_file: Path = ENV_FILE, **overrides: Any) -> Settings:
+def load_settings(env_file: Path | None = None, **overrides: Any) -> Settings:
     """The settings of the environment and of `env_file`, the environment first.
 
+    Folders that `env_file` names, and the data folder where none is named, lie beside it.
+
     Args:
-        env_file: lines of NAME=value; need not exist.
+        env_file: lines of NAME=value; need not exist. None: `find_env_file` finds it.
         overrides: fields that come before both, where they are not None.
 
     Raises:
         SettingsError: naming every setting that cannot be used, and misspelt names in `env_file`.
     """
+    env_file = env_file or find_env_file(Path.cwd())
     _check_names(env_file)
     try:
         given = {name: value for name, value in overrides.items() if value is not None}
+        given = {**_folders_beside(env_file), **given}
         settings = Settings(_env_file=env_file, **given)  # type: ignore[call-arg]
     except ValidationError as error:
         raise SettingsError("; ".join(_describe(detail) for detail in error.errors())) from None
     use_restored_hub_cache(settings.data_dir / "hf-cache")
     return settings
+
+
+def find_env_file(folder: Path) -> Path:
+    """The `.env` of a folder or of the nearest one above it that sets something of ours.
+
+    One above, or a data folder there, must be the user's own or root's: whoever may write into a
+    shared folder must not choose where the token is sent.
+
+    Returns:
+        Its path; beside the nearest data folder where there is none, else in `folder`.
+    """
+    for place in (folder, *folder.parents):
+        path = ENV_FILE if place == Path.cwd() else place / ENV_FILE
+        if _is_ours(path, place == folder):
+            return path
+    for place in folder.parents:
+        if (place / DATA_DIR / "ralis.db").is_file() and _is_trusted(place / DATA_DIR):
+            return place / ENV_FILE
+    return ENV_FILE if folder == Path.cwd() else folder / ENV_FILE
+
+
+def _is_ours(path: Path, is_here: bool) -> bool:
+    try:
+        if not path.is_file() or not (is_here or _is_trusted(path)):
+            return False
+        return any(name.upper().startswith(_OURS) for name in dotenv_values(path))
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _is_trusted(path: Path) -> bool:
+    return not hasattr(os, "getuid") or path.stat().st_uid in (0, os.getuid())
+
+
+def _folders_beside(env_file: Path) -> dict[str, Path]:
+    """The folders that `env_file` names, or that are named nowhere, as they lie beside it."""
+    home = env_file.parent
+    if home in (Path(), Path.cwd()):
+        return {}
+    values = dotenv_values(env_file) if env_file.is_file() else {}
+    named = {name.upper(): value for name, value in values.items() if value}
+    folders = {}
+    for name in ("data_dir", "policies_dir"):
+        if not os.environ.get(_variable(name)):
+            default = str(Settings.model_fields[name].default)
+            folders[name] = home / (named.get(_variable(name)) or default)
+    return folders
 
 
 def setting_names() -> dict[str, str]:

@@ -6,6 +6,7 @@ loads it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from ralis_backend.online.store import Store
 
 
+logger = logging.getLogger(__name__)
+
+
 def create_store(settings: Settings) -> Store:
     """The store in the data folder, its tables up to date, without an open connection.
 
@@ -37,6 +41,30 @@ def create_store(settings: Settings) -> Store:
     store = Store.open(settings.database_url, settings.data_dir / "blobs")
     store.close()
     return store
+
+
+def find_store(settings: Settings) -> Store | None:
+    """The store that is there already; None if there is none, or it cannot be opened."""
+    try:
+        return open_store(settings)
+    except Exception:  # what is wrong with it is for others to say
+        logger.debug("no store", exc_info=True)
+        return None
+
+
+def open_store(settings: Settings) -> Store:
+    """The store that is there already: what only looks must not make an empty one.
+
+    Raises:
+        ValueError: if there is none, saying where it was looked for.
+    """
+    if settings.has_own_database and not settings.database_file.is_file():
+        raise ValueError(
+            f"there is no database {settings.database_file}: nothing was connected with this data "
+            "folder. Run this in the folder of your .env (or one below it), or set "
+            "RALIS_DATA_DIR; `ralis connect --project N` makes a new one"
+        )
+    return create_store(settings)
 
 
 def create_handover(settings: Settings, *, is_authenticated: bool) -> Handover | None:

@@ -6,6 +6,7 @@ import pytest
 import yaml
 from huggingface_hub import constants
 
+from ralis_backend.core.policy.registry import policy_file
 from ralis_backend.settings import (
     Settings,
     SettingsError,
@@ -220,3 +221,54 @@ def test_compose_gives_the_backend_its_own_settings_and_no_other_secret():
     of_ralis = {*setting_names()} - {"PROMETHEUS_MULTIPROC_DIR"}
     assert set(backend["environment"]) == of_ralis
     assert "LABEL_STUDIO_PASSWORD" not in str(backend)
+
+
+def test_from_a_folder_below_everything_lies_beside_the_env_file(monkeypatch, tmp_path):
+    (tmp_path / ".env").write_text("RALIS_SEED=7\nRALIS_POLICIES_DIR=mine\n")
+    below = tmp_path / "notes" / "deep"
+    below.mkdir(parents=True)
+    (below / ".env").write_text("OTHER_TOOL=1\n")  # of something else
+    monkeypatch.chdir(below)
+    settings = load_settings()
+    assert settings.seed == 7
+    assert (settings.data_dir, settings.policies_dir) == (tmp_path / ".ralis", tmp_path / "mine")
+    assert settings.database_file == tmp_path / ".ralis" / "ralis.db"
+    assert settings.has_own_database
+    monkeypatch.setenv("RALIS_DATA_DIR", "here")
+    assert load_settings().data_dir == Path("here")
+
+
+def test_from_a_folder_below_a_data_folder_is_found_without_an_env_file(monkeypatch, tmp_path):
+    (tmp_path / ".ralis").mkdir()
+    (tmp_path / ".ralis" / "ralis.db").touch()
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    assert load_settings().data_dir == tmp_path / ".ralis"
+
+
+def test_what_somebody_else_left_in_a_folder_above_is_not_believed(monkeypatch, tmp_path):
+    (tmp_path / ".env").write_text("LABEL_STUDIO_URL=http://evil.test\n")
+    (tmp_path / ".ralis").mkdir()
+    (tmp_path / ".ralis" / "ralis.db").touch()
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    real = Path.stat
+
+    def stat(path, **options):
+        found = list(real(path, **options))
+        found[4] = 54321
+        return os.stat_result(found)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    settings = load_settings()
+    assert settings.label_studio_url == "http://localhost:8080"
+    assert settings.data_dir == Path(".ralis")
+
+
+def test_policies_that_come_with_the_backend_are_found_from_any_folder(tmp_path):
+    assert policy_file("any", tmp_path / "policies").is_file()
+    mine = tmp_path / "any.safetensors"
+    mine.touch()
+    assert policy_file("any", tmp_path) == mine
+    assert policy_file("nowhere", tmp_path) == tmp_path / "nowhere.safetensors"

@@ -14,11 +14,14 @@ from ralis_backend.cli import (
     check_plugin,
     connect,
     demo,
+    disconnect,
     doctor,
     export,
     import_dataset,
     serve,
     simulate,
+    status,
+    train,
     train_policy,
     versions,
     web,
@@ -37,6 +40,9 @@ app.command("serve")(serve.serve)
 app.command("web")(web.web)
 app.command("worker")(worker.worker)
 app.command("connect")(connect.connect)
+app.command("disconnect")(disconnect.disconnect)
+app.command("status")(status.status)
+app.command("train")(train.train)
 app.command("doctor")(doctor.doctor)
 app.command("versions")(versions.versions)
 app.command("export")(export.export)

@@ -25,11 +25,11 @@ def export(project: Project, out: Out, format_name: Format = "png", model: Model
 
     from ralis_backend.online.export import export_project
     from ralis_backend.settings import load_settings
-    from ralis_backend.wiring import create_store, create_tool
+    from ralis_backend.wiring import create_tool, open_store
 
     settings = load_settings()
     configure_logging("WARNING")
-    store = create_store(settings)
+    store = open_store(settings)
     uid = store.projects.by_tool_id(project).uid
     tool = create_tool(settings)
     console = Console()

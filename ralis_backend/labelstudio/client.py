@@ -290,6 +290,10 @@ class LabelStudioClient:
         """One stored prediction."""
         return dict(self._get(f"/api/predictions/{prediction_id}"))
 
+    def predictions(self, task_id: int) -> list[dict[str, Any]]:
+        """The stored predictions of one task, of all versions."""
+        return list(self._get("/api/predictions", task=task_id))
+
     def model_versions(self, project_id: int) -> dict[str, int]:
         """The stored predictions' versions, and how many each has."""
         return dict(self._get(f"/api/projects/{project_id}/model-versions"))
@@ -318,6 +322,10 @@ class LabelStudioClient:
             "PATCH", f"/api/ml/{backend_id}", {"project": project_id, "url": url, **settings}
         )
 
+    def delete_backend(self, backend_id: int) -> None:
+        """Disconnect an ML backend."""
+        self._send("DELETE", f"/api/ml/{backend_id}")
+
     def train(self, backend_id: int) -> None:
         """Press "Start training"."""
         self._send("POST", f"/api/ml/{backend_id}/train")
@@ -337,6 +345,20 @@ class LabelStudioClient:
     def delete_webhook(self, webhook_id: int) -> None:
         """Delete a webhook."""
         self._send("DELETE", f"/api/webhooks/{webhook_id}/")
+
+    # Views of the data manager
+
+    def views(self, project_id: int) -> list[dict[str, Any]]:
+        """The tabs of a project's data manager."""
+        return list(self._get("/api/dm/views/", project=project_id))
+
+    def create_view(self, project_id: int, content: Mapping[str, Json]) -> Json:
+        """A tab that everybody sees."""
+        return self._send("POST", "/api/dm/views/", {"project": project_id, "data": dict(content)})
+
+    def delete_view(self, view_id: int) -> None:
+        """Delete a tab."""
+        self._send("DELETE", f"/api/dm/views/{view_id}/")
 
     # The wire
 

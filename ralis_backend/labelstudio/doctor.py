@@ -12,10 +12,17 @@ import httpx
 
 from ralis_backend.core.images import decode_image
 from ralis_backend.core.segmenter import SegmenterSpec, build
+from ralis_backend.labelstudio.check import Check, tried
 from ralis_backend.labelstudio.client import LabelStudioClient
 from ralis_backend.labelstudio.payloads.tasks import project_uid
 from ralis_backend.labelstudio.setup import ProjectSetup, same_url
 from ralis_backend.labelstudio.tool import LabelStudioTool
+from ralis_backend.labelstudio.work_checks import (
+    error_checks,
+    regions_check,
+    work_checks,
+    worker_check,
+)
 from ralis_backend.online.background import (
     Kept,
     Origin,
@@ -25,20 +32,13 @@ from ralis_backend.online.background import (
     said_choice,
 )
 from ralis_backend.online.choosing import FALLBACK
+from ralis_backend.online.store import Store
 from ralis_backend.online.tool import ToolProject
+
+__all__ = ["Check", "Surroundings", "checks"]
 
 MIN_FREE_BYTES = 2_000_000_000
 DEFAULT_BACKEND_URL = "http://localhost:9090"
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at: what was found, and what to do if it is wrong."""
-
-    name: str
-    is_ok: bool
-    detail: str
-    fix: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ class Surroundings:
     spec: the network that will be trained.
     device: that torch computes on.
     strategy: names of classes -> name of the strategy; `ValueError` if it does not fit them.
+    known_strategy: its name; `ValueError` if it stands for nothing.
+    store: what is known of the projects; None where nothing was connected yet.
     background_label: of projects that choose no background themselves.
     """
 
@@ -62,6 +64,8 @@ class Surroundings:
     spec: SegmenterSpec
     device: str
     strategy: Callable[[Sequence[str]], str]
+    known_strategy: Callable[[], str] = lambda: FALLBACK
+    store: Store | None = None
     background_label: str | None = None
 
 
@@ -72,11 +76,17 @@ def checks(around: Surroundings, project_id: int | None = None) -> Iterator[Chec
         around: the backend and its Label Studio.
         project_id: a project to look at as well.
     """
-    yield _tried("data folder", lambda: _data_dir(around.data_dir), "make it writable")
+    yield tried("data folder", lambda: _data_dir(around.data_dir), "make it writable")
     yield _disk(around.data_dir)
     yield _device(around)
-    yield _tried("weights", lambda: _weights(around.spec), _WEIGHTS_FIX)
-    server = _tried(
+    yield tried("weights", lambda: _weights(around.spec), _WEIGHTS_FIX)
+    if project_id is None:
+        yield tried("strategy", around.known_strategy, "set RALIS_STRATEGY as the message says")
+    if around.store is not None:
+        yield worker_check(around.store)
+        if project_id is None:
+            yield from error_checks(around.store)
+    server = tried(
         "Label Studio",
         lambda: f"release {around.client.version()} at {around.client.url}",
         "start it, and set LABEL_STUDIO_URL to its address as seen from the backend (in a "
@@ -85,7 +95,7 @@ def checks(around: Surroundings, project_id: int | None = None) -> Iterator[Chec
     yield server
     if not server.is_ok:
         return
-    token = _tried(
+    token = tried(
         "token",
         lambda: f"{around.client.auth.kind} of {around.client.whoami().get('email')}",
         "set LABEL_STUDIO_API_KEY to a token from Account & Settings",
@@ -98,15 +108,23 @@ def checks(around: Surroundings, project_id: int | None = None) -> Iterator[Chec
         return
     addresses: list[str] = []
 
-    def connected() -> str:
+    def address() -> str:
         addresses.append(around.setup.address(project_id) or DEFAULT_BACKEND_URL)
-        return f"Label Studio reaches this backend at {addresses[0]}"
+        return f"Label Studio is told that this backend is at {addresses[0]}"
 
-    place = _tried("project", connected, "name a project that the token can read")
+    place = tried(
+        "project",
+        lambda: regions_check(around.store, around.client, project_id),
+        "name a project of whole images that the token can read",
+    )
     yield place
     if place.is_ok:
+        yield tried("address", address, "name a project that the token can read")
+    if addresses:
         yield _backend(addresses[0])
         yield from _project_checks(around, project_id, addresses[0])
+        if around.store is not None:
+            yield from work_checks(around.store, around.client, project_id)
 
 
 def _project_checks(around: Surroundings, project_id: int, address: str) -> Iterator[Check]:
@@ -117,31 +135,31 @@ def _project_checks(around: Surroundings, project_id: int, address: str) -> Iter
         names = ", ".join(label.name for label in found[0].classes)
         return f"{len(found[0].classes)} labels: {names}"
 
-    yield _tried("label config", read, "change the labelling interface as the message says")
+    yield tried("label config", read, "change the labelling interface as the message says")
     if found:
-        yield _tried(
+        yield tried(
             "background",
             lambda: _background(around, found[0]),
             f"run `ralis connect --project {project_id} --background NAME`",
         )
-    yield _tried(
+    yield tried(
         "ML backend",
         lambda: _ml_backend(around, project_id, address),
         f"run `ralis connect --project {project_id}`",
     )
-    yield _tried(
+    yield tried(
         "webhook",
         lambda: _webhook(around, project_id, address),
         f"run `ralis connect --project {project_id}`; if it is missing again, Label Studio blocks "
         "the address: start it with ML_BLOCK_LOCAL_IP=false and SSRF_PROTECTION_ENABLED=false",
     )
     if found:
-        yield _tried(
+        yield tried(
             "strategy",
             lambda: around.strategy(_class_names(around, found[0])),
             f"until then {FALLBACK} ranks; set RALIS_STRATEGY as the message says",
         )
-        yield _tried(
+        yield tried(
             "image download",
             lambda: _image(around, project_id),
             "the token must be able to read the project; hosts other than Label Studio go into "
@@ -167,19 +185,15 @@ def _settled(around: Surroundings, project: ToolProject) -> tuple[str, Origin] |
     )
 
 
-def _tried(name: str, look: Callable[[], str], fix: str) -> Check:
-    """A check that passes with what `look` says, and fails with what it raises."""
-    try:
-        return Check(name, True, look())
-    except Exception as error:
-        return Check(name, False, str(error), fix)
-
-
 def _data_dir(folder: Path) -> str:
-    folder.mkdir(parents=True, exist_ok=True)
+    if not folder.exists():
+        there = next(it for it in folder.absolute().parents if it.exists())
+        with tempfile.NamedTemporaryFile(dir=there) as file:
+            file.write(b"ralis")
+        return f"{folder.absolute()} is not there yet; `ralis connect` makes it"
     with tempfile.NamedTemporaryFile(dir=folder) as file:
         file.write(b"ralis")
-    return f"{folder} is writable"
+    return f"{folder.absolute()} is writable"
 
 
 def _disk(folder: Path) -> Check:

@@ -197,10 +197,7 @@ class Learner:
         What was set aside because it ended the worker is tried again, and a project that was
         forgotten or gone is worked on again.
         """
-        project = self._store.projects.get(uid)
-        self._store.attempts.forget(project.id)
-        self._store.projects.revive(project.id)
-        self._store.projects.change(project.id, is_training_requested=True)
+        self._store.projects.request_training(self._store.projects.get(uid).id)
 
     def forget(self, uid: str) -> None:
         """Stop working on a project until it is connected again, or a training is asked for.
@@ -246,7 +243,9 @@ class Learner:
         versions = {row.name: row for row in self._store.versions.all(project.id)}
         if version not in versions:
             known = ", ".join(versions) or "none"
-            raise ValueError(f"project {uid} has no version {version!r}; it has: {known}")
+            raise ValueError(
+                f"project {project.tool_id} has no version {version!r}; it has: {known}"
+            )
         self._store.versions.use(project.id, versions[version].number)
 
     def _is_worked_on(self, uid: str) -> bool:
@@ -316,7 +315,9 @@ class Learner:
         try:
             mask = read_mask(self._store, image, ranking)
         except (OSError, ValueError) as error:
-            logger.warning("project %s, task %s: no mask: %s", project.uid, image.task_id, error)
+            logger.warning(
+                "project %s, task %s: no mask: %s", project.tool_id, image.task_id, error
+            )
             return None
         return None if mask is None else to_paint(mask, project)
 

@@ -92,7 +92,7 @@ def judge(
         return entry | {"verdict": "too few labels", "note": str(few)}
     except Exception as error:
         stop()  # being stopped is no failure
-        logger.warning("project %s: policy %s: %s", project.uid, policy.name, error)
+        logger.warning("project %s: policy %s: %s", project.tool_id, policy.name, error)
         return entry | {"verdict": "failed", "note": f"it could not be tested: {error}"}
     entry |= played.verdict(policy.name).to_json()
     entry |= {

@@ -7,7 +7,7 @@ from tests.app.calls import CONFIG, PROJECT, UID, created, predict, setup, task
 
 
 def test_setup_registers_the_project_and_answers_its_version(client, store):
-    assert setup(client).json == {"model_version": "v0"}
+    assert setup(client).json == {"model_version": "ralis-v0"}
     assert store.projects.get(UID).class_names == ("road", "sky")
 
 
@@ -46,7 +46,7 @@ def test_predict_answers_each_task_in_order_and_a_bad_one_fails_alone(client, ca
     assert len(results) == 5
     assert [bool(entry["result"]) for entry in results] == [True, False, False, False, True]
     assert all(isinstance(entry["score"], float) for entry in results)
-    assert all(entry["model_version"] == "v0" for entry in results)
+    assert all(entry["model_version"] == "ralis-v0" for entry in results)
     assert "task 2: no such file" in caplog.text
     assert "'image'" in caplog.text
 
@@ -64,7 +64,7 @@ def test_predict_makes_a_project_known_that_was_set_up_before_the_database(clien
 
 def test_predict_without_tasks_is_an_empty_answer(client):
     setup(client)
-    assert predict(client, []).json == {"results": [], "model_version": "v0"}
+    assert predict(client, []).json == {"results": [], "model_version": "ralis-v0"}
 
 
 def test_of_a_webhook_only_what_it_hints_at_is_stored(client, store):

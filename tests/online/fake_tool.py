@@ -51,6 +51,7 @@ def picture(seed: int, size: tuple[int, int] = (64, 96)) -> tuple[bytes, np.ndar
 
 CHANGES = {
     "prepare",
+    "tidy_doubles",
     "create_crop_tasks",
     "publish_crop_predictions",
     "publish_image_predictions",
@@ -93,6 +94,8 @@ class FakeTool:
         self.fail_next: Exception | None = None
         self.fail_in: dict[str, Exception] = {}  # by the name of a call, once
         self.is_gone = False
+        self.others: dict[tuple[str, int], np.ndarray | Exception] = {}  # predictions of others
+        self.doubles: list[str] = []  # what is said of second regions projects
         self.calls: list[str] = []
         self.num_read = 0  # tasks whose annotations were given
 
@@ -128,6 +131,10 @@ class FakeTool:
     ) -> int | None:
         self._call("prepare")
         return 2 if mode == "crops" else None
+
+    def tidy_doubles(self, project: ToolProject, regions_project_id: int) -> list[str]:
+        self._call("tidy_doubles")
+        return list(self.doubles)
 
     def tasks(self, project_id: int, changed_since: datetime | None = None) -> list[ToolTask]:
         self._call("tasks")
@@ -190,6 +197,20 @@ class FakeTool:
         boxes = [result["box"] for result in annotation.results if "box" in result]
         odd = tuple(it["odd box"] for it in annotation.results if "odd box" in it)
         return FoundRegions(tuple(Region(*box) for box in boxes), odd)
+
+    def others_mask(
+        self,
+        pool: ToolProject,
+        model_version: str,
+        task_id: int,
+        class_names: Sequence[str],
+        size: tuple[int, int],
+    ) -> np.ndarray | None:
+        self._call("others_mask")
+        found = self.others.get((model_version, task_id))
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     def image(self, task: ToolTask) -> bytes:
         self._call("image")

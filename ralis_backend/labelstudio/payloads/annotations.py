@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from ralis_backend.labelstudio.payloads.answers import read_answers
+from ralis_backend.labelstudio.payloads.predictions import version_of
 from ralis_backend.labelstudio.payloads.results import objects_of, shown, storable
 from ralis_backend.labelstudio.payloads.strokes import STROKES
 from ralis_backend.labelstudio.payloads.tasks import is_id, parse_time
@@ -102,6 +103,8 @@ def _lead_time(value: Any) -> float | None:
 def _suggested_version(payload: Mapping[str, Any]) -> str | None:
     for name in ("prediction", "parent_prediction"):
         prediction = payload.get(name)
-        if isinstance(prediction, Mapping) and prediction.get("model_version"):
-            return storable(str(prediction["model_version"]))
+        if isinstance(prediction, Mapping) and (
+            version := version_of(prediction.get("model_version"))
+        ):
+            return version
     return None

@@ -24,6 +24,8 @@ from ralis_backend.online.answers import Choice
 
 logger = logging.getLogger(__name__)
 
+CROP_CLASS = "ralis-crop"
+"""Of the view that shows the crop: by it an interface of regions is known."""
 TOOL_HOTKEYS = "behkmoprvwu"
 """Keys of Label Studio's tools, and of "unselect"."""
 # What gets no key here gets the next free one, and the eraser would tick a choice.
@@ -46,11 +48,15 @@ _STYLE = """
 # the questions; one of these.
 _COLUMN_WIDTH, _OTHER_HEIGHT, _QUESTION_HEIGHT = 360, 210, 40
 KEYS = {
-    "polygonlabels": "Ctrl+Z undoes · Ctrl+Enter submits",
     "brushlabels": "[ ] brush size · E eraser, B brush · Ctrl+Enter submits",
+    "bitmasklabels": "[ ] brush size · Ctrl+Enter submits",
+    "polygonlabels": "Ctrl+Z undoes · Ctrl+Enter submits",
 }
 """What annotators have to know at every region, by the type of what they draw."""
 _KEYS_HEIGHT = 40
+CONTEXT_VALUE = "Value"
+"""The page reads attributes in any case; the server, which stores files for a project with one data
+key alone, does not count this one. So the crops lie in the project that shows them."""
 _INLINE_CHOICES = 4
 """More of them stand in a list that opens."""
 
@@ -135,7 +141,7 @@ def regions_config(config: LabelConfig, background: str | None = None) -> str:
     root = Element("View")
     SubElement(root, "Header", {"value": "$note", "size": "5"})
     columns = SubElement(root, "View", {"style": _COLUMNS})
-    crop = SubElement(columns, "View", {"className": "ralis-crop"})
+    crop = SubElement(columns, "View", {"className": CROP_CLASS})
     shown = {"name": config.image_name, "value": "$image"}
     SubElement(crop, "Image", shown | _merged(_OUR_IMAGE, _carried(image, _IMAGE_ATTRIBUTES)))
     right = SubElement(columns, "View")
@@ -156,7 +162,7 @@ def regions_config(config: LabelConfig, background: str | None = None) -> str:
         "Image",
         {
             "name": context_name,
-            "value": "$context",
+            CONTEXT_VALUE: "$context",
             "maxWidth": "100%",
             "maxHeight": f"calc(100vh - {other_height}px)",
             "zoom": "false",
@@ -184,6 +190,12 @@ def carried_parts(config: LabelConfig) -> frozenset[tuple[str, ...]]:
     return frozenset(parts)
 
 
+def carried_tags(config: LabelConfig) -> list[tuple[str, str]]:
+    """Tag and name of the owner's elements that the regions project gets: the image, its tools."""
+    image, tools = _image_and_tools(config)
+    return [(it.tag, it.get("name", "")) for it in (image, *tools)]
+
+
 def is_like(xml: str, pool: LabelConfig, background: str | None = None) -> bool:
     """Whether an interface of regions has all that is the pool's; its layout is anybody's."""
     try:
@@ -193,7 +205,22 @@ def is_like(xml: str, pool: LabelConfig, background: str | None = None) -> bool:
         return False
     same_labels = shown.labels == pool.labels and shown.controls == pool.controls
     has_all = carried_parts(shown) >= carried_parts(pool)
-    return same_labels and has_all and asks_everything(xml, pool, background)
+    return same_labels and has_all and stores_files(xml) and asks_everything(xml, pool, background)
+
+
+def shows_regions(xml: str) -> bool:
+    """Whether an interface is one that `regions_config` made; False for what cannot be read."""
+    try:
+        elements = parse_xml(xml).iter()
+    except LabelConfigError:
+        return False
+    return any(CROP_CLASS in element.get("className", "").split() for element in elements)
+
+
+def stores_files(xml: str) -> bool:
+    """Whether Label Studio stores files for a project with this interface: it has one data key."""
+    named = [it for it in parse_xml(xml).iter() if it.get("name")]
+    return len({value for it in named if (value := it.get("value", "")).startswith("$")}) == 1
 
 
 def asks_everything(xml: str, config: LabelConfig, background: str | None = None) -> bool:

@@ -112,7 +112,7 @@ def write_model(
     version = store.versions.find(project.id, project.current_version)
     if version is None or version.weights_key is None:
         raise ValueError(
-            f"project {project.uid} has no trained version yet; label some regions first, or "
+            f"project {project.tool_id} has no trained version yet; label some regions first, or "
             "export without the model"
         )
     usable = load_segmenter(store, project, version, DEFAULT_SPEC, seed=0, device="cpu")

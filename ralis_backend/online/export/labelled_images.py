@@ -98,7 +98,7 @@ class LabelledImages:
             except Exception as error:
                 # One bad image must not cost the others their export.
                 self.left_out[row.id] = f"task {row.task_id}: {error}"
-                logger.warning("project %s, %s", self._project.uid, self.left_out[row.id])
+                logger.warning("project %s, %s", self._project.tool_id, self.left_out[row.id])
                 continue
             yield exported
         if len(self.left_out) == len(self._rows):

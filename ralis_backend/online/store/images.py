@@ -125,6 +125,14 @@ class Images:
         with self._database.read() as session:
             return list(session.scalars(query.limit(count)))
 
+    def bad(self, project_id: int) -> list[Image]:
+        """The images that could not be read when they were tried last."""
+        query = select(Image).where(
+            Image.project_id == project_id, ~Image.is_deleted, Image.error.is_not(None)
+        )
+        with self._database.read() as session:
+            return list(session.scalars(query.order_by(Image.id)))
+
     def seen(self, image_id: int, size: tuple[int, int]) -> None:
         """Note that an image of (height, width) pixels was read."""
         height, width = size

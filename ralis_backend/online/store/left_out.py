@@ -19,7 +19,8 @@ WAITING = (UNREAD, REREAD)
 
 def find_left_out(session: Session, project_id: int, most: int | None) -> list[LeftOut]:
     """See `Annotations.left_out`."""
-    query = _odd(project_id, select(Annotation, _has_label())).order_by(Annotation.id.desc())
+    query = _odd(project_id, select(Annotation, _has_label()))
+    query = query.order_by(Annotation.created_at.desc(), Annotation.id.desc())
     found = [
         LeftOut(
             row.annotation_id,

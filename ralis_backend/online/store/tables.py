@@ -77,6 +77,7 @@ class Project(Base):
     strategy: Mapped[str | None] = mapped_column(String(64))  # None: the worker's setting
     regions_uid: Mapped[str | None] = mapped_column(String(64), index=True)
     regions_tool_id: Mapped[int | None] = mapped_column("regions_host_id")
+    start_from: Mapped[str | None] = mapped_column(Text)  # model version of others' first masks
     is_prepared: Mapped[bool] = mapped_column(default=False)
     is_deleted: Mapped[bool] = mapped_column(default=False)
     # what is due
@@ -389,3 +390,12 @@ class Attempt(Base):
     key: Mapped[str] = mapped_column(String(64))
     count: Mapped[int]
     note: Mapped[str | None] = mapped_column(Text)  # why it is set aside; None: it is not
+
+
+class LiveWorker(Base):
+    """A worker's process, and when it last showed that it lives, by its own clock: for people."""
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    seen_at: Mapped[datetime]

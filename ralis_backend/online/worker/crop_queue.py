@@ -66,7 +66,7 @@ class CropQueue:
         self._predict(publication, regions_id, plan, masks)
         logger.info(
             "project %s: queue of %s holds %d regions, %d of them new",
-            project.uid,
+            project.tool_id,
             version.name,
             len(plan.kept) + len(plan.added),
             len(plan.added),
@@ -93,7 +93,7 @@ class CropQueue:
         project, version = publication.project, publication.version
         places, scores = publication.places()
         if not places:
-            logger.info("project %s: every region is labelled", project.uid)
+            logger.info("project %s: every region is labelled", project.tool_id)
         return QueueState(
             places=places,
             scores=scores,
@@ -154,7 +154,7 @@ class CropQueue:
             raise
         except Exception as error:
             # It was readable when it was ranked; the other images go on.
-            logger.warning("project %s, task %s: %s", project.uid, image.task_id, error)
+            logger.warning("project %s, task %s: %s", project.tool_id, image.task_id, error)
             self._store.images.fail(image.id, str(error))
             return None
 

@@ -73,7 +73,7 @@ class LabelReader:
         except StoreError:
             raise
         except Exception as error:
-            logger.warning("project %s: %s", self._project.uid, error)
+            logger.warning("project %s: %s", self._project.tool_id, error)
             self._note_failure(row, error, answers)
             return
         if left_out:
@@ -96,7 +96,7 @@ class LabelReader:
         is_read = any(label.mask is not None for label in labels)
         logger.warning(
             "project %s: annotation %d of task %d %s: %s%s",
-            self._project.uid,
+            self._project.tool_id,
             annotation.id,
             annotation.task_id,
             "was read in part" if is_read else "has nothing that counts",

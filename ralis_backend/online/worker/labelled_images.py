@@ -73,7 +73,7 @@ class LabelledImages:
         except Exception as error:
             # One bad image must not stop the others; the operator finds why with the image.
             message = f"task {part.image.task_id}: {error}"
-            logger.warning("project %s, %s", self._project.uid, message)
+            logger.warning("project %s, %s", self._project.tool_id, message)
             self._store.images.fail(part.image.id, str(error))
             self._bad_images[part.image.id] = message
             raise Unreadable(message) from error

@@ -79,7 +79,7 @@ class Publisher:
         )
         logger.info(
             "project %s: published %s for %d images",
-            project.uid,
+            project.tool_id,
             version.name,
             len(publication.image_sizes),
         )
@@ -104,6 +104,7 @@ class Publisher:
         return PredictedMasks(
             self._store,
             self._tool,
+            publication.pool,
             publication.project,
             publication.version,
             self._config.ranking,
@@ -123,7 +124,7 @@ class Publisher:
         if misfits:
             logger.warning(
                 "project %s: %d images have other regions than %s ranked; it ranks again",
-                project.uid,
+                project.tool_id,
                 len(misfits),
                 version.name,
             )

@@ -101,7 +101,7 @@ class Ranker:
 
         def stop() -> None:
             if should_stop():
-                raise Stopped(f"ranking of project {project.uid} was interrupted")
+                raise Stopped(f"ranking of project {project.tool_id} was interrupted")
 
         started = time.monotonic()
         ranking = self._config.ranking
@@ -129,7 +129,7 @@ class Ranker:
         self._store.versions.change(version.id, ranked_at=now(), metrics=metrics)
         logger.info(
             "project %s: %s ranked %d of %d images in %.0f s",
-            project.uid,
+            project.tool_id,
             version.name,
             len(described),
             len(images),
@@ -184,7 +184,7 @@ class Ranker:
             raise
         except Exception as error:
             # A bad image is left out; the operator finds why in log, doctor and report.
-            logger.warning("project %s, task %s: %s", project.uid, image.task_id, error)
+            logger.warning("project %s, task %s: %s", project.tool_id, image.task_id, error)
             self._store.images.fail(image.id, str(error))
             return None
         spool.append(result.features)
@@ -301,7 +301,7 @@ class Ranker:
         is_decided = last is not None and last["verdict"] in ("trusted", "not trusted")
         if last is not None and is_decided and num_labels < last["labels"] + period:
             return last
-        logger.info("project %s: policy %s is tested on the labels", project.uid, policy.name)
+        logger.info("project %s: policy %s is tested on the labels", project.tool_id, policy.name)
         entry = judge(
             self._store,
             self._tool.image,
@@ -353,7 +353,7 @@ def _reasons(
         return chosen.reasons(state, regions, project.class_names)
     except Exception as error:
         name = chosen.strategy.name
-        logger.warning("project %s: %s gives no reasons: %s", project.uid, name, error)
+        logger.warning("project %s: %s gives no reasons: %s", project.tool_id, name, error)
         return [f"chosen by {name}"] * len(regions)
 
 

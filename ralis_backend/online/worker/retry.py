@@ -40,7 +40,7 @@ class Retry:
         readable = [image for image in due if not should_stop() and self._is_readable(image)]
         if not readable:
             return
-        logger.info("project %s: %d images can be read again", project.uid, len(readable))
+        logger.info("project %s: %d images can be read again", project.tool_id, len(readable))
         if any(self._store.labels.of_image(image.id) for image in readable):
             self._store.projects.change(project.id, is_training_requested=True)
         if version is not None:

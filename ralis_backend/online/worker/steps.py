@@ -194,7 +194,7 @@ class _Work:
         if number > MOST_DEADLY_TRAININGS:
             self._give_up_training(project, labels, f"it ended the worker {number - 1} times")
             return
-        logger.info("project %s: training begins", project.uid)
+        logger.info("project %s: training begins", project.tool_id)
         report({"state": "training", "percent": 0.0})
         try:
             seeds = 1 + self._store.attempts.count(project.id, DIVERGED, labels)
@@ -222,7 +222,7 @@ class _Work:
         self._store.projects.change(
             project.id, trained_label_id=labels, is_training_requested=False
         )
-        logger.error("project %s: %s", project.uid, note)
+        logger.error("project %s: %s", project.tool_id, note)
 
     def _count_regions(self, project: Project) -> None:
         """Counted when labels may have changed, so that nobody who asks has to wait for it."""

@@ -143,7 +143,7 @@ class Trainer:
             should_stop=should_stop,
         )
         if should_stop():
-            raise Stopped(f"training of project {project.uid} was interrupted")
+            raise Stopped(f"training of project {project.tool_id} was interrupted")
         return summary
 
     def _compare(
@@ -172,7 +172,7 @@ class Trainer:
         self._store.projects.change(
             project.id, trained_label_id=newest_label_id, is_training_requested=is_first_time
         )
-        logger.warning("project %s: nothing to learn from, %s", project.uid, why)
+        logger.warning("project %s: nothing to learn from, %s", project.tool_id, why)
 
     def _measure(
         self,
@@ -234,7 +234,7 @@ def _log_version(project: Project, version: Version) -> None:
     miou, before = (metrics.get(f"validation_{kind}miou{when}") for when in ("", "_before"))
     logger.info(
         "project %s: %s trained on %d regions in %.0f s, validation %s %s: %s",
-        project.uid,
+        project.tool_id,
         version.name,
         version.metrics["training_regions"],
         version.metrics["seconds"]["train"],

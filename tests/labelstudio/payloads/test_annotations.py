@@ -37,7 +37,7 @@ def _webhook(**fields: Any) -> dict[str, Any]:
         "created_at": "2025-11-21T05:21:00.123456Z",
         "updated_at": "2025-11-21T05:22:00Z",
         "lead_time": 12.5,
-        "prediction": {"id": 4, "model_version": "v2", "result": []},
+        "prediction": {"id": 4, "model_version": "ralis-v2", "result": []},
         "parent_prediction": 4,
         **fields,
     }
@@ -57,7 +57,7 @@ def test_the_apis_shape_with_the_whole_task_is_read():
         task={"id": 3, "created_at": "2025-11-20T00:00:00Z", "data": {"image": "/data/a.png"}},
         completed_by={"id": 1, "email": "anna@example.com", "first_name": ""},
         prediction={},
-        parent_prediction={"model_version": "v1"},
+        parent_prediction={"model_version": "ralis-v1"},
     )
     annotation = parse_annotation(payload)
     assert annotation.task_created_at == datetime(2025, 11, 20, tzinfo=UTC)

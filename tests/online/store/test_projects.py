@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 from ralis_backend.core.regions import Region
 from ralis_backend.online.background import NO_BACKGROUND
@@ -27,7 +28,7 @@ def test_removed_labels_keep_their_index_and_new_ones_come_after(store: Store, p
 
 def test_an_unknown_project_is_named_with_what_to_do(store: Store, project: Project):
     with pytest.raises(
-        ValueError, match=r"9\.9 is not known here \(known: 1\.100\).*ralis connect"
+        ValueError, match=r"project 9 is not known here \(known: 1 \(.*ralis connect"
     ):
         store.projects.get("9.9")
 
@@ -125,3 +126,19 @@ def test_a_background_that_finds_no_place_in_a_mask_is_refused(store: Store):
     many = [ClassLabel(f"label {number}", "#000000") for number in range(255)]
     with pytest.raises(ValueError, match="256 classes, at most 255"):
         store.projects.register("7.100", 7, "<View/>", many, "", "Background")
+
+
+def test_a_project_that_another_process_made_known_at_the_same_moment_is_the_same(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    register, classes = store.projects._register, (ClassLabel("road", "#FF0000"),)
+    raced: list[Project] = []
+
+    def late(*values: object) -> Project:
+        if not raced:
+            raced.append(register(*values))
+            raise IntegrityError("insert", {}, Exception("unique"))
+        return register(*values)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(store.projects, "_register", late)
+    assert store.projects.register("5.100", 5, "<View/>", classes, "roads").id == raced[0].id
