@@ -94,7 +94,7 @@ def _split(reference: str) -> SplitResult:
         return urlsplit(reference)
     except ValueError:
         path = re.split("[?#]", rest or scheme, maxsplit=1)[0]
-        return SplitResult("", "", path, "", "")
+        return SplitResult("", "", re.sub(r"^[^/]*@", "", path), "", "")
 
 
 def _name(path: str) -> str:

@@ -99,11 +99,15 @@ pool) and `val` as `d_r` (the reward set).
 _HF_GUIDE = """\
 ## How to load it
 
+In this folder:
+
 ```python
+from pathlib import Path
+
 import numpy as np
 from datasets import load_dataset
 
-dataset = load_dataset(".")  # or the folder's path
+dataset = load_dataset(str(Path.cwd()))  # this folder's whole path: "." alone is refused
 for split, rows in dataset.items():
     for row in rows:
         picture = np.array(row["image"])  # (H, W, 3)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
-from pathlib import PurePosixPath
 from typing import Protocol
 
 from ralis_backend.online.file_names import IMAGE_SUFFIXES, place, uploaded_name
@@ -54,8 +53,8 @@ def unique_names(rows: Iterable[Named]) -> dict[int, str]:
 
 def stem(name: str) -> str:
     """A file's name without its suffix, if that is one of an image; `frame.0001` has none."""
-    path = PurePosixPath(name)
-    return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else name
+    base, dot, suffix = name.rpartition(".")
+    return base if dot + suffix.lower() in IMAGE_SUFFIXES else name
 
 
 def safe_name(text: str, max_bytes: int = MAX_BYTES) -> str:
