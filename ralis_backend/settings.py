@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -124,7 +125,8 @@ class Settings(BaseSettings):
     seed: int = Field(0, ge=0, description="Seed of everything random")
     background_label: str | None = Field(
         None,
-        description="Label that unpainted pixels of a labelled region get (default: they are void)",
+        description="What unpainted pixels of a labelled region are, in projects that choose none "
+        "themselves: a label, or a class of its own (default: void; with one label `Background`)",
     )
     region_label: str = Field(
         "Suggested region", min_length=1, description="In-place mode: label of the suggested boxes"
@@ -335,6 +337,11 @@ def share_metrics(directory: Path) -> None:
     To be called before prometheus_client is imported: it reads the variable then.
     """
     os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", str(directory))
+
+
+def environment_with(defaults: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a child process: this one's, and `defaults` for what it leaves out."""
+    return {**defaults, **os.environ}
 
 
 def use_restored_hub_cache(copy: Path) -> None:

@@ -37,10 +37,14 @@ class DatasetError(ValueError):
 
 @dataclass(frozen=True)
 class DatasetClass:
-    """A class: its name and its colour (red, green, blue)."""
+    """A class: its name and its colour (red, green, blue).
+
+    `is_background`: what annotators leave unpainted; nobody looks for it.
+    """
 
     name: str
     color: Rgb
+    is_background: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,12 @@ class Dataset:
         """Names in the order of the masks' values."""
         return tuple(label.name for label in self.classes)
 
+    @property
+    def background(self) -> int | None:
+        """The masks' value that annotators leave unpainted; None where they paint everything."""
+        marks = (index for index, label in enumerate(self.classes) if label.is_background)
+        return next(marks, None)
+
 
 def plain_folder(folder: Path, class_names: Sequence[str] = ()) -> Dataset:
     """A folder of pictures as a dataset, with or without masks.
@@ -176,9 +186,12 @@ def write_dataset(
 
 def classes_json(name: str, classes: Sequence[DatasetClass]) -> dict[str, Any]:
     """What `classes.json` holds."""
+    marks = (index for index, label in enumerate(classes) if label.is_background)
+    background = next(marks, None)
     return {
         "name": name,
         "void": VOID,
+        **({} if background is None else {"background": background}),
         "classes": [
             {"id": index, "name": label.name, "color": list(label.color)}
             for index, label in enumerate(classes)
@@ -191,7 +204,11 @@ def read_classes(path: Path) -> tuple[DatasetClass, ...]:
     content = _read_json(path)
     try:
         void, entries = content.get("void", VOID), content["classes"]
-        classes = tuple(DatasetClass(str(entry["name"]), _color(entry)) for entry in entries)
+        background = content.get("background")
+        classes = tuple(
+            DatasetClass(str(entry["name"]), _color(entry), index == background)
+            for index, entry in enumerate(entries)
+        )
         ids = [int(entry.get("id", index)) for index, entry in enumerate(entries)]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DatasetError(

@@ -50,7 +50,7 @@ def test_provenance_tells_where_each_region_came_from(grown, tmp_path):
         "row": "0", "col": "0", "height": "16", "width": "16",
         "annotator": "ann@example.com", "time": "2025-01-01T00:10:00+00:00", "seconds": "12.500",
         "round": "2", "strategy": "entropy", "version": "v1", "is_skipped": "0", "is_used": "1",
-        "useful": "1",
+        "rest": "", "useful": "1",
     }  # fmt: skip
     assert [row["useful"] for row in rows] == ["1", "0"] * 5
 
@@ -339,3 +339,63 @@ def test_masks_are_indices_in_a_palette(grown, tmp_path):
         assert image.mode == "P"
         assert tuple(image.getpalette()[:3]) == (128, 64, 128)
     assert mask_from_png(path.read_bytes()).dtype == np.uint8
+
+
+@pytest.fixture
+def with_background(grown):
+    """The same, where "road", the first class, is what annotators leave unpainted."""
+    classes = [ClassLabel("a & b", "red"), ClassLabel("sky", "#0000FF")]
+    grown.store.projects.register(UID, 7, "<View>2</View>", classes, "", None, "road")
+    return grown
+
+
+@pytest.mark.parametrize("format_name", ["png", "coco", "yolo-seg", "hf"])
+def test_every_export_says_which_class_is_background(with_background, tmp_path, format_name):
+    with_background.export(tmp_path / "out", format_name)
+    content = json.loads((tmp_path / "out/classes.json").read_text())
+    assert content["background"] == 0
+    assert [it["name"] for it in content["classes"]] == ["road", "a & b", "sky"]
+
+
+def test_masks_keep_the_background_s_index_and_open_as_a_dataset(with_background, tmp_path):
+    with_background.export(tmp_path / "out")
+    dataset = Dataset.open(tmp_path / "out")
+    assert dataset.background == 0
+    for key, sample in dataset.samples.items():
+        np.testing.assert_array_equal(sample.mask(), with_background.masks[int(key[-1])])
+
+
+def test_background_is_no_category_of_coco(with_background, tmp_path):
+    with_background.export(tmp_path / "out", "coco")
+    content = json.loads((tmp_path / "out/annotations/instances_train.json").read_text())
+    assert [(it["id"], it["name"]) for it in content["categories"]] == [(2, "a & b"), (3, "sky")]
+    assert {it["category_id"] for it in content["annotations"]} == {2, 3}
+
+
+def test_yolo_numbers_its_classes_without_the_background(with_background, tmp_path):
+    with_background.export(tmp_path / "out", "yolo-seg")
+    content = yaml.safe_load((tmp_path / "out/data.yaml").read_text())
+    assert content["names"] == {0: "a & b", 1: "sky"}
+    lines = (tmp_path / "out/labels/train/frame_1.txt").read_text().splitlines()
+    assert {line.split()[0] for line in lines} == {"0", "1"}
+
+
+def test_an_image_with_nothing_but_background_has_no_object(with_background, tmp_path):
+    store = with_background.store
+    (project,) = store.projects.all()
+    for label in store.labels.of(project.id):
+        mask = np.zeros((label.region.height, label.region.width), np.uint8)
+        row = store.annotations.put(
+            project,
+            "8.1",
+            replace(annotation(500 + label.id, 100), results=[{"id": "new"}]),
+            store.images.get(label.image_id),
+            None,
+        )
+        store.labels.put(row, [NewLabel(label.region, mask)], {})
+    with_background.export(tmp_path / "yolo", "yolo-seg")
+    assert (tmp_path / "yolo/labels/train/frame_1.txt").read_text() == ""
+    with_background.export(tmp_path / "coco", "coco")
+    content = json.loads((tmp_path / "coco/annotations/instances_train.json").read_text())
+    assert content["annotations"] == []
+    assert len(content["images"]) == 4

@@ -71,6 +71,8 @@ class Experiment:
         test: images that versions are judged by, never used for a decision.
         device: that versions are judged on.
         console: where progress is shown.
+        class_names: what the values of the images' masks stand for.
+        background: the value that annotators leave unpainted; None: they paint everything.
         timeout_s: how long a version may take.
     """
 
@@ -83,6 +85,8 @@ class Experiment:
     test: Sequence[Sample]
     device: str
     console: Console
+    class_names: Sequence[str]
+    background: int | None = None
     timeout_s: float = 1800.0
 
     def run(self, num_rounds: int, regions_per_round: int) -> list[Round]:
@@ -213,8 +217,10 @@ class Experiment:
         total = len(self.validation) + len(self.test)
         bar = progress.add_task(f"Round {number}: judging {version.name}", total=total or 1)
         try:
+            known = self.store.projects.get(self.uid).class_names
+            values = [self.class_names.index(name) for name in known]
             scores = [
-                score(segmenter, samples, lambda: progress.advance(bar))
+                score(segmenter, samples, lambda: progress.advance(bar), values, self.background)
                 for samples in (self.validation, self.test)
             ]
         finally:
@@ -280,8 +286,11 @@ def results_json(
 
 
 def _score_json(result: Score, class_names: Sequence[str]) -> dict[str, Any]:
+    foreground = result.foreground_miou
+    without = {} if foreground is None else {"miou_without_background": _rounded(foreground)}
     return {
         "miou": _rounded(result.miou),
+        **without,
         "images": result.num_images,
         "class_iou": {
             name: _rounded(value)
@@ -294,11 +303,18 @@ def _rounded(value: float) -> float | None:
     return None if np.isnan(value) else round(value, 4)
 
 
+def _without_background(result: Score) -> str:
+    foreground = result.foreground_miou
+    if foreground is None or math.isnan(foreground):
+        return ""
+    return f" ({100 * foreground:.1f} without background)"
+
+
 def _line(done: Round) -> str:
     seconds = ", ".join(f"{name} {value:.1f}" for name, value in done.seconds.items())
     rejected = "" if done.is_accepted else f" ({done.trained} was worse and is not used)"
     scores = " · ".join(
-        f"{name} mIoU {100 * result.miou:.1f}"
+        f"{name} mIoU {100 * result.miou:.1f}{_without_background(result)}"
         for name, result in (("validation", done.validation), ("test", done.test))
         if not math.isnan(result.miou)
     )

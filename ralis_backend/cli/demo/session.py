@@ -111,7 +111,10 @@ class Session:
         store = Store.open(workplace.database_url(project.uid), data_folder / "blobs")
         running.callback(store.close)
         with self._waiting("Connecting Label Studio and the backend"):
-            backend.run("connect", "--project", str(project.id))
+            index = images.dataset.background
+            names = images.dataset.class_names
+            background = () if index is None else ("--background", names[index])
+            backend.run("connect", "--project", str(project.id), *background)
         self._wait_for_suggestions(backend, store, project)
         self._show(server, workplace, store, project)
         if options.is_oracle:
@@ -281,6 +284,8 @@ class Session:
             test=spread(images.test, options.eval_images),
             device=find_device("auto"),
             console=self._console,
+            class_names=names,
+            background=images.dataset.background,
         )
         return experiment.run(options.rounds, options.regions_per_round)
 

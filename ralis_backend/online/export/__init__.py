@@ -88,8 +88,7 @@ def export_project(
         summary = Summary()
         images_of = summary.counted(_counted(labelled, on_image))
         FORMATS[format_name](images_of, labelled.classes, partial)
-        title, background = project.title or project.uid, background_of(project)
-        write_guide(partial, title, labelled.classes, summary, background, now())
+        write_guide(partial, project.title or project.uid, labelled.classes, summary, now())
         _write_json(partial / "classes.json", _classes_json(project))
         _write_provenance(
             partial / "provenance.csv",
@@ -98,12 +97,6 @@ def export_project(
             store.answers.of(project.id),
         )
     return len(labelled) - len(labelled.left_out)
-
-
-def background_of(project: Project) -> str | None:
-    """The class that unpainted pixels of a labelled region get; None: they are VOID."""
-    marked = (entry["name"] for entry in project.classes if entry.get("background"))
-    return next(marked, None)
 
 
 def write_model(
@@ -162,6 +155,7 @@ def _classes_json(project: Project) -> dict[str, Any]:
     return {
         "name": project.title or project.uid,
         "void": VOID,
+        "background": project.background_class,
         "classes": [
             {"id": index, "name": entry["name"], "color": list(color)}
             for index, (entry, color) in enumerate(

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import pairwise
 
 import cv2
 import numpy as np
 
-from ralis_backend.core.regions import VOID
 
-
-def connected_areas(mask: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Class index and (H, W) bool of each connected area of a class, corners included."""
-    for class_index in np.unique(mask[mask != VOID]).tolist():
+def connected_areas(mask: np.ndarray, classes: Collection[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """Class index and (H, W) bool of each connected area of these classes, corners included."""
+    for class_index in np.unique(mask).tolist():
+        if class_index not in classes:
+            continue
         count, labels = cv2.connectedComponents((mask == class_index).astype(np.uint8))
         for area in range(1, count):
             yield class_index, labels == area

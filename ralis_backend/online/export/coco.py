@@ -12,7 +12,12 @@ from pycocotools import mask as coco_mask
 
 from ralis_backend.online.export.areas import connected_areas, polygons
 from ralis_backend.online.export.folder import write_file
-from ralis_backend.online.export.labelled_images import SPLITS, ExportedClass, ExportedImage
+from ralis_backend.online.export.labelled_images import (
+    SPLITS,
+    ExportedClass,
+    ExportedImage,
+    looked_for,
+)
 
 
 class Segmentation(NamedTuple):
@@ -35,17 +40,19 @@ def write_coco(
     """`annotations/instances_<split>.json`: every connected area of a class as one annotation.
 
     COCO has no VOID: `labelled_boxes` of an image (x, y, width, height) say where it was labelled.
-    Category ids are class indices + 1. `iscrowd` is 0 whatever the segmentation: 1 would tell
+    Category ids are class indices + 1. The background is no category: it is what a labelled box
+    has no annotation of. `iscrowd` is 0 whatever the segmentation: 1 would tell
     readers to leave the area out.
     """
     encode, about = SEGMENTATIONS[segmentation]
+    sought = looked_for(classes)
     splits: dict[str, dict[str, Any]] = {
         name: {
             "info": {"description": "exported by RALIS backend"},
             "licenses": [],
             "categories": [
-                {"id": index + 1, "name": label.name, "supercategory": ""}
-                for index, label in enumerate(classes)
+                {"id": index + 1, "name": classes[index].name, "supercategory": ""}
+                for index in sought
             ],
             "images": [],
             "annotations": [],
@@ -62,7 +69,7 @@ def write_coco(
             "width": image.mask.shape[1],
             "labelled_boxes": [[r.col, r.row, r.width, r.height] for r in image.regions],
         })  # fmt: skip
-        for class_index, area in connected_areas(image.mask):
+        for class_index, area in connected_areas(image.mask, sought):
             split["annotations"].append({
                 "id": len(split["annotations"]) + 1,
                 "image_id": image_id,
@@ -133,7 +140,8 @@ Each annotation is a connected area of a class, not one object: two cars that to
 `category_id` is the class's value + 1. {about} `iscrowd` is 0 everywhere: 1 would tell readers to
 leave the area out.
 
-COCO does not know VOID: no annotation covers what is not labelled. `labelled_boxes` of an image,
+COCO does not know VOID: no annotation covers what is not labelled. A background is no category
+either: it is what a labelled box has no annotation of. `labelled_boxes` of an image,
 each [x, y, width, height], say where it was labelled; leave the rest out of the loss if your
 trainer can.
 """

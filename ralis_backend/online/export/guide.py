@@ -61,7 +61,6 @@ def write_guide(
     title: str,
     classes: Sequence[ExportedClass],
     summary: Summary,
-    background: str | None,
     moment: datetime,
 ) -> None:
     """Complete the folder's `README.md`, which its format may have begun.
@@ -71,7 +70,6 @@ def write_guide(
         title: of the project.
         classes: in the order of their values.
         summary: of what was written.
-        background: class of the pixels that nobody painted in a labelled region; None: VOID.
         moment: when the labels were read.
     """
     path = out / "README.md"
@@ -82,7 +80,7 @@ def write_guide(
         _about(summary, moment),
         *([rest] if rest else []),
         _table(classes, summary),
-        _MASKS.format(unpainted=_unpainted(background)),
+        _MASKS.format(unpainted=_unpainted(classes)),
         _FILES,
     ]
     write_file(path, "\n".join(parts).encode())
@@ -135,10 +133,14 @@ def _table(classes: Sequence[ExportedClass], summary: Summary) -> str:
     )
 
 
-def _unpainted(background: str | None) -> str:
-    if background is None:
-        return "VOID as well: this project has no background, so they say nothing"
-    return f"the class {plain(background)}, this project's background"
+def _unpainted(classes: Sequence[ExportedClass]) -> str:
+    for index, label in enumerate(classes):
+        if label.is_background:
+            return (
+                f"{index} ({plain(label.name)}), this project's background: nobody painted it or "
+                "looks for\nit"
+            )
+    return "VOID as well: this project has no background, so they say nothing"
 
 
 _MASKS = f"""\

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,10 +31,14 @@ _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png"}
 
 @dataclass(frozen=True)
 class ExportedClass:
-    """A class: its name and its colour (red, green, blue)."""
+    """A class: its name and its colour (red, green, blue).
+
+    `is_background`: unpainted pixels of labelled regions are of it, and nobody looks for it.
+    """
 
     name: str
     color: Rgb
+    is_background: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class LabelledImages:
     def __init__(self, store: Store, project: Project, images: Callable[[ToolTask], bytes]) -> None:
         self.labels = [label for label in store.labels.of(project.id) if not label.is_skipped]
         self.classes = tuple(
-            ExportedClass(entry["name"], color)
+            ExportedClass(entry["name"], color, bool(entry.get("background")))
             for entry, color in zip(project.classes, colors_of(project), strict=True)
         )
         self._project, self._fetch = project, images
@@ -133,6 +137,11 @@ class LabelledImages:
                 if label.region.is_inside(size)
             ),
         )
+
+
+def looked_for(classes: Sequence[ExportedClass]) -> list[int]:
+    """The indices of all classes but the background."""
+    return [index for index, label in enumerate(classes) if not label.is_background]
 
 
 def split_of(row: Image) -> str:

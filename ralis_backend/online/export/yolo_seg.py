@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ralis_backend.online.export.areas import connected_areas, outline
 from ralis_backend.online.export.folder import write_file
-from ralis_backend.online.export.labelled_images import ExportedClass, ExportedImage
+from ralis_backend.online.export.labelled_images import ExportedClass, ExportedImage, looked_for
 
 
 def write_yolo_seg(
@@ -16,23 +16,27 @@ def write_yolo_seg(
     """`labels/<split>/<name>.txt`, a polygon per connected area, and `data.yaml`.
 
     A polygon has no hole: holes are joined to the outline by a seam. YOLO has no VOID either, so
-    what was not labelled counts as background there. `data.yaml` names no `path`: trainers then
-    begin at its own folder, wherever they are started.
+    what was not labelled counts as background there. A background of our own is no class: the
+    others are numbered anew, without a gap, as `data.yaml` says. That names no `path`: trainers
+    then begin at its own folder, wherever they are started.
     """
+    number = {index: place for place, index in enumerate(looked_for(classes))}
     seen = set()
     for image in images:
         seen.add(image.split)
         write_file(out / "images" / image.split / image.file_name, image.content)
         height, width = image.mask.shape
         lines = []
-        for class_index, area in connected_areas(image.mask):
+        for class_index, area in connected_areas(image.mask, number):
             polygon = outline(area) / [width, height]
-            lines.append(" ".join([str(class_index), *(f"{v:.6f}" for v in polygon.ravel())]))
+            lines.append(
+                " ".join([str(number[class_index]), *(f"{v:.6f}" for v in polygon.ravel())])
+            )
         text = "".join(f"{line}\n" for line in lines)
         write_file(out / "labels" / image.split / f"{image.name}.txt", text.encode())
     val = "val" if "val" in seen else "train"
     train = "train" if "train" in seen else val
-    names = "".join(f"  {i}: {yaml_text(label.name)}\n" for i, label in enumerate(classes))
+    names = "".join(f"  {i}: {yaml_text(classes[index].name)}\n" for index, i in number.items())
     data = f"train: images/{train}\nval: images/{val}\nnames:\n{names}"
     write_file(out / "data.yaml", data.encode())
     write_file(out / "README.md", _GUIDE.encode())
@@ -82,7 +86,9 @@ for picture in sorted(Path(data["train"]).iterdir()):
 Each line is a connected area of a class, not one object. Polygons have no holes: a hole is joined
 to the outline by a seam.
 
-YOLO does not know VOID: what was not labelled counts as background there, and is learned as such.
+A background is no class here: the others are numbered without a gap, as `data.yaml` says, which may
+differ from the values below. YOLO does not know VOID: what was not labelled counts as background
+there, and is learned as such.
 Where regions are labelled rather than whole images, that teaches it to miss things: prefer `png`,
 `hf` or `coco`.
 """

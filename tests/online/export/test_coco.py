@@ -30,7 +30,7 @@ def test_polygons_are_the_area_to_the_pixel_without_its_holes(seed):
     rng = np.random.default_rng(seed)
     mask = (rng.random(rng.integers(1, 40, 2)) < rng.choice([0.4, 0.6, 0.85])).astype(np.uint8)
     mask = np.kron(mask, np.ones(rng.integers(1, 4, 2), np.uint8))
-    for _, area in connected_areas(mask):
+    for _, area in connected_areas(mask, range(2)):
         found = polygons(area)
         annotation = {"segmentation": [p.ravel().astype(float).tolist() for p in found]}
         (seen,) = torchvision_masks([annotation | {"iscrowd": 0}], *area.shape)

@@ -72,9 +72,7 @@ def test_the_guide_names_the_background(odd, tmp_path):
              for i, entry in enumerate(project.classes)]  # fmt: skip
     odd.store.projects.change(project.id, classes=table)
     odd.export(tmp_path / "out")
-    assert "labelled region\nare the class a\\|b, this project's background." in guide(
-        tmp_path / "out"
-    )
+    assert "labelled region\nare 2 (a\\|b), this project's background" in guide(tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", FORMATS)
