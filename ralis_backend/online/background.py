@@ -42,8 +42,8 @@ def read_choice(value: Any) -> str | None:
         return None if value is None else NO_BACKGROUND
     if not isinstance(value, str):
         raise ValueError(
-            f"'background' is a {type(value).__name__}, expected the name of a class, or false "
-            f"where unpainted pixels say nothing; example: {EXAMPLE}"
+            f"'background' is of the type {type(value).__name__}, expected the name of a class, or "
+            f"false where unpainted pixels say nothing; example: {EXAMPLE}"
         )
     name = value.strip()
     if len(name) > MAX_CHARACTERS or not name.isprintable():

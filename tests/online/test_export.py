@@ -398,4 +398,4 @@ def test_an_image_with_nothing_but_background_has_no_object(with_background, tmp
     with_background.export(tmp_path / "coco", "coco")
     content = json.loads((tmp_path / "coco/annotations/instances_train.json").read_text())
     assert content["annotations"] == []
-    assert len(content["images"]) == 4
+    assert len(content["images"]) == 5

@@ -39,6 +39,13 @@ _STYLE = """
 # Pixels on the screen of 1600 x 950: the right column's width; all but the labels, the context and
 # the questions; one of these.
 _COLUMN_WIDTH, _OTHER_HEIGHT, _QUESTION_HEIGHT = 360, 210, 40
+KEYS = {
+    "brushlabels": "Esc before another label · [ ] brush size · E eraser, B brush · "
+    "Ctrl+Enter submits",
+    "polygonlabels": "Esc before another label · Ctrl+Z undoes · Ctrl+Enter submits",
+}
+"""What annotators have to know at every region, by the type of what they draw."""
+_KEYS_HEIGHT = 50
 _INLINE_CHOICES = 4
 """More of them stand in a list that opens."""
 
@@ -112,7 +119,10 @@ def regions_config(config: LabelConfig, background: str | None = None) -> str:
     """
     asked = _questions(config, background)
     other_height = (
-        _OTHER_HEIGHT + _labels_height(config) + sum(map(_question_height, asked.values()))
+        _OTHER_HEIGHT
+        + _KEYS_HEIGHT
+        + _labels_height(config)
+        + sum(map(_question_height, asked.values()))
     )
     root = Element("View")
     SubElement(root, "Header", {"value": "$note", "size": "5"})
@@ -134,6 +144,7 @@ def regions_config(config: LabelConfig, background: str | None = None) -> str:
     )
     right = SubElement(columns, "View")
     _add_labels(right, config)
+    SubElement(right, "Header", {"value": KEYS[config.control_type], "size": "6"})
     SubElement(root, "Style").text = _STYLE
     SubElement(
         SubElement(right, "View", {"className": "ralis-context"}),
@@ -157,7 +168,7 @@ def asks_everything(xml: str, config: LabelConfig, background: str | None = None
     """Whether an interface of regions asks every question, in the words of today."""
     root = _parse(xml)
     shown = {it.get("value") for tag in ("Choice", "Header") for it in root.iter(tag)}
-    return all(
+    return KEYS[config.control_type] in shown and all(
         text in shown
         for question in _questions(config, background).values()
         for text in (*filter(None, [question.title]), *(it.text for it in question.choices))

@@ -278,7 +278,7 @@ def _merge_classes(known: Sequence[Any], classes: Sequence[ClassLabel]) -> list[
     colors = {label.name: label.color for label in classes}
     merged = [
         {
-            "name": entry["name"],
+            **entry,
             "color": colors.get(entry["name"], entry["color"]),
             "is_active": entry["name"] in colors,
         }

@@ -14,11 +14,11 @@ from ralis_backend.online.labels import labelled_pixels
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.tool import ClassLabel
-from ralis_backend.online.worker import Worker
-from tests.online.conftest import settle
+from ralis_backend.online.worker import Worker, WorkerConfig
+from tests.online.conftest import RANKING, TINY, settle
 from tests.online.fake_tool import FakeTool
 
-CRACK = ClassLabel("Crack", "#E6194B")
+CRACK, ROAD = ClassLabel("Crack", "#E6194B"), ClassLabel("Road", "#804080")
 MODES = pytest.mark.parametrize("mode", ["crops", "in-place"])
 
 
@@ -30,15 +30,14 @@ def tool() -> FakeTool:
 
 
 @pytest.fixture
-def make(store: Store, tool: FakeTool, make_worker: Callable[..., Worker]) -> Callable[..., Worker]:
-    """A worker, and the project with the labels that the tool has now."""
+def make(store: Store, tool: FakeTool) -> Callable[..., Worker]:
+    """A worker of a project that has one label."""
 
     def made(mode: str = "crops", **values: object) -> Worker:
-        worker = make_worker(mode, **values)
         pool = tool.pool
-        store.projects.register(pool.uid, pool.id, "<View>1</View>", pool.classes, "pool")
-        tool.pool = replace(pool, label_config="<View>1</View>")
-        return worker
+        store.projects.register(pool.uid, pool.id, pool.label_config, pool.classes, "pool")
+        config = WorkerConfig(mode=mode, ranking=RANKING, finetune=TINY, **values)  # type: ignore[arg-type]
+        return Worker(store, tool, config)
 
     return made
 
@@ -87,17 +86,13 @@ def pixels(store: Store) -> list[list[int]]:
 def test_unpainted_pixels_and_empty_submissions_of_a_one_label_project_are_background(
     store: Store, tool: FakeTool, make: Callable[..., Worker], mode: str
 ):
-    tool.pool = replace(tool.pool, classes=(CRACK,))
     worker = make(mode)
     settle(worker)
     assert project_of(store).background_name == "Background"
     submit(store, tool, mode, [{"mask": crack((32, 32))}], [])
     settle(worker)
-    crack_of, ground_of = (
-        project_of(store).class_names.index(it) for it in ("Crack", "Background")
-    )
-    found = [[row[crack_of], row[ground_of], row[-1]] for row in pixels(store)]
-    assert sorted(found) == [[0, 1024, 0], [128, 896, 0]]
+    assert project_of(store).class_names == ("Crack", "Background")
+    assert pixels(store) == [[0, 1024, 0], [128, 896, 0]]
 
 
 @MODES
@@ -180,30 +175,32 @@ def test_training_and_ranking_survive_regions_that_hold_nothing_but_background(
 def test_another_background_reads_all_labels_again_and_loses_nothing(
     store: Store, tool: FakeTool, make: Callable[..., Worker], mode: str
 ):
-    worker = make(mode, background_label=None)
+    worker = make(mode)
     settle(worker)
     submit(store, tool, mode, [{"mask": crack((32, 32))}], [])
     settle(worker)
-    before = pixels(store)
-    pool = tool.pool
-    tool.pool = replace(pool, classes=(CRACK, ClassLabel("Road", "#804080")))
-    register = store.projects.register
-    for choice, expected in (
-        ("Road", [("Road", 896), ("Road", 1024)]),
-        ("", [("", 896)]),
-        ("Background", [("Background", 896), ("Background", 1024)]),
-    ):
-        register(pool.uid, 1, "<View>2</View>", tool.pool.classes, "", None, choice)
+    before, one = pixels(store), tool.pool
+    both = replace(one, label_config="<View>2</View>", classes=(CRACK, ROAD))
+    tool.pool = both
+
+    def choose(choice: str | None) -> list[int]:
+        """Pixels of the class that is chosen, of void without one, in each painted region."""
+        pool = tool.pool
+        register = store.projects.register
+        register(pool.uid, pool.id, pool.label_config, pool.classes, "", None, choice)
         settle(worker)
         project = project_of(store)
-        assert (project.background_name or "") == choice
-        index = -1 if not choice else project.class_names.index(choice)
-        assert [("" if index < 0 else choice, row[index]) for row in pixels(store)] == expected
-    tool.pool = pool
-    register(pool.uid, 1, "<View>1</View>", pool.classes, "", None, None)
-    settle(worker)
-    assert [row[:2] for row in pixels(store)] == [row[:2] for row in before] or mode
-    assert store.annotations.failed(1) == []
+        assert store.annotations.failed(project.id) == []
+        assert (project.background_name or "") == (choice or "")
+        index = project.class_names.index(choice) if choice else -1
+        return sorted(row[index] for row in pixels(store))
+
+    assert choose("Road") == [896, 1024]
+    assert choose("") == [896], "what was submitted empty says nothing"
+    assert choose("Background") == [896, 1024]
+    tool.pool = one
+    assert choose("Background") == [896, 1024]
+    assert [[*row[:2], row[-1]] for row in pixels(store)] == before
 
 
 @MODES
