@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import astuple
 from pathlib import Path
@@ -19,6 +18,7 @@ from ralis_backend.core.regions import VOID
 from ralis_backend.core.segmenter import DEFAULT_SPEC
 from ralis_backend.core.segmenter.onnx import export_onnx
 from ralis_backend.online.answers import ANSWER_KINDS, Answer
+from ralis_backend.online.export.cells import inert
 from ralis_backend.online.export.formats import FORMATS
 from ralis_backend.online.export.guide import Summary, write_guide
 from ralis_backend.online.export.labelled_images import ExportedImage, LabelledImages, colors_of
@@ -29,15 +29,19 @@ from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.tool import ToolTask
 
-__all__ = ["FORMATS", "ExportedImage", "export_project", "refuse_non_empty", "write_model"]
+__all__ = [
+    "FORMATS",
+    "ExportedImage",
+    "export_project",
+    "inert",
+    "refuse_non_empty",
+    "write_model",
+]
 
 PROVENANCE_COLUMNS = (
     "image", "task", "address", "row", "col", "height", "width", "annotator", "time", "seconds",
     "round", "strategy", "version", "is_skipped", "is_used",
 )  # fmt: skip
-
-
-_FORMULA = re.compile(r"\s*[=+\-@＝＋－＠|%]")
 
 
 def export_project(
@@ -202,12 +206,3 @@ def _cell(answer: Any) -> str:
     if answer is None or isinstance(answer, str):
         return inert(answer or "")
     return str(int(answer)) if isinstance(answer, bool) else json.dumps(answer)
-
-
-def inert(text: str) -> str:
-    """A cell that no spreadsheet takes for a formula, on one line.
-
-    What begins like one gets an apostrophe in front, which spreadsheets do not show.
-    """
-    line = "".join(character if character.isprintable() else " " for character in text)
-    return f"'{line}" if _FORMULA.match(line) else line
