@@ -3,6 +3,7 @@ import io
 import json
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image as PillowImage
 from pycocotools.coco import COCO
 
-from ralis_backend.core.images import encode_png, mask_from_png
+from ralis_backend.core.images import decode_image, encode_png, mask_from_png
 from ralis_backend.core.regions import VOID
 from ralis_backend.core.segmenter import SegmenterSpec, build, load
 from ralis_backend.offline.datasets import Dataset
@@ -321,6 +322,18 @@ def test_unusual_images_become_plain_pngs(mode):
     assert (suffix, size) == (".png", (7, 9))
     with PillowImage.open(io.BytesIO(content)) as image:
         assert image.mode == "RGB"
+
+
+@pytest.mark.parametrize("shape", [(7, 9), (7, 9, 3), (7, 9, 4)])
+def test_an_image_of_16_bits_is_written_with_the_8_that_people_saw(shape):
+    """Pillow opens colours of 16 bits as if they had 8; other readers would see 16."""
+    _, encoded = cv2.imencode(
+        ".png", np.arange(np.prod(shape), dtype=np.uint16).reshape(shape) * 99
+    )
+    content, suffix, size = as_plain_image(encoded.tobytes())
+    assert (suffix, size) == (".png", (7, 9))
+    assert content[24] == 8
+    np.testing.assert_array_equal(decode_image(content), decode_image(encoded.tobytes()))
 
 
 def test_a_turned_photo_is_written_upright():
