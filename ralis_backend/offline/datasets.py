@@ -263,7 +263,7 @@ def _read_splits(path: Path) -> dict[str, tuple[str, ...]]:
         raise DatasetError(f"{path} names no image")
     splits: dict[str, tuple[str, ...]] = dict.fromkeys(SPLITS, ())
     for name, keys in content.items():
-        splits[USUAL_NAMES.get(name, name)] += tuple(keys)
+        splits[USUAL_NAMES.get(str(name), str(name))] += tuple(keys)
     return splits
 
 

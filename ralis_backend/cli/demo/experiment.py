@@ -309,8 +309,8 @@ def told(done: Round, before: Round | None, num_rounds: int) -> str:
     scores = [
         f"{name} {change(_miou(old), _miou(now))}{_without_background(now)}"
         for name, now, old in (
-            ("validation", done.validation, before and before.validation),
-            ("test", done.test, before and before.test),
+            ("validation", done.validation, before.validation if before else None),
+            ("test", done.test, before.test if before else None),
         )
         if not math.isnan(now.miou)
     ]
