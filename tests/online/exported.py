@@ -1,6 +1,7 @@
 """A project with labels that tests export."""
 
 import io
+import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -50,8 +51,9 @@ def annotation(number, task_id, seconds=12.5):
 
 
 @pytest.fixture
-def grown(tmp_path):
+def grown(tmp_path, empty_database):
     """Six images; two regions painted in each of the first five, the last one skipped."""
+    shutil.copy(empty_database, tmp_path)
     store = Store.open(f"sqlite:///{tmp_path}/ralis.db", tmp_path / "blobs")
     classes = [
         ClassLabel("road", "#804080"),
