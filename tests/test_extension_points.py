@@ -35,7 +35,8 @@ from ralis_backend.core.policy.registry import POLICIES
 from ralis_backend.core.registry import Registry
 from ralis_backend.core.segmenter import SEGMENTERS, SegmenterSpec, build, load
 from ralis_backend.labelstudio.payloads.answers import read_answers
-from ralis_backend.labelstudio.payloads.label_config import parse_label_config, regions_config
+from ralis_backend.labelstudio.payloads.label_config import parse_label_config
+from ralis_backend.labelstudio.payloads.regions_config import regions_config
 from ralis_backend.offline.datasets import Dataset
 from ralis_backend.offline.training.config import PRESETS
 from ralis_backend.offline.training.registry import TRAINERS, register

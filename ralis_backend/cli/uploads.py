@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import quoteattr
 
-from ralis_backend.labelstudio.payloads.label_config import parse_label_config
+from ralis_backend.labelstudio.payloads.label_config import (
+    SEGMENTATION_CONTROLS,
+    parse_label_config,
+)
 from ralis_backend.labelstudio.payloads.masks import mask_to_results
 from ralis_backend.online.file_names import uploaded_name
 
@@ -104,7 +107,7 @@ def import_into(
 def _check_labels(dataset: Dataset, labels: Sequence[str], control_type: str) -> None:
     unknown = [it.name for it in dataset.classes if it.name not in labels and not it.is_background]
     if unknown:
-        tag = "BrushLabels" if control_type == "brushlabels" else "PolygonLabels"
+        tag = next(tag for tag, type_ in SEGMENTATION_CONTROLS.items() if type_ == control_type)
         lines = "\n".join(f"  <Label value={quoteattr(name)}/>" for name in unknown)
         raise ValueError(
             f"the project has no label for the classes {unknown} of {dataset.name}; add to its "

@@ -17,12 +17,11 @@ from ralis_backend.labelstudio.payloads.instructions import HEADING, instruction
 from ralis_backend.labelstudio.payloads.label_config import (
     REGION_LABEL,
     LabelConfig,
-    asks_everything,
     parse_label_config,
-    regions_config,
 )
+from ralis_backend.labelstudio.payloads.regions_config import is_like, regions_config
 from ralis_backend.labelstudio.payloads.tasks import project_uid
-from ralis_backend.online.tool import ClassLabel, ToolProject
+from ralis_backend.online.tool import ToolProject
 
 logger = logging.getLogger(__name__)
 
@@ -192,10 +191,7 @@ class ProjectSetup:
         if not is_ours(found.get("expert_instruction")):
             del told["expert_instruction"]
         keep_settings(self._client, regions_id, {**LEAST_USEFUL_FIRST, **told})
-        shown = found["label_config"]
-        if self._labels(shown) != self._labels(config) or not asks_everything(
-            shown, parsed, pool.background
-        ):
+        if not is_like(found["label_config"], parsed, pool.background):
             # Label Studio accepts it when a label goes that annotations still use.
             self._client.update_project(regions_id, label_config=config)
         return found
@@ -228,9 +224,6 @@ class ProjectSetup:
             if marker in str(found.get("description")):
                 return found
         return None
-
-    def _labels(self, xml: str) -> tuple[ClassLabel, ...]:
-        return parse_label_config(xml, self._region_label).labels
 
 
 def _parameters(value: Any) -> dict[str, Any]:

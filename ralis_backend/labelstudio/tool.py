@@ -11,24 +11,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
-import numpy as np
-
-from ralis_backend.core.regions import Region
 from ralis_backend.labelstudio.client import Filter, LabelStudioClient
 from ralis_backend.labelstudio.errors import LabelStudioError, NotFound
 from ralis_backend.labelstudio.fetcher import ImageFetcher
-from ralis_backend.labelstudio.payloads.annotations import (
-    annotated_regions,
-    decode_annotation,
-    parse_annotation,
-)
+from ralis_backend.labelstudio.payloads.annotations import parse_annotation
 from ralis_backend.labelstudio.payloads.answers import read_answers
+from ralis_backend.labelstudio.payloads.boxes import read_boxes
 from ralis_backend.labelstudio.payloads.events import read_hint
 from ralis_backend.labelstudio.payloads.label_config import (
     REGION_LABEL,
     LabelConfig,
     parse_label_config,
 )
+from ralis_backend.labelstudio.payloads.paint import read_paint
 from ralis_backend.labelstudio.payloads.predictions import (
     batches,
     crop_prediction,
@@ -50,8 +45,10 @@ from ralis_backend.labelstudio.setup import ProjectSetup, keep_settings
 from ralis_backend.online.tool import (
     Crop,
     CropPrediction,
+    FoundRegions,
     Hint,
     ImageSuggestion,
+    Painted,
     TaskAnnotations,
     ToolAnnotation,
     ToolProject,
@@ -151,10 +148,10 @@ class LabelStudioTool:
         class_names: Sequence[str],
         size: tuple[int, int],
         background: str | None,
-    ) -> np.ndarray:
-        """The annotation as (height, width) uint8 indices, VOID where unpainted."""
+    ) -> Painted:
+        """What the annotation paints, (height, width) uint8 indices, VOID where unpainted."""
         config = self._config(project.label_config)
-        return decode_annotation(annotation, config, class_names, size, background)
+        return read_paint(annotation.results, config, class_names, size, background)
 
     def answers(self, annotation: ToolAnnotation) -> dict[str, Any]:
         """What the annotation answers besides paint, by kind."""
@@ -162,9 +159,9 @@ class LabelStudioTool:
 
     def annotated_regions(
         self, annotation: ToolAnnotation, project: ToolProject, image_size: tuple[int, int]
-    ) -> list[Region]:
-        """The suggested rectangles that a whole-image annotation carries; empty if none."""
-        return annotated_regions(annotation, self._config(project.label_config), image_size)
+    ) -> FoundRegions:
+        """The suggested rectangles that a whole-image annotation carries."""
+        return read_boxes(annotation.results, self._config(project.label_config), image_size)
 
     def image(self, task: ToolTask) -> bytes:
         """The bytes of a task's image file."""
@@ -292,7 +289,8 @@ class LabelStudioTool:
         """Raises `TaskError` where it cannot be told which annotations there are."""
         if not isinstance(payloads, list) or not all(has_id(payload) for payload in payloads):
             raise TaskError(f"task {task.id} came without a list of annotations with ids")
-        annotations, unreadable = [], []
+        annotations: list[ToolAnnotation] = []
+        unreadable: dict[int, str] = {}
         place = {"id": task.id, "created_at": task.created_at.isoformat()}
         for payload in payloads:
             try:
@@ -300,7 +298,7 @@ class LabelStudioTool:
                 annotations.append(parse_annotation(fields))
             except ValueError as error:
                 logger.warning("project %s, task %s: %s", project_id, task.id, error)
-                unreadable.append(payload["id"])
+                unreadable[payload["id"]] = str(error)
         return TaskAnnotations(task, annotations, unreadable)
 
     def _upload(self, project_id: int, crops: Sequence[Crop]) -> list[tuple[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -42,6 +42,29 @@ class NewLabel:
 
     region: Region
     mask: np.ndarray | None
+
+
+def painted_labels(
+    patches: Iterable[tuple[Region, np.ndarray]], *, were_asked_for: bool
+) -> list[NewLabel]:
+    """What an annotation labels: the regions in which anything counts.
+
+    Unpainted pixels of a project with a background label are background, so there every region
+    counts. Without one, a region that was left as it was is no label: one that was asked for is
+    done all the same, as a skipped one is; any other stays for somebody to label.
+
+    Args:
+        patches: each region, and its mask, (height, width) uint8, VOID where nothing counts.
+        were_asked_for: whether these regions were shown to be labelled, or are the cells of an
+            image that somebody annotated as a whole.
+    """
+    labels = []
+    for region, patch in patches:
+        if (patch != VOID).any():
+            labels.append(NewLabel(region, np.ascontiguousarray(patch)))
+        elif were_asked_for:
+            labels.append(NewLabel(region, None))
+    return labels
 
 
 def newest(labels: Sequence[RegionLabel]) -> list[RegionLabel]:

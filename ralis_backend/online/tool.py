@@ -97,7 +97,7 @@ class ToolAnnotation:
     updated_at: datetime
     lead_time_s: float | None
     is_skipped: bool
-    results: Sequence[Mapping[str, Any]]
+    results: Sequence[Any]  # as they were sent: anything may be among them
     suggested_version: str | None  # model version of the prediction it started from
 
 
@@ -105,12 +105,32 @@ class ToolAnnotation:
 class TaskAnnotations:
     """All annotations of a task at one moment; no drafts.
 
-    unreadable: the ids of those that are malformed.
+    unreadable: of those that are malformed, why, by id.
     """
 
     task: ToolTask
     annotations: Sequence[ToolAnnotation]
-    unreadable: Sequence[int] = ()
+    unreadable: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Painted:
+    """What an annotation paints.
+
+    mask: (height, width) uint8 class indices, VOID where nothing counts.
+    left_out: what could not be read and why, one text each.
+    """
+
+    mask: np.ndarray
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FoundRegions:
+    """The suggested regions that a whole-image annotation carries, and why some are left out."""
+
+    regions: tuple[Region, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -260,11 +280,14 @@ class Tool(Protocol):
         class_names: Sequence[str],
         size: tuple[int, int],
         background: str | None,
-    ) -> np.ndarray:
-        """The annotation as (height, width) uint8 indices into `class_names`, VOID where unpainted.
+    ) -> Painted:
+        """What the annotation paints on a picture of (height, width) `size`.
+
+        `background` is the class of pixels that nobody painted; None: they are VOID. Strokes that
+        cannot be read are left out.
 
         Raises:
-            ValueError: if a result is malformed or names a label that is not in `class_names`.
+            ValueError: if `background` is not in `class_names`.
         """
 
     def answers(self, annotation: ToolAnnotation) -> dict[str, Any]:
@@ -272,8 +295,8 @@ class Tool(Protocol):
 
     def annotated_regions(
         self, annotation: ToolAnnotation, project: ToolProject, image_size: tuple[int, int]
-    ) -> list[Region]:
-        """The suggested rectangles that a whole-image annotation carries; empty if none."""
+    ) -> FoundRegions:
+        """The suggested rectangles that a whole-image annotation carries."""
 
     def image(self, task: ToolTask) -> bytes:
         """The bytes of a task's image file; `ValueError` if it has none or may not be fetched."""

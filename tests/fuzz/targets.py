@@ -22,21 +22,14 @@ from PIL import Image
 from ralis_backend.core import weights
 from ralis_backend.core.images import ImageError, decode_image, mask_from_png
 from ralis_backend.core.palette import rgb
-from ralis_backend.labelstudio.payloads.annotations import (
-    annotated_regions,
-    decode_annotation,
-    parse_annotation,
-)
+from ralis_backend.labelstudio.payloads.annotations import parse_annotation
 from ralis_backend.labelstudio.payloads.answers import read_answers
+from ralis_backend.labelstudio.payloads.boxes import read_boxes
 from ralis_backend.labelstudio.payloads.brush_rle import RleError, decode, encode
 from ralis_backend.labelstudio.payloads.events import event_payload
-from ralis_backend.labelstudio.payloads.label_config import (
-    LabelConfigError,
-    asks_everything,
-    parse_label_config,
-    regions_config,
-)
-from ralis_backend.labelstudio.payloads.results import AnnotationError
+from ralis_backend.labelstudio.payloads.label_config import LabelConfigError, parse_label_config
+from ralis_backend.labelstudio.payloads.paint import read_paint
+from ralis_backend.labelstudio.payloads.regions_config import asks_everything, regions_config
 from ralis_backend.labelstudio.payloads.tasks import TaskError, parse_task, project_uid
 from ralis_backend.online.file_names import uploaded_name
 from ralis_backend.online.tool import ToolAnnotation
@@ -51,7 +44,7 @@ XML = (
 )
 CONFIGS = tuple(
     parse_label_config(XML.format(tag=tag, region=region))
-    for tag in ("BrushLabels", "PolygonLabels")
+    for tag in ("BrushLabels", "PolygonLabels", "BitmaskLabels")
     for region in ("", f"{REGION}</RectangleLabels>")
 )
 
@@ -103,13 +96,12 @@ def read_json(value: Any) -> None:
     read_answers(annotation.results)
     for config in CONFIGS:
         for background in (None, "car"):
-            with suppress(AnnotationError):
-                mask = decode_annotation(annotation, config, CLASSES, SIZE, background)
-                assert mask.shape == SIZE
-                assert set(np.unique(mask)) <= {0, 1, 255}
-        with suppress(AnnotationError):
-            for region in annotated_regions(annotation, config, SIZE):
-                assert region.is_inside(SIZE)
+            painted = read_paint(annotation.results, config, CLASSES, SIZE, background)
+            assert painted.mask.shape == SIZE
+            assert set(np.unique(painted.mask)) <= {0, 1, 255}
+            assert all(len(text) < 2000 for text in painted.left_out)
+        for region in read_boxes(annotation.results, config, SIZE).regions:
+            assert region.is_inside(SIZE)
 
 
 def _check_message(error: Exception, longest: int) -> None:
@@ -136,7 +128,7 @@ def read_label_config(content: bytes) -> None:
         return
     assert all(rgb(label.color) is not None and label.name for label in config.labels)
     again = regions_config(config)
-    assert asks_everything(again)
+    assert asks_everything(again, config)
     assert parse_label_config(again).labels == config.labels
 
 

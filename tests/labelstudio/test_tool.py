@@ -87,9 +87,11 @@ def test_annotations_come_task_by_task(tool, label_studio):
 
 
 def test_a_malformed_annotation_is_named_and_its_neighbours_are_read(tool, label_studio):
-    label_studio.exports[1] = [exported(1, annotation(7, result=None), annotation(8))]
+    label_studio.exports[1] = [exported(1, annotation(7, created_at=None), annotation(8))]
     (found,) = tool.annotations(1, [1])
-    assert ([it.id for it in found.annotations], found.unreadable) == ([8], [7])
+    assert [it.id for it in found.annotations] == [8]
+    assert found.unreadable.keys() == {7}
+    assert "created_at is None" in found.unreadable[7]
 
 
 @pytest.mark.parametrize("annotations", [None, {}, [None], [{"id": "x"}], ["annotation"]])

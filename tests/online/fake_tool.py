@@ -22,8 +22,10 @@ from ralis_backend.online.tool import (
     ClassLabel,
     Crop,
     CropPrediction,
+    FoundRegions,
     Hint,
     ImageSuggestion,
+    Painted,
     TaskAnnotations,
     Tool,
     ToolAnnotation,
@@ -75,7 +77,7 @@ class Watched:
 
 
 class FakeTool:
-    """Implements `online.tool.Tool`; results are `[{"mask": nested list}]`."""
+    """Implements `online.tool.Tool`; results are `[{"mask": nested list}, {"odd": why}]`."""
 
     def __init__(self, num_images: int = 6) -> None:
         self.pool = ToolProject("1.100", 1, "pool", "<View/>", CLASSES)
@@ -165,16 +167,17 @@ class FakeTool:
         class_names: Sequence[str],
         size: tuple[int, int],
         background: str | None,
-    ) -> np.ndarray:
+    ) -> Painted:
         if annotation.results and "unknown" in annotation.results[0]:
             raise ValueError(f"annotation {annotation.id}: unknown label")
+        odd = tuple(it["odd"] for it in annotation.results if "odd" in it)
         ground = VOID if background is None else list(class_names).index(background)
         painted = [it["mask"] for it in annotation.results if "mask" in it]
         if not painted:
-            return np.full(size, ground, np.uint8)
+            return Painted(np.full(size, ground, np.uint8), odd)
         mask = np.array(painted[0], np.uint8)
         assert mask.shape == size
-        return np.where(mask == VOID, np.uint8(ground), mask)
+        return Painted(np.where(mask == VOID, np.uint8(ground), mask), odd)
 
     def answers(self, annotation: ToolAnnotation) -> dict[str, Any]:
         return {
@@ -183,9 +186,10 @@ class FakeTool:
 
     def annotated_regions(
         self, annotation: ToolAnnotation, project: ToolProject, image_size: tuple[int, int]
-    ) -> list[Region]:
+    ) -> FoundRegions:
         boxes = [result["box"] for result in annotation.results if "box" in result]
-        return [Region(*box) for box in boxes]
+        odd = tuple(it["odd box"] for it in annotation.results if "odd box" in it)
+        return FoundRegions(tuple(Region(*box) for box in boxes), odd)
 
     def image(self, task: ToolTask) -> bytes:
         self._call("image")

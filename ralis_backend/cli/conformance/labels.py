@@ -10,7 +10,7 @@ import numpy as np
 
 from ralis_backend.core.images import encode_png
 from ralis_backend.core.regions import VOID, grid
-from ralis_backend.labelstudio.payloads.label_config import TOOL_HOTKEYS
+from ralis_backend.labelstudio.payloads.regions_config import TOOL_HOTKEYS
 from ralis_backend.online.answers import ANSWER_KINDS, AnswerKind
 from ralis_backend.online.export.formats import Writer
 from ralis_backend.online.export.labelled_images import ExportedClass, ExportedImage

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from ralis_backend.core.images import crop_scale
 from ralis_backend.core.regions import Region
+from ralis_backend.labelstudio.payloads.boxes import read_boxes
 from ralis_backend.labelstudio.payloads.label_config import parse_label_config
-from ralis_backend.labelstudio.payloads.masks import mask_to_results, region_boxes
+from ralis_backend.labelstudio.payloads.masks import mask_to_results
 
 if TYPE_CHECKING:
     from ralis_backend.labelstudio.client import LabelStudioClient
@@ -80,7 +81,7 @@ class InPlaceAnnotator(_Annotator):
         size = (mask.shape[0], mask.shape[1])
         suggested = max(task.get("predictions") or [{}], key=lambda it: it.get("id", 0))
         boxes = [it for it in suggested.get("result", []) if it["type"] == "rectanglelabels"]
-        regions = region_boxes(boxes, self._config, size)
+        regions = read_boxes(boxes, self._config, size).regions
         if not regions:
             raise RuntimeError(
                 f"task {task['id']} came without suggested regions; see the backend's log, and "

@@ -1,4 +1,4 @@
-"""Label Studio's annotations, from a webhook or the API -> `ToolAnnotation`, mask, regions."""
+"""Label Studio's annotations, from a webhook or the API -> `ToolAnnotation`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-import numpy as np
-
-from ralis_backend.core.regions import Region
 from ralis_backend.labelstudio.payloads.answers import read_answers
-from ralis_backend.labelstudio.payloads.label_config import SEGMENTATION_CONTROLS, LabelConfig
-from ralis_backend.labelstudio.payloads.masks import region_boxes, results_to_mask
-from ralis_backend.labelstudio.payloads.results import shown, storable
+from ralis_backend.labelstudio.payloads.results import objects_of, shown, storable
+from ralis_backend.labelstudio.payloads.strokes import STROKES
 from ralis_backend.labelstudio.payloads.tasks import is_id, parse_time
 from ralis_backend.online.answers import REST, USEFUL
 from ralis_backend.online.tool import ToolAnnotation
@@ -23,7 +19,7 @@ MAX_ANNOTATOR = 320
 
 
 def parse_annotation(payload: Mapping[str, Any]) -> ToolAnnotation:
-    """An annotation as Label Studio writes it.
+    """An annotation as Label Studio writes it; its results are looked at when they are read.
 
     Args:
         payload: the annotation's JSON; `task` is the task's id (webhooks) or the whole task (API),
@@ -35,8 +31,8 @@ def parse_annotation(payload: Mapping[str, Any]) -> ToolAnnotation:
     if not isinstance(payload, Mapping):
         raise ValueError(f"the annotation is a {type(payload).__name__}, expected an object")
     results = payload.get("result")
-    if not isinstance(results, list) or not all(isinstance(it, Mapping) for it in results):
-        raise ValueError(f"annotation {shown(payload.get('id'))}: result is no list of objects")
+    if not isinstance(results, list):
+        results = [results]  # one that cannot be read, and is named as the others are
     task = payload.get("task")
     task_fields = task if isinstance(task, Mapping) else {"id": task}
     created_at = _time(payload, "created_at")
@@ -52,32 +48,6 @@ def parse_annotation(payload: Mapping[str, Any]) -> ToolAnnotation:
         results=results,
         suggested_version=_suggested_version(payload),
     )
-
-
-def decode_annotation(
-    annotation: ToolAnnotation,
-    config: LabelConfig,
-    class_names: Sequence[str],
-    size: tuple[int, int],
-    background: str | None,
-) -> np.ndarray:
-    """What was painted, (height, width) uint8 indices into `class_names`.
-
-    Raises:
-        AnnotationError: if it cannot be read.
-    """
-    return results_to_mask(annotation.results, config, class_names, size, background)
-
-
-def annotated_regions(
-    annotation: ToolAnnotation, config: LabelConfig, image_size: tuple[int, int]
-) -> list[Region]:
-    """The suggested regions that a whole-image annotation carries.
-
-    Raises:
-        AnnotationError: if one cannot be read.
-    """
-    return region_boxes(annotation.results, config, image_size)
 
 
 def _time(payload: Mapping[str, Any], name: str) -> datetime:
@@ -106,11 +76,14 @@ def _annotator(value: Any) -> str:
     return "" if value is None else storable(str(value)[:MAX_ANNOTATOR])
 
 
-def _is_refused(results: Sequence[Mapping[str, Any]]) -> bool:
+def _is_refused(results: Sequence[Any]) -> bool:
     """Whether the region was called not worth labelling, and nobody painted in it."""
+    objects, _ = objects_of(results)
     is_painted = any(
-        it.get("type") in SEGMENTATION_CONTROLS.values() and it.get("origin") != "prediction"
-        for it in results
+        isinstance(it.get("type"), str)
+        and it["type"] in STROKES
+        and it.get("origin") != "prediction"
+        for it in objects
     )
     answers = read_answers(results)
     return not is_painted and REST.name not in answers and answers.get(USEFUL.name) is False

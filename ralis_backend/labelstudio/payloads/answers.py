@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ralis_backend.labelstudio.payloads.results import objects_of
 from ralis_backend.online.answers import ANSWER_KINDS, AnswerKind, Choice
 
 
@@ -32,7 +33,7 @@ def questions(labels: Sequence[str] = (), background: str | None = None) -> dict
     return controls
 
 
-def read_answers(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def read_answers(results: Sequence[Any]) -> dict[str, Any]:
     """What an annotation's results answer, by kind; what is malformed answers nothing."""
     ticked = list(_ticked(results))
     answers = {}
@@ -44,9 +45,9 @@ def read_answers(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return answers
 
 
-def _ticked(results: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+def _ticked(results: Sequence[Any]) -> Iterator[tuple[str, str]]:
     """Each ticked text with its control."""
-    for result in results:
+    for result in objects_of(results)[0]:
         value = result.get("value")
         choices = value.get("choices") if isinstance(value, Mapping) else None
         if result.get("type") == "choices" and isinstance(choices, list):

@@ -1,104 +1,19 @@
-"""Label Studio's results (brush strokes, polygons, rectangles in percent) <-> index masks.
-
-Percent is converted here and nowhere else.
-"""
+"""Index masks and regions -> Label Studio's results: strokes, polygons, rectangles in percent."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 
 from ralis_backend.core.regions import VOID, Region
-from ralis_backend.labelstudio.payloads.brush_rle import encode
+from ralis_backend.labelstudio.payloads import bitmask, brush_rle
 from ralis_backend.labelstudio.payloads.label_config import LabelConfig
-from ralis_backend.labelstudio.payloads.results import (
-    AnnotationError,
-    Result,
-    name_of,
-    number_of,
-    refuse_other_picture,
-    refuse_turned,
-    shown,
-    value_of,
-)
-from ralis_backend.labelstudio.payloads.strokes import read_strokes
 
-MAX_REGIONS = 1000
-REGION_LAYERS = 16
-"""Suggested regions of an annotation may cover its image so many times over."""
 _POLYGON_TOLERANCE = 0.5  # pixels by which a drawn outline may leave the mask's
-
-
-def results_to_mask(
-    results: Sequence[Result],
-    config: LabelConfig,
-    class_names: Sequence[str],
-    size: tuple[int, int],
-    background: str | None = None,
-) -> np.ndarray:
-    """What was painted, as (height, width) uint8 indices into `class_names`.
-
-    Where strokes overlap, what a person changed or made lies over untouched predictions, and the
-    later over the earlier. A picture that was shown enlarged is averaged down to `size`.
-
-    Args:
-        results: of one annotation, in its order.
-        config: names the segmentation control.
-        class_names: by class index.
-        size: (height, width) of the mask.
-        background: the class of unpainted pixels; None: they are VOID.
-
-    Raises:
-        AnnotationError: if a result is malformed, has an unknown label, or was made on a picture
-            that cannot be one of this image; or if the strokes would take minutes to paint.
-    """
-    ground = VOID if background is None else _class_index(background, class_names, "background")
-    in_order = _in_paint_order(results, config)
-    indices = [_class_index(_label(it, config), class_names, name_of(it)) for it in in_order]
-    strokes = read_strokes(in_order, config.control_type, size)
-    mask = np.full(size, ground, np.uint8)
-    for index, stroke in zip(indices, strokes, strict=True):
-        window, covered = stroke.pixels()
-        mask[window][covered] = index
-    return mask
-
-
-def region_boxes(
-    results: Sequence[Result], config: LabelConfig, image_size: tuple[int, int]
-) -> list[Region]:
-    """The suggested regions that an annotation carries, in pixels, clipped to the image.
-
-    They are the rectangles of the region control; without one, what the masks' meta says.
-
-    Raises:
-        AnnotationError: if a rectangle is malformed, or there are far more than an image holds.
-    """
-    boxes: dict[Region, None] = {}  # in order, each once
-    covered = 0
-    for result in _objects(results):
-        if config.region_control is None:
-            found = _boxes_of_meta(result, image_size)
-        elif (
-            result.get("type") == "rectanglelabels"
-            and result.get("from_name") == config.region_control
-        ):
-            found = _boxes_of_rectangle(result, config.region_label, image_size)
-        else:
-            found = []
-        for box in found:
-            if box.is_inside(image_size) and box not in boxes:
-                boxes[box] = None
-                covered += box.height * box.width
-        if len(boxes) > MAX_REGIONS or covered > REGION_LAYERS * image_size[0] * image_size[1]:
-            raise AnnotationError(
-                f"the annotation has more than {MAX_REGIONS} suggested regions, or regions that "
-                f"cover the image more than {REGION_LAYERS} times; delete some"
-            )
-    return list(boxes)
 
 
 def mask_to_results(
@@ -113,7 +28,7 @@ def mask_to_results(
     score: float | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
-    """A region's mask as results, one brush stroke per class (or polygons).
+    """A region's mask as results, one brush stroke or bitmask per class (or polygons).
 
     Args:
         mask: (height, width) uint8 class indices; VOID is not painted.
@@ -132,10 +47,9 @@ def mask_to_results(
         if index >= len(class_names) or class_names[index] not in offered:
             continue
         painted = _enlarged(mask == index, scale)
-        for part, value in enumerate(
-            _values(painted, class_names[index], config, offset, image_size or painted.shape)
-        ):
-            height, width = image_size or painted.shape
+        height, width = image_size or painted.shape
+        values = VALUES[config.control_type](painted, (offset, (height, width)))
+        for part, value in enumerate(values):
             result: dict[str, Any] = {
                 "id": result_id(key, class_names[index], str(part)),
                 "type": config.control_type,
@@ -144,7 +58,7 @@ def mask_to_results(
                 "original_width": width,
                 "original_height": height,
                 "image_rotation": 0,
-                "value": value,
+                "value": {**value, config.control_type: [class_names[index]]},
                 **(extra or {}),
             }
             if score is not None:
@@ -191,110 +105,37 @@ def result_id(*parts: str) -> str:
     return hashlib.sha1("\0".join(parts).encode(), usedforsecurity=False).hexdigest()[:10]
 
 
-# Reading
+Place = tuple[tuple[int, int], tuple[int, int]]
+"""(row, col) of a mask in a picture, and the picture's (height, width)."""
 
 
-def _objects(results: Any) -> Sequence[Result]:
-    if not isinstance(results, (list, tuple)) or not all(
-        isinstance(result, Mapping) for result in results
-    ):
-        raise AnnotationError("the annotation's result is no list of objects")
-    return results
+def _brush_values(painted: np.ndarray, place: Place) -> Iterator[dict[str, Any]]:
+    alpha = np.where(_in_picture(painted, place), np.uint8(255), np.uint8(0))
+    yield {"format": "rle", "rle": brush_rle.encode(alpha)}
 
 
-def _in_paint_order(results: Sequence[Result], config: LabelConfig) -> list[Result]:
-    strokes = [
-        result
-        for result in _objects(results)
-        if result.get("type") == config.control_type
-        and result.get("from_name") == config.control_name
-    ]
-    return sorted(strokes, key=lambda result: result.get("origin") != "prediction")
+def _bitmask_values(painted: np.ndarray, place: Place) -> Iterator[dict[str, Any]]:
+    yield {"imageDataURL": bitmask.encode(_in_picture(painted, place))}
 
 
-def _label(result: Result, config: LabelConfig) -> str:
-    labels = value_of(result).get(config.control_type)
-    if not isinstance(labels, list) or len(labels) != 1 or not isinstance(labels[0], str):
-        raise AnnotationError(
-            f"result {name_of(result)} has the labels {shown(labels)}, expected exactly one; "
-            "choose one label for each stroke"
-        )
-    return labels[0]
+def _polygon_values(painted: np.ndarray, place: Place) -> Iterator[dict[str, Any]]:
+    for points in _outlines(painted, *place):
+        yield {"points": points, "closed": True}
 
 
-def _class_index(name: str, class_names: Sequence[str], where: str) -> int:
-    try:
-        return class_names.index(name)
-    except ValueError:
-        raise AnnotationError(
-            f"{where} has the label {shown(name)}, which is not one of {', '.join(class_names)}; "
-            "add it to the label config or repair the annotation"
-        ) from None
+VALUES: dict[str, Callable[[np.ndarray, Place], Iterator[dict[str, Any]]]] = {
+    "brushlabels": _brush_values,
+    "bitmasklabels": _bitmask_values,
+    "polygonlabels": _polygon_values,
+}
+"""Types of results that paint; the `value` of each result that paints (h, w) bool at a place."""
 
 
-def _boxes_of_rectangle(result: Result, label: str, size: tuple[int, int]) -> list[Region]:
-    value = value_of(result)
-    labels = value.get("rectanglelabels")
-    if not isinstance(labels, list) or label not in labels:
-        return []
-    refuse_turned(result)
-    refuse_other_picture(result, size)
-    if value.get("rotation"):
-        raise AnnotationError(
-            f"result {name_of(result)}: a suggested region is turned by {shown(value['rotation'])} "
-            "degrees; turn it back"
-        )
-    x, y, w, h = (
-        min(max(number_of(result, name, value.get(name)), -1e6), 1e6)
-        for name in ("x", "y", "width", "height")
-    )
-    top, bottom = (round(it * size[0] / 100) for it in (y, y + h))
-    left, right = (round(it * size[1] / 100) for it in (x, x + w))
-    return [_clipped(top, left, bottom, right, size)]
-
-
-def _clipped(top: int, left: int, bottom: int, right: int, size: tuple[int, int]) -> Region:
-    """What of the box lies in the picture; of no height or width if nothing does."""
-    top, left = max(0, top), max(0, left)
-    bottom, right = min(size[0], bottom), min(size[1], right)
-    return Region(top, left, max(0, bottom - top), max(0, right - left))
-
-
-def _boxes_of_meta(result: Result, size: tuple[int, int]) -> list[Region]:
-    meta = result.get("meta")
-    boxes = meta.get("regions") if isinstance(meta, Mapping) else None
-    regions = []
-    try:
-        for box in boxes or []:
-            row, col, height, width = (int(box[it]) for it in ("row", "col", "height", "width"))
-            regions.append(_clipped(row, col, row + height, col + width, size))
-    except (KeyError, TypeError, ValueError, OverflowError):
-        raise AnnotationError(
-            f"result {name_of(result)} has the regions {shown(boxes)}, expected objects with row, "
-            "col, height and width"
-        ) from None
-    return regions
-
-
-# Writing
-
-
-def _values(
-    painted: np.ndarray,
-    name: str,
-    config: LabelConfig,
-    offset: tuple[int, int],
-    size: tuple[int, int],
-) -> Iterator[dict[str, Any]]:
-    """The `value` of each result that paints (h, w) bool at `offset` in a picture of `size`."""
-    if config.control_type == "polygonlabels":
-        for points in _outlines(painted, offset, size):
-            yield {"points": points, "closed": True, "polygonlabels": [name]}
-        return
-    row, col = offset
-    alpha = np.zeros(size, np.uint8)
-    alpha[row : row + painted.shape[0], col : col + painted.shape[1]][painted] = 255
-    yield {"format": "rle", "rle": encode(alpha), "brushlabels": [name]}
+def _in_picture(painted: np.ndarray, place: Place) -> np.ndarray:
+    (row, col), size = place
+    picture = np.zeros(size, bool)
+    picture[row : row + painted.shape[0], col : col + painted.shape[1]] = painted
+    return picture
 
 
 def _outlines(

@@ -18,7 +18,14 @@ _short.maxstring = _short.maxother = 100
 
 
 class AnnotationError(ValueError):
-    """An annotation that cannot be read; the message names the result and what is wrong."""
+    """Something of an annotation that cannot be read; the message names it and what is wrong.
+
+    NothingDrawn: a stroke that was begun and covers nothing.
+    """
+
+
+class NothingDrawn(AnnotationError):
+    """A stroke without points or pixels: whatever it was to be, it hides no pixel."""
 
 
 def shown(value: Any) -> str:
@@ -34,6 +41,17 @@ def storable(text: str) -> str:
 def name_of(result: Result) -> str:
     """The result's id, for messages."""
     return shown(result.get("id", "without id"))
+
+
+def objects_of(results: Any) -> tuple[list[Result], list[str]]:
+    """The results that are objects, in order, and what is said of the others."""
+    listed = results if isinstance(results, (list, tuple)) else [results]
+    odd = [
+        f"result number {place} is {shown(result)}, expected an object"
+        for place, result in enumerate(listed, start=1)
+        if not isinstance(result, Mapping)
+    ]
+    return [result for result in listed if isinstance(result, Mapping)], odd
 
 
 def value_of(result: Result) -> Mapping[str, Any]:
@@ -71,8 +89,7 @@ def picture_size(result: Result, size: tuple[int, int]) -> tuple[int, int]:
         raise AnnotationError(f"{picture}, at most {MAX_PIXELS} are read")
     if abs(height * size[1] - width * size[0]) > max(height + width, sum(size)):  # 1 pixel's play
         raise AnnotationError(
-            f"{picture}, expected the proportions of {size[1]} x {size[0]}; the image was turned "
-            "or replaced"
+            f"{picture}, expected the proportions of {size[1]} x {size[0]}; the image was replaced"
         )
     if height > LARGEST_SCALE * (size[0] + 1) or width > LARGEST_SCALE * (size[1] + 1):
         raise AnnotationError(
@@ -83,7 +100,7 @@ def picture_size(result: Result, size: tuple[int, int]) -> tuple[int, int]:
 
 
 def refuse_other_picture(result: Result, size: tuple[int, int]) -> None:
-    """`AnnotationError` if percentages of this result are of a turned or replaced picture.
+    """`AnnotationError` if percentages of this result are of a replaced picture.
 
     Where the result does not say what it was made on, they are taken to be of the image.
     """
@@ -91,19 +108,11 @@ def refuse_other_picture(result: Result, size: tuple[int, int]) -> None:
         picture_size(result, size)
 
 
-def refuse_turned(result: Result) -> None:
-    """`AnnotationError` if the picture was turned while it was painted on."""
-    if result.get("image_rotation"):
-        raise AnnotationError(
-            f"result {name_of(result)} was painted on an image turned by "
-            f"{shown(result['image_rotation'])} degrees; turn it back and paint it again"
-        )
-
-
 def _pixels(result: Result, name: str) -> int:
-    value = result.get(name)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    value: Any = result.get(name)
+    is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if isinstance(value, bool) or not is_whole or value < 1:
         raise AnnotationError(
             f"result {name_of(result)} has {name} {shown(value)}, expected a number of pixels"
         )
-    return value
+    return int(value)

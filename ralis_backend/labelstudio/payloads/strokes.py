@@ -1,4 +1,4 @@
-"""What somebody painted, a brush stroke or a polygon -> the pixels that it covers.
+"""What somebody painted, a brush stroke, a polygon or a bitmask -> the pixels that it covers.
 
 A stroke tells what it costs before it is painted: a few kilobytes can cover a hundred million
 pixels, and there may be a hundred thousand of them.
@@ -6,7 +6,7 @@ pixels, and there may be a hundred thousand of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -14,15 +14,16 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
+from ralis_backend.labelstudio.payloads import bitmask
 from ralis_backend.labelstudio.payloads.brush_rle import RleError, decode
 from ralis_backend.labelstudio.payloads.results import (
     AnnotationError,
+    NothingDrawn,
     Result,
     name_of,
     number_of,
     picture_size,
     refuse_other_picture,
-    refuse_turned,
     shown,
     value_of,
 )
@@ -54,36 +55,21 @@ class Stroke(Protocol):
         """What it covers; `AnnotationError` if it cannot be read."""
 
 
-def read_strokes(
-    results: Sequence[Result], control_type: str, size: tuple[int, int]
-) -> list[Stroke]:
-    """The strokes of results on an image of `size`, unpainted.
+def read_stroke(result: Result, size: tuple[int, int]) -> Stroke:
+    """The stroke of a result on an image of (height, width) `size`, unpainted.
+
+    The image may have been turned on the screen: that turns the view, and nothing of the stroke.
 
     Raises:
-        AnnotationError: if one is malformed, was made on a picture that cannot be one of this
-            image, or if together they would take minutes to paint.
+        AnnotationError: if it is malformed, or was made on a picture that cannot be one of this
+            image.
     """
-    limit = min(MAX_COST, LAYERS * max(size[0] * size[1], _SMALL_IMAGE))
-    strokes: list[Stroke] = []
-    cost = 0
-    for result in results:
-        strokes.append(_read(result, control_type, size))
-        cost += strokes[-1].cost
-        if cost > limit:
-            raise AnnotationError(
-                f"the first {len(strokes)} of its {len(results)} strokes cover {cost} pixels, more "
-                f"than the {limit} that are painted on an image of {size[1]} x {size[0]}; merge "
-                "strokes of one label, or delete those that lie under others"
-            )
-    return strokes
+    return STROKES[result["type"]](result, size)
 
 
-def _read(result: Result, control_type: str, size: tuple[int, int]) -> Stroke:
-    refuse_turned(result)
-    if control_type == "polygonlabels":
-        refuse_other_picture(result, size)
-        return Polygon(_corners(result, size), size)
-    return Brush(result, _rle(result), picture_size(result, size), size)
+def most_cost(size: tuple[int, int]) -> int:
+    """What all strokes of an annotation may cost together."""
+    return min(MAX_COST, LAYERS * max(size[0] * size[1], _SMALL_IMAGE))
 
 
 @dataclass(frozen=True)
@@ -108,11 +94,31 @@ class Brush:
             alpha = decode(self.rle, *self.picture)
         except RleError as error:
             raise AnnotationError(f"result {name_of(self.result)}: {error}") from None
-        if self.picture != self.size:
-            is_larger = all(np.greater_equal(self.picture, self.size))
-            how = cv2.INTER_AREA if is_larger else cv2.INTER_NEAREST
-            alpha = np.asarray(cv2.resize(alpha, self.size[::-1], interpolation=how), np.uint8)
-        return (slice(None), slice(None)), alpha >= THRESHOLD
+        return _covered(alpha, self.size)
+
+
+@dataclass(frozen=True)
+class Bitmask:
+    """A PNG of the picture, (height, width) `picture`, whose alpha is the mask."""
+
+    result: Result
+    url: str
+    picture: tuple[int, int]
+    size: tuple[int, int]
+
+    @property
+    def cost(self) -> int:
+        """The picture's pixels, four channels each."""
+        height, width = self.picture
+        return _COST_OF_A_STROKE + bitmask.CHANNELS * height * width
+
+    def pixels(self) -> Pixels:
+        """The whole image; a picture that was shown enlarged is averaged."""
+        try:
+            alpha = bitmask.decode(self.url)
+        except bitmask.BitmaskError as error:
+            raise AnnotationError(f"result {name_of(self.result)}: {error}") from None
+        return _covered(alpha, self.size)
 
 
 @dataclass(frozen=True)
@@ -171,18 +177,62 @@ class Polygon:
         return (rows, columns), np.asarray(windings != 0)
 
 
-def _rle(result: Result) -> Any:
+def _covered(alpha: np.ndarray, size: tuple[int, int]) -> Pixels:
+    if alpha.shape != size:
+        is_larger = all(np.greater_equal(alpha.shape, size))
+        how = cv2.INTER_AREA if is_larger else cv2.INTER_NEAREST
+        alpha = np.asarray(cv2.resize(alpha, size[::-1], interpolation=how), np.uint8)
+    return (slice(None), slice(None)), alpha >= THRESHOLD
+
+
+def _brush(result: Result, size: tuple[int, int]) -> Brush:
     value = value_of(result)
+    rle = value.get("rle")
+    if not rle and isinstance(rle, (list, type(None))):
+        raise NothingDrawn(f"result {name_of(result)} has the rle {shown(rle)}, expected pixels")
     if value.get("format") != "rle":
         raise AnnotationError(
             f"result {name_of(result)} has the brush format {shown(value.get('format'))}, "
             "expected 'rle'"
         )
-    return value.get("rle", [])
+    return Brush(result, rle, picture_size(result, size), size)
+
+
+def _polygon(result: Result, size: tuple[int, int]) -> Polygon:
+    refuse_other_picture(result, size)
+    return Polygon(_corners(result, size), size)
+
+
+def _bitmask(result: Result, size: tuple[int, int]) -> Bitmask:
+    url = value_of(result).get("imageDataURL")
+    if not url:
+        raise NothingDrawn(
+            f"result {name_of(result)} has the imageDataURL {shown(url)}, expected a PNG"
+        )
+    refuse_other_picture(result, size)
+    try:
+        height, width = bitmask.picture_size(url)
+    except bitmask.BitmaskError as error:
+        raise AnnotationError(f"result {name_of(result)}: {error}") from None
+    drawn = {"id": result.get("id"), "original_height": height, "original_width": width}
+    return Bitmask(result, url, picture_size(drawn, size), size)
+
+
+STROKES: dict[str, Callable[[Result, tuple[int, int]], Stroke]] = {
+    "brushlabels": _brush,
+    "polygonlabels": _polygon,
+    "bitmasklabels": _bitmask,
+}
+"""Types of results that paint, and what reads each."""
 
 
 def _corners(result: Result, size: tuple[int, int]) -> np.ndarray:
     points = value_of(result).get("points")
+    if points is None or (isinstance(points, list) and len(points) < 3):
+        raise NothingDrawn(
+            f"result {name_of(result)} is a polygon of {len(points or ())} points, expected 3 to "
+            f"{MAX_POINTS}"
+        )
     if not isinstance(points, list) or not 3 <= len(points) <= MAX_POINTS:
         raise AnnotationError(
             f"result {name_of(result)} is a polygon of "

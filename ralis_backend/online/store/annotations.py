@@ -10,12 +10,12 @@ from typing import Any
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session, undefer
 
+from ralis_backend.online.left_out import LeftOut
 from ralis_backend.online.store.database import BATCH, Database, pack, parts
+from ralis_backend.online.store.left_out import UNREAD, count_left_out, find_left_out
 from ralis_backend.online.store.readings import is_kept, keep_state
 from ralis_backend.online.store.tables import Annotation, CropTask, Image, Label, Project
 from ralis_backend.online.tool import TaskAnnotations, ToolAnnotation
-
-_UNREAD = "it has not been read yet"
 
 
 class Annotations:
@@ -68,7 +68,7 @@ class Annotations:
                 for annotation in found.annotations
             ]
             _withdraw_others(session, tool_uid, found, image, crop_task)
-            keep_state(session, project.id, tool_uid, found.task)
+            keep_state(session, project.id, tool_uid, found)
             return [row for row in rows if row is not None]
 
     def fail(self, annotation: Annotation, message: str) -> None:
@@ -82,7 +82,7 @@ class Annotations:
         """Have the labels of these read once more from what annotators sent."""
         with self._database.write() as session:
             for row_id in row_ids:
-                session.get_one(Annotation, row_id).error = _UNREAD
+                session.get_one(Annotation, row_id).error = UNREAD
 
     def failed(self, project_id: int) -> list[Annotation]:
         """Annotations that could not be read so far, with their payloads."""
@@ -99,6 +99,24 @@ class Annotations:
             with self._database.read() as session:
                 found = session.get_one(Annotation, row_id, options=[undefer(Annotation.payload)])
             yield found
+
+    def left_out(self, project_id: int, most: int | None = None) -> list[LeftOut]:
+        """The submitted annotations that do not count as a whole, newest first, and why.
+
+        Of annotations that the tool still has, of images that still exist; without those whose
+        turn to be read has not come yet.
+
+        Args:
+            project_id: of the project, whose pool and regions are looked at.
+            most: so many at most; None: all.
+        """
+        with self._database.read() as session:
+            return find_left_out(session, project_id, most)
+
+    def count_left_out(self, project_id: int) -> tuple[int, int]:
+        """How many `left_out` gives: of which a part counts, of which nothing counts."""
+        with self._database.read() as session:
+            return count_left_out(session, project_id)
 
     def tasks_of(self, tool_uid: str, annotation_ids: Collection[int]) -> set[int]:
         """The tasks that these annotations are known of."""
@@ -189,7 +207,7 @@ def _put(
         return None
     row.is_skipped, row.is_deleted = annotation.is_skipped, False
     row.digest, row.payload = digest, pack(annotation_to_json(annotation))
-    row.error = _UNREAD
+    row.error, row.left_out = UNREAD, None
     session.flush()
     return row
 

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from ralis_backend.core.images import mask_from_png, mask_to_png
 from ralis_backend.core.regions import VOID, Region
 from ralis_backend.online.labels import NewLabel, RegionLabel, newest
+from ralis_backend.online.left_out import bounded
 from ralis_backend.online.store.answers import replace_answers
 from ralis_backend.online.store.blobs import BlobStore
 from ralis_backend.online.store.database import Database
@@ -51,24 +52,49 @@ class Labels:
         self._blobs = blobs
 
     def put(
-        self, annotation: Annotation, labels: Sequence[NewLabel], answers: Mapping[str, Any]
+        self,
+        annotation: Annotation,
+        labels: Sequence[NewLabel],
+        answers: Mapping[str, Any],
+        left_out: Sequence[str] = (),
     ) -> None:
         """Replace what was read from an annotation; masks are written before the rows.
 
         Labels that are as they were keep their ids: nothing new was painted. An annotation that
-        was stored anew or moved meanwhile stays as one that has to be read.
+        was stored anew or moved meanwhile stays as one that has to be read. `left_out` says what
+        of it does not count.
         """
         rows = [self._label_row(annotation, label) for label in labels]
         with self._database.write() as session:
             stored = session.get_one(Annotation, annotation.id)
             if _what_was_read(stored) != _what_was_read(annotation):
                 return
-            stored.error = None
+            stored.error, stored.left_out = None, bounded(left_out) or None
             _replace_labels(session, stored, rows)
             replace_answers(session, stored, answers)
             if stored.crop_task_id is not None:
                 session.get_one(CropTask, stored.crop_task_id).state = "done"
             _assign_split(session, stored, rows)
+
+    def put_unread(
+        self, annotation: Annotation, region: Region, answers: Mapping[str, Any], error: str
+    ) -> None:
+        """The region that an annotation was asked for is done, though it cannot be read.
+
+        It is tried again; until it can be read, nobody is asked for the region, and the queue
+        goes on. Labels that were read from it before are kept.
+        """
+        with self._database.write() as session:
+            stored = session.get_one(Annotation, annotation.id)
+            if _what_was_read(stored) != _what_was_read(annotation):
+                return
+            stored.error = error
+            replace_answers(session, stored, answers)
+            query = select(Label.id).where(Label.annotation_row_id == annotation.id)
+            if session.scalars(query.limit(1)).first() is None:
+                session.add(self._label_row(annotation, NewLabel(region, None)))
+            if stored.crop_task_id is not None:
+                session.get_one(CropTask, stored.crop_task_id).state = "done"
 
     def of(self, project_id: int) -> list[RegionLabel]:
         """The labelled (and skipped) regions of images that still exist, oldest first.

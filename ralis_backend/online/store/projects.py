@@ -15,6 +15,7 @@ from ralis_backend.online.background import Kept, background_of, marked
 from ralis_backend.online.store.attempts import MOST_ATTEMPTS, STEP
 from ralis_backend.online.store.database import Database, assign, now
 from ralis_backend.online.store.leases import LeaseState
+from ralis_backend.online.store.left_out import REREAD
 from ralis_backend.online.store.tables import Annotation, Attempt, Event, Image, Label, Project
 from ralis_backend.online.tool import ClassLabel
 
@@ -225,9 +226,6 @@ def _look(row: Any) -> Look:
     )
     lease = LeaseState(owner, generation, heartbeat)
     return Look(identity, uid, lease, synced_at, retry_at, failures, tuple(wanted), bool(events))
-
-
-REREAD = "unpainted pixels mean something else now: it is read again"
 
 
 def _bring_up_to_date(

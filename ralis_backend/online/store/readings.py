@@ -8,9 +8,10 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from ralis_backend.online.left_out import MOST_TEXTS, bounded
 from ralis_backend.online.store.database import Database, assign
 from ralis_backend.online.store.tables import Source, TaskState
-from ralis_backend.online.tool import ToolTask
+from ralis_backend.online.tool import TaskAnnotations, ToolTask
 
 
 class Readings:
@@ -68,8 +69,9 @@ def is_kept(session: Session, tool_uid: str, task: ToolTask) -> bool:
     return session.scalar(query) == task.state
 
 
-def keep_state(session: Session, project_id: int, tool_uid: str, task: ToolTask) -> None:
+def keep_state(session: Session, project_id: int, tool_uid: str, found: TaskAnnotations) -> None:
     """Remember how the tool described a task whose annotations are stored in this transaction."""
+    task = found.task
     row = session.scalars(
         select(TaskState).where(TaskState.tool_uid == tool_uid, TaskState.task_id == task.id)
     ).first()
@@ -77,3 +79,5 @@ def keep_state(session: Session, project_id: int, tool_uid: str, task: ToolTask)
         row = TaskState(project_id=project_id, tool_uid=tool_uid, task_id=task.id)
         session.add(row)
     row.state = task.state
+    unreadable = dict(list(found.unreadable.items())[:MOST_TEXTS])
+    row.unreadable = [[it, *bounded([why])] for it, why in unreadable.items()] or None

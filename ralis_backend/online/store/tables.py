@@ -58,6 +58,7 @@ class Base(DeclarativeBase):
 LONGEST_PAUSE = timedelta(days=1)
 """Between two tries to read an image."""
 _seldom = partial(mapped_column, deferred=True, deferred_raiseload=True)
+_nullable_json = partial(mapped_column, JSON(none_as_null=True))
 
 
 class Project(Base):
@@ -197,6 +198,7 @@ class TaskState(Base):
     tool_uid: Mapped[str] = mapped_column("host_uid", String(64))
     task_id: Mapped[int]
     state: Mapped[str] = mapped_column(String(64))
+    unreadable: Mapped[list[Any] | None] = _nullable_json()  # [annotation id, why], malformed
 
 
 class Event(Base):
@@ -257,6 +259,12 @@ class Annotation(Base):
             sqlite_where=text("error IS NOT NULL"),
             postgresql_where=text("error IS NOT NULL"),
         ),
+        Index(
+            "ix_annotations_left_out",
+            "project_id",
+            sqlite_where=text("left_out IS NOT NULL"),
+            postgresql_where=text("left_out IS NOT NULL"),
+        ),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -278,6 +286,7 @@ class Annotation(Base):
     digest: Mapped[str] = mapped_column(String(64))
     payload: Mapped[bytes] = _seldom(LargeBinary)  # gzip of JSON
     error: Mapped[str | None] = mapped_column(Text)  # what is set has to be read still
+    left_out: Mapped[list[Any] | None] = _nullable_json()  # what of it does not count, as texts
 
 
 class Label(Base):

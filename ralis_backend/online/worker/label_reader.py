@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from ralis_backend.core.images import decode_image
 from ralis_backend.core.regions import Region, grid
+from ralis_backend.core.text import printable, shortened
 from ralis_backend.online.answers import REST
-from ralis_backend.online.labels import NewLabel, says_something
+from ralis_backend.online.labels import NewLabel, painted_labels
 from ralis_backend.online.store import StoreError, annotation_from_json, unpack
 from ralis_backend.online.store.tables import Image, Project
 from ralis_backend.online.tool import Tool, ToolAnnotation, ToolProject, ToolTask, ToolUnavailable
@@ -23,6 +22,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MAX_LOGGED = 300
+"""Characters of what was left out, in a line of the log."""
+NOTHING_PAINTED = "nothing is painted in it, and the project has no background label"
 NOT_ITS_FAULT = (ToolUnavailable, StoreError)
 """What says nothing of the image or annotation that was being read: the step is tried again."""
 
@@ -58,6 +60,7 @@ class LabelReader:
             OSError: if a mask cannot be written.
         """
         annotation = annotation_from_json(unpack(row.payload))
+        answers = self._tool.answers(annotation)
         try:
             if row.image_id is None:
                 raise ValueError(
@@ -65,18 +68,41 @@ class LabelReader:
                     "which is not known here"
                 )
             with self._store.attempts.trying(*_attempt_at(row)):
-                answers = self._tool.answers(annotation)
                 unpainted = self._unpainted(answers)
-                labels = self._labels(row, row.image_id, annotation, unpainted)
+                labels, left_out = self._labels(row, row.image_id, annotation, unpainted)
         except StoreError:
             raise
         except Exception as error:
             logger.warning("project %s: %s", self._project.uid, error)
-            self._store.annotations.fail(row, str(error))
-            if isinstance(error, ToolUnavailable):
-                self._tool.project(self._project.tool_id)
+            self._note_failure(row, error, answers)
             return
-        self._store.labels.put(row, labels, answers)
+        if left_out:
+            self._say(annotation, labels, left_out)
+        self._store.labels.put(row, labels, answers, left_out)
+
+    def _note_failure(self, row: Annotation, error: Exception, answers: Mapping[str, Any]) -> None:
+        """It is tried again; a region that was asked for does not wait for it meanwhile."""
+        if isinstance(error, ToolUnavailable) or row.crop_task_id is None:
+            self._store.annotations.fail(row, str(error))
+        else:
+            region = self._store.queue.get(row.crop_task_id).region
+            self._store.labels.put_unread(row, region, answers, str(error))
+        if isinstance(error, ToolUnavailable):
+            self._tool.project(self._project.tool_id)
+
+    def _say(
+        self, annotation: ToolAnnotation, labels: Sequence[NewLabel], left_out: Sequence[str]
+    ) -> None:
+        is_read = any(label.mask is not None for label in labels)
+        logger.warning(
+            "project %s: annotation %d of task %d %s: %s%s",
+            self._project.uid,
+            annotation.id,
+            annotation.task_id,
+            "was read in part" if is_read else "has nothing that counts",
+            printable(shortened(left_out[0], MAX_LOGGED)),
+            f" (and {len(left_out) - 1} more)" if len(left_out) > 1 else "",
+        )
 
     def _unpainted(self, answers: Mapping[str, Any]) -> str | None:
         """The class of this annotation's unpainted pixels: as the annotator said, or as usual."""
@@ -85,53 +111,40 @@ class LabelReader:
 
     def _labels(
         self, row: Annotation, image_id: int, annotation: ToolAnnotation, unpainted: str | None
-    ) -> list[NewLabel]:
-        """What an annotation says of its regions.
-
-        A region in which nothing says anything was seen and is no label: it does not come again.
-        Of a whole image that nobody was asked about, such regions stay to be asked.
-        """
-        names = self._project.class_names
+    ) -> tuple[list[NewLabel], list[str]]:
+        """What an annotation labels, and what of it does not count."""
+        left_out: list[str]
         if row.crop_task_id is not None:
             region = self._store.queue.get(row.crop_task_id).region
-            if annotation.is_skipped:
-                return [NewLabel(region, None)]
-            size = (region.height, region.width)
-            mask = self._tool.mask(annotation, self._pool, names, size, unpainted)
-            return [self._said(annotation, region, mask)]
-        size = self._image_size(image_id)
-        regions = self._asked_regions(row, image_id, annotation, size)
-        asked = regions or grid(size, self._config.ranking.region_size)
+            regions, were_asked_for, left_out = [region], True, []
+            size, slices = (region.height, region.width), [(slice(None), slice(None))]
+        else:
+            size = self._image_size(image_id)
+            regions, were_asked_for, left_out = self._asked_regions(row, image_id, annotation, size)
+            slices = [region.slices for region in regions]
         if annotation.is_skipped:
-            return [NewLabel(region, None) for region in asked]
-        mask = self._tool.mask(annotation, self._pool, names, size, unpainted)
-        labels = [
-            self._said(annotation, region, np.ascontiguousarray(mask[region.slices]))
-            for region in asked
-        ]
-        return labels if regions else [label for label in labels if label.mask is not None]
-
-    def _said(self, annotation: ToolAnnotation, region: Region, mask: np.ndarray) -> NewLabel:
-        if says_something(mask):
-            return NewLabel(region, mask)
-        logger.info(
-            "project %s, annotation %s: nothing is painted in %s, and no background is set: it "
-            "does not count as labelled",
-            self._project.uid,
-            annotation.id,
-            region,
-        )
-        return NewLabel(region, None)
+            return [NewLabel(region, None) for region in regions], left_out
+        names = self._project.class_names
+        painted = self._tool.mask(annotation, self._pool, names, size, unpainted)
+        patches = [(region, painted.mask[it]) for region, it in zip(regions, slices, strict=True)]
+        labels = painted_labels(patches, were_asked_for=were_asked_for)
+        left_out += painted.left_out
+        if not left_out and not any(label.mask is not None for label in labels):
+            left_out.append(NOTHING_PAINTED)
+        return labels, left_out
 
     def _asked_regions(
         self, row: Annotation, image_id: int, annotation: ToolAnnotation, size: tuple[int, int]
-    ) -> list[Region]:
-        """The regions of a whole image that an annotator was asked about; none: all of it.
+    ) -> tuple[list[Region], bool, list[str]]:
+        """What a whole-image annotation labels, whether it was asked for, and what is left out.
 
         The rectangles it carries; else the regions that were suggested with the prediction it
-        started from, which the row remembers when the tool has dropped it.
+        started from, which the row remembers when the tool has dropped it; else the whole image,
+        region by region, unless there were rectangles that cannot be read.
         """
-        regions = self._tool.annotated_regions(annotation, self._pool, size)
+        found = self._tool.annotated_regions(annotation, self._pool, size)
+        left_out = list(found.left_out)
+        regions = list(found.regions)
         if not regions and row.suggested_version is not None:
             handed_out = self._store.queue.handed_out(image_id, row.suggested_version)
             if handed_out is not None:
@@ -139,7 +152,9 @@ class LabelReader:
                     Region(entry["row"], entry["col"], entry["height"], entry["width"])
                     for entry in handed_out.regions
                 ]
-        return regions
+        if regions or left_out:
+            return regions, True, left_out
+        return grid(size, self._config.ranking.region_size), False, left_out
 
     def _image_size(self, image_id: int) -> tuple[int, int]:
         """(height, width) of an annotated image, read from its file the first time."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+from ralis_backend.online.left_out import MOST_NAMED, summary
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.attempts import MOST_ATTEMPTS, STEP
 from ralis_backend.online.store.leases import LeaseLost
@@ -109,7 +110,7 @@ class Worker:
         """Nothing is due: whatever failed last was done all the same, or is not needed any more."""
         self._settled[look.id] = look
         if look.retry_at is not None:
-            notes = "; ".join(self._store.attempts.notes(look.id)) or None
+            notes = standing_notes(self._store, look.id)
             self._store.projects.change(look.id, last_error=notes, num_failures=0, retry_at=None)
 
     def _advance_all_or_wait(self) -> bool:
@@ -230,8 +231,8 @@ class Worker:
             self._end_process(message)
 
     def _note_success(self, project: Project) -> None:
-        """No error any more, but for what is set aside."""
-        notes = "; ".join(self._held.attempts.notes(project.id)) or None
+        """No error any more, but for what is set aside or left out."""
+        notes = standing_notes(self._held, project.id)
         row = self._store.projects.by_id(project.id)
         if row.last_error != notes or row.num_failures or row.num_losses or row.retry_at:
             self._held.projects.change(
@@ -298,6 +299,14 @@ class Worker:
             retry_at=now() + timedelta(seconds=pause_after(num_failures)),  # for people to read
             **values,
         )
+
+
+def standing_notes(store: Store, project_id: int) -> str | None:
+    """What people should know though nothing fails: what is set aside, and what is left out."""
+    in_part, not_at_all = store.annotations.count_left_out(project_id)
+    newest = store.annotations.left_out(project_id, MOST_NAMED) if in_part + not_at_all else []
+    notes = [*store.attempts.notes(project_id), summary(in_part, not_at_all, newest)]
+    return "; ".join(filter(None, notes)) or None
 
 
 def pause_after(num_failures: int) -> float:

@@ -1,21 +1,21 @@
 from __future__ import annotations
 
+import json
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from ralis_backend.core.regions import VOID, Region
-from ralis_backend.labelstudio.payloads.annotations import (
-    annotated_regions,
-    decode_annotation,
-    parse_annotation,
-)
+from ralis_backend.labelstudio.payloads.annotations import parse_annotation
 from ralis_backend.labelstudio.payloads.label_config import parse_label_config
 from ralis_backend.labelstudio.payloads.masks import mask_to_results
-from ralis_backend.labelstudio.payloads.results import AnnotationError
+from ralis_backend.labelstudio.payloads.paint import read_paint
 from tests.fuzz.targets import annotation_json
+from tests.labelstudio.payloads.reading import region_boxes, results_to_mask
 
 CONFIG = parse_label_config(
     '<View><Image name="image" value="$image"/><RectangleLabels name="region" toName="image">'
@@ -112,9 +112,6 @@ def test_a_malformed_lead_time_is_no_reason_to_lose_an_annotation(lead_time):
         ({"created_at": 20250101}, "created_at is 20250101"),
         ({"created_at": "yesterday"}, "created_at is 'yesterday'"),
         ({"updated_at": "later"}, "updated_at is 'later'"),
-        ({"result": None}, "11: result is no list"),
-        ({"result": {}}, "result is no list"),
-        ({"result": ["stroke"]}, "result is no list of objects"),
     ],
 )
 def test_a_malformed_field_is_named(fields, message):
@@ -122,7 +119,7 @@ def test_a_malformed_field_is_named(fields, message):
         parse_annotation(_webhook(**fields))
 
 
-@pytest.mark.parametrize("name", ["id", "task", "result", "created_at"])
+@pytest.mark.parametrize("name", ["id", "task", "created_at"])
 def test_a_missing_field_is_named(name):
     payload = _webhook()
     del payload[name]
@@ -147,12 +144,76 @@ def test_an_annotation_gives_its_mask_and_its_regions():
     }
     results = [rectangle, *mask_to_results(mask, ["road", "car"], CONFIG, key="k")]
     annotation = parse_annotation(_webhook(result=results))
+    results = annotation.results
     np.testing.assert_array_equal(
-        decode_annotation(annotation, CONFIG, ["road", "car"], (2, 3), None), mask
+        results_to_mask(results, CONFIG, ["road", "car"], (2, 3), None), mask
     )
-    assert annotated_regions(annotation, CONFIG, (2, 3)) == [Region(0, 0, 2, 2)]
-    with pytest.raises(AnnotationError, match="'car'"):
-        decode_annotation(annotation, CONFIG, ["road"], (2, 3), None)
+    assert region_boxes(results, CONFIG, (2, 3)) == [Region(0, 0, 2, 2)]
+
+
+CASES = {"brush": "BrushLabels", "polygon": "PolygonLabels", "relation": "BrushLabels"}
+
+
+def _case(shared, name, class_names, background=None):
+    """One of the cases that people reported: an image 12 wide and 8 high."""
+    tag = CASES[name.partition("-")[0]]
+    labels = '<Label value="road"/><Label value="car"/>'
+    xml = (
+        '<View><Image name="image" value="$image"/>'
+        f'<{tag} name="tag" toName="image">{labels}</{tag}></View>'
+    )
+    payload = json.loads((shared / "cases/annotations" / f"{name}.json").read_text())
+    annotation = parse_annotation(payload)
+    assert (annotation.id, annotation.is_skipped) == (1, False)
+    config = parse_label_config(xml)
+    return read_paint(annotation.results, config, class_names, (8, 12), background)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("brush-two-labels", r"'b1' has the labels \['road', 'car'\], expected exactly one"),
+        ("polygon-no-points", "'p1' is a polygon of 0 points, expected 3"),
+        ("polygon-two-points-open", "'p1' is a polygon of 2 points, expected 3"),
+    ],
+)
+def test_an_odd_stroke_is_left_out_and_named_and_the_good_one_counts(shared: Path, name, message):
+    painted = _case(shared, name, ["road", "car"])
+    assert set(np.unique(painted.mask)) == {0, VOID}
+    (text,) = painted.left_out
+    assert re.search(message, text)
+
+
+def test_a_stroke_on_a_turned_view_is_read_as_it_is(shared: Path):
+    turned = _case(shared, "brush-turned-90", ["road", "car"])
+    straight = _case(shared, "brush-two-labels", ["road", "car"])
+    assert turned.left_out == ()
+    np.testing.assert_array_equal(turned.mask, straight.mask)
+
+
+def test_a_stroke_whose_label_the_project_lost_keeps_its_class_which_counts_as_void(shared: Path):
+    painted = _case(shared, "brush-removed-label", ["road", "car", "tree"])
+    assert (set(np.unique(painted.mask)), painted.left_out) == ({2, VOID}, ())
+    unknown = _case(shared, "brush-removed-label", ["road", "car"])
+    assert (unknown.mask == VOID).all()
+    assert "'b1' has the label 'tree'" in unknown.left_out[0]
+
+
+def test_an_annotation_without_strokes_is_all_background_or_nothing(shared: Path):
+    nothing = _case(shared, "relation-and-choices-only", ["road", "car"])
+    assert ((nothing.mask == VOID).all(), nothing.left_out) == (True, ())
+    background = _case(shared, "relation-and-choices-only", ["road", "car"], "car")
+    assert (background.mask == 1).all()
+
+
+@pytest.mark.parametrize("results", [None, {}, "stroke", 3, [None], ["stroke", None], [[]]])
+def test_results_that_are_no_list_of_objects_are_named_and_cost_nothing_else(results):
+    annotation = parse_annotation(_webhook(result=results))
+    painted = read_paint(annotation.results, CONFIG, ["road"], (2, 3))
+    assert painted.left_out != ()
+    assert (painted.mask == VOID).all()
+    refusal = {"type": "choices", "value": {"choices": ["Not worth labelling"]}}
+    assert parse_annotation(_webhook(result=[results, refusal])).is_skipped
 
 
 def test_feedback_that_a_region_is_not_worth_labelling_skips_it_unless_somebody_painted():
@@ -190,7 +251,7 @@ def test_text_that_no_database_takes_is_replaced():
 
 
 def test_an_error_of_an_annotation_is_short_whatever_is_in_it():
-    for name in ("id", "created_at", "result", "task"):
+    for name in ("id", "created_at", "task"):
         with pytest.raises(ValueError) as caught:  # noqa: PT011
             parse_annotation({**annotation_json(), name: {"x" * 10**6: [["y"] * 10**5]}})
         assert len(str(caught.value)) < 500

@@ -7,11 +7,8 @@ import pytest
 
 from ralis_backend.labelstudio.payloads.annotations import parse_annotation
 from ralis_backend.labelstudio.payloads.answers import read_answers
-from ralis_backend.labelstudio.payloads.label_config import (
-    asks_everything,
-    parse_label_config,
-    regions_config,
-)
+from ralis_backend.labelstudio.payloads.label_config import parse_label_config
+from ralis_backend.labelstudio.payloads.regions_config import asks_everything, regions_config
 from ralis_backend.online.answers import ANSWER_KINDS, AnswerKind, Choice
 
 QUESTIONS = """\

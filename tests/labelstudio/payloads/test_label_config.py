@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement
 
 import pytest
@@ -8,10 +9,10 @@ from ralis_backend.core.palette import distinct_color, hexadecimal
 from ralis_backend.labelstudio.payloads import label_config
 from ralis_backend.labelstudio.payloads.label_config import (
     MAX_CHARACTERS,
+    Control,
     LabelConfig,
     LabelConfigError,
     parse_label_config,
-    regions_config,
 )
 from ralis_backend.online.tool import ClassLabel
 
@@ -32,8 +33,7 @@ def test_a_brush_config_is_read_whole():
     assert parse_label_config(_config(IMAGE, BRUSH)) == LabelConfig(
         image_name="image",
         image_key="image",
-        control_name="brush",
-        control_type="brushlabels",
+        controls=(Control("brush", "brushlabels"),),
         labels=(ClassLabel("road", "#804080"), ClassLabel("car", "#0000FF")),
         region_control=None,
         region_label="Suggested region",
@@ -74,6 +74,10 @@ def test_names_with_entities_and_other_scripts_are_kept():
         (" teal ", "#008080"),
         ("rgb(1, 2, 3)", "#010203"),
         ("rgb(999, 2, 3)", "#FF0203"),
+        ("rgba(128, 64, 128, 0.7)", "#804080"),
+        (" RGBA(1,2,3,.5) ", "#010203"),
+        ("hsla(120, 100%, 50%, 0.3)", "#00FF00"),
+        ("#f00a", "#FF0000"),
     ],
 )
 def test_a_colour_is_the_one_that_the_browser_shows(background, color):
@@ -81,7 +85,7 @@ def test_a_colour_is_the_one_that_the_browser_shows(background, color):
     assert config.labels[0].color == color
 
 
-@pytest.mark.parametrize("background", ["", "no-such-colour", "#12", "rgba(0,0,0,0.5)", "x" * 200])
+@pytest.mark.parametrize("background", ["", "no-such-colour", "#12", "rgba()", "x" * 200])
 def test_a_missing_or_unknown_colour_becomes_one_of_the_palette(background):
     labels = "".join(f'<Label value="{name}" background="{background}"/>' for name in "abc")
     config = parse_label_config(_brush(labels))
@@ -113,10 +117,60 @@ def test_a_second_image_that_no_segmentation_control_uses_is_no_matter():
     assert parse_label_config(config).image_key == "image"
 
 
-def test_several_segmentation_controls_are_named():
-    polygons = f'<PolygonLabels name="shape" toName="image">{LABELS}</PolygonLabels>'
-    with pytest.raises(LabelConfigError, match=r"BrushLabels 'brush', PolygonLabels 'shape'.*keep"):
+POLYGONS = f'<PolygonLabels name="shape" toName="image">{LABELS}</PolygonLabels>'
+BITMASKS = f'<BitmaskLabels name="bits" toName="image">{LABELS}</BitmaskLabels>'
+
+
+@pytest.mark.parametrize(
+    ("controls", "names", "written"),
+    [
+        ((POLYGONS, BRUSH), ("shape", "brush"), ("brush", "brushlabels")),
+        ((POLYGONS, BITMASKS), ("shape", "bits"), ("bits", "bitmasklabels")),
+        ((BITMASKS,), ("bits",), ("bits", "bitmasklabels")),
+        ((BITMASKS, BRUSH, POLYGONS), ("bits", "brush", "shape"), ("brush", "brushlabels")),
+    ],
+)
+def test_controls_with_the_same_labels_are_put_together(controls, names, written):
+    config = parse_label_config(_config(IMAGE, *controls))
+    assert config.control_names == names
+    assert (config.control_name, config.control_type) == written
+    assert [label.name for label in config.labels] == ["road", "car"]
+
+
+def test_the_same_labels_in_another_order_or_by_an_alias_are_the_same():
+    other = '<Label value="Car!" alias="car"/><Label value="road"/>'
+    polygons = f'<PolygonLabels name="shape" toName="image">{other}</PolygonLabels>'
+    config = parse_label_config(_config(IMAGE, BRUSH, polygons))
+    assert [label.name for label in config.labels] == ["road", "car"]
+
+
+def test_controls_with_different_labels_are_refused_saying_the_difference():
+    labels = '<Label value="road"/><Label value="tree"/>'
+    polygons = f'<PolygonLabels name="shape" toName="image">{labels}</PolygonLabels>'
+    message = r"BrushLabels 'brush' and PolygonLabels 'shape' differ in the labels car, tree"
+    with pytest.raises(LabelConfigError, match=message):
         parse_label_config(_config(IMAGE, BRUSH, polygons))
+
+
+def test_controls_on_two_images_are_refused_saying_which():
+    right = BRUSH.replace('"brush"', '"other"').replace('toName="image"', 'toName="right"')
+    with pytest.raises(LabelConfigError, match=r"labels 2 images: .*'brush' on Image 'image'"):
+        parse_label_config(_config(IMAGE, '<Image name="right" value="$right"/>', BRUSH, right))
+
+
+@pytest.mark.parametrize(
+    "name", ["alias-hotkey-hint", "bitmask", "brush-and-polygon", "magic-wand", "smart-controls"]
+)
+def test_configs_that_people_have_are_served(shared: Path, name):
+    config = parse_label_config((shared / "cases/configs" / f"{name}.xml").read_text())
+    assert len(config.labels) == 2
+    assert config.image_key == "image"
+
+
+def test_several_images_of_one_task_are_refused_naming_the_tag(shared: Path):
+    xml = (shared / "cases/configs/repeater.xml").read_text()
+    with pytest.raises(LabelConfigError, match=r'has a Repeater.*write one <Image name="image"'):
+        parse_label_config(xml)
 
 
 def test_a_control_on_several_images_names_them():
@@ -128,7 +182,16 @@ def test_a_control_on_several_images_names_them():
 @pytest.mark.parametrize(
     ("xml", "message"),
     [
-        (_config(IMAGE), "no BrushLabels or PolygonLabels"),
+        (_config(IMAGE), "no BrushLabels, BitmaskLabels, PolygonLabels control; add"),
+        (_config(IMAGE, BRUSH.replace("Brush", "Rectangle")), "RectangleLabels cannot stand in"),
+        (_config(IMAGE, BRUSH, BRUSH.replace("Brush", "Vector")), "a VectorLabels: lines cover no"),
+        (_config('<Video name="image" value="$image"/>', BRUSH), "a Video: .*frames"),
+        (_config('<Image name="image" value="$a.b"/>', BRUSH), "value='\\$a.b'.*not nested"),
+        (_config('<Image name="image" value="$images[0]"/>', BRUSH), "images\\[0\\]'.*not nested"),
+        (_config('<Image name="image" value="$a$b"/>', BRUSH), "expected one key"),
+        (_config('<Image name="image" value="http://x/$image"/>', BRUSH), "expected one key"),
+        (_config(IMAGE, BRUSH.replace("toName", 'value="$labels" toName')), "value='\\$labels'"),
+        (_brush('<Label value="a"/><Label value="$b"/>'), "the label '\\$b' from each task"),
         (_config(BRUSH), "toName='image', but the images are none"),
         (_config('<Image name="photo" value="$image"/>', BRUSH), "images are photo"),
         (_config(IMAGE, BRUSH.replace('toName="image"', "")), "0 images \\(none\\)"),
@@ -176,32 +239,6 @@ def test_a_config_longer_than_the_limit_is_not_even_parsed():
 def test_a_config_nested_too_deep_is_refused(levels):
     with pytest.raises(LabelConfigError, match="deeper than 100"):
         parse_label_config("<View>" * levels + "</View>" * levels)
-
-
-@pytest.mark.parametrize("tag", ["BrushLabels", "PolygonLabels"])
-def test_the_regions_projects_config_has_the_same_control_and_labels(tag):
-    labels = '<Label value="B&amp;W &quot;x&quot;" background="red"/><Label value="x" alias="道"/>'
-    control = f'<{tag} name="mask" toName="photo">{labels}</{tag}>'
-    config = parse_label_config(_config('<Image name="photo" value="$url"/>', control))
-    again = parse_label_config(regions_config(config))
-    assert again.labels == config.labels
-    assert (again.control_name, again.control_type) == (config.control_name, config.control_type)
-    assert (again.image_name, again.image_key) == ("photo", "image")
-
-
-def test_the_regions_projects_config_gives_each_tag_a_name_of_its_own():
-    control = f'<BrushLabels name="feedback" toName="context">{LABELS}</BrushLabels>'
-    config = parse_label_config(_config('<Image name="context" value="$image"/>', control))
-    assert parse_label_config(regions_config(config)).labels == config.labels
-    assert regions_config(config).count(' name="context"') == 1
-    assert regions_config(config).count(' name="feedback"') == 1
-
-
-def test_labels_beyond_the_hotkeys_have_none():
-    config = parse_label_config(_brush("".join(f'<Label value="{i}"/>' for i in range(40))))
-    xml = regions_config(config)
-    assert len(parse_label_config(xml).labels) == 40
-    assert 9 <= xml.count("hotkey=") < 40
 
 
 class Counted(str):

@@ -8,7 +8,6 @@ import pytest
 from ralis_backend.core.regions import VOID, Region
 from ralis_backend.labelstudio.payloads import predictions as module
 from ralis_backend.labelstudio.payloads.label_config import parse_label_config
-from ralis_backend.labelstudio.payloads.masks import region_boxes, results_to_mask
 from ralis_backend.labelstudio.payloads.predictions import (
     MAX_STROKES,
     batches,
@@ -17,6 +16,7 @@ from ralis_backend.labelstudio.payloads.predictions import (
     score,
 )
 from ralis_backend.online.tool import CropPrediction, ImageSuggestion, SuggestedRegion
+from tests.labelstudio.payloads.reading import region_boxes, results_to_mask
 
 CLASSES = ["road", "car", "tree"]
 SIZE = (12, 20)

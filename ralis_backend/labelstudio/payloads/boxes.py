@@ -1,0 +1,105 @@
+"""The suggested regions that an annotation carries, in percent or pixels -> `Region`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ralis_backend.core.regions import Region
+from ralis_backend.labelstudio.payloads.label_config import LabelConfig
+from ralis_backend.labelstudio.payloads.results import (
+    AnnotationError,
+    Result,
+    name_of,
+    number_of,
+    objects_of,
+    refuse_other_picture,
+    shown,
+    value_of,
+)
+from ralis_backend.online.tool import FoundRegions
+
+MAX_REGIONS = 1000
+REGION_LAYERS = 16
+"""Suggested regions of an annotation may cover its image so many times over."""
+
+
+def read_boxes(results: Any, config: LabelConfig, image_size: tuple[int, int]) -> FoundRegions:
+    """The suggested regions that an annotation carries, in pixels, clipped to the image.
+
+    They are the rectangles of the region control; without one, what the masks' meta says. What is
+    malformed is left out, and what there is of them beyond what an image holds.
+    """
+    objects, _ = objects_of(results)
+    boxes: dict[Region, None] = {}  # in order, each once
+    left_out: list[str] = []
+    covered = 0
+    for result in objects:
+        try:
+            found = _boxes(result, config, image_size)
+        except AnnotationError as error:
+            left_out.append(str(error))
+            continue
+        for box in found:
+            if box.is_inside(image_size) and box not in boxes:
+                boxes[box] = None
+                covered += box.height * box.width
+        if len(boxes) > MAX_REGIONS or covered > REGION_LAYERS * image_size[0] * image_size[1]:
+            left_out.append(
+                f"the annotation has more than {MAX_REGIONS} suggested regions, or regions that "
+                f"cover the image more than {REGION_LAYERS} times; delete some"
+            )
+            return FoundRegions((), tuple(left_out))
+    return FoundRegions(tuple(boxes), tuple(left_out))
+
+
+def _boxes(result: Result, config: LabelConfig, size: tuple[int, int]) -> list[Region]:
+    if config.region_control is None:
+        return _boxes_of_meta(result, size)
+    is_of_control = result.get("from_name") == config.region_control
+    if is_of_control and result.get("type") == "rectanglelabels":
+        return _boxes_of_rectangle(result, config.region_label, size)
+    return []
+
+
+def _boxes_of_rectangle(result: Result, label: str, size: tuple[int, int]) -> list[Region]:
+    value = value_of(result)
+    labels = value.get("rectanglelabels")
+    if not isinstance(labels, list) or label not in labels:
+        return []
+    refuse_other_picture(result, size)
+    if value.get("rotation"):
+        raise AnnotationError(
+            f"result {name_of(result)}: a suggested region is turned by {shown(value['rotation'])} "
+            "degrees; turn it back"
+        )
+    x, y, w, h = (
+        min(max(number_of(result, name, value.get(name)), -1e6), 1e6)
+        for name in ("x", "y", "width", "height")
+    )
+    top, bottom = (round(it * size[0] / 100) for it in (y, y + h))
+    left, right = (round(it * size[1] / 100) for it in (x, x + w))
+    return [_clipped(top, left, bottom, right, size)]
+
+
+def _clipped(top: int, left: int, bottom: int, right: int, size: tuple[int, int]) -> Region:
+    """What of the box lies in the picture; of no height or width if nothing does."""
+    top, left = max(0, top), max(0, left)
+    bottom, right = min(size[0], bottom), min(size[1], right)
+    return Region(top, left, max(0, bottom - top), max(0, right - left))
+
+
+def _boxes_of_meta(result: Result, size: tuple[int, int]) -> list[Region]:
+    meta = result.get("meta")
+    boxes = meta.get("regions") if isinstance(meta, Mapping) else None
+    regions = []
+    try:
+        for box in boxes or []:
+            row, col, height, width = (int(box[it]) for it in ("row", "col", "height", "width"))
+            regions.append(_clipped(row, col, row + height, col + width, size))
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise AnnotationError(
+            f"result {name_of(result)} has the regions {shown(boxes)}, expected objects with row, "
+            "col, height and width"
+        ) from None
+    return regions

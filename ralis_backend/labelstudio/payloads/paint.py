@@ -1,0 +1,219 @@
+"""An annotation's results -> its mask, and what of them was left out.
+
+A stroke that cannot be read costs no other. Where its label alone is odd, its pixels are somebody's
+but nobody knows whose, and no background; where its place is not known either, no pixel of the
+annotation is taken for background.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ralis_backend.core.regions import VOID
+from ralis_backend.core.text import shortened
+from ralis_backend.labelstudio.payloads.label_config import LabelConfig
+from ralis_backend.labelstudio.payloads.results import (
+    AnnotationError,
+    NothingDrawn,
+    Result,
+    name_of,
+    objects_of,
+    shown,
+    value_of,
+)
+from ralis_backend.labelstudio.payloads.strokes import STROKES, Stroke, most_cost, read_stroke
+from ralis_backend.online.tool import Painted
+
+UNLABELLED = frozenset({"brush", "magicwand", "polygon", "bitmask"})
+"""Results of tools without labels; the label, if any, stands in another result of the same id."""
+NO_PAINT = frozenset(
+    {
+        "choices",
+        "chatmessage",
+        "datetime",
+        "ellipse",
+        "ellipselabels",
+        "hypertextlabels",
+        "keypoint",
+        "keypointlabels",
+        "labels",
+        "number",
+        "pairwise",
+        "paragraphlabels",
+        "ranker",
+        "rating",
+        "rectangle",
+        "rectanglelabels",
+        "relation",
+        "taxonomy",
+        "textarea",
+        "timelinelabels",
+        "timeserieslabels",
+        "vector",
+        "vectorlabels",
+        "videorectangle",
+    }
+)
+"""Other types of results that Label Studio writes: they say something else than paint."""
+
+
+def read_paint(
+    results: Any,
+    config: LabelConfig,
+    class_names: Sequence[str],
+    size: tuple[int, int],
+    background: str | None = None,
+) -> Painted:
+    """What was painted, and what was left out.
+
+    Where strokes overlap, what a person changed or made lies over untouched predictions, and the
+    later over the earlier. A picture that was shown enlarged is averaged down to `size`. A stroke
+    with a label that is none of `class_names` makes its pixels VOID.
+
+    Args:
+        results: of one annotation, in its order; whatever was sent.
+        config: names the segmentation controls.
+        class_names: by class index.
+        size: (height, width) of the mask.
+        background: the class of unpainted pixels; None: they are VOID.
+
+    Raises:
+        ValueError: if `background` is none of the classes.
+    """
+    ground = None if background is None else _class_index(background, class_names, "background")
+    reading = _Reading(config, class_names, size)
+    reading.read(results)
+    mask = reading.paint(ground)
+    return Painted(mask, tuple(reading.left_out))
+
+
+class _Reading:
+    """Strokes as they are read: what they paint, and what was wrong."""
+
+    def __init__(
+        self, config: LabelConfig, class_names: Sequence[str], size: tuple[int, int]
+    ) -> None:
+        self._controls = config.control_names
+        self._class_names = class_names
+        self._size = size
+        self._layers: list[tuple[int, Stroke]] = []
+        self._doubtful: list[Stroke] = []
+        self._is_place_lost = False
+        self.left_out: list[str] = []
+
+    def read(self, results: Any) -> None:
+        """Sort every result: into the layers, or what is left out, or it is no paint."""
+        objects, self.left_out = objects_of(results)
+        strokes = self._strokes(objects)
+        limit, cost = most_cost(self._size), 0
+        for number, result in enumerate(strokes, start=1):
+            cost += self._read(result)
+            if cost > limit:
+                self._give_up(number, len(strokes), cost, limit)
+                return
+
+    def paint(self, ground: int | None) -> np.ndarray:
+        """(height, width) uint8 class indices; `ground` where nobody painted, None: VOID."""
+        mask = np.full(self._size, VOID, np.uint8)
+        is_touched = np.zeros(self._size if ground is not None else (0, 0), bool)
+        doubtful = self._doubtful if ground is not None else []
+        for index, stroke in [*((None, it) for it in doubtful), *self._layers]:
+            try:
+                window, covered = stroke.pixels()
+            except AnnotationError as error:
+                self._leave_out(error)
+                continue
+            if index is not None:
+                mask[window][covered] = index
+            if ground is not None:
+                is_touched[window][covered] = True
+        if ground is not None and not self._is_place_lost:
+            mask[~is_touched] = ground
+        return mask
+
+    def _strokes(self, objects: Sequence[Result]) -> list[Result]:
+        """The results that paint, in the order in which they are painted."""
+        strokes = [it for it in objects if _type(it) in STROKES]
+        labelled = {name_of(it) for it in strokes}
+        for result in objects:
+            kind = _type(result)
+            if kind in UNLABELLED and name_of(result) not in labelled:
+                self.left_out.append(f"result {name_of(result)}, a {kind}, has no label")
+                self._is_place_lost = True
+            elif kind not in UNLABELLED | NO_PAINT | STROKES.keys():
+                self.left_out.append(
+                    f"result {name_of(result)} has the type {shown(result.get('type'))}, which is "
+                    f"none of {', '.join(STROKES)}"
+                )
+        return sorted(strokes, key=lambda it: it.get("origin") != "prediction")
+
+    def _read(self, result: Result) -> int:
+        """Read one stroke; what it costs to paint."""
+        try:
+            stroke = read_stroke(result, self._size)
+        except AnnotationError as error:
+            self._leave_out(error)
+            return 0
+        try:
+            self._layers.append((self._index(result), stroke))
+        except AnnotationError as error:
+            self.left_out.append(str(error))
+            self._doubtful.append(stroke)
+        return stroke.cost
+
+    def _index(self, result: Result) -> int:
+        if result.get("from_name") not in self._controls:
+            raise AnnotationError(
+                f"result {name_of(result)} was painted with the control "
+                f"{shown(result.get('from_name'))}, which the label config does not have; expected "
+                f"{' or '.join(self._controls)}"
+            )
+        name = _label(result)
+        try:
+            return _class_index(name, self._class_names, f"result {name_of(result)}")
+        except AnnotationError as error:
+            self.left_out.append(f"{error}; what it covers is void")
+            return VOID
+
+    def _leave_out(self, error: AnnotationError) -> None:
+        self.left_out.append(str(error))
+        self._is_place_lost |= not isinstance(error, NothingDrawn)
+
+    def _give_up(self, number: int, total: int, cost: int, limit: int) -> None:
+        """So many strokes would take minutes: none is painted."""
+        self._layers, self._doubtful, self._is_place_lost = [], [], True
+        self.left_out.append(
+            f"the first {number} of its {total} strokes cover {cost} pixels, more than the {limit} "
+            f"that are painted on an image of {self._size[1]} x {self._size[0]}; merge strokes of "
+            "one label, or delete those that lie under others"
+        )
+
+
+def _type(result: Result) -> str:
+    kind = result.get("type")
+    return kind if isinstance(kind, str) else ""
+
+
+def _label(result: Result) -> str:
+    labels: Any = value_of(result).get(_type(result))
+    name = labels[0] if isinstance(labels, list) and labels else None
+    if not isinstance(name, str) or any(label != name for label in labels):
+        raise AnnotationError(
+            f"result {name_of(result)} has the labels {shown(labels)}, expected exactly one; "
+            "choose one label for each stroke"
+        )
+    return name
+
+
+def _class_index(name: str, class_names: Sequence[str], where: str) -> int:
+    try:
+        return class_names.index(name)
+    except ValueError:
+        raise AnnotationError(
+            f"{where} has the label {shown(name)}, which is not one of "
+            f"{shortened(', '.join(class_names), 100)}; add it to the label config or repair the "
+            "annotation"
+        ) from None

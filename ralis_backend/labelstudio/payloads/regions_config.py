@@ -1,0 +1,337 @@
+"""The pool's labelling interface -> that of its regions project: a crop, its context, its tools.
+
+Labels, helpers and the look of the image are the owner's; what needs a key of the pool's tasks is
+left out, since the tasks of regions do not have it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
+
+from ralis_backend.labelstudio.payloads.answers import Question, questions
+from ralis_backend.labelstudio.payloads.label_config import (
+    SEGMENTATION_CONTROLS,
+    LabelConfig,
+    LabelConfigError,
+    label_name,
+    parse_label_config,
+    parse_xml,
+    plain_color,
+)
+from ralis_backend.online.answers import Choice
+
+logger = logging.getLogger(__name__)
+
+TOOL_HOTKEYS = "behkmoprvwu"
+"""Keys of Label Studio's tools, and of "unselect"."""
+# What gets no key here gets the next free one, and the eraser would tick a choice.
+_LABEL_HOTKEYS = "123456789qtasdfgzxcyijl"
+_CHOICE_HOTKEYS = "0n-=[];',./"
+_COLUMNS = "display:grid;grid-template-columns:minmax(0,2fr) minmax(0,1fr);gap:32px"
+# Label Studio shows every brush mask at an opacity of 0.6, whatever the config says, which hides
+# the pixels; an outline, light and dark, is seen on any picture in any colour. The slider of the
+# brush's size would cover a corner of the crop, where no stroke begins then. The context is looked
+# at, not worked on: tools of its own would stand in the way.
+_STYLE = """
+.ralis-crop canvas[style*="opacity: 0.6"] { opacity: 0.4 !important;
+  filter: drop-shadow(0 0 1px #fff) drop-shadow(0 0 1px #000) }
+.ralis-small * { font-size: 14px !important; margin: 4px 0 !important }
+.ralis-crop .lsf-toolbar { transform: translateX(12px) }
+.ralis-crop .lsf-tool__controls { padding-right: 4px !important }
+.ralis-context .lsf-toolbar { display: none }
+"""
+# Pixels on the screen of 1600 x 950: the right column's width; all but the labels, the context and
+# the questions; one of these.
+_COLUMN_WIDTH, _OTHER_HEIGHT, _QUESTION_HEIGHT = 360, 210, 40
+KEYS = {
+    "polygonlabels": "Ctrl+Z undoes · Ctrl+Enter submits",
+    "brushlabels": "[ ] brush size · E eraser, B brush · Ctrl+Enter submits",
+}
+"""What annotators have to know at every region, by the type of what they draw."""
+_KEYS_HEIGHT = 40
+_INLINE_CHOICES = 4
+"""More of them stand in a list that opens."""
+
+HELPERS = frozenset(
+    {"MagicWand", "Brush", "Bitmask", "Polygon", "KeyPoint", "Rectangle", "Ellipse"}
+)
+"""Tools without labels, carried wherever they belong to the image."""
+SMART_HELPERS = frozenset({"KeyPointLabels", "RectangleLabels", "EllipseLabels"})
+"""Carried where they are smart: a model of the owner answers them with a mask."""
+
+# Label Studio reads attributes in any case, so they are compared in lower case.
+_IMAGE_ATTRIBUTES = frozenset(
+    {
+        "zoom",
+        "negativezoom",
+        "zoomby",
+        "defaultzoom",
+        "zoomcontrol",
+        "grid",
+        "gridsize",
+        "gridcolor",
+        "brightnesscontrol",
+        "contrastcontrol",
+        "rotatecontrol",
+        "crosshair",
+        "selectioncontrol",
+        "horizontalalignment",
+        "verticalalignment",
+        "crossorigin",
+        "smoothing",
+    }
+)
+_CONTROL_ATTRIBUTES = frozenset(
+    {
+        "smart",
+        "smartonly",
+        "opacity",
+        "fillopacity",
+        "fillcolor",
+        "strokewidth",
+        "strokecolor",
+        "pointsize",
+        "pointstyle",
+        "snap",
+        "snappoint",
+        "showinline",
+        "canrotate",
+        "blurradius",
+        "defaultthreshold",
+    }
+)
+_LABEL_ATTRIBUTES = frozenset(
+    {"value", "alias", "hotkey", "hint", "showalias", "aliasstyle", "size"}
+)
+_OUR_IMAGE = {
+    "zoom": "true",
+    "zoomControl": "true",
+    "rotateControl": "false",
+    "smoothing": "true",
+    "maxWidth": "100%",
+}
+_OUR_CONTROL = {
+    "BrushLabels": {"opacity": "0.4"},
+    "PolygonLabels": {"strokeWidth": "2", "opacity": "0.3"},
+}
+
+
+def regions_config(config: LabelConfig, background: str | None = None) -> str:
+    """The labelling interface of the regions project: a crop, its context, the same labels.
+
+    Everything fits one screen of 1600 x 950: the crop takes the left two thirds as high as the
+    window allows, whatever the number of labels; at its right, next to the brush, stand the
+    labels, then the context, then the questions.
+
+    Args:
+        config: of the pool project.
+        background: the class that unpainted pixels get, None where they say nothing.
+    """
+    asked = _questions(config, background)
+    image, tools = _image_and_tools(config)
+    keys = _Keys(tools)
+    root = Element("View")
+    SubElement(root, "Header", {"value": "$note", "size": "5"})
+    columns = SubElement(root, "View", {"style": _COLUMNS})
+    crop = SubElement(columns, "View", {"className": "ralis-crop"})
+    shown = {"name": config.image_name, "value": "$image"}
+    SubElement(crop, "Image", shown | _merged(_OUR_IMAGE, _carried(image, _IMAGE_ATTRIBUTES)))
+    right = SubElement(columns, "View")
+    for tool in tools:
+        _add_tool(right, tool, config, keys)
+    _add_small(right, _keys_shown(config))
+    SubElement(root, "Style").text = _STYLE
+    taken = {config.image_name, *(tool.get("name", "") for tool in tools)}
+    context_name = _free_name("context", taken)
+    other_height = (
+        _OTHER_HEIGHT
+        + _KEYS_HEIGHT
+        + _labels_height(tools)
+        + sum(map(_question_height, asked.values()))
+    )
+    SubElement(
+        SubElement(right, "View", {"className": "ralis-context"}),
+        "Image",
+        {
+            "name": context_name,
+            "value": "$context",
+            "maxWidth": "100%",
+            "maxHeight": f"calc(100vh - {other_height}px)",
+            "zoom": "false",
+            "zoomControl": "false",
+            "rotateControl": "false",
+        },
+    )
+    _add_questions(right, asked, config.image_name, {*taken, context_name}, keys)
+    indent(root)
+    return tostring(root, encoding="unicode")
+
+
+def carried_parts(config: LabelConfig) -> frozenset[tuple[str, ...]]:
+    """What of an owner's interface stands in that of the regions project, to be compared."""
+    image, tools = _image_and_tools(config)
+    parts: set[tuple[str, ...]] = set()
+    parts |= {("image", *it) for it in _lower(_carried(image, _IMAGE_ATTRIBUTES))}
+    for tool in tools:
+        name = tool.get("name", "")
+        parts.add((tool.tag, name))
+        parts |= {(name, *it) for it in _lower(_carried(tool, _CONTROL_ATTRIBUTES))}
+        for label in tool.iter("Label"):
+            attributes = _lower(_carried(label, _LABEL_ATTRIBUTES))
+            parts |= {(name, label_name(label), *it) for it in attributes}
+    return frozenset(parts)
+
+
+def is_like(xml: str, pool: LabelConfig, background: str | None = None) -> bool:
+    """Whether an interface of regions has all that is the pool's; its layout is anybody's."""
+    try:
+        shown = parse_label_config(xml, pool.region_label)
+    except LabelConfigError as error:
+        logger.warning("the interface of a regions project is written anew: %s", error)
+        return False
+    same_labels = shown.labels == pool.labels and shown.controls == pool.controls
+    has_all = carried_parts(shown) >= carried_parts(pool)
+    return same_labels and has_all and asks_everything(xml, pool, background)
+
+
+def asks_everything(xml: str, config: LabelConfig, background: str | None = None) -> bool:
+    """Whether an interface of regions asks every question, in the words of today."""
+    root = parse_xml(xml)
+    shown = {it.get("value") for tag in ("Choice", "Header") for it in root.iter(tag)}
+    return _keys_shown(config) in shown and all(
+        text in shown
+        for question in _questions(config, background).values()
+        for text in (*filter(None, [question.title]), *(it.text for it in question.choices))
+    )
+
+
+def _questions(config: LabelConfig, background: str | None) -> dict[str, Question]:
+    """Those that have a choice in this project."""
+    asked = questions([label.name for label in config.labels], background)
+    return {control: question for control, question in asked.items() if question.choices}
+
+
+def _keys_shown(config: LabelConfig) -> str:
+    keys = KEYS.get(config.control_type, KEYS["brushlabels"])
+    return f"Esc before another label · {keys}" if len(config.labels) > 1 else keys
+
+
+def _question_height(question: Question) -> int:
+    return _QUESTION_HEIGHT * (2 if question.title else 1)
+
+
+class _Keys:
+    """Hotkeys: those that the owner chose, and the next free ones for what has none."""
+
+    def __init__(self, tools: Iterable[Element]) -> None:
+        owned = [label.get("hotkey", "") for tool in tools for label in tool.iter("Label")]
+        self._taken = {key.lower() for key in owned if key}
+        reserved = {choice.hotkey for it in questions().values() for choice in it.choices}
+        self._free = (key for key in _LABEL_HOTKEYS if key not in self._taken | reserved)
+
+    def next(self) -> str | None:
+        """One for a label; None if there is none left."""
+        return next(self._free, None)
+
+    def for_choice(self, choice: Choice) -> str | None:
+        """A choice's own, if it has one; if the owner gave that to a label, another one."""
+        if not choice.hotkey:
+            return None
+        found = next(
+            (it for it in (choice.hotkey, *_CHOICE_HOTKEYS) if it not in self._taken), None
+        )
+        if found is not None:
+            self._taken.add(found)
+        return found
+
+
+def _image_and_tools(config: LabelConfig) -> tuple[Element, list[Element]]:
+    """The owner's Image, and the controls of it that a region is painted with, in order."""
+    elements = list(parse_xml(config.xml).iter())
+    image = next(it for it in elements if it.tag == "Image" and it.get("name") == config.image_name)
+    of_image = [it for it in elements if it.get("toName", "").strip() == config.image_name]
+    return image, [it for it in of_image if it.get("name") and _is_painted_with(it, config)]
+
+
+def _is_painted_with(element: Element, config: LabelConfig) -> bool:
+    if element.tag in SEGMENTATION_CONTROLS or element.tag in HELPERS:
+        return True
+    is_smart = any(it == ("smart", "true") for it in _lower(element.attrib))
+    is_fixed = not element.get("value") and element.get("name") != config.region_control
+    return element.tag in SMART_HELPERS and is_smart and is_fixed
+
+
+def _add_tool(parent: Element, tool: Element, config: LabelConfig, keys: _Keys) -> None:
+    named = {"name": tool.get("name", ""), "toName": config.image_name}
+    style = _merged(_OUR_CONTROL.get(tool.tag, {}), _carried(tool, _CONTROL_ATTRIBUTES))
+    control = SubElement(parent, tool.tag, named | style)
+    colors = {label.name: label.color for label in config.labels}
+    for position, label in enumerate(tool.iter("Label")):
+        attributes = _carried(label, _LABEL_ATTRIBUTES)
+        background = label.get("background", "")
+        color = colors.get(label_name(label)) or plain_color(background, position)
+        attributes["background"] = color
+        if not label.get("hotkey") and (key := keys.next()) is not None:
+            attributes["hotkey"] = key
+        SubElement(control, "Label", attributes)
+
+
+def _add_questions(
+    parent: Element, asked: Mapping[str, Question], image_name: str, taken: set[str], keys: _Keys
+) -> None:
+    for control, question in asked.items():
+        name = _free_name(control, taken)
+        taken.add(name)
+        if question.title:
+            _add_small(parent, question.title)
+        attributes = {"choice": "single", "showInline": "true"}
+        if len(question.choices) > _INLINE_CHOICES:
+            attributes = {"choice": "single", "layout": "select"}
+        element = SubElement(parent, "Choices", {"name": name, "toName": image_name, **attributes})
+        for choice in question.choices:
+            key = keys.for_choice(choice)
+            SubElement(
+                element, "Choice", {"value": choice.text} | ({} if key is None else {"hotkey": key})
+            )
+
+
+def _add_small(parent: Element, text: str) -> None:
+    """A line of text; a Header alone would be larger than the labels."""
+    view = SubElement(parent, "View", {"className": "ralis-small"})
+    SubElement(view, "Header", {"value": text, "size": "6"})
+
+
+def _carried(element: Element, names: frozenset[str]) -> dict[str, str]:
+    """The owner's attributes of these names; not what is filled in from the pool's tasks."""
+    return {
+        name: value
+        for name, value in element.attrib.items()
+        if name.lower() in names and value and not value.startswith("$")
+    }
+
+
+def _merged(ours: Mapping[str, str], owners: Mapping[str, str]) -> dict[str, str]:
+    chosen = {name.lower() for name in owners}
+    return {name: value for name, value in ours.items() if name.lower() not in chosen} | dict(
+        owners
+    )
+
+
+def _lower(attributes: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    return ((name.lower(), value) for name, value in attributes.items())
+
+
+def _labels_height(tools: Iterable[Element]) -> int:
+    """About how many pixels high the labels stand in the right column, row below row."""
+    widths = [
+        sum(50 + 8 * len(label.get("value", "")) for label in tool.iter("Label")) for tool in tools
+    ]
+    return sum(34 * -(-width // _COLUMN_WIDTH) for width in widths)
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name += "_"
+    return name

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree.ElementTree import fromstring
+
+import pytest
+
+from ralis_backend.labelstudio.payloads.label_config import parse_label_config
+from ralis_backend.labelstudio.payloads.regions_config import carried_parts, regions_config
+
+LABELS = '<Label value="road" background="#804080"/><Label value="car" background="#0000ff"/>'
+IMAGE = '<Image name="image" value="$image"/>'
+BRUSH = f'<BrushLabels name="brush" toName="image">{LABELS}</BrushLabels>'
+
+
+def _config(*parts: str) -> str:
+    return f"<View>{''.join(parts)}</View>"
+
+
+def _brush(labels: str) -> str:
+    return _config(IMAGE, f'<BrushLabels name="brush" toName="image">{labels}</BrushLabels>')
+
+
+def _regions(xml: str):
+    """The interface of regions, parsed; it is served again, and has all that is the owner's."""
+    config = parse_label_config(xml)
+    made = regions_config(config)
+    again = parse_label_config(made)
+    assert (again.labels, again.controls) == (config.labels, config.controls)
+    assert carried_parts(again) >= carried_parts(config)
+    return fromstring(made)
+
+
+def _case(shared: Path, name: str):
+    return _regions((shared / "cases/configs" / f"{name}.xml").read_text())
+
+
+def test_helpers_and_the_look_of_the_image_are_carried(shared: Path):
+    regions = _case(shared, "magic-wand")
+    wand = regions.find(".//MagicWand")
+    assert wand is not None
+    assert wand.attrib == {"name": "wand", "toName": "image"}
+    image = regions.find(".//Image[@name='image']")
+    assert image is not None
+    looks = {"brightnessControl": "true", "contrastControl": "true", "crossOrigin": "anonymous"}
+    assert image.attrib.items() >= looks.items()
+    assert image.get("value") == "$image"
+
+
+def test_smart_controls_are_carried_with_their_labels(shared: Path):
+    regions = _case(shared, "smart-controls")
+    for tag, name in (("KeyPointLabels", "point"), ("RectangleLabels", "box")):
+        control = regions.find(f".//{tag}")
+        assert control is not None
+        assert control.attrib == {"name": name, "toName": "image", "smart": "true"}
+        assert [label.get("value") for label in control] == ["defect", "scratch"]
+
+
+def test_the_shown_name_the_alias_the_keys_and_the_hints_are_the_owners(shared: Path):
+    road, wall = _case(shared, "alias-hotkey-hint").find(".//BrushLabels") or ()
+    assert road.attrib == {
+        "value": "Road surface",
+        "alias": "1",
+        "hotkey": "r",
+        "hint": "drivable",
+        "background": "#804080",
+    }
+    assert (wall.get("value"), wall.get("hotkey"), wall.get("background")) == (
+        "Wall",
+        "w",
+        "#66669C",
+    )
+
+
+@pytest.mark.parametrize("name", ["bitmask", "brush-and-polygon", "one-label"])
+def test_the_controls_are_the_owners(shared: Path, name):
+    _case(shared, name)
+
+
+def test_what_needs_a_key_that_regions_lack_is_left_out():
+    pool = _config(
+        '<Text name="caption" value="$caption"/><Header value="$title"/>',
+        IMAGE.replace("/>", ' defaultZoom="$zoom" brightnessControl="true"/>'),
+        BRUSH.replace("toName", 'opacity="$opacity" toName'),
+        '<Choices name="c" toName="caption"><Choice value="yes"/></Choices>',
+        '<Rectangle name="r" toName="other"/><Image name="other" value="$other"/>',
+    )
+    regions = _regions(pool)
+    values = [element.get("value") for element in regions.iter()]
+    assert {it for it in values if it and it.startswith("$")} == {"$note", "$image", "$context"}
+    assert not [it for element in regions.iter() for it in element.attrib.values() if "$o" in it]
+    assert regions.find(".//Rectangle") is None
+
+
+def test_boxes_that_are_not_smart_and_those_of_suggested_regions_are_left_out():
+    pool = _config(
+        IMAGE,
+        '<RectangleLabels name="box" toName="image"><Label value="car"/></RectangleLabels>',
+        '<RectangleLabels name="region" toName="image" smart="true">'
+        '<Label value="Suggested region"/></RectangleLabels>',
+        BRUSH,
+    )
+    assert _regions(pool).find(".//RectangleLabels") is None
+
+
+def test_one_stroke_has_one_label_and_needs_no_other_answer():
+    attributes = 'choice="multiple" required="true" whenTagName="c" maxUsages="1" strokeWidth="9"'
+    regions = _regions(_config(IMAGE, BRUSH.replace("toName", f"{attributes} toName")))
+    brush = regions.find(".//BrushLabels")
+    assert brush is not None
+    assert brush.attrib == {
+        "name": "brush",
+        "toName": "image",
+        "opacity": "0.4",
+        "strokeWidth": "9",
+    }
+
+
+def test_attributes_are_the_owners_in_whatever_case_they_are_written():
+    image = '<Image name="image" value="$image" ZOOM="false" rotatecontrol="true"/>'
+    shown = _regions(_config(image, BRUSH)).find(".//Image[@name='image']")
+    assert shown is not None
+    assert "zoom" not in shown.attrib
+    assert "rotateControl" not in shown.attrib
+    assert (shown.get("ZOOM"), shown.get("rotatecontrol")) == ("false", "true")
+
+
+def test_no_key_is_given_twice():
+    labels = "".join(
+        f'<Label value="{name}"{key}/>'
+        for name, key in (
+            ("a", ' hotkey="0"'),
+            ("b", ' hotkey="1"'),
+            ("c", ' hotkey="N"'),
+            ("d", ""),
+        )
+    )
+    regions = _regions(_brush(labels))
+    keys = [it.get("hotkey") for it in regions.iter() if it.get("hotkey")]
+    assert keys[:4] == ["0", "1", "N", "2"]
+    assert len({key.lower() for key in keys}) == len(keys)
+    assert len(regions.findall(".//Choices[@name='feedback']/Choice[@hotkey]")) == 2
+
+
+@pytest.mark.parametrize("tag", ["BrushLabels", "PolygonLabels"])
+def test_the_regions_projects_config_has_the_same_control_and_labels(tag):
+    labels = '<Label value="B&amp;W &quot;x&quot;" background="red"/><Label value="x" alias="道"/>'
+    control = f'<{tag} name="mask" toName="photo">{labels}</{tag}>'
+    config = parse_label_config(_config('<Image name="photo" value="$url"/>', control))
+    again = parse_label_config(regions_config(config))
+    assert again.labels == config.labels
+    assert (again.control_name, again.control_type) == (config.control_name, config.control_type)
+    assert (again.image_name, again.image_key) == ("photo", "image")
+
+
+def test_the_regions_projects_config_gives_each_tag_a_name_of_its_own():
+    control = f'<BrushLabels name="feedback" toName="context">{LABELS}</BrushLabels>'
+    config = parse_label_config(_config('<Image name="context" value="$image"/>', control))
+    assert parse_label_config(regions_config(config)).labels == config.labels
+    assert regions_config(config).count(' name="context"') == 1
+    assert regions_config(config).count(' name="feedback"') == 1
+
+
+def test_labels_beyond_the_hotkeys_have_none():
+    config = parse_label_config(_brush("".join(f'<Label value="{i}"/>' for i in range(40))))
+    xml = regions_config(config)
+    assert len(parse_label_config(xml).labels) == 40
+    assert 9 <= xml.count("hotkey=") < 40
