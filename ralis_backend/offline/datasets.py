@@ -1,7 +1,8 @@
 """Labelled datasets on disk: images, index masks, classes and fixed splits, checked when opened.
 
 Layout: `images/<folder>/<name>.<jpg|png>`, `masks/<folder>/<name>.png`, `classes.json` and
-`splits.json`, whose lists hold keys `<folder>/<name>`. A plain folder of pictures is one, too.
+`splits.json`, whose lists hold keys `<folder>/<name>`: those of `SPLITS`, or `train`, `val` and
+`test` as an export has them. A plain folder of pictures is one, too.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from ralis_backend.core.regions import VOID
 
 SPLITS = ("d_s", "d_t", "d_v", "d_r", "test")
 """State set, pool for training policies, pool for using them, reward (validation) set, test set."""
+USUAL_NAMES = {"train": "d_v", "val": "d_r"}
+"""What the splits of an export are here."""
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -241,9 +244,10 @@ def _read_splits(path: Path) -> dict[str, tuple[str, ...]]:
         for keys in content.values()
     ):
         raise DatasetError(f"{path} is malformed; expected lists of image keys by split name")
-    unknown = sorted(set(content) - set(SPLITS))
+    unknown = sorted({*content} - {*SPLITS, *USUAL_NAMES})
     if unknown:
-        raise DatasetError(f"{path} has unknown splits {unknown}; expected some of {SPLITS}")
+        expected = ", ".join((*USUAL_NAMES, *SPLITS))
+        raise DatasetError(f"{path} has unknown splits {unknown}; expected some of {expected}")
     seen: dict[str, str] = {}
     for split, keys in content.items():
         for key in keys:
@@ -257,7 +261,10 @@ def _read_splits(path: Path) -> dict[str, tuple[str, ...]]:
             seen[key] = split
     if not seen:
         raise DatasetError(f"{path} names no image")
-    return {name: tuple(content.get(name, ())) for name in SPLITS}
+    splits: dict[str, tuple[str, ...]] = dict.fromkeys(SPLITS, ())
+    for name, keys in content.items():
+        splits[USUAL_NAMES.get(str(name), str(name))] += tuple(keys)
+    return splits
 
 
 def _read_json(path: Path) -> Any:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import io
 import logging
-import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +14,7 @@ from PIL import Image as PillowImage
 from ralis_backend.core.images import decode_image, encode_png
 from ralis_backend.core.palette import Rgb, distinct_color, rgb
 from ralis_backend.core.regions import Region
-from ralis_backend.online.file_names import uploaded_name
+from ralis_backend.online.export.names import unique_names
 from ralis_backend.online.labels import RegionLabel
 from ralis_backend.online.masks import LabelMasks
 from ralis_backend.online.store import Store
@@ -25,8 +24,8 @@ from ralis_backend.online.tool import ToolTask, ToolUnavailable
 logger = logging.getLogger(__name__)
 
 _EXIF_ORIENTATION = 0x0112
-_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
-"""Devices to Windows, whatever the suffix."""
+SPLITS = ("train", "val")
+"""What is trained on, and what is held out."""
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png"}
 
 
@@ -53,12 +52,18 @@ class ExportedImage:
     mask: np.ndarray
     regions: tuple[Region, ...]
 
+    @property
+    def file_name(self) -> str:
+        """Name and suffix of the image's file."""
+        return f"{self.name}{self.suffix}"
+
 
 class LabelledImages:
     """The images of a project with at least one painted region, read when iterated.
 
     Attributes:
         keys: split and name, by image id.
+        images: as the store knows them, by id.
         left_out: why an image could not be read, by its id.
     """
 
@@ -74,11 +79,11 @@ class LabelledImages:
         self._by_image: dict[int, list[RegionLabel]] = defaultdict(list)
         for label in self.labels:
             self._by_image[label.image_id].append(label)
-        rows = store.images.of(project.id)
-        names = file_names(rows)
-        self._rows = [row for row in rows if row.id in self._by_image]
+        names = unique_names(store.images.ever(project.id))
+        self._rows = [row for row in store.images.of(project.id) if row.id in self._by_image]
         self._names = {row.id: names[row.id] for row in self._rows}
         self.keys = {row.id: f"{split_of(row)}/{names[row.id]}" for row in self._rows}
+        self.images = {row.id: row for row in self._rows}
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -134,6 +139,11 @@ class LabelledImages:
         )
 
 
+def looked_for(classes: Sequence[ExportedClass]) -> list[int]:
+    """The indices of all classes but the background."""
+    return [index for index, label in enumerate(classes) if not label.is_background]
+
+
 def split_of(row: Image) -> str:
     """`val` for an image that is held out of training, else `train`."""
     return "val" if row.is_validation else "train"
@@ -150,34 +160,6 @@ def colors_of(project: Project) -> list[Rgb]:
     return colors
 
 
-def file_names(rows: list[Image]) -> dict[int, str]:
-    """A safe, unique file name without suffix for each image, by row id.
-
-    It is the name under which the image was uploaded; where several agree, the later ones get
-    their task's id.
-    """
-    names: dict[int, str] = {}
-    taken: set[str] = set()
-    for row in rows:
-        name = base = _original_name(row.ref)
-        if name.lower() in taken:
-            name = base = f"{base}-{row.task_id}"
-        number = 2
-        while name.lower() in taken:
-            name, number = f"{base}-{number}", number + 1
-        taken.add(name.lower())
-        names[row.id] = name
-    return names
-
-
-def _original_name(ref: str) -> str:
-    stem = uploaded_name(ref).rsplit(".", 1)[0]
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", stem).strip("._-")[:100]
-    if _RESERVED.fullmatch(safe):
-        return f"image-{safe}"
-    return safe or "image"
-
-
 def as_plain_image(content: bytes) -> tuple[bytes, str, tuple[int, int]]:
     """An image file that every reader shows alike: its bytes, suffix and (height, width).
 
@@ -190,6 +172,7 @@ def as_plain_image(content: bytes) -> tuple[bytes, str, tuple[int, int]]:
         is_plain = (
             header.format in _SUFFIXES
             and header.mode == "RGB"
+            and not _is_16_bit_png(content)
             and not header.has_transparency_data
             and header.getexif().get(_EXIF_ORIENTATION, 1) == 1
         )
@@ -197,3 +180,8 @@ def as_plain_image(content: bytes) -> tuple[bytes, str, tuple[int, int]]:
     if is_plain:
         return content, suffix, size
     return encode_png(image), ".png", size
+
+
+def _is_16_bit_png(content: bytes) -> bool:
+    """Pillow opens those with colours as if they had 8 bits; others read 16."""
+    return content.startswith(b"\x89PNG") and content[24:25] == b"\x10"
