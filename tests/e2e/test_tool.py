@@ -192,7 +192,7 @@ def test_labels_follow_the_pool_and_old_annotations_stay_readable(client, tool, 
     made = tool.project(regions)
     assert [label.name for label in made.classes] == ["car", "tree"]
     (annotation,) = annotations_of(tool, regions)
-    mask = tool.mask(annotation, made, (*CLASSES, "tree"), (20, 20), None)
+    mask = tool.mask(annotation, made, (*CLASSES, "tree"), (20, 20), None).mask
     np.testing.assert_array_equal(mask, sent[0].mask)
 
 
@@ -280,7 +280,7 @@ def test_an_untouched_suggestion_comes_back_as_the_mask_that_was_sent(tool, clie
     stream(client, regions, 1)
     (annotation,) = annotations_of(tool, regions)
     assert (annotation.lead_time_s, annotation.is_skipped) == (2.5, False)
-    mask = tool.mask(annotation, tool.project(regions), CLASSES, (20, 20), None)
+    mask = tool.mask(annotation, tool.project(regions), CLASSES, (20, 20), None).mask
     np.testing.assert_array_equal(mask, sent[0].mask)
 
 
