@@ -233,7 +233,7 @@ def test_crop_tasks_come_in_order_with_what_an_annotator_sees(client, tool, pool
         region = Region(*(task.data[name] for name in ("row", "col", "height", "width")))
         assert region == crop.region
         assert (task.data["source_task"], task.data["version"]) == (11, "v1")
-        shown = replace(task, project_id=pool.id)  # the pictures are the pool's
+        shown = replace(task, project_id=regions)  # its uploads
         pixels = decode_image(tool.image(shown)).astype(float)
         assert pixels.shape == crop.image.shape
         assert np.abs(pixels - crop.image).mean() < 25  # JPEG of noise; another crop has > 50

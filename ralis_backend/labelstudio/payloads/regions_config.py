@@ -47,9 +47,10 @@ KEYS = {
 }
 """What annotators have to know at every region, by the type of what they draw."""
 _KEYS_HEIGHT = 50
-CONTEXT_VALUE = "Value"
-"""The page reads attributes in any case; the server, which stores files for a project with one data
-key alone, does not count this one. So the crops lie in the project that shows them."""
+SHOWN_VALUE = "Value"
+"""Stands behind `value`. The page reads attributes in any case, and the last one counts; the server
+sees the first alone, and stores files only for a project with one data key. So the crops lie in the
+project that shows them."""
 _INLINE_CHOICES = 4
 """More of them stand in a list that opens."""
 
@@ -155,7 +156,8 @@ def regions_config(config: LabelConfig, background: str | None = None) -> str:
         "Image",
         {
             "name": context_name,
-            CONTEXT_VALUE: "$context",
+            "value": "$image",
+            SHOWN_VALUE: "$context",
             "maxWidth": "100%",
             "maxHeight": f"calc(100vh - {other_height}px)",
             "zoom": "false",
