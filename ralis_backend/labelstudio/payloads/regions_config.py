@@ -12,6 +12,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from ralis_backend.labelstudio.payloads.answers import Question, questions
 from ralis_backend.labelstudio.payloads.label_config import (
+    HELPERS,
     SEGMENTATION_CONTROLS,
     LabelConfig,
     LabelConfigError,
@@ -54,10 +55,6 @@ project that shows them."""
 _INLINE_CHOICES = 4
 """More of them stand in a list that opens."""
 
-HELPERS = frozenset(
-    {"MagicWand", "Brush", "Bitmask", "Polygon", "KeyPoint", "Rectangle", "Ellipse"}
-)
-"""Tools without labels, carried wherever they belong to the image."""
 SMART_HELPERS = frozenset({"KeyPointLabels", "RectangleLabels", "EllipseLabels"})
 """Carried where they are smart: a model of the owner answers them with a mask."""
 
