@@ -83,7 +83,6 @@ _IMAGE_ATTRIBUTES = frozenset(
 _CONTROL_ATTRIBUTES = frozenset(
     {
         "smart",
-        "smartonly",
         "opacity",
         "fillopacity",
         "fillcolor",
