@@ -32,6 +32,8 @@ LEAST_USEFUL_FIRST = {
     "show_collab_predictions": True,
     "evaluate_predictions_automatically": False,
 }
+REGIONS_SETTINGS = {**LEAST_USEFUL_FIRST, "skip_queue": "IGNORE_SKIPPED"}
+"""A region that one annotator skips is not handed to the next."""
 
 
 class ProjectSetup:
@@ -160,10 +162,10 @@ class ProjectSetup:
                 f"{pool.title[:40]} · regions",
                 config,
                 description=f"Suggested regions of project {pool.id}, kept by RALIS. {marker}",
-                **LEAST_USEFUL_FIRST,
+                **REGIONS_SETTINGS,
             )
         regions_id = int(found["id"])
-        keep_settings(self._client, regions_id, LEAST_USEFUL_FIRST)
+        keep_settings(self._client, regions_id, REGIONS_SETTINGS)
         shown = found["label_config"]
         if self._labels(shown) != self._labels(config) or not asks_everything(shown):
             # Label Studio accepts it when a label goes that annotations still use.

@@ -85,7 +85,11 @@ class ToolTask:
 
 @dataclass(frozen=True)
 class ToolAnnotation:
-    """One annotation of a task, its results still in the tool's own format."""
+    """One annotation of a task, its results still in the tool's own format.
+
+    is_starred: a reviewer marked it as the right one of its task.
+    is_machine: it was made from a prediction in bulk, and nobody has touched it since.
+    """
 
     id: int
     task_id: int
@@ -97,6 +101,8 @@ class ToolAnnotation:
     is_skipped: bool
     results: Sequence[Mapping[str, Any]]
     suggested_version: str | None  # model version of the prediction it started from
+    is_starred: bool = False
+    is_machine: bool = False
 
 
 @dataclass(frozen=True)

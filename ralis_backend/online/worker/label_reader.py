@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ralis_backend.core.images import decode_image
+from ralis_backend.core.images import content_of, decode_image
 from ralis_backend.core.regions import Region, grid
 from ralis_backend.online.labels import NewLabel
 from ralis_backend.online.store import StoreError, annotation_from_json, unpack
@@ -64,7 +64,7 @@ class LabelReader:
                 )
             with self._store.attempts.trying(*_attempt_at(row)):
                 labels = self._labels(row, row.image_id, annotation)
-                answers = self._tool.answers(annotation)
+                answers = {} if row.is_machine else self._tool.answers(annotation)
         except StoreError:
             raise
         except Exception as error:
@@ -117,8 +117,9 @@ class LabelReader:
         if image.size is not None:
             return image.size
         with self._store.attempts.trying(*attempt_on(image)):
-            height, width = decode_image(self._tool.image(tool_task(image))).shape[:2]
-        self._store.images.seen(image.id, (height, width))
+            pixels = decode_image(self._tool.image(tool_task(image)))
+        height, width = pixels.shape[:2]
+        self._store.images.seen(image.id, (height, width), content_of(pixels))
         return height, width
 
 

@@ -94,7 +94,7 @@ class Publisher:
                 publication.version,
                 image,
                 ranking,
-                publication.labels.get(image_id, []),
+                publication.pictures.labels(image_id),
                 publication.region_size,
                 self._config.suggestions_per_image,
                 masks.of(image, ranking),
