@@ -269,6 +269,9 @@ class FakeTool:
         is_skipped: bool = False,
         annotator: str = "ann",
         annotation_id: int | None = None,
+        is_starred: bool = False,
+        is_machine: bool = False,
+        lead_time_s: float | None = 12.5,
     ) -> dict[str, Any]:
         """Submit (or update) an annotation; the event that Label Studio would send."""
         tasks = self.pool_tasks if project_id == 1 else list(self.region_tasks.values())
@@ -282,8 +285,8 @@ class FakeTool:
         )
         created_at = known[number].created_at if number in known else self.tick()
         known[number] = ToolAnnotation(
-            number, task.id, task.created_at, annotator, created_at, self.tick(), 12.5,
-            is_skipped, list(results), self.version,
+            number, task.id, task.created_at, annotator, created_at, self.tick(), lead_time_s,
+            is_skipped, list(results), self.version, is_starred, is_machine,
         )  # fmt: skip
         return {"annotation": {"id": number, "task": task.id, "project": project_id}}
 
