@@ -1,4 +1,4 @@
-"""For a WSGI server, see the README, "Commands"."""
+"""For a WSGI server, see docs/running.md."""
 
 from ralis_backend.app import create_app
 

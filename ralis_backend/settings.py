@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -335,6 +336,11 @@ def share_metrics(directory: Path) -> None:
     To be called before prometheus_client is imported: it reads the variable then.
     """
     os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", str(directory))
+
+
+def environment_with(defaults: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a child process: this one's, and `defaults` for what it leaves out."""
+    return {**defaults, **os.environ}
 
 
 def use_restored_hub_cache(copy: Path) -> None:

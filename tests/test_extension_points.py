@@ -61,7 +61,8 @@ from tests.tiny_segmenter import TinySegmenter
 pytestmark = pytest.mark.e2e
 
 RANDOM = SegmenterSpec(1, encoder_weights=None)
-README = Path(__file__).resolve().parent.parent / "README.md"
+REPOSITORY = Path(__file__).resolve().parent.parent
+PAGE = REPOSITORY / "docs" / "plug-ins.md"
 
 Plug = Callable[[Registry[Any], str, Any], None]
 
@@ -484,13 +485,13 @@ def test_an_answer_is_asked_for_kept_exported_and_withdrawn(plug, make_site, tmp
     assert site.store.answers.of(site.project.id) == []
 
 
-# A package of its own: the README's example
+# A package of its own: the documentation's example
 
 
 @pytest.fixture
 def package(tmp_path) -> dict[str, Any]:
-    """The README's plug-in as pip leaves it in a folder `site`; its pyproject's content."""
-    section = README.read_text().partition("## Plug-ins")[2].partition("\n## ")[0]
+    """The documentation's plug-in as pip leaves it in a folder `site`; its pyproject's content."""
+    section = PAGE.read_text()
     (module,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     (declared,) = re.findall(r"```toml\n(.*?)```", section, re.DOTALL)
     pyproject: dict[str, Any] = tomllib.loads(declared)
@@ -520,10 +521,12 @@ print(*sys.modules)
 """
 
 
-def test_the_readme_s_plug_in_is_checked_and_serves_every_process(package, tiny_dataset, tmp_path):
+def test_the_documentation_s_plug_in_is_checked_and_serves_every_process(
+    package, tiny_dataset, tmp_path
+):
     project = package["project"]
     (name,) = project["entry-points"]["ralis_backend.strategies"]
-    here = str(README.parent)
+    here = str(REPOSITORY)
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([here, str(tmp_path / "site")]),
         "RALIS_ENCODER_WEIGHTS": "none",

@@ -15,7 +15,7 @@ from ralis_backend.settings import (
     use_restored_hub_cache,
 )
 
-README = Path(__file__).parents[1] / "README.md"
+REPOSITORY = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -144,8 +144,8 @@ def test_the_table_has_a_row_for_every_setting():
     assert "| `RALIS_CACHE_BYTES` | `2GiB` |" in table
 
 
-def test_every_setting_stands_in_the_readme():
-    text = README.read_text()
+def test_every_setting_stands_in_the_documentation():
+    text = (REPOSITORY / "docs" / "settings.md").read_text()
     missing = [name for name in setting_names() if f"`{name}`" not in text]
     assert missing == []
 
@@ -214,7 +214,7 @@ def test_credentials_may_hold_any_sign_of_ascii(monkeypatch):
 
 
 def test_compose_gives_the_backend_its_own_settings_and_no_other_secret():
-    compose = yaml.safe_load((README.parent / "docker" / "docker-compose.yml").read_text())
+    compose = yaml.safe_load((REPOSITORY / "docker" / "docker-compose.yml").read_text())
     backend = compose["services"]["backend"]
     assert "env_file" not in backend
     of_ralis = {*setting_names()} - {"PROMETHEUS_MULTIPROC_DIR"}

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -59,12 +60,14 @@ def _work(settings: Settings, stop: threading.Event) -> None:
             "Studio hands over when this backend is connected to a project; that works only where "
             "legacy tokens are on"
         )
+    from ralis_backend.online.worker.cores import FreeCores
+
     os.nice(NICENESS)
-    create_worker(settings).run(stop)
+    create_worker(settings, FreeCores().adapt).run(stop)
 
 
-def create_worker(settings: Settings) -> Worker:
-    """The worker, on the GPU where there is one."""
+def create_worker(settings: Settings, adapt: Callable[[], object] = lambda: None) -> Worker:
+    """The worker, on the GPU where there is one; `adapt` is called all along, see `Worker`."""
     from ralis_backend.online.worker import Worker, WorkerConfig
     from ralis_backend.wiring import (
         check_segmenter,
@@ -89,7 +92,7 @@ def create_worker(settings: Settings) -> Worker:
     )
     store = create_store(settings)
     renew_webhooks(store, settings)
-    return Worker(store, create_tool(settings), config)
+    return Worker(store, create_tool(settings), config, adapt=adapt)
 
 
 def renew_webhooks(store: Store, settings: Settings) -> None:

@@ -41,6 +41,8 @@ class Worker:
         tool: the labelling tool.
         config: how projects are treated.
         end_process: ends this process, saying why, where a step makes no progress.
+        adapt: called before each image, training step and the like: the machine may have become
+            busier.
     """
 
     def __init__(
@@ -49,10 +51,12 @@ class Worker:
         tool: Tool,
         config: WorkerConfig,
         end_process: Callable[[str], None] = end_process,
+        adapt: Callable[[], object] = lambda: None,
     ) -> None:
         self._store = store
         self._config = config
         self._end_process = end_process
+        self._adapt = adapt
         self._leaser = Leaser(
             store, own_name(), config.lease_s, config.stall_s, self._end_stalled_step
         )
@@ -187,10 +191,12 @@ class Worker:
         progress = Progress(self._held, project)
 
         def report(values: dict[str, Any]) -> None:
+            self._adapt()
             lease.move()
             progress(values)
 
         def should_stop() -> bool:
+            self._adapt()
             lease.move()
             return self._stop.is_set() or lease.is_lost
 

@@ -18,9 +18,10 @@ from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.projects import Look
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.worker import standing
+from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.loop import MOST_LOSSES, Worker, pause_after
 from ralis_backend.online.worker.steps import Step
-from tests.online.conftest import MakeWorker, label_round, selects, settle
+from tests.online.conftest import RANKING, TINY, MakeWorker, label_round, selects, settle
 from tests.online.fake_tool import CLASSES, FakeTool
 
 
@@ -62,6 +63,24 @@ def test_three_rounds_end_in_labels_that_equal_the_truth(
             mask = store.labels.image_mask((64, 96), own)
             truth = tool.files[image.task_id][1]
             np.testing.assert_array_equal(mask[mask != VOID], truth[mask != VOID])
+
+
+def test_how_busy_the_machine_is_is_asked_before_each_image_and_training_step(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    make_worker()  # registers the project
+    states: list[str] = []
+
+    def adapt() -> None:
+        states.append((store.projects.all()[0].progress or {}).get("state", ""))
+
+    config = WorkerConfig(ranking=RANKING, finetune=TINY)
+    worker = Worker(store, tool, config, adapt=adapt)
+    settle(worker)
+    label_round(store, tool)
+    settle(worker)
+    assert states.count("ranking") >= 2 * len(tool.files)
+    assert states.count("training") >= TINY.num_steps(4)
 
 
 def test_a_tool_that_is_down_costs_nothing_but_time(
