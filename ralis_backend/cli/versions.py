@@ -20,15 +20,18 @@ def versions(project: Project, rollback: Rollback = None) -> None:
     """List the model's versions, or go back to one."""
     from rich.console import Console
 
+    from ralis_backend.online import agreement
+    from ralis_backend.online.advice import advice, held_out_lines
     from ralis_backend.online.learner import Learner
-    from ralis_backend.online.report import notes
+    from ralis_backend.online.report import notes, people_notes
     from ralis_backend.settings import load_settings
     from ralis_backend.wiring import create_store, ranking_config
 
     settings = load_settings()
     configure_logging("WARNING")
     store = create_store(settings)
-    uid = store.projects.by_tool_id(project).uid
+    known = store.projects.by_tool_id(project)
+    uid = known.uid
     learner = Learner(store, ranking_config(settings, "cpu"), image=None)
     if rollback is not None:
         learner.rollback(uid, rollback)
@@ -37,7 +40,14 @@ def versions(project: Project, rollback: Rollback = None) -> None:
     store.close()
     console = Console()
     console.print(_table(made))
-    for line in notes([(version["version"], version["metrics"] or {}) for version in made]):
+    named = [(version["version"], version["metrics"] or {}) for version in made]
+    trained = [(name, metrics) for name, metrics in named if "steps" in metrics]
+    lines = notes(named)
+    for name, metrics in trained[-1:]:
+        lines += held_out_lines(name, metrics)
+    lines += [*agreement.lines(known.people.get("agreement") or {}), *people_notes(known.people)]
+    lines.append(advice([metrics for _, metrics in trained]))
+    for line in lines:
         console.print(printable(line), markup=False)
 
 

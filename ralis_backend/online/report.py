@@ -123,6 +123,22 @@ def notes(versions: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
     return lines
 
 
+def people_notes(people: Mapping[str, Any]) -> list[str]:
+    """What annotators left that counts for less than it seems; empty without any."""
+    lines = []
+    if count := people.get("bulk_annotations"):
+        lines.append(
+            f"made from predictions in bulk, and nobody's labels until somebody updates or stars "
+            f"them: {count} annotation{'' if count == 1 else 's'}"
+        )
+    if count := people.get("double_images"):
+        lines.append(
+            f"showing a picture that another task shows as well, whose regions are asked once: "
+            f"{count} task{'' if count == 1 else 's'}"
+        )
+    return lines
+
+
 def replay_text(trust: Mapping[str, Any]) -> str:
     """The numbers of a replay on a project's labels in a few words."""
     leads = [

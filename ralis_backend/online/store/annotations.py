@@ -90,15 +90,18 @@ class Annotations:
 
     def unread(self, project_id: int) -> Iterator[Annotation]:
         """As `failed`, one after the other: payloads are large."""
+        for row_id in self.unread_ids(project_id):
+            with self._database.read() as session:
+                found = session.get_one(Annotation, row_id, options=[undefer(Annotation.payload)])
+            yield found
+
+    def unread_ids(self, project_id: int) -> list[int]:
+        """The row ids of those that could not be read so far."""
         query = select(Annotation.id).where(
             Annotation.project_id == project_id, Annotation.error.is_not(None)
         )
         with self._database.read() as session:
-            row_ids = list(session.scalars(query.where(~Annotation.is_deleted)))
-        for row_id in row_ids:
-            with self._database.read() as session:
-                found = session.get_one(Annotation, row_id, options=[undefer(Annotation.payload)])
-            yield found
+            return list(session.scalars(query.where(~Annotation.is_deleted)))
 
     def tasks_of(self, tool_uid: str, annotation_ids: Collection[int]) -> set[int]:
         """The tasks that these annotations are known of."""

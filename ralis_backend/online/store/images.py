@@ -162,6 +162,13 @@ class Images:
                     found[row.id] = earlier
         return found
 
+    def count_doubles(self, project_id: int) -> int:
+        """How many images `doubles` would give."""
+        query = select(func.count(Image.content) - func.count(Image.content.distinct()))
+        with self._database.read() as session:
+            found = query.where(Image.project_id == project_id, ~Image.is_deleted)
+            return session.scalar(found) or 0
+
     def pixels(self, project_id: int) -> int:
         """Pixels of all images; those that were never read count as the mean of the others."""
         area = Image.height * Image.width

@@ -89,6 +89,20 @@ class Labels:
         """As `of`, with the labels that newer ones of the same region supersede."""
         return self._select(Label.project_id == project_id)
 
+    def shared_regions(self, project_id: int) -> list[int]:
+        """How many regions several people painted, and the newest label of them: [0, 0] of none."""
+        regions = _shared(project_id).subquery()
+        query = select(func.count(), func.coalesce(func.max(regions.c.newest), 0))
+        with self._database.read() as session:
+            return list(session.execute(query.select_from(regions)).one())
+
+    def shared(self, project_id: int, most: int) -> list[RegionLabel]:
+        """The painted labels of the newest `most` regions that several people painted."""
+        regions = _shared(project_id).order_by(func.max(Label.id).desc()).limit(most).subquery()
+        same = [regions.c[column.key] == column for column in (Label.image_id, *_REGION)]
+        is_in = select(regions.c.newest).where(*same).exists()
+        return self._select(and_(Label.project_id == project_id, ~Label.is_skipped, is_in))
+
     def count(self, project_id: int, since_id: int = 0, most: int | None = None) -> int:
         """Number of painted labels with a larger id, of images that still exist.
 
@@ -253,6 +267,17 @@ def _counting(query: _Query) -> _Query:
         query.join(Annotation, Annotation.id == Label.annotation_row_id)
         .join(Image, Image.id == Label.image_id)
         .where(~Annotation.is_deleted, ~Annotation.is_machine, ~Image.is_deleted)
+    )
+
+
+def _shared(project_id: int) -> Select[Any]:
+    """The regions that several people painted, each with the id of its newest label."""
+    region = (Label.image_id, *_REGION)
+    return (
+        _counting(select(*region, func.max(Label.id).label("newest")))
+        .where(Label.project_id == project_id, ~Label.is_skipped)
+        .group_by(*region)
+        .having(func.count(Annotation.annotator.distinct()) > 1)
     )
 
 
