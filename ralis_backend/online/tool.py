@@ -309,6 +309,9 @@ class Tool(Protocol):
         Suggestions are taken one after another and not kept: their masks would fill the memory.
         """
 
+    def describe(self, project_id: int, line: str) -> None:
+        """Keep a line about a project in its description, beside the owner's own words."""
+
     def delete_unopened_tasks(self, project_id: int, task_ids: Sequence[int]) -> list[int]:
         """Delete those of the tasks that nobody has begun (no annotation, no draft).
 

@@ -53,6 +53,7 @@ CHANGES = {
     "publish_crop_predictions",
     "publish_image_predictions",
     "delete_unopened_tasks",
+    "describe",
 }
 """Calls that change something in the tool."""
 
@@ -86,6 +87,7 @@ class FakeTool:
         self.predictions: dict[int, CropPrediction] = {}
         self.image_predictions: list[ImageSuggestion] = []
         self.version: str | None = None
+        self.descriptions: dict[int, str] = {}
         self.begun: set[int] = set()
         self.clock = START
         self.fail_next: Exception | None = None
@@ -238,6 +240,10 @@ class FakeTool:
         self._call("publish_image_predictions")
         self.version = version
         self.image_predictions = list(suggestions)
+
+    def describe(self, project_id: int, line: str) -> None:
+        self._call("describe")
+        self.descriptions[project_id] = line
 
     def delete_unopened_tasks(self, project_id: int, task_ids: Sequence[int]) -> list[int]:
         self._call("delete_unopened_tasks")

@@ -15,6 +15,7 @@ from ralis_backend.online.store.attempts import MOST_ATTEMPTS
 from ralis_backend.online.store.tables import Project, Version
 from ralis_backend.online.tool import Tool
 from ralis_backend.online.worker.config import WorkerConfig
+from ralis_backend.online.worker.descriptions import Descriptions
 from ralis_backend.online.worker.people import People
 from ralis_backend.online.worker.publish import Publisher
 from ralis_backend.online.worker.rank import Ranker
@@ -180,16 +181,19 @@ class _Work:
         self._publisher = Publisher(store, tool, config, self._sync)
         self._retry = Retry(store, tool)
         self._people = People(store)
+        self._descriptions = Descriptions(store, tool)
         self._reading = Reading(self._sync, self._people)
 
     def sync(self, project: Project, report: Report, should_stop: ShouldStop) -> None:
         report({"state": "syncing"})
         self._sync.full(project)
         self._people.count(project)
+        self._descriptions.keep(project.id)
 
     def read_events(self, project: Project, report: Report, should_stop: ShouldStop) -> None:
         self._sync.events(project)
         self._people.count(project)
+        self._descriptions.keep(project.id, is_urgent=False)
 
     def train(self, project: Project, report: Report, should_stop: ShouldStop) -> None:
         """Train, each time in another way, until it is given up for the labels there are."""
@@ -238,6 +242,7 @@ class _Work:
     def publish(self, project: Project, report: Report, should_stop: ShouldStop) -> None:
         report({"state": "publishing"})
         self._publisher.publish(project, self._version_in_use(project))
+        self._descriptions.keep(project.id)
 
     def retry(self, project: Project, report: Report, should_stop: ShouldStop) -> None:
         version = self._store.versions.find(project.id, project.current_version)
