@@ -58,8 +58,12 @@ def newest(labels: Sequence[RegionLabel]) -> list[RegionLabel]:
     for label in sorted(labels, key=lambda label: label.is_starred):
         key = (label.image_id, label.region)
         before = chosen.get(key)
-        is_hidden = before is not None and not before.is_skipped
-        if label.is_skipped and is_hidden and label.is_starred == before.is_starred:
+        if (
+            label.is_skipped
+            and before is not None
+            and not before.is_skipped
+            and label.is_starred == before.is_starred
+        ):
             continue
         chosen.pop(key, None)
         chosen[key] = label

@@ -203,8 +203,9 @@ class Ranker:
         self, pool: Sequence[_Described], features: RegionFeatures, labels: Sequence[RegionLabel]
     ) -> DescribedPool:
         shown = SamePictures.of({each.image.id: each.content for each in pool}, labels)
+        # A double is not left out: what is done counts as labelled, and near it nothing is new.
         is_done = [
-            shown.is_double(described.image.id) or is_labelled(mask, region)
+            is_labelled(mask, region)
             for described in pool
             for mask in [covered(described.size, shown.labels(described.image.id))]
             for region in grid(described.size, self._config.ranking.region_size)

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from ralis_backend.online.store import StoreError
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.tool import ToolError
 from ralis_backend.online.worker.people import People
@@ -18,7 +19,7 @@ from ralis_backend.online.worker.sync import Sync
 logger = logging.getLogger(__name__)
 
 EVERY_S = 10.0
-_LATER = (ToolError, ValueError, OSError)
+_LATER = (ToolError, StoreError, ValueError, OSError)
 """What must not end the step that goes on: it is read again between two steps."""
 
 

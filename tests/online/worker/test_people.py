@@ -161,6 +161,24 @@ def test_a_picture_in_two_tasks_is_asked_once_and_stands_on_one_side(
     assert tool.queue() == []
 
 
+def test_in_place_a_double_comes_last_and_shares_the_labels(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    tool.files[6] = tool.files[1]
+    worker = make_worker("in-place")
+    settle(worker)
+    usefulness = {it.task_id: it.usefulness for it in tool.image_predictions}
+    assert usefulness[6] == 0 < min(usefulness[number] for number in range(1, 6))
+    labelled = {it.region for it in tool.image_predictions[0].regions}
+    event = tool.annotate(1, [{"mask": tool.files[1][1].tolist()}], project_id=1)
+    store.events.add("1.100", "ANNOTATION_CREATED", event)
+    store.projects.change(the_project(store).id, is_training_requested=True)
+    settle(worker)
+    (double,) = [it for it in tool.image_predictions if it.task_id == 6]
+    assert double.version == "v1"
+    assert not labelled & {it.region for it in double.regions}
+
+
 def test_the_content_of_an_image_is_stored_when_it_is_read(
     store: Store, tool: FakeTool, make_worker: MakeWorker
 ):
