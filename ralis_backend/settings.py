@@ -125,7 +125,8 @@ class Settings(BaseSettings):
     seed: int = Field(0, ge=0, description="Seed of everything random")
     background_label: str | None = Field(
         None,
-        description="Label that unpainted pixels of a labelled region get (default: they are void)",
+        description="What unpainted pixels of a labelled region are, in projects that choose none "
+        "themselves: a label, or a class of its own (default: void; with one label `Background`)",
     )
     region_label: str = Field(
         "Suggested region", min_length=1, description="In-place mode: label of the suggested boxes"

@@ -137,6 +137,7 @@ def create_learner(settings: Settings) -> Learner:
         ranking_config(settings, "cpu" if settings.device == "auto" else settings.device),
         fetcher.fetch,
         settings.suggestions_per_image,
+        settings.background_label,
     )
 
 

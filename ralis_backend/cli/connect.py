@@ -20,10 +20,37 @@ BackendUrl = Annotated[
 ]
 
 
-def connect(project: Project, mode: Mode = None, backend_url: BackendUrl = None) -> None:
+Background = Annotated[
+    str | None,
+    typer.Option(
+        help="What unpainted pixels of a submitted region are: one of the labels, or a new name; "
+        "empty: as usual."
+    ),
+]
+NoBackground = Annotated[
+    bool, typer.Option("--no-background", help="Unpainted pixels of a region say nothing.")
+]
+
+
+def connect(
+    project: Project,
+    mode: Mode = None,
+    backend_url: BackendUrl = None,
+    background: Background = None,
+    no_background: NoBackground = False,
+) -> None:
     """Prepare a project completely; safe to repeat."""
+    from dataclasses import replace
+
     from ralis_backend.core.policy.registry import find_strategy
     from ralis_backend.labelstudio.doctor import DEFAULT_BACKEND_URL
+    from ralis_backend.online.background import (
+        Kept,
+        background_of,
+        class_names,
+        described,
+        said_choice,
+    )
     from ralis_backend.settings import load_settings
     from ralis_backend.wiring import check_segmenter, create_setup, create_store, create_tool
 
@@ -44,10 +71,40 @@ def connect(project: Project, mode: Mode = None, backend_url: BackendUrl = None)
     check_segmenter(settings)
     pool = create_tool(settings).project(project)
     names = [label.name for label in pool.classes]
-    find_strategy(settings.strategy, settings.policies_dir, names, settings.region_size)
-    create_setup(settings).connect(pool, settings.mode)
-    store = create_store(settings)
-    store.projects.register(pool.uid, pool.id, pool.label_config, pool.classes, pool.title)
+    chosen = _chosen(background, no_background)
+    setup, store = create_setup(settings), create_store(settings)
+    known = store.projects.find(pool.uid)
+    choice = said_choice({**setup.extra_params(pool.id), **chosen}, names)
+    before = known.background if known else None
+    settled = background_of(
+        names,
+        before if isinstance(choice, Kept) else choice,
+        settings.background_label,
+        known.kept_background if known else None,
+    )
+    classes = class_names(names, settled)
+    find_strategy(settings.strategy, settings.policies_dir, classes, settings.region_size)
+    pool = replace(pool, background=settled and settled[0])
+    setup.connect(pool, settings.mode, chosen)
+    store.projects.register(
+        pool.uid,
+        pool.id,
+        pool.label_config,
+        pool.classes,
+        pool.title,
+        settings.background_label,
+        choice,
+    )
     store.close()
     title = printable(pool.title)
     typer.echo(f"project {pool.id} ({title}) is connected to {settings.backend_url}")
+    typer.echo(f"background: {printable(described(settled, names))}")
+
+
+def _chosen(background: str | None, no_background: bool) -> dict[str, str | bool | None]:
+    """The choice as the connection's extra params have it; empty: none was made."""
+    if background is not None and no_background:
+        raise ValueError("--background and --no-background exclude each other; give one of them")
+    if no_background:
+        return {"background": False}
+    return {} if background is None else {"background": background.strip() or None}

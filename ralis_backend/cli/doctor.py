@@ -55,6 +55,7 @@ def create_surroundings(settings: Settings) -> Surroundings:
         headers=wiring.webhook_headers(settings),
         data_dir=settings.data_dir,
         spec=wiring.segmenter_spec(settings),
+        background_label=settings.background_label,
         device=wiring.find_device(settings.device),
         strategy=lambda classes: (
             find_strategy(

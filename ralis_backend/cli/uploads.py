@@ -58,7 +58,10 @@ def import_into(
     dataset: Dataset,
     say: Callable[[str], None],
 ) -> tuple[int, int]:
-    """Upload a dataset's images, and annotate each with its mask (void stays unpainted).
+    """Upload a dataset's images, and annotate each with its mask.
+
+    Void stays unpainted, and so does the dataset's background where the project has no label of
+    that name.
 
     Images that the project has already are not uploaded again, and a task that has an annotation
     gets no second one: safe to repeat.
@@ -85,7 +88,7 @@ def import_into(
 
 
 def _check_labels(dataset: Dataset, labels: Sequence[str], control_type: str) -> None:
-    unknown = [name for name in dataset.class_names if name not in labels]
+    unknown = [it.name for it in dataset.classes if it.name not in labels and not it.is_background]
     if unknown:
         tag = "BrushLabels" if control_type == "brushlabels" else "PolygonLabels"
         lines = "\n".join(f"  <Label value={quoteattr(name)}/>" for name in unknown)

@@ -55,19 +55,18 @@ def _table(versions: list[dict[str, Any]]) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    from ralis_backend.online.report import slice_text
+    from ralis_backend.online.report import slice_text, validation_text
 
     table = Table("", "version", "labelled regions", "validation mIoU")
     for name in ("pixels right on random regions", "strategy", "made", "accepted"):
         table.add_column(name)
     for version in versions:
         metrics = version["metrics"] or {}
-        mean_iou = metrics.get("validation_miou")
         table.add_row(
             "→" if version["is_current"] else "",
             version["version"],
             str(version["labelled_regions"]),
-            "" if mean_iou is None else f"{mean_iou:.3f}",
+            escape(printable(validation_text(metrics))),
             slice_text(metrics),
             escape(printable(version["strategy"] or "")),
             version["created_at"][:16].replace("T", " "),

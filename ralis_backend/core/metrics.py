@@ -55,11 +55,17 @@ def mean_iou(matrix: np.ndarray) -> float:
     return float(known.mean()) if known.size else float("nan")
 
 
-def mean_iou_of_present(matrix: np.ndarray) -> float:
-    """Mean IoU of the classes that the true masks hold; NaN when nothing was compared.
+def mean_iou_of_present(matrix: np.ndarray, background: int | None = None) -> float:
+    """Mean IoU of the classes that the true masks hold; NaN where they hold none.
 
     A class that is predicted and absent counts against those it was mistaken for, and is no class
     of its own: curves of one test set are means over the same classes.
+
+    Args:
+        matrix: (C, C) int64 confusion matrix, a row per true class.
+        background: a class that is left out, though what it is mistaken for counts; None: none is.
     """
     is_present = matrix.sum(axis=1) > 0
+    if background is not None:
+        is_present[background] = False
     return float(ious(matrix)[is_present].mean()) if is_present.any() else float("nan")

@@ -16,6 +16,14 @@ from ralis_backend.labelstudio.client import LabelStudioClient
 from ralis_backend.labelstudio.payloads.tasks import project_uid
 from ralis_backend.labelstudio.setup import ProjectSetup, same_url
 from ralis_backend.labelstudio.tool import LabelStudioTool
+from ralis_backend.online.background import (
+    Kept,
+    Origin,
+    background_of,
+    class_names,
+    described,
+    said_choice,
+)
 from ralis_backend.online.choosing import FALLBACK
 from ralis_backend.online.tool import ToolProject
 
@@ -42,6 +50,7 @@ class Surroundings:
     spec: the network that will be trained.
     device: that torch computes on.
     strategy: names of classes -> name of the strategy; `ValueError` if it does not fit them.
+    background_label: of projects that choose no background themselves.
     """
 
     client: LabelStudioClient
@@ -53,6 +62,7 @@ class Surroundings:
     spec: SegmenterSpec
     device: str
     strategy: Callable[[Sequence[str]], str]
+    background_label: str | None = None
 
 
 def checks(around: Surroundings, project_id: int | None = None) -> Iterator[Check]:
@@ -108,6 +118,12 @@ def _project_checks(around: Surroundings, project_id: int, address: str) -> Iter
         return f"{len(found[0].classes)} labels: {names}"
 
     yield _tried("label config", read, "change the labelling interface as the message says")
+    if found:
+        yield _tried(
+            "background",
+            lambda: _background(around, found[0]),
+            f"run `ralis connect --project {project_id} --background NAME`",
+        )
     yield _tried(
         "ML backend",
         lambda: _ml_backend(around, project_id, address),
@@ -122,7 +138,7 @@ def _project_checks(around: Surroundings, project_id: int, address: str) -> Iter
     if found:
         yield _tried(
             "strategy",
-            lambda: around.strategy([label.name for label in found[0].classes]),
+            lambda: around.strategy(_class_names(around, found[0])),
             f"until then {FALLBACK} ranks; set RALIS_STRATEGY as the message says",
         )
         yield _tried(
@@ -131,6 +147,24 @@ def _project_checks(around: Surroundings, project_id: int, address: str) -> Iter
             "the token must be able to read the project; hosts other than Label Studio go into "
             "RALIS_IMAGE_HOSTS",
         )
+
+
+def _background(around: Surroundings, project: ToolProject) -> str:
+    labels = [label.name for label in project.classes]
+    return described(_settled(around, project), labels)
+
+
+def _class_names(around: Surroundings, project: ToolProject) -> list[str]:
+    return class_names([label.name for label in project.classes], _settled(around, project))
+
+
+def _settled(around: Surroundings, project: ToolProject) -> tuple[str, Origin] | None:
+    """The background as Label Studio's connection and the setting have it."""
+    labels = [label.name for label in project.classes]
+    choice = said_choice(around.setup.extra_params(project.id), labels)
+    return background_of(
+        labels, None if isinstance(choice, Kept) else choice, around.background_label
+    )
 
 
 def _tried(name: str, look: Callable[[], str], fix: str) -> Check:

@@ -6,14 +6,17 @@ Everything is compared with what is there and changed only where it differs: saf
 from __future__ import annotations
 
 import copy
+import json
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ralis_backend.labelstudio.client import LabelStudioClient, without_credentials
 from ralis_backend.labelstudio.errors import NotFound
+from ralis_backend.labelstudio.payloads.instructions import HEADING, instructions
 from ralis_backend.labelstudio.payloads.label_config import (
     REGION_LABEL,
+    LabelConfig,
     asks_everything,
     parse_label_config,
     regions_config,
@@ -70,8 +73,15 @@ class ProjectSetup:
         setup._client = client
         return setup
 
-    def connect(self, project: ToolProject, mode: str) -> None:
+    def connect(
+        self, project: ToolProject, mode: str, extra_params: Mapping[str, Any] | None = None
+    ) -> None:
         """Prepare a project and make this backend its ML backend.
+
+        Args:
+            project: the pool project.
+            mode: `crops` or `in-place`.
+            extra_params: that the connection gets besides those it has.
 
         Raises:
             LabelStudioError: saying what to do, where Label Studio refuses the backend's address
@@ -83,7 +93,7 @@ class ProjectSetup:
                 "the backend's own address is not known; set RALIS_BACKEND_URL to where Label "
                 "Studio reaches it, for example http://localhost:9090"
             )
-        self._connect_backend(project, self._backend_url)
+        self._connect_backend(project, self._backend_url, extra_params or {})
         self.prepare(project, mode, None)
 
     def prepare(
@@ -118,7 +128,16 @@ class ProjectSetup:
         )
         return None
 
-    def _connect_backend(self, project: ToolProject, url: str) -> None:
+    def extra_params(self, project_id: int) -> dict[str, Any]:
+        """What Label Studio tells this backend of a connected project besides the project."""
+        backends = self._client.backends(project_id)
+        url = self._backend_url
+        ours = [it for it in backends if url is not None and same_url(it["url"], url)] or backends
+        return _parameters(ours[0].get("extra_params")) if ours else {}
+
+    def _connect_backend(
+        self, project: ToolProject, url: str, extra_params: Mapping[str, Any]
+    ) -> None:
         settings: dict[str, Any] = {"title": BACKEND_TITLE, "auth_method": "NONE"}
         if self._credentials:
             user, password = self._credentials
@@ -126,6 +145,9 @@ class ProjectSetup:
                 auth_method="BASIC_AUTH", basic_auth_user=user, basic_auth_pass=password
             )
         known = [it for it in self._client.backends(project.id) if same_url(it["url"], url)]
+        if extra_params:
+            stated = _parameters(known[0].get("extra_params")) if known else {}
+            settings["extra_params"] = {**stated, **extra_params}
         if known:
             self._client.update_backend(known[0]["id"], project.id, url, **settings)
         else:
@@ -155,7 +177,9 @@ class ProjectSetup:
 
     def _regions_project(self, pool: ToolProject, regions_project_id: int | None) -> dict[str, Any]:
         marker = f"{MARKER}{pool.uid}"
-        config = regions_config(parse_label_config(pool.label_config, self._region_label))
+        parsed = parse_label_config(pool.label_config, self._region_label)
+        config = regions_config(parsed, pool.background)
+        told = self._told(pool, parsed)
         found = self._find_regions_project(marker, regions_project_id)
         if found is None:
             return self._client.create_project(
@@ -163,14 +187,36 @@ class ProjectSetup:
                 config,
                 description=f"Suggested regions of project {pool.id}, kept by RALIS. {marker}",
                 **REGIONS_SETTINGS,
+                **told,
+                show_instruction=True,
             )
         regions_id = int(found["id"])
-        keep_settings(self._client, regions_id, REGIONS_SETTINGS)
+        if not is_ours(found.get("expert_instruction")):
+            del told["expert_instruction"]
+        keep_settings(self._client, regions_id, {**REGIONS_SETTINGS, **told})
         shown = found["label_config"]
-        if self._labels(shown) != self._labels(config) or not asks_everything(shown):
+        if self._labels(shown) != self._labels(config) or not asks_everything(
+            shown, parsed, pool.background
+        ):
             # Label Studio accepts it when a label goes that annotations still use.
             self._client.update_project(regions_id, label_config=config)
         return found
+
+    def _told(self, pool: ToolProject, config: LabelConfig) -> dict[str, Any]:
+        """Settings by which annotators learn what to do.
+
+        Without a background an empty submission says nothing: Label Studio then refuses it.
+        """
+        text = instructions(
+            [label.name for label in config.labels],
+            pool.background,
+            is_brush=config.control_type == "brushlabels",
+            of_owner=str(self._client.project(pool.id).get("expert_instruction") or ""),
+        )
+        return {
+            "expert_instruction": text,
+            "enable_empty_annotation": pool.background is not None,
+        }
 
     def _find_regions_project(self, marker: str, project_id: int | None) -> dict[str, Any] | None:
         if project_id is not None:
@@ -187,6 +233,21 @@ class ProjectSetup:
 
     def _labels(self, xml: str) -> tuple[ClassLabel, ...]:
         return parse_label_config(xml, self._region_label).labels
+
+
+def _parameters(value: Any) -> dict[str, Any]:
+    """A connection's extra params: typed into Label Studio's form they are a text."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value or "{}")
+        except ValueError:
+            return {}
+    return dict(value) if isinstance(value, Mapping) else {}
+
+
+def is_ours(instruction: Any) -> bool:
+    """Whether a regions project's instructions are ours to keep up to date: the owner's are not."""
+    return not instruction or str(instruction).startswith(HEADING)
 
 
 def keep_settings(client: LabelStudioClient, project_id: int, wanted: Mapping[str, Any]) -> None:

@@ -1,7 +1,8 @@
 """Labelled datasets on disk: images, index masks, classes and fixed splits, checked when opened.
 
 Layout: `images/<folder>/<name>.<jpg|png>`, `masks/<folder>/<name>.png`, `classes.json` and
-`splits.json`, whose lists hold keys `<folder>/<name>`. A plain folder of pictures is one, too.
+`splits.json`, whose lists hold keys `<folder>/<name>`: those of `SPLITS`, or `train`, `val` and
+`test` as an export has them. A plain folder of pictures is one, too.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from ralis_backend.core.regions import VOID
 
 SPLITS = ("d_s", "d_t", "d_v", "d_r", "test")
 """State set, pool for training policies, pool for using them, reward (validation) set, test set."""
+USUAL_NAMES = {"train": "d_v", "val": "d_r"}
+"""What the splits of an export are here."""
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -34,10 +37,14 @@ class DatasetError(ValueError):
 
 @dataclass(frozen=True)
 class DatasetClass:
-    """A class: its name and its colour (red, green, blue)."""
+    """A class: its name and its colour (red, green, blue).
+
+    `is_background`: what annotators leave unpainted; nobody looks for it.
+    """
 
     name: str
     color: Rgb
+    is_background: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,6 +120,12 @@ class Dataset:
         """Names in the order of the masks' values."""
         return tuple(label.name for label in self.classes)
 
+    @property
+    def background(self) -> int | None:
+        """The masks' value that annotators leave unpainted; None where they paint everything."""
+        marks = (index for index, label in enumerate(self.classes) if label.is_background)
+        return next(marks, None)
+
 
 def plain_folder(folder: Path, class_names: Sequence[str] = ()) -> Dataset:
     """A folder of pictures as a dataset, with or without masks.
@@ -173,9 +186,12 @@ def write_dataset(
 
 def classes_json(name: str, classes: Sequence[DatasetClass]) -> dict[str, Any]:
     """What `classes.json` holds."""
+    marks = (index for index, label in enumerate(classes) if label.is_background)
+    background = next(marks, None)
     return {
         "name": name,
         "void": VOID,
+        **({} if background is None else {"background": background}),
         "classes": [
             {"id": index, "name": label.name, "color": list(label.color)}
             for index, label in enumerate(classes)
@@ -188,7 +204,11 @@ def read_classes(path: Path) -> tuple[DatasetClass, ...]:
     content = _read_json(path)
     try:
         void, entries = content.get("void", VOID), content["classes"]
-        classes = tuple(DatasetClass(str(entry["name"]), _color(entry)) for entry in entries)
+        background = content.get("background")
+        classes = tuple(
+            DatasetClass(str(entry["name"]), _color(entry), index == background)
+            for index, entry in enumerate(entries)
+        )
         ids = [int(entry.get("id", index)) for index, entry in enumerate(entries)]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DatasetError(
@@ -224,9 +244,10 @@ def _read_splits(path: Path) -> dict[str, tuple[str, ...]]:
         for keys in content.values()
     ):
         raise DatasetError(f"{path} is malformed; expected lists of image keys by split name")
-    unknown = sorted(set(content) - set(SPLITS))
+    unknown = sorted({*content} - {*SPLITS, *USUAL_NAMES})
     if unknown:
-        raise DatasetError(f"{path} has unknown splits {unknown}; expected some of {SPLITS}")
+        expected = ", ".join((*USUAL_NAMES, *SPLITS))
+        raise DatasetError(f"{path} has unknown splits {unknown}; expected some of {expected}")
     seen: dict[str, str] = {}
     for split, keys in content.items():
         for key in keys:
@@ -240,7 +261,10 @@ def _read_splits(path: Path) -> dict[str, tuple[str, ...]]:
             seen[key] = split
     if not seen:
         raise DatasetError(f"{path} names no image")
-    return {name: tuple(content.get(name, ())) for name in SPLITS}
+    splits: dict[str, tuple[str, ...]] = dict.fromkeys(SPLITS, ())
+    for name, keys in content.items():
+        splits[USUAL_NAMES.get(name, name)] += tuple(keys)
+    return splits
 
 
 def _read_json(path: Path) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ralis_backend.core.intervals import bootstrap_draws, bootstrap_interval
-from ralis_backend.core.metrics import mean_iou
+from ralis_backend.core.metrics import mean_iou_of_present
 
 FEW_REGIONS = 10
 FEW_IMAGES = 3
@@ -22,7 +22,10 @@ _NUM_BOOTSTRAPS = 500
 
 
 def held_out_metrics(
-    before: np.ndarray | None, after: np.ndarray | None, seed: int = 0
+    before: np.ndarray | None,
+    after: np.ndarray | None,
+    seed: int = 0,
+    background: int | None = None,
 ) -> dict[str, Any]:
     """How sure a version's mIoU is, and its gain over the version that it was trained from.
 
@@ -31,22 +34,27 @@ def held_out_metrics(
             None if that has learned nothing.
         after: likewise under the new version; None if nothing is held out.
         seed: of the bootstrap.
+        background: index of the class that unpainted pixels get, which is left out of the mean
+            unless there is nothing else; None: there is none.
 
     Returns:
         JSON values: `validation_images`; `validation_interval`, 95 %, [low, high] in [0, 1];
         `validation_gain`, [value, low, high]. What is not defined is left out.
     """
-    if after is None or np.isnan(mean_iou(after.sum(axis=0))):
+    if after is None or np.isnan(mean_iou_of_present(after.sum(axis=0))):
         return {}
+    if background is not None and np.isnan(mean_iou_of_present(after.sum(axis=0), background)):
+        background = None
     draws = bootstrap_draws(len(after), np.random.default_rng(seed), _NUM_BOOTSTRAPS)
-    scores = _scores(after, draws)
+    scores = _scores(after, draws, background)
     metrics: dict[str, Any] = {
         "validation_images": len(after),
         "validation_interval": _interval(scores, len(after)),
     }
     if before is not None:
-        gain = mean_iou(after.sum(axis=0)) - mean_iou(before.sum(axis=0))
-        interval = _interval(scores - _scores(before, draws), len(after))
+        new, old = (mean_iou_of_present(it.sum(axis=0), background) for it in (after, before))
+        gain = new - old
+        interval = _interval(scores - _scores(before, draws, background), len(after))
         metrics["validation_gain"] = [round(gain, 4), *interval]
     return metrics
 
@@ -61,7 +69,7 @@ def advice(trained: Sequence[Mapping[str, Any]]) -> str:
         return "Label on: nothing has been trained yet."
     newest = trained[-1]
     regions, images = newest.get("validation_regions", 0), newest.get("validation_images", 0)
-    if newest.get("validation_miou") is None or not regions:
+    if score_of(newest) is None or not regions:
         return (
             "Label on: no region is held out yet, so nobody can tell how good the model is (every "
             "fifth labelled image is held out)."
@@ -82,9 +90,26 @@ def advice(trained: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def score_of(metrics: Mapping[str, Any]) -> float | None:
+    """The mIoU that a version is judged by: without the background, where anything else is shown.
+
+    None where nothing is held out.
+    """
+    sought = metrics.get("validation_foreground_miou")
+    score: float | None = metrics.get("validation_miou") if sought is None else sought
+    return score
+
+
+def score_name(metrics: Mapping[str, Any]) -> str:
+    """What `score_of` gives, for people."""
+    if metrics.get("validation_foreground_miou") is None:
+        return "mIoU"
+    return f"mIoU without {metrics.get('background', 'background')}"
+
+
 def held_out_lines(name: str, metrics: Mapping[str, Any]) -> list[str]:
     """What a version scores on what is held out, with how sure that is; empty without a score."""
-    score = metrics.get("validation_miou")
+    score = score_of(metrics)
     if score is None:
         return []
     low, high = metrics.get("validation_interval", (None, None))
@@ -92,7 +117,7 @@ def held_out_lines(name: str, metrics: Mapping[str, Any]) -> list[str]:
     regions = _counted(metrics.get("validation_regions", 0), "held-out region")
     images = metrics.get("validation_images")
     where = regions if images is None else f"{regions} in {_counted(images, 'image')}"
-    line = f"{name}: mIoU {100 * score:.1f} %{between} on {where}"
+    line = f"{name}: {score_name(metrics)} {100 * score:.1f} %{between} on {where}"
     if gain := metrics.get("validation_gain"):
         line += f", {_points(gain)} points more than before its round"
     lines = [line]
@@ -126,7 +151,7 @@ def _weakest(metrics: Mapping[str, Any]) -> str:
     found = {
         name: value
         for name, value in (metrics.get("validation_iou") or {}).items()
-        if value is not None
+        if value is not None and name != metrics.get("background")
     }
     if len(found) < 2:
         return ""
@@ -143,8 +168,9 @@ def _counted(count: int, name: str) -> str:
     return f"{count} {name}{'' if count == 1 else 's'}"
 
 
-def _scores(matrices: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    return np.array([mean_iou(matrices[each].sum(axis=0)) for each in draws])
+def _scores(matrices: np.ndarray, draws: np.ndarray, background: int | None) -> np.ndarray:
+    sums = (matrices[each].sum(axis=0) for each in draws)
+    return np.array([mean_iou_of_present(it, background) for it in sums])
 
 
 def _interval(drawn: np.ndarray, num_images: int) -> list[float]:

@@ -107,8 +107,10 @@ def strategy_for(
         first = ChosenStrategy(strategy(COLD_START), offers=offers)
         return _served(project, first, strategy("random"))
     pixels = labelled_pixels(labels, len(project.classes)).sum(axis=0)[:-1]
-    is_active = np.array([entry["is_active"] for entry in project.classes], bool)
-    if version.parent in (None, 0) and (pixels[is_active] == 0).any():
+    is_sought = np.array([entry["is_active"] for entry in project.classes], bool)
+    if project.background_class is not None:
+        is_sought[project.background_class] = False
+    if version.parent in (None, 0) and (pixels[is_sought] == 0).any():
         return ChosenStrategy(strategy(RARITY), offers=offers)
     try:
         found = find_strategy(wanted, config.policies_dir, project.class_names, config.region_size)

@@ -86,11 +86,16 @@ def covered(image_size: tuple[int, int], labels: Sequence[RegionLabel]) -> np.nd
     return mask
 
 
-def hide_removed(mask: np.ndarray, removed_classes: Sequence[int]) -> np.ndarray:
-    """The mask with the pixels of classes that its project has no more as VOID."""
-    is_removed = np.zeros(VOID + 1, bool)
-    is_removed[list(removed_classes)] = True
-    hidden: np.ndarray = np.where(is_removed[mask], np.uint8(VOID), mask)
+def says_something(mask: np.ndarray) -> bool:
+    """Whether any pixel of a (height, width) uint8 mask has a class."""
+    return bool((mask != VOID).any())
+
+
+def without_classes(mask: np.ndarray, classes: Sequence[int]) -> np.ndarray:
+    """The mask with the pixels of these classes as VOID."""
+    is_hidden = np.zeros(VOID + 1, bool)
+    is_hidden[list(classes)] = True
+    hidden: np.ndarray = np.where(is_hidden[mask], np.uint8(VOID), mask)
     return hidden
 
 

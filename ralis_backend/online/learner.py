@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ralis_backend.core.policy.registry import check_strategy
+from ralis_backend.online.background import Kept, said_choice
 from ralis_backend.online.choosing import RankingConfig
 from ralis_backend.online.labels import RegionLabel, covered
 from ralis_backend.online.ranking import rank_image
@@ -30,6 +31,7 @@ from ralis_backend.online.suggesting import (
     keep_suggestion,
     read_mask,
     suggest_image,
+    to_paint,
 )
 from ralis_backend.online.tool import MAX_ID, ClassLabel, ImageSuggestion, ToolTask
 
@@ -57,6 +59,19 @@ class SuggestionFailure:
     message: str
 
 
+_Said = tuple[str, object, str | Kept | None]
+"""Label config, strategy and background, as `/setup` told them last."""
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What `/setup` said of a project, and was answered at that moment."""
+
+    since: float
+    said: _Said
+    version: str
+
+
 class Learner:
     """One per process, shared by its threads.
 
@@ -65,6 +80,7 @@ class Learner:
         config: how regions are cut and ranked.
         image: gives the bytes of a task's image file; None where there is no way to fetch them.
         suggestions_per_image: regions suggested on a whole image.
+        background_label: of projects that choose none, see `online/background`.
     """
 
     def __init__(
@@ -73,12 +89,14 @@ class Learner:
         config: RankingConfig,
         image: Callable[[ToolTask], bytes] | None,
         suggestions_per_image: int = 3,
+        background_label: str | None = None,
     ) -> None:
         self._store = store
         self._config = config
         self._image = image
         self._suggestions_per_image = suggestions_per_image
-        self._known: dict[str, tuple[float, str, str, str]] = {}
+        self._background_label = background_label
+        self._known: dict[str, _Known] = {}
         self._known_lock = threading.Lock()
         self._computing = threading.Lock()  # one at a time: two would only slow each other down
         self._arrival: Future[bytes] | None = None
@@ -96,37 +114,42 @@ class Learner:
             uid: `<id>.<unix seconds of creation>`.
             label_config: as Label Studio has it.
             classes: the labels in it.
-            extra_params: of the connection; `strategy` overrides the setting for this project.
+            extra_params: of the connection; `strategy` overrides the setting for this project,
+                `background` says what its unpainted pixels are.
 
         Raises:
-            ValueError: if the uid is malformed, or there is no such strategy.
+            ValueError: if the uid is malformed, there is no such strategy, or the background
+                leaves nothing to learn.
         """
         strategy = extra_params.get("strategy") or ""
+        choice = said_choice(extra_params, [label.name for label in classes])
+        said = (label_config, strategy, choice)
         with self._known_lock:
             known = self._known.get(uid)
-        if known is not None and known[1:3] == (label_config, strategy):
-            if time.monotonic() - known[0] < MEMORY_S:
-                return known[3]
+        if known is not None and known.said == said:
+            if time.monotonic() - known.since < MEMORY_S:
+                return known.version
             if self._is_worked_on(uid):
-                return self._remember(uid, label_config, strategy)
+                return self._remember(uid, said)
         project = self._store.projects.find(uid)
         if project is None or project.regions_uid != uid:
             self._check_strategy(strategy)
-            project = self._store.projects.register(uid, tool_id(uid), label_config, classes, "")
+            project = self._store.projects.register(
+                uid, tool_id(uid), label_config, classes, "", self._background_label, choice
+            )
             if (project.strategy or "") != strategy:
                 self._store.projects.change(project.id, strategy=strategy or None)
         elif project.is_deleted or project.num_losses:
             self._store.projects.revive(project.id)
-        return self._remember(uid, label_config, strategy)
+        return self._remember(uid, said)
 
     def model_version(self, uid: str) -> str:
         """The version in use, `v3`; `v0` before the first training or for an unknown project."""
         with self._known_lock:
             known = self._known.get(uid)
-        if known is not None and time.monotonic() - known[0] < MEMORY_S:
-            return known[3]
-        label_config, strategy = known[1:3] if known else ("", "")
-        return self._remember(uid, label_config, strategy)
+        if known is not None and time.monotonic() - known.since < MEMORY_S:
+            return known.version
+        return self._remember(uid, known.said if known else ("", "", Kept.CHOICE))
 
     def class_names(self, uid: str) -> tuple[str, ...]:
         """Names by class index."""
@@ -230,12 +253,12 @@ class Learner:
         project = self._store.projects.find(uid)
         return project is not None and not project.is_deleted and not project.num_losses
 
-    def _remember(self, uid: str, label_config: str, strategy: str) -> str:
+    def _remember(self, uid: str, said: _Said) -> str:
         project = self._store.projects.find(uid)
         serving = self._store.versions.serving(project) if project else None
         version = serving.name if serving else "v0"
         with self._known_lock:
-            self._known[uid] = (time.monotonic(), label_config, strategy, version)
+            self._known[uid] = _Known(time.monotonic(), said, version)
         return version
 
     def _status(self, project: Project) -> dict[str, Any]:
@@ -295,10 +318,11 @@ class Learner:
     def _stored_mask(self, project: Project, image: Image, ranking: Ranking) -> np.ndarray | None:
         """None as well where it is lost: the regions alone are worth an answer."""
         try:
-            return read_mask(self._store, image, ranking)
+            mask = read_mask(self._store, image, ranking)
         except (OSError, ValueError) as error:
             logger.warning("project %s, task %s: no mask: %s", project.uid, image.task_id, error)
             return None
+        return None if mask is None else to_paint(mask, project)
 
     def _compute(
         self,
@@ -334,7 +358,8 @@ class Learner:
         number = version.number if version else 0
         if image is not None:
             regions = keep_suggestion(self._store, image.id, number, regions)
-        return image_suggestion(task.id, ranked.image_size, regions, ranked.mask, f"v{number}")
+        mask = None if ranked.mask is None else to_paint(ranked.mask, project)
+        return image_suggestion(task.id, ranked.image_size, regions, mask, f"v{number}")
 
     def _check_strategy(self, name: object) -> None:
         if not isinstance(name, str) or len(name) > MAX_STRATEGY_CHARACTERS or "\0" in name:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ralis_backend.core.learning.crops import Unreadable
 from ralis_backend.core.regions import VOID
-from ralis_backend.online.labels import RegionLabel, hide_removed
+from ralis_backend.online.labels import RegionLabel, without_classes
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project
 
@@ -92,7 +92,7 @@ class LabelMasks:
 
     def _read(self, label: RegionLabel) -> np.ndarray:
         try:
-            return hide_removed(self._store.labels.mask(label), self._removed)
+            return without_classes(self._store.labels.mask(label), self._removed)
         except (OSError, ValueError) as error:
             self._lose(label, str(error))
             raise Unreadable(str(error), label.region) from error

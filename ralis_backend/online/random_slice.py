@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ralis_backend.core.intervals import bootstrap_draws, bootstrap_interval
-from ralis_backend.core.metrics import mean_iou
+from ralis_backend.core.metrics import mean_iou, mean_iou_of_present
 from ralis_backend.online.labels import RegionLabel
 
 SLICE = "random"
@@ -62,7 +62,7 @@ def new_in_slice(labels: Iterable[RegionLabel], newest_learned: int | None) -> l
     return [label for label in labels if label.strategy == SLICE and label.id > newest_learned]
 
 
-def measured(matrices: np.ndarray, seed: int = 0) -> dict[str, Any]:
+def measured(matrices: np.ndarray, seed: int = 0, background: int | None = None) -> dict[str, Any]:
     """Scores on R regions that a version had not trained on, with 95 % intervals over regions.
 
     Of few regions the mean IoU comes out low, as it is a mean of ratios over classes that hardly
@@ -71,18 +71,24 @@ def measured(matrices: np.ndarray, seed: int = 0) -> dict[str, Any]:
     Args:
         matrices: (R, C, C) int64 confusion matrix of each region, R at least 1.
         seed: of the bootstrap.
+        background: index of the class that unpainted pixels get; None: there is none.
 
     Returns:
         JSON values: `miou` and `pixel_accuracy`, each [value, low, high] in [0, 1]; `regions`;
-        `right` and `pixels` of each region.
+        `right` and `pixels` of each region; with a background `foreground_miou`, the mean IoU of
+        the other classes that the regions show, None if they show none.
     """
     right = np.trace(matrices, axis1=1, axis2=2)
     pixels = matrices.sum(axis=(1, 2))
     drawn = bootstrap_draws(len(matrices), np.random.default_rng(seed), _NUM_BOOTSTRAPS)
     mious = [mean_iou(matrices[each].sum(axis=0)) for each in drawn]
+    total = matrices.sum(axis=0)
+    foreground = mean_iou_of_present(total, background)
+    without = {"foreground_miou": None if np.isnan(foreground) else round(foreground, 4)}
     return {
+        **({} if background is None else without),
         "regions": len(matrices),
-        "miou": _with_interval(mean_iou(matrices.sum(axis=0)), np.array(mious), len(matrices)),
+        "miou": _with_interval(mean_iou(total), np.array(mious), len(matrices)),
         "pixel_accuracy": _accuracy(right, pixels, drawn),
         "right": right.tolist(),
         "pixels": pixels.tolist(),

@@ -203,11 +203,14 @@ def pool_state(
     config: RankingConfig,
     version: int,
     stop: Callable[[], None] = lambda: None,
+    background: int | None = None,
 ) -> PoolState:
     """What a strategy is told of the project; its random numbers depend on seed and version."""
     rng = np.random.default_rng([config.seed, version])
     progress = min(1.0, version / EXPECTED_ROUNDS)
-    return PoolState(pixels, embeddings, count, rng, progress=progress, stop=stop)
+    return PoolState(
+        pixels, embeddings, count, rng, progress=progress, stop=stop, background=background
+    )
 
 
 def rank_image(
@@ -243,6 +246,7 @@ def rank_image(
         len(features),
         config,
         version.number if version else 0,
+        background=project.background_class,
     )
     is_trained = version is not None and version.weights_key is not None
     is_ranked_by_it = version is not None and version.strategy == chosen.strategy.name

@@ -88,18 +88,54 @@ def draw_curve(points: Sequence[CurvePoint], path: Path, title: str) -> None:
     write_bytes(path, buffer.getvalue())
 
 
+def validation_text(metrics: Mapping[str, Any]) -> str:
+    """Mean IoU on the held-out regions, and what it is without background; empty without any."""
+    value = metrics.get("validation_miou")
+    if value is None:
+        return ""
+    if "background" not in metrics:
+        return f"{value:.3f}"
+    foreground = metrics.get("validation_foreground_miou")
+    without = "unknown" if foreground is None else f"{foreground:.3f}"
+    return f"{value:.3f}, {without} without {metrics['background']}"
+
+
+def class_text(metrics: Mapping[str, Any]) -> str:
+    """The IoU of each class on the held-out regions; empty without any."""
+    found = metrics.get("validation_iou") or {}
+    shown = [
+        f"{name} {'is not there' if value is None else f'{value:.3f}'}"
+        for name, value in found.items()
+    ]
+    return f"IoU on {_regions(metrics.get('validation_regions', 0))} held out: {', '.join(shown)}"
+
+
 def slice_text(metrics: Mapping[str, Any]) -> str:
-    """Pixels that were right on random regions new to a version; empty without any."""
+    """Pixels that were right on random regions new to a version; empty without any.
+
+    With a background, which most of them are, also the mean IoU of all other classes.
+    """
     found = metrics.get("random_slice")
     if not found:
         return ""
     value, low, high = (100 * it for it in found["pixel_accuracy"])
-    return f"{value:.1f} % [{low:.1f}, {high:.1f}], {_regions(found['regions'])}"
+    without = ""
+    if "foreground_miou" in found:
+        foreground = found["foreground_miou"]
+        without = (
+            ", nothing but background there"
+            if foreground is None
+            else f", mIoU without background {foreground:.3f}"
+        )
+    return f"{value:.1f} % [{low:.1f}, {high:.1f}], {_regions(found['regions'])}{without}"
 
 
 def notes(versions: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
     """What is to be said below a table of versions: name and metrics of each, oldest first."""
     lines = []
+    judged = [each for each in versions if each[1].get("validation_iou")]
+    for name, metrics in judged[-1:]:
+        lines.append(f"{name}: {class_text(metrics)}")
     for name, metrics in versions:
         trust = metrics.get("trust")
         if why := metrics.get("weights_error"):

@@ -10,10 +10,10 @@ import numpy as np
 
 from ralis_backend.core.images import mask_from_png
 from ralis_backend.core.regions import Region, grid, grid_size, is_labelled
-from ralis_backend.online.labels import RegionLabel, covered
+from ralis_backend.online.labels import RegionLabel, covered, without_classes
 from ralis_backend.online.ranking import usefulness
 from ralis_backend.online.store import Store
-from ralis_backend.online.store.tables import Image, Ranking, Version
+from ralis_backend.online.store.tables import Image, Project, Ranking, Version
 from ralis_backend.online.tool import ImageSuggestion, SuggestedRegion
 
 
@@ -34,6 +34,15 @@ def read_mask(store: Store, image: Image, ranking: Ranking) -> np.ndarray | None
     if mask.shape != image.size:
         raise ValueError(f"the predicted mask has {mask.shape} pixels, the image {image.size}")
     return mask
+
+
+def to_paint(mask: np.ndarray, project: Project) -> np.ndarray:
+    """What of a predicted (H, W) mask is drawn for annotators, VOID elsewhere.
+
+    Not the background: it would cover the picture, and they leave it unpainted.
+    """
+    background = project.background_class
+    return mask if background is None else without_classes(mask, [background])
 
 
 def suggest_image(

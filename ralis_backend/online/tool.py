@@ -49,7 +49,8 @@ class ToolProject:
 
     `uid` is `<id>.<unix seconds of creation>`: ids may be handed out again after deletion.
     `num_tasks` and `num_annotations` (skips included) are what the tool counts; None if it does
-    not say.
+    not say. `background` is the class of unpainted pixels as it is known here, for what annotators
+    are told; the tool does not say it.
     """
 
     uid: str
@@ -59,6 +60,7 @@ class ToolProject:
     classes: tuple[ClassLabel, ...]
     num_tasks: int | None = None
     num_annotations: int | None = None
+    background: str | None = None
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,8 @@ class Crop:
     """A region as a task of its own, with everything an annotator is shown.
 
     `image` is the region enlarged by the whole number `scale`; `context` the whole image with the
-    region's box. Both are (H, W, 3) uint8, RGB.
+    region's box. Both are (H, W, 3) uint8, RGB. `num_in_round` is the last rank of its round, 0
+    where that is not known.
     """
 
     source_task: int
@@ -165,6 +168,7 @@ class Crop:
     reason: str
     strategy: str
     version: str
+    num_in_round: int = 0
 
 
 @dataclass(frozen=True)

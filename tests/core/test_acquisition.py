@@ -299,3 +299,53 @@ def test_select_equals_a_greedy_loop():
 def test_scores_that_are_not_finite_are_refused(bad):
     with pytest.raises(ValueError, match="region 1 is not finite"):
         select(np.array([1.0, bad]), np.array([0, 0]), 1)
+
+
+@pytest.mark.parametrize("name", ["rarity", "entropy-rarity", "bald-rarity", "coverage"])
+def test_a_background_is_not_hunted_however_few_labels_it_has(name):
+    shares = np.array([[0.1, 0, 0.9], [0.4, 0, 0.6], [0, 0, 1]], np.float32)
+    actions = region_features(
+        shares,
+        bald=np.ones(3),
+        entropy=np.ones(3),
+        class_bald=shares,
+        class_counts=100 * shares,
+    )
+    state = _state((1000, 1000, 0))  # class 2 has no label at all
+    assert strategy(name).scores(state, actions).argmax() == 2
+    aware = replace(state, background=2)
+    scores = strategy(name).scores(aware, actions)
+    assert scores.argmax() == 1
+    assert all("sky" not in it for it in strategy(name).reasons(aware, actions, CLASS_NAMES)[:2])
+
+
+def test_class_by_class_picks_leave_the_background_out():
+    shares = np.eye(3, dtype=np.float32)[[2, 2, 2, 2, 0, 1]]
+    entropy = np.array([9, 8, 7, 6, 0.1, 0.1], np.float32)
+    actions = region_features(
+        shares,
+        entropy=entropy,
+        class_entropy=shares * entropy[:, None],
+        class_counts=100 * shares,
+        boundary=np.zeros(6),
+    )
+    state = replace(_state(count=3), progress=1.0, background=2)
+    clasp = strategy("clasp-pe")
+    assert set(np.argsort(-clasp.scores(state, actions))[:3]) & {4, 5}
+    assert "sky" not in " ".join(clasp.reasons(state, actions, CLASS_NAMES))
+    drawn = np.zeros(6)
+    for seed in range(400):
+        state = replace(state, rng=np.random.default_rng(seed))
+        drawn[strategy("foreground-random").scores(state, actions).argmax()] += 1
+    assert drawn[4:].mean() > 1.4 * drawn[:4].mean()
+
+
+@pytest.mark.parametrize("name", sorted(STRATEGIES))
+def test_every_strategy_ranks_a_pool_of_nothing_but_background(name):
+    shares = np.tile(np.array([[0, 0, 1]], np.float32), (6, 1))
+    embeddings = np.tile(np.array([[1, 0, 0, 0, 0]], np.float32), (6, 1))
+    actions = _features(shares, embeddings, np.zeros((2, 6), np.float32))
+    state = replace(_state((0, 0, 1000)), background=2)
+    scores = strategy(name).scores(state, actions)
+    assert np.isfinite(scores).all()
+    assert len(strategy(name).reasons(state, actions, CLASS_NAMES)) == 6

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ralis_backend.core.metrics import confusion_matrix, ious, mean_iou
+from ralis_backend.core.metrics import confusion_matrix, ious, mean_iou, mean_iou_of_present
 from ralis_backend.core.regions import VOID
 
 
@@ -44,3 +44,10 @@ def test_wrong_shapes_and_classes_are_named():
         confusion_matrix(np.zeros((2, 2)), np.zeros((2, 3)), 2)
     with pytest.raises(ValueError, match="index 5"):
         confusion_matrix(np.zeros((1, 1), np.uint8), np.full((1, 1), 5, np.uint8), 2)
+
+
+def test_without_background_its_mistakes_count_and_its_own_iou_does_not():
+    matrix = np.array([[10, 10, 0], [5, 975, 0], [0, 0, 0]])  # class 1 is the background
+    assert mean_iou_of_present(matrix, 1) == pytest.approx(10 / 25)
+    assert mean_iou_of_present(matrix) == pytest.approx((10 / 25 + 975 / 990) / 2)
+    assert np.isnan(mean_iou_of_present(np.diag([0, 7, 0]), 1))

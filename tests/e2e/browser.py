@@ -87,6 +87,10 @@ class Annotator:
             self.page.goto(f"{self._url}/projects/{project_id}/data?labeling=1")
         return self._shown(answer.value.json())
 
+    def instructions(self) -> str:
+        """What annotators are told before they begin."""
+        ...
+
     def paint(
         self, name: str, hotkey: str, start: tuple[float, float], end: tuple[float, float]
     ) -> None:

@@ -161,3 +161,52 @@ def test_painted_regions_are_learned_and_the_next_suggestion_shows_it(
     suggestion = max(task["predictions"], key=lambda it: it["id"])
     assert suggestion["model_version"] == "v1"
     assert 1 <= len(suggestion["result"]) == annotator.num_masks()
+
+
+@pytest.fixture
+def one_label_id(client: LabelStudioClient) -> int:
+    """The same scenes in a project with the one label "car"."""
+    project = client.create_project(
+        "One label",
+        '<View><Image name="image" value="$image"/><BrushLabels name="brush" toName="image">'
+        '<Label value="car" background="#E6194B"/></BrushLabels></View>',
+    )
+    scenes = generate(2, size=(2 * SIDE, 2 * SIDE), seed=3)
+    files = [(f"street{index}.png", encode_png(it.image)) for index, it in enumerate(scenes)]
+    client.upload_files(int(project["id"]), files)
+    return int(project["id"])
+
+
+def test_one_label_is_told_from_background_and_a_region_without_it_is_submitted_empty(
+    annotator: Annotator,
+    one_label_id: int,
+    backend: Backend,
+    store: Store,
+    client: LabelStudioClient,
+):
+    with pytest.raises(RuntimeError, match="the single label 'car'"):
+        backend.run("connect", "--project", str(one_label_id), "--no-background")
+    said = backend.run("connect", "--project", str(one_label_id))
+    assert "'Background', a class without a label to paint (on by itself" in said
+    log = backend.log_path
+    wait_for("the first queue", lambda: store.projects.all()[0].published_version == 0, log)
+    project = store.projects.all()[0]
+    assert project.regions_tool_id is not None
+
+    annotator.log_in(USERNAME, PASSWORD)
+    annotator.open_stream(project.regions_tool_id)
+    assert annotator.instructions().startswith("How to label a suggested region")
+    annotator.paint("car", "1", (0.5, 0.25), (0.5, 0.75))
+    annotator.submit()
+    assert annotator.num_regions() == 0
+    annotator.submit()
+    wait_for("two labels", lambda: len(store.labels.of(project.id)) == 2, log)
+    seen = [np.unique(store.labels.mask(it)).tolist() for it in store.labels.of(project.id)]
+    assert seen == [[0, 1], [1]]  # painted and all the rest; nothing but background
+
+    wait_for("version 1", lambda: store.projects.all()[0].published_version == 1, log)
+    for task in client.tasks(project.regions_tool_id):
+        whole = client.task(task["id"])
+        drawn = [it for each in whole["predictions"] for it in each["result"]]
+        assert all(it["value"]["brushlabels"] == ["car"] for it in drawn)
+    assert store.projects.all()[0].last_error is None

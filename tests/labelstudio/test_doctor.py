@@ -16,6 +16,7 @@ from ralis_backend.labelstudio.doctor import Surroundings, checks
 from ralis_backend.labelstudio.fetcher import ImageFetcher
 from ralis_backend.labelstudio.setup import ProjectSetup
 from ralis_backend.labelstudio.tool import LabelStudioTool
+from tests.labelstudio.fake_label_studio import FakeLabelStudio
 
 Usage = namedtuple("Usage", "total used free")
 RANDOM = SegmenterSpec(2, encoder_weights=None)
@@ -90,3 +91,43 @@ def test_a_gpu_that_torch_cannot_use_says_what_to_install(tmp_path, monkeypatch)
     check = look(tmp_path, device="cuda")["device"]
     assert not check.is_ok
     assert "RALIS_DEVICE=cpu" in check.fix
+
+
+@pytest.mark.parametrize(
+    ("labels", "extra_params", "setting", "is_ok", "said"),
+    [
+        (("Crack",), None, None, True, "'Background', a class without a label to paint (on by"),
+        (("Crack",), {"background": False}, None, False, "single label 'Crack'"),
+        (("Crack",), '{"background": "Road"}', None, True, "'Road', a class without a label"),
+        (("Soil", "Crop"), None, None, True, "say nothing (void)"),
+        (("Soil", "Crop"), {"background": "soil"}, "Crop", True, "'Soil' (as chosen for"),
+        (("Soil", "Crop"), None, "Crop", True, "'Crop' (by RALIS_BACKGROUND_LABEL)"),
+        (("Soil", "Crop"), {"background": 7}, None, False, "'background' is of the type int"),
+    ],
+)
+def test_it_is_said_what_unpainted_pixels_are(tmp_path, labels, extra_params, setting, is_ok, said):
+    fake = FakeLabelStudio()
+    named = "".join(f'<Label value="{name}"/>' for name in labels)
+    control = f'<BrushLabels name="brush" toName="image">{named}</BrushLabels>'
+    fake.add_project(f'<View><Image name="image" value="$image"/>{control}</View>')
+    fake.backends.append({"id": 1, "url": "http://b.test", "extra_params": extra_params})
+    tool = LabelStudioTool(fake.client, ImageFetcher(fake.client, tmp_path, 0))
+    around = Surroundings(
+        client=fake.client,
+        tool=tool,
+        setup=ProjectSetup(fake.client),
+        backend_url=None,
+        headers=lambda _uid: {},
+        data_dir=tmp_path,
+        spec=RANDOM,
+        device="cpu",
+        strategy=lambda classes: " ".join(classes),
+        background_label=setting,
+    )
+    found = {check.name: check for check in module._project_checks(around, 1, "http://b.test")}
+    assert found["background"].is_ok is is_ok
+    assert said in found["background"].detail
+    if is_ok and "without a label" in said:
+        assert len(found["strategy"].detail.split()) == 2, "it is one of the classes"
+    if not is_ok:
+        assert "--background NAME" in found["background"].fix

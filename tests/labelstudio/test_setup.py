@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import pytest
 
+from ralis_backend.labelstudio.payloads.instructions import instructions
 from ralis_backend.labelstudio.payloads.label_config import parse_label_config
 from ralis_backend.labelstudio.setup import MARKER, ProjectSetup, same_url
 from ralis_backend.online.tool import ToolProject
@@ -169,3 +171,62 @@ def test_webhooks_of_pool_and_regions_carry_a_secret_of_their_own_and_no_passwor
         1: headers_of("1.1763700000"),
         regions: headers_of(f"{regions}.1763700000"),
     }
+
+
+def pool_with(label_studio, background, *names):
+    label_studio.projects[1]["label_config"] = config(*names)
+    return replace(pool(label_studio), background=background)
+
+
+def test_annotators_are_told_what_unpainted_means(label_studio):
+    setup = setup_of(label_studio)
+    told = pool_with(label_studio, "Background", "Crack")
+    regions = label_studio.projects[setup.prepare(told, "crops", None)]
+    assert regions["show_instruction"]
+    assert "unpainted counts as <b>Background</b>" in regions["expert_instruction"]
+    assert "Press Escape before you choose another label" in regions["expert_instruction"]
+    assert "All that is left unpainted is (else Background)" in regions["label_config"]
+    assert regions["enable_empty_annotation"], "nothing there is an answer"
+
+
+def test_what_annotators_are_told_follows_the_background(label_studio):
+    setup = setup_of(label_studio)
+    told = pool_with(label_studio, "Soil", "Soil", "Crop")
+    number = setup.prepare(told, "crops", None)
+    setup.prepare(replace(told, background=None), "crops", number)
+    regions = label_studio.projects[number]
+    assert "unpainted counts as not labelled" in regions["expert_instruction"]
+    assert "(else Soil)" not in regions["label_config"]
+    assert not regions["enable_empty_annotation"], "Label Studio refuses what says nothing"
+
+
+def test_the_owner_s_instructions_are_kept(label_studio):
+    setup = setup_of(label_studio)
+    label_studio.projects[1]["expert_instruction"] = "<p>Ask Ada.</p>"
+    told = pool_with(label_studio, None, "road", "car")
+    number = setup.prepare(told, "crops", None)
+    assert label_studio.projects[number]["expert_instruction"].endswith("<p>Ask Ada.</p>")
+    label_studio.projects[number]["expert_instruction"] = "<p>Mine</p>"
+    label_studio.writes.clear()
+    setup.prepare(told, "crops", number)
+    assert label_studio.projects[number]["expert_instruction"] == "<p>Mine</p>"
+    assert label_studio.writes == []
+
+
+def test_labels_are_shown_as_text_in_the_instructions():
+    text = instructions(["<b>x</b>"], "<i>", is_brush=True)
+    assert "&lt;b&gt;x&lt;/b&gt;" in text
+    assert "<i>" not in text
+    assert "brush" not in instructions(["x"], None, is_brush=False).lower()
+
+
+@pytest.mark.parametrize("stated", [None, {"strategy": "margin"}, '{"strategy": "margin"}', "no"])
+def test_a_choice_joins_the_connection_s_extra_params(label_studio, stated):
+    known = {"id": 4, "title": "RALIS", "url": BACKEND, "project": 1, "extra_params": stated}
+    label_studio.backends.append(known)
+    setup = setup_of(label_studio)
+    setup.connect(pool(label_studio), "in-place")
+    assert label_studio.backends[0]["extra_params"] == stated
+    setup.connect(pool(label_studio), "in-place", {"background": "Soil"})
+    kept = {} if stated in (None, "no") else {"strategy": "margin"}
+    assert setup.extra_params(1) == {**kept, "background": "Soil"}

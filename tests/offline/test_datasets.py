@@ -70,7 +70,7 @@ def test_an_unknown_split_names_those_there_are(root):
 
 
 def test_an_unknown_split_in_the_file_is_refused(root):
-    change_json(root / "splits.json", lambda splits: splits.update(train=[]))
+    change_json(root / "splits.json", lambda splits: splits.update(validation=[]))
     with pytest.raises(DatasetError, match="unknown splits"):
         Dataset.open(root)
 
@@ -209,3 +209,17 @@ def test_real_datasets_open(shared, name, num_classes):
     dataset = Dataset.open(shared / "data" / name)
     assert len(dataset.classes) == num_classes
     assert all(dataset.split(split) for split in ("d_s", "d_t", "d_v", "d_r", "test"))
+
+
+def test_an_export_s_names_of_splits_are_those_of_ours(root):
+    content = {"train": ["train/a", "train/b"], "val": ["val/a"], "test": []}
+    (root / "splits.json").write_text(json.dumps(content))
+    dataset = Dataset.open(root)
+    assert [sample.key for sample in dataset.split("d_v")] == ["train/a", "train/b"]
+    assert [sample.key for sample in dataset.split("d_r")] == ["val/a"]
+
+
+def test_an_image_in_two_names_of_one_split_is_named(root):
+    change_json(root / "splits.json", lambda splits: splits.update(train=["train/a"]))
+    with pytest.raises(DatasetError, match="'train/a' stands in d_v and in train"):
+        Dataset.open(root)

@@ -170,15 +170,18 @@ class FakeTool:
     ) -> np.ndarray:
         if annotation.results and "unknown" in annotation.results[0]:
             raise ValueError(f"annotation {annotation.id}: unknown label")
-        if not annotation.results:
-            return np.full(size, VOID, np.uint8)
-        mask = np.array(annotation.results[0]["mask"], np.uint8)
+        ground = VOID if background is None else list(class_names).index(background)
+        painted = [it["mask"] for it in annotation.results if "mask" in it]
+        if not painted:
+            return np.full(size, ground, np.uint8)
+        mask = np.array(painted[0], np.uint8)
         assert mask.shape == size
-        return mask
+        return np.where(mask == VOID, np.uint8(ground), mask)
 
     def answers(self, annotation: ToolAnnotation) -> dict[str, Any]:
-        said = [it["useful"] for it in annotation.results if "useful" in it]
-        return {"useful": said[-1]} if said else {}
+        return {
+            name: it[name] for name in ("useful", "rest") for it in annotation.results if name in it
+        }
 
     def annotated_regions(
         self, annotation: ToolAnnotation, project: ToolProject, image_size: tuple[int, int]

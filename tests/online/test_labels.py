@@ -8,9 +8,9 @@ from ralis_backend.core.regions import VOID, Region
 from ralis_backend.online.labels import (
     RegionLabel,
     covered,
-    hide_removed,
     labels_by_image,
     newest,
+    without_classes,
 )
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -62,7 +62,7 @@ def test_what_was_labelled_or_skipped_is_covered():
 
 def test_the_pixels_of_a_removed_class_are_hidden_and_no_others():
     mask = np.array([[0, 1, 2], [VOID, 2, 0]], np.uint8)
-    hidden = hide_removed(mask, (2, 0))
+    hidden = without_classes(mask, (2, 0))
     np.testing.assert_array_equal(hidden, [[VOID, 1, VOID], [VOID, VOID, VOID]])
-    np.testing.assert_array_equal(hide_removed(mask, ()), mask)
+    np.testing.assert_array_equal(without_classes(mask, ()), mask)
     assert hidden.dtype == np.uint8

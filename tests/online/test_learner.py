@@ -366,3 +366,36 @@ def test_what_a_request_has_no_time_for_is_said(
     learner.register("1.100", "<View/>", CLASSES, {})
     (answer,) = learner.suggest("1.100", tool.pool_tasks[:1])
     assert "ask for the rest again" in answer.message
+
+
+def test_the_connection_chooses_the_background_of_its_project(learner: Learner, store: Store):
+    learner.register("1.100", "<View/>", CLASSES, {"background": "dark"})
+    assert store.projects.get("1.100").background_name == "dark"
+    learner.register("1.100", "<View/>", CLASSES, {"strategy": "margin"})
+    assert store.projects.get("1.100").background_name == "dark", "nothing was said of it"
+    learner.register("1.100", "<View/>", CLASSES, {"background": "sky"})
+    assert store.projects.get("1.100").class_names == ("dark", "bright", "sky")
+    learner.register("1.100", "<View/>", CLASSES, {"background": False})
+    assert store.projects.get("1.100").background_name is None
+
+
+@pytest.mark.parametrize("value", [7, "da\nrk", ["dark"], True])
+def test_a_background_that_is_no_name_is_refused_and_changes_nothing(
+    learner: Learner, store: Store, value: object
+):
+    with pytest.raises(ValueError, match="'background'"):
+        learner.register("1.100", "<View/>", CLASSES, {"background": value})
+    assert store.projects.all() == []
+
+
+def test_one_label_cannot_be_connected_without_a_background(learner: Learner, store: Store):
+    with pytest.raises(ValueError, match="single label 'dark'"):
+        learner.register("1.100", "<View/>", CLASSES[:1], {"background": False})
+    learner.register("1.100", "<View/>", CLASSES[:1], {})
+    assert store.projects.get("1.100").background_name == "Background"
+
+
+def test_the_web_process_follows_the_setting(store: Store, tool: FakeTool):
+    learner = Learner(store, RANKING, tool.image, background_label="bright")
+    learner.register("1.100", "<View/>", CLASSES, {})
+    assert store.projects.get("1.100").background_name == "bright"

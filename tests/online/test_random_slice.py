@@ -179,3 +179,11 @@ def test_a_version_is_measured_on_draws_that_it_has_not_learned_from():
     assert [label.id for label in new_in_slice(labels, 5)] == [7]
     assert [label.id for label in new_in_slice(labels, 0)] == [1, 5, 7]
     assert new_in_slice(labels, None) == []
+
+
+def test_a_slice_tells_how_well_all_but_the_background_is_found():
+    right = np.array([[6, 4], [6, 984]])
+    nothing = np.array([[0, 0], [0, 1000]])
+    assert measured(np.stack([right, nothing]), 0, 1)["foreground_miou"] == 0.375
+    assert measured(np.stack([nothing]), 0, 1)["foreground_miou"] is None
+    assert "foreground_miou" not in measured(np.stack([right]))

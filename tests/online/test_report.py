@@ -3,7 +3,14 @@ import math
 import pytest
 from PIL import Image
 
-from ralis_backend.online.report import CurvePoint, curve_table, draw_curve, notes
+from ralis_backend.online.report import (
+    CurvePoint,
+    curve_table,
+    draw_curve,
+    notes,
+    slice_text,
+    validation_text,
+)
 
 POINTS = [
     CurvePoint("v1", 24, 0.0123, 0.31, 0.28),
@@ -44,3 +51,30 @@ def test_what_was_not_learned_and_what_cannot_be_used_any_more_is_said():
         "v2 has not learned from task 5: the image file is empty",
         "v2: no policy",
     ]
+
+
+def test_what_is_not_background_is_said_apart():
+    metrics = {
+        "background": "Background",
+        "validation_regions": 7,
+        "validation_miou": 0.682,
+        "validation_foreground_miou": 0.375,
+        "validation_iou": {"Crack": 0.375, "Background": 0.989},
+        "random_slice": {
+            "pixel_accuracy": [0.981, 0.97, 0.99],
+            "regions": 4,
+            "foreground_miou": 0.21,
+            "right": [1],
+            "pixels": [1],
+        },
+    }
+    assert validation_text(metrics) == "0.682, 0.375 without Background"
+    assert slice_text(metrics).endswith("4 regions, mIoU without background 0.210")
+    (first, *_) = notes([("v2", metrics)])
+    assert first == "v2: IoU on 7 regions held out: Crack 0.375, Background 0.989"
+    assert validation_text({"validation_miou": 0.5}) == "0.500"
+    assert validation_text({}) == ""
+    unknown = {**metrics, "validation_foreground_miou": None}
+    assert validation_text(unknown) == "0.682, unknown without Background"
+    unseen = {**metrics["random_slice"], "foreground_miou": None}
+    assert slice_text({"random_slice": unseen}).endswith("nothing but background there")

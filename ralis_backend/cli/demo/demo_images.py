@@ -107,8 +107,10 @@ def _demo_images(name: str, dataset: Dataset, max_images: int | None) -> DemoIma
 def label_config(classes: Sequence[DatasetClass], mode: str, region_label: str) -> str:
     """The pool project's labelling interface: one brush per class, boxes in in-place mode.
 
-    The labels stand above the image, which keeps its height below them on one screen.
+    The labels stand above the image, which keeps its height below them on one screen. A background
+    has no label: it is what annotators leave unpainted.
     """
+    classes = [label for label in classes if not label.is_background]
     brushes = "\n".join(
         f"    <Label value={quoteattr(label.name)} background={quoteattr(hexadecimal(label.color))}"
         + (f' hotkey="{index + 1}"/>' if index < 9 else "/>")

@@ -34,8 +34,8 @@ class ForegroundRandom(Scorer):
     """At random, but a third of the draws looks for classes and their borders.
 
     4/6 uniform, 1/6 a pixel of a class that is drawn first, 1/6 a pixel on a border. Classes are
-    those that the segmenter predicts; the original looks at true labels. Source: "nnActive",
-    arXiv:2511.19183.
+    those that the segmenter predicts, without the background; the original looks at true labels.
+    Source: "nnActive", arXiv:2511.19183.
     """
 
     name = "foreground-random"
@@ -46,7 +46,7 @@ class ForegroundRandom(Scorer):
         if len(actions) == 0:
             return np.zeros(0, np.float32)
         counts = actions.class_counts.astype(np.float64)
-        totals = counts.sum(axis=0)
+        totals = counts.sum(axis=0) * state.looked_for(counts.shape[1])
         of_class = counts[:, totals > 0] / totals[totals > 0]
         chances = np.full(len(actions), 4 / 6 / len(actions))
         if of_class.size:

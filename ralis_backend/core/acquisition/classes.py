@@ -17,8 +17,12 @@ _TINY = 1e-12
 
 
 def rarity_terms(state: PoolState, actions: RegionFeatures) -> np.ndarray:
-    """(R, C) pbar_c / (l_c + 0.005): mean probability over labelled share of each class."""
+    """(R, C) pbar_c / (l_c + 0.005): mean probability over labelled share of each class.
+
+    0 for the background, which nobody looks for, however few labels it has.
+    """
     weights = 1 / (state.labelled_shares + RARITY_FLOOR)
+    weights = weights * state.looked_for(len(weights))
     terms: np.ndarray = actions.class_probabilities * weights.astype(np.float32)
     return terms
 
@@ -101,9 +105,9 @@ class ClassBal(Scorer):
 class ClaspPe(Scorer):
     """Entropy class by class for two thirds of a batch, plain for the rest, with falling noise.
 
-    66 % of the picks are split equally over classes by U_c = mean of H(x) p_c(x), 34 % go by mean
-    entropy; keys ln U + Gumbel(0, 1 / beta), beta = 100 ** progress. Source: Lueth et al., "ClaSP
-    PE", arXiv:2601.13677.
+    66 % of the picks are split equally over the classes that are looked for, by U_c = mean of
+    H(x) p_c(x), 34 % go by mean entropy; keys ln U + Gumbel(0, 1 / beta), beta = 100 ** progress.
+    Source: Lueth et al., "ClaSP PE", arXiv:2601.13677.
     """
 
     name = "clasp-pe"
@@ -120,10 +124,11 @@ class ClaspPe(Scorer):
         noise = state.rng.gumbel(size=columns.shape) / beta
         keys = np.log(np.maximum(columns, _TINY)) + noise  # (R, classes + 1)
         num_classes = actions.class_entropy.shape[1]
+        sought = np.flatnonzero(state.looked_for(num_classes))
         # whose turn it is: an equal share for each class, in a random order
         turns = np.where(
             state.rng.random(4 * state.count + len(actions)) < self.class_share,
-            np.resize(state.rng.permutation(num_classes), 4 * state.count + len(actions)),
+            np.resize(state.rng.permutation(sought), 4 * state.count + len(actions)),
             num_classes,
         )
         turn = iter(turns)
@@ -133,7 +138,8 @@ class ClaspPe(Scorer):
         self, state: PoolState, actions: RegionFeatures, class_names: Sequence[str]
     ) -> list[str]:
         """Names the class whose doubt is greatest here."""
-        best = actions.class_entropy.argmax(axis=1).tolist()
+        is_sought = state.looked_for(actions.class_entropy.shape[1])
+        best = (actions.class_entropy * is_sought).argmax(axis=1).tolist()
         return [f"uncertain about {class_names[index]}" for index in best]
 
 
@@ -141,7 +147,8 @@ class Coverage(Scorer):
     """Picks that together cover every class's doubtful pixels.
 
     Greedy on sum_c ln(1 + sum over picked pixels of p_c(x) BALD(x) / mean BALD / (n_c + 60)),
-    n_c the labelled points of class c, a point for every 8 x 8 pixels.
+    n_c the labelled points of class c, a point for every 8 x 8 pixels. The background is no class
+    to cover.
     """
 
     name = "coverage"
@@ -160,6 +167,7 @@ class Coverage(Scorer):
     ) -> list[str]:
         """Names the class that counts most."""
         weights = 1 / (state.labelled_pixels / self.pixels_per_point + self.prior)
+        weights = weights * state.looked_for(len(weights))
         best = (actions.class_bald * weights).argmax(axis=1).tolist()
         return [
             f"may teach the model {class_names[index]}, which needs more labels" for index in best
@@ -218,6 +226,5 @@ def _masses(
     """(R, C) doubtful points of each class in each region, and (C,) points that it has."""
     sizes = actions.class_counts.sum(axis=1, keepdims=True) / pixels_per_point  # points a region
     mean_bald = float(actions.bald.mean()) if mean_bald is None else mean_bald
-    return class_bald * sizes / max(
-        _TINY, mean_bald
-    ), state.labelled_pixels / pixels_per_point + prior
+    sought = class_bald * state.looked_for(class_bald.shape[1])
+    return sought * sizes / max(_TINY, mean_bald), state.labelled_pixels / pixels_per_point + prior

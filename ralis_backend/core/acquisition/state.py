@@ -40,6 +40,7 @@ class PoolState:
         None: all are one pool.
     places, labelled_places: of the R candidates and of the labelled regions; None: unknown.
     target_class: index of the class that is sought.
+    background: index of the class that nobody looks for, None: all are looked for.
     truth: what only the labels say of the candidates, see `simulation.Truth`.
     stop: called between picks; raises where the work should end.
     """
@@ -55,6 +56,7 @@ class PoolState:
     places: Places | None = None
     labelled_places: Places | None = None
     target_class: int | None = None
+    background: int | None = None
     truth: Any = None
     stop: Callable[[], None] = lambda: None
 
@@ -70,6 +72,13 @@ class PoolState:
         pixels = self.labelled_pixels
         shares: np.ndarray = pixels / max(1, int(pixels.sum()))
         return shares
+
+    def looked_for(self, num_classes: int) -> np.ndarray:
+        """(C,) bool: the classes that people look for, all but the background."""
+        is_sought = np.ones(num_classes, bool)
+        if self.background is not None and num_classes > 1:
+            is_sought[self.background] = False
+        return is_sought
 
     def part(self, positions: np.ndarray) -> PoolState:
         """The state as it concerns some of the candidates."""

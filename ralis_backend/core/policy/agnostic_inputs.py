@@ -6,7 +6,7 @@ set; each region by a few more. Uncertainties are relative to the candidates, la
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -77,6 +77,7 @@ class PoolMeans:
     @classmethod
     def of(cls, state: PoolState, actions: RegionFeatures) -> PoolMeans:
         """Over at least one candidate, block by block."""
+        state = replace(state, background=None)
         bald, num_regions = float(actions.bald.mean()), len(actions)
         sums = [_sums(state, part, bald) for _, part in actions.blocks()]
         shares = np.sum([each[0] for each in sums], axis=0) / num_regions
@@ -90,7 +91,7 @@ class PoolMeans:
 def agnostic_inputs(
     state: PoolState, actions: RegionFeatures, means: PoolMeans | None = None
 ) -> AgnosticInputs:
-    """The inputs of each of R candidates, at least one.
+    """The inputs of each of R candidates, at least one; to policies every class is like any other.
 
     Args:
         state: what is labelled.
@@ -100,6 +101,7 @@ def agnostic_inputs(
     Source: the statistics that the field's heuristics are made of; see `CLASS_INPUTS` and
     `REGION_INPUTS`. All logarithms are of ratios to the mean over the candidates.
     """
+    state = replace(state, background=None)
     means = means or PoolMeans.of(state, actions)
     num_regions, num_classes = actions.class_probabilities.shape
     shares = state.labelled_shares

@@ -15,7 +15,7 @@ from ralis_backend.labelstudio.payloads.label_config import SEGMENTATION_CONTROL
 from ralis_backend.labelstudio.payloads.masks import region_boxes, results_to_mask
 from ralis_backend.labelstudio.payloads.results import shown, storable
 from ralis_backend.labelstudio.payloads.tasks import is_id, parse_time
-from ralis_backend.online.answers import USEFUL
+from ralis_backend.online.answers import REST, USEFUL
 from ralis_backend.online.tool import ToolAnnotation
 
 MAX_ANNOTATOR = 320
@@ -114,7 +114,8 @@ def _is_refused(results: Sequence[Mapping[str, Any]]) -> bool:
         it.get("type") in SEGMENTATION_CONTROLS.values() and it.get("origin") != "prediction"
         for it in results
     )
-    return not is_painted and read_answers(results).get(USEFUL.name) is False
+    answers = read_answers(results)
+    return not is_painted and REST.name not in answers and answers.get(USEFUL.name) is False
 
 
 def _is_machine(payload: Mapping[str, Any]) -> bool:

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from ralis_backend.online.answers import ANSWER_KINDS, AnswerKind, Choice
 
 
-def questions() -> dict[str, list[Choice]]:
-    """The choices of each control that the interface of regions has for answers, in order."""
-    controls: dict[str, list[Choice]] = {}
+@dataclass
+class Question:
+    """One control for answers: what stands above it, and what can be ticked."""
+
+    title: str = ""
+    choices: list[Choice] = field(default_factory=list)
+
+
+def questions(labels: Sequence[str] = (), background: str | None = None) -> dict[str, Question]:
+    """The controls that the interface of regions has for answers, by name, in order.
+
+    Args:
+        labels: of the project, for questions that offer them.
+        background: the class of unpainted pixels.
+    """
+    controls: dict[str, Question] = {}
     for kind in ANSWER_KINDS.values():
-        controls.setdefault(kind.control, []).extend(kind.choices)
+        question = controls.setdefault(kind.control, Question())
+        question.title = question.title or kind.titled(background)
+        question.choices += kind.asked(labels, background)
     return controls
 
 
@@ -40,4 +56,4 @@ def _ticked(results: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
 
 def _is_asked_in(kind: AnswerKind, control: str) -> bool:
     """In the kind's own control; one that the project's owner made may use the same words."""
-    return control == kind.control or control not in questions()
+    return control == kind.control or (bool(kind.choices) and control not in questions())

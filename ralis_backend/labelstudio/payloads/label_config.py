@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from xml.etree.ElementTree import Element, ParseError, SubElement, indent, tostring
@@ -13,7 +14,7 @@ from PIL import ImageColor
 
 from ralis_backend.core.palette import distinct_color, hexadecimal
 from ralis_backend.core.regions import VOID
-from ralis_backend.labelstudio.payloads.answers import questions
+from ralis_backend.labelstudio.payloads.answers import Question, questions
 from ralis_backend.online.tool import ClassLabel
 
 MAX_CHARACTERS = 1_000_000
@@ -38,6 +39,15 @@ _STYLE = """
 # Pixels on the screen of 1600 x 950: the right column's width; all but the labels, the context and
 # the questions; one of these.
 _COLUMN_WIDTH, _OTHER_HEIGHT, _QUESTION_HEIGHT = 360, 210, 40
+KEYS = {
+    "brushlabels": "Esc before another label · [ ] brush size · E eraser, B brush · "
+    "Ctrl+Enter submits",
+    "polygonlabels": "Esc before another label · Ctrl+Z undoes · Ctrl+Enter submits",
+}
+"""What annotators have to know at every region, by the type of what they draw."""
+_KEYS_HEIGHT = 50
+_INLINE_CHOICES = 4
+"""More of them stand in a list that opens."""
 
 
 class LabelConfigError(ValueError):
@@ -96,14 +106,24 @@ def _label_config(xml: str, region_label: str) -> LabelConfig:
     )
 
 
-def regions_config(config: LabelConfig) -> str:
+def regions_config(config: LabelConfig, background: str | None = None) -> str:
     """The labelling interface of the regions project: a crop, its context, the same labels.
 
     Everything fits one screen of 1600 x 950: the crop takes the left two thirds as high as the
     window allows, whatever the number of labels; at its right, next to the brush, stand the
     labels, then the context, then the questions.
+
+    Args:
+        config: of the pool project.
+        background: the class that unpainted pixels get, None where they say nothing.
     """
-    other_height = _OTHER_HEIGHT + _QUESTION_HEIGHT * len(questions()) + _labels_height(config)
+    asked = _questions(config, background)
+    other_height = (
+        _OTHER_HEIGHT
+        + _KEYS_HEIGHT
+        + _labels_height(config)
+        + sum(map(_question_height, asked.values()))
+    )
     root = Element("View")
     SubElement(root, "Header", {"value": "$note", "size": "5"})
     columns = SubElement(root, "View", {"style": _COLUMNS})
@@ -124,6 +144,7 @@ def regions_config(config: LabelConfig) -> str:
     )
     right = SubElement(columns, "View")
     _add_labels(right, config)
+    SubElement(right, "Header", {"value": KEYS[config.control_type], "size": "6"})
     SubElement(root, "Style").text = _STYLE
     SubElement(
         SubElement(right, "View", {"className": "ralis-context"}),
@@ -138,15 +159,30 @@ def regions_config(config: LabelConfig) -> str:
             "rotateControl": "false",
         },
     )
-    _add_questions(right, config.image_name, {*taken, context_name})
+    _add_questions(right, asked, config.image_name, {*taken, context_name})
     indent(root)
     return tostring(root, encoding="unicode")
 
 
-def asks_everything(xml: str) -> bool:
-    """Whether an interface of regions has the choices of every question."""
-    shown = {choice.get("value") for choice in _parse(xml).iter("Choice")}
-    return all(it.text in shown for choices in questions().values() for it in choices)
+def asks_everything(xml: str, config: LabelConfig, background: str | None = None) -> bool:
+    """Whether an interface of regions asks every question, in the words of today."""
+    root = _parse(xml)
+    shown = {it.get("value") for tag in ("Choice", "Header") for it in root.iter(tag)}
+    return KEYS[config.control_type] in shown and all(
+        text in shown
+        for question in _questions(config, background).values()
+        for text in (*filter(None, [question.title]), *(it.text for it in question.choices))
+    )
+
+
+def _questions(config: LabelConfig, background: str | None) -> dict[str, Question]:
+    """Those that have a choice in this project."""
+    asked = questions([label.name for label in config.labels], background)
+    return {control: question for control, question in asked.items() if question.choices}
+
+
+def _question_height(question: Question) -> int:
+    return _QUESTION_HEIGHT * (2 if question.title else 1)
 
 
 def _add_labels(parent: Element, config: LabelConfig) -> None:
@@ -155,7 +191,7 @@ def _add_labels(parent: Element, config: LabelConfig) -> None:
     control = SubElement(
         parent, tag, {"name": config.control_name, "toName": config.image_name, **style}
     )
-    of_questions = {choice.hotkey for choices in questions().values() for choice in choices}
+    of_questions = {choice.hotkey for it in questions().values() for choice in it.choices}
     hotkeys = [key for key in _LABEL_HOTKEYS if key not in of_questions]
     for position, label in enumerate(config.labels):
         attributes = {"value": label.name, "background": label.color}
@@ -164,14 +200,21 @@ def _add_labels(parent: Element, config: LabelConfig) -> None:
         SubElement(control, "Label", attributes)
 
 
-def _add_questions(parent: Element, image_name: str, taken: set[str]) -> None:
-    for control, choices in questions().items():
+def _add_questions(
+    parent: Element, asked: Mapping[str, Question], image_name: str, taken: set[str]
+) -> None:
+    for control, question in asked.items():
         name = _free_name(control, taken)
         taken.add(name)
+        if question.title:
+            SubElement(parent, "Header", {"value": question.title, "size": "6"})
         attributes = {"choice": "single", "showInline": "true"}
+        if len(question.choices) > _INLINE_CHOICES:
+            attributes = {"choice": "single", "layout": "select"}
         element = SubElement(parent, "Choices", {"name": name, "toName": image_name, **attributes})
-        for choice in choices:
-            SubElement(element, "Choice", {"value": choice.text, "hotkey": choice.hotkey})
+        for choice in question.choices:
+            hotkey = {"hotkey": choice.hotkey} if choice.hotkey else {}
+            SubElement(element, "Choice", {"value": choice.text, **hotkey})
 
 
 def _labels_height(config: LabelConfig) -> int:

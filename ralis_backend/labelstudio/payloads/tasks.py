@@ -137,10 +137,11 @@ def crop_data(crop: Crop, image: str, context: str) -> dict[str, Any]:
     """The data of a region's task; `image` and `context` are the addresses of its pictures."""
     region = crop.region
     reason = f" · {crop.reason}" if crop.reason else ""
+    last = f" of {crop.num_in_round}" if crop.num_in_round >= crop.rank else ""
     return {
         "image": image,
         "context": context,
-        "note": f"Round {crop.round} · region {crop.rank}{reason}",
+        "note": f"Round {crop.round} · region {crop.rank}{last}{reason}",
         "source_task": crop.source_task,
         "row": region.row,
         "col": region.col,

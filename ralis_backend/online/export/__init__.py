@@ -1,7 +1,7 @@
 """The grown dataset: what was labelled so far, written to a folder in a format others read.
 
 `png` is the layout of our datasets and loses nothing; `coco`, `yolo-seg` and `hf` are for other
-programs. Every format carries `classes.json` and `provenance.csv`.
+programs. Every format carries `README.md`, `classes.json` and `provenance.csv`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from ralis_backend.online.answers import ANSWER_KINDS, Answer
 from ralis_backend.online.export.agreement_csv import write_agreement
 from ralis_backend.online.export.cells import inert
 from ralis_backend.online.export.formats import FORMATS
+from ralis_backend.online.export.guide import Summary, write_guide
 from ralis_backend.online.export.labelled_images import ExportedImage, LabelledImages, colors_of
+from ralis_backend.online.file_names import shown_address
 from ralis_backend.online.labels import RegionLabel
 from ralis_backend.online.segmenters import load_segmenter
 from ralis_backend.online.store import Store, now
@@ -37,8 +40,8 @@ __all__ = [
 ]
 
 PROVENANCE_COLUMNS = (
-    "image", "row", "col", "height", "width", "annotator", "time", "seconds", "round", "strategy",
-    "version", "is_skipped", "is_starred", "is_used",
+    "image", "task", "address", "row", "col", "height", "width", "annotator", "time", "seconds",
+    "round", "strategy", "version", "is_skipped", "is_starred", "is_used",
 )  # fmt: skip
 
 
@@ -87,7 +90,10 @@ def export_project(
     with writing_folder(out) as partial:
         if has_model:
             write_model(store, project, partial / "model")
-        FORMATS[format_name](_counted(labelled, on_image), labelled.classes, partial)
+        summary = Summary()
+        images_of = summary.counted(_counted(labelled, on_image))
+        FORMATS[format_name](images_of, labelled.classes, partial)
+        write_guide(partial, project.title or project.uid, labelled.classes, summary, now())
         _write_json(partial / "classes.json", _classes_json(project))
         every = store.labels.every(project.id)
         answers = store.answers.of(project.id)
@@ -152,6 +158,7 @@ def _classes_json(project: Project) -> dict[str, Any]:
     return {
         "name": project.title or project.uid,
         "void": VOID,
+        "background": project.background_class,
         "classes": [
             {"id": index, "name": entry["name"], "color": list(color)}
             for index, (entry, color) in enumerate(
@@ -180,8 +187,10 @@ def _write_provenance(
             if label.image_id not in labelled.keys or label.image_id in labelled.left_out:
                 continue
             region, suggested = label.region, label.version is not None
+            image = labelled.images[label.image_id]
             writer.writerow([
-                labelled.keys[label.image_id], region.row, region.col, region.height, region.width,
+                inert(labelled.keys[label.image_id]), image.task_id,
+                inert(shown_address(image.ref)), *astuple(region),
                 inert(label.annotator), label.created_at.isoformat(),
                 "" if label.lead_time_s is None else f"{label.lead_time_s:.3f}",
                 "" if label.round is None else label.round, inert(label.strategy or ""),

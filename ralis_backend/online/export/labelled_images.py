@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import io
 import logging
-import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +15,7 @@ from ralis_backend.core.images import decode_image, encode_png
 from ralis_backend.core.learning.crops import Unreadable
 from ralis_backend.core.palette import Rgb, distinct_color, rgb
 from ralis_backend.core.regions import Region
-from ralis_backend.online.file_names import uploaded_name
+from ralis_backend.online.export.names import unique_names
 from ralis_backend.online.labels import RegionLabel
 from ralis_backend.online.masks import LabelMasks
 from ralis_backend.online.store import Store
@@ -26,17 +25,21 @@ from ralis_backend.online.tool import ToolTask, ToolUnavailable
 logger = logging.getLogger(__name__)
 
 _EXIF_ORIENTATION = 0x0112
-_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
-"""Devices to Windows, whatever the suffix."""
+SPLITS = ("train", "val")
+"""What is trained on, and what is held out."""
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png"}
 
 
 @dataclass(frozen=True)
 class ExportedClass:
-    """A class: its name and its colour (red, green, blue)."""
+    """A class: its name and its colour (red, green, blue).
+
+    `is_background`: unpainted pixels of labelled regions are of it, and nobody looks for it.
+    """
 
     name: str
     color: Rgb
+    is_background: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,19 +53,25 @@ class ExportedImage:
     mask: np.ndarray
     regions: tuple[Region, ...]
 
+    @property
+    def file_name(self) -> str:
+        """Name and suffix of the image's file."""
+        return f"{self.name}{self.suffix}"
+
 
 class LabelledImages:
     """The images of a project with at least one painted region, read when iterated.
 
     Attributes:
         keys: split and name, by image id.
+        images: as the store knows them, by id.
         left_out: why an image could not be read, by its id.
     """
 
     def __init__(self, store: Store, project: Project, images: Callable[[ToolTask], bytes]) -> None:
         self.labels = [label for label in store.labels.of(project.id) if not label.is_skipped]
         self.classes = tuple(
-            ExportedClass(entry["name"], color)
+            ExportedClass(entry["name"], color, bool(entry.get("background")))
             for entry, color in zip(project.classes, colors_of(project), strict=True)
         )
         self._project, self._fetch = project, images
@@ -71,11 +80,11 @@ class LabelledImages:
         self._by_image: dict[int, list[RegionLabel]] = defaultdict(list)
         for label in self.labels:
             self._by_image[label.image_id].append(label)
-        rows = store.images.of(project.id)
-        names = file_names(rows)
-        self._rows = [row for row in rows if row.id in self._by_image]
+        names = unique_names(store.images.ever(project.id))
+        self._rows = [row for row in store.images.of(project.id) if row.id in self._by_image]
         self._names = {row.id: names[row.id] for row in self._rows}
         self.keys = {row.id: f"{split_of(row)}/{names[row.id]}" for row in self._rows}
+        self.images = {row.id: row for row in self._rows}
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -138,6 +147,11 @@ class LabelledImages:
         )
 
 
+def looked_for(classes: Sequence[ExportedClass]) -> list[int]:
+    """The indices of all classes but the background."""
+    return [index for index, label in enumerate(classes) if not label.is_background]
+
+
 def split_of(row: Image) -> str:
     """`val` for an image that is held out of training, else `train`."""
     return "val" if row.is_validation else "train"
@@ -154,34 +168,6 @@ def colors_of(project: Project) -> list[Rgb]:
     return colors
 
 
-def file_names(rows: list[Image]) -> dict[int, str]:
-    """A safe, unique file name without suffix for each image, by row id.
-
-    It is the name under which the image was uploaded; where several agree, the later ones get
-    their task's id.
-    """
-    names: dict[int, str] = {}
-    taken: set[str] = set()
-    for row in rows:
-        name = base = _original_name(row.ref)
-        if name.lower() in taken:
-            name = base = f"{base}-{row.task_id}"
-        number = 2
-        while name.lower() in taken:
-            name, number = f"{base}-{number}", number + 1
-        taken.add(name.lower())
-        names[row.id] = name
-    return names
-
-
-def _original_name(ref: str) -> str:
-    stem = uploaded_name(ref).rsplit(".", 1)[0]
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", stem).strip("._-")[:100]
-    if _RESERVED.fullmatch(safe):
-        return f"image-{safe}"
-    return safe or "image"
-
-
 def as_plain_image(content: bytes) -> tuple[bytes, str, tuple[int, int]]:
     """An image file that every reader shows alike: its bytes, suffix and (height, width).
 
@@ -194,6 +180,7 @@ def as_plain_image(content: bytes) -> tuple[bytes, str, tuple[int, int]]:
         is_plain = (
             header.format in _SUFFIXES
             and header.mode == "RGB"
+            and not _is_16_bit_png(content)
             and not header.has_transparency_data
             and header.getexif().get(_EXIF_ORIENTATION, 1) == 1
         )
@@ -201,3 +188,8 @@ def as_plain_image(content: bytes) -> tuple[bytes, str, tuple[int, int]]:
     if is_plain:
         return content, suffix, size
     return encode_png(image), ".png", size
+
+
+def _is_16_bit_png(content: bytes) -> bool:
+    """Pillow opens those with colours as if they had 8 bits; others read 16."""
+    return content.startswith(b"\x89PNG") and content[24:25] == b"\x10"

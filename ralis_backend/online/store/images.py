@@ -29,6 +29,12 @@ class Images:
         with self._database.read() as session:
             return list(session.scalars(query.order_by(Image.id)))
 
+    def ever(self, project_id: int) -> list[Any]:
+        """Id, task id, address and `is_deleted` of all images, oldest first, those gone as well."""
+        query = select(*_KNOWN).where(Image.project_id == project_id)
+        with self._database.read() as session:
+            return list(session.execute(query.order_by(Image.id)))
+
     def get(self, image_id: int) -> Image:
         """One image by its row id."""
         with self._database.read() as session:

@@ -8,13 +8,14 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import bindparam, exists, or_, select, update
-from sqlalchemy.orm import undefer
+from sqlalchemy.orm import Session, undefer
 
 from ralis_backend.core.regions import VOID
+from ralis_backend.online.background import Kept, background_of, marked
 from ralis_backend.online.store.attempts import MOST_ATTEMPTS, STEP
 from ralis_backend.online.store.database import Database, assign, now
 from ralis_backend.online.store.leases import LeaseState
-from ralis_backend.online.store.tables import Attempt, Event, Image, Project
+from ralis_backend.online.store.tables import Annotation, Attempt, Event, Image, Label, Project
 from ralis_backend.online.tool import ClassLabel
 
 _ALIVE = {
@@ -104,12 +105,29 @@ class Projects:
         return found
 
     def register(
-        self, uid: str, tool_id: int, label_config: str, classes: Sequence[ClassLabel], title: str
+        self,
+        uid: str,
+        tool_id: int,
+        label_config: str,
+        classes: Sequence[ClassLabel],
+        title: str,
+        default_background: str | None = None,
+        choice: str | Kept | None = Kept.CHOICE,
     ) -> Project:
         """Make the project known, or bring its labels up to date.
 
         New labels get new class indices. A label that is gone keeps its index, so that masks
-        stay valid, and is not offered any more.
+        stay valid, and is not offered any more. Where unpainted pixels mean something else than
+        before, all labels are read again from what annotators sent.
+
+        Args:
+            uid: of the pool project.
+            tool_id: its id in the tool.
+            label_config: as the tool has it.
+            classes: the labels in it.
+            title: of the project; empty: as known.
+            default_background: of projects that choose none, see `background_of`.
+            choice: of this project, see `online/background`.
         """
         with self._database.write() as session:
             known = select(Project).where(Project.uid == uid)
@@ -120,11 +138,10 @@ class Projects:
             project.title = title or project.title
             if project.is_deleted or project.num_losses:
                 assign(project, _ALIVE)
-            if label_config and (project.label_config != label_config or not project.classes):
-                project.label_config = label_config
-                project.classes = _merge_classes(project.classes or [], classes)
-                project.is_sync_requested = True
-                project.is_prepared = False
+            if not isinstance(choice, Kept):
+                project.background = choice
+            if label_config:
+                _bring_up_to_date(session, project, label_config, classes, default_background)
             session.flush()
             return project
 
@@ -210,11 +227,58 @@ def _look(row: Any) -> Look:
     return Look(identity, uid, lease, synced_at, retry_at, failures, tuple(wanted), bool(events))
 
 
+REREAD = "unpainted pixels mean something else now: it is read again"
+
+
+def _bring_up_to_date(
+    session: Session,
+    project: Project,
+    label_config: str,
+    classes: Sequence[ClassLabel],
+    default_background: str | None,
+) -> None:
+    if project.label_config != label_config or not project.classes:
+        project.label_config = label_config
+        project.classes = _merge_classes(project.classes or [], classes)
+        project.is_sync_requested = True
+        project.is_prepared = False
+        session.flush()
+    _settle_background(session, project, [label.name for label in classes], default_background)
+
+
+def _settle_background(
+    session: Session, project: Project, labels: Sequence[str], default: str | None
+) -> None:
+    """Mark the background in the class table; where it is another one, ask for all labels again."""
+    before = project.background_class
+    kept = _kept_background(session, project, labels)
+    background = background_of(labels, project.background, default, kept)
+    settled = marked(project.classes, labels, background)
+    if settled == project.classes:
+        return
+    _check_number(settled)
+    project.classes = settled
+    project.is_sync_requested, project.is_prepared = True, False
+    if project.background_class != before:
+        unpainted = (Annotation.project_id == project.id, ~Annotation.is_skipped)
+        has_been_read = (~Annotation.is_deleted, Annotation.error.is_(None))
+        session.execute(update(Annotation).where(*unpainted, *has_been_read).values(error=REREAD))
+
+
+def _kept_background(session: Session, project: Project, labels: Sequence[str]) -> str | None:
+    """The background that a single label had brought, once something was labelled with it."""
+    name = project.kept_background
+    if name is None or len(labels) == 1:
+        return name
+    is_labelled = select(Label.id).where(Label.project_id == project.id, ~Label.is_skipped)
+    return name if session.scalar(is_labelled.limit(1)) else None
+
+
 def _merge_classes(known: Sequence[Any], classes: Sequence[ClassLabel]) -> list[Any]:
     colors = {label.name: label.color for label in classes}
     merged = [
         {
-            "name": entry["name"],
+            **entry,
             "color": colors.get(entry["name"], entry["color"]),
             "is_active": entry["name"] in colors,
         }
@@ -226,6 +290,13 @@ def _merge_classes(known: Sequence[Any], classes: Sequence[ClassLabel]) -> list[
         for label in classes
         if label.name not in names
     ]
-    if len(merged) > VOID:
-        raise ValueError(f"the project has had {len(merged)} labels, at most {VOID} are possible")
+    _check_number(merged)
     return merged
+
+
+def _check_number(classes: Sequence[Any]) -> None:
+    if len(classes) > VOID:
+        raise ValueError(
+            f"the project has had {len(classes)} classes, at most {VOID} are possible; connect a "
+            "new project"
+        )

@@ -70,7 +70,9 @@ class Project(Base):
     tool_id: Mapped[int] = mapped_column("host_id")
     title: Mapped[str] = mapped_column(Text, default="")
     label_config: Mapped[str] = _seldom(Text, default="")
-    classes: Mapped[list[Any]] = mapped_column(default=list)  # [{name, color, is_active}]
+    # [{name, color, is_active, background?}]; background: why unpainted pixels are this class
+    classes: Mapped[list[Any]] = mapped_column(default=list)
+    background: Mapped[str | None] = mapped_column(Text)  # as chosen; None: as usual, "": none
     strategy: Mapped[str | None] = mapped_column(String(64))  # None: the worker's setting
     regions_uid: Mapped[str | None] = mapped_column(String(64), index=True)
     regions_tool_id: Mapped[int | None] = mapped_column("regions_host_id")
@@ -109,6 +111,28 @@ class Project(Base):
     def removed_classes(self) -> tuple[int, ...]:
         """Indices of labels that the project has no more."""
         return tuple(index for index, entry in enumerate(self.classes) if not entry["is_active"])
+
+    @property
+    def background_class(self) -> int | None:
+        """Index of the class that unpainted pixels of a labelled region get; None: they are VOID.
+
+        Nobody looks for it.
+        """
+        marks = (index for index, entry in enumerate(self.classes) if entry.get("background"))
+        return next(marks, None)
+
+    @property
+    def kept_background(self) -> str | None:
+        """The background's name where a single label had brought it: it may stay with others."""
+        index = self.background_class
+        is_kept = index is not None and self.classes[index]["background"] == "one label"
+        return self.background_name if is_kept else None
+
+    @property
+    def background_name(self) -> str | None:
+        """Name of that class."""
+        index = self.background_class
+        return None if index is None else self.class_names[index]
 
 
 class Image(Base):

@@ -14,7 +14,7 @@ class WorkerConfig:
     """How the worker treats every project.
 
     mode: `crops` or `in-place`.
-    background_label: painted where annotators left a region free; None: those pixels are VOID.
+    background_label: what unpainted pixels are in projects that choose nothing themselves.
     suggestions_per_image: regions on a whole image (in-place mode).
     promotion_tolerance: a version may be this much worse in validation mIoU and still be used.
     trust_rounds: a trained policy proves itself again after so many rounds of new labels; 0: it

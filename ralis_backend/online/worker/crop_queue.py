@@ -6,7 +6,7 @@ Each part can be repeated: what is planned is stored first, and tasks that exist
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -114,10 +114,11 @@ class CropQueue:
         """Make the tasks of planned rows, a bounded number of pictures at a time."""
         project = publication.project
         planned = [row for row in self._store.queue.open(project.id) if row.task_id is None]
+        last_ranks = _last_ranks(self._store.queue.all(project.id)) if planned else {}
         for start in range(0, len(planned), CROPS_PER_CALL):
             rows = planned[start : start + CROPS_PER_CALL]
             made = list(self._crops(project, rows, publication.images))
-            crops = [crop for _, crop in made]
+            crops = [replace(crop, num_in_round=last_ranks[crop.round]) for _, crop in made]
             tasks = self._tool.create_crop_tasks(publication.pool, regions_id, crops)
             self._store.queue.change(
                 {
@@ -203,6 +204,14 @@ def _patches(
             if row.region.is_inside((mask.shape[0], mask.shape[1])):
                 patches[row.id] = mask[row.region.slices].copy()  # not a view of the whole mask
     return patches
+
+
+def _last_ranks(rows: Iterable[CropTask]) -> dict[int, int]:
+    """The last rank of each round: how many regions it has."""
+    last: dict[int, int] = {}
+    for row in rows:
+        last[row.round] = max(row.rank, last.get(row.round, 0))
+    return last
 
 
 def _row(project: Project, version: Version, task: NewTask) -> CropTask:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
+from ralis_backend.online.advice import score_name, score_of
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.tool import Tool, ToolError
@@ -56,13 +57,14 @@ def standing_of(store: Store, project: Project) -> str:
     """Version, quality, progress and advice in a few sentences."""
     version = store.versions.find(project.id, project.current_version)
     metrics = {} if version is None else version.metrics
-    miou = metrics.get("validation_miou")
+    miou = score_of(metrics)
     model = f"Model v{project.current_version}"
     if miou is not None:
         held_out = metrics.get("validation_regions", 0)
         low, high = metrics.get("validation_interval", (None, None))
         between = "" if low is None else f" [{100 * low:.0f}, {100 * high:.0f}]"
-        model += f", mIoU {100 * miou:.1f} %{between} on {_counted(held_out, 'held-out region')}"
+        where = _counted(held_out, "held-out region")
+        model += f", {score_name(metrics)} {100 * miou:.1f} %{between} on {where}"
     pool = store.images.pixels(project.id)
     share = f", {100 * store.labels.area(project.id) / pool:.2f} % of the pool" if pool else ""
     regions = _counted(store.labels.count_regions(project.id), "region")

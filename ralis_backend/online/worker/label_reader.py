@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ralis_backend.core.images import content_of, decode_image
 from ralis_backend.core.regions import Region, grid
-from ralis_backend.online.labels import NewLabel
+from ralis_backend.online.answers import REST
+from ralis_backend.online.labels import NewLabel, says_something
 from ralis_backend.online.store import StoreError, annotation_from_json, unpack
 from ralis_backend.online.store.tables import Image, Project
 from ralis_backend.online.tool import Tool, ToolAnnotation, ToolProject, ToolTask, ToolUnavailable
@@ -31,8 +33,8 @@ class LabelReader:
     Args:
         store: where annotations lie and labels go.
         tool: knows what results mean, and gives images.
-        config: how regions are cut, and what unpainted pixels are.
-        project: whose annotations these are.
+        config: how regions are cut.
+        project: whose annotations these are; it says what unpainted pixels are.
         pool: the project as the tool has it.
     """
 
@@ -63,8 +65,9 @@ class LabelReader:
                     "which is not known here"
                 )
             with self._store.attempts.trying(*_attempt_at(row)):
-                labels = self._labels(row, row.image_id, annotation)
                 answers = {} if row.is_machine else self._tool.answers(annotation)
+                unpainted = self._unpainted(answers)
+                labels = self._labels(row, row.image_id, annotation, unpainted)
         except StoreError:
             raise
         except Exception as error:
@@ -75,31 +78,58 @@ class LabelReader:
             return
         self._store.labels.put(row, labels, answers)
 
-    def _labels(self, row: Annotation, image_id: int, annotation: ToolAnnotation) -> list[NewLabel]:
+    def _unpainted(self, answers: Mapping[str, Any]) -> str | None:
+        """The class of this annotation's unpainted pixels: as the annotator said, or as usual."""
+        rest = answers.get(REST.name)
+        return rest if rest in self._project.class_names else self._project.background_name
+
+    def _labels(
+        self, row: Annotation, image_id: int, annotation: ToolAnnotation, unpainted: str | None
+    ) -> list[NewLabel]:
+        """What an annotation says of its regions.
+
+        A region in which nothing says anything was seen and is no label: it does not come again.
+        Of a whole image that nobody was asked about, such regions stay to be asked.
+        """
         names = self._project.class_names
-        background = self._config.background_label
         if row.crop_task_id is not None:
             region = self._store.queue.get(row.crop_task_id).region
             if annotation.is_skipped:
                 return [NewLabel(region, None)]
             size = (region.height, region.width)
-            mask = self._tool.mask(annotation, self._pool, names, size, background)
-            return [NewLabel(region, mask)]
+            mask = self._tool.mask(annotation, self._pool, names, size, unpainted)
+            return [self._said(annotation, region, mask)]
         size = self._image_size(image_id)
-        regions = self._annotated_regions(row, image_id, annotation, size)
+        regions = self._asked_regions(row, image_id, annotation, size)
+        asked = regions or grid(size, self._config.ranking.region_size)
         if annotation.is_skipped:
-            return [NewLabel(region, None) for region in regions]
-        mask = self._tool.mask(annotation, self._pool, names, size, background)
-        return [NewLabel(region, np.ascontiguousarray(mask[region.slices])) for region in regions]
+            return [NewLabel(region, None) for region in asked]
+        mask = self._tool.mask(annotation, self._pool, names, size, unpainted)
+        labels = [
+            self._said(annotation, region, np.ascontiguousarray(mask[region.slices]))
+            for region in asked
+        ]
+        return labels if regions else [label for label in labels if label.mask is not None]
 
-    def _annotated_regions(
+    def _said(self, annotation: ToolAnnotation, region: Region, mask: np.ndarray) -> NewLabel:
+        if says_something(mask):
+            return NewLabel(region, mask)
+        logger.info(
+            "project %s, annotation %s: nothing is painted in %s, and no background is set: it "
+            "does not count as labelled",
+            self._project.uid,
+            annotation.id,
+            region,
+        )
+        return NewLabel(region, None)
+
+    def _asked_regions(
         self, row: Annotation, image_id: int, annotation: ToolAnnotation, size: tuple[int, int]
     ) -> list[Region]:
-        """What a whole-image annotation labels.
+        """The regions of a whole image that an annotator was asked about; none: all of it.
 
         The rectangles it carries; else the regions that were suggested with the prediction it
-        started from, which the row remembers when the tool has dropped it; else the whole image,
-        region by region.
+        started from, which the row remembers when the tool has dropped it.
         """
         regions = self._tool.annotated_regions(annotation, self._pool, size)
         if not regions and row.suggested_version is not None:
@@ -109,7 +139,7 @@ class LabelReader:
                     Region(entry["row"], entry["col"], entry["height"], entry["width"])
                     for entry in handed_out.regions
                 ]
-        return regions or grid(size, self._config.ranking.region_size)
+        return regions
 
     def _image_size(self, image_id: int) -> tuple[int, int]:
         """(height, width) of an annotated image, read from its file the first time."""

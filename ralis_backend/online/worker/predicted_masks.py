@@ -14,7 +14,7 @@ from ralis_backend.online.choosing import RankingConfig
 from ralis_backend.online.segmenters import load_segmenter
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Image, Project, Ranking, Version
-from ralis_backend.online.suggesting import read_mask
+from ralis_backend.online.suggesting import read_mask, to_paint
 from ralis_backend.online.tool import Tool
 from ralis_backend.online.worker.sync import NOT_ITS_FAULT, tool_task
 
@@ -31,11 +31,17 @@ class PredictedMasks:
         self._project, self._version, self._config = project, version, config
 
     def of(self, image: Image, ranking: Ranking | None) -> np.ndarray | None:
-        """(H, W) uint8; None without one, or where it is lost and cannot be predicted again.
+        """(H, W) uint8, VOID where people see no stroke: on what they leave unpainted.
+
+        None without one, or where it is lost and cannot be predicted again.
 
         Raises:
             ToolUnavailable: if the tool does not answer.
         """
+        mask = self._predicted(image, ranking)
+        return None if mask is None else to_paint(mask, self._project)
+
+    def _predicted(self, image: Image, ranking: Ranking | None) -> np.ndarray | None:
         if ranking is None or ranking.mask_key is None:
             return None
         try:

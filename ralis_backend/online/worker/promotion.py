@@ -7,49 +7,77 @@ from typing import Any
 
 import numpy as np
 
-from ralis_backend.core.metrics import ious, mean_iou
+from ralis_backend.core.metrics import ious, mean_iou_of_present
 
 MIN_VALIDATION_REGIONS = 5
 """Below this the promotion gate would judge by noise, and every version passes."""
 
 
 def is_promoted(
-    before: np.ndarray | None, after: np.ndarray | None, num_regions: int, tolerance: float
+    before: np.ndarray | None,
+    after: np.ndarray | None,
+    num_regions: int,
+    tolerance: float,
+    background: int | None = None,
 ) -> bool:
     """Whether the new version is not worse on the held-out labelled regions.
+
+    Both are judged by the classes that those regions show, so that a few wrong pixels of a class
+    that is not there do not weigh as much as the class; without the background, unless there is
+    nothing else.
 
     Args:
         before: (C, C) int64 confusion matrix of the version in use; None if it has learned nothing.
         after: the new version's; None if nothing is held out yet.
         num_regions: held-out regions that both were evaluated on.
         tolerance: it may be this much worse in mean IoU.
+        background: index of the class that unpainted pixels get; None: there is none.
     """
     if before is None or after is None or num_regions < MIN_VALIDATION_REGIONS:
         return True
-    old, new = _rounded(mean_iou(before)), _rounded(mean_iou(after))
+    shows_more = background is not None and _shows_more(after, background)
+    left_out = background if shows_more else None
+    old, new = (_rounded(mean_iou_of_present(it, left_out)) for it in (before, after))
     return old is None or new is None or new >= old - tolerance
 
 
 def validation_metrics(
-    before: np.ndarray | None, after: np.ndarray | None, class_names: Sequence[str]
+    before: np.ndarray | None,
+    after: np.ndarray | None,
+    class_names: Sequence[str],
+    background: int | None = None,
 ) -> dict[str, Any]:
     """JSON values that tell of the gate: mean IoU and each class's, None where not defined.
+
+    With a background also the mean IoU of all other classes, `validation_foreground_miou`: the
+    background is nearly always right, and hides what the model does with what people look for.
 
     Args:
         before: as in `is_promoted`.
         after: likewise.
         class_names: by class index.
+        background: as in `is_promoted`.
     """
     if after is None:
         return {}
-    values = zip(class_names, ious(after), strict=False)
+    values = zip(class_names, ious(after), after.sum(axis=1), strict=False)
     metrics: dict[str, Any] = {
-        "validation_miou": _rounded(mean_iou(after)),
-        "validation_iou": {name: _rounded(value) for name, value in values},
+        "validation_miou": _rounded(mean_iou_of_present(after)),
+        "validation_iou": {name: _rounded(iou) if shown else None for name, iou, shown in values},
     }
     if before is not None:
-        metrics["validation_miou_before"] = _rounded(mean_iou(before))
+        metrics["validation_miou_before"] = _rounded(mean_iou_of_present(before))
+    if background is not None:
+        metrics["background"] = class_names[background]
+        metrics["validation_foreground_miou"] = _rounded(mean_iou_of_present(after, background))
+        if before is not None:
+            foreground = mean_iou_of_present(before, background)
+            metrics["validation_foreground_miou_before"] = _rounded(foreground)
     return metrics
+
+
+def _shows_more(matrix: np.ndarray, background: int) -> bool:
+    return bool(np.delete(matrix.sum(axis=1), background).any())
 
 
 def _rounded(value: float) -> float | None:

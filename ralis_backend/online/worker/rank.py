@@ -247,6 +247,7 @@ class Ranker:
             config,
             version.number,
             stop,
+            project.background_class,
         )
         state = replace(
             state, places=places.take(candidates), labelled_places=places.take(pool.is_done)

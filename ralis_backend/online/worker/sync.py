@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ralis_backend.online.store import unpack
@@ -57,7 +58,7 @@ class Sync:
     def full(self, project: Project) -> Project:
         """Bring settings in order and read whatever changed: repairs lost webhooks."""
         pool = self.project(project)
-        self._register(pool)
+        pool = replace(pool, background=self._register(pool).background_name)
         project = self._store.projects.begin_reading(project.id)
         number = project.num_readings
         regions_id = self._tool.prepare(pool, self._config.mode, project.regions_tool_id)
@@ -101,7 +102,7 @@ class Sync:
         pool = self.project(project)
         for tool_uid, hint in self._hints(events).items():
             try:
-                self._follow(project, pool, tool_uid, hint)
+                project = self._follow(project, pool, tool_uid, hint)
             except ToolNotFound as error:  # the regions project: the pool has just answered
                 self._request_reading(project, error)
             except (ToolError, OSError):
@@ -123,10 +124,11 @@ class Sync:
             hints[event.tool_uid] |= hint
         return hints
 
-    def _follow(self, project: Project, pool: ToolProject, tool_uid: str, hint: Hint) -> None:
+    def _follow(self, project: Project, pool: ToolProject, tool_uid: str, hint: Hint) -> Project:
+        """Returns the project, whose labels may be others now."""
         is_pool = tool_uid == project.uid
         if hint.is_about_settings and is_pool:
-            self._register(pool)
+            project = self._register(pool)
         if hint.is_unclear or self._are_tasks_news(project, is_pool, hint):
             self._request_reading(project, "a webhook hints at more than annotations")
         tool_id = pool.id if is_pool else project.regions_tool_id
@@ -134,6 +136,7 @@ class Sync:
         if task_ids and tool_id is not None:
             source = ToolSource(tool_uid, tool_id)
             self._reader(project, pool).read_tasks(source, sorted(task_ids))
+        return project
 
     def _are_tasks_news(self, project: Project, is_pool: bool, hint: Hint) -> bool:
         """Whether tasks were made or deleted by others: what this worker did is known here."""
@@ -148,9 +151,10 @@ class Sync:
         logger.info("project %s will be read: %s", project.uid, reason)
         self._store.projects.change(project.id, is_sync_requested=True)
 
-    def _register(self, pool: ToolProject) -> None:
-        self._store.projects.register(
-            pool.uid, pool.id, pool.label_config, pool.classes, pool.title
+    def _register(self, pool: ToolProject) -> Project:
+        default = self._config.background_label
+        return self._store.projects.register(
+            pool.uid, pool.id, pool.label_config, pool.classes, pool.title, default
         )
 
     def _reader(self, project: Project, pool: ToolProject) -> ToolReader:

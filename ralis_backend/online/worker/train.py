@@ -34,8 +34,8 @@ logger = logging.getLogger(__name__)
 SEEDS_APART = 1_000_003
 """Between two attempts: further than versions are ever apart."""
 _NOTHING_PAINTED = (
-    "no labelled region has a painted pixel; paint the regions, or name the label of unpainted "
-    "pixels as RALIS_BACKGROUND_LABEL"
+    "no labelled region has a painted pixel; paint the regions, or name the class of unpainted "
+    "pixels with `ralis connect --background NAME`"
 )
 
 
@@ -91,7 +91,7 @@ class Trainer:
             return None
         candidate = in_use.copy()
         if parent is not None:
-            self._measure(parent, in_use, read.of(plan.unseen))
+            self._measure(project, parent, in_use, read.of(plan.unseen))
         number = self._store.versions.next_number(project.id)
         try:
             training = read.of(plan.training)
@@ -108,7 +108,9 @@ class Trainer:
             project_id=project.id,
             number=number,
             parent=parent.number if parent else None,
-            is_accepted=is_promoted(before, after, num_held_out, tolerance),
+            is_accepted=is_promoted(
+                before, after, num_held_out, tolerance, project.background_class
+            ),
             num_labels=plan.num_labels,
             metrics={
                 "steps": summary.steps,
@@ -116,8 +118,8 @@ class Trainer:
                 "training_regions": read.num_regions(plan.training),
                 "validation_regions": num_held_out,
                 "newest_label_id": newest_label_id,
-                **validation_metrics(before, after, project.class_names),
-                **held_out_metrics(*held_out, self._config.ranking.seed),
+                **validation_metrics(before, after, project.class_names, project.background_class),
+                **held_out_metrics(*held_out, self._config.ranking.seed, project.background_class),
                 **_class_regions(read.masks, plan.validation, project.class_names),
                 "seconds": {"train": round(time.monotonic() - started, 2)},
                 **({"left_out": left_out} if left_out else {}),
@@ -181,13 +183,18 @@ class Trainer:
         logger.warning("project %s: nothing to learn from, %s", project.uid, why)
 
     def _measure(
-        self, version: Version, segmenter: Segmenter, unseen: Sequence[LabelledImage]
+        self,
+        project: Project,
+        version: Version,
+        segmenter: Segmenter,
+        unseen: Sequence[LabelledImage],
     ) -> None:
         """Score a version on regions of the random slice that are new to it."""
         matrices = [evaluate(segmenter, [image]) for image in unseen]
         matrices = [matrix for matrix in matrices if matrix.any()]
         if matrices:
-            scores = measured(np.stack(matrices), self._config.ranking.seed)
+            seed = self._config.ranking.seed
+            scores = measured(np.stack(matrices), seed, project.background_class)
             self._store.versions.change(version.id, metrics={"random_slice": scores})
 
     def _keep(self, project: Project, version: Version, segmenter: Segmenter) -> Version:
@@ -244,15 +251,16 @@ def _progress_values(number: int, progress: TrainingProgress) -> dict[str, Any]:
 
 
 def _log_version(project: Project, version: Version) -> None:
-    miou = version.metrics.get("validation_miou")
+    metrics = version.metrics
+    kind = "" if metrics.get("validation_foreground_miou") is None else "foreground_"
+    miou, before = (metrics.get(f"validation_{kind}miou{when}") for when in ("", "_before"))
     logger.info(
-        "project %s: %s trained on %d regions in %.0f s, validation mIoU %s: %s",
+        "project %s: %s trained on %d regions in %.0f s, validation %s %s: %s",
         project.uid,
         version.name,
         version.metrics["training_regions"],
         version.metrics["seconds"]["train"],
+        "mIoU without background" if kind else "mIoU",
         "unknown (no held-out image yet)" if miou is None else f"{miou:.3f}",
-        "in use"
-        if version.is_accepted
-        else f"not used, {version.metrics['validation_miou_before']:.3f} before",
+        "in use" if version.is_accepted else f"not used, {before:.3f} before",
     )

@@ -29,3 +29,13 @@ def test_a_limited_evaluation_is_spread_over_the_split(dataset):
     samples = demo_images.from_dataset(dataset, None).samples
     assert [s.key for s in spread(samples, 2)] == ["d_v/x0", "d_v/x4"]
     assert len(spread(samples, 99)) == len(spread(samples, None)) == 5
+
+
+def test_a_project_s_classes_are_brought_to_the_masks_values(dataset):
+    segmenter = build(SegmenterSpec(2, encoder_weights=None))
+    samples = demo_images.from_dataset(dataset, None).test
+    plain = score(segmenter, samples, lambda: None)
+    turned = score(segmenter, samples, lambda: None, [1, 0], 0)
+    assert turned.miou != plain.miou
+    assert turned.foreground_miou == turned.class_ious[1]
+    assert plain.foreground_miou is None

@@ -5,8 +5,13 @@ from typing import Any
 
 import pytest
 
+from ralis_backend.labelstudio.payloads.annotations import parse_annotation
 from ralis_backend.labelstudio.payloads.answers import read_answers
-from ralis_backend.labelstudio.payloads.label_config import parse_label_config, regions_config
+from ralis_backend.labelstudio.payloads.label_config import (
+    asks_everything,
+    parse_label_config,
+    regions_config,
+)
 from ralis_backend.online.answers import ANSWER_KINDS, AnswerKind, Choice
 
 QUESTIONS = """\
@@ -30,7 +35,7 @@ def interface() -> str:
 
 
 def test_the_interface_asks_whether_a_region_was_useful_in_the_words_that_it_always_had():
-    assert interface().count("<Choices") == 1
+    assert interface().count("<Choices") == 2
     assert QUESTIONS in interface()
 
 
@@ -76,3 +81,53 @@ def test_labels_leave_their_keys_to_questions(monkeypatch: pytest.MonkeyPatch):
     assert {"1", "2", "y"} < set(keys)
     assert '<Label value="class 1" background' in shown
     assert re.search('value="class 1" [^>]*hotkey="3"', shown)
+
+
+def field(*names: str, background: str | None = None) -> str:
+    labels = "".join(f'<Label value="{name}"/>' for name in names)
+    control = f'<BrushLabels name="brush" toName="image">{labels}</BrushLabels>'
+    pool = f'<View><Image name="image" value="$image"/>{control}</View>'
+    return regions_config(parse_label_config(pool), background)
+
+
+def choices(xml: str, control: str) -> list[str]:
+    found = re.search(f'<Choices name="{control}".*?</Choices>', xml, re.DOTALL)
+    return re.findall('<Choice value="(.*?)"', found[0]) if found else []
+
+
+def test_the_rest_of_a_region_is_asked_in_the_project_s_own_labels():
+    shown = field("Soil", "Crop", "Weed")
+    assert choices(shown, "rest") == ["Soil", "Crop", "Weed"]
+    assert '<Header value="All that is left unpainted is" size="6" />' in shown
+    with_background = field("Soil", "Crop", background="Soil")
+    assert choices(with_background, "rest") == ["Crop"]
+    assert 'value="All that is left unpainted is (else Soil)"' in with_background
+    assert choices(field("Crack", background="Background"), "rest") == ["Crack"]
+    assert 'layout="select"' in field("a", "b", "c", "d", "e")
+
+
+def test_the_interface_is_made_anew_when_labels_or_background_change():
+    def config(*names: str) -> Any:
+        labels = "".join(f'<Label value="{name}"/>' for name in names)
+        control = f'<BrushLabels name="brush" toName="image">{labels}</BrushLabels>'
+        return parse_label_config(f'<View><Image name="image" value="$image"/>{control}</View>')
+
+    shown = field("Soil", "Crop", background="Soil")
+    assert asks_everything(shown, config("Soil", "Crop"), "Soil")
+    assert not asks_everything(shown, config("Soil", "Crop"), None)
+    assert not asks_everything(shown, config("Soil", "Crop", "Weed"), "Soil")
+
+
+def test_the_rest_is_read_from_its_own_control_alone():
+    assert read_answers([ticked("Soil", control="rest")]) == {"rest": "Soil"}
+    assert read_answers([ticked("Soil", control="rest_")]) == {"rest": "Soil"}
+    assert read_answers([ticked("Soil", control="mine"), ticked("Soil")]) == {}
+
+
+def test_a_region_whose_rest_is_named_is_labelled_even_if_it_was_not_worth_it():
+    moment = "2026-01-01T00:00:00Z"
+    results = [ticked("Not worth labelling")]
+    payload = {"id": 1, "task": 2, "created_at": moment, "result": results}
+    assert parse_annotation(payload).is_skipped
+    results.append(ticked("Soil", control="rest"))
+    assert not parse_annotation(payload).is_skipped

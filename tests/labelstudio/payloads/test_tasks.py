@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
@@ -159,3 +160,10 @@ def test_an_image_with_half_a_character_is_no_reason_to_stop():
 def test_a_uid_that_no_project_can_have_is_refused(project):
     with pytest.raises(ValueError, match="names no project"):
         project_uid(project)
+
+
+def test_the_note_says_how_many_regions_the_round_has_where_that_is_known():
+    assert crop_data(replace(CROP, num_in_round=24), "", "")["note"].startswith(
+        "Round 1 · region 5 of 24 · "
+    )
+    assert " of " not in crop_data(replace(CROP, num_in_round=3), "", "")["note"]

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from ralis_backend.core.regions import Region
+from ralis_backend.online.background import NO_BACKGROUND
 from ralis_backend.online.choosing import RankingConfig
+from ralis_backend.online.labels import NewLabel
 from ralis_backend.online.learner import Learner
 from ralis_backend.online.store import Store
-from ralis_backend.online.store.tables import Project
-from ralis_backend.online.tool import ClassLabel
+from ralis_backend.online.store.tables import Image, Project
+from ralis_backend.online.tool import ClassLabel, ToolTask
 from tests.online.conftest import selects
+from tests.online.store.conftest import LABELS, START, annotation, label
 
 
 def test_removed_labels_keep_their_index_and_new_ones_come_after(store: Store, project: Project):
@@ -47,3 +52,76 @@ def test_nothing_that_is_asked_often_reads_a_whole_table(store: Store, project: 
             plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {question[0]}", question[1])
             scanned = [row[-1] for row in plan if row[-1].startswith("SCAN")]
             assert not [it for it in scanned if it.split()[1] in tables], statement
+
+
+CRACK = (ClassLabel("Crack", "#E6194B"),)
+
+
+def test_one_label_brings_a_background_that_is_no_label(store: Store):
+    project = store.projects.register("7.100", 7, "<View/>", CRACK, "roads")
+    assert project.class_names == ("Crack", "Background")
+    assert (project.background_class, project.background_name) == (1, "Background")
+    assert project.removed_classes == ()
+    again = store.projects.register("7.100", 7, "<View/>", CRACK, "roads")
+    assert again.classes == project.classes
+
+
+def test_a_background_that_came_by_itself_leaves_with_a_second_label_before_anything_is_labelled(
+    store: Store,
+):
+    store.projects.register("7.100", 7, "<View/>", CRACK, "roads")
+    both = (*CRACK, ClassLabel("Pothole", "#FFE119"))
+    project = store.projects.register("7.100", 7, "<View>2</View>", both, "")
+    assert project.background_class is None
+    assert project.class_names == ("Crack", "Background", "Pothole")
+    assert project.removed_classes == (1,)
+
+
+def test_it_stays_once_something_was_labelled_with_it(store: Store):
+    project = store.projects.register("7.100", 7, "<View/>", CRACK, "roads")
+    store.images.reconcile(project.id, [ToolTask(1, START, "/data/1.png")])
+    (image,) = store.images.of(project.id)
+    label(
+        store, project, image, annotation(), NewLabel(Region(0, 0, 2, 2), np.ones((2, 2), np.uint8))
+    )
+    both = (*CRACK, ClassLabel("Pothole", "#FFE119"))
+    project = store.projects.register("7.100", 7, "<View>2</View>", both, "")
+    assert project.background_name == "Background"
+    assert store.annotations.failed(project.id) == [], "it means the same as before"
+    project = store.projects.register("7.100", 7, "<View>2</View>", both, "", None, NO_BACKGROUND)
+    assert project.background_class is None
+
+
+def test_another_background_asks_for_all_painted_labels_again_and_nothing_else(
+    store: Store, project: Project, image: Image
+):
+    region = Region(0, 0, 2, 2)
+    mask = np.ones((2, 2), np.uint8)
+    label(store, project, image, annotation(1), NewLabel(region, mask))
+    label(store, project, image, annotation(2, is_skipped=True), NewLabel(region, None))
+    label(store, project, image, annotation(3), NewLabel(region, mask))
+    store.annotations.withdraw("1.100", [3])
+    before = store.labels.every(project.id)
+    again = store.projects.register("1.100", 1, "<View/>", LABELS, "", "road")
+    assert again.background_name == "road"
+    assert [row.annotation_id for row in store.annotations.failed(project.id)] == [1]
+    assert store.labels.every(project.id) == before, "they count until they are read"
+    assert again.is_sync_requested
+    assert not again.is_prepared, "annotators are told"
+
+
+def test_the_setting_is_for_projects_that_choose_nothing(store: Store):
+    register = store.projects.register
+    chosen = register("1.100", 1, "<View/>", LABELS, "", "car", "road")
+    assert chosen.background_name == "road"
+    assert register("1.100", 1, "<View/>", LABELS, "", "car").background_name == "road"
+    assert register("1.100", 1, "<View/>", LABELS, "", "car", None).background_name == "car"
+    assert register("1.100", 1, "<View/>", LABELS, "", None).background_name is None
+    none = register("1.100", 1, "<View/>", LABELS, "", "car", NO_BACKGROUND)
+    assert none.background_name is None
+
+
+def test_a_background_that_finds_no_place_in_a_mask_is_refused(store: Store):
+    many = [ClassLabel(f"label {number}", "#000000") for number in range(255)]
+    with pytest.raises(ValueError, match="256 classes, at most 255"):
+        store.projects.register("7.100", 7, "<View/>", many, "", "Background")

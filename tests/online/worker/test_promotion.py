@@ -56,3 +56,37 @@ def test_a_class_that_occurs_nowhere_has_no_iou():
     assert metrics["validation_iou"] == {"dark": 1.0, "bright": None}
     nothing = validation_metrics(None, np.zeros((2, 2), int), ("dark", "bright"))
     assert nothing["validation_miou"] is None
+
+
+NOTHING = np.array([[0, 0], [0, 1000]])
+"""Cracks (class 0) neither there nor seen, all background."""
+
+
+def test_a_few_wrong_pixels_of_a_class_that_is_not_there_do_not_stop_a_version():
+    false_alarm = np.array([[0, 0], [3, 997]])
+    for background in (None, 1):
+        assert is_promoted(NOTHING, false_alarm, 5, 0.01, background)
+        assert is_promoted(false_alarm, NOTHING, 5, 0.01, background)
+    flood = np.array([[0, 0], [500, 500]])
+    assert not is_promoted(NOTHING, flood, 5, 0.01, 1)
+
+
+def test_what_finds_less_is_not_promoted_for_a_better_background():
+    before = np.array([[60, 40], [60, 9840]])  # crack 60 / 160
+    after = np.array([[50, 50], [40, 9860]])  # 50 / 140, background better
+    assert is_promoted(before, after, 5, 0.01)
+    assert not is_promoted(before, after, 5, 0.01, 1)
+
+
+def test_the_metrics_tell_what_is_not_background():
+    before = np.array([[0, 100], [0, 9900]])
+    after = np.array([[60, 40], [60, 9840]])
+    metrics = validation_metrics(before, after, ("Crack", "Background"), 1)
+    assert metrics["background"] == "Background"
+    assert metrics["validation_foreground_miou"] == 0.375
+    assert metrics["validation_foreground_miou_before"] == 0.0
+    assert metrics["validation_iou"] == {"Crack": 0.375, "Background": 0.9899}
+    nothing = validation_metrics(before, NOTHING, ("Crack", "Background"), 1)
+    assert nothing["validation_foreground_miou"] is None
+    false_alarm = validation_metrics(None, np.array([[0, 0], [3, 997]]), ("Crack", "Rest"), 1)
+    assert false_alarm["validation_iou"] == {"Crack": None, "Rest": 0.997}
