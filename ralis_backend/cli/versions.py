@@ -20,7 +20,6 @@ def versions(project: Project, rollback: Rollback = None) -> None:
     """List the model's versions, or go back to one."""
     from rich.console import Console
 
-    from ralis_backend.online import agreement
     from ralis_backend.online.advice import advice, held_out_lines
     from ralis_backend.online.learner import Learner
     from ralis_backend.online.report import notes, people_notes
@@ -45,8 +44,7 @@ def versions(project: Project, rollback: Rollback = None) -> None:
     lines = notes(named)
     for name, metrics in trained[-1:]:
         lines += held_out_lines(name, metrics)
-    lines += [*agreement.lines(known.people.get("agreement") or {}), *people_notes(known.people)]
-    lines.append(advice([metrics for _, metrics in trained]))
+    lines += [*people_notes(known.people), advice([metrics for _, metrics in trained])]
     for line in lines:
         console.print(printable(line), markup=False)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ralis_backend.core.files import write_bytes
+from ralis_backend.online import agreement
 from ralis_backend.online.random_slice import pooled
 
 HEADERS = ("version", "regions", "% of pool", "validation mIoU", "test mIoU")
@@ -160,8 +161,12 @@ def notes(versions: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
 
 
 def people_notes(people: Mapping[str, Any]) -> list[str]:
-    """What annotators left that counts for less than it seems; empty without any."""
-    lines = []
+    """How far annotators agree, and what they left that counts for less than it seems.
+
+    Args:
+        people: figures of a project, as the worker keeps them with it.
+    """
+    lines = agreement.lines(people.get("agreement") or {})
     if count := people.get("bulk_annotations"):
         lines.append(
             f"made from predictions in bulk, and nobody's labels until somebody updates or stars "
