@@ -8,6 +8,7 @@ from ralis_backend.online.report import (
     curve_table,
     draw_curve,
     notes,
+    people_notes,
     slice_text,
     validation_text,
 )
