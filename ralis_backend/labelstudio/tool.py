@@ -21,6 +21,7 @@ from ralis_backend.labelstudio.fetcher import ImageFetcher
 from ralis_backend.labelstudio.payloads.annotations import parse_annotation
 from ralis_backend.labelstudio.payloads.answers import read_answers
 from ralis_backend.labelstudio.payloads.boxes import read_boxes
+from ralis_backend.labelstudio.payloads.descriptions import with_line
 from ralis_backend.labelstudio.payloads.events import read_hint
 from ralis_backend.labelstudio.payloads.label_config import (
     REGION_LABEL,
@@ -286,6 +287,13 @@ class LabelStudioTool:
             for suggestion in suggestions
         )
         self._replace_predictions(pool.id, model_version(version), payloads)
+
+    def describe(self, project_id: int, line: str) -> None:
+        """Keep a line about a project in its description; written only where it differs."""
+        description = self._client.project(project_id).get("description")
+        wanted = with_line(description, line)
+        if description != wanted:
+            self._client.update_project(project_id, description=wanted)
 
     def delete_unopened_tasks(self, project_id: int, task_ids: Sequence[int]) -> list[int]:
         """Delete those of the tasks that nobody has begun.

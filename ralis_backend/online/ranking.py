@@ -16,7 +16,7 @@ import numpy as np
 from ralis_backend.core.acquisition import Needs, PoolState, Strategy
 from ralis_backend.core.acquisition.selection import occurrence
 from ralis_backend.core.features import RegionFeatures, concat, describe_parts
-from ralis_backend.core.images import decode_image
+from ralis_backend.core.images import content_of, decode_image
 from ralis_backend.core.policy import state_images
 from ralis_backend.core.regions import grid
 from ralis_backend.core.segmenter import Segmenter
@@ -52,11 +52,15 @@ class RankedImage:
 
 @dataclass(frozen=True)
 class DescribedImage:
-    """One image after its forward pass: features of its R regions and the predicted mask."""
+    """One image after its forward pass: features of its R regions and the predicted mask.
+
+    content: tells its pixels from others'.
+    """
 
     image_size: tuple[int, int]
     features: RegionFeatures
     mask: np.ndarray
+    content: str
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ def describe_image(
             raise ValueError(
                 f"the segmenter's {name} of this image is not finite; use an earlier version"
             )
-    return DescribedImage(size, features, mask)
+    return DescribedImage(size, features, mask, content_of(image))
 
 
 def score_pool(

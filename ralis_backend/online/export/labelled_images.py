@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image as PillowImage
 
 from ralis_backend.core.images import decode_image, encode_png
+from ralis_backend.core.learning.crops import Unreadable
 from ralis_backend.core.palette import Rgb, distinct_color, rgb
 from ralis_backend.core.regions import Region
 from ralis_backend.online.export.names import unique_names
@@ -114,6 +115,13 @@ class LabelledImages:
     def lost_labels(self) -> Mapping[int, str]:
         """Why the mask of a label could not be read, by the label's id."""
         return self._masks.lost
+
+    def patch(self, label: RegionLabel) -> np.ndarray | None:
+        """The (height, width) uint8 mask of a label; None where it cannot be read."""
+        try:
+            return self._masks.patch(label)
+        except Unreadable:
+            return None
 
     def _read(self, row: Image) -> ExportedImage:
         task = ToolTask(row.task_id, row.task_created_at, row.ref, project_id=row.tool_project_id)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ralis_backend.core.images import decode_image
+from ralis_backend.core.images import content_of, decode_image
 from ralis_backend.core.regions import Region, grid
 from ralis_backend.core.text import printable, shortened
 from ralis_backend.online.answers import REST
@@ -62,7 +62,7 @@ class LabelReader:
         annotation = annotation_from_json(unpack(row.payload))
         answers: dict[str, Any] = {}
         try:
-            answers = self._tool.answers(annotation)
+            answers = {} if row.is_machine else self._tool.answers(annotation)
             if row.image_id is None:
                 raise ValueError(
                     f"annotation {annotation.id} belongs to task {annotation.task_id}, "
@@ -163,8 +163,9 @@ class LabelReader:
         if image.size is not None:
             return image.size
         with self._store.attempts.trying(*attempt_on(image)):
-            height, width = decode_image(self._tool.image(tool_task(image))).shape[:2]
-        self._store.images.seen(image.id, (height, width))
+            pixels = decode_image(self._tool.image(tool_task(image)))
+        height, width = pixels.shape[:2]
+        self._store.images.seen(image.id, (height, width), content_of(pixels))
         return height, width
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from ralis_backend.core.images import decode_image
+from ralis_backend.core.images import content_of, decode_image
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Image, Project, Version
 from ralis_backend.online.tool import Tool
@@ -49,7 +49,8 @@ class Retry:
     def _is_readable(self, image: Image) -> bool:
         try:
             with self._store.attempts.trying(*attempt_on(image)):
-                height, width = decode_image(self._tool.image(tool_task(image))).shape[:2]
+                pixels = decode_image(self._tool.image(tool_task(image)))
+            height, width = pixels.shape[:2]
             if image.size is not None and self._store.labels.of_image(image.id):
                 check_size((height, width), image.size)
         except NOT_ITS_FAULT:
@@ -58,7 +59,7 @@ class Retry:
             # It is tried again, after a longer pause.
             self._store.images.fail(image.id, str(error))
             return False
-        self._store.images.seen(image.id, (height, width))
+        self._store.images.seen(image.id, (height, width), content_of(pixels))
         return True
 
     def _rank_again(self, project: Project, version: Version, num_readable: int) -> None:

@@ -34,6 +34,14 @@ DOUBLE = "double"
 """What they are set aside as."""
 
 
+def sources_of(project: Project) -> list[ToolSource]:
+    """The projects of the tool that are read for a project: the pool, and the regions project."""
+    sources = [ToolSource(project.uid, project.tool_id)]
+    if project.regions_tool_id is not None and project.regions_uid is not None:
+        sources.append(ToolSource(project.regions_uid, project.regions_tool_id))
+    return sources
+
+
 class Sync:
     """Reads one project from the tool; every method may be repeated at any time."""
 
@@ -73,11 +81,27 @@ class Sync:
         if regions_id is not None and number % DOUBLES_EVERY == 1:
             self._tidy_doubles(project, pool, regions_id)
         reader = self._reader(project, pool)
-        reader.read_changes(ToolSource(pool.uid, pool.id))
-        if regions_id is not None and regions_uid is not None:
-            reader.read_changes(ToolSource(regions_uid, regions_id))
+        for source in sources_of(project):
+            reader.read_changes(source)
         reader.read_unread()
         return self._store.projects.end_reading(project.id, number)
+
+    def changes(self, project: Project) -> None:
+        """Read what annotators did since the last reading, whether a webhook told of it or not."""
+        pool = self.project(project)
+        reader = self._reader(project, pool)
+        for source in sources_of(project):
+            reader.read_changes(source)
+
+    def num_missing(self, project: Project) -> int:
+        """Annotations that the tool counts and that are not stored yet."""
+        missing = 0
+        for source in sources_of(project):
+            counted = self._tool.project(source.id).num_annotations
+            usual = self._store.readings.source(project.id, source.uid).extra_annotations
+            stored = self._store.annotations.count(source.uid)
+            missing += max(0, (counted or 0) - stored - usual)
+        return missing
 
     def events(self, project: Project) -> bool:
         """Read what the webhooks that have come hint at; True if there were any.
