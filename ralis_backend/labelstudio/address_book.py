@@ -77,4 +77,6 @@ def place_of(address: str) -> tuple[str, int] | None:
 
 
 def _is_address(value: object) -> bool:
-    return isinstance(value, str) and bool(_ADDRESS.fullmatch(value)) and place_of(value) is not None
+    return (
+        isinstance(value, str) and bool(_ADDRESS.fullmatch(value)) and place_of(value) is not None
+    )
