@@ -9,8 +9,7 @@ import numpy as np
 
 from ralis_backend.core.regions import Region, grid
 from ralis_backend.online.labels import NewLabel
-from ralis_backend.online.pictures import Pictures
-from ralis_backend.online.pictures import task_of as tool_task
+from ralis_backend.online.pictures import Pictures, task_of
 from ralis_backend.online.store import StoreError, annotation_from_json, unpack
 from ralis_backend.online.store.tables import Image, Project
 from ralis_backend.online.tool import Tool, ToolAnnotation, ToolProject, ToolUnavailable
@@ -119,7 +118,7 @@ class LabelReader:
             return image.size
         with self._store.attempts.trying(*attempt_on(image)):
             pictures = Pictures(self._store, self._project, self._tool.image)
-            height, width = pictures.pixels(tool_task(image)).shape[:2]
+            height, width = pictures.pixels(task_of(image)).shape[:2]
         self._store.images.seen(image.id, (height, width))
         return height, width
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from ralis_backend.online.pictures import keep_settings
+from ralis_backend.online.pictures import task_of as tool_task
 from ralis_backend.online.store import unpack
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.tool import Hint, Tool, ToolError, ToolNotFound, ToolProject
@@ -16,7 +17,6 @@ from ralis_backend.online.worker.label_reader import (
     NOT_ITS_FAULT,
     LabelReader,
     attempt_on,
-    tool_task,
 )
 from ralis_backend.online.worker.tool_reader import ToolReader, ToolSource
 
