@@ -80,12 +80,14 @@ def create_worker(settings: Settings, adapt: Callable[[], object] = lambda: None
 
 def worker_config(settings: Settings, device: str) -> WorkerConfig:
     """How projects are treated, computing on `device`."""
+    from ralis_backend.online.pictures import PictureSettings
     from ralis_backend.online.worker import WorkerConfig
     from ralis_backend.wiring import ranking_config
 
     return WorkerConfig(
         mode=settings.mode,
         ranking=ranking_config(settings, device),
+        pictures=PictureSettings(settings.bands, settings.intensity_range),
         background_label=settings.background_label,
         suggestions_per_image=settings.suggestions_per_image,
         trust_rounds=settings.trust_rounds,

@@ -75,6 +75,7 @@ class Project(Base):
     classes: Mapped[list[Any]] = mapped_column(default=list)
     background: Mapped[str | None] = mapped_column(Text)  # as chosen; None: as usual, "": none
     strategy: Mapped[str | None] = mapped_column(String(64))  # None: the worker's setting
+    pixel_rule: Mapped[dict[str, Any] | None]  # how its pictures are shown: `online/pictures`
     regions_uid: Mapped[str | None] = mapped_column(String(64), index=True)
     regions_tool_id: Mapped[int | None] = mapped_column("regions_host_id")
     start_from: Mapped[str | None] = mapped_column(Text)  # model version of others' first masks

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ralis_backend.online.pictures import keep_settings
+from ralis_backend.online.pictures import task_of as tool_task
 from ralis_backend.online.store import unpack
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.tool import Hint, NoPool, Tool, ToolError, ToolNotFound, ToolProject
@@ -16,7 +18,6 @@ from ralis_backend.online.worker.label_reader import (
     NOT_ITS_FAULT,
     LabelReader,
     attempt_on,
-    tool_task,
 )
 from ralis_backend.online.worker.tool_reader import ToolReader, ToolSource
 
@@ -70,6 +71,7 @@ class Sync:
         pool = self.project(project)
         pool = replace(pool, background=self._register(pool).background_name)
         project = self._store.projects.begin_reading(project.id)
+        project = keep_settings(self._store, project, self._config.pictures)
         number = project.num_readings
         regions_id = self._tool.prepare(pool, self._config.mode, project.regions_tool_id)
         regions_uid = self._tool.project(regions_id).uid if regions_id is not None else None
