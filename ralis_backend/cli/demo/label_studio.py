@@ -7,8 +7,8 @@ private addresses; that is right for one machine and wrong for a server that oth
 from __future__ import annotations
 
 import logging
-import signal
 import random
+import signal
 import socket
 import subprocess
 import time
