@@ -93,18 +93,10 @@ def no_pauses(monkeypatch):
     monkeypatch.setattr(client_module, "RETRY_PAUSES_S", ())
 
 
-@pytest.fixture(scope="module")
-def new_database(tmp_path_factory):
-    """A database without projects: to make one takes longer than most tests here."""
-    folder = tmp_path_factory.mktemp("new")
-    Store.open(f"sqlite:///{folder / 'new'}.db", folder).close()
-    return folder / "new.db"
-
-
 @pytest.fixture
-def site(tmp_path, new_database):
+def site(tmp_path, empty_database):
     for name in ("ralis", "other", "elsewhere"):
-        shutil.copyfile(new_database, tmp_path / f"{name}.db")
+        shutil.copyfile(empty_database, tmp_path / f"{name}.db")
     made = Site(tmp_path)
     yield made
     for store in made.stores.values():
