@@ -13,7 +13,7 @@ from ralis_backend.online.store.tables import Project
 from ralis_backend.online.tool import Tool, ToolError, ToolUnavailable
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.lease import Fence, Leaser
-from ralis_backend.online.worker.owner import own_name
+from ralis_backend.online.owner import own_name
 from ralis_backend.online.worker.people import People
 from ralis_backend.online.worker.sync import Sync
 
