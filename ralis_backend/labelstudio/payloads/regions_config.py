@@ -39,7 +39,7 @@ _COLUMNS = "display:grid;grid-template-columns:minmax(0,2fr) minmax(0,1fr);gap:3
 # at, not worked on: tools of its own would stand in the way.
 _STYLE = """
 .ralis-crop canvas[style*="opacity: 0.6"] { opacity: 0.4 !important;
-  filter: drop-shadow(0 0 1px #fff) drop-shadow(0 0 1px #000) }
+  filter: drop-shadow(1px 1px 0 #fff) drop-shadow(-1px -1px 0 #000) }
 .ralis-small * { font-size: 14px !important; margin: 4px 0 !important }
 .ralis-crop .lsf-toolbar { transform: translateX(12px) }
 .ralis-crop .lsf-tool__controls { padding-right: 4px !important }
