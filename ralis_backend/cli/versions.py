@@ -28,16 +28,19 @@ def versions(project: Project, rollback: Rollback = None) -> None:
     settings = load_settings()
     configure_logging("WARNING")
     store = open_store(settings)
-    uid = store.projects.by_tool_id(project).uid
+    found = store.projects.by_tool_id(project)
+    uid = found.uid
     learner = Learner(store, ranking_config(settings, "cpu"), image=None)
     if rollback is not None:
         learner.rollback(uid, rollback)
         typer.echo(f"project {project} goes back to {rollback}; the worker publishes it")
     made = learner.versions(uid)
+    left_out = store.annotations.left_out_note(found.id)
     store.close()
     console = Console()
     console.print(_table(made))
-    for line in notes([(version["version"], version["metrics"] or {}) for version in made]):
+    lines = notes([(version["version"], version["metrics"] or {}) for version in made])
+    for line in [*lines, *filter(None, [left_out])]:
         console.print(printable(line), markup=False)
 
 

@@ -209,7 +209,7 @@ def test_a_task_with_an_impossible_id_fails_alone(client, number):
 
 def test_an_error_quotes_only_so_much(client):
     controls = "".join(
-        f'<BrushLabels name="{number}" toName="image"><Label value="a"/></BrushLabels>'
+        f'<BrushLabels name="{number}" toName="image"><Label value="{number}"/></BrushLabels>'
         for number in range(2000)
     )
     answer = setup(client, f'<View><Image name="image" value="$image"/>{controls}</View>')

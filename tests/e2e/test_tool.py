@@ -192,7 +192,7 @@ def test_labels_follow_the_pool_and_old_annotations_stay_readable(client, tool, 
     made = tool.project(regions)
     assert [label.name for label in made.classes] == ["car", "tree"]
     (annotation,) = annotations_of(tool, regions)
-    mask = tool.mask(annotation, made, (*CLASSES, "tree"), (20, 20), None)
+    mask = tool.mask(annotation, made, (*CLASSES, "tree"), (20, 20), None).mask
     np.testing.assert_array_equal(mask, sent[0].mask)
 
 
@@ -233,7 +233,7 @@ def test_crop_tasks_come_in_order_with_what_an_annotator_sees(client, tool, pool
         region = Region(*(task.data[name] for name in ("row", "col", "height", "width")))
         assert region == crop.region
         assert (task.data["source_task"], task.data["version"]) == (11, "v1")
-        shown = replace(task, project_id=pool.id)  # the pictures are the pool's
+        shown = replace(task, project_id=regions)  # its uploads
         pixels = decode_image(tool.image(shown)).astype(float)
         assert pixels.shape == crop.image.shape
         assert np.abs(pixels - crop.image).mean() < 25  # JPEG of noise; another crop has > 50
@@ -280,7 +280,7 @@ def test_an_untouched_suggestion_comes_back_as_the_mask_that_was_sent(tool, clie
     stream(client, regions, 1)
     (annotation,) = annotations_of(tool, regions)
     assert (annotation.lead_time_s, annotation.is_skipped) == (2.5, False)
-    mask = tool.mask(annotation, tool.project(regions), CLASSES, (20, 20), None)
+    mask = tool.mask(annotation, tool.project(regions), CLASSES, (20, 20), None).mask
     np.testing.assert_array_equal(mask, sent[0].mask)
 
 

@@ -12,6 +12,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from ralis_backend.labelstudio.payloads.answers import Question, questions
 from ralis_backend.labelstudio.payloads.label_config import (
+    HELPERS,
     SEGMENTATION_CONTROLS,
     LabelConfig,
     LabelConfigError,
@@ -49,16 +50,13 @@ KEYS = {
 }
 """What annotators have to know at every region, by the type of what they draw."""
 _KEYS_HEIGHT = 50
-CONTEXT_VALUE = "Value"
-"""The page reads attributes in any case; the server, which stores files for a project with one data
-key alone, does not count this one. So the crops lie in the project that shows them."""
+SHOWN_VALUE = "Value"
+"""Stands behind `value`. The page reads attributes in any case, and the last one counts; the server
+sees the first alone, and stores files only for a project with one data key. So the crops lie in the
+project that shows them."""
 _INLINE_CHOICES = 4
 """More of them stand in a list that opens."""
 
-HELPERS = frozenset(
-    {"MagicWand", "Brush", "Bitmask", "Polygon", "KeyPoint", "Rectangle", "Ellipse"}
-)
-"""Tools without labels, carried wherever they belong to the image."""
 SMART_HELPERS = frozenset({"KeyPointLabels", "RectangleLabels", "EllipseLabels"})
 """Carried where they are smart: a model of the owner answers them with a mask."""
 
@@ -87,7 +85,6 @@ _IMAGE_ATTRIBUTES = frozenset(
 _CONTROL_ATTRIBUTES = frozenset(
     {
         "smart",
-        "smartonly",
         "opacity",
         "fillopacity",
         "fillcolor",
@@ -157,7 +154,8 @@ def regions_config(config: LabelConfig, background: str | None = None) -> str:
         "Image",
         {
             "name": context_name,
-            CONTEXT_VALUE: "$context",
+            "value": "$image",
+            SHOWN_VALUE: "$context",
             "maxWidth": "100%",
             "maxHeight": f"calc(100vh - {other_height}px)",
             "zoom": "false",

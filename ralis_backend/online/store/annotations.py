@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session, undefer
 
-from ralis_backend.online.left_out import LeftOut
+from ralis_backend.online.left_out import MOST_NAMED, LeftOut, summary
 from ralis_backend.online.store.database import BATCH, Database, pack, parts
 from ralis_backend.online.store.left_out import UNREAD, count_left_out, find_left_out
 from ralis_backend.online.store.readings import is_kept, keep_state
@@ -117,6 +117,12 @@ class Annotations:
         """How many `left_out` gives: of which a part counts, of which nothing counts."""
         with self._database.read() as session:
             return count_left_out(session, project_id)
+
+    def left_out_note(self, project_id: int) -> str | None:
+        """In a sentence how many `left_out` gives, and which; None if every annotation counts."""
+        in_part, not_at_all = self.count_left_out(project_id)
+        newest = self.left_out(project_id, MOST_NAMED) if in_part + not_at_all else []
+        return summary(in_part, not_at_all, newest)
 
     def tasks_of(self, tool_uid: str, annotation_ids: Collection[int]) -> set[int]:
         """The tasks that these annotations are known of."""

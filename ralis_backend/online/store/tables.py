@@ -192,7 +192,15 @@ class TaskState(Base):
     """What the tool said of an annotated task when its annotations were stored."""
 
     __tablename__ = "task_states"
-    __table_args__ = (UniqueConstraint("host_uid", "task_id"),)
+    __table_args__ = (
+        UniqueConstraint("host_uid", "task_id"),
+        Index(
+            "ix_task_states_unreadable",
+            "project_id",
+            sqlite_where=text("unreadable IS NOT NULL"),
+            postgresql_where=text("unreadable IS NOT NULL"),
+        ),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"), index=True)

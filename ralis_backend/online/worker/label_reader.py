@@ -60,8 +60,9 @@ class LabelReader:
             OSError: if a mask cannot be written.
         """
         annotation = annotation_from_json(unpack(row.payload))
-        answers = self._tool.answers(annotation)
+        answers: dict[str, Any] = {}
         try:
+            answers = self._tool.answers(annotation)
             if row.image_id is None:
                 raise ValueError(
                     f"annotation {annotation.id} belongs to task {annotation.task_id}, "

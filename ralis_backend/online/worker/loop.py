@@ -8,7 +8,6 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from ralis_backend.online.left_out import MOST_NAMED, summary
 from ralis_backend.online.owner import own_name
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.attempts import MOST_ATTEMPTS, STEP
@@ -337,9 +336,7 @@ class Worker:
 
 def standing_notes(store: Store, project_id: int) -> str | None:
     """What people should know though nothing fails: what is set aside, and what is left out."""
-    in_part, not_at_all = store.annotations.count_left_out(project_id)
-    newest = store.annotations.left_out(project_id, MOST_NAMED) if in_part + not_at_all else []
-    notes = [*store.attempts.notes(project_id), summary(in_part, not_at_all, newest)]
+    notes = [*store.attempts.notes(project_id), store.annotations.left_out_note(project_id)]
     return "; ".join(filter(None, notes)) or None
 
 
