@@ -210,11 +210,9 @@ def test_a_task_with_an_impossible_id_fails_alone(client, number):
 
 
 def test_an_error_quotes_only_so_much(client):
-    controls = "".join(
-        f'<BrushLabels name="{number}" toName="image"><Label value="a"/></BrushLabels>'
-        for number in range(2000)
-    )
-    answer = setup(client, f'<View><Image name="image" value="$image"/>{controls}</View>')
+    images = ",".join(f"image{number}" for number in range(2000))
+    control = f'<BrushLabels name="brush" toName="{images}"><Label value="a"/></BrushLabels>'
+    answer = setup(client, f'<View><Image name="image" value="$image"/>{control}</View>')
     assert answer.status_code == 400
     assert len(answer.json["error"]) == 2000
 
