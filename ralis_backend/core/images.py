@@ -68,7 +68,7 @@ def content_of(image: np.ndarray) -> str:
         A digest of its size and pixels, 32 hexadecimal digits.
     """
     digest = hashlib.blake2b(repr(image.shape).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(image))
+    digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()
 
 

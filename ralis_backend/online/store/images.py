@@ -182,7 +182,7 @@ class Images:
         with self._database.read() as session:
             found = query.where(Image.project_id == project_id, ~Image.is_deleted)
             total, known, pixels = session.execute(found).one()
-        return round(int(pixels) * total / known) if known else 0
+        return round(int(pixels or 0) * total / known) if known else 0
 
     def change(self, image_id: int, **values: Any) -> None:
         """Set columns of an image."""
