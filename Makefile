@@ -177,6 +177,8 @@ check: $(BACKEND_STAMP) lint ## Format, lint, types, imports, Docker files, unit
 
 .PHONY: faults
 faults: $(BACKEND_STAMP) ## Let each statement, file operation and call fail in each way: hours
+	RALIS_STRIDE=1 $(BIN)/pytest -m e2e --timeout 0 \
+	  tests/online/worker/test_two_workers.py tests/online/worker/test_tool_reader.py
 	$(BIN)/python -u -m tests.faults --out benchmarks/results/faults.json $(OPTIONS)
 
 .PHONY: chaos

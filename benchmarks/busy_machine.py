@@ -25,23 +25,23 @@ from typing import Any
 
 import numpy as np
 
-from ralis_backend.cli.supervisor import CALM
+from ralis_backend.cli.supervisor import ALLOCATOR
 from ralis_backend.cli.worker import NICENESS
 from ralis_backend.core.files import write_json
 from ralis_backend.core.segmenter import SegmenterSpec, build
 
 PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE"}
-ALLOCATOR = {name: value for name, value in CALM.items() if name.startswith("MALLOC")}
+ADAPTS = {"RALIS_BENCHMARK_ADAPTS": "1"}
 CORES = os.cpu_count() or 1
+EVERY = {"OMP_NUM_THREADS": str(CORES)}
 WAYS: dict[str, dict[str, str]] = {
     "one thread": {"OMP_NUM_THREADS": "1"},
-    "one thread, allocator": {"OMP_NUM_THREADS": "1", **ALLOCATOR},
-    "every core": {"OMP_NUM_THREADS": str(CORES)},
-    "every core, passive": {"OMP_NUM_THREADS": str(CORES), **PASSIVE},
-    "free cores": {"RALIS_BENCHMARK_ADAPTS": "1"},
-    "as ralis serve": {"RALIS_BENCHMARK_ADAPTS": "1", **CALM},
+    "every core": EVERY,
+    "every core, threads that sleep": EVERY | PASSIVE,
+    "free cores": ADAPTS,
+    "free cores, threads that sleep": ADAPTS | PASSIVE,
+    "free cores, allocator: ralis serve": ADAPTS | ALLOCATOR,
 }
-FIRST = "one thread"
 BURN = "while True: pass"
 SIZES = {"480x360": ((360, 480), 11), "2048x1024": ((1024, 2048), 19)}
 
@@ -123,8 +123,8 @@ def busy(number: int) -> Iterator[None]:
 
 def measure(variables: dict[str, str], seconds: float) -> dict[str, float]:
     """What a worker started with these variables of the environment reaches."""
-    inherited = {name: value for name, value in os.environ.items() if name not in CALM}
-    inherited.pop("OMP_NUM_THREADS", None)
+    inherited = {name: value for name, value in os.environ.items() if name not in ALLOCATOR}
+    inherited.pop("OMP_NUM_THREADS", None)  # torch chooses where a way does not
     ended = subprocess.run(
         [sys.executable, __file__, "--work", "--seconds", str(seconds)],
         env=inherited | variables,

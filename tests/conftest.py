@@ -70,6 +70,16 @@ def shared() -> Path:
     return SHARED
 
 
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with today's tables, to be copied: that takes a fifth of making them."""
+    from ralis_backend.online.store import Store
+
+    folder = tmp_path_factory.mktemp("empty-database")
+    Store.open(f"sqlite:///{folder / 'ralis.db'}", folder / "blobs").close()
+    return folder / "ralis.db"
+
+
 @pytest.fixture
 def tiny_segmenters(monkeypatch: pytest.MonkeyPatch) -> SegmenterSpec:
     """A spec of segmenters of another package, which is registered."""

@@ -2,6 +2,7 @@
 
 import builtins
 import io
+import shutil
 import time
 
 import numpy as np
@@ -38,7 +39,8 @@ def png(_task):
 
 
 @pytest.fixture
-def store(tmp_path):
+def store(tmp_path, empty_database):
+    shutil.copy(empty_database, tmp_path)
     store = Store.open(f"sqlite:///{tmp_path / 'ralis.db'}", tmp_path / "blobs")
     yield store
     store.close()

@@ -17,18 +17,16 @@ from ralis_backend.settings import environment_with
 
 logger = logging.getLogger(__name__)
 
-CALM = {
-    "OMP_WAIT_POLICY": "PASSIVE",
+ALLOCATOR = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
     "MALLOC_ARENA_MAX": "1",
 }
-"""The environment of a child where the operator's says nothing else.
+"""Variables of a child's environment where the operator's has none.
 
-Threads of OpenMP sleep while they wait for one another: others may need the core. glibc keeps a
-large map, which the next image needs again, instead of having the kernel clear new pages for each;
-up to 1 GiB beyond what is in use. All of it is read when a process starts. Other systems and C
-libraries do not know the variables and ignore them.
+glibc keeps the memory of a large map, up to 1 GiB beyond what is in use, which the next image needs
+again, instead of having the kernel clear new pages for each. It reads them when a process starts;
+other C libraries ignore them.
 """
 POLL_S = 0.2
 LONGEST_PAUSE_S = 30.0
@@ -91,7 +89,7 @@ class Supervisor:
         # A session of its own: Ctrl-C reaches the supervisor alone, which then stops the children.
         child.process = subprocess.Popen(
             child.command,
-            env=environment_with(CALM),
+            env=environment_with(ALLOCATOR),
             start_new_session=True,
             preexec_fn=_end_with_parent,
         )

@@ -1,4 +1,5 @@
 import io
+import shutil
 
 import numpy as np
 import pytest
@@ -27,7 +28,8 @@ def image_of(task):
 
 
 @pytest.fixture
-def store(tmp_path):
+def store(tmp_path, empty_database):
+    shutil.copy(empty_database, tmp_path)
     store = Store.open(f"sqlite:///{tmp_path / 'ralis.db'}", tmp_path / "blobs")
     yield store
     store.close()

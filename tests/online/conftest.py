@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,6 +29,9 @@ RANKING = RankingConfig(
 )
 TINY = FinetuneConfig(steps=3, batch_size=2, crop_size=(32, 32))
 
+STRIDE = int(os.environ.get("RALIS_STRIDE", "5"))
+"""Of the points at which something happens one in so many is tried; `make faults` tries more."""
+
 MakeWorker = Callable[..., Worker]
 
 
@@ -36,7 +41,8 @@ def _tiny_segmenters(tiny_segmenters: SegmenterSpec) -> None:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def store(tmp_path: Path, empty_database: Path) -> Iterator[Store]:
+    shutil.copy(empty_database, tmp_path)
     opened = Store.open(f"sqlite:///{tmp_path / 'ralis.db'}", tmp_path / "blobs")
     yield opened
     opened.close()

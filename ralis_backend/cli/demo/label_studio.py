@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import random
 import socket
 import subprocess
 import time
@@ -214,10 +215,13 @@ class LabelStudioServer:
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """A TCP port of the loopback interface that nobody listens on at the moment.
+
+    It is none of those that systems give to outgoing connections (from 32,768 on): a server that
+    is started again must find its own port free.
+    """
+    ports = random.sample(range(20_000, 32_000), 100)
+    return next(port for port in ports if is_free(port))
 
 
 def is_free(port: int) -> bool:

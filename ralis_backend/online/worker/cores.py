@@ -1,7 +1,8 @@
 """How many threads the worker computes with: one for each core that nobody else keeps busy.
 
 A parallel part of a network ends when its slowest thread does, and the worker is nice: beside one
-busy process on two cores, two threads took six times as long as one.
+busy process on two cores, two threads had a twentieth of the speed of one. Threads that sleep while
+they wait cost a fifth of it where nobody else is busy (`benchmarks/busy_machine.py`).
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from ralis_backend.online.worker import WorkerConfig
 from ralis_backend.online.worker.steps import is_sync_due, read_state
 from ralis_backend.online.worker.sync import Sync
 from ralis_backend.online.worker.tool_reader import COMPARED_SHARE, NUM_DOUBTS, WHOLE_EVERY
-from tests.online.conftest import RANKING
+from tests.online.conftest import RANKING, STRIDE
 from tests.online.fake_tool import CLASSES, START, FakeTool
 
 FUTURE = datetime(2100, 1, 1, tzinfo=UTC)
@@ -636,7 +636,7 @@ def test_a_kill_at_any_moment_of_reading_loses_and_doubles_nothing(
         read_all(Sync(store, server, CONFIG), store)
         expected = expected or state(store)
         assert state(store) == expected, f"killed at step {number}"
-        number = 1 if number == 10**6 else number + 1
+        number = 1 if number == 10**6 else number + STRIDE
         store.close()
         shutil.rmtree(live)
     assert number > 50

@@ -12,11 +12,10 @@ from sqlalchemy import event
 
 from ralis_backend.online.store import Store
 from ralis_backend.online.worker import Worker, WorkerConfig
-from tests.online.conftest import RANKING, TINY, label_round, settle
+from tests.online.conftest import RANKING, STRIDE, TINY, label_round, settle
 from tests.online.fake_tool import CLASSES, FakeTool
 
 ALIVE = WorkerConfig(ranking=RANKING, finetune=TINY)
-STRIDE = 8  # a run of minutes; 1 for every point
 IMPATIENT = WorkerConfig(ranking=RANKING, finetune=TINY, lease_s=0.0)
 """Takes every lease over at once: as if the other worker had not moved for a minute."""
 
@@ -128,7 +127,7 @@ def test_a_worker_that_is_overtaken_here_and_there_makes_nothing_twice(site: Sit
 @pytest.mark.e2e
 def test_a_worker_that_is_overtaken_at_many_points_makes_nothing_twice(site: Site, tmp_path: Path):
     undisturbed, num_points = interrupted(site.copied(tmp_path / "0"), 0)
-    for number in range(1, num_points + 1, STRIDE):
+    for number in range(1, num_points + 1, 8 * STRIDE):
         folder = tmp_path / str(number)
         got, _ = interrupted(site.copied(folder), number)
         shutil.rmtree(folder)
