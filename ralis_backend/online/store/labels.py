@@ -302,13 +302,13 @@ def _counting(query: _Query) -> _Query:
     )
 
 
-def _painted_regions(project_id: int) -> Select[*tuple[Any, ...]]:
+def _painted_regions(project_id: int) -> Select:
     """The regions that count as labelled, each once."""
     regions = _counting(select(Label.image_id, *_REGION)).distinct()
     return regions.where(Label.project_id == project_id, _is_painted())
 
 
-def _shared(project_id: int) -> Select[*tuple[Any, ...]]:
+def _shared(project_id: int) -> Select:
     """The regions that several people painted, each with the id of its newest label."""
     region = (Label.image_id, *_REGION)
     return (

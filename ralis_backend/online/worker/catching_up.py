@@ -56,7 +56,7 @@ def catch_up(
             f"what was submitted since the last reading is missing ({_unread(store, project)}): "
             f"{error}"
         )
-    except ToolError as error:
+    except (ToolError, ValueError) as error:  # the project is gone, or its label config is no use
         return f"what was submitted since the last reading is missing: {error}"
 
 

@@ -288,3 +288,22 @@ def test_a_mask_without_pixels_cannot_be_asked_for(size):
 def test_only_uint8_masks_with_pixels_are_written(alpha):
     with pytest.raises(ValueError, match="expected \\(H, W\\) uint8"):
         encode(alpha)
+
+
+ON_A_TURNED_PICTURE = bytes.fromhex(
+    "00009600391bff0bcb008ca2312e03a60119447ff1f2c603c073c023529ffe310e039e011a94fff188701cf0"
+    "08d4a7ff8c4380e78046a53ffc621c073c023529ffe310e039e011a94fff188701cf008d4a7ff8c4380e7804"
+    "6a53ffc621c073c023529ffe310e039e011a94fff188701cf008d4a7ff8c4380e78046a53ffc621c073c0235"
+    "29ffe310e039e011a94fff188701cf008d4a7ff8c4380e78046a53ffc621c073c023529ffe310e039e011a94"
+    "fff188701cf008d4a7ff8c4380e78046a53ffc621c073c023529ffe310e039e011a94fff188701cf008d4a7f"
+    "f8c4380e78046a53ffc621c073c023288ffe3e68c07acb3800"
+)
+"""A stroke of Label Studio 1.23.2 on a picture of 120 x 80 pixels (width x height) that was turned
+clockwise on the screen, `image_rotation` 90: painted there at 0.3 of the height, from 0.6 to 0.9 of
+the width."""
+
+
+def test_a_stroke_on_a_turned_picture_lies_in_the_picture_as_it_is():
+    rows, cols = np.nonzero(decode(list(ON_A_TURNED_PICTURE), 80, 120) >= 128)
+    assert (cols.min(), cols.max()) == (35, 36)  # 0.3 of 120
+    assert (rows.min(), rows.max()) == (7, 32)  # from 0.1 to 0.4 of 80

@@ -6,7 +6,7 @@ import pytest
 
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project
-from ralis_backend.online.tool import ToolTask, ToolUnavailable
+from ralis_backend.online.tool import ToolError, ToolTask, ToolUnavailable
 from ralis_backend.online.worker import WorkerConfig
 from ralis_backend.online.worker import reading as reading_module
 from ralis_backend.online.worker.catching_up import catch_up
@@ -52,7 +52,9 @@ def test_beside_a_busy_worker_it_says_how_many_are_missing(
     assert store.labels.of(project.id) == []
 
 
-@pytest.mark.parametrize("error", [ToolUnavailable("no answer"), ToolUnavailable("busy")])
+@pytest.mark.parametrize(
+    "error", [ToolUnavailable("no answer"), ToolError("not yours"), ValueError("no brush")]
+)
 def test_without_the_tool_it_says_so(store: Store, tool: FakeTool, project: Project, error):
     tool.fail_next = error
     said = catch_up(store, tool, CONFIG, project)
