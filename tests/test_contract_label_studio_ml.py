@@ -73,7 +73,7 @@ def test_the_plug_in_is_a_label_studio_ml_model():
 
 def test_plugin_binds_explicit_settings(tmp_path):
     bound = plugin(Settings(_env_file=None, data_dir=tmp_path))
-    assert bound(label_config=CONFIG).model_version == "v0"
+    assert bound(label_config=CONFIG).model_version == "ralis-v0"
 
 
 def test_1_0_9_serves_health_setup_and_predict(serve, backend, store):
@@ -137,7 +137,7 @@ def test_2_x_signatures(backend, store, monkeypatch):
 
     model = backend(project_id="3", label_config=CONFIG)
     model.set_extra_params({"strategy": "margin"})
-    assert model.get("model_version") == "v0"
+    assert model.get("model_version") == "ralis-v0"
 
     data = {"project": PROJECT, "annotation": {"id": 11, "task": 1, "result": []}, "task": TASK}
     model.fit("ANNOTATION_CREATED", data)
@@ -151,4 +151,4 @@ def test_2_x_signatures(backend, store, monkeypatch):
     (prediction,) = model.predict([TASK], context=None)
     assert set(prediction) >= {"result", "score", "model_version"}
     assert prediction["result"]
-    assert str(model.model_version) == "v0"
+    assert str(model.model_version) == "ralis-v0"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +12,7 @@ from ralis_backend.cli.log import configure_logging
 from ralis_backend.core.text import printable_lines
 
 if TYPE_CHECKING:
-    from ralis_backend.labelstudio.doctor import Surroundings
+    from ralis_backend.labelstudio.doctor import Check, Surroundings
     from ralis_backend.settings import Settings
 
 OptionalProject = Annotated[
@@ -18,19 +20,38 @@ OptionalProject = Annotated[
 ]
 
 
-def doctor(project: OptionalProject = None) -> None:
-    """Check everything that commonly fails, and say what to do; exit code 1 if something does."""
-    from rich.console import Console
-    from rich.markup import escape
+OptionalConfig = Annotated[
+    Path | None,
+    typer.Option(
+        "--label-config",
+        help="Check this label config alone, an XML file, before anything is connected; no server "
+        "is needed.",
+    ),
+]
 
+
+def doctor(project: OptionalProject = None, label_config: OptionalConfig = None) -> None:
+    """Check everything that commonly fails, and say what to do; exit code 1 if something does."""
+    from ralis_backend.labelstudio.config_check import label_config_checks, read_label_config
     from ralis_backend.labelstudio.doctor import checks
     from ralis_backend.settings import load_settings
 
     settings = load_settings()
     configure_logging("ERROR")
+    if label_config is not None:
+        xml = read_label_config(label_config)
+        _show(label_config_checks(xml, settings.region_label, settings.background_label))
+    else:
+        _show(checks(create_surroundings(settings), project))
+
+
+def _show(checks: Iterable[Check]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+
     console = Console(soft_wrap=True, highlight=False)
     num_failed = 0
-    for check in checks(create_surroundings(settings), project):
+    for check in checks:
         mark = "[green]ok  [/green]" if check.is_ok else "[red]FAIL[/red]"
         console.print(f"{mark} {check.name}: {escape(printable_lines(check.detail))}")
         if not check.is_ok:
@@ -44,8 +65,12 @@ def doctor(project: OptionalProject = None) -> None:
 def create_surroundings(settings: Settings) -> Surroundings:
     """What the checks look at."""
     from ralis_backend import wiring
-    from ralis_backend.core.policy.registry import find_strategy
+    from ralis_backend.core.policy.registry import check_strategy, find_strategy
     from ralis_backend.labelstudio.doctor import Surroundings
+
+    def known_strategy() -> str:
+        check_strategy(settings.strategy, settings.policies_dir)
+        return settings.strategy
 
     return Surroundings(
         client=wiring.create_client(settings),
@@ -62,4 +87,26 @@ def create_surroundings(settings: Settings) -> Surroundings:
                 settings.strategy, settings.policies_dir, classes, settings.region_size
             ).name
         ),
+        known_strategy=known_strategy,
+        store=wiring.find_store(settings),
+        pictures=lambda uid: _pictures(settings, uid),
     )
+
+
+def _pictures(settings: Settings, uid: str) -> str:
+    """How a project's pictures are shown, as the worker has stored it."""
+    from sqlalchemy import make_url
+
+    from ralis_backend.online.pictures import describe_rule
+    from ralis_backend.wiring import create_store
+
+    address = make_url(settings.database_url)
+    is_file = address.get_backend_name() == "sqlite" and address.database
+    if is_file and not Path(str(address.database)).is_file():
+        return "the worker has not read them yet"
+    store = create_store(settings)
+    try:
+        project = store.projects.find(uid)
+        return "the worker has not read them yet" if project is None else describe_rule(project)
+    finally:
+        store.close()

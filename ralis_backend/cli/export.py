@@ -11,6 +11,7 @@ import typer
 
 from ralis_backend.cli.log import configure_logging
 from ralis_backend.cli.options import Project
+from ralis_backend.core.text import printable
 
 COCO_FORMATS = {"rle": "coco", "polygon": "coco-polygon"}
 """Formats by what `--coco-segmentation` says."""
@@ -38,22 +39,26 @@ def export(
     """Write what has been labelled so far as a dataset."""
     from rich.console import Console
 
-    from ralis_backend.online.export import export_project
+    from ralis_backend.cli.worker import worker_config
+    from ralis_backend.online.export import export_project, refuse_non_empty
+    from ralis_backend.online.worker.catching_up import catch_up
     from ralis_backend.settings import load_settings
-    from ralis_backend.wiring import create_store, create_tool
+    from ralis_backend.wiring import create_tool, open_store
 
     format_name = _with_segmentation(format_name, coco_segmentation)
     settings = load_settings()
     configure_logging("WARNING")
-    store = create_store(settings)
-    uid = store.projects.by_tool_id(project).uid
+    store = open_store(settings)
+    found = store.projects.by_tool_id(project)
     tool = create_tool(settings)
     console = Console()
-    with console.status("Exporting") as status, _refusals():
+    with console.status("Reading what is new") as status, _refusals():
+        refuse_non_empty(out)
+        missing = catch_up(store, tool, worker_config(settings, "cpu"), found)
         count = export_project(
             store,
             tool.image,
-            uid,
+            found.uid,
             out,
             format_name,
             lambda done, total: status.update(f"Exporting: {done} of {total} images"),
@@ -62,6 +67,8 @@ def export(
     console.print(
         f"{count} images with their masks are in {out}; README.md there says how to load it"
     )
+    if missing:
+        console.print(printable(missing), markup=False)
 
 
 def _with_segmentation(format_name: str, segmentation: str | None) -> str:

@@ -38,12 +38,12 @@ def simulate(
     from ralis_backend.online.trust import replay_project
     from ralis_backend.settings import load_settings
     from ralis_backend.simulation.verdict import BASELINE, HEURISTICS, ReplayRules
-    from ralis_backend.wiring import create_store, create_tool, find_device, ranking_config
+    from ralis_backend.wiring import create_tool, find_device, open_store, ranking_config
 
     settings = load_settings()
     configure_logging("ERROR")
     config = ranking_config(settings, find_device(settings.device))
-    store = create_store(settings)
+    store = open_store(settings)
     row = store.projects.by_tool_id(project)
     default = f"{row.strategy or config.strategy},entropy"
     names = [name.strip() for name in (strategies or default).split(",")]

@@ -19,6 +19,7 @@ from ralis_backend.labelstudio.errors import (
     Unauthorised,
     Unavailable,
 )
+from ralis_backend.labelstudio.network import Network
 from ralis_backend.labelstudio.token_auth import TokenAuth
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class LabelStudioClient:
         url: its address, with or without a trailing slash.
         api_key: a personal access token or a legacy token, or what gives a legacy token.
         timeout_s: of one call, but for uploads and imports, which may take five times as long.
+        network: certificates and proxies.
         transport: replaces the network in tests.
     """
 
@@ -54,9 +56,11 @@ class LabelStudioClient:
         api_key: str | Callable[[], str | None],
         *,
         timeout_s: float = 60.0,
+        network: Network | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.url = url.rstrip("/")
+        self.network = network or Network()
         self.auth = TokenAuth(self.url, api_key)
         self._timeout_s = timeout_s
         self._watch: Callable[..., None] = _allow
@@ -64,7 +68,8 @@ class LabelStudioClient:
             base_url=self.url,
             auth=self.auth,
             timeout=httpx.Timeout(timeout_s, connect=min(10.0, timeout_s)),
-            transport=transport or DeadlineTransport(),
+            transport=transport
+            or DeadlineTransport(self.network.ssl_context, self.network.proxy_of(self.url)),
             trust_env=False,
         )
 
@@ -290,6 +295,10 @@ class LabelStudioClient:
         """One stored prediction."""
         return dict(self._get(f"/api/predictions/{prediction_id}"))
 
+    def predictions(self, task_id: int) -> list[dict[str, Any]]:
+        """The stored predictions of one task, of all versions."""
+        return list(self._get("/api/predictions", task=task_id))
+
     def model_versions(self, project_id: int) -> dict[str, int]:
         """The stored predictions' versions, and how many each has."""
         return dict(self._get(f"/api/projects/{project_id}/model-versions"))
@@ -318,6 +327,10 @@ class LabelStudioClient:
             "PATCH", f"/api/ml/{backend_id}", {"project": project_id, "url": url, **settings}
         )
 
+    def delete_backend(self, backend_id: int) -> None:
+        """Disconnect an ML backend."""
+        self._send("DELETE", f"/api/ml/{backend_id}")
+
     def train(self, backend_id: int) -> None:
         """Press "Start training"."""
         self._send("POST", f"/api/ml/{backend_id}/train")
@@ -337,6 +350,20 @@ class LabelStudioClient:
     def delete_webhook(self, webhook_id: int) -> None:
         """Delete a webhook."""
         self._send("DELETE", f"/api/webhooks/{webhook_id}/")
+
+    # Views of the data manager
+
+    def views(self, project_id: int) -> list[dict[str, Any]]:
+        """The tabs of a project's data manager."""
+        return list(self._get("/api/dm/views/", project=project_id))
+
+    def create_view(self, project_id: int, content: Mapping[str, Json]) -> Json:
+        """A tab that everybody sees."""
+        return self._send("POST", "/api/dm/views/", {"project": project_id, "data": dict(content)})
+
+    def delete_view(self, view_id: int) -> None:
+        """Delete a tab."""
+        self._send("DELETE", f"/api/dm/views/{view_id}/")
 
     # The wire
 
@@ -410,8 +437,7 @@ class LabelStudioClient:
             ) from None
         except httpx.HTTPError as error:
             raise Unavailable(
-                f"Label Studio at {self.url} does not answer ({_text(error)}); is it running, and "
-                "is LABEL_STUDIO_URL right as seen from the backend?"
+                f"Label Studio at {self.url} does not answer ({_text(error)}); {_advice(error)}"
             ) from None
         if response.is_error:
             raise self._error(response, method, path)
@@ -553,6 +579,20 @@ def _detail(response: httpx.Response) -> str:
         return ""
     words = content.get("validation_errors") or content.get("detail") or content
     return f" ({str(words)[:300]})"
+
+
+def _advice(error: Exception) -> str:
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return (
+            "its certificate is not of an authority that is trusted here: set SSL_CERT_FILE to a "
+            "file with your authority's certificate (PEM)"
+        )
+    if isinstance(error, httpx.ProxyError):
+        return (
+            "the proxy of HTTPS_PROXY or HTTP_PROXY refuses it; name the host in NO_PROXY if it is "
+            "reached without"
+        )
+    return "is it running, and is LABEL_STUDIO_URL right as seen from the backend?"
 
 
 def _text(error: Exception) -> str:

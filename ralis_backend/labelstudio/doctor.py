@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import httpx
 
 from ralis_backend.core.images import decode_image
 from ralis_backend.core.segmenter import SegmenterSpec, build
+from ralis_backend.core.stored_images import file_facts
+from ralis_backend.labelstudio.check import Check, tried
 from ralis_backend.labelstudio.client import LabelStudioClient
+from ralis_backend.labelstudio.network import Network
 from ralis_backend.labelstudio.payloads.tasks import project_uid
 from ralis_backend.labelstudio.setup import ProjectSetup, same_url
 from ralis_backend.labelstudio.tool import LabelStudioTool
+from ralis_backend.labelstudio.work_checks import (
+    error_checks,
+    regions_check,
+    work_checks,
+    worker_check,
+)
 from ralis_backend.online.background import (
     Kept,
     Origin,
@@ -25,20 +37,16 @@ from ralis_backend.online.background import (
     said_choice,
 )
 from ralis_backend.online.choosing import FALLBACK
-from ralis_backend.online.tool import ToolProject
+from ralis_backend.online.store import Store
+from ralis_backend.online.tool import ToolProject, ToolTask
+
+__all__ = ["Check", "Surroundings", "checks"]
 
 MIN_FREE_BYTES = 2_000_000_000
+MOST_TASKS = 5000
+"""Tasks of a project whose addresses are looked at."""
+MOST_KINDS = 12
 DEFAULT_BACKEND_URL = "http://localhost:9090"
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at: what was found, and what to do if it is wrong."""
-
-    name: str
-    is_ok: bool
-    detail: str
-    fix: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,10 @@ class Surroundings:
     spec: the network that will be trained.
     device: that torch computes on.
     strategy: names of classes -> name of the strategy; `ValueError` if it does not fit them.
+    known_strategy: its name; `ValueError` if it stands for nothing.
+    store: what is known of the projects; None where nothing was connected yet.
     background_label: of projects that choose no background themselves.
+    pictures: a project's uid -> how its pictures are shown.
     """
 
     client: LabelStudioClient
@@ -62,7 +73,10 @@ class Surroundings:
     spec: SegmenterSpec
     device: str
     strategy: Callable[[Sequence[str]], str]
+    known_strategy: Callable[[], str] = lambda: FALLBACK
+    store: Store | None = None
     background_label: str | None = None
+    pictures: Callable[[str], str] = lambda _uid: "8 bits as they are"
 
 
 def checks(around: Surroundings, project_id: int | None = None) -> Iterator[Check]:
@@ -72,11 +86,17 @@ def checks(around: Surroundings, project_id: int | None = None) -> Iterator[Chec
         around: the backend and its Label Studio.
         project_id: a project to look at as well.
     """
-    yield _tried("data folder", lambda: _data_dir(around.data_dir), "make it writable")
+    yield tried("data folder", lambda: _data_dir(around.data_dir), "make it writable")
     yield _disk(around.data_dir)
     yield _device(around)
-    yield _tried("weights", lambda: _weights(around.spec), _WEIGHTS_FIX)
-    server = _tried(
+    yield tried("weights", lambda: _weights(around.spec), _WEIGHTS_FIX)
+    if project_id is None:
+        yield tried("strategy", around.known_strategy, "set RALIS_STRATEGY as the message says")
+    if around.store is not None:
+        yield worker_check(around.store)
+        if project_id is None:
+            yield from error_checks(around.store)
+    server = tried(
         "Label Studio",
         lambda: f"release {around.client.version()} at {around.client.url}",
         "start it, and set LABEL_STUDIO_URL to its address as seen from the backend (in a "
@@ -85,7 +105,7 @@ def checks(around: Surroundings, project_id: int | None = None) -> Iterator[Chec
     yield server
     if not server.is_ok:
         return
-    token = _tried(
+    token = tried(
         "token",
         lambda: f"{around.client.auth.kind} of {around.client.whoami().get('email')}",
         "set LABEL_STUDIO_API_KEY to a token from Account & Settings",
@@ -94,19 +114,27 @@ def checks(around: Surroundings, project_id: int | None = None) -> Iterator[Chec
     if not token.is_ok:
         return
     if project_id is None:
-        yield _backend(around.backend_url or DEFAULT_BACKEND_URL)
+        yield _backend(around.backend_url or DEFAULT_BACKEND_URL, around.client.network)
         return
     addresses: list[str] = []
 
-    def connected() -> str:
+    def address() -> str:
         addresses.append(around.setup.address(project_id) or DEFAULT_BACKEND_URL)
-        return f"Label Studio reaches this backend at {addresses[0]}"
+        return f"Label Studio is told that this backend is at {addresses[0]}"
 
-    place = _tried("project", connected, "name a project that the token can read")
+    place = tried(
+        "project",
+        lambda: regions_check(around.store, around.client, project_id),
+        "name a project of whole images that the token can read",
+    )
     yield place
     if place.is_ok:
-        yield _backend(addresses[0])
+        yield tried("address", address, "name a project that the token can read")
+    if addresses:
+        yield _backend(addresses[0], around.client.network)
         yield from _project_checks(around, project_id, addresses[0])
+        if around.store is not None:
+            yield from work_checks(around.store, around.client, project_id)
 
 
 def _project_checks(around: Surroundings, project_id: int, address: str) -> Iterator[Check]:
@@ -117,36 +145,31 @@ def _project_checks(around: Surroundings, project_id: int, address: str) -> Iter
         names = ", ".join(label.name for label in found[0].classes)
         return f"{len(found[0].classes)} labels: {names}"
 
-    yield _tried("label config", read, "change the labelling interface as the message says")
+    yield tried("label config", read, "change the labelling interface as the message says")
     if found:
-        yield _tried(
+        yield tried(
             "background",
             lambda: _background(around, found[0]),
             f"run `ralis connect --project {project_id} --background NAME`",
         )
-    yield _tried(
+    yield tried(
         "ML backend",
         lambda: _ml_backend(around, project_id, address),
         f"run `ralis connect --project {project_id}`",
     )
-    yield _tried(
+    yield tried(
         "webhook",
         lambda: _webhook(around, project_id, address),
         f"run `ralis connect --project {project_id}`; if it is missing again, Label Studio blocks "
         "the address: start it with ML_BLOCK_LOCAL_IP=false and SSRF_PROTECTION_ENABLED=false",
     )
     if found:
-        yield _tried(
+        yield tried(
             "strategy",
             lambda: around.strategy(_class_names(around, found[0])),
             f"until then {FALLBACK} ranks; set RALIS_STRATEGY as the message says",
         )
-        yield _tried(
-            "image download",
-            lambda: _image(around, project_id),
-            "the token must be able to read the project; hosts other than Label Studio go into "
-            "RALIS_IMAGE_HOSTS",
-        )
+        yield from image_checks(around, project_id, found[0].uid)
 
 
 def _background(around: Surroundings, project: ToolProject) -> str:
@@ -167,19 +190,15 @@ def _settled(around: Surroundings, project: ToolProject) -> tuple[str, Origin] |
     )
 
 
-def _tried(name: str, look: Callable[[], str], fix: str) -> Check:
-    """A check that passes with what `look` says, and fails with what it raises."""
-    try:
-        return Check(name, True, look())
-    except Exception as error:
-        return Check(name, False, str(error), fix)
-
-
 def _data_dir(folder: Path) -> str:
-    folder.mkdir(parents=True, exist_ok=True)
+    if not folder.exists():
+        there = next(it for it in folder.absolute().parents if it.exists())
+        with tempfile.NamedTemporaryFile(dir=there) as file:
+            file.write(b"ralis")
+        return f"{folder.absolute()} is not there yet; `ralis connect` makes it"
     with tempfile.NamedTemporaryFile(dir=folder) as file:
         file.write(b"ralis")
-    return f"{folder} is writable"
+    return f"{folder.absolute()} is writable"
 
 
 def _disk(folder: Path) -> Check:
@@ -205,6 +224,8 @@ def _device(around: Surroundings) -> Check:
                 "install the NVIDIA driver (in a container: its runtime), or set RALIS_DEVICE=cpu",
             )
         return Check("device", True, f"{around.device}: {torch.cuda.get_device_name()}")
+    if around.device == "mps":
+        return Check("device", True, "mps: Apple's GPU, which did what the processor does")
     return Check("device", True, f"{around.device}; training takes minutes, on a GPU seconds")
 
 
@@ -224,11 +245,17 @@ def _weights(spec: SegmenterSpec) -> str:
     return f"{spec.architecture} with {spec.encoder}, {spec.encoder_weights or 'random'} weights"
 
 
-def _backend(address: str) -> Check:
+def _backend(address: str, network: Network) -> Check:
     url = f"{address.rstrip('/')}/health"
     fix = "start it with `ralis serve`, and set RALIS_BACKEND_URL to where Label Studio reaches it"
     try:
-        status = httpx.get(url, timeout=5.0, trust_env=False).status_code
+        status = httpx.get(
+            url,
+            timeout=5.0,
+            verify=network.ssl_context,
+            proxy=network.proxy_of(url),
+            trust_env=False,
+        ).status_code
     except httpx.HTTPError as error:
         return Check("backend", False, f"{url} does not answer: {type(error).__name__}", fix)
     return Check("backend", status == 200, f"{url} answers {status}", fix)
@@ -261,9 +288,46 @@ def _webhook(around: Surroundings, project_id: int, address: str) -> str:
     )
 
 
-def _image(around: Surroundings, project_id: int) -> str:
-    task = next(around.tool.tasks(project_id), None)
-    if task is None:
-        return "the project has no task yet"
-    height, width = decode_image(around.tool.image(task)).shape[:2]
-    return f"task {task.id}: {width} x {height} pixels"
+def image_checks(around: Surroundings, project_id: int, uid: str) -> Iterator[Check]:
+    """One image of each kind of address that the project's tasks have, and how they are shown."""
+    examples: dict[str, ToolTask] = {}
+    counts: Counter[str] = Counter()
+
+    def read() -> str:
+        for task in islice(around.tool.tasks(project_id), MOST_TASKS):
+            kind = around.tool.image_kind(task)
+            counts[kind] += 1
+            if len(examples) < MOST_KINDS:
+                examples.setdefault(kind, task)
+        return "the project has no task yet" if not counts else _counted(counts)
+
+    listed = tried("images", read, "the token must be able to read the project's tasks")
+    yield listed
+    for kind, task in examples.items():
+        name = "image download" if len(examples) == 1 else f"image download, {kind}"
+        yield tried(name, partial(_image, around, kind, task), _IMAGE_FIX)
+    if examples:
+        yield Check("pictures", True, around.pictures(uid))
+
+
+def _counted(counts: Counter[str]) -> str:
+    total = counts.total()
+    told = ", ".join(f"{count} {kind}" for kind, count in counts.most_common(MOST_KINDS))
+    return f"{'the first ' if total >= MOST_TASKS else ''}{total} tasks: {told}"
+
+
+def _image(around: Surroundings, kind: str, task: ToolTask) -> str:
+    content = around.tool.image(task)
+    decode_image(content)
+    facts = file_facts(content)
+    aside = ""
+    if not facts.is_shown:
+        aside = "; browsers show it dark or not at all: use crops mode (RALIS_MODE=crops)"
+    return f"{kind}: task {task.id}: {facts}{aside}"
+
+
+_IMAGE_FIX = (
+    "the token must be able to read the project; hosts other than Label Studio go into "
+    "RALIS_IMAGE_HOSTS; the address under which browsers reach Label Studio goes into "
+    "LABEL_STUDIO_PUBLIC_URL"
+)

@@ -20,7 +20,8 @@ from ralis_backend.labelstudio.payloads.label_config import (
     LabelConfig,
     parse_label_config,
 )
-from ralis_backend.labelstudio.payloads.predictions import image_prediction
+from ralis_backend.labelstudio.payloads.predictions import image_prediction, model_version
+from ralis_backend.labelstudio.payloads.regions_config import shows_regions
 from ralis_backend.labelstudio.payloads.tasks import TaskError, parse_tasks, project_uid
 from ralis_backend.online.tool import ImageSuggestion, ToolTask
 
@@ -29,6 +30,7 @@ with warnings.catch_warnings():
     from label_studio_ml.model import LabelStudioMLBase
 
 if TYPE_CHECKING:
+    from ralis_backend.labelstudio.address_book import AddressBook
     from ralis_backend.labelstudio.token_file import Handover
     from ralis_backend.online.learner import Learner
 
@@ -36,6 +38,9 @@ logger = logging.getLogger(__name__)
 
 LEAST_USEFUL_SCORE = 1.0
 """Label Studio shows low scores first."""
+
+
+_UNTRAINED = model_version("v0")
 
 
 class RalisBackend(LabelStudioMLBase):  # type: ignore[misc]
@@ -57,6 +62,7 @@ class RalisBackend(LabelStudioMLBase):  # type: ignore[misc]
     learner: ClassVar[Learner | None] = None
     region_label: ClassVar[str] = REGION_LABEL
     handover: ClassVar[Handover | None] = None
+    addresses: ClassVar[AddressBook | None] = None
 
     @classmethod
     def bind(
@@ -64,6 +70,7 @@ class RalisBackend(LabelStudioMLBase):  # type: ignore[misc]
         learner: Learner,
         region_label: str = REGION_LABEL,
         handover: Handover | None = None,
+        addresses: AddressBook | None = None,
     ) -> type[RalisBackend]:
         """This class with a learner behind it, for `model_class` of a server.
 
@@ -71,11 +78,13 @@ class RalisBackend(LabelStudioMLBase):  # type: ignore[misc]
             learner: what answers.
             region_label: name of the label that suggested boxes carry.
             handover: takes the token that Label Studio hands over; None where one is configured.
+            addresses: remembers what Label Studio gives as its own address; None: it is not.
         """
         bound = {
             "learner": learner,
             "region_label": region_label,
             "handover": handover,
+            "addresses": addresses,
             "__module__": cls.__module__,
         }
         return type(cls.__name__, (cls,), bound)
@@ -116,11 +125,13 @@ class RalisBackend(LabelStudioMLBase):  # type: ignore[misc]
         self._config_xml = label_config or ""
         if self.handover is not None and access_token is not None:
             self.handover.offer(access_token, hostname)
+        if self.addresses is not None and hostname is not None:
+            self.addresses.offer(hostname)
 
     @property
     def model_version(self) -> str:
-        """The version in use, `v3`; `v0` before the first training."""
-        return self._learner.model_version(self._uid(()) or self._project_id)
+        """The version in use, `ralis-v3`; `ralis-v0` before the first training."""
+        return model_version(self._learner.model_version(self._uid(()) or self._project_id))
 
     def get(self, key: str) -> Any:
         """What label-studio-ml 2.x's server reads: `model_version`, `label_config`."""
@@ -138,10 +149,15 @@ class RalisBackend(LabelStudioMLBase):  # type: ignore[misc]
         """
         uid = self._uid(())
         if uid is None:  # the server did not say when the project was made; a webhook will
-            return "v0"
+            return _UNTRAINED
+        if shows_regions(self._config_xml):
+            raise ValueError(
+                "this project holds the regions of another one; connect the backend to the project "
+                "with the whole images, and take it off this one"
+            )
         classes = self._config().labels
         parameters = _extra_params(extra_params)
-        return self._learner.register(uid, self._config_xml, classes, parameters)
+        return model_version(self._learner.register(uid, self._config_xml, classes, parameters))
 
     def predict(
         self,
@@ -158,9 +174,9 @@ class RalisBackend(LabelStudioMLBase):  # type: ignore[misc]
         uid = self._uid(tasks)
         if uid is None:
             logger.warning("predict: the project is not known yet; run `ralis connect`")
-            return [_empty("v0") for _ in tasks]
+            return [_empty(_UNTRAINED) for _ in tasks]
         class_names = self._class_names(uid, config)
-        version = self._learner.model_version(uid)
+        version = model_version(self._learner.model_version(uid))
         answers = [_empty(version) for _ in tasks]
         parsed = list(_with_images(tasks, config.image_key, uid))
         suggestions = self._learner.suggest(uid, [task for _, task in parsed])
@@ -184,7 +200,8 @@ class RalisBackend(LabelStudioMLBase):  # type: ignore[misc]
             self._learner.request_training(uid)
         else:
             self._learner.learn(uid, event, event_payload(data))
-        return {"model_version": self._learner.model_version(uid), "event": event}
+        version = self._learner.model_version(uid)
+        return {"model_version": model_version(version), "event": event}
 
     def _uid(self, tasks: Sequence[Mapping[str, Any]]) -> str | None:
         """The project's uid; where the server gives the bare id, the newest known one with it."""
@@ -220,6 +237,8 @@ class RalisBackend(LabelStudioMLBase):  # type: ignore[misc]
             self._learner.class_names(uid)
         except ValueError:
             xml = str(project.get("label_config") or "")
+            if shows_regions(xml):
+                return
             classes = parse_label_config(xml, self.region_label).labels
             self._learner.register(uid, xml, classes, {})
 
@@ -248,11 +267,12 @@ def _prediction(
     class_names: Sequence[str],
     config: LabelConfig,
 ) -> dict[str, Any]:
+    version = model_version(suggestion.version)
     try:
-        prediction = image_prediction(suggestion, class_names, config, suggestion.version)
+        prediction = image_prediction(suggestion, class_names, config, version)
     except ValueError as error:
         logger.warning("project %s, task %s: %s", uid, suggestion.task_id, error)
-        return _empty(suggestion.version)
+        return _empty(version)
     score = prediction.get("score")
     if not isinstance(score, int | float) or not math.isfinite(score):
         prediction["score"] = LEAST_USEFUL_SCORE  # a non-number fails the annotator's next task

@@ -12,28 +12,21 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ralis_backend.labelstudio.client import LabelStudioClient, without_credentials
-from ralis_backend.labelstudio.errors import NotFound
-from ralis_backend.labelstudio.payloads.instructions import HEADING, instructions
-from ralis_backend.labelstudio.payloads.label_config import (
-    REGION_LABEL,
-    LabelConfig,
-    parse_label_config,
-)
-from ralis_backend.labelstudio.payloads.regions_config import is_like, regions_config
+from ralis_backend.labelstudio.errors import LabelStudioError, NotFound
+from ralis_backend.labelstudio.once import deleted, found_or_made
+from ralis_backend.labelstudio.payloads.label_config import REGION_LABEL
 from ralis_backend.labelstudio.payloads.tasks import project_uid
+from ralis_backend.labelstudio.regions_project import (
+    LEAST_USEFUL_FIRST,
+    RegionsProjects,
+    keep_settings,
+)
+from ralis_backend.labelstudio.view import keep_view
 from ralis_backend.online.tool import ToolProject
 
 logger = logging.getLogger(__name__)
 
 BACKEND_TITLE = "RALIS"
-MARKER = "ralis:pool="
-"""Stands in a regions project's description, so that it is found again by its pool's uid."""
-
-LEAST_USEFUL_FIRST = {
-    "sampling": "Uncertainty sampling",
-    "show_collab_predictions": True,
-    "evaluate_predictions_automatically": False,
-}
 
 
 class ProjectSetup:
@@ -63,35 +56,43 @@ class ProjectSetup:
         self._credentials = (user, password) if user and password else None
         self._webhook_headers = webhook_headers or (lambda _uid: {})
         self._region_label = region_label
+        self._regions = RegionsProjects(client, region_label)
 
     def through(self, client: LabelStudioClient) -> ProjectSetup:
         """The same, by another client."""
         setup = copy.copy(self)
         setup._client = client
+        setup._regions = RegionsProjects(client, self._region_label)
         return setup
 
     def connect(
-        self, project: ToolProject, mode: str, extra_params: Mapping[str, Any] | None = None
-    ) -> None:
-        """Prepare a project and make this backend its ML backend.
+        self,
+        project: ToolProject,
+        mode: str,
+        extra_params: Mapping[str, Any] | None = None,
+        regions_project_id: int | None = None,
+    ) -> int | None:
+        """Make this backend a project's ML backend, and prepare the project.
 
         Args:
             project: the pool project.
             mode: `crops` or `in-place`.
             extra_params: that the connection gets besides those it has.
+            regions_project_id: as it is known; None: it is looked for.
+
+        Returns:
+            The id of the regions project, None in in-place mode.
 
         Raises:
             LabelStudioError: saying what to do, where Label Studio refuses the backend's address
                 or credentials.
             ValueError: if there is no backend address.
         """
-        if self._backend_url is None:
-            raise ValueError(
-                "the backend's own address is not known; set RALIS_BACKEND_URL to where Label "
-                "Studio reaches it, for example http://localhost:9090"
-            )
-        self._connect_backend(project, self._backend_url, extra_params or {})
-        self.prepare(project, mode, None)
+        self.connect_backend(project, extra_params)
+        regions_id = self.prepare(project, mode, regions_project_id)
+        if regions_id is not None:
+            self._keep_view(regions_id, is_wanted=True)
+        return regions_id
 
     def prepare(
         self, project: ToolProject, mode: str, regions_project_id: int | None
@@ -102,9 +103,15 @@ class ProjectSetup:
         if mode != "crops":
             keep_settings(self._client, project.id, LEAST_USEFUL_FIRST)
             return None
-        regions = self._regions_project(project, regions_project_id)
-        self._keep_webhook(int(regions["id"]), project_uid(regions), address)
-        return int(regions["id"])
+        regions = self._regions.keep(project, regions_project_id)
+        regions_id = int(regions["id"])
+        self._keep_webhook(regions_id, project_uid(regions), address)
+        self._keep_view(regions_id)
+        return regions_id
+
+    def tidy_doubles(self, project: ToolProject, regions_project_id: int) -> list[str]:
+        """Delete empty doubles of a regions project; what to say of those that are not empty."""
+        return self._regions.tidy_doubles(project, regions_project_id)
 
     def address(self, project_id: int) -> str | None:
         """Where Label Studio reaches this backend: as set, or as connected to the pool project.
@@ -132,23 +139,90 @@ class ProjectSetup:
         ours = [it for it in backends if url is not None and same_url(it["url"], url)] or backends
         return _parameters(ours[0].get("extra_params")) if ours else {}
 
-    def _connect_backend(
-        self, project: ToolProject, url: str, extra_params: Mapping[str, Any]
+    def connect_backend(
+        self, project: ToolProject, extra_params: Mapping[str, Any] | None = None
     ) -> None:
+        """Make this backend the project's ML backend, once; `extra_params` join those it has.
+
+        Raises:
+            LabelStudioError: saying what to do, where Label Studio refuses the backend's address
+                or credentials.
+            ValueError: if there is no backend address.
+        """
+        url = self._backend_url
+        if url is None:
+            raise ValueError(
+                "the backend's own address is not known; set RALIS_BACKEND_URL to where Label "
+                "Studio reaches it, for example http://localhost:9090"
+            )
         settings: dict[str, Any] = {"title": BACKEND_TITLE, "auth_method": "NONE"}
         if self._credentials:
             user, password = self._credentials
             settings.update(
                 auth_method="BASIC_AUTH", basic_auth_user=user, basic_auth_pass=password
             )
-        known = [it for it in self._client.backends(project.id) if same_url(it["url"], url)]
+        known = self._backends(project.id, url)
         if extra_params:
             stated = _parameters(known[0].get("extra_params")) if known else {}
             settings["extra_params"] = {**stated, **extra_params}
-        if known:
-            self._client.update_backend(known[0]["id"], project.id, url, **settings)
-        else:
-            self._client.create_backend(project.id, url, **settings)
+        backend, is_new = found_or_made(
+            f"the ML backend of project {project.id}",
+            lambda: next(iter(self._backends(project.id, url)), None),
+            lambda: self._client.create_backend(project.id, url, **settings),
+        )
+        if not is_new:
+            self._client.update_backend(backend["id"], project.id, url, **settings)
+        for double in self._backends(project.id, url)[1:]:
+            deleted(self._client.delete_backend, double["id"])
+            logger.warning("project %s had this ML backend twice", project.id)
+        self._name_others(project.id, url)
+
+    def disconnect(
+        self, project_id: int, regions_project_id: int | None, address: str
+    ) -> tuple[int, int]:
+        """Take the ML backend and the webhooks at `address` off a project; safe to repeat.
+
+        Returns:
+            How many ML backends and webhooks were removed.
+        """
+        backends = self._backends(project_id, address)
+        for backend in backends:
+            deleted(self._client.delete_backend, backend["id"])
+        places = [it for it in (project_id, regions_project_id) if it is not None]
+        return len(backends), sum(self._remove_webhooks(place, address) for place in places)
+
+    def _keep_view(self, regions_id: int, *, is_wanted: bool = False) -> None:
+        """Annotators do not need it: what refuses it stops nothing else."""
+        try:
+            keep_view(self._client, regions_id, is_wanted=is_wanted)
+        except LabelStudioError as error:
+            logger.warning("project %s: its tab in the data manager: %s", regions_id, error)
+
+    def _remove_webhooks(self, project_id: int, address: str) -> int:
+        try:
+            hooks = self._hooks(project_id, f"{address}/webhook")
+        except NotFound:  # the project is gone
+            return 0
+        for hook in hooks:
+            deleted(self._client.delete_webhook, hook["id"])
+        return len(hooks)
+
+    def _backends(self, project_id: int, url: str) -> list[dict[str, Any]]:
+        """The project's ML backends at this address, oldest first."""
+        found = [it for it in self._client.backends(project_id) if same_url(it["url"], url)]
+        return sorted(found, key=lambda it: int(it["id"]))
+
+    def _name_others(self, project_id: int, url: str) -> None:
+        """A connection of ours at another address is probably an old one: each task asks it."""
+        for other in self._client.backends(project_id):
+            if other["title"] == BACKEND_TITLE and not same_url(other["url"], url):
+                logger.warning(
+                    "project %s also has the ML backend %s, titled %s; where nobody answers "
+                    "there, each task waits for it: delete it under Settings > Model",
+                    project_id,
+                    without_credentials(str(other["url"])),
+                    BACKEND_TITLE,
+                )
 
     def _keep_webhook(self, project_id: int, uid: str, address: str | None) -> None:
         """Exactly one webhook to this backend, for all actions, with the project's own header."""
@@ -156,11 +230,13 @@ class ProjectSetup:
             return
         headers = dict(self._webhook_headers(uid))
         url = f"{address}/webhook"
-        hooks = [it for it in self._client.webhooks(project_id) if same_url(it["url"], url)]
-        if not hooks:
-            self._client.create_webhook(project_id, url, headers)
+        hook, is_new = found_or_made(
+            f"the webhook of project {project_id}",
+            lambda: next(iter(self._hooks(project_id, url)), None),
+            lambda: self._client.create_webhook(project_id, url, headers),
+        )
+        if is_new:
             return
-        hook = hooks[0]
         is_right = (
             hook.get("is_active")
             and hook.get("send_payload")
@@ -169,61 +245,13 @@ class ProjectSetup:
         )
         if not is_right:
             self._client.update_webhook(hook["id"], url, headers)
-        for extra in hooks[1:]:
-            self._client.delete_webhook(extra["id"])
+        for extra in self._hooks(project_id, url)[1:]:
+            deleted(self._client.delete_webhook, extra["id"])
 
-    def _regions_project(self, pool: ToolProject, regions_project_id: int | None) -> dict[str, Any]:
-        marker = f"{MARKER}{pool.uid}"
-        parsed = parse_label_config(pool.label_config, self._region_label)
-        config = regions_config(parsed, pool.background)
-        told = self._told(pool, parsed)
-        found = self._find_regions_project(marker, regions_project_id)
-        if found is None:
-            return self._client.create_project(
-                f"{pool.title[:40]} · regions",
-                config,
-                description=f"Suggested regions of project {pool.id}, kept by RALIS. {marker}",
-                **LEAST_USEFUL_FIRST,
-                **told,
-                show_instruction=True,
-            )
-        regions_id = int(found["id"])
-        if not is_ours(found.get("expert_instruction")):
-            del told["expert_instruction"]
-        keep_settings(self._client, regions_id, {**LEAST_USEFUL_FIRST, **told})
-        if not is_like(found["label_config"], parsed, pool.background):
-            # Label Studio accepts it when a label goes that annotations still use.
-            self._client.update_project(regions_id, label_config=config)
-        return found
-
-    def _told(self, pool: ToolProject, config: LabelConfig) -> dict[str, Any]:
-        """Settings by which annotators learn what to do.
-
-        Without a background an empty submission says nothing: Label Studio then refuses it.
-        """
-        text = instructions(
-            [label.name for label in config.labels],
-            pool.background,
-            is_brush=config.control_type == "brushlabels",
-            of_owner=str(self._client.project(pool.id).get("expert_instruction") or ""),
-        )
-        return {
-            "expert_instruction": text,
-            "enable_empty_annotation": pool.background is not None,
-        }
-
-    def _find_regions_project(self, marker: str, project_id: int | None) -> dict[str, Any] | None:
-        if project_id is not None:
-            try:
-                found = self._client.project(project_id)
-            except NotFound:
-                found = {}
-            if marker in str(found.get("description")):
-                return found
-        for found in self._client.projects():
-            if marker in str(found.get("description")):
-                return found
-        return None
+    def _hooks(self, project_id: int, url: str) -> list[dict[str, Any]]:
+        """The project's webhooks to this address, oldest first."""
+        found = [it for it in self._client.webhooks(project_id) if same_url(it["url"], url)]
+        return sorted(found, key=lambda it: int(it["id"]))
 
 
 def _parameters(value: Any) -> dict[str, Any]:
@@ -234,19 +262,6 @@ def _parameters(value: Any) -> dict[str, Any]:
         except ValueError:
             return {}
     return dict(value) if isinstance(value, Mapping) else {}
-
-
-def is_ours(instruction: Any) -> bool:
-    """Whether a regions project's instructions are ours to keep up to date: the owner's are not."""
-    return not instruction or str(instruction).startswith(HEADING)
-
-
-def keep_settings(client: LabelStudioClient, project_id: int, wanted: Mapping[str, Any]) -> None:
-    """Change those settings of a project that are not as `wanted`."""
-    project = client.project(project_id)
-    changes = {name: value for name, value in wanted.items() if project.get(name) != value}
-    if changes:
-        client.update_project(project_id, **changes)
 
 
 def same_url(left: str, right: str) -> bool:

@@ -14,6 +14,7 @@ import httpx
 from ralis_backend.labelstudio.errors import LabelStudioError, Unauthorised, Unavailable
 
 REFRESH_EARLY_S = 30.0
+_TOKEN = re.compile(r"[0-9a-fA-F]{40}|[^.]+\.[^.]+\.[^.]+")
 
 
 class TokenAuth(httpx.Auth):
@@ -77,6 +78,12 @@ class TokenAuth(httpx.Auth):
 
     def advice(self) -> str:
         """What to do when Label Studio answers 401."""
+        if self._handed_over is None and not _TOKEN.fullmatch(self._api_key):
+            return (
+                f"LABEL_STUDIO_API_KEY ({len(self._api_key)} characters) is neither kind of token: "
+                "a personal access token has three parts with dots between, a legacy token is 40 "
+                "hexadecimal digits; copy it anew from Account & Settings"
+            )
         if self._handed_over is None:
             return (
                 f"LABEL_STUDIO_API_KEY (a {self.kind}) is not accepted. Legacy tokens are off in "

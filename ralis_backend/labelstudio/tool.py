@@ -6,28 +6,36 @@ What is asked and published; how projects are made ready is `setup`'s.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
+import numpy as np
+
+from ralis_backend.core.regions import VOID
 from ralis_backend.labelstudio.client import Filter, LabelStudioClient
 from ralis_backend.labelstudio.errors import LabelStudioError, NotFound
 from ralis_backend.labelstudio.fetcher import ImageFetcher
 from ralis_backend.labelstudio.payloads.annotations import parse_annotation
 from ralis_backend.labelstudio.payloads.answers import read_answers
 from ralis_backend.labelstudio.payloads.boxes import read_boxes
+from ralis_backend.labelstudio.payloads.descriptions import with_line
 from ralis_backend.labelstudio.payloads.events import read_hint
 from ralis_backend.labelstudio.payloads.label_config import (
     REGION_LABEL,
     LabelConfig,
     parse_label_config,
 )
-from ralis_backend.labelstudio.payloads.paint import read_paint
+from ralis_backend.labelstudio.payloads.paint import others_paint, read_paint
 from ralis_backend.labelstudio.payloads.predictions import (
     batches,
     crop_prediction,
     image_prediction,
+    is_ours,
+    model_version,
 )
 from ralis_backend.labelstudio.payloads.tasks import (
     TaskError,
@@ -41,7 +49,8 @@ from ralis_backend.labelstudio.payloads.tasks import (
     project_uid,
     utc_text,
 )
-from ralis_backend.labelstudio.setup import ProjectSetup, keep_settings
+from ralis_backend.labelstudio.regions_project import is_regions_project, keep_settings, pool_of
+from ralis_backend.labelstudio.setup import ProjectSetup
 from ralis_backend.online.tool import (
     Crop,
     CropPrediction,
@@ -61,6 +70,9 @@ logger = logging.getLogger(__name__)
 UPLOADS_PER_CALL = 25
 """Crops of two files each: Label Studio takes 100 files in a request."""
 DELETIONS_PER_CALL = 500
+MOST_LOGGED = 5
+"""Of what is left out of one prediction of others."""
+REFERENCES_LOOKED_AT = 50
 NO_IMAGE = ""
 """An export gives addresses as they were imported, not as this server serves them: no key."""
 
@@ -110,6 +122,8 @@ class LabelStudioTool:
             title=str(found["title"]),
             label_config=str(found["label_config"]),
             classes=config.labels,
+            is_regions=is_regions_project(found),
+            pool_uid=pool_of(found),
             num_tasks=count_of(found, "task_number"),
             num_annotations=count_of(
                 found, "total_annotations_number", "skipped_annotations_number"
@@ -163,11 +177,43 @@ class LabelStudioTool:
         """The suggested rectangles that a whole-image annotation carries."""
         return read_boxes(annotation.results, self._config(project.label_config), image_size)
 
+    def others_mask(
+        self,
+        pool: ToolProject,
+        model_version: str,
+        task_id: int,
+        class_names: Sequence[str],
+        size: tuple[int, int],
+    ) -> np.ndarray | None:
+        """What the newest prediction of that model version in a task shows; None without one."""
+        found = [
+            it
+            for it in self._client.predictions(task_id)
+            if it.get("model_version") == model_version
+        ]
+        if not found:
+            return None
+        newest = max(found, key=lambda it: int(it["id"]))
+        results = newest.get("result")
+        if not isinstance(results, list):
+            raise ValueError(f"prediction {newest['id']} has no list of results")
+        shown = others_paint(results, self._config(pool.label_config), class_names, size)
+        for what in shown.left_out[:MOST_LOGGED]:
+            logger.info("prediction %s of task %s: %s", newest["id"], task_id, what)
+        return None if np.all(shown.mask == VOID) else shown.mask
+
     def image(self, task: ToolTask) -> bytes:
         """The bytes of a task's image file."""
         if self._watch is not None:
             self._watch(is_change=False)
         return self._fetcher.fetch(task)
+
+    def image_kind(self, task: ToolTask) -> str:
+        """Where a task's image lies, in words."""
+        try:
+            return self._fetcher.kind(task)
+        except ValueError:
+            return "malformed addresses"
 
     # What it changes
 
@@ -177,6 +223,10 @@ class LabelStudioTool:
         """Bring webhooks, sampling and, in crops mode, the regions project in order."""
         return self._setup.prepare(project, mode, regions_project_id)
 
+    def tidy_doubles(self, project: ToolProject, regions_project_id: int) -> list[str]:
+        """Delete empty doubles of a regions project; what to say of those that are not empty."""
+        return self._setup.tidy_doubles(project, regions_project_id)
+
     def create_crop_tasks(
         self, pool: ToolProject, regions_project_id: int, crops: Sequence[Crop]
     ) -> list[ToolTask]:
@@ -185,8 +235,8 @@ class LabelStudioTool:
         Tasks that are there already are taken, not made again: an earlier call may have ended
         without an answer though Label Studio had made them.
 
-        Files go to the pool project, whose config has one data key as uploads need; tasks of
-        other projects may show them.
+        Files go to the regions project, which shows them: its config has one data key for the
+        server, as uploads need, however many the pool's has.
         """
         if not crops:
             return []
@@ -195,7 +245,7 @@ class LabelStudioTool:
         missing = [crop for crop, key in zip(crops, keys, strict=True) if key not in made]
         if missing:
             newest = max((task.id for task in made.values()), default=0)
-            data = self._with_pictures(pool.id, missing)
+            data = self._with_pictures(pool.id, regions_project_id, missing)
             try:
                 self._client.import_tasks(regions_project_id, [{"data": it} for it in data])
             except LabelStudioError as error:
@@ -223,9 +273,11 @@ class LabelStudioTool:
         """Store the predictions under `version`, make it the project's, drop the others."""
         config = self._config(self._client.project(regions_project_id)["label_config"])
         payloads = (
-            crop_prediction(prediction, class_names, config, version) for prediction in predictions
+            crop_prediction(prediction, class_names, config, model_version(version))
+            for prediction in predictions
         )
-        self._replace_predictions(regions_project_id, version, payloads)
+        self._replace_predictions(regions_project_id, model_version(version), payloads)
+        self._drop_unmarked(regions_project_id)
 
     def publish_image_predictions(
         self,
@@ -239,11 +291,18 @@ class LabelStudioTool:
         payloads = (
             {
                 "task": suggestion.task_id,
-                **image_prediction(suggestion, class_names, config, version),
+                **image_prediction(suggestion, class_names, config, model_version(version)),
             }
             for suggestion in suggestions
         )
-        self._replace_predictions(pool.id, version, payloads)
+        self._replace_predictions(pool.id, model_version(version), payloads)
+
+    def describe(self, project_id: int, line: str) -> None:
+        """Keep a line about a project in its description; written only where it differs."""
+        description = self._client.project(project_id).get("description")
+        wanted = with_line(description, line)
+        if description != wanted:
+            self._client.update_project(project_id, description=wanted)
 
     def delete_unopened_tasks(self, project_id: int, task_ids: Sequence[int]) -> list[int]:
         """Delete those of the tasks that nobody has begun.
@@ -271,19 +330,26 @@ class LabelStudioTool:
                 found.setdefault(crop_key(task.data), task)
         return found
 
-    def _with_pictures(self, pool_id: int, crops: Sequence[Crop]) -> list[dict[str, Any]]:
-        """The data of each crop's task, its pictures uploaded."""
+    def _with_pictures(
+        self, pool_id: int, project_id: int, crops: Sequence[Crop]
+    ) -> list[dict[str, Any]]:
+        """The data of each crop's task, its pictures uploaded to the project that shows them."""
         parts = [
             crops[start : start + UPLOADS_PER_CALL]
             for start in range(0, len(crops), UPLOADS_PER_CALL)
         ]
+        below = self._fetcher.path_below(lambda: self._some_references(pool_id))
         with ThreadPoolExecutor(2) as threads:  # one encodes while the other's upload is stored
-            uploaded = list(threads.map(lambda part: self._upload(pool_id, part), parts))
+            uploaded = list(threads.map(lambda part: self._upload(project_id, part), parts))
         paths = [path for part in uploaded for path in part]
         return [
-            crop_data(crop, image, context)
+            crop_data(crop, below + image, below + context)
             for crop, (image, context) in zip(crops, paths, strict=True)
         ]
+
+    def _some_references(self, project_id: int) -> list[str]:
+        """Addresses of some of a project's images, as Label Studio writes them."""
+        return [task.image for task in islice(self.tasks(project_id), REFERENCES_LOOKED_AT)]
 
     def _annotations_of(self, project_id: int, task: ToolTask, payloads: Any) -> TaskAnnotations:
         """Raises `TaskError` where it cannot be told which annotations there are."""
@@ -311,7 +377,10 @@ class LabelStudioTool:
     def _replace_predictions(
         self, project_id: int, version: str, payloads: Iterable[Mapping[str, Any]]
     ) -> None:
-        """Old versions go last, so that annotators always meet some prediction."""
+        """Old versions of ours go last, so that annotators always meet some prediction.
+
+        What others have stored is none of ours: it is left alone, with or without a model version.
+        """
         if self._client.model_versions(project_id).get(version):
             self._client.delete_predictions(project_id, version)
         num_sent = 0
@@ -333,8 +402,14 @@ class LabelStudioTool:
         if num_sent:
             keep_settings(self._client, project_id, {"model_version": version})
         for other in stored:
-            if other != version:
+            if other != version and is_ours(other):
                 self._client.delete_predictions(project_id, other)
+
+    def _drop_unmarked(self, regions_project_id: int) -> None:
+        """In a regions project: those of before predictions carried a mark of ours."""
+        for version in self._client.model_versions(regions_project_id):
+            if re.fullmatch(r"v[0-9]{1,9}", version):
+                self._client.delete_predictions(regions_project_id, version)
 
     def _origin(self, annotation: Mapping[str, Any]) -> Mapping[str, Any]:
         """The prediction that an annotation started from, as far as its version is concerned."""

@@ -142,5 +142,7 @@ def fallback(
 
 
 def _instead(project: Project, chosen: ChosenStrategy) -> ChosenStrategy:
-    logger.warning("project %s is ranked by %s: %s", project.uid, chosen.strategy.name, chosen.note)
+    logger.warning(
+        "project %s is ranked by %s: %s", project.tool_id, chosen.strategy.name, chosen.note
+    )
     return chosen

@@ -21,6 +21,7 @@ from ralis_backend.core.policy.registry import check_strategy
 from ralis_backend.online.background import Kept, said_choice
 from ralis_backend.online.choosing import RankingConfig
 from ralis_backend.online.labels import RegionLabel, covered
+from ralis_backend.online.pictures import Pictures
 from ralis_backend.online.ranking import rank_image
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Image, Project, Ranking, Version
@@ -197,10 +198,7 @@ class Learner:
         What was set aside because it ended the worker is tried again, and a project that was
         forgotten or gone is worked on again.
         """
-        project = self._store.projects.get(uid)
-        self._store.attempts.forget(project.id)
-        self._store.projects.revive(project.id)
-        self._store.projects.change(project.id, is_training_requested=True)
+        self._store.projects.request_training(self._store.projects.get(uid).id)
 
     def forget(self, uid: str) -> None:
         """Stop working on a project until it is connected again, or a training is asked for.
@@ -246,7 +244,9 @@ class Learner:
         versions = {row.name: row for row in self._store.versions.all(project.id)}
         if version not in versions:
             known = ", ".join(versions) or "none"
-            raise ValueError(f"project {uid} has no version {version!r}; it has: {known}")
+            raise ValueError(
+                f"project {project.tool_id} has no version {version!r}; it has: {known}"
+            )
         self._store.versions.use(project.id, versions[version].number)
 
     def _is_worked_on(self, uid: str) -> bool:
@@ -272,6 +272,10 @@ class Learner:
             "round": project.round,
             "labelled_regions": self._labelled_regions(project),
             "open_regions": self._store.queue.count_open(project.id),
+            "bulk_annotations": project.people.get("bulk_annotations", 0),
+            "double_images": project.people.get("double_images", 0),
+            "agreement": project.people.get("agreement") or None,
+            "advice": project.people.get("advice"),
             "is_training_requested": project.is_training_requested,
             "state": project.progress.get("state", "idle"),
             **{name: value for name, value in project.progress.items() if name != "state"},
@@ -316,7 +320,9 @@ class Learner:
         try:
             mask = read_mask(self._store, image, ranking)
         except (OSError, ValueError) as error:
-            logger.warning("project %s, task %s: no mask: %s", project.uid, image.task_id, error)
+            logger.warning(
+                "project %s, task %s: no mask: %s", project.tool_id, image.task_id, error
+            )
             return None
         return None if mask is None else to_paint(mask, project)
 
@@ -338,7 +344,10 @@ class Learner:
         with self._turn(until):
             content = self._arrived(self._image, task)
             every_label = self._store.labels.of(project.id)
-            ranked = rank_image(self._store, project, version, content, self._config, every_label)
+            decode = Pictures(self._store, project, self._image).decode
+            ranked = rank_image(
+                self._store, project, version, content, self._config, every_label, decode
+            )
         ranking = version.metrics.get("score_quantiles") if version else None
         is_comparable = ranking is None or ranked.is_comparable
         regions = best_regions(

@@ -102,7 +102,7 @@ class LabelMasks:
         logger.warning(
             "project %s: the label of %s in image %d cannot be used and is read again from its "
             "annotation: %s",
-            self._project.uid,
+            self._project.tool_id,
             label.region,
             label.image_id,
             why,

@@ -58,7 +58,9 @@ def load_segmenter(
         try:
             segmenter = load(store.blobs.path(version.weights_key), device)
         except (WeightsError, FileNotFoundError) as error:
-            logger.warning("project %s: %s cannot be used: %s", project.uid, version.name, error)
+            logger.warning(
+                "project %s: %s cannot be used: %s", project.tool_id, version.name, error
+            )
             damage[version.number] = str(error)
             version = _parent(store, version)
             continue

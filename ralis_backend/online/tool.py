@@ -23,12 +23,17 @@ class ToolError(Exception):
     """The labelling tool did not do what was asked; the message says what to do.
 
     ToolNotFound: the project or task is gone.
+    NoPool: it holds the regions of another one.
     ToolUnavailable: it is down, slow or overloaded; trying again later may help.
     """
 
 
 class ToolNotFound(ToolError):
     """The project, task or file does not exist (any more)."""
+
+
+class NoPool(ToolError):
+    """The project holds the regions of a pool: it is not one to be worked on itself."""
 
 
 class ToolUnavailable(ToolError):
@@ -49,8 +54,9 @@ class ToolProject:
 
     `uid` is `<id>.<unix seconds of creation>`: ids may be handed out again after deletion.
     `num_tasks` and `num_annotations` (skips included) are what the tool counts; None if it does
-    not say. `background` is the class of unpainted pixels as it is known here, for what annotators
-    are told; the tool does not say it.
+    not say. `is_regions`: one that was made for the regions of a pool, whose uid is `pool_uid`
+    where it is known. `background` is the class of unpainted pixels as it is known here, for what
+    annotators are told; the tool does not say it.
     """
 
     uid: str
@@ -60,6 +66,8 @@ class ToolProject:
     classes: tuple[ClassLabel, ...]
     num_tasks: int | None = None
     num_annotations: int | None = None
+    is_regions: bool = False
+    pool_uid: str | None = None
     background: str | None = None
 
 
@@ -87,7 +95,11 @@ class ToolTask:
 
 @dataclass(frozen=True)
 class ToolAnnotation:
-    """One annotation of a task, its results still in the tool's own format."""
+    """One annotation of a task, its results still in the tool's own format.
+
+    is_starred: a reviewer marked it as the right one of its task.
+    is_machine: it was made from a prediction in bulk, and nobody has touched it since.
+    """
 
     id: int
     task_id: int
@@ -99,6 +111,8 @@ class ToolAnnotation:
     is_skipped: bool
     results: Sequence[Any]  # as they were sent: anything may be among them
     suggested_version: str | None  # model version of the prediction it started from
+    is_starred: bool = False
+    is_machine: bool = False
 
 
 @dataclass(frozen=True)
@@ -256,6 +270,13 @@ class Tool(Protocol):
             The id of the regions project, None in in-place mode.
         """
 
+    def tidy_doubles(self, project: ToolProject, regions_project_id: int) -> list[str]:
+        """Delete regions projects of this pool, besides the one in use, in which there is nothing.
+
+        Returns:
+            A sentence for people on each of those in which there is something: it is left alone.
+        """
+
     def tasks(self, project_id: int, changed_since: datetime | None = None) -> Iterator[ToolTask]:
         """All tasks of a project, oldest first, each once, without their annotations.
 
@@ -298,6 +319,27 @@ class Tool(Protocol):
     ) -> FoundRegions:
         """The suggested rectangles that a whole-image annotation carries."""
 
+    def others_mask(
+        self,
+        pool: ToolProject,
+        model_version: str,
+        task_id: int,
+        class_names: Sequence[str],
+        size: tuple[int, int],
+    ) -> np.ndarray | None:
+        """The mask that others have predicted in a task, (height, width) uint8, VOID between.
+
+        Args:
+            pool: the task's project.
+            model_version: as the tool names their predictions.
+            task_id: of the pool.
+            class_names: by class index.
+            size: (height, width) of the image.
+
+        Returns:
+            None where there is none, or nothing in it can be read.
+        """
+
     def image(self, task: ToolTask) -> bytes:
         """The bytes of a task's image file; `ValueError` if it has none or may not be fetched."""
 
@@ -329,6 +371,9 @@ class Tool(Protocol):
 
         Suggestions are taken one after another and not kept: their masks would fill the memory.
         """
+
+    def describe(self, project_id: int, line: str) -> None:
+        """Keep a line about a project in its description, beside the owner's own words."""
 
     def delete_unopened_tasks(self, project_id: int, task_ids: Sequence[int]) -> list[int]:
         """Delete those of the tasks that nobody has begun (no annotation, no draft).

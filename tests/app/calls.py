@@ -68,7 +68,11 @@ def created(annotation_id=11, task_id=1, **values):
         "lead_time": 4.2,
         "created_at": "2025-11-21T04:50:00Z",
         "updated_at": "2025-11-21T04:50:00Z",
-        "prediction": {"id": 5, "model_version": "v1", "result": [{"value": {"rle": [9] * 100}}]},
+        "prediction": {
+            "id": 5,
+            "model_version": "ralis-v1",
+            "result": [{"value": {"rle": [9] * 100}}],
+        },
     }
     event = {"action": "ANNOTATION_CREATED", "project": PROJECT, "annotation": annotation}
     return {**event, "task": task(task_id), **values}

@@ -80,7 +80,7 @@ from ralis_backend.app import create_app
 client = create_app().test_client()
 assert client.get("/health").status_code == 200
 body = {"project": sys.argv[1], "schema": sys.argv[2]}
-assert client.post("/setup", json=body).json == {"model_version": "v0"}
+assert client.post("/setup", json=body).json == {"model_version": "ralis-v0"}
 print(*sys.modules)
 """
 

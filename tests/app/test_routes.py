@@ -2,12 +2,14 @@ import logging
 
 import pytest
 
+from ralis_backend.app import create_app
 from ralis_backend.online.store import unpack
-from tests.app.calls import CONFIG, PROJECT, UID, created, predict, setup, task
+from ralis_backend.wiring import create_address_book
+from tests.app.calls import CONFIG, PROJECT, UID, created, predict, settings, setup, task
 
 
 def test_setup_registers_the_project_and_answers_its_version(client, store):
-    assert setup(client).json == {"model_version": "v0"}
+    assert setup(client).json == {"model_version": "ralis-v0"}
     assert store.projects.get(UID).class_names == ("road", "sky")
 
 
@@ -46,7 +48,7 @@ def test_predict_answers_each_task_in_order_and_a_bad_one_fails_alone(client, ca
     assert len(results) == 5
     assert [bool(entry["result"]) for entry in results] == [True, False, False, False, True]
     assert all(isinstance(entry["score"], float) for entry in results)
-    assert all(entry["model_version"] == "v0" for entry in results)
+    assert all(entry["model_version"] == "ralis-v0" for entry in results)
     assert "task 2: no such file" in caplog.text
     assert "'image'" in caplog.text
 
@@ -64,7 +66,7 @@ def test_predict_makes_a_project_known_that_was_set_up_before_the_database(clien
 
 def test_predict_without_tasks_is_an_empty_answer(client):
     setup(client)
-    assert predict(client, []).json == {"results": [], "model_version": "v0"}
+    assert predict(client, []).json == {"results": [], "model_version": "ralis-v0"}
 
 
 def test_of_a_webhook_only_what_it_hints_at_is_stored(client, store):
@@ -215,3 +217,12 @@ def test_an_error_quotes_only_so_much(client):
     answer = setup(client, f'<View><Image name="image" value="$image"/>{controls}</View>')
     assert answer.status_code == 400
     assert len(answer.json["error"]) == 2000
+
+
+def test_what_label_studio_gives_as_its_address_is_remembered(learner, tmp_path):
+    given = settings(data_dir=tmp_path)
+    client = create_app(given, learner).test_client()
+    for hostname in ("https://label.example.com/ls", "javascript:alert(1)", None, 7):
+        body = {"project": UID, "schema": CONFIG, "hostname": hostname, "extra_params": None}
+        assert client.post("/setup", json=body).status_code == 200
+    assert create_address_book(given).known() == ("https://label.example.com/ls",)

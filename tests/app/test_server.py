@@ -195,7 +195,7 @@ def test_images_that_come_late_hold_up_nobody_and_say_so(address, folder):
             check_quick(address)
             time.sleep(0.2)
         results = [answer.result() for answer in answers]
-    assert all(it["result"] == [] and it["model_version"] == "v0" for it in results)
+    assert all(it["result"] == [] and it["model_version"] == "ralis-v0" for it in results)
     assert all("open the task again" in it["error"] for it in results)
     assert "the image did not arrive within" in (folder / "log").read_text()
 

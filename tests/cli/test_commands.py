@@ -1,10 +1,15 @@
+import shutil
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
 from ralis_backend.cli import main
+from ralis_backend.cli.demo.label_studio import free_port
+from ralis_backend.labelstudio import client as client_module
 from tests.cli.process import ralis
+from tests.conftest import ROOT
 
 
 def test_help_lists_the_commands_without_heavy_imports(environment, tmp_path):
@@ -28,7 +33,7 @@ def test_a_bad_setting_is_one_line_and_exit_code_2(environment, tmp_path):
 
 @pytest.mark.parametrize(
     ("command", "wanted"),
-    [("versions", "ralis connect --project 5"), ("connect", "LABEL_STUDIO_API_KEY")],
+    [("versions", "there is no database"), ("connect", "LABEL_STUDIO_API_KEY")],
 )
 def test_what_is_missing_is_one_line_and_exit_code_2(
     environment, tmp_path, monkeypatch, capsys, command, wanted
@@ -43,3 +48,75 @@ def test_what_is_missing_is_one_line_and_exit_code_2(
         main()
     assert stopped.value.code == 2
     assert wanted in capsys.readouterr().err
+
+
+def test_connecting_to_a_label_studio_that_is_down_is_one_line_and_makes_nothing(
+    environment, tmp_path, monkeypatch, capsys
+):
+    down = {"LABEL_STUDIO_URL": f"http://127.0.0.1:{free_port()}", "LABEL_STUDIO_API_KEY": "0" * 40}
+    for name, value in {**environment, **down}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(client_module, "RETRY_PAUSES_S", ())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["ralis", "connect", "--project", "5"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    told = capsys.readouterr().err
+    assert "does not answer" in told
+    assert len(told.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+COMMANDS = ("versions", "status", "train", "simulate", "export", "disconnect")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_that_looks_makes_no_data_folder_and_says_where_it_looked(
+    environment, tmp_path, monkeypatch, capsys, command
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("RALIS_DATA_DIR")
+    monkeypatch.chdir(tmp_path)
+    more = ["--out", "dataset"] if command == "export" else []
+    monkeypatch.setattr(sys, "argv", ["ralis", command, "--project", "5", *more])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert str(tmp_path / ".ralis" / "ralis.db") in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("platform", ["win32", "cygwin"])
+def test_windows_is_told_of_wsl_and_docker_before_anything_else(monkeypatch, capsys, platform):
+    monkeypatch.setattr("sys.platform", platform)
+    monkeypatch.setattr("sys.argv", ["ralis", "serve"])
+    monkeypatch.setattr("ralis_backend.cli.app", lambda: pytest.fail("a command was run"))
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "WSL" in said
+    assert "docker-compose.yml" in said
+
+
+@pytest.mark.parametrize("minor", [11, 12, 13])
+def test_every_file_is_python_of_each_release_that_is_supported(minor):
+    python = shutil.which(f"python3.{minor}")
+    if python is None or subprocess.run([python, "--version"], capture_output=True).returncode:
+        pytest.skip(f"python3.{minor} is not installed")
+    code = (
+        "import ast, pathlib, sys\n"
+        "for path in pathlib.Path(sys.argv[1]).rglob('*.py'):\n"
+        "    compile(path.read_bytes(), str(path), 'exec', dont_inherit=True)"
+    )
+    checked = [python, "-W", "error", "-c", code, str(ROOT / "ralis_backend")]
+    assert subprocess.run(checked, capture_output=True, text=True, check=False).stderr == ""
+
+
+def test_the_package_says_which_releases_it_is_for():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["requires-python"] == ">=3.11"
+    releases = {it.rpartition(" ")[2] for it in project["classifiers"] if "Python :: 3." in it}
+    assert releases == {"3.11", "3.12", "3.13"}

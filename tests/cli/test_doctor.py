@@ -15,3 +15,57 @@ def test_doctor_names_what_fails_and_what_to_do(environment, tmp_path, monkeypat
     assert "ok   data folder" in answer.stdout
     assert "FAIL Label Studio" in answer.stdout
     assert "-> start it, and set LABEL_STUDIO_URL" in answer.stdout
+
+
+def look_at(tmp_path, xml, **env):
+    path = tmp_path / "config.xml"
+    path.write_bytes(xml if isinstance(xml, bytes) else xml.encode())
+    return CliRunner().invoke(app, ["doctor", "--label-config", str(path)], env=env)
+
+
+def test_a_label_config_is_looked_at_without_any_server(shared, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    answer = look_at(tmp_path, (shared / "cases/configs/magic-wand.xml").read_bytes())
+    assert answer.exit_code == 0, answer.output
+    assert "ok   label config: 2 labels, cell, nucleus, painted with 'tag'" in answer.stdout
+    assert "gets Image 'image', MagicWand 'wand', BrushLabels 'tag'" in answer.stdout
+    assert list(tmp_path.iterdir()) == [tmp_path / "config.xml"], "nothing is made"
+
+
+@pytest.mark.parametrize(
+    ("xml", "message"),
+    [
+        ("<View/>", "has no BrushLabels, BitmaskLabels, PolygonLabels control"),
+        ("<View>", "is no well-formed XML"),
+        ("", "is no well-formed XML"),
+        ('<!DOCTYPE a [<!ENTITY b "c">]><View>&b;</View>', "is no well-formed XML"),
+    ],
+)
+def test_a_label_config_that_cannot_be_served_is_refused_with_what_to_write(
+    tmp_path, monkeypatch, xml, message
+):
+    monkeypatch.chdir(tmp_path)
+    answer = look_at(tmp_path, xml)
+    assert answer.exit_code == 1
+    assert f"FAIL label config: the label config {message}" in answer.stdout
+    assert "-> change the labelling interface" in answer.stdout
+
+
+def test_what_regions_do_not_show_is_named_and_one_label_gets_a_background(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    answer = look_at(
+        tmp_path,
+        '<View><Text name="caption" value="$caption"/><Image name="image" value="$image"/>'
+        '<BrushLabels name="brush" toName="image"><Label value="Crack"/></BrushLabels></View>',
+    )
+    assert answer.exit_code == 0
+    assert "left out there: Text 'caption'" in answer.stdout
+    assert "1 label, Crack" in answer.stdout
+    assert "ok   background: " in answer.stdout
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    answer = look_at(tmp_path, b"\xff\xfe<")
+    assert answer.exit_code != 0
+    assert "no UTF-8 text" in str(answer.exception or answer.output)

@@ -46,7 +46,7 @@ def test_serve_answers_at_once_restarts_what_dies_and_stops_on_a_signal(environm
         )
         body = {"project": "3.1763700000", "schema": config}
         assert httpx.post(f"{address}/setup", json=body, timeout=5).json() == {
-            "model_version": "v0"
+            "model_version": "ralis-v0"
         }
         assert "ralis_request_seconds" in httpx.get(f"{address}/metrics", timeout=5).text
 

@@ -160,7 +160,7 @@ def test_painted_regions_are_learned_and_the_next_suggestion_shows_it(
     wait_for("version 1", lambda: store.projects.all()[0].published_version == 1, log)
     task = annotator.open_stream(project.regions_tool_id)
     suggestion = max(task["predictions"], key=lambda it: it["id"])
-    assert suggestion["model_version"] == "v1"
+    assert suggestion["model_version"] == "ralis-v1"
     assert 1 <= len(suggestion["result"]) == annotator.num_masks()
 
 

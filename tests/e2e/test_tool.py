@@ -192,7 +192,7 @@ def test_labels_follow_the_pool_and_old_annotations_stay_readable(client, tool, 
     made = tool.project(regions)
     assert [label.name for label in made.classes] == ["car", "tree"]
     (annotation,) = annotations_of(tool, regions)
-    mask = tool.mask(annotation, made, (*CLASSES, "tree"), (20, 20), None)
+    mask = tool.mask(annotation, made, (*CLASSES, "tree"), (20, 20), None).mask
     np.testing.assert_array_equal(mask, sent[0].mask)
 
 
@@ -233,7 +233,7 @@ def test_crop_tasks_come_in_order_with_what_an_annotator_sees(client, tool, pool
         region = Region(*(task.data[name] for name in ("row", "col", "height", "width")))
         assert region == crop.region
         assert (task.data["source_task"], task.data["version"]) == (11, "v1")
-        shown = replace(task, project_id=pool.id)  # the pictures are the pool's
+        shown = replace(task, project_id=regions)  # its uploads
         pixels = decode_image(tool.image(shown)).astype(float)
         assert pixels.shape == crop.image.shape
         assert np.abs(pixels - crop.image).mean() < 25  # JPEG of noise; another crop has > 50
@@ -251,14 +251,14 @@ def test_the_label_stream_follows_usefulness_and_a_new_version_its_own(client, t
     first = [0.5, 0.9, 0.1, 0.8, 0.3, 0.2, 0.7, 0.4]
     tool.publish_crop_predictions(regions, "v1", CLASSES, predictions(tasks, first))
     best = [ids[index] for index in np.argsort(first)[::-1]]
-    assert stream(client, regions, 3) == [(task_id, "v1") for task_id in best[:3]]
+    assert stream(client, regions, 3) == [(task_id, "ralis-v1") for task_id in best[:3]]
     second = [0.1, 0.0, 0.9, 0.0, 0.8, 0.7, 0.0, 0.6]
     tool.publish_crop_predictions(regions, "v2", CLASSES, predictions(tasks, second))
-    assert client.project(regions)["model_version"] == "v2"
-    assert client.model_versions(regions) == {"v2": 8}
+    assert client.project(regions)["model_version"] == "ralis-v2"
+    assert client.model_versions(regions) == {"ralis-v2": 8}
     expected = [task_id for task_id in (ids[i] for i in np.argsort(second)[::-1])]
     rest = [task_id for task_id in expected if task_id not in best[:3]]
-    assert stream(client, regions, 5) == [(task_id, "v2") for task_id in rest]
+    assert stream(client, regions, 5) == [(task_id, "ralis-v2") for task_id in rest]
     assert client.next_task(regions) is None
     # Labels made from v1 still say so, though its predictions are gone.
     found = {it.task_id: it for it in annotations_of(tool, regions)}
@@ -270,7 +270,7 @@ def test_publishing_a_version_again_stores_it_once(client, tool, pool, regions):
     tasks = tool.create_crop_tasks(pool, regions, crops(3))
     for _ in range(2):
         tool.publish_crop_predictions(regions, "v1", CLASSES, predictions(tasks, [0.1, 0.2, 0.3]))
-    assert client.model_versions(regions) == {"v1": 3}
+    assert client.model_versions(regions) == {"ralis-v1": 3}
 
 
 def test_an_untouched_suggestion_comes_back_as_the_mask_that_was_sent(tool, client, pool, regions):
@@ -280,7 +280,7 @@ def test_an_untouched_suggestion_comes_back_as_the_mask_that_was_sent(tool, clie
     stream(client, regions, 1)
     (annotation,) = annotations_of(tool, regions)
     assert (annotation.lead_time_s, annotation.is_skipped) == (2.5, False)
-    mask = tool.mask(annotation, tool.project(regions), CLASSES, (20, 20), None)
+    mask = tool.mask(annotation, tool.project(regions), CLASSES, (20, 20), None).mask
     np.testing.assert_array_equal(mask, sent[0].mask)
 
 

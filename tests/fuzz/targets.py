@@ -22,8 +22,10 @@ from PIL import Image
 from ralis_backend.core import weights
 from ralis_backend.core.images import ImageError, decode_image, mask_from_png
 from ralis_backend.core.palette import rgb
+from ralis_backend.labelstudio.payloads import bitmask
 from ralis_backend.labelstudio.payloads.annotations import parse_annotation
 from ralis_backend.labelstudio.payloads.answers import read_answers
+from ralis_backend.labelstudio.payloads.bitmask import BitmaskError, picture_size
 from ralis_backend.labelstudio.payloads.boxes import read_boxes
 from ralis_backend.labelstudio.payloads.brush_rle import RleError, decode, encode
 from ralis_backend.labelstudio.payloads.events import event_payload
@@ -65,6 +67,17 @@ def read_rle(content: bytes) -> None:
         alpha = decode(content[2:], height, width)
         assert alpha.shape == (height, width)
         assert (decode(encode(alpha), height, width) == alpha).all()
+
+
+def read_bitmask(content: bytes) -> None:
+    """A data URL; what is read has the size that it said, and what is written is read."""
+    with suppress(BitmaskError):
+        url = content.decode(errors="replace")
+        size = picture_size(url)
+        if 0 < size[0] * size[1] <= 1_000_000:
+            alpha = bitmask.decode(url)
+            assert alpha.shape == size
+            assert (bitmask.decode(bitmask.encode(alpha > 0)) == 255 * (alpha > 0)).all()
 
 
 def read_payload(content: bytes) -> None:
@@ -165,7 +178,12 @@ def annotation_json() -> dict[str, Any]:
     polygon = {"points": [[0, 0], [50, 0], [50, 70]], "closed": True, "polygonlabels": ["car"]}
     box = {"x": 0, "y": 10, "width": 50, "height": 50, "rotation": 0}
     rectangle = {**box, "rectanglelabels": ["Suggested region"]}
-    kinds = [("brushlabels", "mask", brush), ("polygonlabels", "mask", polygon)]
+    bits = {"imageDataURL": bitmask.encode(alpha > 0), "bitmasklabels": ["road"]}
+    kinds = [
+        ("brushlabels", "mask", brush),
+        ("polygonlabels", "mask", polygon),
+        ("bitmasklabels", "mask", bits),
+    ]
     results: list[dict[str, Any]] = [
         {"id": name, "type": kind, "from_name": name, "to_name": "image", "value": value, **common}
         for kind, name, value in [*kinds, ("rectanglelabels", "region", rectangle)]
@@ -185,7 +203,7 @@ def annotation_json() -> dict[str, Any]:
         "completed_by": {"id": 1, "email": "a@b.co"},
         "lead_time": 3.5,
         "was_cancelled": False,
-        "prediction": {"model_version": "v1", "result": []},
+        "prediction": {"model_version": "ralis-v1", "result": []},
         "result": results,
     }
 
@@ -215,12 +233,13 @@ _TENSOR = {"dtype": "F32", "shape": [1, 1], "data_offsets": [0, 4]}
 _STREAM = bytes(encode(np.array([[0, 255, 255], [7, 0, 0]], np.uint8)))
 
 TARGETS: dict[str, Target] = {
+    "bitmask": Target(read_bitmask, [bitmask.encode(np.eye(5, 7, dtype=bool)).encode()]),
     "rle": Target(read_rle, [b"\x01\x02" + _STREAM, b"\x01\x02" + _STREAM[:7] + bytes(9)]),
     "payload": Target(read_payload, [json.dumps(annotation_json()).encode()]),
     "label-config": Target(
         read_label_config,
         [XML.format(tag=tag, region=REGION + "</RectangleLabels>").encode()
-         for tag in ("BrushLabels", "PolygonLabels")],
+         for tag in ("BrushLabels", "PolygonLabels", "BitmaskLabels")],
     ),
     "image": Target(read_image, _images()),
     "weights": Target(

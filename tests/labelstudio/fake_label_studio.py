@@ -28,6 +28,9 @@ class FakeLabelStudio:
         self.webhooks = []
         self.writes = []
         self.exports = {}
+        self.views = []
+        self.predictions = []
+        self.before = self.after = lambda call: None  # told of each call
         self.queries = []
 
     @property
@@ -37,7 +40,7 @@ class FakeLabelStudio:
         )
 
     def add_project(self, label_config, **settings):
-        project_id = len(self.projects) + 1
+        project_id = 1 + max(self.projects, default=0)
         project = {"id": project_id, "title": "Streets", "created_at": CREATED, **settings}
         self.projects[project_id] = {**project, "label_config": label_config}
         self.tasks[project_id] = []
@@ -48,10 +51,13 @@ class FakeLabelStudio:
         if request.method != "GET":
             self.writes.append((request.method, request.url.path))
         for pattern, answer in self._routes().items():
-            if match := re.fullmatch(pattern, f"{request.method} {request.url.path}"):
+            call = f"{request.method} {request.url.path}"
+            if match := re.fullmatch(pattern, call):
+                self.before(call)
                 found = answer(
                     *(int(number) for number in match.groups()), request.url.params, body
                 )
+                self.after(call)
                 if found is None:
                     return httpx.Response(404, json={"detail": "Not found"})
                 return httpx.Response(200, json=found)
@@ -61,13 +67,30 @@ class FakeLabelStudio:
         return {
             r"GET /api/projects/(\d+)": lambda number, *_: self.projects.get(number),
             r"GET /api/projects": lambda *_: {"results": list(self.projects.values())},
-            r"POST /api/projects": lambda _, body: self.projects[self.add_project(**body)],
+            r"POST /api/projects": lambda _, body: self.projects[
+                self.add_project(task_number=0, **body)
+            ],
             r"PATCH /api/projects/(\d+)": lambda number, _, body: self._change(
                 self.projects.values(), number, body
             ),
             r"GET /api/tasks": lambda params, _: self._page(params),
             r"GET /api/projects/(\d+)/export": lambda number, *_: self.exports[number],
             r"GET /api/ml": lambda *_: self.backends,
+            r"DELETE /api/ml/(\d+)": lambda number, *_: self._delete(self.backends, number),
+            r"DELETE /api/projects/(\d+)": lambda number, *_: self._delete_project(number),
+            r"GET /api/dm/views/": lambda params, _: [
+                view for view in self.views if view["project"] == int(params["project"])
+            ],
+            r"POST /api/dm/views/": lambda _, body: self._add(self.views, body),
+            r"DELETE /api/dm/views/(\d+)/": lambda number, *_: self._delete(self.views, number),
+            r"GET /api/predictions": lambda params, _: [
+                it for it in self.predictions if it["task"] == int(params["task"])
+            ],
+            r"GET /api/projects/(\d+)/model-versions": lambda *_: self._model_versions(),
+            r"DELETE /api/projects/(\d+)/model-versions": lambda _, __, body: self._drop(body),
+            r"POST /api/projects/(\d+)/import/predictions": lambda _, __, body: {
+                "created": len([self._add(self.predictions, it) for it in body])
+            },
             r"POST /api/ml": lambda _, body: self._add(self.backends, body),
             r"PATCH /api/ml/(\d+)": lambda number, _, body: self._change(
                 self.backends, number, body
@@ -81,6 +104,22 @@ class FakeLabelStudio:
             ),
             r"DELETE /api/webhooks/(\d+)/": lambda number, *_: self._delete(self.webhooks, number),
         }
+
+    def _delete_project(self, project_id):
+        del self.projects[project_id]
+        for rows in (self.webhooks, self.views):
+            rows[:] = [row for row in rows if row["project"] != project_id]
+        return {}
+
+    def _drop(self, body):
+        assert body["model_version"], "Label Studio answers 400"
+        kept = [it for it in self.predictions if it["model_version"] != body["model_version"]]
+        self.predictions = kept
+        return {"count": 0}
+
+    def _model_versions(self):
+        versions = [it["model_version"] for it in self.predictions]
+        return {version: versions.count(version) for version in versions}
 
     def _page(self, params):
         self.queries.append(json.loads(params["query"]))

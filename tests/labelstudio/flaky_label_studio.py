@@ -27,7 +27,7 @@ class FlakyLabelStudio:
 
     def __init__(self):
         self.projects, self.tasks, self.files = {}, [], []
-        self.predictions, self.webhooks, self.backends = [], [], []
+        self.predictions, self.webhooks, self.backends, self.views = [], [], [], []
         self.faults = {}
         self.is_cut_short = False  # an import stores the first half only, and fails
         self._lock = threading.Lock()
@@ -91,6 +91,8 @@ class FlakyLabelStudio:
             r"GET /api/ml": lambda query, _: _of(self.backends, query),
             r"POST /api/ml": lambda _, body: _add(self.backends, body),
             r"PATCH /api/ml/(\d+)": lambda *_: {},
+            r"GET /api/dm/views/": lambda query, _: _of(self.views, query),
+            r"POST /api/dm/views/": lambda _, body: _add(self.views, body),
         }.items():
             if match := re.fullmatch(pattern, call):
                 return do(*(int(it) for it in match.groups()), query, content)

@@ -342,3 +342,16 @@ def test_a_download_that_trickles_is_given_up(monkeypatch):
     client = client_of(lambda request: streamed(httpx.Response(200, content=b"x")))
     with pytest.raises(Unavailable, match="did not arrive"):
         client.download("/data/upload/1/a.png", 10)
+
+
+@pytest.mark.parametrize("key", ["abc", "0" * 39, "g" * 40, "ey.two", "a" * 200])
+def test_a_mistyped_token_is_called_so_and_not_a_legacy_token(key):
+    advice = LabelStudioClient("http://ls.test", key).auth.advice()
+    assert "is neither kind of token" in advice
+    assert "Legacy tokens are off" not in advice
+    assert key not in advice or len(key) < 4
+
+
+@pytest.mark.parametrize("key", ["0123456789abcdef0123456789abcdef01234567", "ey.two.three"])
+def test_what_looks_like_a_token_is_taken_for_one(key):
+    assert "Legacy tokens are off" in LabelStudioClient("http://ls.test", key).auth.advice()

@@ -14,9 +14,19 @@ from ralis_backend.labelstudio import doctor as module
 from ralis_backend.labelstudio.client import LabelStudioClient
 from ralis_backend.labelstudio.doctor import Surroundings, checks
 from ralis_backend.labelstudio.fetcher import ImageFetcher
+from ralis_backend.labelstudio.regions_project import MARKER
 from ralis_backend.labelstudio.setup import ProjectSetup
 from ralis_backend.labelstudio.tool import LabelStudioTool
+from ralis_backend.labelstudio.work_checks import (
+    error_checks,
+    regions_check,
+    work_checks,
+    worker_check,
+)
+from ralis_backend.online.owner import own_name
+from ralis_backend.online.store import Store
 from tests.labelstudio.fake_label_studio import FakeLabelStudio
+from tests.online.fake_tool import CLASSES
 
 Usage = namedtuple("Usage", "total used free")
 RANDOM = SegmenterSpec(2, encoder_weights=None)
@@ -27,10 +37,10 @@ def no_pauses(monkeypatch):
     monkeypatch.setattr(client_module, "RETRY_PAUSES_S", ())
 
 
-def look(folder, device="cpu", spec=RANDOM):
-    """The checks by name, with a Label Studio that does not run."""
+def surroundings(folder, device="cpu", spec=RANDOM):
+    """With a Label Studio that does not run."""
     client = LabelStudioClient(f"http://127.0.0.1:{free_port()}", "token")
-    around = Surroundings(
+    return Surroundings(
         client=client,
         tool=LabelStudioTool(client, ImageFetcher(client, folder / "images", 0)),
         setup=ProjectSetup(client),
@@ -41,7 +51,11 @@ def look(folder, device="cpu", spec=RANDOM):
         device=device,
         strategy=lambda classes: "entropy",
     )
-    return {check.name: check for check in checks(around, 1)}
+
+
+def look(folder, device="cpu", spec=RANDOM):
+    """The checks by name."""
+    return {check.name: check for check in checks(surroundings(folder, device, spec), 1)}
 
 
 def test_without_label_studio_the_rest_is_checked_and_the_address_is_the_fix(tmp_path):
@@ -131,3 +145,97 @@ def test_it_is_said_what_unpainted_pixels_are(tmp_path, labels, extra_params, se
         assert len(found["strategy"].detail.split()) == 2, "it is one of the classes"
     if not is_ok:
         assert "--background NAME" in found["background"].fix
+
+
+# Is the work going on
+
+
+@pytest.fixture
+def store(tmp_path):
+    opened = Store.open(f"sqlite:///{tmp_path / 'ralis.db'}", tmp_path / "blobs")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def site(store):
+    """A Label Studio with a pool, 1, and its regions project, 2, that are known here."""
+    label_studio = FakeLabelStudio()
+    label_studio.add_project("<View/>", title="Streets")
+    label_studio.add_project(
+        "<View/>", title="Streets · regions", description=f"{MARKER}1.1763700000", task_number=48
+    )
+    row = store.projects.register("1.1763700000", 1, "<View/>", CLASSES, "Streets")
+    store.projects.change(
+        row.id, regions_tool_id=2, regions_uid="2.1763700000", published_version=0
+    )
+    return label_studio
+
+
+def work(store, site):
+    return {check.name: check for check in work_checks(store, site.client, 1)}
+
+
+def test_a_worker_that_does_not_live_is_found_out(store):
+    assert not worker_check(store).is_ok
+    assert "ralis serve" in worker_check(store).fix
+    store.workers.beat(own_name())
+    assert worker_check(store).is_ok
+
+
+def test_queue_error_and_what_was_left_out_are_told(store, site):
+    found = work(store, site)
+    assert found["regions project"].detail == "project 2: 48 tasks, 0 annotations"
+    assert found["last error"].is_ok
+    assert not found["queue"].is_ok, "nothing waits for annotators"
+    (row,) = store.projects.all()
+    store.projects.change(row.id, last_error="out of memory", num_failures=2)
+    store.attempts.set_aside(row.id, "image", 3, "the image of task 3 was set aside")
+    found = work(store, site)
+    assert found["last error"].detail == "project 1: out of memory"
+    assert found["set aside"].detail == "the image of task 3 was set aside"
+    assert [check.name for check in error_checks(store)] == ["last error"]
+
+
+def test_a_second_regions_project_and_regions_of_regions_are_named(store, site):
+    assert work(store, site)["one regions project"].is_ok
+    site.add_project("<View/>", title="double", description=f"{MARKER}1.1763700000")
+    site.add_project("<View/>", title="bogus", description=f"{MARKER}2.1763700000")
+    check = work(store, site)["one regions project"]
+    assert not check.is_ok
+    assert "project 3" in check.detail
+    assert "project 4" in check.detail
+
+
+def test_a_regions_project_that_is_gone_is_named(store, site):
+    del site.projects[2]
+    assert not work(store, site)["regions project"].is_ok
+
+
+def test_a_project_that_is_not_connected_here_says_so(store, site):
+    (check,) = work_checks(store, site.client, 7)
+    assert (check.name, check.is_ok) == ("connected", False)
+    assert "ralis connect --project 7" in check.fix
+
+
+def test_the_doctor_of_a_regions_project_names_its_pool(store, site):
+    assert regions_check(store, site.client, 1) == "Streets"
+    for known in (store, None):
+        with pytest.raises(ValueError, match="ralis doctor --project 1"):
+            regions_check(known, site.client, 2)
+
+
+def test_a_misspelt_strategy_fails_without_a_project(tmp_path):
+    def unknown():
+        raise ValueError("unknown strategy 'bold'")
+
+    around = replace(surroundings(tmp_path), known_strategy=unknown)
+    found = {check.name: check for check in checks(around)}
+    assert not found["strategy"].is_ok
+    assert "bold" in found["strategy"].detail
+
+
+def test_looking_makes_no_data_folder(tmp_path):
+    check = look(tmp_path / "new" / "folder")["data folder"]
+    assert "is not there yet" in check.detail
+    assert not (tmp_path / "new").exists()

@@ -150,7 +150,7 @@ def test_a_lost_answer_to_predictions_stores_none_twice(server, tool, fault):
     until_done(lambda: tool.publish_crop_predictions(2, "v1", ["road"], predictions))
     stored = [it["task"] for it in server.predictions]
     assert sorted(stored) == [task.id for task in tasks]
-    assert server.projects[2]["model_version"] == "v1"
+    assert server.projects[2]["model_version"] == "ralis-v1"
 
 
 def test_predictions_that_came_twice_after_all_are_sent_again(server, tool):
@@ -173,10 +173,16 @@ def test_predictions_that_came_twice_after_all_are_sent_again(server, tool):
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_lost_answer_makes_no_second_project_webhook_or_backend(server, tool, setup, fault):
-    for call in ("POST /api/projects", "POST /api/webhooks/", "POST /api/ml"):
+    for call in (
+        "POST /api/projects",
+        "POST /api/webhooks/",
+        "POST /api/ml",
+        "POST /api/dm/views/",
+    ):
         server.faults[call] = [fault]
     until_done(lambda: setup.connect(tool.project(1), "crops"), tries=6)
     until_done(lambda: setup.connect(tool.project(1), "crops"))
     assert len(server.projects) == 3
+    assert len(server.views) == 1
     assert [it["title"] for it in server.backends] == [BACKEND_TITLE]
     assert sorted(hook["project"] for hook in server.webhooks) == [1, 3]

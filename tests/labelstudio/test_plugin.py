@@ -109,7 +109,7 @@ def test_one_answer_per_task_in_order_whatever_is_wrong_with_some(caplog):
     assert [bool(answer["result"]) for answer in answers] == [False, True, False, False, True, True]
     assert all(np.isfinite(answer["score"]) for answer in answers)
     assert answers[0]["score"] > answers[1]["score"], "what failed comes last"
-    assert {answer["model_version"] for answer in answers} == {"v2"}
+    assert {answer["model_version"] for answer in answers} == {"ralis-v2"}
 
 
 def test_a_failing_formatter_costs_one_task_its_answer(monkeypatch):
@@ -139,7 +139,7 @@ def test_start_training_is_a_request_and_every_other_event_is_stored():
     answer = hosted(learner).fit("ANNOTATION_CREATED", {"project": project, "annotation": {}})
     assert learner.requests == [UID]
     assert learner.events == [(UID, "ANNOTATION_CREATED", {"project": project, "annotation": {}})]
-    assert answer["model_version"] == "v2"
+    assert answer["model_version"] == "ralis-v2"
 
 
 def test_an_event_of_no_project_is_refused():

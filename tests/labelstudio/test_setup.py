@@ -7,9 +7,13 @@ from dataclasses import replace
 
 import pytest
 
+from ralis_backend.labelstudio import client as client_module
+from ralis_backend.labelstudio.errors import Unavailable
 from ralis_backend.labelstudio.payloads.instructions import instructions
 from ralis_backend.labelstudio.payloads.label_config import parse_label_config
-from ralis_backend.labelstudio.setup import MARKER, ProjectSetup, same_url
+from ralis_backend.labelstudio.regions_project import MARKER, pool_of
+from ralis_backend.labelstudio.setup import ProjectSetup, same_url
+from ralis_backend.labelstudio.view import VIEW_TITLE
 from ralis_backend.online.tool import ToolProject
 from tests.labelstudio.fake_label_studio import FakeLabelStudio
 
@@ -29,6 +33,11 @@ def config(*names):
         '<View><Image name="image" value="$image"/>'
         f'<BrushLabels name="brush" toName="image">{labels}</BrushLabels></View>'
     )
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr(client_module, "RETRY_PAUSES_S", ())
 
 
 @pytest.fixture
@@ -231,3 +240,124 @@ def test_a_choice_joins_the_connection_s_extra_params(label_studio, stated):
     setup.connect(pool(label_studio), "in-place", {"background": "Soil"})
     kept = {} if stated in (None, "no") else {"strategy": "margin"}
     assert setup.extra_params(1) == {**kept, "background": "Soil"}
+
+
+# Once
+
+
+def copy_of(label_studio, project_id, **changes):
+    """A second project that is like one; its id."""
+    made = {
+        name: value for name, value in label_studio.projects[project_id].items() if name != "id"
+    }
+    return label_studio.add_project(**{**made, **changes})
+
+
+def test_a_description_that_somebody_wrote_anew_keeps_the_project_and_gets_its_mark(label_studio):
+    setup = setup_of(label_studio)
+    regions = setup.prepare(pool(label_studio), "crops", None)
+    label_studio.projects[regions]["description"] = "Ask Ann before you label."
+    assert setup.prepare(pool(label_studio), "crops", regions) == regions
+    assert label_studio.projects[regions]["description"] == (
+        f"Ask Ann before you label. {MARKER}1.1763700000"
+    )
+
+
+@pytest.mark.parametrize(
+    ("description", "pool_uid"),
+    [
+        (f"Regions. {MARKER}1.1763700000", "1.1763700000"),
+        (f"{MARKER}1.1763700000. By Ann.", "1.1763700000"),
+        (f"{MARKER}1.17637000001", "1.17637000001"),
+        (f"{MARKER}x", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_a_mark_names_one_pool_and_no_other_that_begins_alike(description, pool_uid):
+    assert pool_of({"description": description}) == pool_uid
+
+
+def test_of_two_regions_projects_the_one_that_was_labelled_in_is_taken(label_studio):
+    setup = setup_of(label_studio)
+    first = setup.prepare(pool(label_studio), "crops", None)
+    second = copy_of(label_studio, first)
+    assert setup.prepare(pool(label_studio), "crops", None) == first, "the oldest of equal ones"
+    label_studio.projects[second]["total_annotations_number"] = 1
+    assert setup.prepare(pool(label_studio), "crops", None) == second
+    assert setup.prepare(pool(label_studio), "crops", first) == first, "what is in use stays"
+
+
+def test_an_empty_double_goes_and_one_that_holds_something_is_named(label_studio):
+    setup = setup_of(label_studio)
+    regions = setup.prepare(pool(label_studio), "crops", None)
+    empty = copy_of(label_studio, regions)
+    silent = copy_of(label_studio, regions)
+    del label_studio.projects[silent]["task_number"]
+    full = copy_of(label_studio, regions, task_number=3, total_annotations_number=2)
+    others = copy_of(label_studio, regions, description=f"{MARKER}7.1763700000")
+    notes = setup.tidy_doubles(pool(label_studio), regions)
+    assert empty not in label_studio.projects
+    assert {regions, silent, full, others} <= label_studio.projects.keys()
+    assert any(
+        f"project {full} is a second regions project of project 1, with 3" in it for it in notes
+    )
+    assert len(notes) == 2
+    assert setup.tidy_doubles(pool(label_studio), regions) == notes
+
+
+def test_an_ml_backend_that_was_connected_twice_is_there_once(label_studio, caplog):
+    setup = setup_of(label_studio)
+    setup.connect(pool(label_studio), "crops")
+    label_studio.backends.append({**label_studio.backends[0], "id": 9, "url": f"{BACKEND}/"})
+    label_studio.backends.append({"id": 10, "title": "RALIS", "url": "http://old.test"})
+    label_studio.backends.append({"id": 11, "title": "SAM", "url": "http://sam.test"})
+    with caplog.at_level(logging.WARNING):
+        setup.connect(pool(label_studio), "crops")
+    assert [it["id"] for it in label_studio.backends] == [1, 10, 11]
+    assert "http://old.test" in caplog.text
+    assert "http://sam.test" not in caplog.text
+
+
+def test_the_tab_of_the_regions_is_made_once_and_doubles_go(label_studio):
+    setup = setup_of(label_studio)
+    regions = setup.connect(pool(label_studio), "crops")
+    (view,) = label_studio.views
+    assert view["data"]["title"] == VIEW_TITLE
+    label_studio.views.append({**view, "id": 7})
+    setup.prepare(pool(label_studio), "crops", regions)
+    assert label_studio.views == [view]
+
+
+def test_a_tab_that_people_deleted_comes_back_with_connect_alone(label_studio):
+    setup = setup_of(label_studio)
+    regions = setup.connect(pool(label_studio), "crops")
+    label_studio.views[:] = [{"id": 3, "project": regions, "data": {"title": "Default"}}]
+    setup.prepare(pool(label_studio), "crops", regions)
+    assert [view["id"] for view in label_studio.views] == [3]
+    setup.connect(pool(label_studio), "crops", regions_project_id=regions)
+    assert len(label_studio.views) == 2
+
+
+def test_a_tab_that_is_refused_stops_nothing(label_studio, caplog):
+    def refuse(call):
+        if "views" in call:
+            raise Unavailable("no tabs today")
+
+    label_studio.before = refuse
+    with caplog.at_level(logging.WARNING):
+        assert setup_of(label_studio).connect(pool(label_studio), "crops") == 2
+    assert "no tabs today" in caplog.text
+
+
+def test_disconnecting_takes_off_what_is_ours_and_nothing_else(label_studio):
+    setup = setup_of(label_studio)
+    regions = setup.connect(pool(label_studio), "crops")
+    label_studio.backends.append({"id": 11, "title": "SAM", "url": "http://sam.test"})
+    other = {"id": 12, "project": 1, "url": "http://sam.test/webhook"}
+    label_studio.webhooks.append(other)
+    assert setup.disconnect(1, regions, BACKEND) == (1, 2)
+    assert [it["title"] for it in label_studio.backends] == ["SAM"]
+    assert label_studio.webhooks == [other]
+    assert setup.disconnect(1, regions, BACKEND) == (0, 0)
+    assert regions in label_studio.projects

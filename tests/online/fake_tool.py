@@ -51,10 +51,12 @@ def picture(seed: int, size: tuple[int, int] = (64, 96)) -> tuple[bytes, np.ndar
 
 CHANGES = {
     "prepare",
+    "tidy_doubles",
     "create_crop_tasks",
     "publish_crop_predictions",
     "publish_image_predictions",
     "delete_unopened_tasks",
+    "describe",
 }
 """Calls that change something in the tool."""
 
@@ -88,11 +90,14 @@ class FakeTool:
         self.predictions: dict[int, CropPrediction] = {}
         self.image_predictions: list[ImageSuggestion] = []
         self.version: str | None = None
+        self.descriptions: dict[int, str] = {}
         self.begun: set[int] = set()
         self.clock = START
         self.fail_next: Exception | None = None
         self.fail_in: dict[str, Exception] = {}  # by the name of a call, once
         self.is_gone = False
+        self.others: dict[tuple[str, int], np.ndarray | Exception] = {}  # predictions of others
+        self.doubles: list[str] = []  # what is said of second regions projects
         self.calls: list[str] = []
         self.num_read = 0  # tasks whose annotations were given
 
@@ -128,6 +133,10 @@ class FakeTool:
     ) -> int | None:
         self._call("prepare")
         return 2 if mode == "crops" else None
+
+    def tidy_doubles(self, project: ToolProject, regions_project_id: int) -> list[str]:
+        self._call("tidy_doubles")
+        return list(self.doubles)
 
     def tasks(self, project_id: int, changed_since: datetime | None = None) -> list[ToolTask]:
         self._call("tasks")
@@ -191,6 +200,20 @@ class FakeTool:
         odd = tuple(it["odd box"] for it in annotation.results if "odd box" in it)
         return FoundRegions(tuple(Region(*box) for box in boxes), odd)
 
+    def others_mask(
+        self,
+        pool: ToolProject,
+        model_version: str,
+        task_id: int,
+        class_names: Sequence[str],
+        size: tuple[int, int],
+    ) -> np.ndarray | None:
+        self._call("others_mask")
+        found = self.others.get((model_version, task_id))
+        if isinstance(found, Exception):
+            raise found
+        return found
+
     def image(self, task: ToolTask) -> bytes:
         self._call("image")
         if task.id not in self.files:
@@ -246,6 +269,10 @@ class FakeTool:
         self.version = version
         self.image_predictions = list(suggestions)
 
+    def describe(self, project_id: int, line: str) -> None:
+        self._call("describe")
+        self.descriptions[project_id] = line
+
     def delete_unopened_tasks(self, project_id: int, task_ids: Sequence[int]) -> list[int]:
         self._call("delete_unopened_tasks")
         gone = [task_id for task_id in task_ids if task_id not in self.begun]
@@ -276,6 +303,9 @@ class FakeTool:
         is_skipped: bool = False,
         annotator: str = "ann",
         annotation_id: int | None = None,
+        is_starred: bool = False,
+        is_machine: bool = False,
+        lead_time_s: float | None = 12.5,
     ) -> dict[str, Any]:
         """Submit (or update) an annotation; the event that Label Studio would send."""
         tasks = self.pool_tasks if project_id == 1 else list(self.region_tasks.values())
@@ -289,8 +319,8 @@ class FakeTool:
         )
         created_at = known[number].created_at if number in known else self.tick()
         known[number] = ToolAnnotation(
-            number, task.id, task.created_at, annotator, created_at, self.tick(), 12.5,
-            is_skipped, list(results), self.version,
+            number, task.id, task.created_at, annotator, created_at, self.tick(), lead_time_s,
+            is_skipped, list(results), self.version, is_starred, is_machine,
         )  # fmt: skip
         return {"annotation": {"id": number, "task": task.id, "project": project_id}}
 

@@ -40,6 +40,35 @@ def test_png_export_opens_as_a_dataset_with_the_same_masks(grown, tmp_path):
         assert sample.content() == grown.files[task_id]
 
 
+def test_agreement_of_two_annotators_is_exported_by_region(grown, tmp_path):
+    grown.export(tmp_path / "alone")
+    assert not (tmp_path / "alone/agreement.csv").exists()
+    project = grown.store.projects.get(UID)
+    (crop,) = [it for it in grown.store.queue.all(project.id) if it.task_id == 100]
+    image = grown.store.images.get(crop.image_id)
+    other = replace(annotation(90, crop.task_id), annotator="=bob")
+    row = grown.store.annotations.put(project, "8.1", other, image, crop)
+    patch = grown.masks[1][crop.region.slices].copy()
+    patch[patch == 2] = 1
+    grown.store.labels.put(row, [NewLabel(crop.region, patch)], {})
+    grown.export(tmp_path / "out")
+    with (tmp_path / "out/agreement.csv").open() as file:
+        (found,) = csv.DictReader(file)
+    ann, counted = grown.masks[1][crop.region.slices], patch != VOID
+    assert (found["image"], found["row"], found["width"]) == ("train/frame_1", "0", "16")
+    assert (found["annotator"], found["other_annotator"]) == ("'=bob", "ann@example.com")
+    assert int(found["pixels"]) == counted.sum()
+    assert float(found["pixel_agreement"]) == pytest.approx(
+        (ann == patch)[counted].mean(), abs=1e-4
+    )
+    assert float(found["iou road"]) == 1
+    assert float(found["iou a & b"]) == pytest.approx(
+        (ann == 1).sum() / (patch == 1).sum(), abs=1e-4
+    )
+    assert float(found["iou sky"]) == 0
+    assert 0 < float(found["kappa"]) < 1
+
+
 def test_provenance_tells_where_each_region_came_from(grown, tmp_path):
     grown.export(tmp_path / "out")
     with (tmp_path / "out/provenance.csv").open() as file:
@@ -50,8 +79,8 @@ def test_provenance_tells_where_each_region_came_from(grown, tmp_path):
         "address": "/data/upload/7/0123abcd-frame_1.jpg",
         "row": "0", "col": "0", "height": "16", "width": "16",
         "annotator": "ann@example.com", "time": "2025-01-01T00:10:00+00:00", "seconds": "12.500",
-        "round": "2", "strategy": "entropy", "version": "v1", "is_skipped": "0", "is_used": "1",
-        "rest": "", "useful": "1",
+        "round": "2", "strategy": "entropy", "version": "v1", "is_skipped": "0",
+        "is_starred": "0", "is_used": "1", "rest": "", "useful": "1",
     }  # fmt: skip
     assert [row["useful"] for row in rows] == ["1", "0"] * 5
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, Self
@@ -24,6 +25,12 @@ SHIPPED = {
     "placebo-shuffled": "any-shuffled",
 }
 """Short names of policies that come with the backend -> their files."""
+
+SHIPPED_FOLDERS = (
+    Path(__file__).resolve().parents[3] / "policies",  # of a checkout
+    Path(sys.prefix) / "share/ralis-backend/policies",  # of an installed package
+)
+"""Where the policies lie that come with the backend, whatever the current folder is."""
 
 PLACEBOS: dict[str, Callable[[str], Strategy]] = {
     "placebo-untrained": lambda name: AgnosticPolicy.untrained(AgnosticSpec(), 0, name),
@@ -59,11 +66,13 @@ def check_strategy(name: str, folder: Path) -> None:
     name = name.partition(":")[0]
     if name in (*STRATEGIES, "default", *PLACEBOS) or policy_file(name, folder).is_file():
         return
-    policies = sorted(path.stem for path in folder.glob("*.safetensors"))
+    folders = [it for it in (folder, *SHIPPED_FOLDERS) if it.is_dir()]
+    policies = sorted({path.stem for it in folders for path in it.glob("*.safetensors")})
     short = [alias for alias, file in SHIPPED.items() if file in policies]
     known = ["default", *STRATEGIES, *PLACEBOS, *short, *policies]
     raise ValueError(
-        f"unknown strategy '{name}'; expected one of {', '.join(known)} (policies of {folder})"
+        f"unknown strategy '{name}'; expected one of {', '.join(known)} "
+        f"(policies of {folder.absolute()}, and those that come with the backend)"
     )
 
 
@@ -88,9 +97,14 @@ def find_strategy(
 
 
 def policy_file(name: str, folder: Path) -> Path:
-    """Where a policy of that name would lie; never outside the folder."""
+    """Where a policy of that name lies: in the folder, else among those that are shipped.
+
+    Never outside of these; in the folder, where there is none.
+    """
     # the last part alone: a name from a connection must not lead out of the folder
-    return folder / f"{Path(SHIPPED.get(name, name)).name}.safetensors"
+    file = f"{Path(SHIPPED.get(name, name)).name}.safetensors"
+    found = (it / file for it in (folder, *SHIPPED_FOLDERS))
+    return next((path for path in found if path.is_file()), folder / file)
 
 
 def _named(

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from ralis_backend.labelstudio.payloads.answers import read_answers
+from ralis_backend.labelstudio.payloads.predictions import version_of
 from ralis_backend.labelstudio.payloads.results import objects_of, shown, storable
 from ralis_backend.labelstudio.payloads.strokes import STROKES
 from ralis_backend.labelstudio.payloads.tasks import is_id, parse_time
@@ -47,6 +48,8 @@ def parse_annotation(payload: Mapping[str, Any]) -> ToolAnnotation:
         is_skipped=bool(payload.get("was_cancelled")) or _is_refused(results),
         results=results,
         suggested_version=_suggested_version(payload),
+        is_starred=payload.get("ground_truth") is True,
+        is_machine=_is_machine(payload),
     )
 
 
@@ -89,6 +92,21 @@ def _is_refused(results: Sequence[Any]) -> bool:
     return not is_painted and REST.name not in answers and answers.get(USEFUL.name) is False
 
 
+def _is_machine(payload: Mapping[str, Any]) -> bool:
+    """Whether "Create annotations from predictions" wrote it, and nobody has touched it since.
+
+    Such an annotation names its prediction and nothing that a person leaves: no time, no star, no
+    skip, nobody who updated it (whoever submits an annotation is named there, too).
+    """
+    return (
+        payload.get("parent_prediction") is not None
+        and not _lead_time(payload.get("lead_time"))
+        and payload.get("updated_by") is None
+        and not payload.get("ground_truth")
+        and not payload.get("was_cancelled")
+    )
+
+
 def _lead_time(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
@@ -102,6 +120,8 @@ def _lead_time(value: Any) -> float | None:
 def _suggested_version(payload: Mapping[str, Any]) -> str | None:
     for name in ("prediction", "parent_prediction"):
         prediction = payload.get(name)
-        if isinstance(prediction, Mapping) and prediction.get("model_version"):
-            return storable(str(prediction["model_version"]))
+        if isinstance(prediction, Mapping) and (
+            version := version_of(prediction.get("model_version"))
+        ):
+            return version
     return None

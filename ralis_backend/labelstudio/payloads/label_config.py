@@ -48,6 +48,18 @@ REFUSED_TAGS = {
 }
 """Tags of interfaces that cannot be served wherever they stand, and what to do instead."""
 _NO_MASKS = ("RectangleLabels", "EllipseLabels", "KeyPointLabels", "Labels")
+HELPERS = frozenset(
+    {"MagicWand", "Brush", "Bitmask", "Polygon", "KeyPoint", "Rectangle", "Ellipse"}
+)
+"""Tools without labels."""
+_TAGS = {
+    tag.lower(): tag
+    for tag in (
+        *(*SEGMENTATION_CONTROLS, *REFUSED_TAGS, *_NO_MASKS, *HELPERS),
+        *("View", "Image", "Label", "Choices", "Choice", "Header", "Style"),
+    )
+}
+"""Label Studio reads tags in any case."""
 _ALPHA = re.compile(r"^(rgb|hsl)a\(([^()]*),[^(),]*\)$", re.IGNORECASE)
 _KEY = re.compile(r"\$[^\s$.\[\]{}/\\:?&=]+")
 
@@ -147,7 +159,7 @@ def label_name(label: Element) -> str:
 
 
 def parse_xml(xml: str) -> Element:
-    """The root of a labelling interface.
+    """The root of a labelling interface, its tags as they are usually written.
 
     Raises:
         LabelConfigError: if it is no well-formed XML, or far larger than any interface.
@@ -162,6 +174,8 @@ def parse_xml(xml: str) -> Element:
         raise LabelConfigError(f"the label config is no well-formed XML: {error}") from None
     if _depth(root) > MAX_DEPTH:
         raise LabelConfigError(f"the label config is nested deeper than {MAX_DEPTH} levels")
+    for element in root.iter():
+        element.tag = _TAGS.get(element.tag.lower(), element.tag)
     return root
 
 

@@ -7,7 +7,7 @@ annotation is taken for background.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,6 +88,25 @@ def read_paint(
     reading.read(results)
     mask = reading.paint(ground)
     return Painted(mask, tuple(reading.left_out))
+
+
+def others_paint(
+    results: Sequence[Any],
+    config: LabelConfig,
+    class_names: Sequence[str],
+    size: tuple[int, int],
+) -> Painted:
+    """What a prediction of others shows: strokes of any control; what it does not show is VOID.
+
+    Whatever of it cannot be read, or is of another class, is left out alone: it is a first mask,
+    which people correct.
+    """
+    strokes = [
+        {**it, "from_name": config.control_name}
+        for it in results
+        if isinstance(it, Mapping) and _type(it) in STROKES
+    ]
+    return read_paint(strokes, config, class_names, size)
 
 
 class _Reading:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -13,12 +14,30 @@ from ralis_backend.labelstudio.payloads.label_config import LabelConfig
 from ralis_backend.labelstudio.payloads.masks import mask_to_results, region_to_result, result_id
 from ralis_backend.online.tool import CropPrediction, ImageSuggestion, SuggestedRegion
 
+_OURS = re.compile(r"ralis-(v[0-9]{1,9})")
+
 MAX_STROKES = 10
-"""Brush results of one task: beyond that the browser gets slow (8 s for 10, 23 s for 30)."""
+"""Masks as results of one task: beyond that the browser gets slow (8 s for 10, 23 s for 30)."""
 
 PREDICTIONS_PER_CALL = 200
 NUMBERS_PER_CALL = 8_000_000
 """Of brush RLE, up to five bytes of JSON each: Label Studio takes 250 MB in a request."""
+
+
+def model_version(version: str) -> str:
+    """`ralis-v3` of `v3`: how Label Studio tells our predictions from those of others."""
+    return f"ralis-{version}"
+
+
+def version_of(model_version: object) -> str | None:
+    """`v3` of `ralis-v3`; None for the model versions of others."""
+    found = _OURS.fullmatch(model_version) if isinstance(model_version, str) else None
+    return found[1] if found else None
+
+
+def is_ours(model_version: object) -> bool:
+    """Whether predictions of this model version are ours: the others are left alone."""
+    return version_of(model_version) is not None
 
 
 def score(usefulness: float) -> float:
@@ -72,7 +91,7 @@ def image_prediction(
         ]
     if suggestion.mask is not None:
         strokes = _strokes_by_region(suggestion, suggestion.mask, class_names, config, key)
-        if len(strokes) > MAX_STROKES and config.control_type == "brushlabels":
+        if len(strokes) > MAX_STROKES and config.control_type != "polygonlabels":
             strokes = _merged_strokes(suggestion, suggestion.mask, class_names, config, key)
         results += strokes
     return {
@@ -88,12 +107,18 @@ def batches(payloads: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str,
     num_numbers = 0
     for payload in payloads:
         part.append(payload)
-        num_numbers += sum(len(it["value"].get("rle", ())) for it in payload["result"])
+        num_numbers += sum(map(_num_numbers, payload["result"]))
         if len(part) == PREDICTIONS_PER_CALL or num_numbers > NUMBERS_PER_CALL:
             yield part
             part, num_numbers = [], 0
     if part:
         yield part
+
+
+def _num_numbers(result: Mapping[str, Any]) -> int:
+    """Of brush RLE; a bitmask's characters take a fifth of what a number may."""
+    value = result["value"]
+    return len(value.get("rle", ())) + len(value.get("imageDataURL", "")) // 5
 
 
 def _strokes_by_region(

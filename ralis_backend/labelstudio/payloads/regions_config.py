@@ -12,6 +12,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from ralis_backend.labelstudio.payloads.answers import Question, questions
 from ralis_backend.labelstudio.payloads.label_config import (
+    HELPERS,
     SEGMENTATION_CONTROLS,
     LabelConfig,
     LabelConfigError,
@@ -24,6 +25,8 @@ from ralis_backend.online.answers import Choice
 
 logger = logging.getLogger(__name__)
 
+CROP_CLASS = "ralis-crop"
+"""Of the view that shows the crop: by it an interface of regions is known."""
 TOOL_HOTKEYS = "behkmoprvwu"
 """Keys of Label Studio's tools, and of "unselect"."""
 # What gets no key here gets the next free one, and the eraser would tick a choice.
@@ -36,7 +39,7 @@ _COLUMNS = "display:grid;grid-template-columns:minmax(0,2fr) minmax(0,1fr);gap:3
 # at, not worked on: tools of its own would stand in the way.
 _STYLE = """
 .ralis-crop canvas[style*="opacity: 0.6"] { opacity: 0.4 !important;
-  filter: drop-shadow(0 0 1px #fff) drop-shadow(0 0 1px #000) }
+  filter: drop-shadow(1px 1px 0 #fff) drop-shadow(-1px -1px 0 #000) }
 .ralis-small * { font-size: 14px !important; margin: 4px 0 !important }
 .ralis-crop .lsf-toolbar { transform: translateX(12px) }
 .ralis-crop .lsf-tool__controls { padding-right: 4px !important }
@@ -46,18 +49,19 @@ _STYLE = """
 # the questions; one of these.
 _COLUMN_WIDTH, _OTHER_HEIGHT, _QUESTION_HEIGHT = 360, 210, 40
 KEYS = {
-    "polygonlabels": "Ctrl+Z undoes · Ctrl+Enter submits",
     "brushlabels": "[ ] brush size · E eraser, B brush · Ctrl+Enter submits",
+    "bitmasklabels": "[ ] brush size · Ctrl+Enter submits",
+    "polygonlabels": "Ctrl+Z undoes · Ctrl+Enter submits",
 }
 """What annotators have to know at every region, by the type of what they draw."""
 _KEYS_HEIGHT = 40
+SHOWN_VALUE = "Value"
+"""Stands behind `value`. The page reads attributes in any case, and the last one counts; the server
+sees the first alone, and stores files only for a project with one data key. So the crops lie in the
+project that shows them."""
 _INLINE_CHOICES = 4
 """More of them stand in a list that opens."""
 
-HELPERS = frozenset(
-    {"MagicWand", "Brush", "Bitmask", "Polygon", "KeyPoint", "Rectangle", "Ellipse"}
-)
-"""Tools without labels, carried wherever they belong to the image."""
 SMART_HELPERS = frozenset({"KeyPointLabels", "RectangleLabels", "EllipseLabels"})
 """Carried where they are smart: a model of the owner answers them with a mask."""
 
@@ -86,7 +90,6 @@ _IMAGE_ATTRIBUTES = frozenset(
 _CONTROL_ATTRIBUTES = frozenset(
     {
         "smart",
-        "smartonly",
         "opacity",
         "fillopacity",
         "fillcolor",
@@ -135,7 +138,7 @@ def regions_config(config: LabelConfig, background: str | None = None) -> str:
     root = Element("View")
     SubElement(root, "Header", {"value": "$note", "size": "5"})
     columns = SubElement(root, "View", {"style": _COLUMNS})
-    crop = SubElement(columns, "View", {"className": "ralis-crop"})
+    crop = SubElement(columns, "View", {"className": CROP_CLASS})
     shown = {"name": config.image_name, "value": "$image"}
     SubElement(crop, "Image", shown | _merged(_OUR_IMAGE, _carried(image, _IMAGE_ATTRIBUTES)))
     right = SubElement(columns, "View")
@@ -156,7 +159,8 @@ def regions_config(config: LabelConfig, background: str | None = None) -> str:
         "Image",
         {
             "name": context_name,
-            "value": "$context",
+            "value": "$image",
+            SHOWN_VALUE: "$context",
             "maxWidth": "100%",
             "maxHeight": f"calc(100vh - {other_height}px)",
             "zoom": "false",
@@ -184,6 +188,12 @@ def carried_parts(config: LabelConfig) -> frozenset[tuple[str, ...]]:
     return frozenset(parts)
 
 
+def carried_tags(config: LabelConfig) -> list[tuple[str, str]]:
+    """Tag and name of the owner's elements that the regions project gets: the image, its tools."""
+    image, tools = _image_and_tools(config)
+    return [(it.tag, it.get("name", "")) for it in (image, *tools)]
+
+
 def is_like(xml: str, pool: LabelConfig, background: str | None = None) -> bool:
     """Whether an interface of regions has all that is the pool's; its layout is anybody's."""
     try:
@@ -193,7 +203,22 @@ def is_like(xml: str, pool: LabelConfig, background: str | None = None) -> bool:
         return False
     same_labels = shown.labels == pool.labels and shown.controls == pool.controls
     has_all = carried_parts(shown) >= carried_parts(pool)
-    return same_labels and has_all and asks_everything(xml, pool, background)
+    return same_labels and has_all and stores_files(xml) and asks_everything(xml, pool, background)
+
+
+def shows_regions(xml: str) -> bool:
+    """Whether an interface is one that `regions_config` made; False for what cannot be read."""
+    try:
+        elements = parse_xml(xml).iter()
+    except LabelConfigError:
+        return False
+    return any(CROP_CLASS in element.get("className", "").split() for element in elements)
+
+
+def stores_files(xml: str) -> bool:
+    """Whether Label Studio stores files for a project with this interface: it has one data key."""
+    named = [it for it in parse_xml(xml).iter() if it.get("name")]
+    return len({value for it in named if (value := it.get("value", "")).startswith("$")}) == 1
 
 
 def asks_everything(xml: str, config: LabelConfig, background: str | None = None) -> bool:

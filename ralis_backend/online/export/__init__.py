@@ -18,6 +18,7 @@ from ralis_backend.core.regions import VOID
 from ralis_backend.core.segmenter import DEFAULT_SPEC
 from ralis_backend.core.segmenter.onnx import export_onnx
 from ralis_backend.online.answers import ANSWER_KINDS, Answer
+from ralis_backend.online.export.agreement_csv import write_agreement
 from ralis_backend.online.export.cells import inert
 from ralis_backend.online.export.formats import FORMATS
 from ralis_backend.online.export.guide import Summary, write_guide
@@ -40,7 +41,7 @@ __all__ = [
 
 PROVENANCE_COLUMNS = (
     "image", "task", "address", "row", "col", "height", "width", "annotator", "time", "seconds",
-    "round", "strategy", "version", "is_skipped", "is_used",
+    "round", "strategy", "version", "is_skipped", "is_starred", "is_used",
 )  # fmt: skip
 
 
@@ -94,12 +95,10 @@ def export_project(
         FORMATS[format_name](images_of, labelled.classes, partial)
         write_guide(partial, project.title or project.uid, labelled.classes, summary, now())
         _write_json(partial / "classes.json", _classes_json(project))
-        _write_provenance(
-            partial / "provenance.csv",
-            labelled,
-            store.labels.every(project.id),
-            store.answers.of(project.id),
-        )
+        every = store.labels.every(project.id)
+        answers = store.answers.of(project.id)
+        _write_provenance(partial / "provenance.csv", labelled, every, answers)
+        write_agreement(partial / "agreement.csv", labelled, every)
     return len(labelled) - len(labelled.left_out)
 
 
@@ -122,7 +121,7 @@ def write_model(
     version = store.versions.find(project.id, project.current_version)
     if version is None or version.weights_key is None:
         raise ValueError(
-            f"project {project.uid} has no trained version yet; label some regions first, or "
+            f"project {project.tool_id} has no trained version yet; label some regions first, or "
             "export without the model"
         )
     usable = load_segmenter(store, project, version, DEFAULT_SPEC, seed=0, device="cpu")
@@ -196,7 +195,7 @@ def _write_provenance(
                 "" if label.lead_time_s is None else f"{label.lead_time_s:.3f}",
                 "" if label.round is None else label.round, inert(label.strategy or ""),
                 f"v{label.version}" if suggested else "", int(label.is_skipped),
-                int(label.id in used),
+                int(label.is_starred), int(label.id in used),
                 *(_cell(said.get((label.annotation_row_id, kind))) for kind in ANSWER_KINDS),
             ])  # fmt: skip
 

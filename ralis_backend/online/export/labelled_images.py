@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image as PillowImage
 
 from ralis_backend.core.images import decode_image, encode_png
+from ralis_backend.core.learning.crops import Unreadable
 from ralis_backend.core.palette import Rgb, distinct_color, rgb
 from ralis_backend.core.regions import Region
+from ralis_backend.core.stored_images import file_facts
 from ralis_backend.online.export.names import unique_names
 from ralis_backend.online.labels import RegionLabel
 from ralis_backend.online.masks import LabelMasks
+from ralis_backend.online.pictures import Pictures, task_of
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Image, Project
 from ralis_backend.online.tool import ToolTask, ToolUnavailable
 
 logger = logging.getLogger(__name__)
 
-_EXIF_ORIENTATION = 0x0112
 SPLITS = ("train", "val")
 """What is trained on, and what is held out."""
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png"}
@@ -74,6 +74,7 @@ class LabelledImages:
             for entry, color in zip(project.classes, colors_of(project), strict=True)
         )
         self._project, self._fetch = project, images
+        self._pictures = Pictures(store, project, images)
         self._masks = LabelMasks(store, project, has_removed_classes=True)
         self.left_out: dict[int, str] = {}
         self._by_image: dict[int, list[RegionLabel]] = defaultdict(list)
@@ -103,7 +104,7 @@ class LabelledImages:
             except Exception as error:
                 # One bad image must not cost the others their export.
                 self.left_out[row.id] = f"task {row.task_id}: {error}"
-                logger.warning("project %s, %s", self._project.uid, self.left_out[row.id])
+                logger.warning("project %s, %s", self._project.tool_id, self.left_out[row.id])
                 continue
             yield exported
         if len(self.left_out) == len(self._rows):
@@ -115,9 +116,16 @@ class LabelledImages:
         """Why the mask of a label could not be read, by the label's id."""
         return self._masks.lost
 
+    def patch(self, label: RegionLabel) -> np.ndarray | None:
+        """The (height, width) uint8 mask of a label; None where it cannot be read."""
+        try:
+            return self._masks.patch(label)
+        except Unreadable:
+            return None
+
     def _read(self, row: Image) -> ExportedImage:
-        task = ToolTask(row.task_id, row.task_created_at, row.ref, project_id=row.tool_project_id)
-        content, suffix, size = as_plain_image(self._fetch(task))
+        content = self._fetch(task_of(row))
+        content, suffix, size = as_plain_image(content, self._pictures.decode)
         if row.size not in (None, size):
             raise ValueError(
                 f"the image is {size[0]} x {size[1]} pixels (height x width) now, its labels were "
@@ -160,28 +168,17 @@ def colors_of(project: Project) -> list[Rgb]:
     return colors
 
 
-def as_plain_image(content: bytes) -> tuple[bytes, str, tuple[int, int]]:
+def as_plain_image(
+    content: bytes, decode: Callable[[bytes], np.ndarray] = decode_image
+) -> tuple[bytes, str, tuple[int, int]]:
     """An image file that every reader shows alike: its bytes, suffix and (height, width).
 
     The original bytes where they are an upright 8-bit RGB JPEG or PNG, else a PNG of what was
-    labelled.
+    labelled, as `decode` shows it.
     """
-    image = decode_image(content)
+    image = decode(content)
     size = (image.shape[0], image.shape[1])
-    with PillowImage.open(io.BytesIO(content)) as header:
-        is_plain = (
-            header.format in _SUFFIXES
-            and header.mode == "RGB"
-            and not _is_16_bit_png(content)
-            and not header.has_transparency_data
-            and header.getexif().get(_EXIF_ORIENTATION, 1) == 1
-        )
-        suffix = _SUFFIXES.get(header.format or "", ".png")
-    if is_plain:
-        return content, suffix, size
+    facts = file_facts(content)
+    if facts.is_plain and facts.format in _SUFFIXES:
+        return content, _SUFFIXES[facts.format], size
     return encode_png(image), ".png", size
-
-
-def _is_16_bit_png(content: bytes) -> bool:
-    """Pillow opens those with colours as if they had 8 bits; others read 16."""
-    return content.startswith(b"\x89PNG") and content[24:25] == b"\x10"

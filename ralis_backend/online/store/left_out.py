@@ -19,40 +19,45 @@ WAITING = (UNREAD, REREAD)
 
 def find_left_out(session: Session, project_id: int, most: int | None) -> list[LeftOut]:
     """See `Annotations.left_out`."""
-    query = _odd(project_id, select(Annotation, _has_label())).order_by(Annotation.id.desc())
-    found = [
-        LeftOut(
-            row.annotation_id,
-            row.task_id,
-            row.tool_uid,
-            is_read=row.error is None and bool(has_label),
-            what=(*bounded([row.error] if row.error else []), *(row.left_out or ())),
-        )
-        for row, has_label in session.execute(query.limit(most))
+    newest_first = (Annotation.created_at.desc(), Annotation.id.desc())
+    rows = [
+        row
+        for query in _odd(project_id, select(Annotation, _has_label()))
+        for row in session.execute(query.order_by(*newest_first).limit(most))
     ]
+    rows.sort(key=lambda row: (row.Annotation.created_at, row.Annotation.id), reverse=True)
     malformed = [it for state in _malformed(session, project_id) for it in _of_task(state)]
-    return (malformed + found)[:most]
+    return (malformed + [_of_annotation(*row) for row in rows])[:most]
 
 
 def count_left_out(session: Session, project_id: int) -> tuple[int, int]:
     """See `Annotations.count_left_out`."""
-    counts = _odd(project_id, select(func.count(Annotation.id)))
-    every = session.scalar(counts) or 0
-    in_part = session.scalar(counts.where(Annotation.error.is_(None), _has_label())) or 0
+    every = in_part = 0
+    for query in _odd(project_id, select(func.count(Annotation.id))):
+        every += session.scalar(query) or 0
+        in_part += session.scalar(query.where(Annotation.error.is_(None), _has_label())) or 0
     malformed = sum(len(state.unreadable or ()) for state in _malformed(session, project_id))
     return in_part, every - in_part + malformed
 
 
-def _odd(project_id: int, query: _Query) -> _Query:
-    """Of the tool's annotations those that do not count as a whole."""
-    is_odd = or_(
-        Annotation.left_out.is_not(None),
-        Annotation.error.is_not(None) & Annotation.error.not_in(WAITING),
+def _odd(project_id: int, query: _Query) -> tuple[_Query, _Query]:
+    """Of the annotations that count those that do not do so as a whole, in two disjoint queries.
+
+    Each has an index of its own: what is searched stands behind the payload in a row, and whole
+    payloads would be read to find it.
+    """
+    counting = (
+        query.outerjoin(Image, Image.id == Annotation.image_id)
+        .where(Annotation.project_id == project_id, ~Annotation.is_deleted)
+        .where(or_(Image.id.is_(None), ~Image.is_deleted))
     )
     return (
-        query.outerjoin(Image, Image.id == Annotation.image_id)
-        .where(Annotation.project_id == project_id, ~Annotation.is_deleted, is_odd)
-        .where(or_(Image.id.is_(None), ~Image.is_deleted))
+        counting.where(Annotation.left_out.is_not(None)),
+        counting.where(
+            Annotation.error.is_not(None),
+            Annotation.error.not_in(WAITING),
+            Annotation.left_out.is_(None),
+        ),
     )
 
 
@@ -65,6 +70,16 @@ def _malformed(session: Session, project_id: int) -> list[TaskState]:
         TaskState.project_id == project_id, TaskState.unreadable.is_not(None)
     )
     return list(session.scalars(query.order_by(TaskState.id.desc())))
+
+
+def _of_annotation(row: Annotation, has_label: bool) -> LeftOut:
+    return LeftOut(
+        row.annotation_id,
+        row.task_id,
+        row.tool_uid,
+        is_read=row.error is None and bool(has_label),
+        what=(*bounded([row.error] if row.error else []), *(row.left_out or ())),
+    )
 
 
 def _of_task(state: TaskState) -> list[LeftOut]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, exists, or_, select, update
+from sqlalchemy import bindparam, delete, exists, or_, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, undefer
 
 from ralis_backend.core.regions import VOID
@@ -16,7 +17,15 @@ from ralis_backend.online.store.attempts import MOST_ATTEMPTS, STEP
 from ralis_backend.online.store.database import Database, assign, now
 from ralis_backend.online.store.leases import LeaseState
 from ralis_backend.online.store.left_out import REREAD
-from ralis_backend.online.store.tables import Annotation, Attempt, Event, Image, Label, Project
+from ralis_backend.online.store.tables import (
+    Annotation,
+    Attempt,
+    CropTask,
+    Event,
+    Image,
+    Label,
+    Project,
+)
 from ralis_backend.online.tool import ClassLabel
 
 _ALIVE = {
@@ -33,6 +42,8 @@ class Look:
     """All of a project that can change whether work on it is due, without looking at its labels.
 
     Labels, queue and rankings change under a lease alone, and each lease counts the generation up.
+
+    do_annotators_wait: whether nothing is left in the queue of regions, or never was.
     """
 
     id: int
@@ -43,6 +54,7 @@ class Look:
     num_failures: int
     wanted: tuple[object, ...]
     has_events: bool
+    do_annotators_wait: bool
 
 
 class Projects:
@@ -56,6 +68,11 @@ class Projects:
         with self._database.read() as session:
             found = session.scalars(select(Project).where(~Project.is_deleted).order_by(Project.id))
             return list(found)
+
+    def every(self) -> list[Project]:
+        """All projects, those that are not worked on any more among them, oldest first."""
+        with self._database.read() as session:
+            return list(session.scalars(select(Project).order_by(Project.id)))
 
     def looks(self) -> list[Look]:
         """A look at each project that still exists, oldest first, in one query."""
@@ -84,10 +101,10 @@ class Projects:
         """As `find`; `ValueError` if there is none."""
         found = self.find(uid)
         if found is None:
-            known = ", ".join(project.uid for project in self.all()) or "none"
+            known = ", ".join(f"{it.tool_id} ({it.title})" for it in self.all()) or "none"
             raise ValueError(
-                f"project {uid} is not known here (known: {known}); connect the backend to it in "
-                "Label Studio, or run `ralis connect --project ID`"
+                f"project {uid.partition('.')[0]} is not known here (known: {known}); connect the "
+                "backend to it in Label Studio, or run `ralis connect --project ID`"
             )
         return found
 
@@ -100,8 +117,10 @@ class Projects:
                 .order_by(Project.is_deleted, Project.id.desc())
             ).first()
         if found is None:
+            known = ", ".join(f"{it.tool_id} ({it.title})" for it in self.all()) or "none"
             raise ValueError(
-                f"project {tool_id} is not known here; run `ralis connect --project {tool_id}`"
+                f"project {tool_id} is not known here (known: {known}); run "
+                f"`ralis connect --project {tool_id}`"
             )
         return found
 
@@ -130,6 +149,22 @@ class Projects:
             default_background: of projects that choose none, see `background_of`.
             choice: of this project, see `online/background`.
         """
+        values = (uid, tool_id, label_config, classes, title, default_background, choice)
+        try:
+            return self._register(*values)
+        except IntegrityError:  # another process made it known at the same moment
+            return self._register(*values)
+
+    def _register(
+        self,
+        uid: str,
+        tool_id: int,
+        label_config: str,
+        classes: Sequence[ClassLabel],
+        title: str,
+        default_background: str | None,
+        choice: str | Kept | None,
+    ) -> Project:
         with self._database.write() as session:
             known = select(Project).where(Project.uid == uid)
             project = session.scalars(known.options(undefer(Project.label_config))).first()
@@ -163,11 +198,36 @@ class Projects:
             session.execute(update(Project).values(is_sync_requested=True))
             session.execute(update(Project).where(~rests_on).values(retry_at=None))
 
+    def request_training(self, project_id: int) -> None:
+        """Train as soon as a worker is free; what webhooks missed is read first.
+
+        What was set aside because it ended the worker is tried again, and a project that was
+        forgotten or gone is worked on again.
+        """
+        with self._database.write() as session:
+            session.execute(delete(Attempt).where(Attempt.project_id == project_id))
+            project = session.get_one(Project, project_id)
+            assign(project, {**_ALIVE, "is_training_requested": True})
+
     def change(self, project_id: int, **values: Any) -> Project:
         """Set columns of a project and return it."""
         with self._database.write() as session:
             project = session.get_one(Project, project_id)
             assign(project, values)
+            return project
+
+    def settle_range(
+        self, project_id: int, kind: str, limits: tuple[float, float], source: str
+    ) -> Project:
+        """Remember how a kind of deep values is shown; what is remembered already stays."""
+        with self._database.write() as session:
+            project = session.get_one(Project, project_id)
+            rule = dict(project.pixel_rule or {})
+            ranges = dict(rule.get("ranges") or {})
+            if kind not in ranges:
+                ranges[kind] = list(limits)
+                sources = {**(rule.get("sources") or {}), kind: source}
+                project.pixel_rule = {**rule, "ranges": ranges, "sources": sources}
             return project
 
     def begin_reading(self, project_id: int) -> Project:
@@ -206,6 +266,11 @@ _LOOKS = (
         Project.retry_at,
         Project.num_failures,
         or_(_unread_of(Project.uid), _unread_of(Project.regions_uid)),
+        ~exists().where(
+            CropTask.project_id == Project.id,
+            CropTask.state == "open",
+            CropTask.task_id.is_not(None),
+        ),
         exists().where(Image.project_id == Project.id, Image.retry_at <= bindparam("moment")),
         Project.is_sync_requested,
         Project.open_reading,
@@ -221,11 +286,21 @@ _LOOKS = (
 
 
 def _look(row: Any) -> Look:
-    identity, uid, owner, generation, heartbeat, synced_at, retry_at, failures, events, *wanted = (
-        row
-    )
+    identity, uid, owner, generation, heartbeat, synced_at, retry_at, failures, *found = row
+    events, has_empty_queue, *wanted = found
     lease = LeaseState(owner, generation, heartbeat)
-    return Look(identity, uid, lease, synced_at, retry_at, failures, tuple(wanted), bool(events))
+    is_new = synced_at is None
+    return Look(
+        id=identity,
+        uid=uid,
+        lease=lease,
+        synced_at=synced_at,
+        retry_at=retry_at,
+        num_failures=failures,
+        wanted=tuple(wanted),
+        has_events=bool(events),
+        do_annotators_wait=is_new or (row.regions_tool_id is not None and bool(has_empty_queue)),
+    )
 
 
 def _bring_up_to_date(

@@ -22,6 +22,7 @@ from ralis_backend.online.store.queue import Queue
 from ralis_backend.online.store.rankings import Rankings
 from ralis_backend.online.store.readings import Readings
 from ralis_backend.online.store.versions import Versions
+from ralis_backend.online.store.workers import Workers
 
 
 class Store:
@@ -32,6 +33,7 @@ class Store:
         self.blobs = blobs
         self.projects = Projects(database)
         self.leases = Leases(database)
+        self.workers = Workers(database)
         self.attempts = Attempts(database)
         self.events = Events(database)
         self.images = Images(database)

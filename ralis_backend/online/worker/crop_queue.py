@@ -15,8 +15,8 @@ from ralis_backend.core.images import (
     context_picture,
     crop_picture,
     crop_scale,
-    decode_image,
 )
+from ralis_backend.online.pictures import Pictures
 from ralis_backend.online.random_slice import SLICE, SLICE_REASON
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import CropTask, Image, Project, Version
@@ -66,7 +66,7 @@ class CropQueue:
         self._predict(publication, regions_id, plan, masks)
         logger.info(
             "project %s: queue of %s holds %d regions, %d of them new",
-            project.uid,
+            project.tool_id,
             version.name,
             len(plan.kept) + len(plan.added),
             len(plan.added),
@@ -93,7 +93,7 @@ class CropQueue:
         project, version = publication.project, publication.version
         places, scores = publication.places()
         if not places:
-            logger.info("project %s: every region is labelled", project.uid)
+            logger.info("project %s: every region is labelled", project.tool_id)
         return QueueState(
             places=places,
             scores=scores,
@@ -146,7 +146,8 @@ class CropQueue:
     def _pixels(self, project: Project, image: Image) -> np.ndarray | None:
         try:
             with self._store.attempts.trying(*attempt_on(image)):
-                pixels = decode_image(self._tool.image(tool_task(image)))
+                pictures = Pictures(self._store, project, self._tool.image)
+                pixels = pictures.pixels(tool_task(image))
             if image.size is not None:
                 check_size(pixels.shape[:2], image.size)
             return pixels
@@ -154,7 +155,7 @@ class CropQueue:
             raise
         except Exception as error:
             # It was readable when it was ranked; the other images go on.
-            logger.warning("project %s, task %s: %s", project.uid, image.task_id, error)
+            logger.warning("project %s, task %s: %s", project.tool_id, image.task_id, error)
             self._store.images.fail(image.id, str(error))
             return None
 

@@ -43,13 +43,13 @@ class Housekeeping:
             try:
                 found = self._tool.project(project.tool_id)
             except (ToolNotFound, ValueError) as error:
-                logger.debug("project %s is still gone: %s", project.uid, error)
+                logger.debug("project %s is still gone: %s", project.tool_id, error)
             except ToolError as error:  # the others would wait for it as well
                 logger.info("projects that were gone are looked for later: %s", error)
                 return
             else:
                 if found.uid == project.uid:
-                    logger.warning("project %s is there again", project.uid)
+                    logger.warning("project %s is there again", project.tool_id)
                     self._store.projects.revive(project.id)
 
     def _drop_events(self) -> None:

@@ -6,14 +6,15 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ralis_backend.core.images import decode_image
+from ralis_backend.core.images import content_of
 from ralis_backend.core.regions import Region, grid
 from ralis_backend.core.text import printable, shortened
 from ralis_backend.online.answers import REST
 from ralis_backend.online.labels import NewLabel, painted_labels
+from ralis_backend.online.pictures import Pictures, task_of
 from ralis_backend.online.store import StoreError, annotation_from_json, unpack
 from ralis_backend.online.store.tables import Image, Project
-from ralis_backend.online.tool import Tool, ToolAnnotation, ToolProject, ToolTask, ToolUnavailable
+from ralis_backend.online.tool import Tool, ToolAnnotation, ToolProject, ToolUnavailable
 from ralis_backend.online.worker.config import WorkerConfig
 
 if TYPE_CHECKING:
@@ -60,8 +61,9 @@ class LabelReader:
             OSError: if a mask cannot be written.
         """
         annotation = annotation_from_json(unpack(row.payload))
-        answers = self._tool.answers(annotation)
+        answers: dict[str, Any] = {}
         try:
+            answers = {} if row.is_machine else self._tool.answers(annotation)
             if row.image_id is None:
                 raise ValueError(
                     f"annotation {annotation.id} belongs to task {annotation.task_id}, "
@@ -73,7 +75,7 @@ class LabelReader:
         except StoreError:
             raise
         except Exception as error:
-            logger.warning("project %s: %s", self._project.uid, error)
+            logger.warning("project %s: %s", self._project.tool_id, error)
             self._note_failure(row, error, answers)
             return
         if left_out:
@@ -96,7 +98,7 @@ class LabelReader:
         is_read = any(label.mask is not None for label in labels)
         logger.warning(
             "project %s: annotation %d of task %d %s: %s%s",
-            self._project.uid,
+            self._project.tool_id,
             annotation.id,
             annotation.task_id,
             "was read in part" if is_read else "has nothing that counts",
@@ -162,16 +164,10 @@ class LabelReader:
         if image.size is not None:
             return image.size
         with self._store.attempts.trying(*attempt_on(image)):
-            height, width = decode_image(self._tool.image(tool_task(image))).shape[:2]
-        self._store.images.seen(image.id, (height, width))
+            pixels = Pictures(self._store, self._project, self._tool.image).pixels(task_of(image))
+        height, width = pixels.shape[:2]
+        self._store.images.seen(image.id, (height, width), content_of(pixels))
         return height, width
-
-
-def tool_task(image: Image) -> ToolTask:
-    """The task behind an image."""
-    return ToolTask(
-        image.task_id, image.task_created_at, image.ref, project_id=image.tool_project_id
-    )
 
 
 def attempt_on(image: Image) -> tuple[int, str, int, str]:

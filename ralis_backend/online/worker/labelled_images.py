@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ralis_backend.core.images import decode_image
 from ralis_backend.core.learning.crops import LabelledImage, Unreadable
 from ralis_backend.online.masks import LabelMasks
+from ralis_backend.online.pictures import Pictures
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.tool import Tool
@@ -32,8 +32,9 @@ class LabelledImages:
     """
 
     def __init__(self, store: Store, tool: Tool, project: Project) -> None:
-        self._store, self._tool, self._project = store, tool, project
+        self._store, self._project = store, project
         self.masks = LabelMasks(store, project)
+        self._pictures = Pictures(store, project, tool.image)
         self._bad_images: dict[int, str] = {}  # by row id
 
     def of(self, parts: Sequence[ImageLabels]) -> list[LabelledImage]:
@@ -66,14 +67,14 @@ class LabelledImages:
             raise Unreadable(self._bad_images[part.image.id])
         try:
             with self._store.attempts.trying(*attempt_on(part.image)):
-                pixels = decode_image(self._tool.image(tool_task(part.image)))
+                pixels = self._pictures.pixels(tool_task(part.image))
             check_size(pixels.shape[:2], part.size)
         except NOT_ITS_FAULT:
             raise
         except Exception as error:
             # One bad image must not stop the others; the operator finds why with the image.
             message = f"task {part.image.task_id}: {error}"
-            logger.warning("project %s, %s", self._project.uid, message)
+            logger.warning("project %s, %s", self._project.tool_id, message)
             self._store.images.fail(part.image.id, str(error))
             self._bad_images[part.image.id] = message
             raise Unreadable(message) from error

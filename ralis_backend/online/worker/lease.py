@@ -12,9 +12,9 @@ from contextlib import contextmanager
 
 from sqlalchemy.orm import Session
 
+from ralis_backend.online.owner import is_dead
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.leases import LeaseLost, LeaseState, require_lease
-from ralis_backend.online.worker.owner import is_dead
 from ralis_backend.online.worker.standing import Standing
 
 logger = logging.getLogger(__name__)
@@ -137,11 +137,14 @@ class Leaser:
         return is_nobodys or stands_s >= self._seconds
 
     @contextmanager
-    def leased(self, project_id: int) -> Iterator[Lease | None]:
-        """The project's lease while the block runs; None if another worker holds it."""
+    def leased(self, project_id: int, *, takes_over: bool = False) -> Iterator[Lease | None]:
+        """The project's lease while the block runs; None if another worker holds it.
+
+        takes_over: whether it is taken from a worker that lives, too.
+        """
         state = self._store.leases.state(project_id)
         generation = None
-        if self.is_free(project_id, state):
+        if takes_over or self.is_free(project_id, state):
             generation = self._store.leases.take(project_id, self._owner, state)
         if generation is None:
             yield None

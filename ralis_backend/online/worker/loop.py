@@ -8,18 +8,18 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from ralis_backend.online.left_out import MOST_NAMED, summary
+from ralis_backend.online.owner import own_name
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.attempts import MOST_ATTEMPTS, STEP
 from ralis_backend.online.store.leases import LeaseLost
 from ralis_backend.online.store.projects import Look
 from ralis_backend.online.store.tables import Project
-from ralis_backend.online.tool import Tool, ToolError, ToolNotFound
+from ralis_backend.online.tool import NoPool, Tool, ToolError, ToolNotFound
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.housekeeping import Housekeeping
 from ralis_backend.online.worker.lease import Fence, Lease, Leaser
-from ralis_backend.online.worker.owner import own_name
 from ralis_backend.online.worker.progress import Progress
+from ralis_backend.online.worker.pulse import Pulse
 from ralis_backend.online.worker.stall import end_process
 from ralis_backend.online.worker.standing import Standing
 from ralis_backend.online.worker.steps import Step, first_due, read_state, worker_steps
@@ -57,9 +57,10 @@ class Worker:
         self._store = store
         self._config = config
         self._end_process = end_process
+        self._name = own_name()
         self._adapt = adapt
         self._leaser = Leaser(
-            store, own_name(), config.lease_s, config.stall_s, self._end_stalled_step
+            store, self._name, config.lease_s, config.stall_s, self._end_stalled_step
         )
         self._fence = Fence(store)
         self._held = store.guarded(self._fence.guard)
@@ -79,17 +80,33 @@ class Worker:
         """
         self._stop = stop
         self._store.projects.begin_again()
-        while not stop.is_set():
-            if not self._advance_all_or_wait():
-                stop.wait(self._config.poll_s)
+        with Pulse(self._store, self._name):
+            while not stop.is_set():
+                if not self._advance_all_or_wait():
+                    stop.wait(self._config.poll_s)
 
     def advance_all(self) -> bool:
-        """One step for each project that needs one; True if there was any."""
+        """One step for each project that needs one; True if there was any.
+
+        Those whose annotators have nothing to do come first, and before each step of another one
+        they get all that they need.
+        """
         is_busy = False
-        for look in self._store.projects.looks():
-            if not self._stop.is_set():
-                is_busy |= self._advance_alone(look)
+        looks = self._store.projects.looks()
+        for look in sorted(looks, key=lambda it: not it.do_annotators_wait):
+            if self._stop.is_set():
+                break
+            if not look.do_annotators_wait and is_busy:
+                self._serve_waiting()
+            is_busy |= self._advance_alone(look)
         return is_busy
+
+    def _serve_waiting(self) -> None:
+        """Step after step of projects whose annotators wait, until none of them is due."""
+        is_busy = True
+        while is_busy and not self._stop.is_set():
+            waiting = [it for it in self._store.projects.looks() if it.do_annotators_wait]
+            is_busy = any(self._advance_alone(look) for look in waiting)
 
     def advance(self, look: Look) -> bool:
         """Do the project's first due step; True if it was done (so more may be due)."""
@@ -128,7 +145,7 @@ class Worker:
         try:
             return self.advance(look)
         except Exception as error:
-            logger.exception("project %s: it could not be looked at", look.uid)
+            logger.exception("project %s: it could not be looked at", look.uid.partition(".")[0])
             self._try_to_note(look.id, look.num_failures + 1, str(error))
             return False
 
@@ -164,7 +181,9 @@ class Worker:
         try:
             return self._run(project, step, lease)
         except LeaseLost as lost:
-            logger.warning("project %s, %s: %s; nothing was written", project.uid, step.name, lost)
+            logger.warning(
+                "project %s, %s: %s; nothing was written", project.tool_id, step.name, lost
+            )
             return False
         finally:
             self._running = None
@@ -175,6 +194,9 @@ class Worker:
             self._do(project, step, lease)
         except Stopped as stopped:
             logger.info("%s; it begins anew later", stopped)
+            is_done = False
+        except NoPool as error:
+            self._note_no_pool(project, error)
             is_done = False
         except ToolNotFound as error:
             self._note_loss(project, error)
@@ -222,7 +244,7 @@ class Worker:
         if project is None or step is None:
             return
         message = (
-            f"{step.name} of project {project.uid} made no progress for "
+            f"{step.name} of project {project.tool_id} made no progress for "
             f"{self._config.stall_s:.0f} s"
         )
         try:
@@ -238,6 +260,17 @@ class Worker:
             self._held.projects.change(
                 project.id, last_error=notes, num_failures=0, num_losses=0, retry_at=None
             )
+
+    def _note_no_pool(self, project: Project, error: NoPool) -> None:
+        """Somebody connected a regions project: it is left to its pool, and never taken up."""
+        self._held.projects.change(
+            project.id,
+            is_deleted=True,
+            num_losses=0,
+            last_error=str(error),
+            progress={"state": "idle"},
+        )
+        logger.error("%s", error)
 
     def _note_loss(self, project: Project, error: ToolNotFound) -> None:
         """The project is gone; or only something in it, which a full reading repairs."""
@@ -264,7 +297,7 @@ class Worker:
         logger.warning(
             "project %s is gone: %s. Its labels and versions are kept; it is looked for again "
             "every hour.",
-            project.uid,
+            project.tool_id,
             error,
         )
 
@@ -275,7 +308,7 @@ class Worker:
         number = num_failures or project.num_failures + 1
         logger.error(
             "project %s: %s; next try in %.0f s",
-            project.uid,
+            project.tool_id,
             error,
             pause_after(number),
             exc_info=None if isinstance(error, EXPECTED_ERRORS) else error,
@@ -303,9 +336,7 @@ class Worker:
 
 def standing_notes(store: Store, project_id: int) -> str | None:
     """What people should know though nothing fails: what is set aside, and what is left out."""
-    in_part, not_at_all = store.annotations.count_left_out(project_id)
-    newest = store.annotations.left_out(project_id, MOST_NAMED) if in_part + not_at_all else []
-    notes = [*store.attempts.notes(project_id), summary(in_part, not_at_all, newest)]
+    notes = [*store.attempts.notes(project_id), store.annotations.left_out_note(project_id)]
     return "; ".join(filter(None, notes)) or None
 
 

@@ -8,14 +8,14 @@ from functools import cached_property
 import numpy as np
 
 from ralis_backend.core.features import predicted_classes
-from ralis_backend.core.images import decode_image
 from ralis_backend.core.segmenter import Segmenter
 from ralis_backend.online.choosing import RankingConfig
+from ralis_backend.online.pictures import Pictures
 from ralis_backend.online.segmenters import load_segmenter
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Image, Project, Ranking, Version
 from ralis_backend.online.suggesting import read_mask, to_paint
-from ralis_backend.online.tool import Tool
+from ralis_backend.online.tool import Tool, ToolProject
 from ralis_backend.online.worker.sync import NOT_ITS_FAULT, tool_task
 
 logger = logging.getLogger(__name__)
@@ -25,9 +25,15 @@ class PredictedMasks:
     """The masks that one version predicts in a project's images."""
 
     def __init__(
-        self, store: Store, tool: Tool, project: Project, version: Version, config: RankingConfig
+        self,
+        store: Store,
+        tool: Tool,
+        pool: ToolProject,
+        project: Project,
+        version: Version,
+        config: RankingConfig,
     ) -> None:
-        self._store, self._tool = store, tool
+        self._store, self._tool, self._pool = store, tool, pool
         self._project, self._version, self._config = project, version, config
 
     def of(self, image: Image, ranking: Ranking | None) -> np.ndarray | None:
@@ -43,7 +49,7 @@ class PredictedMasks:
 
     def _predicted(self, image: Image, ranking: Ranking | None) -> np.ndarray | None:
         if ranking is None or ranking.mask_key is None:
-            return None
+            return self._of_others(image)
         try:
             return read_mask(self._store, image, ranking)
         except (OSError, ValueError) as error:
@@ -57,10 +63,26 @@ class PredictedMasks:
             self._warn(image, f"it cannot be predicted: {error}")
             return None
 
+    def _of_others(self, image: Image) -> np.ndarray | None:
+        """Before a version of ours has learned anything: what the owner said to start from."""
+        start_from = self._project.start_from
+        if not start_from or self._version.number or image.size is None:
+            return None
+        try:
+            return self._tool.others_mask(
+                self._pool, start_from, image.task_id, self._project.class_names, image.size
+            )
+        except NOT_ITS_FAULT:
+            raise
+        except Exception as error:
+            self._warn(image, f"the prediction of {start_from} cannot be read: {error}")
+            return None
+
     def _again(self, image: Image) -> np.ndarray | None:
         if self._segmenter is None:
             return None
-        pixels = decode_image(self._tool.image(tool_task(image)))
+        pictures = Pictures(self._store, self._project, self._tool.image)
+        pixels = pictures.pixels(tool_task(image))
         mask = predicted_classes(self._segmenter, pixels)
         if mask.shape != image.size:
             raise ValueError(f"the image has {mask.shape} pixels now, {image.size} when ranked")
@@ -81,4 +103,4 @@ class PredictedMasks:
         return None if usable.damage else usable.segmenter
 
     def _warn(self, image: Image, message: str) -> None:
-        logger.warning("project %s, task %s: %s", self._project.uid, image.task_id, message)
+        logger.warning("project %s, task %s: %s", self._project.tool_id, image.task_id, message)

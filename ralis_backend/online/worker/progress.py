@@ -33,7 +33,7 @@ class Progress:
         if moment - self._logged >= LOG_EVERY_S:
             self._logged = moment
             text = ", ".join(f"{name} {value}" for name, value in values.items())
-            logger.info("project %s: %s", self._project.uid, text)
+            logger.info("project %s: %s", self._project.tool_id, text)
 
     def end(self) -> None:
         """The step is done, and nothing else has begun."""

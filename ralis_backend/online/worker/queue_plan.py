@@ -144,7 +144,8 @@ def open_places(
 def plan_queue(state: QueueState, rules: QueueRules, reason: Callable[[Place], str]) -> Plan:
     """What brings a queue in line with the scores; `reason` says why a place is in it."""
     best = _best(state, rules.size)
-    taken_out = _outdated(state, best) if state.is_new_version else []
+    outdated = _outdated(state, best) if state.is_new_version else []
+    taken_out = list({row.id: row for row in (*outdated, *_doubles(state))}.values())
     removed = {row.id for row in taken_out}
     kept = [row for row in state.waiting if row.id not in removed]
     waiting = {place_of(row): row for row in kept}
@@ -189,6 +190,18 @@ def _outdated(state: QueueState, best: Sequence[Place]) -> list[CropTask]:
     in_hand = {row.id for row in by_use[: state.num_annotators + 1]} | state.begun
     keep = set(best) | (_slice(state.waiting) & set(state.places))
     return [row for row in state.waiting if place_of(row) not in keep and row.id not in in_hand]
+
+
+def _doubles(state: QueueState) -> list[CropTask]:
+    """Waiting tasks of a place that another one asks for: the tool made some twice."""
+    in_order = sorted(state.waiting, key=lambda row: (row.id not in state.begun, row.id))
+    asked: set[Place] = set()
+    doubles = []
+    for row in in_order:
+        if place_of(row) in asked and row.id not in state.begun:
+            doubles.append(row)
+        asked.add(place_of(row))
+    return doubles
 
 
 def _drawn(

@@ -15,7 +15,8 @@ from ralis_backend.core.features import RegionFeatures
 from ralis_backend.core.regions import grid, is_labelled
 from ralis_backend.core.segmenter import Segmenter
 from ralis_backend.online.choosing import ChosenStrategy, fallback, strategy_for
-from ralis_backend.online.labels import RegionLabel, covered, labelled_pixels, labels_by_image
+from ralis_backend.online.labels import RegionLabel, covered, labelled_pixels
+from ralis_backend.online.pictures import Pictures
 from ralis_backend.online.ranking import (
     DescribedPool,
     describe_image,
@@ -23,6 +24,7 @@ from ralis_backend.online.ranking import (
     score_pool,
     to_explain,
 )
+from ralis_backend.online.same_pictures import SamePictures
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Image, Project, Version
 from ralis_backend.online.tool import Tool
@@ -47,6 +49,7 @@ class _Described:
     size: tuple[int, int]
     num_regions: int
     mask_key: str | None
+    content: str
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ class Ranker:
 
         def stop() -> None:
             if should_stop():
-                raise Stopped(f"ranking of project {project.uid} was interrupted")
+                raise Stopped(f"ranking of project {project.tool_id} was interrupted")
 
         started = time.monotonic()
         ranking = self._config.ranking
@@ -129,7 +132,7 @@ class Ranker:
         self._store.versions.change(version.id, ranked_at=now(), metrics=metrics)
         logger.info(
             "project %s: %s ranked %d of %d images in %.0f s",
-            project.uid,
+            project.tool_id,
             version.name,
             len(described),
             len(images),
@@ -177,32 +180,41 @@ class Ranker:
         try:
             with self._store.attempts.trying(*attempt_on(image)):
                 content = self._tool.image(tool_task(image))
-                result = describe_image(segmenter, content, self._config.ranking, chosen.described)
+                result = describe_image(
+                    segmenter,
+                    content,
+                    self._config.ranking,
+                    chosen.described,
+                    Pictures(self._store, project, self._tool.image).decode,
+                )
             if size_of_labels is not None:
                 check_size(result.image_size, size_of_labels)
         except NOT_ITS_FAULT:
             raise
         except Exception as error:
             # A bad image is left out; the operator finds why in log, doctor and report.
-            logger.warning("project %s, task %s: %s", project.uid, image.task_id, error)
+            logger.warning("project %s, task %s: %s", project.tool_id, image.task_id, error)
             self._store.images.fail(image.id, str(error))
             return None
         spool.append(result.features)
-        if image.size != result.image_size or image.error is not None:
-            self._store.images.seen(image.id, result.image_size)
+        found = (result.image_size, result.content)
+        if (image.size, image.content) != found or image.error is not None:
+            self._store.images.seen(image.id, *found)
         mask_key = None
         if version.weights_key is not None:  # an untrained segmenter's mask would only mislead
             mask_key = self._store.rankings.put_mask(version, image.id, result.mask)
-        return _Described(image, result.image_size, len(result.features), mask_key)
+        num_regions = len(result.features)
+        return _Described(image, result.image_size, num_regions, mask_key, result.content)
 
     def _pool(
         self, pool: Sequence[_Described], features: RegionFeatures, labels: Sequence[RegionLabel]
     ) -> DescribedPool:
-        by_image = labels_by_image(labels)
+        shown = SamePictures.of({each.image.id: each.content for each in pool}, labels)
+        # A double is not left out: what is done counts as labelled, and near it nothing is new.
         is_done = [
             is_labelled(mask, region)
             for described in pool
-            for mask in [covered(described.size, by_image.get(described.image.id, []))]
+            for mask in [covered(described.size, shown.labels(described.image.id))]
             for region in grid(described.size, self._config.ranking.region_size)
         ]
         sizes = [described.num_regions for described in pool]
@@ -301,7 +313,7 @@ class Ranker:
         is_decided = last is not None and last["verdict"] in ("trusted", "not trusted")
         if last is not None and is_decided and num_labels < last["labels"] + period:
             return last
-        logger.info("project %s: policy %s is tested on the labels", project.uid, policy.name)
+        logger.info("project %s: policy %s is tested on the labels", project.tool_id, policy.name)
         entry = judge(
             self._store,
             self._tool.image,
@@ -353,7 +365,7 @@ def _reasons(
         return chosen.reasons(state, regions, project.class_names)
     except Exception as error:
         name = chosen.strategy.name
-        logger.warning("project %s: %s gives no reasons: %s", project.uid, name, error)
+        logger.warning("project %s: %s gives no reasons: %s", project.tool_id, name, error)
         return [f"chosen by {name}"] * len(regions)
 
 

@@ -8,15 +8,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ralis_backend.online.pictures import keep_settings
+from ralis_backend.online.pictures import task_of as tool_task
 from ralis_backend.online.store import unpack
 from ralis_backend.online.store.tables import Project
-from ralis_backend.online.tool import Hint, Tool, ToolError, ToolNotFound, ToolProject
+from ralis_backend.online.tool import Hint, NoPool, Tool, ToolError, ToolNotFound, ToolProject
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.label_reader import (
     NOT_ITS_FAULT,
     LabelReader,
     attempt_on,
-    tool_task,
 )
 from ralis_backend.online.worker.tool_reader import ToolReader, ToolSource
 
@@ -27,6 +28,19 @@ if TYPE_CHECKING:
 __all__ = ["NOT_ITS_FAULT", "Sync", "attempt_on", "tool_task"]
 
 logger = logging.getLogger(__name__)
+
+DOUBLES_EVERY = 12
+"""Every so many readings doubles of the regions project are looked for."""
+DOUBLE = "double"
+"""What they are set aside as."""
+
+
+def sources_of(project: Project) -> list[ToolSource]:
+    """The projects of the tool that are read for a project: the pool, and the regions project."""
+    sources = [ToolSource(project.uid, project.tool_id)]
+    if project.regions_tool_id is not None and project.regions_uid is not None:
+        sources.append(ToolSource(project.regions_uid, project.regions_tool_id))
+    return sources
 
 
 class Sync:
@@ -40,10 +54,15 @@ class Sync:
     def project(self, project: Project) -> ToolProject:
         """The pool project as the tool has it; `ToolNotFound` if it was deleted."""
         found = self._tool.project(project.tool_id)
+        if found.is_regions and found.uid == project.uid:
+            raise NoPool(
+                f"project {found.id} ({found.title}) holds the regions of "
+                f"{self._pool_name(found)}; it is not worked on itself: connect that one"
+            )
         if found.uid != project.uid:
             raise ToolNotFound(
-                f"project {project.tool_id} is another one now (created {found.uid}, known here "
-                f"as {project.uid}); connect the backend to it again"
+                f"project {project.tool_id} is another one now (it was deleted, and its number "
+                "given to a new one); connect the backend to it again"
             )
         return found
 
@@ -52,6 +71,7 @@ class Sync:
         pool = self.project(project)
         pool = replace(pool, background=self._register(pool).background_name)
         project = self._store.projects.begin_reading(project.id)
+        project = keep_settings(self._store, project, self._config.pictures)
         number = project.num_readings
         regions_id = self._tool.prepare(pool, self._config.mode, project.regions_tool_id)
         regions_uid = self._tool.project(regions_id).uid if regions_id is not None else None
@@ -60,12 +80,30 @@ class Sync:
         project = self._store.projects.change(
             project.id, regions_tool_id=regions_id, regions_uid=regions_uid, is_prepared=True
         )
+        if regions_id is not None and number % DOUBLES_EVERY == 1:
+            self._tidy_doubles(project, pool, regions_id)
         reader = self._reader(project, pool)
-        reader.read_changes(ToolSource(pool.uid, pool.id))
-        if regions_id is not None and regions_uid is not None:
-            reader.read_changes(ToolSource(regions_uid, regions_id))
+        for source in sources_of(project):
+            reader.read_changes(source)
         reader.read_unread()
         return self._store.projects.end_reading(project.id, number)
+
+    def changes(self, project: Project) -> None:
+        """Read what annotators did since the last reading, whether a webhook told of it or not."""
+        pool = self.project(project)
+        reader = self._reader(project, pool)
+        for source in sources_of(project):
+            reader.read_changes(source)
+
+    def num_missing(self, project: Project) -> int:
+        """Annotations that the tool counts and that are not stored yet."""
+        missing = 0
+        for source in sources_of(project):
+            counted = self._tool.project(source.id).num_annotations
+            usual = self._store.readings.source(project.id, source.uid).extra_annotations
+            stored = self._store.annotations.count(source.uid)
+            missing += max(0, (counted or 0) - stored - usual)
+        return missing
 
     def events(self, project: Project) -> bool:
         """Read what the webhooks that have come hint at; True if there were any.
@@ -124,8 +162,21 @@ class Sync:
         return bool(hint.made - known or hint.deleted & known)
 
     def _request_reading(self, project: Project, reason: object) -> None:
-        logger.info("project %s will be read: %s", project.uid, reason)
+        logger.info("project %s will be read: %s", project.tool_id, reason)
         self._store.projects.change(project.id, is_sync_requested=True)
+
+    def _tidy_doubles(self, project: Project, pool: ToolProject, regions_id: int) -> None:
+        """A regions project may have been made twice: its answer was lost, or came too late."""
+        notes = self._tool.tidy_doubles(pool, regions_id)
+        self._store.attempts.forget(project.id, DOUBLE)
+        for place, note in enumerate(notes):
+            logger.warning("%s", note)
+            self._store.attempts.set_aside(project.id, DOUBLE, place, note)
+
+    def _pool_name(self, found: ToolProject) -> str:
+        pool = self._store.projects.find(found.pool_uid) if found.pool_uid else None
+        number = pool.tool_id if pool else (found.pool_uid or "another one").partition(".")[0]
+        return f"project {number}" if found.pool_uid else str(number)
 
     def _register(self, pool: ToolProject) -> Project:
         default = self._config.background_label

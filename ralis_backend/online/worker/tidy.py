@@ -36,11 +36,11 @@ class Tidying:
             num_removed += self._store.blobs.keep_only(f"rankings/{version.id}", used)
         num_removed += self._store.blobs.keep_only(f"spool/{project.id}", set())
         if num_removed:
-            logger.info("project %s: %d unused files were removed", project.uid, num_removed)
+            logger.info("project %s: %d unused files were removed", project.tool_id, num_removed)
         self._done_at[project.id] = time.monotonic()
 
     def _drop_weights(self, project: Project) -> None:
         dropped = self._store.versions.drop_weights(project.id, self._config.kept_versions)
         if dropped:
             names = ", ".join(version.name for version in dropped)
-            logger.info("project %s: the weights of %s are no longer kept", project.uid, names)
+            logger.info("project %s: the weights of %s are no longer kept", project.tool_id, names)

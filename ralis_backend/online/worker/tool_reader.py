@@ -148,7 +148,7 @@ class ToolReader:
         logger.warning(
             "project %s: project %d of the tool lists %d tasks and counts %s; those that are "
             "missing are taken for deleted when %d lists in a row say so",
-            self._project.uid,
+            self._project.tool_id,
             source.id,
             len(seen),
             num_tasks,

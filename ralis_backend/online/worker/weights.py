@@ -37,6 +37,8 @@ def usable_segmenter(
         is_training_requested=True,
     )
     logger.warning(
-        "project %s: v%d is in use again, and a new version is trained soon", project.uid, instead
+        "project %s: v%d is in use again, and a new version is trained soon",
+        project.tool_id,
+        instead,
     )
     return usable

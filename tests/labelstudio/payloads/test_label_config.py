@@ -152,6 +152,15 @@ def test_controls_with_different_labels_are_refused_saying_the_difference():
         parse_label_config(_config(IMAGE, BRUSH, polygons))
 
 
+def test_tags_are_known_in_any_case_as_label_studio_knows_them():
+    xml = _config(IMAGE, BRUSH).replace("Image", "IMAGE").replace("BrushLabels", "brushlabels")
+    assert parse_label_config(xml.replace("<Label ", "<label ")) == parse_label_config(
+        _config(IMAGE, BRUSH)
+    )
+    with pytest.raises(LabelConfigError, match="has a Repeater"):
+        parse_label_config(f"<view><repeater>{IMAGE}{BRUSH}</repeater></view>")
+
+
 def test_controls_on_two_images_are_refused_saying_which():
     right = BRUSH.replace('"brush"', '"other"').replace('toName="image"', 'toName="right"')
     with pytest.raises(LabelConfigError, match=r"labels 2 images: .*'brush' on Image 'image'"):

@@ -30,6 +30,9 @@ BRUSH = f'<BrushLabels name="mask" toName="image">{LABELS}</BrushLabels>'
 POLYGON = f'<PolygonLabels name="mask" toName="image">{LABELS}</PolygonLabels>'
 PLAIN = parse_label_config(f"<View>{IMAGE}{BRUSH}</View>")
 IN_PLACE = parse_label_config(f"<View>{IMAGE}{RECTANGLES}{BRUSH}</View>")
+BITMASKS = parse_label_config(
+    f"<View>{IMAGE}{RECTANGLES}{BRUSH.replace('Brush', 'Bitmask')}</View>"
+)
 POLYGONS = parse_label_config(f"<View>{IMAGE}{RECTANGLES}{POLYGON}</View>")
 
 
@@ -118,7 +121,9 @@ def test_locked_rectangles_come_first_and_own_the_masks_inside():
     assert (prediction["model_version"], prediction["score"]) == ("v3", 0.25)
 
 
-@pytest.mark.parametrize("config", [PLAIN, IN_PLACE], ids=["meta", "rectangles"])
+@pytest.mark.parametrize(
+    "config", [PLAIN, IN_PLACE, BITMASKS], ids=["meta", "rectangles", "bitmasks"]
+)
 @pytest.mark.parametrize("num_regions", [2, 12])
 def test_regions_and_the_mask_inside_them_are_read_back(config, num_regions):
     suggestion = _suggestion(num_regions)
@@ -143,10 +148,12 @@ def test_without_a_control_for_rectangles_the_boxes_stand_in_the_meta():
         }
 
 
-@pytest.mark.parametrize("config", [PLAIN, IN_PLACE], ids=["meta", "rectangles"])
+@pytest.mark.parametrize(
+    "config", [PLAIN, IN_PLACE, BITMASKS], ids=["meta", "rectangles", "bitmasks"]
+)
 def test_regions_share_strokes_where_there_would_be_too_many_for_the_browser(config):
     results = image_prediction(_suggestion(12), CLASSES, config, "v3")["result"]
-    strokes = [it for it in results if it["type"] == "brushlabels"]
+    strokes = [it for it in results if it["type"] == config.control_type]
     assert len(strokes) == len(CLASSES) <= MAX_STROKES
     assert not any("parentID" in it for it in strokes)
 

@@ -6,7 +6,11 @@ from xml.etree.ElementTree import fromstring
 import pytest
 
 from ralis_backend.labelstudio.payloads.label_config import parse_label_config
-from ralis_backend.labelstudio.payloads.regions_config import carried_parts, regions_config
+from ralis_backend.labelstudio.payloads.regions_config import (
+    carried_parts,
+    is_like,
+    regions_config,
+)
 
 LABELS = '<Label value="road" background="#804080"/><Label value="car" background="#0000ff"/>'
 IMAGE = '<Image name="image" value="$image"/>'
@@ -28,6 +32,7 @@ def _regions(xml: str):
     again = parse_label_config(made)
     assert (again.labels, again.controls) == (config.labels, config.controls)
     assert carried_parts(again) >= carried_parts(config)
+    assert is_like(made, config)
     return fromstring(made)
 
 
@@ -86,10 +91,35 @@ def test_what_needs_a_key_that_regions_lack_is_left_out():
         '<Rectangle name="r" toName="other"/><Image name="other" value="$other"/>',
     )
     regions = _regions(pool)
-    values = [element.get("value") for element in regions.iter()]
+    values = [element.get("Value") or element.get("value") for element in regions.iter()]
     assert {it for it in values if it and it.startswith("$")} == {"$note", "$image", "$context"}
     assert not [it for element in regions.iter() for it in element.attrib.values() if "$o" in it]
     assert regions.find(".//Rectangle") is None
+
+
+def test_the_server_counts_one_data_key_so_that_files_can_be_stored():
+    config = parse_label_config(_config(IMAGE, BRUSH))
+    made = regions_config(config)
+    context = 'value="$image" Value="$context"'
+    assert context in made, "the page takes the last of them"
+    assert not is_like(made.replace(context, 'value="$context"'), config)
+    counted = [it for it in fromstring(made).iter() if it.get("name") and it.get("value")]
+    assert {it.get("value") for it in counted} == {"$image"}
+
+
+def test_an_interface_that_lacks_what_the_owner_added_is_written_anew(shared: Path):
+    before = regions_config(parse_label_config(_config(IMAGE, BRUSH)))
+    wand = '<MagicWand name="wand" toName="image"/>'
+    for pool in (
+        _config(IMAGE, wand, BRUSH),
+        _config(IMAGE.replace("/>", ' brightnessControl="true"/>'), BRUSH),
+        _config(IMAGE, BRUSH.replace('value="road"', 'value="road" hotkey="x"')),
+        _config(IMAGE, BRUSH.replace('value="road"', 'value="Street" alias="road"')),
+    ):
+        config = parse_label_config(pool)
+        assert not is_like(before, config)
+        assert is_like(regions_config(config), config)
+    assert not is_like("<View>", parse_label_config(_config(IMAGE, BRUSH)))
 
 
 def test_boxes_that_are_not_smart_and_those_of_suggested_regions_are_left_out():

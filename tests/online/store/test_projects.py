@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 from ralis_backend.core.regions import Region
 from ralis_backend.online.background import NO_BACKGROUND
@@ -27,7 +28,7 @@ def test_removed_labels_keep_their_index_and_new_ones_come_after(store: Store, p
 
 def test_an_unknown_project_is_named_with_what_to_do(store: Store, project: Project):
     with pytest.raises(
-        ValueError, match=r"9\.9 is not known here \(known: 1\.100\).*ralis connect"
+        ValueError, match=r"project 9 is not known here \(known: 1 \(.*ralis connect"
     ):
         store.projects.get("9.9")
 
@@ -45,13 +46,20 @@ def test_nothing_that_is_asked_often_reads_a_whole_table(store: Store, project: 
         store.queue.open(project.id)
         store.versions.serving(project)
         store.projects.looks()
+        store.annotations.count_left_out(project.id)
+        store.annotations.left_out(project.id)
     tables = ("labels", "annotations", "crop_tasks", "images", "rankings", "events")
     with store.database.engine.connect() as connection:
         for statement in read:
             question = (statement, tuple([1] * statement.count("?")))
             plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {question[0]}", question[1])
-            scanned = [row[-1] for row in plan if row[-1].startswith("SCAN")]
+            plan_rows = list(plan)
+            scanned = [row[-1] for row in plan_rows if row[-1].startswith("SCAN")]
             assert not [it for it in scanned if it.split()[1] in tables], statement
+            if "left_out IS NOT NULL" in statement or "error IS NOT NULL" in statement:
+                assert any("left_out" in row[-1] or "unread" in row[-1] for row in plan_rows), (
+                    "whole payloads are read to find what stands behind them"
+                )
 
 
 CRACK = (ClassLabel("Crack", "#E6194B"),)
@@ -125,3 +133,19 @@ def test_a_background_that_finds_no_place_in_a_mask_is_refused(store: Store):
     many = [ClassLabel(f"label {number}", "#000000") for number in range(255)]
     with pytest.raises(ValueError, match="256 classes, at most 255"):
         store.projects.register("7.100", 7, "<View/>", many, "", "Background")
+
+
+def test_a_project_that_another_process_made_known_at_the_same_moment_is_the_same(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    register, classes = store.projects._register, (ClassLabel("road", "#FF0000"),)
+    raced: list[Project] = []
+
+    def late(*values: object) -> Project:
+        if not raced:
+            raced.append(register(*values))
+            raise IntegrityError("insert", {}, Exception("unique"))
+        return register(*values)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(store.projects, "_register", late)
+    assert store.projects.register("5.100", 5, "<View/>", classes, "roads").id == raced[0].id

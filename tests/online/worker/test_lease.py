@@ -8,11 +8,12 @@ import time
 
 import pytest
 
+from ralis_backend.online import owner
+from ralis_backend.online.owner import is_dead, own_name
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.leases import LeaseLost
-from ralis_backend.online.worker import owner, standing
+from ralis_backend.online.worker import standing
 from ralis_backend.online.worker.lease import Fence, Leaser
-from ralis_backend.online.worker.owner import is_dead, own_name
 from tests.online.conftest import MakeWorker
 from tests.online.fake_tool import CLASSES, FakeTool
 

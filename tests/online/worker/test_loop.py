@@ -257,7 +257,7 @@ def test_a_project_that_cannot_even_be_looked_at_does_not_stop_the_others(
     settle(worker)
     assert store.projects.get("1.100").published_version == 0
     assert store.projects.get("9.900").last_error == "a row that nobody understands"
-    assert "project 9.900: it could not be looked at" in caplog.text
+    assert "project 9: it could not be looked at" in caplog.text
 
 
 def test_a_database_that_cannot_be_asked_does_not_end_the_worker(
@@ -305,3 +305,62 @@ def test_an_idle_worker_asks_one_thing_for_all_its_projects(
     with selects(store) as read:
         assert not worker.advance_all()
     assert len(read) == 1
+
+
+def test_the_project_whose_annotators_wait_comes_first_with_all_that_it_needs(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+):
+    worker = make_worker()
+    settle(worker)
+    (busy,) = store.projects.all()
+    rows = {busy.uid: busy}
+    for number in (3, 4, 5):
+        row = store.projects.register(f"{number}.100", number, "<View/>", CLASSES, "another")
+        rows[row.uid] = store.projects.change(row.id, regions_tool_id=number + 10, synced_at=now())
+    store.projects.change(rows["5.100"].id, regions_tool_id=None)  # in place: nobody waits
+    left = {busy.uid: 2, "3.100": 0, "4.100": 2, "5.100": 1}
+    done: list[str] = []
+
+    def work(project: Project, *_: object) -> None:
+        left[project.uid] -= 1
+        done.append(project.uid)
+        if project.uid == busy.uid and not left["3.100"]:
+            left["3.100"] = 2  # meanwhile people have emptied its queue
+            worker._settled.clear()
+
+    step = Step("work", lambda state, _: left[state.project.uid] > 0, work)
+    monkeypatch.setattr(worker, "_steps", (step,))
+    monkeypatch.setattr(worker, "_settled", {})
+    settle_all(worker)
+    assert done == [
+        *("4.100", "4.100"),
+        *(busy.uid, "3.100", "3.100", "5.100"),
+        *(busy.uid, "3.100", "3.100"),
+    ]
+
+
+def settle_all(worker: Worker) -> None:
+    """Passes until none has anything to do, each looking at everything anew."""
+    while worker.advance_all():
+        worker._settled.clear()
+
+
+def test_a_project_whose_annotators_wait_in_vain_holds_up_nobody(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+):
+    worker = make_worker()
+    settle(worker)
+    (busy,) = store.projects.all()
+    failing = store.projects.register("3.100", 3, "<View/>", CLASSES, "another")
+    done: list[str] = []
+
+    def work(project: Project, *_: object) -> None:
+        done.append(project.uid)
+        if project.uid == failing.uid:
+            raise ValueError("it cannot be done")
+
+    step = Step("work", lambda state, _: done.count(state.project.uid) < 3, work)
+    monkeypatch.setattr(worker, "_steps", (step,))
+    worker._settled.clear()
+    worker.advance_all()
+    assert done == [failing.uid, busy.uid]

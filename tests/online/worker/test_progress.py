@@ -25,7 +25,7 @@ def test_progress_is_written_once_a_second_and_logged_every_ten(
         written.append(store.projects.get("1.100").progress["step"])
     assert written == [100.0, 100.0, 101.0, 109.9, 109.9]
     assert [record.getMessage() for record in caplog.records] == [
-        "project 1.100: state training, step 110.0"
+        "project 1: state training, step 110.0"
     ]
     report.end()
     assert store.projects.get("1.100").progress == {"state": "idle"}

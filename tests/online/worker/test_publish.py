@@ -116,3 +116,59 @@ def test_an_image_whose_address_changed_keeps_its_size_and_its_suggestions_in_pl
     image = store.images.of(project.id)[0]
     assert (image.ref, image.size) == ("/data/1.png?signature=another", (64, 96))
     assert [suggestion.task_id for suggestion in tool.image_predictions] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("mode", ["crops", "in-place"])
+def test_masks_of_others_are_what_annotators_begin_with_until_there_is_a_version_of_ours(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, mode: str
+):
+    worker = make_worker(mode)
+    (project,) = store.projects.all()
+    store.projects.change(project.id, start_from="sam")
+    truths = {task_id: mask for task_id, (_, mask) in tool.files.items()}
+    tool.others = {("sam", task_id): mask for task_id, mask in truths.items()}
+    tool.others["sam", 2] = ValueError("a prediction that nobody can read")
+    del tool.others["sam", 3]
+    settle(worker)
+    shown = masks_shown(tool)
+    assert {task_id for task_id, mask in shown if mask is None} <= {2, 3}
+    for task_id, mask in shown:
+        if task_id not in (2, 3):
+            assert mask is not None
+    if mode == "crops":
+        for task_id in tool.queue():
+            if tool.region_tasks[task_id].data["source_task"] not in (2, 3):
+                prediction = tool.predictions[task_id]
+                np.testing.assert_array_equal(prediction.mask, tool.truth(task_id))
+        label_round(store, tool)
+        settle(worker)
+        assert tool.version == "v1"
+        tool.calls.clear()
+        store.projects.change(project.id, published_version=None)
+        settle(worker)
+        assert "others_mask" not in tool.calls
+
+
+def masks_shown(tool: FakeTool) -> list[tuple[int, np.ndarray | None]]:
+    """The pool's task and the mask of everything that annotators meet."""
+    in_crops = [
+        (tool.region_tasks[task_id].data["source_task"], it.mask)
+        for task_id, it in tool.predictions.items()
+    ]
+    return in_crops + [(it.task_id, it.mask) for it in tool.image_predictions]
+
+
+def test_a_tool_that_is_down_is_waited_for_before_first_masks_are_given_up(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker()
+    (project,) = store.projects.all()
+    store.projects.change(project.id, start_from="sam")
+    tool.others = {("sam", task_id): mask for task_id, (_, mask) in tool.files.items()}
+    tool.fail_in["others_mask"] = Unavailable("down")
+    settle(worker)
+    assert store.projects.by_id(project.id).published_version is None
+    assert store.projects.by_id(project.id).last_error == "down"
+    store.projects.change(project.id, retry_at=None)
+    settle(worker)
+    assert all(it.mask is not None for it in tool.predictions.values())

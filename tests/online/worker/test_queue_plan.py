@@ -271,3 +271,24 @@ def test_whatever_is_labelled_the_queue_keeps_its_promises(num_images, per_round
         )
         assert (once_published.added, once_published.drawn) == ([], [])
         assert once_published.round == plan.round
+
+
+@pytest.mark.parametrize("is_new_version", [True, False])
+def test_a_place_that_the_tool_has_two_tasks_of_is_asked_once(is_new_version: bool):
+    tasks = [make_task(3, PLACES[0]), make_task(1, PLACES[0]), make_task(2, PLACES[1])]
+    state = make_state(tasks, is_new_version=is_new_version)
+    plan = make_plan(state)
+    assert [row.id for row in plan.taken_out] == [3]
+    assert sorted(row.id for row in plan.kept) == [1, 2]
+    assert len(plan.added) == 2
+    again = make_plan(replace(state, begun={3}))
+    assert [row.id for row in again.taken_out] == [1], "what somebody works on stays"
+    both = make_plan(replace(state, begun={1, 3}))
+    assert both.taken_out == []
+
+
+def test_a_double_that_nobody_needs_is_taken_out_once():
+    tasks = [make_task(number, PLACES[-1]) for number in (1, 2, 3)]
+    plan = make_plan(make_state(tasks))
+    taken = [row.id for row in plan.taken_out]
+    assert len(taken) == len(set(taken))

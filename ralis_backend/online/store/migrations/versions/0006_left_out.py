@@ -9,30 +9,25 @@ branch_labels = None
 depends_on = None
 
 
+_COLUMNS = (("annotations", "left_out"), ("task_states", "unreadable"))
+
+
 def upgrade() -> None:
     """Apply; safe to repeat."""
     inspector = sa.inspect(op.get_bind())
-    if not _has(inspector, "annotations", "left_out"):
-        op.add_column("annotations", sa.Column("left_out", sa.JSON(), nullable=True))
-    if not _has(inspector, "task_states", "unreadable"):
-        op.add_column("task_states", sa.Column("unreadable", sa.JSON(), nullable=True))
-    known = {index["name"] for index in inspector.get_indexes("annotations")}
-    if "ix_annotations_left_out" not in known:
-        op.create_index(
-            "ix_annotations_left_out",
-            "annotations",
-            ["project_id"],
-            sqlite_where=sa.text("left_out IS NOT NULL"),
-            postgresql_where=sa.text("left_out IS NOT NULL"),
-        )
+    for table, column in _COLUMNS:
+        if column not in {found["name"] for found in inspector.get_columns(table)}:
+            op.add_column(table, sa.Column(column, sa.JSON(), nullable=True))
+        index = f"ix_{table}_{column}"
+        if index not in {found["name"] for found in inspector.get_indexes(table)}:
+            is_set = sa.text(f"{column} IS NOT NULL")
+            op.create_index(
+                index, table, ["project_id"], sqlite_where=is_set, postgresql_where=is_set
+            )
 
 
 def downgrade() -> None:
     """Revert."""
-    op.drop_index("ix_annotations_left_out", "annotations")
-    op.drop_column("task_states", "unreadable")
-    op.drop_column("annotations", "left_out")
-
-
-def _has(inspector: sa.Inspector, table: str, column: str) -> bool:
-    return column in {found["name"] for found in inspector.get_columns(table)}
+    for table, column in _COLUMNS:
+        op.drop_index(f"ix_{table}_{column}", table)
+        op.drop_column(table, column)

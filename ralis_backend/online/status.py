@@ -1,0 +1,193 @@
+"""What is going on with a project, for people: from the store alone, the tool is not asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from ralis_backend.online.owner import is_dead
+from ralis_backend.online.store import Store, now
+from ralis_backend.online.store.tables import Project
+
+ALIVE_S = 60.0
+"""A worker that was not seen for longer does not live."""
+MOST_NAMED = 5
+"""Of what is left out, so many are named; the others are counted."""
+
+
+@dataclass(frozen=True)
+class ProjectStatus:
+    """A project as it stands.
+
+    regions_id: the tool's id of the regions project; None in in-place mode.
+    is_connected: whether it is worked on at all.
+    doing: what the worker does now: `state` and how far it is.
+    num_waiting, num_planned: regions that wait for annotators, and those not yet in the tool.
+    num_new: painted regions that no training has seen.
+    version, published: in use, and the one that annotators meet; None before the first.
+    mean_iou: of the version in use on held-out labelled regions, in [0, 1]; None if not measured.
+    retry_at: when a step that failed is tried again.
+    unread: annotations that count for nothing so far, and why, as sentences.
+    partly_read: annotations of which something was left out, likewise.
+    set_aside: what is left out from now on, and why, as sentences.
+    bad_images: images that cannot be read, and why, as sentences.
+    """
+
+    id: int
+    title: str
+    regions_id: int | None
+    is_connected: bool
+    doing: Mapping[str, Any]
+    num_images: int
+    num_labelled: int
+    num_new: int
+    num_waiting: int
+    num_planned: int
+    round: int
+    version: str
+    published: str | None
+    mean_iou: float | None
+    last_error: str | None
+    retry_at: datetime | None
+    start_from: str | None
+    unread: Sequence[str]
+    partly_read: Sequence[str]
+    set_aside: Sequence[str]
+    bad_images: Sequence[str]
+
+
+def project_status(store: Store, project: Project) -> ProjectStatus:
+    """How a project stands."""
+    version = store.versions.find(project.id, project.current_version)
+    waiting = store.queue.open(project.id)
+    num_planned = sum(row.task_id is None for row in waiting)
+    metrics = version.metrics if version else {}
+    published = project.published_version
+    unread, partly = left_out_annotations(store, project)
+    return ProjectStatus(
+        id=project.tool_id,
+        title=project.title,
+        regions_id=project.regions_tool_id,
+        is_connected=not project.is_deleted,
+        doing={"state": "idle", **project.progress},
+        num_images=store.images.count(project.id),
+        num_labelled=store.labels.count_regions(project.id),
+        num_new=store.labels.count(project.id, project.trained_label_id),
+        num_waiting=len(waiting) - num_planned,
+        num_planned=num_planned,
+        round=project.round,
+        version=f"v{project.current_version}",
+        published=None if published is None else f"v{published}",
+        mean_iou=metrics.get("validation_miou"),
+        last_error=project.last_error,
+        retry_at=project.retry_at,
+        start_from=project.start_from,
+        unread=unread,
+        partly_read=partly,
+        set_aside=store.attempts.notes(project.id),
+        bad_images=[
+            f"task {image.task_id}: {image.error}" for image in store.images.bad(project.id)
+        ],
+    )
+
+
+def left_out_annotations(store: Store, project: Project) -> tuple[list[str], list[str]]:
+    """The annotations of which nothing counts, and those of which a part does not, and why."""
+    places = {project.uid: project.tool_id, project.regions_uid: project.regions_tool_id}
+    unread: list[str] = []
+    partly: list[str] = []
+    for found in store.annotations.left_out(project.id):
+        where = places.get(found.tool_uid, "that is gone")
+        text = (
+            f"annotation {found.annotation_id} of task {found.task_id} in project {where}: "
+            f"{'; '.join(found.what)}"
+        )
+        (partly if found.is_read else unread).append(text)
+    return unread, partly
+
+
+def seconds_since_worker(store: Store) -> float | None:
+    """How long ago a worker that lives was seen; None if there is none."""
+    moment = now()
+    ages = [
+        max(0.0, (moment - seen_at).total_seconds())
+        for name, seen_at in store.workers.seen().items()
+        if seen_at >= moment - timedelta(seconds=ALIVE_S) and not is_dead(name)
+    ]
+    return min(ages, default=None)
+
+
+def status_lines(status: ProjectStatus, regions_per_round: int) -> list[str]:
+    """A project's status as lines for a terminal; names and messages from outside are in it."""
+    place = (
+        "" if status.regions_id is None else f", annotators label in project {status.regions_id}"
+    )
+    lines = [f"project {status.id} ({status.title}){place}"]
+    if not status.is_connected:
+        lines.append(f"  not connected: `ralis connect --project {status.id}` goes on with it")
+    lines += [
+        f"  now        {_doing(status)}",
+        f"  queue      {queue_text(status)}",
+        f"  labelled   {_labelled(status, regions_per_round)}",
+        f"  model      {_model(status)}",
+    ]
+    if status.start_from and status.version == "v0":
+        lines.append(f"  starts     from the predictions of {status.start_from}")
+    if status.last_error and status.last_error != "; ".join(status.set_aside):
+        when = f" (next try {status.retry_at:%H:%M:%S} UTC)" if status.retry_at else ""
+        lines.append(f"  problem    {status.last_error}{when}")
+    for name, items in (
+        ("not read", status.unread),
+        ("in part", status.partly_read),
+        ("set aside", status.set_aside),
+        ("no image", status.bad_images),
+    ):
+        lines += _named(name, items)
+    return lines
+
+
+def _doing(status: ProjectStatus) -> str:
+    doing = dict(status.doing)
+    state = str(doing.pop("state"))
+    if state == "idle":
+        return "nothing: all is done until something is labelled" if status.published else "waits"
+    known = {
+        "training_version": "{}",
+        "ranked_version": "{}",
+        "percent": "{:.0f} %",
+        "expected_end": "until about {}",
+    }
+    parts = [form.format(doing[name]) for name, form in known.items() if name in doing]
+    return f"{state} {', '.join(parts)}".strip()
+
+
+def queue_text(status: ProjectStatus) -> str:
+    """What waits for annotators, in a sentence."""
+    if status.regions_id is None:
+        return f"suggestions on {status.num_images} images"
+    planned = f", {status.num_planned} more are being made" if status.num_planned else ""
+    regions = f"{status.num_waiting} region{'' if status.num_waiting == 1 else 's'}"
+    place = f"of {status.num_images} images wait for annotators, round {status.round}"
+    return f"{regions} {place}{planned}"
+
+
+def _labelled(status: ProjectStatus, regions_per_round: int) -> str:
+    return (
+        f"{status.num_labelled} regions; {status.num_new} of the {regions_per_round} new ones that "
+        "start a training"
+    )
+
+
+def _model(status: ProjectStatus) -> str:
+    score = "not measured yet" if status.mean_iou is None else f"mIoU {status.mean_iou:.3f}"
+    shown = "nothing yet" if status.published is None else status.published
+    return f"{status.version} ({score}); annotators see {shown}"
+
+
+def _named(name: str, items: Sequence[str]) -> list[str]:
+    lines = [f"  {name:<10} {item}" for item in items[:MOST_NAMED]]
+    if len(items) > MOST_NAMED:
+        lines.append(f"  {name:<10} and {len(items) - MOST_NAMED} more")
+    return lines

@@ -1,0 +1,98 @@
+"""The commands that look into the data folder, and ask something of the worker."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from ralis_backend.cli import app
+from ralis_backend.cli.versions import _table
+from ralis_backend.online.owner import own_name
+from ralis_backend.online.store import Store
+from tests.online.fake_tool import CLASSES
+
+
+@pytest.fixture
+def store(environment, tmp_path, monkeypatch):
+    for name in ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    opened = Store.open(f"sqlite:///{tmp_path / 'state' / 'ralis.db'}", tmp_path / "state")
+    opened.projects.register("7.100", 7, "<View/>", CLASSES, "Streets")
+    yield opened
+    opened.close()
+
+
+def told(*arguments):
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_status_tells_of_each_project_and_whether_a_worker_lives(store):
+    store.projects.register("8.100", 8, "<View/>", CLASSES, "Fields\x1b[2J")
+    answer = told("status")
+    assert answer.exit_code == 0
+    assert "no worker lives: start `ralis serve`" in answer.stdout
+    assert "project 7 (Streets)" in answer.stdout
+    assert "project 8 (Fields\\x1b[2J)" in answer.stdout
+    store.workers.beat(own_name())
+    answer = told("status", "--project", "7")
+    assert "a worker lives" in answer.stdout
+    assert "project 8" not in answer.stdout
+
+
+def test_a_project_that_is_not_known_is_answered_with_those_that_are(store):
+    answer = told("status", "--project", "9")
+    assert answer.exit_code == 1
+    assert "known: 7 (Streets)" in str(answer.exception)
+
+
+def test_train_asks_for_a_training_and_says_who_does_it(store):
+    answer = told("train", "--project", "7")
+    assert answer.exit_code == 0
+    assert "as soon as something is labelled" in answer.stdout
+    assert "no worker lives" in answer.stdout
+    assert store.projects.by_tool_id(7).is_training_requested
+    assert store.projects.by_tool_id(7).is_sync_requested, "the newest labels are read first"
+
+
+def test_train_takes_up_no_project_that_was_disconnected(store):
+    store.projects.change(store.projects.by_tool_id(7).id, is_deleted=True)
+    answer = told("train", "--project", "7")
+    assert "ralis connect --project 7" in str(answer.exception)
+    assert not store.projects.by_tool_id(7).is_training_requested
+
+
+def test_disconnect_asks_and_does_nothing_without_a_yes(store):
+    answer = CliRunner().invoke(app, ["disconnect", "--project", "7"], input="n\n")
+    assert answer.exit_code == 1
+    assert "Take this backend off project 7 (Streets)?" in answer.stdout
+    assert not store.projects.by_tool_id(7).is_deleted
+
+
+def test_the_table_of_versions_is_whole_in_80_columns():
+    versions = [
+        {
+            "version": "v12",
+            "is_current": True,
+            "is_accepted": True,
+            "labelled_regions": 1234,
+            "created_at": "2026-01-31T12:34:56+00:00",
+            "strategy": "placebo-untrained",
+            "metrics": {
+                "validation_miou": 0.48512,
+                "random_slice": {"pixel_accuracy": [0.978, 0.951, 0.991], "regions": 15},
+            },
+        }
+    ]
+    console = Console(width=80, file=io.StringIO(), force_terminal=False)
+    console.print(_table(versions))
+    shown = console.file.getvalue()
+    assert "…" not in shown
+    for word in ("version", "regions", "mIoU", "accepted", "v12", "1234", "0.485", "97.8", "12:34"):
+        assert word in shown
+    assert max(map(len, shown.splitlines())) <= 80
