@@ -87,10 +87,11 @@ def import_into(
         The numbers of images uploaded and of annotations made.
 
     Raises:
-        ValueError: if the dataset has a class that the project has no label for.
+        ValueError: if the dataset has masks, and a class that the project has no label for.
     """
     config = parse_label_config(project.label_config)
-    _check_labels(dataset, [label.name for label in config.labels], config.control_type)
+    if any(sample.mask_path for sample in dataset.samples.values()):
+        _check_labels(dataset, [label.name for label in config.labels], config.control_type)
     names = file_names(list(dataset.samples.values()))
     present = {uploaded_name(task.image) for task in tool.tasks(project.id)}
     missing = {name: sample for name, sample in names.items() if name not in present}

@@ -168,5 +168,6 @@ from one export to the next.
 and address (without passwords, signatures and tokens), the region in pixels, who labelled it,
 when and in how many seconds, in which round, chosen by which strategy and version, whether it was
 skipped, whether it is the one in the mask (`is_used`; several people may have labelled a region),
-and what they answered.
+and what they answered. Where several people painted one region, `agreement.csv` says how far they
+agree.
 """
