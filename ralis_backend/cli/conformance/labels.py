@@ -17,6 +17,7 @@ from ralis_backend.online.export.labelled_images import ExportedClass, ExportedI
 
 _SIZE = (32, 48)
 _CLASSES = (ExportedClass("sea & sky", (0, 0, 255)), ExportedClass("sand", (200, 180, 90)))
+_LABELS = tuple(each.name for each in _CLASSES)
 
 
 def writes_images_into_the_folder(name: str, write: Writer) -> None:
@@ -48,7 +49,7 @@ def _image(split: str, name: str, seed: int) -> ExportedImage:
 
 def is_a_question_with_choices(name: str, kind: AnswerKind) -> None:
     """Stored under the name of its entry point."""
-    if not isinstance(kind, AnswerKind) or not kind.choices:
+    if not isinstance(kind, AnswerKind) or not kind.asked(_LABELS, None):
         raise ValueError(
             f"it is {kind!r}, expected an AnswerKind of ralis_backend.online.answers with choices"
         )
@@ -80,7 +81,7 @@ def reads_what_is_ticked(name: str, kind: AnswerKind) -> None:
     """As a JSON value."""
     if kind.read([]) is not None:
         raise ValueError("it reads an answer where nothing is ticked, expected None")
-    for choice in kind.choices:
+    for choice in kind.asked(_LABELS, None):
         value = kind.read([choice.text])
         try:
             json.dumps(value, allow_nan=False)
