@@ -47,6 +47,8 @@ KEYS = {
     "polygonlabels": "Esc before another label · Ctrl+Z undoes · Ctrl+Enter submits",
 }
 """What annotators have to know at every region, by the type of what they draw."""
+WAND_KEYS = "W magic wand: drag first, then choose the label"
+"""Label Studio lets go of the label when the wand is taken up, and of the wand for a label."""
 _KEYS_HEIGHT = 50
 SHOWN_VALUE = "Value"
 """Stands behind `value`. The page reads attributes in any case, and the last one counts; the server
@@ -137,7 +139,7 @@ def regions_config(config: LabelConfig, background: str | None = None) -> str:
     right = SubElement(columns, "View")
     for tool in tools:
         _add_tool(right, tool, config, keys)
-    SubElement(right, "Header", {"value": KEYS[config.control_type], "size": "6"})
+    SubElement(right, "Header", {"value": _keys(config, tools), "size": "6"})
     SubElement(root, "Style").text = _STYLE
     taken = {config.image_name, *(tool.get("name", "") for tool in tools)}
     context_name = _free_name("context", taken)
@@ -209,11 +211,16 @@ def asks_everything(xml: str, config: LabelConfig, background: str | None = None
     """Whether an interface of regions asks every question, in the words of today."""
     root = parse_xml(xml)
     shown = {it.get("value") for tag in ("Choice", "Header") for it in root.iter(tag)}
-    return KEYS[config.control_type] in shown and all(
+    return _keys(config, _image_and_tools(config)[1]) in shown and all(
         text in shown
         for question in _questions(config, background).values()
         for text in (*filter(None, [question.title]), *(it.text for it in question.choices))
     )
+
+
+def _keys(config: LabelConfig, tools: Iterable[Element]) -> str:
+    has_wand = any(tool.tag == "MagicWand" for tool in tools)
+    return " · ".join([KEYS[config.control_type], *([WAND_KEYS] if has_wand else [])])
 
 
 def _questions(config: LabelConfig, background: str | None) -> dict[str, Question]:
