@@ -54,6 +54,8 @@ KEYS = {
     "polygonlabels": "Ctrl+Z undoes · Ctrl+Enter submits",
 }
 """What annotators have to know at every region, by the type of what they draw."""
+WAND_KEYS = "W magic wand: drag first, then choose the label"
+"""Label Studio lets go of the label when the wand is taken up, and of the wand for a label."""
 _KEYS_HEIGHT = 40
 SHOWN_VALUE = "Value"
 """Stands behind `value`. The page reads attributes in any case, and the last one counts; the server
@@ -144,7 +146,7 @@ def regions_config(config: LabelConfig, background: str | None = None) -> str:
     right = SubElement(columns, "View")
     for tool in tools:
         _add_tool(right, tool, config, keys)
-    _add_small(right, _keys_shown(config))
+    _add_small(right, _keys_shown(config, tools))
     SubElement(root, "Style").text = _STYLE
     taken = {config.image_name, *(tool.get("name", "") for tool in tools)}
     context_name = _free_name("context", taken)
@@ -225,7 +227,7 @@ def asks_everything(xml: str, config: LabelConfig, background: str | None = None
     """Whether an interface of regions asks every question, in the words of today."""
     root = parse_xml(xml)
     shown = {it.get("value") for tag in ("Choice", "Header") for it in root.iter(tag)}
-    return _keys_shown(config) in shown and all(
+    return _keys_shown(config, _image_and_tools(config)[1]) in shown and all(
         text in shown
         for question in _questions(config, background).values()
         for text in (*filter(None, [question.title]), *(it.text for it in question.choices))
@@ -238,9 +240,13 @@ def _questions(config: LabelConfig, background: str | None) -> dict[str, Questio
     return {control: question for control, question in asked.items() if question.choices}
 
 
-def _keys_shown(config: LabelConfig) -> str:
-    keys = KEYS.get(config.control_type, KEYS["brushlabels"])
-    return f"Esc before another label · {keys}" if len(config.labels) > 1 else keys
+def _keys_shown(config: LabelConfig, tools: Iterable[Element]) -> str:
+    keys = [KEYS[config.control_type]]
+    if len(config.labels) > 1:
+        keys.insert(0, "Esc before another label")
+    if any(tool.tag == "MagicWand" for tool in tools):
+        keys.append(WAND_KEYS)
+    return " · ".join(keys)
 
 
 def _question_height(question: Question) -> int:

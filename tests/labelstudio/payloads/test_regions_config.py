@@ -7,6 +7,7 @@ import pytest
 
 from ralis_backend.labelstudio.payloads.label_config import parse_label_config
 from ralis_backend.labelstudio.payloads.regions_config import (
+    WAND_KEYS,
     carried_parts,
     is_like,
     regions_config,
@@ -45,6 +46,8 @@ def test_helpers_and_the_look_of_the_image_are_carried(shared: Path):
     wand = regions.find(".//MagicWand")
     assert wand is not None
     assert wand.attrib == {"name": "wand", "toName": "image"}
+    headers = [it.get("value", "") for it in regions.iter("Header")]
+    assert any(WAND_KEYS in it for it in headers)
     image = regions.find(".//Image[@name='image']")
     assert image is not None
     looks = {"brightnessControl": "true", "contrastControl": "true", "crossOrigin": "anonymous"}
