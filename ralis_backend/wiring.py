@@ -15,8 +15,10 @@ from ralis_backend.settings import Settings
 
 if TYPE_CHECKING:
     from ralis_backend.core.segmenter import SegmenterSpec
+    from ralis_backend.labelstudio.address_book import AddressBook
     from ralis_backend.labelstudio.client import LabelStudioClient
     from ralis_backend.labelstudio.fetcher import ImageFetcher
+    from ralis_backend.labelstudio.network import Network
     from ralis_backend.labelstudio.setup import ProjectSetup
     from ralis_backend.labelstudio.token_file import Handover, TokenFile
     from ralis_backend.labelstudio.tool import LabelStudioTool
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from ralis_backend.online.choosing import RankingConfig
     from ralis_backend.online.learner import Learner
     from ralis_backend.online.store import Store
+
+logger = logging.getLogger(__name__)
 
 
 logger = logging.getLogger(__name__)
@@ -82,7 +86,7 @@ def create_handover(settings: Settings, *, is_authenticated: bool) -> Handover |
     return Handover(
         _token_file(settings),
         [address for address in addresses if address],
-        partial(accepts, settings.label_studio_url),
+        partial(accepts, settings.label_studio_url, network=create_network(settings)),
         may_replace=is_authenticated,
     )
 
@@ -92,7 +96,27 @@ def create_client(settings: Settings) -> LabelStudioClient:
     from ralis_backend.labelstudio.client import LabelStudioClient
 
     api_key = settings.api_key or _token_file(settings).read
-    return LabelStudioClient(settings.label_studio_url, api_key)
+    return LabelStudioClient(settings.label_studio_url, api_key, network=create_network(settings))
+
+
+def create_network(settings: Settings) -> Network:
+    """Certificates and proxies of the settings."""
+    from ralis_backend.labelstudio.network import Network
+
+    proxies = {"http": settings.http_proxy, "https": settings.https_proxy}
+    certificates = (settings.ssl_cert_file, settings.requests_ca_bundle)
+    return Network(
+        tuple(path for path in certificates if path),
+        {scheme: it.get_secret_value() for scheme, it in proxies.items() if it},
+        settings.no_proxy,
+    )
+
+
+def create_address_book(settings: Settings) -> AddressBook:
+    """The addresses that Label Studio gives as its own."""
+    from ralis_backend.labelstudio.address_book import AddressBook
+
+    return AddressBook(settings.data_dir / "label-studio-addresses.json")
 
 
 def _token_file(settings: Settings) -> TokenFile:
@@ -111,6 +135,8 @@ def create_fetcher(settings: Settings, client: LabelStudioClient) -> ImageFetche
         int(settings.cache_bytes),
         settings.image_hosts,
         settings.upload_projects,
+        settings.label_studio_public_url,
+        create_address_book(settings).known,
     )
 
 
@@ -207,9 +233,21 @@ def ranking_config(settings: Settings, device: str) -> RankingConfig:
 
 
 def find_device(name: str) -> str:
-    """`auto` -> `cuda` where torch can use it, else `cpu`; any other name as it is."""
+    """`auto` -> `cuda` where torch can use it, else `mps` where a trial works, else `cpu`.
+
+    Any other name as it is.
+    """
     if name != "auto":
         return name
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    if torch.backends.mps.is_available():
+        from ralis_backend.core.segmenter.trial import why_not
+
+        reason = why_not("mps")
+        if reason is None:
+            return "mps"
+        logger.warning("mps is there and not used, since a trial failed: %s", reason)
+    return "cpu"

@@ -151,6 +151,50 @@ def test_every_setting_stands_in_the_documentation():
     assert missing == []
 
 
+def test_certificates_and_proxies_come_from_the_environment_in_either_case(monkeypatch, tmp_path):
+    authority = tmp_path / "ca.pem"
+    authority.touch()
+    (tmp_path / ".env").write_text(f"SSL_CERT_FILE={authority}\n")
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.setenv("https_proxy", "user:secret@proxy.corp:3128")
+    monkeypatch.setenv("NO_PROXY", "Corp, .example.com 10.0.0.0/8")
+    settings = load_settings()
+    monkeypatch.delenv("SSL_CERT_FILE")  # it was passed on, for the hub
+    assert settings.ssl_cert_file == authority
+    assert settings.https_proxy.get_secret_value() == "http://user:secret@proxy.corp:3128"
+    assert settings.no_proxy == ("corp", ".example.com", "10.0.0.0/8")
+    assert "secret" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SSL_CERT_FILE", "/nowhere/ca.pem"),
+        ("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem"),
+        ("HTTPS_PROXY", "socks5://proxy.corp:1080"),
+        ("HTTP_PROXY", "http://"),
+    ],
+)
+def test_certificates_and_proxies_that_cannot_be_used_are_named(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=f"^{name}: "):
+        load_settings()
+
+
+def test_the_hubs_own_settings_are_read_from_the_env_file_too(monkeypatch, tmp_path):
+    (tmp_path / ".env").write_text(
+        f"HF_HUB_CACHE={tmp_path / 'mine'}\nHF_ENDPOINT=http://hub.test\n"
+    )
+    monkeypatch.setenv("HF_HUB_CACHE", "")
+    monkeypatch.delenv("HF_HUB_CACHE")
+    monkeypatch.setenv("HF_ENDPOINT", "http://environment.wins")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "default")
+    load_settings()
+    assert os.environ["HF_HUB_CACHE"] == str(tmp_path / "mine") == constants.HF_HUB_CACHE
+    assert os.environ["HF_ENDPOINT"] == "http://environment.wins"
+    monkeypatch.delenv("HF_HUB_CACHE")
+
+
 def test_a_hub_cache_copied_without_its_links_is_made_usable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -220,6 +264,10 @@ def test_compose_gives_the_backend_its_own_settings_and_no_other_secret():
     assert "env_file" not in backend
     of_ralis = {*setting_names()} - {"PROMETHEUS_MULTIPROC_DIR"}
     assert set(backend["environment"]) == of_ralis
+    studio = compose["services"]["label-studio"]["environment"]
+    public = backend["environment"]["LABEL_STUDIO_PUBLIC_URL"]
+    assert public == studio["LABEL_STUDIO_HOST"]  # under which tasks name files
+    assert "LABEL_STUDIO_PORT" in public
     assert "LABEL_STUDIO_PASSWORD" not in str(backend)
 
 
@@ -272,3 +320,29 @@ def test_policies_that_come_with_the_backend_are_found_from_any_folder(tmp_path)
     mine.touch()
     assert policy_file("any", tmp_path) == mine
     assert policy_file("nowhere", tmp_path) == tmp_path / "nowhere.safetensors"
+
+
+def test_bands_and_the_intensity_range_are_numbers(monkeypatch):
+    assert (load_settings().bands, load_settings().intensity_range) == ((), None)
+    monkeypatch.setenv("RALIS_BANDS", "4, 3,2")
+    monkeypatch.setenv("RALIS_INTENSITY_RANGE", "-1000, 3000.5")
+    assert load_settings().bands == (4, 3, 2)
+    assert load_settings().intensity_range == (-1000, 3000.5)
+    monkeypatch.setenv("RALIS_BANDS", "7")
+    assert load_settings().bands == (7,)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(
+            ("RALIS_BANDS", value)
+            for value in ("0,1,2", "1,2", "1,2,3,4", "r,g,b", "-1,2,3", "1;2;3")
+        ),
+        *(("RALIS_INTENSITY_RANGE", it) for it in ("4095", "5,5", "9,1", "nan,1", "0,inf", "a,b")),
+    ],
+)
+def test_bands_and_ranges_that_mean_nothing_are_refused_with_an_example(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=f"^{name}: expected .* for example"):
+        load_settings()

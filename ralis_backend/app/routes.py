@@ -15,6 +15,7 @@ from ralis_backend.labelstudio.payloads.tasks import project_uid
 from ralis_backend.labelstudio.plugin import RalisBackend
 
 if TYPE_CHECKING:
+    from ralis_backend.labelstudio.address_book import AddressBook
     from ralis_backend.labelstudio.token_file import Handover
     from ralis_backend.online.learner import Learner
 
@@ -25,11 +26,15 @@ OPEN_ENDPOINTS = ("ralis.health",)
 
 
 def routes(
-    learner: Learner, metrics: Metrics, region_label: str, handover: Handover | None = None
+    learner: Learner,
+    metrics: Metrics,
+    region_label: str,
+    handover: Handover | None = None,
+    addresses: AddressBook | None = None,
 ) -> Blueprint:
     """All endpoints, served by `RalisBackend` bound to `learner`."""
     blueprint = Blueprint("ralis", __name__)
-    backend = RalisBackend.bind(learner, region_label, handover)
+    backend = RalisBackend.bind(learner, region_label, handover, addresses)
 
     @blueprint.get("/")
     @blueprint.get("/health")

@@ -89,4 +89,24 @@ def create_surroundings(settings: Settings) -> Surroundings:
         ),
         known_strategy=known_strategy,
         store=wiring.find_store(settings),
+        pictures=lambda uid: _pictures(settings, uid),
     )
+
+
+def _pictures(settings: Settings, uid: str) -> str:
+    """How a project's pictures are shown, as the worker has stored it."""
+    from sqlalchemy import make_url
+
+    from ralis_backend.online.pictures import describe_rule
+    from ralis_backend.wiring import create_store
+
+    address = make_url(settings.database_url)
+    is_file = address.get_backend_name() == "sqlite" and address.database
+    if is_file and not Path(str(address.database)).is_file():
+        return "the worker has not read them yet"
+    store = create_store(settings)
+    try:
+        project = store.projects.find(uid)
+        return "the worker has not read them yet" if project is None else describe_rule(project)
+    finally:
+        store.close()

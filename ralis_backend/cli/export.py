@@ -11,39 +11,79 @@ import typer
 
 from ralis_backend.cli.log import configure_logging
 from ralis_backend.cli.options import Project
+from ralis_backend.core.text import printable
+
+COCO_FORMATS = {"rle": "coco", "polygon": "coco-polygon"}
+"""Formats by what `--coco-segmentation` says."""
 
 Out = Annotated[Path, typer.Option(help="A folder that does not exist yet, or is empty.")]
 Format = Annotated[str, typer.Option("--format", help="png, coco, yolo-seg, hf, or a plug-in's.")]
+CocoSegmentation = Annotated[
+    str | None,
+    typer.Option(
+        help="With `--format coco`: `rle` (the default), or `polygon` for readers without it."
+    ),
+]
 Model = Annotated[
     bool, typer.Option("--model", help="Also the segmenter, as safetensors and ONNX, in OUT/model.")
 ]
 
 
-def export(project: Project, out: Out, format_name: Format = "png", model: Model = False) -> None:
+def export(
+    project: Project,
+    out: Out,
+    format_name: Format = "png",
+    coco_segmentation: CocoSegmentation = None,
+    model: Model = False,
+) -> None:
     """Write what has been labelled so far as a dataset."""
     from rich.console import Console
 
-    from ralis_backend.online.export import export_project
+    from ralis_backend.cli.worker import worker_config
+    from ralis_backend.online.export import export_project, refuse_non_empty
+    from ralis_backend.online.worker.catching_up import catch_up
     from ralis_backend.settings import load_settings
     from ralis_backend.wiring import create_tool, open_store
 
+    format_name = _with_segmentation(format_name, coco_segmentation)
     settings = load_settings()
     configure_logging("WARNING")
     store = open_store(settings)
-    uid = store.projects.by_tool_id(project).uid
+    found = store.projects.by_tool_id(project)
     tool = create_tool(settings)
     console = Console()
-    with console.status("Exporting") as status, _refusals():
+    with console.status("Reading what is new") as status, _refusals():
+        refuse_non_empty(out)
+        missing = catch_up(store, tool, worker_config(settings, "cpu"), found)
         count = export_project(
             store,
             tool.image,
-            uid,
+            found.uid,
             out,
             format_name,
             lambda done, total: status.update(f"Exporting: {done} of {total} images"),
             has_model=model,
         )
-    console.print(f"{count} images with their masks are in {out}")
+    console.print(
+        f"{count} images with their masks are in {out}; README.md there says how to load it"
+    )
+    if missing:
+        console.print(printable(missing), markup=False)
+
+
+def _with_segmentation(format_name: str, segmentation: str | None) -> str:
+    """The name of the format that has this segmentation."""
+    if segmentation is None:
+        return format_name
+    if segmentation not in COCO_FORMATS:
+        raise ValueError(
+            f"--coco-segmentation is {segmentation!r}, expected {' or '.join(COCO_FORMATS)}"
+        )
+    if format_name not in COCO_FORMATS.values():
+        raise ValueError(
+            f"--coco-segmentation goes with --format coco, not with {format_name!r}; leave it out"
+        )
+    return COCO_FORMATS[segmentation]
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from ralis_backend.offline.datasets import Dataset, Sample
     from ralis_backend.online.tool import ToolProject
 
+MAX_CHARACTERS = 60
+"""Of a name without suffix: Label Studio keeps 100 with its own folder and prefix."""
 FILES_PER_UPLOAD = 50
 """Label Studio refuses more than 100 files in one request."""
 
@@ -32,12 +35,23 @@ def file_names(samples: Sequence[Sample]) -> dict[str, Sample]:
     counts, names = Counter(stems), dict[str, "Sample"]()
     for sample, stem in zip(samples, stems, strict=True):
         name = stem if counts[stem] == 1 else sample.key
-        safe = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-") or "image"
+        safe = _kept(name)
         suffix = sample.image_path.suffix.lower()
         while f"{safe}{suffix}" in names:
             safe += "_"
         names[f"{safe}{suffix}"] = sample
     return names
+
+
+def _kept(name: str) -> str:
+    """What Label Studio keeps of a name, so that the file is found again: letters of any script.
+
+    It drops what is neither letter, digit, `_`, `.` nor `-`, vowel signs of some scripts among it,
+    and cuts long names.
+    """
+    composed = unicodedata.normalize("NFC", name)
+    letters = "".join(c for c in composed if unicodedata.category(c)[0] != "M")
+    return re.sub(r"[^\w.-]+", "_", letters)[:MAX_CHARACTERS].strip("._-") or "image"
 
 
 def upload(
@@ -73,10 +87,11 @@ def import_into(
         The numbers of images uploaded and of annotations made.
 
     Raises:
-        ValueError: if the dataset has a class that the project has no label for.
+        ValueError: if the dataset has masks, and a class that the project has no label for.
     """
     config = parse_label_config(project.label_config)
-    _check_labels(dataset, [label.name for label in config.labels], config.control_type)
+    if any(sample.mask_path for sample in dataset.samples.values()):
+        _check_labels(dataset, [label.name for label in config.labels], config.control_type)
     names = file_names(list(dataset.samples.values()))
     present = {uploaded_name(task.image) for task in tool.tasks(project.id)}
     missing = {name: sample for name, sample in names.items() if name not in present}

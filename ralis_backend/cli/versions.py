@@ -20,26 +20,32 @@ def versions(project: Project, rollback: Rollback = None) -> None:
     """List the model's versions, or go back to one."""
     from rich.console import Console
 
+    from ralis_backend.online.advice import advice, held_out_lines
     from ralis_backend.online.learner import Learner
-    from ralis_backend.online.report import notes
+    from ralis_backend.online.report import notes, people_notes
     from ralis_backend.settings import load_settings
     from ralis_backend.wiring import open_store, ranking_config
 
     settings = load_settings()
     configure_logging("WARNING")
     store = open_store(settings)
-    found = store.projects.by_tool_id(project)
-    uid = found.uid
+    known = store.projects.by_tool_id(project)
+    uid = known.uid
     learner = Learner(store, ranking_config(settings, "cpu"), image=None)
     if rollback is not None:
         learner.rollback(uid, rollback)
         typer.echo(f"project {project} goes back to {rollback}; the worker publishes it")
     made = learner.versions(uid)
-    left_out = store.annotations.left_out_note(found.id)
+    left_out = store.annotations.left_out_note(known.id)
     store.close()
     console = Console()
     console.print(_table(made))
-    lines = notes([(version["version"], version["metrics"] or {}) for version in made])
+    named = [(version["version"], version["metrics"] or {}) for version in made]
+    trained = [(name, metrics) for name, metrics in named if "steps" in metrics]
+    lines = notes(named)
+    for name, metrics in trained[-1:]:
+        lines += held_out_lines(name, metrics)
+    lines += [*people_notes(known.people), advice([metrics for _, metrics in trained])]
     for line in [*lines, *filter(None, [left_out])]:
         console.print(printable(line), markup=False)
 

@@ -16,7 +16,7 @@ from ralis_backend.cli.log import configure_logging
 if TYPE_CHECKING:
     from ralis_backend.cli.supervisor import Child
     from ralis_backend.online.store import Store
-    from ralis_backend.online.worker import Worker
+    from ralis_backend.online.worker import Worker, WorkerConfig
     from ralis_backend.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -68,19 +68,26 @@ def _work(settings: Settings, stop: threading.Event) -> None:
 
 def create_worker(settings: Settings, adapt: Callable[[], object] = lambda: None) -> Worker:
     """The worker, on the GPU where there is one; `adapt` is called all along, see `Worker`."""
-    from ralis_backend.online.worker import Worker, WorkerConfig
-    from ralis_backend.wiring import (
-        check_segmenter,
-        create_store,
-        create_tool,
-        find_device,
-        ranking_config,
-    )
+    from ralis_backend.online.worker import Worker
+    from ralis_backend.wiring import check_segmenter, create_store, create_tool, find_device
 
     check_segmenter(settings)
-    config = WorkerConfig(
+    config = worker_config(settings, find_device(settings.device))
+    store = create_store(settings)
+    renew_webhooks(store, settings)
+    return Worker(store, create_tool(settings), config, adapt=adapt)
+
+
+def worker_config(settings: Settings, device: str) -> WorkerConfig:
+    """How projects are treated, computing on `device`."""
+    from ralis_backend.online.pictures import PictureSettings
+    from ralis_backend.online.worker import WorkerConfig
+    from ralis_backend.wiring import ranking_config
+
+    return WorkerConfig(
         mode=settings.mode,
-        ranking=ranking_config(settings, find_device(settings.device)),
+        ranking=ranking_config(settings, device),
+        pictures=PictureSettings(settings.bands, settings.intensity_range),
         background_label=settings.background_label,
         suggestions_per_image=settings.suggestions_per_image,
         trust_rounds=settings.trust_rounds,
@@ -90,9 +97,6 @@ def create_worker(settings: Settings, adapt: Callable[[], object] = lambda: None
         kept_versions=settings.keep_versions,
         kept_events_days=settings.keep_events_days,
     )
-    store = create_store(settings)
-    renew_webhooks(store, settings)
-    return Worker(store, create_tool(settings), config, adapt=adapt)
 
 
 def renew_webhooks(store: Store, settings: Settings) -> None:

@@ -40,6 +40,9 @@ LEAST_USEFUL_FIRST = {
     "evaluate_predictions_automatically": False,
 }
 
+REGIONS_SETTINGS = {**LEAST_USEFUL_FIRST, "skip_queue": "IGNORE_SKIPPED"}
+"""A region that one annotator skips is not handed to the next."""
+
 Project = dict[str, Any]
 
 
@@ -161,7 +164,7 @@ class RegionsProjects:
             regions_config(parsed, pool.background),
             description=f"Suggested regions of project {pool.id}, kept by RALIS. "
             f"{MARKER}{pool.uid}",
-            **LEAST_USEFUL_FIRST,
+            **REGIONS_SETTINGS,
             **self._told(pool, parsed),
             show_instruction=True,
         )
@@ -171,7 +174,7 @@ class RegionsProjects:
         told = self._told(pool, parsed)
         if not is_ours(found.get("expert_instruction")):
             del told["expert_instruction"]
-        keep_settings(self._client, regions_id, {**LEAST_USEFUL_FIRST, **told})
+        keep_settings(self._client, regions_id, {**REGIONS_SETTINGS, **told})
         if not is_like(found["label_config"], parsed, pool.background):
             # Label Studio accepts it when a label goes that annotations still use.
             config = regions_config(parsed, pool.background)

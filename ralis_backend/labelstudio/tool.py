@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from ralis_backend.labelstudio.fetcher import ImageFetcher
 from ralis_backend.labelstudio.payloads.annotations import parse_annotation
 from ralis_backend.labelstudio.payloads.answers import read_answers
 from ralis_backend.labelstudio.payloads.boxes import read_boxes
+from ralis_backend.labelstudio.payloads.descriptions import with_line
 from ralis_backend.labelstudio.payloads.events import read_hint
 from ralis_backend.labelstudio.payloads.label_config import (
     REGION_LABEL,
@@ -70,6 +72,7 @@ UPLOADS_PER_CALL = 25
 DELETIONS_PER_CALL = 500
 MOST_LOGGED = 5
 """Of what is left out of one prediction of others."""
+REFERENCES_LOOKED_AT = 50
 NO_IMAGE = ""
 """An export gives addresses as they were imported, not as this server serves them: no key."""
 
@@ -205,6 +208,13 @@ class LabelStudioTool:
             self._watch(is_change=False)
         return self._fetcher.fetch(task)
 
+    def image_kind(self, task: ToolTask) -> str:
+        """Where a task's image lies, in words."""
+        try:
+            return self._fetcher.kind(task)
+        except ValueError:
+            return "malformed addresses"
+
     # What it changes
 
     def prepare(
@@ -235,7 +245,7 @@ class LabelStudioTool:
         missing = [crop for crop, key in zip(crops, keys, strict=True) if key not in made]
         if missing:
             newest = max((task.id for task in made.values()), default=0)
-            data = self._with_pictures(regions_project_id, missing)
+            data = self._with_pictures(pool.id, regions_project_id, missing)
             try:
                 self._client.import_tasks(regions_project_id, [{"data": it} for it in data])
             except LabelStudioError as error:
@@ -287,6 +297,13 @@ class LabelStudioTool:
         )
         self._replace_predictions(pool.id, model_version(version), payloads)
 
+    def describe(self, project_id: int, line: str) -> None:
+        """Keep a line about a project in its description; written only where it differs."""
+        description = self._client.project(project_id).get("description")
+        wanted = with_line(description, line)
+        if description != wanted:
+            self._client.update_project(project_id, description=wanted)
+
     def delete_unopened_tasks(self, project_id: int, task_ids: Sequence[int]) -> list[int]:
         """Delete those of the tasks that nobody has begun.
 
@@ -313,19 +330,26 @@ class LabelStudioTool:
                 found.setdefault(crop_key(task.data), task)
         return found
 
-    def _with_pictures(self, project_id: int, crops: Sequence[Crop]) -> list[dict[str, Any]]:
-        """The data of each crop's task, its pictures uploaded."""
+    def _with_pictures(
+        self, pool_id: int, project_id: int, crops: Sequence[Crop]
+    ) -> list[dict[str, Any]]:
+        """The data of each crop's task, its pictures uploaded to the project that shows them."""
         parts = [
             crops[start : start + UPLOADS_PER_CALL]
             for start in range(0, len(crops), UPLOADS_PER_CALL)
         ]
+        below = self._fetcher.path_below(lambda: self._some_references(pool_id))
         with ThreadPoolExecutor(2) as threads:  # one encodes while the other's upload is stored
             uploaded = list(threads.map(lambda part: self._upload(project_id, part), parts))
         paths = [path for part in uploaded for path in part]
         return [
-            crop_data(crop, image, context)
+            crop_data(crop, below + image, below + context)
             for crop, (image, context) in zip(crops, paths, strict=True)
         ]
+
+    def _some_references(self, project_id: int) -> list[str]:
+        """Addresses of some of a project's images, as Label Studio writes them."""
+        return [task.image for task in islice(self.tasks(project_id), REFERENCES_LOOKED_AT)]
 
     def _annotations_of(self, project_id: int, task: ToolTask, payloads: Any) -> TaskAnnotations:
         """Raises `TaskError` where it cannot be told which annotations there are."""

@@ -103,7 +103,7 @@ def background_of(
     if not labels:
         return None
     origin: Origin
-    for name, origin in ((choice, "chosen"), (default, "setting")):
+    for name, origin in ((choice, "chosen"), ((default or "").strip() or None, "setting")):
         if name == NO_BACKGROUND and len(labels) != 1:
             return None
         if name and not (len(labels) == 1 and _among(labels, name)):

@@ -17,7 +17,8 @@ class RegionLabel:
     """A labelled region with where it came from.
 
     `pixels` counts labelled pixels per class; `round`, `strategy` and `version` are None for
-    labels that were not suggested (whole-image annotations).
+    labels that were not suggested (whole-image annotations). `is_starred`: a reviewer has marked
+    its annotation as the right one.
     """
 
     id: int
@@ -34,6 +35,7 @@ class RegionLabel:
     round: int | None
     strategy: str | None
     version: int | None
+    is_starred: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,23 @@ def painted_labels(
 
 
 def newest(labels: Sequence[RegionLabel]) -> list[RegionLabel]:
-    """The newest label of each region; a painted one is never hidden by a later skip."""
+    """Of each region the starred label, of several or none the newest.
+
+    A painted one is hidden by a later skip only where a reviewer starred that.
+
+    Args:
+        labels: as they were painted, oldest first.
+    """
     chosen: dict[tuple[int, Region], RegionLabel] = {}
-    for label in labels:
+    for label in sorted(labels, key=lambda label: label.is_starred):
         key = (label.image_id, label.region)
-        if label.is_skipped and key in chosen and not chosen[key].is_skipped:
+        before = chosen.get(key)
+        if (
+            label.is_skipped
+            and before is not None
+            and not before.is_skipped
+            and label.is_starred == before.is_starred
+        ):
             continue
         chosen.pop(key, None)
         chosen[key] = label

@@ -21,6 +21,7 @@ from ralis_backend.core.policy.registry import check_strategy
 from ralis_backend.online.background import Kept, said_choice
 from ralis_backend.online.choosing import RankingConfig
 from ralis_backend.online.labels import RegionLabel, covered
+from ralis_backend.online.pictures import Pictures
 from ralis_backend.online.ranking import rank_image
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Image, Project, Ranking, Version
@@ -271,6 +272,10 @@ class Learner:
             "round": project.round,
             "labelled_regions": self._labelled_regions(project),
             "open_regions": self._store.queue.count_open(project.id),
+            "bulk_annotations": project.people.get("bulk_annotations", 0),
+            "double_images": project.people.get("double_images", 0),
+            "agreement": project.people.get("agreement") or None,
+            "advice": project.people.get("advice"),
             "is_training_requested": project.is_training_requested,
             "state": project.progress.get("state", "idle"),
             **{name: value for name, value in project.progress.items() if name != "state"},
@@ -339,7 +344,10 @@ class Learner:
         with self._turn(until):
             content = self._arrived(self._image, task)
             every_label = self._store.labels.of(project.id)
-            ranked = rank_image(self._store, project, version, content, self._config, every_label)
+            decode = Pictures(self._store, project, self._image).decode
+            ranked = rank_image(
+                self._store, project, version, content, self._config, every_label, decode
+            )
         ranking = version.metrics.get("score_quantiles") if version else None
         is_comparable = ranking is None or ranked.is_comparable
         regions = best_regions(

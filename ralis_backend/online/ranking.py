@@ -16,7 +16,7 @@ import numpy as np
 from ralis_backend.core.acquisition import Needs, PoolState, Strategy
 from ralis_backend.core.acquisition.selection import occurrence
 from ralis_backend.core.features import RegionFeatures, concat, describe_parts
-from ralis_backend.core.images import decode_image
+from ralis_backend.core.images import content_of, decode_image
 from ralis_backend.core.policy import state_images
 from ralis_backend.core.regions import grid
 from ralis_backend.core.segmenter import Segmenter
@@ -52,11 +52,15 @@ class RankedImage:
 
 @dataclass(frozen=True)
 class DescribedImage:
-    """One image after its forward pass: features of its R regions and the predicted mask."""
+    """One image after its forward pass: features of its R regions and the predicted mask.
+
+    content: tells its pixels from others'.
+    """
 
     image_size: tuple[int, int]
     features: RegionFeatures
     mask: np.ndarray
+    content: str
 
 
 @dataclass(frozen=True)
@@ -92,14 +96,25 @@ class DescribedPool:
 
 
 def describe_image(
-    segmenter: Segmenter, content: bytes, config: RankingConfig, needs: Needs
+    segmenter: Segmenter,
+    content: bytes,
+    config: RankingConfig,
+    needs: Needs,
+    decode: Callable[[bytes], np.ndarray] = decode_image,
 ) -> DescribedImage:
     """One look at an image file, for what `needs`.
+
+    Args:
+        segmenter: that looks.
+        content: the file.
+        config: how regions are cut.
+        needs: what is described.
+        decode: file -> (H, W, 3) uint8, as the project's pictures are shown.
 
     Raises:
         ValueError: if it is no readable image, or the segmenter breaks on it.
     """
-    image = decode_image(content)
+    image = decode(content)
     size = (image.shape[0], image.shape[1])
     parts = segmenter.parts(image, needs.maps)
     regions = grid(size, config.region_size)
@@ -109,7 +124,7 @@ def describe_image(
             raise ValueError(
                 f"the segmenter's {name} of this image is not finite; use an earlier version"
             )
-    return DescribedImage(size, features, mask)
+    return DescribedImage(size, features, mask, content_of(image))
 
 
 def score_pool(
@@ -216,6 +231,7 @@ def rank_image(
     content: bytes,
     config: RankingConfig,
     labels: Sequence[RegionLabel],
+    decode: Callable[[bytes], np.ndarray] = decode_image,
 ) -> RankedImage:
     """Rank one image on the spot, without the rest of the pool.
 
@@ -227,6 +243,7 @@ def rank_image(
         content: the image file.
         config: how regions are cut and ranked.
         labels: of the whole project.
+        decode: as for `describe_image`.
     """
     usable = load_segmenter(
         store, project, version, config.spec, seed=config.seed, device=config.device
@@ -234,7 +251,7 @@ def rank_image(
     segmenter, version = usable.segmenter, usable.version
     wanted = strategy_for(project, version, labels, config, segmenter.offers)
     chosen = _without_pool(wanted, version)
-    described = describe_image(segmenter, content, config, chosen.described)
+    described = describe_image(segmenter, content, config, chosen.described, decode)
     features, needs = described.features, chosen.strategy.needs
     state = pool_state(
         labelled_pixels(labels, len(project.classes)),

@@ -95,7 +95,11 @@ class ToolTask:
 
 @dataclass(frozen=True)
 class ToolAnnotation:
-    """One annotation of a task, its results still in the tool's own format."""
+    """One annotation of a task, its results still in the tool's own format.
+
+    is_starred: a reviewer marked it as the right one of its task.
+    is_machine: it was made from a prediction in bulk, and nobody has touched it since.
+    """
 
     id: int
     task_id: int
@@ -107,6 +111,8 @@ class ToolAnnotation:
     is_skipped: bool
     results: Sequence[Any]  # as they were sent: anything may be among them
     suggested_version: str | None  # model version of the prediction it started from
+    is_starred: bool = False
+    is_machine: bool = False
 
 
 @dataclass(frozen=True)
@@ -365,6 +371,9 @@ class Tool(Protocol):
 
         Suggestions are taken one after another and not kept: their masks would fill the memory.
         """
+
+    def describe(self, project_id: int, line: str) -> None:
+        """Keep a line about a project in its description, beside the owner's own words."""
 
     def delete_unopened_tasks(self, project_id: int, task_ids: Sequence[int]) -> list[int]:
         """Delete those of the tasks that nobody has begun (no annotation, no draft).

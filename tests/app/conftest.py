@@ -27,6 +27,12 @@ def image_of(task):
     return png()
 
 
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path, monkeypatch):
+    """What the app writes to its data folder, `.ralis` here, goes with the test."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def store(tmp_path, empty_database):
     shutil.copy(empty_database, tmp_path)

@@ -17,3 +17,19 @@ def test_names_that_become_equal_stay_apart():
     names = file_names([sample("a b"), sample("a_b"), sample("a!b"), sample("___")])
     assert len(names) == 4
     assert list(names)[-1] == "image.jpg"
+
+
+def test_names_in_other_scripts_are_those_that_label_studio_keeps():
+    samples = [
+        sample("写真12"), sample("e\u0301te\u0301"), sample("हिन्दी"), sample("зображення 3"),
+        sample("\U0001f33e"),
+    ]  # fmt: skip
+    assert list(file_names(samples)) == [
+        "写真12.jpg", "\xe9t\xe9.jpg", "हनद.jpg", "зображення_3.jpg", "image.jpg",
+    ]  # fmt: skip
+
+
+def test_long_names_stay_apart_and_are_not_cut_by_label_studio():
+    names = file_names([sample("写" * 300 + "1"), sample("写" * 300 + "2"), sample("写" * 300)])
+    assert len(names) == 3
+    assert all(len(name) <= 67 for name in names)

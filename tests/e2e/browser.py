@@ -87,9 +87,15 @@ class Annotator:
             self.page.goto(f"{self._url}/projects/{project_id}/data?labeling=1")
         return self._shown(answer.value.json())
 
-    def instructions(self) -> str:
-        """What annotators are told before they begin."""
-        ...
+    def read_instructions(self) -> str:
+        """What Label Studio tells annotators when the stream opens; closed when it is read."""
+        heading = self.page.get_by_text("Labeling Instructions")
+        expect(heading).to_be_visible()
+        text = self.page.get_by_text("How to label a suggested region").locator("xpath=..")
+        told = text.inner_text()
+        self.page.keyboard.press("Escape")
+        expect(heading).to_be_hidden()
+        return told
 
     def paint(
         self, name: str, hotkey: str, start: tuple[float, float], end: tuple[float, float]

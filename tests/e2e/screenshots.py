@@ -81,6 +81,8 @@ def picture(program: str, url: str, project_id: int, login: tuple[str, str]) -> 
         annotator.log_in(*login)
         annotator.open_stream(project_id)
         page.wait_for_load_state("networkidle")
+        page.keyboard.press("Escape")  # the instructions
+        page.wait_for_timeout(1000)
         return page.screenshot()
 
 

@@ -139,6 +139,7 @@ def test_painted_regions_are_learned_and_the_next_suggestion_shows_it(
 
     annotator.log_in(USERNAME, PASSWORD)
     task = annotator.open_stream(project.regions_tool_id)
+    assert "What you leave unpainted counts as not labelled" in annotator.read_instructions()
     check_screen(annotator)
     painted = []
     for count in range(1, REGIONS_PER_ROUND + 1):
@@ -195,7 +196,8 @@ def test_one_label_is_told_from_background_and_a_region_without_it_is_submitted_
 
     annotator.log_in(USERNAME, PASSWORD)
     annotator.open_stream(project.regions_tool_id)
-    assert annotator.instructions().startswith("How to label a suggested region")
+    told = annotator.read_instructions()
+    assert "What you leave unpainted counts as Background: never fill it in." in told
     annotator.paint("car", "1", (0.5, 0.25), (0.5, 0.75))
     annotator.submit()
     assert annotator.num_regions() == 0

@@ -14,11 +14,13 @@ import pytest
 
 from ralis_backend.cli.demo.workplace import Workplace, port_near
 from ralis_backend.cli.uploads import import_into
+from ralis_backend.core.images import encode_png
 from ralis_backend.labelstudio.client import LabelStudioClient
 from ralis_backend.labelstudio.fetcher import ImageFetcher
 from ralis_backend.labelstudio.tool import LabelStudioTool
-from ralis_backend.offline.datasets import Dataset
+from ralis_backend.offline.datasets import Dataset, plain_folder
 from ralis_backend.online.export import export_project
+from ralis_backend.online.file_names import uploaded_name
 from ralis_backend.online.store import Store
 from ralis_backend.online.worker import WorkerConfig
 from ralis_backend.online.worker.sync import Sync
@@ -50,6 +52,14 @@ def test_a_script_labels_crops_and_the_segmenter_learns(crops, demo_folder):
     assert processes_of(demo_folder) == []
 
 
+def pictures(folder):
+    """A folder of pictures without masks, with names as people have them."""
+    folder.mkdir(exist_ok=True)
+    for name in ("写真12", "हिन्दी 1", "\U0001f33e field", "x" * 150):
+        (folder / f"{name}.png").write_bytes(encode_png(np.zeros((40, 40, 3), np.uint8)))
+    return plain_folder(folder)
+
+
 def test_an_exported_dataset_comes_back_bit_by_bit(crops, demo_folder, tmp_path):
     grown = Dataset.open(crops[0] / "dataset")
     workplace = Workplace.open(demo_folder)
@@ -72,6 +82,11 @@ def test_an_exported_dataset_comes_back_bit_by_bit(crops, demo_folder, tmp_path)
         Sync(store, tool, WorkerConfig(mode="in-place")).full(project)
         export_project(store, tool.image, target.uid, tmp_path / "again")
         store.close()
+        bare = tool.project(client.create_project("Pictures", target.label_config)["id"])
+        assert import_into(client, tool, bare, pictures(tmp_path / "new"), print) == (4, 0)
+        assert import_into(client, tool, bare, pictures(tmp_path / "new"), print) == (0, 0)
+        shown = [uploaded_name(task.image) for task in tool.tasks(bare.id)]
+        assert sorted(shown) == ["field.png", f"{'x' * 60}.png", "写真12.png", "हनद_1.png"]
         client.close()
     again = Dataset.open(tmp_path / "again")
     masks = {Path(key).name: sample.mask() for key, sample in again.samples.items()}

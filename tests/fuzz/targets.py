@@ -33,7 +33,8 @@ from ralis_backend.labelstudio.payloads.label_config import LabelConfigError, pa
 from ralis_backend.labelstudio.payloads.paint import read_paint
 from ralis_backend.labelstudio.payloads.regions_config import asks_everything, regions_config
 from ralis_backend.labelstudio.payloads.tasks import TaskError, parse_task, project_uid
-from ralis_backend.online.file_names import uploaded_name
+from ralis_backend.online.export.names import safe_name
+from ralis_backend.online.file_names import shown_address, uploaded_name
 from ralis_backend.online.tool import ToolAnnotation
 
 SIZE = (12, 17)
@@ -96,7 +97,8 @@ def read_json(value: Any) -> None:
             project_uid(value.get("project"))
     with suppress(TaskError):
         task = parse_task(value, "image")
-        uploaded_name(task.image)
+        safe_name(uploaded_name(task.image))
+        shown_address(task.image)
         assert abs(task.id) < 2**63
         task.created_at.astimezone(UTC)
         task.image.encode()

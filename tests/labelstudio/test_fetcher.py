@@ -20,6 +20,7 @@ from ralis_backend.labelstudio import fetcher as module
 from ralis_backend.labelstudio.client import LabelStudioClient
 from ralis_backend.labelstudio.errors import Unauthorised, Unavailable
 from ralis_backend.labelstudio.fetcher import ImageFetcher, ImageNotAllowed, ImageUnreachable
+from ralis_backend.labelstudio.payloads.tasks import data_reference, parse_task
 from ralis_backend.online.tool import ToolNotFound, ToolTask
 from tests.labelstudio.fake_label_studio import streamed
 
@@ -47,9 +48,12 @@ class LabelStudio:
         self.requests.append(request)
         return streamed(self.answer)
 
-    def fetcher(self, tmp_path, allowed=(), cache_bytes=10**6, url=URL, projects=()):
+    def fetcher(self, tmp_path, allowed=(), cache_bytes=10**6, url=URL, projects=(), **known):
         client = LabelStudioClient(url, "token", transport=httpx.MockTransport(self))
-        return ImageFetcher(client, tmp_path / "cache", cache_bytes, allowed, projects)
+        return ImageFetcher(client, tmp_path / "cache", cache_bytes, allowed, projects, **known)
+
+    def paths(self):
+        return [(request.url.host, request.url.raw_path.decode()) for request in self.requests]
 
 
 class Elsewhere(BaseHTTPRequestHandler):
@@ -121,6 +125,125 @@ def test_label_studio_below_a_path_is_asked_below_it(tmp_path):
     fetcher.fetch(task("/data/upload/1/b.png"))
     paths = [request.url.path for request in server.requests]
     assert paths == ["/label/data/upload/1/a.png", "/label/data/upload/1/b.png"]
+
+
+BELOW_A_PATH = [
+    ("/ls/data/upload/1/a.png", "/data/upload/1/a.png"),
+    ("/ls/data/upload/1/a%20b%23.png", "/data/upload/1/a%20b%23.png"),
+    ("https://pub.test/ls/data/upload/1/a.png", "/data/upload/1/a.png"),
+    ("https://pub.test/data/local-files/?d=set/1.jpg", "/data/local-files/?d=set/1.jpg"),
+    ("http://pub.test:80/ls/tasks/7/resolve/?fileuri=aa", "/tasks/7/resolve/?fileuri=aa"),
+    ("https://PUB.test/ls/tasks/7/presign/?fileuri=aa", "/tasks/7/presign/?fileuri=aa"),
+    (
+        "https://pub.test/storage-data/uploaded/?filepath=upload%2F1%2Fa.png",
+        "/storage-data/uploaded/?filepath=upload%2F1%2Fa.png",
+    ),
+]
+
+
+@pytest.mark.parametrize("url", ["http://ls.test:8080", "http://ls.test:8080/label"])
+@pytest.mark.parametrize(("image", "path"), BELOW_A_PATH)
+@pytest.mark.parametrize("is_learned", [True, False])
+def test_what_lies_at_its_public_address_is_asked_of_label_studio_itself(
+    tmp_path, image, path, url, is_learned
+):
+    server, public = LabelStudio(), "https://pub.test/ls"
+    known = {"learned": lambda: [public]} if is_learned else {"public_url": public}
+    assert server.fetcher(tmp_path, url=url, **known).fetch(task(image)) == b"pixels"
+    below = httpx.URL(url).path.rstrip("/")
+    assert server.paths() == [("ls.test", below + path)]
+
+
+@pytest.mark.parametrize("is_learned", [True, False])
+def test_a_public_address_opens_no_more_than_label_studios_files(tmp_path, is_learned):
+    server, public = LabelStudio(), "https://pub.test/ls"
+    known = {"learned": lambda: [public]} if is_learned else {"public_url": public}
+    fetcher = server.fetcher(tmp_path, **known)
+    for image in (
+        "https://pub.test/ls/api/users",
+        "https://pub.test/ls/data/upload/2/secret.png",
+        "https://pub.test/ls/data/upload/%2e%2e/2/secret.png",
+        "https://pub.test/ls/tasks/8/resolve/?fileuri=aa",
+        "https://pub.test/l%73/data/upload/1/a.png",
+        "https://pub.test:8443/ls/data/upload/1/a.png",
+        "/ls/../api/users",
+        "/ls/api/data/upload/2/a.png",
+    ):
+        with pytest.raises(ImageNotAllowed):
+            fetcher.fetch(task(image))
+    assert server.requests == []
+
+
+def test_a_learned_address_takes_nothing_from_a_host_that_the_operator_named(tmp_path, elsewhere):
+    image = f"http://127.0.0.1:{elsewhere}/data/upload/1/a.png"
+    Elsewhere.answers["/data/upload/1/a.png"] = (200, {}, b"elsewhere")
+    server = LabelStudio()
+    liar = {"learned": lambda: [f"http://127.0.0.1:{elsewhere}"]}
+    assert server.fetcher(tmp_path, ["127.0.0.1"], **liar).fetch(task(image)) == b"elsewhere"
+    assert server.requests == []
+    assert "authorization" not in Elsewhere.requests[0][1]
+
+
+def test_another_server_behind_the_same_proxy_is_read_where_it_is_named(tmp_path, elsewhere):
+    own = f"http://127.0.0.1:{elsewhere}/ls"
+    Elsewhere.answers["/pictures/a.png"] = (200, {}, b"elsewhere")
+    fetcher = LabelStudio().fetcher(tmp_path, ["127.0.0.1"], url=own)
+    image = f"http://127.0.0.1:{elsewhere}/pictures/a.png"
+    assert fetcher.fetch(task(image)) == b"elsewhere"
+    assert "authorization" not in Elsewhere.requests[0][1]
+
+
+def test_a_redirect_to_another_file_of_label_studio_is_followed_within_the_same_rules(tmp_path):
+    class Moved(LabelStudio):
+        target = "/ls/storage-data/uploaded/?filepath=upload/1/a.png"
+
+        def __call__(self, request):
+            moved = httpx.Response(303, headers={"location": self.target})
+            self.answer = (
+                moved if "/upload/" in request.url.path else httpx.Response(200, content=b"x")
+            )
+            return super().__call__(request)
+
+    server = Moved()
+    assert server.fetcher(tmp_path).fetch(task("/data/upload/1/a.png")) == b"x"
+    server.target = "/storage-data/uploaded/?filepath=upload/2/a.png"
+    with pytest.raises(ImageNotAllowed, match="project 2"):
+        server.fetcher(tmp_path).fetch(task("/data/upload/1/b.png"))
+    server.target = "/data/upload/1/c.png"
+    with pytest.raises(Unauthorised):
+        server.fetcher(tmp_path).fetch(task("/data/upload/1/c.png"))
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "data:image/png;base64,cGl4ZWxz",
+        "data:image/png;charset=utf-8;base64,cGl4ZWxz",
+        "DATA:image/png;BASE64,cGl4%0AZWxz",
+        "data:;base64,cGl4ZWxz",
+        "data:image/png,pixels",
+    ],
+)
+def test_an_image_that_stands_in_its_task_is_read(tmp_path, image):
+    server = LabelStudio()
+    assert server.fetcher(tmp_path).fetch(task(image)) == b"pixels"
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        ("data:text/html;base64,aaaa", "of no image"),
+        ("data:image/png;base64", "of no image"),
+        ("data:image/png;base64,a*aa", "no base64"),
+        ("data:image/png;base64,aaaaa", "no base64"),
+        ("data:image/png;base64," + "a" * module.MAX_DATA_CHARACTERS, "at most 20000000"),
+    ],
+)
+def test_a_data_address_that_is_none_fails_without_being_quoted(tmp_path, image, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        LabelStudio().fetcher(tmp_path).fetch(task(image))
+    assert len(str(caught.value)) < 250
 
 
 @pytest.mark.parametrize("scheme", ["s3", "gs", "azure-blob"])
@@ -229,7 +352,7 @@ def test_a_redirect_to_another_scheme_is_refused(tmp_path, elsewhere, location):
 
 
 @pytest.mark.parametrize(
-    "image", ["file:///etc/passwd", "ftp://h/a.png", "a.png", "data:image/png;base64,aa"]
+    "image", ["file:///etc/passwd", "ftp://h/a.png", "a.png", "javascript:alert(1)"]
 )
 def test_other_addresses_are_refused(tmp_path, image):
     with pytest.raises(ImageNotAllowed, match="no address that the backend reads"):
@@ -554,3 +677,69 @@ def test_a_body_shorter_than_announced_is_no_file(fetched_from):
 def test_a_host_that_is_none_is_named(tmp_path, host):
     with pytest.raises(ValueError, match=r"host|address"):
         LabelStudio().fetcher(tmp_path, allowed=[host, "*.test"]).fetch(task(f"http://{host}/a"))
+
+
+@pytest.mark.parametrize(
+    ("url", "known", "references", "path"),
+    [
+        ("http://ls.test:8080", {}, ["/data/upload/1/a.png"], ""),
+        ("http://ls.test:8080", {}, ["/ls/data/upload/1/a.png"], "/ls"),
+        ("http://ls.test:8080", {}, ["http://pub.test/ls/data/local-files/?d=a"], ""),
+        (
+            "http://ls.test:8080",
+            {"learned": lambda: ["http://pub.test/other"]},
+            ["http://pub.test/ls/data/local-files/?d=a", "http://[", "s3://b/a", ""],
+            "/ls",
+        ),
+        ("http://ls.test:8080", {"learned": lambda: ["http://pub.test/ls"]}, [], ""),
+        (
+            "http://ls.test:8080",
+            {"public_url": "https://pub.test/ls"},
+            ["/x/data/upload/1/a"],
+            "/ls",
+        ),
+        ("http://ls.test/ls", {"public_url": "https://pub.test"}, ["/x/data/upload/1/a"], ""),
+        ("http://ls.test/ls", {}, [], "/ls"),
+    ],
+)
+def test_the_path_that_browsers_need_is_told_or_seen(tmp_path, url, known, references, path):
+    fetcher = LabelStudio().fetcher(tmp_path, url=url, **known)
+    assert fetcher.path_below(lambda: references) == path
+
+
+@pytest.mark.parametrize(
+    ("image", "kind"),
+    [
+        ("/data/upload/1/a.png", "uploads"),
+        ("/ls/data/upload/1/a.png", "uploads"),
+        ("https://pub.test/ls/data/local-files/?d=a", "local files at pub.test"),
+        ("https://pub.test/ls/tasks/7/resolve/?fileuri=a", "cloud storage at pub.test"),
+        ("/storage-data/uploaded/?filepath=upload/1/a.png", "uploads in a bucket"),
+        ("s3://bucket/a.png", "cloud storage (s3://)"),
+        ("https://user:secret@elsewhere.test/a.png", "the host elsewhere.test"),
+        ("data:sha256,00", "in the task itself"),
+        ("ftp://h/a.png", "ftp addresses"),
+        ("a.png", "other addresses"),
+        ("", "no image"),
+    ],
+)
+def test_addresses_are_told_apart_by_how_they_are_reached(tmp_path, image, kind):
+    fetcher = LabelStudio().fetcher(tmp_path, public_url="https://pub.test/ls")
+    assert fetcher.kind(task(image)) == kind
+
+
+def test_an_image_in_its_task_is_known_by_its_digest_and_asked_for_when_it_is_needed(tmp_path):
+    image = "data:image/png;base64,cGl4ZWxz"
+    payload = {"id": 7, "data": {"image": image, "text": "data: is a word"}}
+    parsed = parse_task(payload, "image", 1)
+    assert parsed.image == data_reference(image)
+    assert len(parsed.image) < 100
+    server = LabelStudio(httpx.Response(200, json=payload))
+    fetcher = server.fetcher(tmp_path)
+    assert fetcher.fetch(parsed) == b"pixels"
+    assert server.requests == []
+    assert fetcher.fetch(task(parsed.image)) == b"pixels"  # as it comes out of the database
+    assert [request.url.path for request in server.requests] == ["/api/tasks/7"]
+    server.answer = httpx.Response(200, json={"id": 7, "data": {"image": "/data/upload/1/a.png"}})
+    with pytest.raises(ValueError, match="does not hold the image any more"):
+        fetcher.fetch(task(parsed.image))

@@ -18,6 +18,7 @@ from ralis_backend.online.choosing import RankingConfig
 from ralis_backend.online.labels import RegionLabel
 from ralis_backend.online.store import Store
 from ralis_backend.online.worker import Worker, WorkerConfig
+from tests.online.exported import grown as grown
 from tests.online.fake_tool import CLASSES, FakeTool
 
 RANKING = RankingConfig(

@@ -56,6 +56,7 @@ CHANGES = {
     "publish_crop_predictions",
     "publish_image_predictions",
     "delete_unopened_tasks",
+    "describe",
 }
 """Calls that change something in the tool."""
 
@@ -89,6 +90,7 @@ class FakeTool:
         self.predictions: dict[int, CropPrediction] = {}
         self.image_predictions: list[ImageSuggestion] = []
         self.version: str | None = None
+        self.descriptions: dict[int, str] = {}
         self.begun: set[int] = set()
         self.clock = START
         self.fail_next: Exception | None = None
@@ -267,6 +269,10 @@ class FakeTool:
         self.version = version
         self.image_predictions = list(suggestions)
 
+    def describe(self, project_id: int, line: str) -> None:
+        self._call("describe")
+        self.descriptions[project_id] = line
+
     def delete_unopened_tasks(self, project_id: int, task_ids: Sequence[int]) -> list[int]:
         self._call("delete_unopened_tasks")
         gone = [task_id for task_id in task_ids if task_id not in self.begun]
@@ -297,6 +303,9 @@ class FakeTool:
         is_skipped: bool = False,
         annotator: str = "ann",
         annotation_id: int | None = None,
+        is_starred: bool = False,
+        is_machine: bool = False,
+        lead_time_s: float | None = 12.5,
     ) -> dict[str, Any]:
         """Submit (or update) an annotation; the event that Label Studio would send."""
         tasks = self.pool_tasks if project_id == 1 else list(self.region_tasks.values())
@@ -310,8 +319,8 @@ class FakeTool:
         )
         created_at = known[number].created_at if number in known else self.tick()
         known[number] = ToolAnnotation(
-            number, task.id, task.created_at, annotator, created_at, self.tick(), 12.5,
-            is_skipped, list(results), self.version,
+            number, task.id, task.created_at, annotator, created_at, self.tick(), lead_time_s,
+            is_skipped, list(results), self.version, is_starred, is_machine,
         )  # fmt: skip
         return {"annotation": {"id": number, "task": task.id, "project": project_id}}
 

@@ -1,10 +1,9 @@
 import csv
 import io
 import json
-import shutil
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -13,99 +12,20 @@ from hypothesis import strategies as st
 from PIL import Image as PillowImage
 from pycocotools.coco import COCO
 
-from ralis_backend.core.images import encode_png, mask_from_png
-from ralis_backend.core.regions import VOID, Region
+from ralis_backend.core.images import decode_image, encode_png, mask_from_png
+from ralis_backend.core.regions import VOID
 from ralis_backend.core.segmenter import SegmenterSpec, build, load
 from ralis_backend.offline.datasets import Dataset
 from ralis_backend.online.answers import ANSWER_KINDS, AnswerKind, Choice
 from ralis_backend.online.export import export_project, inert, write_model
-from ralis_backend.online.export.formats import outline, yaml_text
-from ralis_backend.online.export.labelled_images import as_plain_image, file_names
+from ralis_backend.online.export.areas import outline
+from ralis_backend.online.export.labelled_images import as_plain_image
+from ralis_backend.online.export.yolo_seg import yaml_text
 from ralis_backend.online.labels import NewLabel
 from ralis_backend.online.store import Store
-from ralis_backend.online.store.tables import CropTask, Image, Version
-from ralis_backend.online.tool import ClassLabel, ToolAnnotation, ToolTask, ToolUnavailable
-
-START = datetime(2025, 1, 1, tzinfo=UTC)
-SIZE = (40, 56)
-UID = "7.1700000000"
-
-
-@dataclass
-class Exported:
-    store: Store
-    files: dict[int, bytes]
-    masks: dict[int, np.ndarray]
-
-    def image(self, task: ToolTask) -> bytes:
-        return self.files[task.id]
-
-    def export(self, out, format_name="png"):
-        return export_project(self.store, self.image, UID, out, format_name)
-
-
-def jpeg(image):
-    buffer = io.BytesIO()
-    PillowImage.fromarray(image).save(buffer, "JPEG")
-    return buffer.getvalue()
-
-
-def annotation(number, task_id, seconds=12.5):
-    moment = START + timedelta(minutes=number)
-    return ToolAnnotation(
-        id=number, task_id=task_id, task_created_at=START, annotator="ann@example.com",
-        created_at=moment, updated_at=moment, lead_time_s=seconds, is_skipped=False, results=[],
-        suggested_version="v1",
-    )  # fmt: skip
-
-
-@pytest.fixture
-def grown(tmp_path, empty_database):
-    """Six images; two regions painted in each of the first five, the last one skipped."""
-    shutil.copy(empty_database, tmp_path)
-    store = Store.open(f"sqlite:///{tmp_path}/ralis.db", tmp_path / "blobs")
-    classes = [
-        ClassLabel("road", "#804080"),
-        ClassLabel("a & b", "red"),
-        ClassLabel("sky", "#0000FF"),
-    ]
-    project = store.projects.register(UID, 7, "<View/>", classes, "Street")
-    rng = np.random.default_rng(0)
-    files, masks = {}, {}
-    tasks = []
-    for task_id in range(1, 7):
-        picture = rng.integers(0, 256, (*SIZE, 3)).astype(np.uint8)
-        files[task_id] = jpeg(picture) if task_id % 2 else encode_png(picture)
-        suffix = "jpg" if task_id % 2 else "png"
-        tasks.append(ToolTask(task_id, START, f"/data/upload/7/0123abcd-frame_{task_id}.{suffix}"))
-    store.images.reconcile(project.id, tasks)
-    images = {row.task_id: row for row in store.images.of(project.id)}
-    for number, task_id in enumerate([1, 2, 3, 4, 5], start=1):
-        image = images[task_id]
-        store.images.change(image.id, height=SIZE[0], width=SIZE[1])
-        expected = np.full(SIZE, VOID, np.uint8)
-        regions = [Region(0, 0, 16, 16), Region(24, 40, 16, 16)]
-        crops = [
-            CropTask(
-                project_id=project.id, image_id=image.id, row=r.row, col=r.col, height=r.height,
-                width=r.width, scale=1, round=2, rank=1, reason="uncertain", strategy="entropy",
-                version=1, usefulness=1.0, task_id=100 * task_id + index, task_created_at=START,
-            )
-            for index, r in enumerate(regions)
-        ]  # fmt: skip
-        store.queue.add(crops)
-        for index, (region, crop) in enumerate(zip(regions, crops, strict=True)):
-            patch = rng.choice(np.array([0, 1, 2, VOID], np.uint8), (16, 16))
-            expected[region.slices] = patch
-            row = store.annotations.put(
-                project, "8.1", annotation(10 * number + index, crop.task_id), image, crop
-            )
-            store.labels.put(row, [NewLabel(region, patch)], {"useful": index == 0})
-        masks[task_id] = expected
-    skipped = store.annotations.put(project, UID, annotation(99, 6), images[6], None)
-    store.labels.put(skipped, [NewLabel(Region(0, 0, 16, 16), None)], {})
-    yield Exported(store, files, masks)
-    store.close()
+from ralis_backend.online.store.tables import Version
+from ralis_backend.online.tool import ClassLabel, ToolUnavailable
+from tests.online.exported import SIZE, START, UID, annotation
 
 
 def test_png_export_opens_as_a_dataset_with_the_same_masks(grown, tmp_path):
@@ -120,16 +40,47 @@ def test_png_export_opens_as_a_dataset_with_the_same_masks(grown, tmp_path):
         assert sample.content() == grown.files[task_id]
 
 
+def test_agreement_of_two_annotators_is_exported_by_region(grown, tmp_path):
+    grown.export(tmp_path / "alone")
+    assert not (tmp_path / "alone/agreement.csv").exists()
+    project = grown.store.projects.get(UID)
+    (crop,) = [it for it in grown.store.queue.all(project.id) if it.task_id == 100]
+    image = grown.store.images.get(crop.image_id)
+    other = replace(annotation(90, crop.task_id), annotator="=bob")
+    row = grown.store.annotations.put(project, "8.1", other, image, crop)
+    patch = grown.masks[1][crop.region.slices].copy()
+    patch[patch == 2] = 1
+    grown.store.labels.put(row, [NewLabel(crop.region, patch)], {})
+    grown.export(tmp_path / "out")
+    with (tmp_path / "out/agreement.csv").open() as file:
+        (found,) = csv.DictReader(file)
+    ann, counted = grown.masks[1][crop.region.slices], patch != VOID
+    assert (found["image"], found["row"], found["width"]) == ("train/frame_1", "0", "16")
+    assert (found["annotator"], found["other_annotator"]) == ("'=bob", "ann@example.com")
+    assert int(found["pixels"]) == counted.sum()
+    assert float(found["pixel_agreement"]) == pytest.approx(
+        (ann == patch)[counted].mean(), abs=1e-4
+    )
+    assert float(found["iou road"]) == 1
+    assert float(found["iou a & b"]) == pytest.approx(
+        (ann == 1).sum() / (patch == 1).sum(), abs=1e-4
+    )
+    assert float(found["iou sky"]) == 0
+    assert 0 < float(found["kappa"]) < 1
+
+
 def test_provenance_tells_where_each_region_came_from(grown, tmp_path):
     grown.export(tmp_path / "out")
     with (tmp_path / "out/provenance.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 10
     assert rows[0] == {
-        "image": "train/frame_1", "row": "0", "col": "0", "height": "16", "width": "16",
+        "image": "train/frame_1", "task": "1",
+        "address": "/data/upload/7/0123abcd-frame_1.jpg",
+        "row": "0", "col": "0", "height": "16", "width": "16",
         "annotator": "ann@example.com", "time": "2025-01-01T00:10:00+00:00", "seconds": "12.500",
-        "round": "2", "strategy": "entropy", "version": "v1", "is_skipped": "0", "is_used": "1",
-        "rest": "", "useful": "1",
+        "round": "2", "strategy": "entropy", "version": "v1", "is_skipped": "0",
+        "is_starred": "0", "is_used": "1", "rest": "", "useful": "1",
     }  # fmt: skip
     assert [row["useful"] for row in rows] == ["1", "0"] * 5
 
@@ -236,8 +187,7 @@ def test_coco_export_gives_the_same_masks_through_pycocotools(grown, tmp_path):
 def test_yolo_export_has_a_polygon_per_area_inside_the_image(grown, tmp_path):
     grown.export(tmp_path / "out", "yolo-seg")
     assert (tmp_path / "out/data.yaml").read_text() == (
-        "path: .\ntrain: images/train\nval: images/val\n"
-        'names:\n  0: "road"\n  1: "a & b"\n  2: "sky"\n'
+        'train: images/train\nval: images/val\nnames:\n  0: "road"\n  1: "a & b"\n  2: "sky"\n'
     )
     lines = (tmp_path / "out/labels/train/frame_1.txt").read_text().splitlines()
     assert lines
@@ -356,7 +306,7 @@ def _provenance(folder):
 
 
 def test_an_unknown_format_names_those_there_are(grown, tmp_path):
-    with pytest.raises(ValueError, match="png, coco, yolo-seg, hf"):
+    with pytest.raises(ValueError, match="png, coco, yolo-seg, hf, coco-polygon"):
         grown.export(tmp_path / "out", "voc")
 
 
@@ -392,38 +342,6 @@ def test_the_model_is_written_as_safetensors_and_onnx(grown, tmp_path):
     assert names == ["road", "a & b", "sky"]
 
 
-def rows(*refs):
-    return [Image(id=i, task_id=i + 10, ref=ref) for i, ref in enumerate(refs)]
-
-
-def test_names_are_those_of_the_upload_and_safe():
-    names = file_names(
-        rows(
-            "/data/upload/3/1a2b3c4d-street%20one.jpg",
-            "/data/local-files/?d=folder/sub/pic.final.png",
-            "s3://bucket/some/key.jpeg",
-            "https://example.com/..%2F..%2Fetc%2Fpasswd",
-            "/data/upload/3/1a2b3c4d-.jpg",
-        )
-    )
-    assert list(names.values()) == ["street_one", "pic.final", "key", "passwd", "image"]
-
-
-def test_names_that_windows_keeps_for_devices_are_changed():
-    names = file_names(rows("/u/CON.png", "/u/nul.tar.png", "/u/com1.jpg", "/u/console.jpg"))
-    assert list(names.values()) == ["image-CON", "image-nul.tar", "image-com1", "console"]
-
-
-def test_a_task_without_an_address_does_not_stand_in_the_way():
-    names = file_names(rows("/u/a.jpg", "http://[::1/b.png", "", "/u/b.jpg"))
-    assert list(names.values()) == ["a", "b", "image", "b-13"]
-
-
-def test_names_that_collide_get_the_task_id():
-    names = file_names(rows("/u/a.jpg", "/u/A.png", "/u/a-12.jpg", "/v/a-12.png"))
-    assert list(names.values()) == ["a", "A-11", "a-12", "a-12-13"]
-
-
 @pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK", "P"])
 def test_unusual_images_become_plain_pngs(mode):
     buffer = io.BytesIO()
@@ -433,6 +351,18 @@ def test_unusual_images_become_plain_pngs(mode):
     assert (suffix, size) == (".png", (7, 9))
     with PillowImage.open(io.BytesIO(content)) as image:
         assert image.mode == "RGB"
+
+
+@pytest.mark.parametrize("shape", [(7, 9), (7, 9, 3), (7, 9, 4)])
+def test_an_image_of_16_bits_is_written_with_the_8_that_people_saw(shape):
+    """Pillow opens colours of 16 bits as if they had 8; other readers would see 16."""
+    _, encoded = cv2.imencode(
+        ".png", np.arange(np.prod(shape), dtype=np.uint16).reshape(shape) * 99
+    )
+    content, suffix, size = as_plain_image(encoded.tobytes())
+    assert (suffix, size) == (".png", (7, 9))
+    assert content[24] == 8
+    np.testing.assert_array_equal(decode_image(content), decode_image(encoded.tobytes()))
 
 
 def test_a_turned_photo_is_written_upright():

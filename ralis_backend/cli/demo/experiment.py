@@ -6,12 +6,14 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from ralis_backend.cli.demo.changes import change
 from ralis_backend.cli.demo.evaluation import Score, score
+from ralis_backend.cli.demo.steps import step
 from ralis_backend.online.labels import covered, labels_by_image
 from ralis_backend.online.report import CurvePoint
 
@@ -92,37 +94,29 @@ class Experiment:
     def run(self, num_rounds: int, regions_per_round: int) -> list[Round]:
         """Label, wait for the version, judge it; fewer rounds if there is nothing left to label."""
         rounds: list[Round] = []
-        columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TimeElapsedColumn(),
-        )
-        is_quiet = not self.console.is_terminal
-        with Progress(*columns, console=self.console, transient=True, disable=is_quiet) as progress:
-            for number in range(1, num_rounds + 1):
-                done = self._round(number, regions_per_round, progress)
-                if done is None:
-                    self.console.print(f"Round {number}: nothing left to label.")
-                    break
-                rounds.append(done)
-                self.console.print(_line(done))
+        for number in range(1, num_rounds + 1):
+            done = self._round(number, regions_per_round)
+            if done is None:
+                self.console.print(f"Round {number}: nothing left to label.")
+                break
+            before = rounds[-1] if rounds else None
+            self.console.print(told(done, before, num_rounds), soft_wrap=True)
+            rounds.append(done)
         return rounds
 
-    def _round(self, number: int, num_regions: int, progress: Progress) -> Round | None:
+    def _round(self, number: int, num_regions: int) -> Round | None:
         newest = self._newest()
         started = time.monotonic()
-        num_labelled = self._label(number, num_regions, progress)
+        num_labelled = self._label(number, num_regions)
         if not num_labelled:
             return None
         labelled = time.monotonic()
-        version = self._wait(number, newest, progress)
+        version = self._wait(number, newest)
         waited = time.monotonic() - labelled
         project = self.store.projects.get(self.uid)
         in_use = self._in_use(project)
         judging = time.monotonic()
-        validation, test = self._judge(number, in_use, progress)
+        validation, test = self._judge(number, in_use)
         steps = {name: float(value) for name, value in version.metrics.get("seconds", {}).items()}
         seconds = {
             "label": labelled - started,
@@ -144,50 +138,39 @@ class Experiment:
             training={key: value for key, value in version.metrics.items() if key in _TRAINING},
         )
 
-    def _label(self, number: int, num_regions: int, progress: Progress) -> int:
-        bar = progress.add_task(
-            f"Round {number}: labelling {num_regions} regions", total=num_regions
-        )
+    def _label(self, number: int, num_regions: int) -> int:
         num_labelled = 0
-        try:
+        text = f"Round {number}: labelling {num_regions} regions"
+        with step(self.console, text, num_regions) as shown:
             while num_labelled < num_regions:
                 labelled = self.annotator.label_next()
                 if not labelled:
                     break
                 num_labelled += labelled
-                progress.update(bar, completed=num_labelled)
-        finally:
-            progress.remove_task(bar)
+                shown.tell(completed=num_labelled)
         return num_labelled
 
     def _newest(self) -> int:
         versions = self.store.versions.all(self.store.projects.get(self.uid).id)
         return max((version.number for version in versions), default=0)
 
-    def _wait(self, number: int, newest: int, progress: Progress) -> Version:
+    def _wait(self, number: int, newest: int) -> Version:
         """Until a newer version than `newest` has been trained and its suggestions are out."""
-        bar = progress.add_task(f"Round {number}: waiting for the worker", total=100)
         deadline = time.monotonic() + self.timeout_s
         idle_since = time.monotonic()
-        try:
+        with step(self.console, f"Round {number}: waiting for the worker", 100) as shown:
             while time.monotonic() < deadline:
                 version = self._finished(newest)
                 if version is not None:
                     return version
                 status = self.status()
-                progress.update(
-                    bar,
-                    description=f"Round {number}: {describe(status)}",
-                    completed=float(status.get("percent", 0)),
-                )
+                shown.tell(f"Round {number}: {describe(status)}", float(status.get("percent", 0)))
                 if status.get("state", "idle") != "idle":
                     idle_since = time.monotonic()
                 elif time.monotonic() - idle_since > NUDGE_AFTER_S and self._newest() == newest:
                     self.request_training()
                     idle_since = time.monotonic()
                 time.sleep(POLL_S)
-        finally:
-            progress.remove_task(bar)
         raise RuntimeError(
             f"no new version within {self.timeout_s:.0f} s; the backend says {dict(self.status())}"
         )
@@ -208,23 +191,27 @@ class Experiment:
             raise RuntimeError(f"project {self.uid} has no version in use; see the backend's log")
         return version
 
-    def _judge(self, number: int, version: Version, progress: Progress) -> tuple[Score, Score]:
+    def _judge(self, number: int, version: Version) -> tuple[Score, Score]:
         from ralis_backend.core.segmenter import load
 
         if version.weights_key is None:
             raise RuntimeError(f"{version.name} of project {self.uid} was never trained")
         segmenter = load(self.store.blobs.path(version.weights_key), self.device)
         total = len(self.validation) + len(self.test)
-        bar = progress.add_task(f"Round {number}: judging {version.name}", total=total or 1)
-        try:
-            known = self.store.projects.get(self.uid).class_names
-            values = [self.class_names.index(name) for name in known]
+        known = self.store.projects.get(self.uid).class_names
+        values = [self.class_names.index(name) for name in known]
+        done = count(1)
+        with step(self.console, f"Round {number}: judging {version.name}", total or 1) as shown:
             scores = [
-                score(segmenter, samples, lambda: progress.advance(bar), values, self.background)
+                score(
+                    segmenter,
+                    samples,
+                    lambda: shown.tell(completed=next(done)),
+                    values,
+                    self.background,
+                )
                 for samples in (self.validation, self.test)
             ]
-        finally:
-            progress.remove_task(bar)
         return scores[0], scores[1]
 
     def _labelled_share(self, project: Project) -> tuple[int, float]:
@@ -310,15 +297,41 @@ def _without_background(result: Score) -> str:
     return f" ({100 * foreground:.1f} without background)"
 
 
-def _line(done: Round) -> str:
-    seconds = ", ".join(f"{name} {value:.1f}" for name, value in done.seconds.items())
-    rejected = "" if done.is_accepted else f" ({done.trained} was worse and is not used)"
-    scores = " · ".join(
-        f"{name} mIoU {100 * result.miou:.1f}{_without_background(result)}"
-        for name, result in (("validation", done.validation), ("test", done.test))
-        if not math.isnan(result.miou)
-    )
-    return (
-        f"[bold]{done.version}[/bold]{rejected}: {done.num_regions} regions, "
-        f"{100 * done.pool_share:.2f} % of the pool · {scores}\n  [dim]seconds: {seconds}[/dim]"
-    )
+def told(done: Round, before: Round | None, num_rounds: int) -> str:
+    """What a round changed, and what comes next.
+
+    Args:
+        done: the round.
+        before: the one before it; None if it is the first.
+        num_rounds: that there are to be.
+    """
+    new = done.num_regions - (before.num_regions if before else 0)
+    scores = [
+        f"{name} {change(_miou(old), _miou(now))}{_without_background(now)}"
+        for name, now, old in (
+            ("validation", done.validation, before.validation if before else None),
+            ("test", done.test, before.test if before else None),
+        )
+        if not math.isnan(now.miou)
+    ]
+    lines = [
+        f"[bold]Round {done.number}: {done.version} is in use[/bold], {done.num_regions} labelled "
+        f"regions (+{new}), {100 * done.pool_share:.2f} % of the pool"
+    ]
+    if not done.is_accepted:
+        lines.append(f"{done.trained} was worse on the held-out regions and is not used")
+    if scores:
+        lines.append(" · ".join(scores))
+    lines.append(f"seconds: {', '.join(f'{name} {it:.1f}' for name, it in done.seconds.items())}")
+    if done.number < num_rounds:
+        lines.append(
+            f"next: round {done.number + 1} of {num_rounds}, the regions from which {done.version} "
+            "would learn most"
+        )
+    else:
+        lines.append("next: the learning curve, and the labels as a dataset")
+    return "\n  ".join(lines)
+
+
+def _miou(result: Score | None) -> float | None:
+    return None if result is None else result.miou

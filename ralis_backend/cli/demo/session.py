@@ -14,10 +14,9 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.panel import Panel
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ralis_backend.cli.demo import demo_images
+from ralis_backend.cli.demo import changes, demo_images
 from ralis_backend.cli.demo.annotators import CropAnnotator, InPlaceAnnotator
 from ralis_backend.cli.demo.demo_images import DemoImages
 from ralis_backend.cli.demo.evaluation import spread
@@ -29,6 +28,7 @@ from ralis_backend.cli.demo.experiment import (
     results_json,
 )
 from ralis_backend.cli.demo.label_studio import LabelStudioServer
+from ralis_backend.cli.demo.steps import step
 from ralis_backend.cli.demo.workplace import (
     Backend,
     Workplace,
@@ -45,6 +45,7 @@ from ralis_backend.labelstudio.tool import LabelStudioTool
 from ralis_backend.online.export import export_project, refuse_non_empty
 from ralis_backend.online.report import HEADERS, curve_table, draw_curve
 from ralis_backend.online.store import Store
+from ralis_backend.online.store.tables import Version
 from ralis_backend.online.tool import ToolNotFound, ToolProject
 
 logger = logging.getLogger(__name__)
@@ -125,7 +126,7 @@ class Session:
         elif _has_display():
             webbrowser.open(self._address(server, store, project))
         if not options.is_oracle or options.is_kept:
-            self._stay(server, backend)
+            self._stay(server, backend, store, project)
 
     # Images and the project
 
@@ -241,15 +242,39 @@ class Session:
                 time.sleep(0.5)
         raise RuntimeError(f"no suggestions appeared; see {backend.log_path}")
 
-    def _stay(self, server: LabelStudioServer, backend: Backend) -> None:
+    def _stay(
+        self, server: LabelStudioServer, backend: Backend, store: Store, project: ToolProject
+    ) -> None:
+        """Until one of them ends; tells of each version that is trained meanwhile."""
+        known = _versions(store, project)
         while server.is_running and backend.is_running:
             time.sleep(0.5)
+            told = _versions(store, project)[: len(known) + 1]
+            if len(told) > len(known) and _is_published(store, project):
+                self._tell_of(told[-1], known[-1] if known else None)
+                known = told
         name, log = (
             ("the backend", backend.log_path)
             if server.is_running
             else ("Label Studio", server.log_path)
         )
         raise RuntimeError(f"{name} ended; see {log}")
+
+    def _tell_of(self, version: Version, before: Version | None) -> None:
+        num_before = before.num_labels if before else 0
+        told = changes.trained(
+            version.name,
+            version.num_labels,
+            num_before,
+            version.metrics,
+            is_accepted=version.is_accepted,
+        )
+        following = (
+            "  next: the tasks in Label Studio are chosen anew; label "
+            f"{self._options.regions_per_round} more regions for the next version"
+        )
+        for line in (told, following):
+            self._console.print(line, markup=False, soft_wrap=True)
 
     # The script
 
@@ -342,14 +367,18 @@ class Session:
 
     @contextmanager
     def _waiting(self, text: str) -> Iterator[Callable[[str], None]]:
-        """A line with a spinner and a clock; call what is yielded to change its text."""
-        if not self._console.is_terminal:
-            self._console.print(f"{text} …")
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-        is_quiet = not self._console.is_terminal
-        with Progress(*columns, console=self._console, transient=True, disable=is_quiet) as shown:
-            line = shown.add_task(text, total=None)
-            yield lambda changed: shown.update(line, description=changed)
+        """Something that takes a while; call what is yielded to change its text."""
+        with step(self._console, text) as shown:
+            yield shown.tell
+
+
+def _versions(store: Store, project: ToolProject) -> list[Version]:
+    return list(store.versions.all(store.projects.get(project.uid).id))
+
+
+def _is_published(store: Store, project: ToolProject) -> bool:
+    known = store.projects.get(project.uid)
+    return known.published_version == known.current_version
 
 
 def _request_training(client: LabelStudioClient, project_id: int) -> None:

@@ -48,6 +48,8 @@ def parse_annotation(payload: Mapping[str, Any]) -> ToolAnnotation:
         is_skipped=bool(payload.get("was_cancelled")) or _is_refused(results),
         results=results,
         suggested_version=_suggested_version(payload),
+        is_starred=payload.get("ground_truth") is True,
+        is_machine=_is_machine(payload),
     )
 
 
@@ -88,6 +90,21 @@ def _is_refused(results: Sequence[Any]) -> bool:
     )
     answers = read_answers(results)
     return not is_painted and REST.name not in answers and answers.get(USEFUL.name) is False
+
+
+def _is_machine(payload: Mapping[str, Any]) -> bool:
+    """Whether "Create annotations from predictions" wrote it, and nobody has touched it since.
+
+    Such an annotation names its prediction and nothing that a person leaves: no time, no star, no
+    skip, nobody who updated it (whoever submits an annotation is named there, too).
+    """
+    return (
+        payload.get("parent_prediction") is not None
+        and not _lead_time(payload.get("lead_time"))
+        and payload.get("updated_by") is None
+        and not payload.get("ground_truth")
+        and not payload.get("was_cancelled")
+    )
 
 
 def _lead_time(value: Any) -> float | None:

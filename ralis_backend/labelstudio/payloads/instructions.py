@@ -28,19 +28,21 @@ def instructions(
         *_what_to_paint([label for label in labels if label != background], background),
         "What is painted already is the model's guess: repair it, delete it, or submit it as it "
         "is where it is right.",
-        "<b>Press Escape before you choose another label.</b> While a mask is selected, choosing "
-        "a label renames that mask.",
-        "Where masks overlap, the later one counts: large areas first, small things last.",
+        *(_SEVERAL_LABELS if len(labels) > 1 else ()),
         _KEYS_OF_BRUSH if is_brush else _KEYS,
         "<b>“No more tasks”</b> means that the round is done: the model is trained now, which "
         "takes minutes. New regions come by themselves: reload, and go on with “Label All "
         "Tasks”.",
     ]
-    items = "".join(f"<li>{point}</li>" for point in points)
-    own = f"{HEADING}<ul>{items}</ul>"
+    own = HEADING + "".join(f"<p>• {point}</p>" for point in points)
     return f"{own}<h4>In this project</h4>{of_owner}" if of_owner.strip() else own
 
 
+_SEVERAL_LABELS = (
+    "<b>Press Escape before you choose another label.</b> While a mask is selected, choosing a "
+    "label renames that mask.",
+    "Where masks overlap, the later one counts: large areas first, small things last.",
+)
 _KEYS = (
     "Keys: a label's number chooses it; <b>Ctrl+Enter</b> submits, <b>Ctrl+Space</b> skips what "
     "cannot be labelled, <b>Ctrl+Z</b> undoes, Ctrl and the mouse wheel zoom. The eye in the list "

@@ -32,24 +32,29 @@ TOOL_HOTKEYS = "behkmoprvwu"
 # What gets no key here gets the next free one, and the eraser would tick a choice.
 _LABEL_HOTKEYS = "123456789qtasdfgzxcyijl"
 _CHOICE_HOTKEYS = "0n-=[];',./"
-_COLUMNS = "display:grid;grid-template-columns:minmax(0,2fr) minmax(0,1fr);gap:16px"
+_COLUMNS = "display:grid;grid-template-columns:minmax(0,2fr) minmax(0,1fr);gap:32px"
 # Label Studio shows every brush mask at an opacity of 0.6, whatever the config says, which hides
-# the pixels. The context is looked at, not worked on: tools of its own would stand in the way.
+# the pixels; an outline, light and dark, is seen on any picture in any colour. The slider of the
+# brush's size would cover a corner of the crop, where no stroke begins then. The context is looked
+# at, not worked on: tools of its own would stand in the way.
 _STYLE = """
-.ralis-crop canvas[style*="opacity: 0.6"] { opacity: 0.4 !important }
+.ralis-crop canvas[style*="opacity: 0.6"] { opacity: 0.4 !important;
+  filter: drop-shadow(1px 1px 0 #fff) drop-shadow(-1px -1px 0 #000) }
+.ralis-small * { font-size: 14px !important; margin: 4px 0 !important }
+.ralis-crop .lsf-toolbar { transform: translateX(12px) }
+.ralis-crop .lsf-tool__controls { padding-right: 4px !important }
 .ralis-context .lsf-toolbar { display: none }
 """
 # Pixels on the screen of 1600 x 950: the right column's width; all but the labels, the context and
 # the questions; one of these.
 _COLUMN_WIDTH, _OTHER_HEIGHT, _QUESTION_HEIGHT = 360, 210, 40
 KEYS = {
-    "brushlabels": "Esc before another label · [ ] brush size · E eraser, B brush · "
-    "Ctrl+Enter submits",
-    "bitmasklabels": "Esc before another label · [ ] brush size · Ctrl+Enter submits",
-    "polygonlabels": "Esc before another label · Ctrl+Z undoes · Ctrl+Enter submits",
+    "brushlabels": "[ ] brush size · E eraser, B brush · Ctrl+Enter submits",
+    "bitmasklabels": "[ ] brush size · Ctrl+Enter submits",
+    "polygonlabels": "Ctrl+Z undoes · Ctrl+Enter submits",
 }
 """What annotators have to know at every region, by the type of what they draw."""
-_KEYS_HEIGHT = 50
+_KEYS_HEIGHT = 40
 SHOWN_VALUE = "Value"
 """Stands behind `value`. The page reads attributes in any case, and the last one counts; the server
 sees the first alone, and stores files only for a project with one data key. So the crops lie in the
@@ -139,7 +144,7 @@ def regions_config(config: LabelConfig, background: str | None = None) -> str:
     right = SubElement(columns, "View")
     for tool in tools:
         _add_tool(right, tool, config, keys)
-    SubElement(right, "Header", {"value": KEYS[config.control_type], "size": "6"})
+    _add_small(right, _keys_shown(config))
     SubElement(root, "Style").text = _STYLE
     taken = {config.image_name, *(tool.get("name", "") for tool in tools)}
     context_name = _free_name("context", taken)
@@ -220,7 +225,7 @@ def asks_everything(xml: str, config: LabelConfig, background: str | None = None
     """Whether an interface of regions asks every question, in the words of today."""
     root = parse_xml(xml)
     shown = {it.get("value") for tag in ("Choice", "Header") for it in root.iter(tag)}
-    return KEYS[config.control_type] in shown and all(
+    return _keys_shown(config) in shown and all(
         text in shown
         for question in _questions(config, background).values()
         for text in (*filter(None, [question.title]), *(it.text for it in question.choices))
@@ -231,6 +236,11 @@ def _questions(config: LabelConfig, background: str | None) -> dict[str, Questio
     """Those that have a choice in this project."""
     asked = questions([label.name for label in config.labels], background)
     return {control: question for control, question in asked.items() if question.choices}
+
+
+def _keys_shown(config: LabelConfig) -> str:
+    keys = KEYS.get(config.control_type, KEYS["brushlabels"])
+    return f"Esc before another label · {keys}" if len(config.labels) > 1 else keys
 
 
 def _question_height(question: Question) -> int:
@@ -300,7 +310,7 @@ def _add_questions(
         name = _free_name(control, taken)
         taken.add(name)
         if question.title:
-            SubElement(parent, "Header", {"value": question.title, "size": "6"})
+            _add_small(parent, question.title)
         attributes = {"choice": "single", "showInline": "true"}
         if len(question.choices) > _INLINE_CHOICES:
             attributes = {"choice": "single", "layout": "select"}
@@ -310,6 +320,12 @@ def _add_questions(
             SubElement(
                 element, "Choice", {"value": choice.text} | ({} if key is None else {"hotkey": key})
             )
+
+
+def _add_small(parent: Element, text: str) -> None:
+    """A line of text; a Header alone would be larger than the labels."""
+    view = SubElement(parent, "View", {"className": "ralis-small"})
+    SubElement(view, "Header", {"value": text, "size": "6"})
 
 
 def _carried(element: Element, names: frozenset[str]) -> dict[str, str]:

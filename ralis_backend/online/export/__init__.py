@@ -1,15 +1,15 @@
 """The grown dataset: what was labelled so far, written to a folder in a format others read.
 
 `png` is the layout of our datasets and loses nothing; `coco`, `yolo-seg` and `hf` are for other
-programs. Every format carries `classes.json` and `provenance.csv`.
+programs. Every format carries `README.md`, `classes.json` and `provenance.csv`.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-import re
 from collections.abc import Callable, Iterable
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +18,31 @@ from ralis_backend.core.regions import VOID
 from ralis_backend.core.segmenter import DEFAULT_SPEC
 from ralis_backend.core.segmenter.onnx import export_onnx
 from ralis_backend.online.answers import ANSWER_KINDS, Answer
+from ralis_backend.online.export.agreement_csv import write_agreement
+from ralis_backend.online.export.cells import inert
 from ralis_backend.online.export.formats import FORMATS
+from ralis_backend.online.export.guide import Summary, write_guide
 from ralis_backend.online.export.labelled_images import ExportedImage, LabelledImages, colors_of
+from ralis_backend.online.file_names import shown_address
 from ralis_backend.online.labels import RegionLabel
 from ralis_backend.online.segmenters import load_segmenter
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.tool import ToolTask
 
-__all__ = ["FORMATS", "ExportedImage", "export_project", "refuse_non_empty", "write_model"]
+__all__ = [
+    "FORMATS",
+    "ExportedImage",
+    "export_project",
+    "inert",
+    "refuse_non_empty",
+    "write_model",
+]
 
 PROVENANCE_COLUMNS = (
-    "image", "row", "col", "height", "width", "annotator", "time", "seconds", "round", "strategy",
-    "version", "is_skipped", "is_used",
+    "image", "task", "address", "row", "col", "height", "width", "annotator", "time", "seconds",
+    "round", "strategy", "version", "is_skipped", "is_starred", "is_used",
 )  # fmt: skip
-
-
-_FORMULA = re.compile(r"\s*[=+\-@＝＋－＠|%]")
 
 
 def export_project(
@@ -82,14 +90,15 @@ def export_project(
     with writing_folder(out) as partial:
         if has_model:
             write_model(store, project, partial / "model")
-        FORMATS[format_name](_counted(labelled, on_image), labelled.classes, partial)
+        summary = Summary()
+        images_of = summary.counted(_counted(labelled, on_image))
+        FORMATS[format_name](images_of, labelled.classes, partial)
+        write_guide(partial, project.title or project.uid, labelled.classes, summary, now())
         _write_json(partial / "classes.json", _classes_json(project))
-        _write_provenance(
-            partial / "provenance.csv",
-            labelled,
-            store.labels.every(project.id),
-            store.answers.of(project.id),
-        )
+        every = store.labels.every(project.id)
+        answers = store.answers.of(project.id)
+        _write_provenance(partial / "provenance.csv", labelled, every, answers)
+        write_agreement(partial / "agreement.csv", labelled, every)
     return len(labelled) - len(labelled.left_out)
 
 
@@ -178,13 +187,15 @@ def _write_provenance(
             if label.image_id not in labelled.keys or label.image_id in labelled.left_out:
                 continue
             region, suggested = label.region, label.version is not None
+            image = labelled.images[label.image_id]
             writer.writerow([
-                labelled.keys[label.image_id], region.row, region.col, region.height, region.width,
+                inert(labelled.keys[label.image_id]), image.task_id,
+                inert(shown_address(image.ref)), *astuple(region),
                 inert(label.annotator), label.created_at.isoformat(),
                 "" if label.lead_time_s is None else f"{label.lead_time_s:.3f}",
                 "" if label.round is None else label.round, inert(label.strategy or ""),
                 f"v{label.version}" if suggested else "", int(label.is_skipped),
-                int(label.id in used),
+                int(label.is_starred), int(label.id in used),
                 *(_cell(said.get((label.annotation_row_id, kind))) for kind in ANSWER_KINDS),
             ])  # fmt: skip
 
@@ -194,12 +205,3 @@ def _cell(answer: Any) -> str:
     if answer is None or isinstance(answer, str):
         return inert(answer or "")
     return str(int(answer)) if isinstance(answer, bool) else json.dumps(answer)
-
-
-def inert(text: str) -> str:
-    """A cell that no spreadsheet takes for a formula, on one line.
-
-    What begins like one gets an apostrophe in front, which spreadsheets do not show.
-    """
-    line = "".join(character if character.isprintable() else " " for character in text)
-    return f"'{line}" if _FORMULA.match(line) else line

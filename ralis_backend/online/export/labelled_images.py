@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import io
 import logging
-import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image as PillowImage
 
 from ralis_backend.core.images import decode_image, encode_png
+from ralis_backend.core.learning.crops import Unreadable
 from ralis_backend.core.palette import Rgb, distinct_color, rgb
 from ralis_backend.core.regions import Region
-from ralis_backend.online.file_names import uploaded_name
+from ralis_backend.core.stored_images import file_facts
+from ralis_backend.online.export.names import unique_names
 from ralis_backend.online.labels import RegionLabel
 from ralis_backend.online.masks import LabelMasks
+from ralis_backend.online.pictures import Pictures, task_of
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Image, Project
 from ralis_backend.online.tool import ToolTask, ToolUnavailable
 
 logger = logging.getLogger(__name__)
 
-_EXIF_ORIENTATION = 0x0112
-_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
-"""Devices to Windows, whatever the suffix."""
+SPLITS = ("train", "val")
+"""What is trained on, and what is held out."""
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png"}
 
 
@@ -53,12 +52,18 @@ class ExportedImage:
     mask: np.ndarray
     regions: tuple[Region, ...]
 
+    @property
+    def file_name(self) -> str:
+        """Name and suffix of the image's file."""
+        return f"{self.name}{self.suffix}"
+
 
 class LabelledImages:
     """The images of a project with at least one painted region, read when iterated.
 
     Attributes:
         keys: split and name, by image id.
+        images: as the store knows them, by id.
         left_out: why an image could not be read, by its id.
     """
 
@@ -69,16 +74,17 @@ class LabelledImages:
             for entry, color in zip(project.classes, colors_of(project), strict=True)
         )
         self._project, self._fetch = project, images
+        self._pictures = Pictures(store, project, images)
         self._masks = LabelMasks(store, project, has_removed_classes=True)
         self.left_out: dict[int, str] = {}
         self._by_image: dict[int, list[RegionLabel]] = defaultdict(list)
         for label in self.labels:
             self._by_image[label.image_id].append(label)
-        rows = store.images.of(project.id)
-        names = file_names(rows)
-        self._rows = [row for row in rows if row.id in self._by_image]
+        names = unique_names(store.images.ever(project.id))
+        self._rows = [row for row in store.images.of(project.id) if row.id in self._by_image]
         self._names = {row.id: names[row.id] for row in self._rows}
         self.keys = {row.id: f"{split_of(row)}/{names[row.id]}" for row in self._rows}
+        self.images = {row.id: row for row in self._rows}
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -110,9 +116,16 @@ class LabelledImages:
         """Why the mask of a label could not be read, by the label's id."""
         return self._masks.lost
 
+    def patch(self, label: RegionLabel) -> np.ndarray | None:
+        """The (height, width) uint8 mask of a label; None where it cannot be read."""
+        try:
+            return self._masks.patch(label)
+        except Unreadable:
+            return None
+
     def _read(self, row: Image) -> ExportedImage:
-        task = ToolTask(row.task_id, row.task_created_at, row.ref, project_id=row.tool_project_id)
-        content, suffix, size = as_plain_image(self._fetch(task))
+        content = self._fetch(task_of(row))
+        content, suffix, size = as_plain_image(content, self._pictures.decode)
         if row.size not in (None, size):
             raise ValueError(
                 f"the image is {size[0]} x {size[1]} pixels (height x width) now, its labels were "
@@ -134,6 +147,11 @@ class LabelledImages:
         )
 
 
+def looked_for(classes: Sequence[ExportedClass]) -> list[int]:
+    """The indices of all classes but the background."""
+    return [index for index, label in enumerate(classes) if not label.is_background]
+
+
 def split_of(row: Image) -> str:
     """`val` for an image that is held out of training, else `train`."""
     return "val" if row.is_validation else "train"
@@ -150,50 +168,17 @@ def colors_of(project: Project) -> list[Rgb]:
     return colors
 
 
-def file_names(rows: list[Image]) -> dict[int, str]:
-    """A safe, unique file name without suffix for each image, by row id.
-
-    It is the name under which the image was uploaded; where several agree, the later ones get
-    their task's id.
-    """
-    names: dict[int, str] = {}
-    taken: set[str] = set()
-    for row in rows:
-        name = base = _original_name(row.ref)
-        if name.lower() in taken:
-            name = base = f"{base}-{row.task_id}"
-        number = 2
-        while name.lower() in taken:
-            name, number = f"{base}-{number}", number + 1
-        taken.add(name.lower())
-        names[row.id] = name
-    return names
-
-
-def _original_name(ref: str) -> str:
-    stem = uploaded_name(ref).rsplit(".", 1)[0]
-    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", stem).strip("._-")[:100]
-    if _RESERVED.fullmatch(safe):
-        return f"image-{safe}"
-    return safe or "image"
-
-
-def as_plain_image(content: bytes) -> tuple[bytes, str, tuple[int, int]]:
+def as_plain_image(
+    content: bytes, decode: Callable[[bytes], np.ndarray] = decode_image
+) -> tuple[bytes, str, tuple[int, int]]:
     """An image file that every reader shows alike: its bytes, suffix and (height, width).
 
     The original bytes where they are an upright 8-bit RGB JPEG or PNG, else a PNG of what was
-    labelled.
+    labelled, as `decode` shows it.
     """
-    image = decode_image(content)
+    image = decode(content)
     size = (image.shape[0], image.shape[1])
-    with PillowImage.open(io.BytesIO(content)) as header:
-        is_plain = (
-            header.format in _SUFFIXES
-            and header.mode == "RGB"
-            and not header.has_transparency_data
-            and header.getexif().get(_EXIF_ORIENTATION, 1) == 1
-        )
-        suffix = _SUFFIXES.get(header.format or "", ".png")
-    if is_plain:
-        return content, suffix, size
+    facts = file_facts(content)
+    if facts.is_plain and facts.format in _SUFFIXES:
+        return content, _SUFFIXES[facts.format], size
     return encode_png(image), ".png", size

@@ -90,15 +90,18 @@ class Annotations:
 
     def unread(self, project_id: int) -> Iterator[Annotation]:
         """As `failed`, one after the other: payloads are large."""
+        for row_id in self.unread_ids(project_id):
+            with self._database.read() as session:
+                found = session.get_one(Annotation, row_id, options=[undefer(Annotation.payload)])
+            yield found
+
+    def unread_ids(self, project_id: int) -> list[int]:
+        """The row ids of those that could not be read so far."""
         query = select(Annotation.id).where(
             Annotation.project_id == project_id, Annotation.error.is_not(None)
         )
         with self._database.read() as session:
-            row_ids = list(session.scalars(query.where(~Annotation.is_deleted)))
-        for row_id in row_ids:
-            with self._database.read() as session:
-                found = session.get_one(Annotation, row_id, options=[undefer(Annotation.payload)])
-            yield found
+            return list(session.scalars(query.where(~Annotation.is_deleted)))
 
     def left_out(self, project_id: int, most: int | None = None) -> list[LeftOut]:
         """The submitted annotations that do not count as a whole, newest first, and why.
@@ -141,6 +144,15 @@ class Annotations:
             found = query.where(Annotation.tool_uid == tool_uid, ~Annotation.is_deleted)
             return session.scalar(found) or 0
 
+    def count_machine(self, project_id: int) -> int:
+        """How many were made from predictions in bulk, and are not counted as anybody's."""
+        query = select(func.count()).select_from(Annotation)
+        with self._database.read() as session:
+            found = query.where(
+                Annotation.project_id == project_id, Annotation.is_machine, ~Annotation.is_deleted
+            )
+            return session.scalar(found) or 0
+
     def withdraw(self, tool_uid: str, annotation_ids: Sequence[int]) -> None:
         """An annotator deleted these: their labels do not count any more; the rows are kept."""
         with self._database.write() as session:
@@ -175,6 +187,8 @@ def annotation_to_json(annotation: ToolAnnotation) -> dict[str, Any]:
         "is_skipped": annotation.is_skipped,
         "results": list(annotation.results),
         "suggested_version": annotation.suggested_version,
+        "is_starred": annotation.is_starred,
+        "is_machine": annotation.is_machine,
     }
 
 
@@ -206,11 +220,15 @@ def _put(
 ) -> Annotation | None:
     digest = _digest(annotation)
     row = _find_or_add(session, project, tool_uid, annotation)
-    is_same = row.digest == digest and row.image_id is not None and not row.is_deleted
+    is_repainted = row.digest != digest
+    is_same = not is_repainted and row.image_id is not None and not row.is_deleted
     is_moved = _place(session, row, annotation, image, crop_task)
+    is_same &= not _confirm(session, row, annotation, is_repainted)
     _note(row, annotation)
     if is_same and not is_moved and row.error is None:
         return None
+    if is_repainted:
+        row.painted_at = annotation.updated_at
     row.is_skipped, row.is_deleted = annotation.is_skipped, False
     row.digest, row.payload = digest, pack(annotation_to_json(annotation))
     row.error, row.left_out = UNREAD, None
@@ -243,8 +261,9 @@ def _is_stored(
 
 
 def _is_same(row: Annotation, annotation: ToolAnnotation) -> bool:
-    said = (annotation.annotator, annotation.updated_at, annotation.lead_time_s)
-    is_noted = said == (row.annotator, row.updated_at, row.lead_time_s)
+    annotator = annotation.annotator or row.annotator
+    said = (annotator, annotation.updated_at, annotation.lead_time_s, annotation.is_starred)
+    is_noted = said == (row.annotator, row.updated_at, row.lead_time_s, row.is_starred)
     return is_noted and row.digest == _digest(annotation)
 
 
@@ -264,6 +283,9 @@ def _find_or_add(
             annotation_id=annotation.id,
             task_id=annotation.task_id,
             created_at=annotation.created_at,
+            annotator="",
+            painted_at=annotation.updated_at,
+            is_machine=annotation.is_machine,
             digest="",
         )
         session.add(row)
@@ -292,13 +314,36 @@ def _place(
     return is_moved
 
 
+def _confirm(
+    session: Session, row: Annotation, annotation: ToolAnnotation, is_repainted: bool
+) -> bool:
+    """Note whether a machine's annotation is a person's now, or the other way; True if so.
+
+    The tool forgets that it came from a prediction with that prediction, and names whoever took a
+    star away again; so it stays a machine's until it is painted on, timed, starred or skipped. A
+    person's labels are new ones then.
+    """
+    is_machine = annotation.is_machine or (
+        row.is_machine
+        and not is_repainted
+        and not annotation.lead_time_s
+        and not annotation.is_starred
+    )
+    if is_machine == row.is_machine:
+        return False
+    row.is_machine = is_machine
+    session.execute(delete(Label).where(Label.annotation_row_id == row.id))
+    return True
+
+
 def _note(row: Annotation, annotation: ToolAnnotation) -> None:
     """What may change without anybody painting.
 
     The version that an annotation started from stays as it was first told: the tool forgets it
-    with its predictions.
+    with its predictions, and people with their accounts.
     """
-    row.annotator = annotation.annotator
+    row.annotator = annotation.annotator or row.annotator
+    row.is_starred = annotation.is_starred
     row.updated_at = annotation.updated_at
     row.lead_time_s = annotation.lead_time_s
     if row.suggested_version is None:

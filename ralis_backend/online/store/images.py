@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import func, or_, select, update
+from sqlalchemy.orm import Session
 
 from ralis_backend.online.store.database import BATCH, Database, assign, now, parts
 from ralis_backend.online.store.tables import LONGEST_PAUSE, Image
@@ -27,6 +28,12 @@ class Images:
         query = select(Image).where(Image.project_id == project_id, ~Image.is_deleted)
         with self._database.read() as session:
             return list(session.scalars(query.order_by(Image.id)))
+
+    def ever(self, project_id: int) -> list[Any]:
+        """Id, task id, address and `is_deleted` of all images, oldest first, those gone as well."""
+        query = select(*_KNOWN).where(Image.project_id == project_id)
+        with self._database.read() as session:
+            return list(session.execute(query.order_by(Image.id)))
 
     def get(self, image_id: int) -> Image:
         """One image by its row id."""
@@ -133,15 +140,95 @@ class Images:
         with self._database.read() as session:
             return list(session.scalars(query.order_by(Image.id)))
 
-    def seen(self, image_id: int, size: tuple[int, int]) -> None:
-        """Note that an image of (height, width) pixels was read."""
-        height, width = size
-        self.change(image_id, height=height, width=width, error=None, num_failures=0, retry_at=None)
+    def seen(self, image_id: int, size: tuple[int, int], content: str | None = None) -> None:
+        """Note that an image of (height, width) pixels was read.
+
+        Where another task shows the same pixels, both are on one side of training and validation
+        from now on: in training if either was, since a version may have learned from it.
+
+        Args:
+            image_id: the image's row.
+            size: (height, width) in pixels.
+            content: what tells its pixels from others', `core.images.content_of`.
+        """
+        with self._database.write() as session:
+            row = session.get_one(Image, image_id)
+            row.height, row.width = size
+            row.error, row.num_failures, row.retry_at = None, 0, None
+            if content is not None and content != row.content:
+                row.content = content
+                session.flush()
+                _unite(session, row)
+
+    def doubles(self, project_id: int) -> dict[int, int]:
+        """Images whose pixels an earlier image shows as well: row id -> the earlier one's."""
+        query = (
+            select(Image.id, Image.content)
+            .where(Image.project_id == project_id, ~Image.is_deleted, Image.content.is_not(None))
+            .order_by(Image.id)
+        )
+        first: dict[str, int] = {}
+        found: dict[int, int] = {}
+        with self._database.read() as session:
+            for row in session.execute(query):
+                earlier = first.setdefault(row.content, row.id)
+                if earlier != row.id:
+                    found[row.id] = earlier
+        return found
+
+    def count_doubles(self, project_id: int) -> int:
+        """How many images `doubles` would give."""
+        query = select(func.count(Image.content) - func.count(Image.content.distinct()))
+        with self._database.read() as session:
+            found = query.where(Image.project_id == project_id, ~Image.is_deleted)
+            return session.scalar(found) or 0
+
+    def pixels(self, project_id: int) -> int:
+        """Pixels of all images; those that were never read count as the mean of the others."""
+        area = Image.height * Image.width
+        query = select(func.count(), func.count(area), func.sum(area))
+        with self._database.read() as session:
+            found = query.where(Image.project_id == project_id, ~Image.is_deleted)
+            total, known, pixels = session.execute(found).one()
+        return round(int(pixels or 0) * total / known) if known else 0
 
     def change(self, image_id: int, **values: Any) -> None:
         """Set columns of an image."""
         with self._database.write() as session:
             assign(session.get_one(Image, image_id), values)
+
+
+def side_of_content(session: Session, image: Image) -> bool | None:
+    """Whether the picture is held out in the tasks that show it; None: in none yet.
+
+    Tasks that are gone count too: what was learned of them is not unlearned.
+    """
+    if image.content is None:
+        return image.is_validation
+    query = select(Image.is_validation).where(
+        Image.project_id == image.project_id,
+        Image.content == image.content,
+        Image.is_validation.is_not(None),
+    )
+    sides = set(session.scalars(query))
+    return all(sides) if sides else None
+
+
+def _unite(session: Session, image: Image) -> None:
+    """Bring all tasks of a picture to one side of training and validation."""
+    side = side_of_content(session, image)
+    if side is None:
+        return
+    session.execute(
+        update(Image)
+        .where(
+            Image.project_id == image.project_id,
+            Image.content == image.content,
+            Image.is_validation.is_not(None),
+            Image.is_validation != side,
+        )
+        .values(is_validation=side)
+    )
 
 
 def _image(project_id: int, task: ToolTask) -> Image:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-from sqlalchemy import ColumnElement, Select, and_, delete, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Select, and_, delete, func, or_, select
+from sqlalchemy.orm import Session, aliased
 
 from ralis_backend.core.images import mask_from_png, mask_to_png
 from ralis_backend.core.regions import VOID, Region
@@ -17,6 +17,7 @@ from ralis_backend.online.left_out import bounded
 from ralis_backend.online.store.answers import replace_answers
 from ralis_backend.online.store.blobs import BlobStore
 from ralis_backend.online.store.database import Database
+from ralis_backend.online.store.images import side_of_content
 from ralis_backend.online.store.tables import Annotation, CropTask, Image, Label, Version
 
 _REGION = (Label.row, Label.col, Label.height, Label.width)
@@ -31,6 +32,7 @@ _LABEL = (
 )
 _SOURCE = (
     Annotation.annotator,
+    Annotation.is_starred,
     Annotation.created_at,
     Annotation.updated_at,
     Annotation.lead_time_s,
@@ -41,6 +43,7 @@ _SOURCE = (
     CropTask.strategy.label("crop_strategy"),
     Version.strategy.label("version_strategy"),
 )
+_PAINTED_AT = func.coalesce(Annotation.painted_at, Annotation.updated_at)
 _Query = TypeVar("_Query", bound=Select)
 
 
@@ -99,7 +102,8 @@ class Labels:
     def of(self, project_id: int) -> list[RegionLabel]:
         """The labelled (and skipped) regions of images that still exist, oldest first.
 
-        Where several annotations label the same region, the newest painted one counts.
+        Where several annotations label the same region, the starred one counts, else the newest
+        painted one. What was made from predictions in bulk counts for nothing.
         """
         return newest(self.every(project_id))
 
@@ -110,6 +114,20 @@ class Labels:
     def every(self, project_id: int) -> list[RegionLabel]:
         """As `of`, with the labels that newer ones of the same region supersede."""
         return self._select(Label.project_id == project_id)
+
+    def shared_regions(self, project_id: int) -> list[int]:
+        """How many regions several people painted, and the newest label of them: [0, 0] of none."""
+        regions = _shared(project_id).subquery()
+        query = select(func.count(), func.coalesce(func.max(regions.c.newest), 0))
+        with self._database.read() as session:
+            return list(session.execute(query.select_from(regions)).one())
+
+    def shared(self, project_id: int, most: int) -> list[RegionLabel]:
+        """The painted labels of the newest `most` regions that several people painted."""
+        regions = _shared(project_id).order_by(func.max(Label.id).desc()).limit(most).subquery()
+        same = [regions.c[column.key] == column for column in (Label.image_id, *_REGION)]
+        is_in = select(regions.c.newest).where(*same).exists()
+        return self._select(and_(Label.project_id == project_id, ~Label.is_skipped, is_in))
 
     def count(self, project_id: int, since_id: int = 0, most: int | None = None) -> int:
         """Number of painted labels with a larger id, of images that still exist.
@@ -124,10 +142,16 @@ class Labels:
 
     def count_regions(self, project_id: int) -> int:
         """Number of painted regions, as often as they were painted."""
-        regions = _counting(select(Label.image_id, *_REGION)).distinct()
-        regions = regions.where(Label.project_id == project_id, ~Label.is_skipped)
+        regions = _painted_regions(project_id).subquery()
         with self._database.read() as session:
-            return session.scalar(select(func.count()).select_from(regions.subquery())) or 0
+            return session.scalar(select(func.count()).select_from(regions)) or 0
+
+    def area(self, project_id: int) -> int:
+        """Pixels of the painted regions, those that regions share as often as they do."""
+        regions = _painted_regions(project_id).subquery()
+        query = select(func.sum(regions.c.height * regions.c.width))
+        with self._database.read() as session:
+            return int(session.scalar(query) or 0)
 
     def newest_id(self, project_id: int) -> int:
         """The id of the newest label that counts, 0 without any."""
@@ -199,7 +223,7 @@ class Labels:
                 ),
             )
             .where(condition)
-            .order_by(Annotation.updated_at, Label.id)
+            .order_by(Annotation.is_starred, _PAINTED_AT, Label.id)
         )
         with self._database.read() as session:
             return [_region_label(row) for row in session.execute(query)]
@@ -251,10 +275,15 @@ def _content(row: Label) -> tuple[int, Region, str | None]:
 
 
 def _assign_split(session: Session, annotation: Annotation, rows: Sequence[Label]) -> None:
-    """Every fifth image that gets a label is kept out of training; decided once."""
-    if annotation.image_id is None or all(row.is_skipped for row in rows):
+    """Every fifth image that gets a label is kept out of training; decided once.
+
+    The same picture in another task is on the same side.
+    """
+    if annotation.image_id is None or annotation.is_machine or all(it.is_skipped for it in rows):
         return
     image = session.get_one(Image, annotation.image_id)
+    if image.is_validation is None:
+        image.is_validation = side_of_content(session, image)
     if image.is_validation is None:
         assigned = session.scalar(
             select(func.count())
@@ -265,12 +294,41 @@ def _assign_split(session: Session, annotation: Annotation, rows: Sequence[Label
 
 
 def _counting(query: _Query) -> _Query:
-    """The labels that count: of annotations and images that still exist."""
+    """The labels that count: people's, of annotations and images that still exist."""
     return (
         query.join(Annotation, Annotation.id == Label.annotation_row_id)
         .join(Image, Image.id == Label.image_id)
-        .where(~Annotation.is_deleted, ~Image.is_deleted)
+        .where(~Annotation.is_deleted, ~Annotation.is_machine, ~Image.is_deleted)
     )
+
+
+def _painted_regions(project_id: int) -> Select[*tuple[Any, ...]]:
+    """The regions that count as labelled, each once."""
+    regions = _counting(select(Label.image_id, *_REGION)).distinct()
+    return regions.where(Label.project_id == project_id, _is_painted())
+
+
+def _shared(project_id: int) -> Select[*tuple[Any, ...]]:
+    """The regions that several people painted, each with the id of its newest label."""
+    region = (Label.image_id, *_REGION)
+    return (
+        _counting(select(*region, func.max(Label.id).label("newest")))
+        .where(Label.project_id == project_id, ~Label.is_skipped)
+        .group_by(*region)
+        .having(func.count(Annotation.annotator.distinct()) > 1)
+    )
+
+
+def _is_painted() -> ColumnElement[bool]:
+    """Of a label with its annotation: it is painted, and no reviewer starred a skip instead."""
+    skip, source = aliased(Label), aliased(Annotation)
+    same_region = [getattr(skip, column.key) == column for column in (Label.image_id, *_REGION)]
+    starred_skip = (
+        select(skip.id)
+        .join(source, source.id == skip.annotation_row_id)
+        .where(*same_region, skip.is_skipped, source.is_starred, ~source.is_deleted)
+    )
+    return and_(~Label.is_skipped, or_(Annotation.is_starred, ~starred_skip.exists()))
 
 
 def _region_label(row: Any) -> RegionLabel:
@@ -293,4 +351,5 @@ def _region_label(row: Any) -> RegionLabel:
         round=number,
         strategy=strategy,
         version=version,
+        is_starred=row.is_starred,
     )

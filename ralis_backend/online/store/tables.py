@@ -75,6 +75,7 @@ class Project(Base):
     classes: Mapped[list[Any]] = mapped_column(default=list)
     background: Mapped[str | None] = mapped_column(Text)  # as chosen; None: as usual, "": none
     strategy: Mapped[str | None] = mapped_column(String(64))  # None: the worker's setting
+    pixel_rule: Mapped[dict[str, Any] | None]  # how its pictures are shown: `online/pictures`
     regions_uid: Mapped[str | None] = mapped_column(String(64), index=True)
     regions_tool_id: Mapped[int | None] = mapped_column("regions_host_id")
     start_from: Mapped[str | None] = mapped_column(Text)  # model version of others' first masks
@@ -98,6 +99,7 @@ class Project(Base):
     retry_at: Mapped[datetime | None]  # None: at once; else a pause after that failure
     num_losses: Mapped[int] = mapped_column(default=0)  # how often in a row the tool knew it not
     num_labelled_regions: Mapped[int | None]  # None: to be counted
+    people: Mapped[dict[str, Any]] = mapped_column(default=dict)  # what annotators left, in figures
     # who works on it: one who does counts on, and nobody's clock is asked
     lease_owner: Mapped[str | None] = mapped_column(String(64))
     lease_generation: Mapped[int] = mapped_column(default=0)
@@ -143,6 +145,7 @@ class Image(Base):
     __table_args__ = (
         UniqueConstraint("project_id", "task_id", "task_created_at"),
         Index("ix_images_project_id_retry_at", "project_id", "retry_at"),
+        Index("ix_images_project_id_content", "project_id", "content"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -153,6 +156,7 @@ class Image(Base):
     height: Mapped[int | None]
     width: Mapped[int | None]
     is_validation: Mapped[bool | None]  # None: nothing labelled in it yet
+    content: Mapped[str | None] = mapped_column(String(64))  # of its pixels; None: not read yet
     is_deleted: Mapped[bool] = mapped_column(default=False)
     error: Mapped[str | None] = mapped_column(Text)
     tool_project_id: Mapped[int] = column_property(
@@ -291,6 +295,9 @@ class Annotation(Base):
     lead_time_s: Mapped[float | None]
     is_skipped: Mapped[bool] = mapped_column(default=False)
     is_deleted: Mapped[bool] = mapped_column(default=False)
+    is_starred: Mapped[bool] = mapped_column(default=False)  # a reviewer's ground truth
+    is_machine: Mapped[bool] = mapped_column(default=False)  # made from a prediction in bulk
+    painted_at: Mapped[datetime | None]  # updated_at when its results last changed, not its star
     suggested_version: Mapped[int | None]  # of the prediction it started from
     digest: Mapped[str] = mapped_column(String(64))
     payload: Mapped[bytes] = _seldom(LargeBinary)  # gzip of JSON

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from ralis_backend.core.learning.config import FinetuneConfig
 from ralis_backend.online.choosing import RankingConfig
+from ralis_backend.online.pictures import PictureSettings
 from ralis_backend.simulation.verdict import ReplayRules
 
 
@@ -27,6 +28,7 @@ class WorkerConfig:
     stall_s: a step that makes no progress for so long is ended, with its worker.
     kept_versions: the newest versions whose weights are kept besides those that are needed.
     kept_events_days: webhooks of projects that are not known here are kept for so long.
+    pictures: what is said of all projects' pictures.
     """
 
     mode: str = "crops"
@@ -44,3 +46,4 @@ class WorkerConfig:
     stall_s: float = 1800.0
     kept_versions: int = 10
     kept_events_days: float = 7.0
+    pictures: PictureSettings = field(default_factory=PictureSettings)

@@ -6,14 +6,15 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ralis_backend.core.images import decode_image
+from ralis_backend.core.images import content_of
 from ralis_backend.core.regions import Region, grid
 from ralis_backend.core.text import printable, shortened
 from ralis_backend.online.answers import REST
 from ralis_backend.online.labels import NewLabel, painted_labels
+from ralis_backend.online.pictures import Pictures, task_of
 from ralis_backend.online.store import StoreError, annotation_from_json, unpack
 from ralis_backend.online.store.tables import Image, Project
-from ralis_backend.online.tool import Tool, ToolAnnotation, ToolProject, ToolTask, ToolUnavailable
+from ralis_backend.online.tool import Tool, ToolAnnotation, ToolProject, ToolUnavailable
 from ralis_backend.online.worker.config import WorkerConfig
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class LabelReader:
         annotation = annotation_from_json(unpack(row.payload))
         answers: dict[str, Any] = {}
         try:
-            answers = self._tool.answers(annotation)
+            answers = {} if row.is_machine else self._tool.answers(annotation)
             if row.image_id is None:
                 raise ValueError(
                     f"annotation {annotation.id} belongs to task {annotation.task_id}, "
@@ -163,16 +164,10 @@ class LabelReader:
         if image.size is not None:
             return image.size
         with self._store.attempts.trying(*attempt_on(image)):
-            height, width = decode_image(self._tool.image(tool_task(image))).shape[:2]
-        self._store.images.seen(image.id, (height, width))
+            pixels = Pictures(self._store, self._project, self._tool.image).pixels(task_of(image))
+        height, width = pixels.shape[:2]
+        self._store.images.seen(image.id, (height, width), content_of(pixels))
         return height, width
-
-
-def tool_task(image: Image) -> ToolTask:
-    """The task behind an image."""
-    return ToolTask(
-        image.task_id, image.task_created_at, image.ref, project_id=image.tool_project_id
-    )
 
 
 def attempt_on(image: Image) -> tuple[int, str, int, str]:

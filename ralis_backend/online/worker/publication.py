@@ -10,6 +10,7 @@ import numpy as np
 
 from ralis_backend.core.regions import grid
 from ralis_backend.online.labels import RegionLabel
+from ralis_backend.online.same_pictures import SamePictures
 from ralis_backend.online.store.tables import Image, Project, Ranking, Version
 from ralis_backend.online.tool import ToolProject
 from ralis_backend.online.worker.queue_plan import Place, open_places
@@ -46,13 +47,24 @@ class Publication:
             if image_id in self.rankings and image.size is not None and image.error is None
         }
 
+    @cached_property
+    def pictures(self) -> SamePictures:
+        """The images that can be shown, by what they show."""
+        contents = {image_id: self.images[image_id].content for image_id in self.image_sizes}
+        return SamePictures(contents, self.labels)
+
     def places(self) -> tuple[list[Place], np.ndarray]:
-        """The R regions of the pool that are not wholly labelled, and their scores, (R,)."""
+        """The R regions of the pool that are not wholly labelled, and their scores, (R,).
+
+        A picture that stands in several tasks has them in the first.
+        """
         scores = {
             image_id: np.frombuffer(ranking.scores, "<f4")
             for image_id, ranking in self.rankings.items()
+            if not self.pictures.is_double(image_id)
         }
-        return open_places(self.image_sizes, scores, self.labels, self.region_size)
+        labels = {image_id: self.pictures.labels(image_id) for image_id in scores}
+        return open_places(self.image_sizes, scores, labels, self.region_size)
 
     def reason(self, place: Place) -> str:
         """Why a place is worth labelling, for annotators."""

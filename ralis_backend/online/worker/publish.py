@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from ralis_backend.core.regions import grid_size
 from ralis_backend.online.labels import labels_by_image
@@ -89,16 +90,18 @@ class Publisher:
         masks = self._masks(publication)
         for image_id in publication.image_sizes:
             image, ranking = publication.images[image_id], publication.rankings[image_id]
-            yield suggest_image(
+            suggestion = suggest_image(
                 self._store,
                 publication.version,
                 image,
                 ranking,
-                publication.labels.get(image_id, []),
+                publication.pictures.labels(image_id),
                 publication.region_size,
                 self._config.suggestions_per_image,
                 masks.of(image, ranking),
             )
+            is_double = publication.pictures.is_double(image_id)  # it is asked in another task
+            yield replace(suggestion, usefulness=0.0) if is_double else suggestion
 
     def _masks(self, publication: Publication) -> PredictedMasks:
         return PredictedMasks(

@@ -15,7 +15,8 @@ from ralis_backend.core.features import RegionFeatures
 from ralis_backend.core.regions import grid, is_labelled
 from ralis_backend.core.segmenter import Segmenter
 from ralis_backend.online.choosing import ChosenStrategy, fallback, strategy_for
-from ralis_backend.online.labels import RegionLabel, covered, labelled_pixels, labels_by_image
+from ralis_backend.online.labels import RegionLabel, covered, labelled_pixels
+from ralis_backend.online.pictures import Pictures
 from ralis_backend.online.ranking import (
     DescribedPool,
     describe_image,
@@ -23,6 +24,7 @@ from ralis_backend.online.ranking import (
     score_pool,
     to_explain,
 )
+from ralis_backend.online.same_pictures import SamePictures
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Image, Project, Version
 from ralis_backend.online.tool import Tool
@@ -47,6 +49,7 @@ class _Described:
     size: tuple[int, int]
     num_regions: int
     mask_key: str | None
+    content: str
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,13 @@ class Ranker:
         try:
             with self._store.attempts.trying(*attempt_on(image)):
                 content = self._tool.image(tool_task(image))
-                result = describe_image(segmenter, content, self._config.ranking, chosen.described)
+                result = describe_image(
+                    segmenter,
+                    content,
+                    self._config.ranking,
+                    chosen.described,
+                    Pictures(self._store, project, self._tool.image).decode,
+                )
             if size_of_labels is not None:
                 check_size(result.image_size, size_of_labels)
         except NOT_ITS_FAULT:
@@ -188,21 +197,24 @@ class Ranker:
             self._store.images.fail(image.id, str(error))
             return None
         spool.append(result.features)
-        if image.size != result.image_size or image.error is not None:
-            self._store.images.seen(image.id, result.image_size)
+        found = (result.image_size, result.content)
+        if (image.size, image.content) != found or image.error is not None:
+            self._store.images.seen(image.id, *found)
         mask_key = None
         if version.weights_key is not None:  # an untrained segmenter's mask would only mislead
             mask_key = self._store.rankings.put_mask(version, image.id, result.mask)
-        return _Described(image, result.image_size, len(result.features), mask_key)
+        num_regions = len(result.features)
+        return _Described(image, result.image_size, num_regions, mask_key, result.content)
 
     def _pool(
         self, pool: Sequence[_Described], features: RegionFeatures, labels: Sequence[RegionLabel]
     ) -> DescribedPool:
-        by_image = labels_by_image(labels)
+        shown = SamePictures.of({each.image.id: each.content for each in pool}, labels)
+        # A double is not left out: what is done counts as labelled, and near it nothing is new.
         is_done = [
             is_labelled(mask, region)
             for described in pool
-            for mask in [covered(described.size, by_image.get(described.image.id, []))]
+            for mask in [covered(described.size, shown.labels(described.image.id))]
             for region in grid(described.size, self._config.ranking.region_size)
         ]
         sizes = [described.num_regions for described in pool]

@@ -15,8 +15,11 @@ from ralis_backend.online.store.attempts import MOST_ATTEMPTS
 from ralis_backend.online.store.tables import Project, Version
 from ralis_backend.online.tool import Tool
 from ralis_backend.online.worker.config import WorkerConfig
+from ralis_backend.online.worker.descriptions import Descriptions
+from ralis_backend.online.worker.people import People
 from ralis_backend.online.worker.publish import Publisher
 from ralis_backend.online.worker.rank import Ranker
+from ralis_backend.online.worker.reading import Reading
 from ralis_backend.online.worker.retry import Retry
 from ralis_backend.online.worker.sync import Sync
 from ralis_backend.online.worker.tidy import Tidying
@@ -177,18 +180,24 @@ class _Work:
         self._ranker = Ranker(store, tool, config)
         self._publisher = Publisher(store, tool, config, self._sync)
         self._retry = Retry(store, tool)
+        self._people = People(store)
+        self._descriptions = Descriptions(store, tool)
+        self._reading = Reading(self._sync, self._people)
 
     def sync(self, project: Project, report: Report, should_stop: ShouldStop) -> None:
         report({"state": "syncing"})
         self._sync.full(project)
-        self._count_regions(project)
+        self._people.count(project)
+        self._descriptions.keep(project.id)
 
     def read_events(self, project: Project, report: Report, should_stop: ShouldStop) -> None:
         self._sync.events(project)
-        self._count_regions(project)
+        self._people.count(project)
+        self._descriptions.keep(project.id, is_urgent=False)
 
     def train(self, project: Project, report: Report, should_stop: ShouldStop) -> None:
         """Train, each time in another way, until it is given up for the labels there are."""
+        self._reading.newest(project)
         labels = self._store.labels.newest_id(project.id)
         number = self._store.attempts.begin(project.id, TRAINING, labels)
         if number > MOST_DEADLY_TRAININGS:
@@ -196,6 +205,7 @@ class _Work:
             return
         logger.info("project %s: training begins", project.tool_id)
         report({"state": "training", "percent": 0.0})
+        should_stop = self._reading.on_the_way(project, should_stop)
         try:
             seeds = 1 + self._store.attempts.count(project.id, DIVERGED, labels)
             self._trainer.train(project, report, should_stop, attempt=seeds)
@@ -224,17 +234,15 @@ class _Work:
         )
         logger.error("project %s: %s", project.tool_id, note)
 
-    def _count_regions(self, project: Project) -> None:
-        """Counted when labels may have changed, so that nobody who asks has to wait for it."""
-        count = self._store.labels.count_regions(project.id)
-        self._store.projects.change(project.id, num_labelled_regions=count)
-
     def rank(self, project: Project, report: Report, should_stop: ShouldStop) -> None:
+        should_stop = self._reading.on_the_way(project, should_stop)
         self._ranker.rank(project, self._version_in_use(project), report, should_stop)
+        self._people.count(project)  # pictures that were read now may be known from other tasks
 
     def publish(self, project: Project, report: Report, should_stop: ShouldStop) -> None:
         report({"state": "publishing"})
         self._publisher.publish(project, self._version_in_use(project))
+        self._descriptions.keep(project.id)
 
     def retry(self, project: Project, report: Report, should_stop: ShouldStop) -> None:
         version = self._store.versions.find(project.id, project.current_version)

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ralis_backend.online.pictures import keep_settings
+from ralis_backend.online.pictures import task_of as tool_task
 from ralis_backend.online.store import unpack
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.tool import Hint, NoPool, Tool, ToolError, ToolNotFound, ToolProject
@@ -16,7 +18,6 @@ from ralis_backend.online.worker.label_reader import (
     NOT_ITS_FAULT,
     LabelReader,
     attempt_on,
-    tool_task,
 )
 from ralis_backend.online.worker.tool_reader import ToolReader, ToolSource
 
@@ -32,6 +33,14 @@ DOUBLES_EVERY = 12
 """Every so many readings doubles of the regions project are looked for."""
 DOUBLE = "double"
 """What they are set aside as."""
+
+
+def sources_of(project: Project) -> list[ToolSource]:
+    """The projects of the tool that are read for a project: the pool, and the regions project."""
+    sources = [ToolSource(project.uid, project.tool_id)]
+    if project.regions_tool_id is not None and project.regions_uid is not None:
+        sources.append(ToolSource(project.regions_uid, project.regions_tool_id))
+    return sources
 
 
 class Sync:
@@ -62,6 +71,7 @@ class Sync:
         pool = self.project(project)
         pool = replace(pool, background=self._register(pool).background_name)
         project = self._store.projects.begin_reading(project.id)
+        project = keep_settings(self._store, project, self._config.pictures)
         number = project.num_readings
         regions_id = self._tool.prepare(pool, self._config.mode, project.regions_tool_id)
         regions_uid = self._tool.project(regions_id).uid if regions_id is not None else None
@@ -73,11 +83,27 @@ class Sync:
         if regions_id is not None and number % DOUBLES_EVERY == 1:
             self._tidy_doubles(project, pool, regions_id)
         reader = self._reader(project, pool)
-        reader.read_changes(ToolSource(pool.uid, pool.id))
-        if regions_id is not None and regions_uid is not None:
-            reader.read_changes(ToolSource(regions_uid, regions_id))
+        for source in sources_of(project):
+            reader.read_changes(source)
         reader.read_unread()
         return self._store.projects.end_reading(project.id, number)
+
+    def changes(self, project: Project) -> None:
+        """Read what annotators did since the last reading, whether a webhook told of it or not."""
+        pool = self.project(project)
+        reader = self._reader(project, pool)
+        for source in sources_of(project):
+            reader.read_changes(source)
+
+    def num_missing(self, project: Project) -> int:
+        """Annotations that the tool counts and that are not stored yet."""
+        missing = 0
+        for source in sources_of(project):
+            counted = self._tool.project(source.id).num_annotations
+            usual = self._store.readings.source(project.id, source.uid).extra_annotations
+            stored = self._store.annotations.count(source.uid)
+            missing += max(0, (counted or 0) - stored - usual)
+        return missing
 
     def events(self, project: Project) -> bool:
         """Read what the webhooks that have come hint at; True if there were any.

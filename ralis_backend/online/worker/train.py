@@ -16,6 +16,7 @@ from ralis_backend.core.learning.evaluation import evaluate, evaluate_each
 from ralis_backend.core.learning.finetune import finetune
 from ralis_backend.core.learning.loop import TrainingProgress, TrainingSummary
 from ralis_backend.core.segmenter import Segmenter
+from ralis_backend.online.advice import held_out_metrics
 from ralis_backend.online.masks import LabelMasks
 from ralis_backend.online.random_slice import measured
 from ralis_backend.online.store import Store, now
@@ -98,7 +99,8 @@ class Trainer:
         except NothingReadable as error:
             self._give_up(project, newest_label_id, read, str(error))
             return None
-        before, after = self._compare(parent, in_use, candidate, read.of(plan.validation))
+        held_out = self._compare(parent, in_use, candidate, read.of(plan.validation))
+        before, after = (None if each is None else each.sum(axis=0) for each in held_out)
         num_held_out = read.num_regions(plan.validation)
         tolerance = self._config.promotion_tolerance
         left_out = [*plan.left_out, *read.left_out()]
@@ -117,6 +119,8 @@ class Trainer:
                 "validation_regions": num_held_out,
                 "newest_label_id": newest_label_id,
                 **validation_metrics(before, after, project.class_names, project.background_class),
+                **held_out_metrics(*held_out, self._config.ranking.seed, project.background_class),
+                **_class_regions(read.masks, plan.validation, project.class_names),
                 "seconds": {"train": round(time.monotonic() - started, 2)},
                 **({"left_out": left_out} if left_out else {}),
             },
@@ -153,14 +157,18 @@ class Trainer:
         candidate: Segmenter,
         validation: Sequence[LabelledImage],
     ) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Confusion matrices of both on what is held out; None of one that has learned nothing."""
+        """(N, C, C) confusion matrices of both on the images that are held out.
+
+        None of one that has learned nothing; of both where nothing that can be read is held out.
+        """
         has_learned = parent is not None and parent.weights_key is not None
-        if not validation:
+        segmenters = [in_use, candidate] if has_learned else [candidate]
+        each = np.array([evaluate_each(segmenters, [image]) for image in validation])
+        seen = [matrices for matrices in each if matrices[-1].any()]  # else it cannot be read
+        if not seen:
             return None, None
-        if not has_learned:
-            return None, evaluate(candidate, validation)
-        before, after = evaluate_each([in_use, candidate], validation)
-        return before, after
+        matrices = np.stack(seen, axis=1)  # (1 or 2, N, C, C)
+        return (matrices[0] if has_learned else None), matrices[-1]
 
     def _give_up(
         self, project: Project, newest_label_id: int, read: LabelledImages, why: str
@@ -207,6 +215,20 @@ class Trainer:
         stored = self._store.versions.add(version, **project_values)
         _log_version(project, stored)
         return stored
+
+
+def _class_regions(
+    masks: LabelMasks, parts: Sequence[ImageLabels], class_names: Sequence[str]
+) -> dict[str, Any]:
+    """In how many held-out regions each class was painted."""
+    pixels = [masks.pixels(label) for part in parts for label in masks.readable(part.labels)]
+    if not pixels:
+        return {}
+    counts = {
+        name: sum(1 for each in pixels if index < len(each) and each[index])
+        for index, name in enumerate(class_names)
+    }
+    return {"validation_class_regions": counts}
 
 
 def _is_painted(masks: LabelMasks, parts: Sequence[ImageLabels]) -> bool:

@@ -255,3 +255,32 @@ def test_an_error_of_an_annotation_is_short_whatever_is_in_it():
         with pytest.raises(ValueError) as caught:  # noqa: PT011
             parse_annotation({**annotation_json(), name: {"x" * 10**6: [["y"] * 10**5]}})
         assert len(str(caught.value)) < 500
+
+
+def test_a_star_is_read():
+    assert parse_annotation(_webhook(ground_truth=True)).is_starred
+    for value in (False, None, "true", 1):
+        assert not parse_annotation(_webhook(ground_truth=value)).is_starred
+
+
+BULK = {"lead_time": None, "updated_by": None, "parent_prediction": 4, "prediction": {}}
+"""What 1.23.2 writes for "Create annotations from predictions"."""
+
+
+@pytest.mark.parametrize("lead_time", [None, 0, 0.0, "", float("nan")])
+def test_what_was_made_from_predictions_in_bulk_is_a_machines(lead_time):
+    assert parse_annotation(_webhook(**{**BULK, "lead_time": lead_time})).is_machine
+
+
+@pytest.mark.parametrize(
+    "touched",
+    [
+        {"lead_time": 2.5},
+        {"updated_by": 2},
+        {"ground_truth": True},
+        {"was_cancelled": True},
+        {"parent_prediction": None},
+    ],
+)
+def test_what_a_person_has_touched_is_a_persons(touched):
+    assert not parse_annotation(_webhook(**{**BULK, **touched})).is_machine

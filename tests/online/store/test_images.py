@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
+import pytest
 
 from ralis_backend.core.regions import Region
 from ralis_backend.online.labels import NewLabel
@@ -102,3 +103,56 @@ def test_a_bad_image_is_tried_again_after_growing_pauses_or_at_another_address(
     moved = store.images.get(image.id)
     assert moved.may_be_tried(now())
     assert moved.num_failures == 0
+
+
+def _two_of_one_picture(store: Store, project: Project, *sides: bool | None) -> list[Image]:
+    tasks = [ToolTask(number, START, f"/data/{number}.png") for number in (1, 2, 3)]
+    store.images.reconcile(project.id, tasks)
+    for image, side in zip(store.images.of(project.id), sides, strict=False):
+        store.images.change(image.id, is_validation=side)
+    for image, content in zip(store.images.of(project.id), ("same", "same", "other"), strict=True):
+        store.images.seen(image.id, (3, 4), content)
+    return store.images.of(project.id)
+
+
+def test_a_picture_in_two_tasks_is_found(store: Store, project: Project):
+    first, second, _ = _two_of_one_picture(store, project)
+    assert store.images.doubles(project.id) == {second.id: first.id}
+    store.images.reconcile(project.id, [ToolTask(2, START, "/data/2.png")])
+    assert store.images.doubles(project.id) == {}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((True, False, True), (False, False, True)),  # it may have been learned from
+        ((True, True, False), (True, True, False)),
+        ((True, None, None), (True, None, None)),
+    ],
+)
+def test_a_picture_stands_on_one_side_of_the_split(
+    store: Store, project: Project, before: tuple[bool | None, ...], after: tuple[bool | None, ...]
+):
+    images = _two_of_one_picture(store, project, *before)
+    assert tuple(image.is_validation for image in images) == after
+
+
+def test_the_held_out_fifth_follows_the_picture_even_when_its_first_task_is_gone(
+    store: Store, project: Project
+):
+    _, second, _ = _two_of_one_picture(store, project, True, None, False)
+    store.images.reconcile(project.id, [ToolTask(2, START, "/data/2.png")])
+    painted = NewLabel(Region(0, 0, 1, 1), np.zeros((1, 1), np.uint8))
+    label(store, project, store.images.get(second.id), annotation(1, 1, task_id=2), painted)
+    assert store.images.get(second.id).is_validation is True
+
+
+def test_the_pool_has_as_many_pixels_as_its_images_and_the_mean_for_unread_ones(
+    store: Store, project: Project
+):
+    assert store.images.pixels(project.id) == 0
+    tasks = [ToolTask(number, START, f"/data/{number}.png") for number in (1, 2, 3)]
+    store.images.reconcile(project.id, tasks)
+    for image, size in zip(store.images.of(project.id)[:2], ((2, 3), (4, 4)), strict=True):
+        store.images.seen(image.id, size)
+    assert store.images.pixels(project.id) == 33

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ralis_backend.core.regions import VOID
-from ralis_backend.online.labels import labelled_pixels
+from ralis_backend.online.labels import NewLabel, labelled_pixels
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.tool import ClassLabel
@@ -231,3 +231,24 @@ def test_the_rest_of_a_region_is_what_the_annotator_says(
     answers = store.answers.of(project_of(store).id)
     said = [(it.kind, it.value, it.annotator) for it in answers]
     assert ("rest", "bright", "ann") in said
+
+
+def test_a_one_label_project_from_before_gets_its_background_and_its_labels_are_read_again(
+    store: Store, tool: FakeTool, make: Callable[..., Worker]
+):
+    worker = make()
+    settle(worker)
+    submit(store, tool, "crops", [{"mask": crack((32, 32))}])
+    settle(worker)
+    project = project_of(store)
+    (label,) = store.labels.of(project.id)
+    old_mask = np.where(store.labels.mask(label) == 0, np.uint8(0), np.uint8(VOID))
+    store.annotations.reread([label.annotation_row_id])
+    (row,) = store.annotations.failed(project.id)
+    store.labels.put(row, [NewLabel(label.region, old_mask)], {})
+    before = [{"name": "Crack", "color": "#E6194B", "is_active": True}]
+    store.projects.change(project.id, classes=before, is_sync_requested=True)
+    assert pixels(store) == [[128, 896]]
+    settle(worker)
+    assert project_of(store).class_names == ("Crack", "Background")
+    assert pixels(store) == [[128, 896, 0]]

@@ -61,11 +61,18 @@ def test_the_gate_compares_both_versions_on_the_images_that_are_held_out(
     assert first.metrics["training_regions"] == 24
     assert first.metrics["validation_regions"] == 6
     assert "validation_miou_before" not in first.metrics
+    assert "validation_gain" not in first.metrics
+    assert first.metrics["validation_images"] == 1
+    assert set(first.metrics["validation_class_regions"]) == {"dark", "bright"}
+    assert first.metrics["validation_interval"] == [first.metrics["validation_miou"]] * 2
     store.projects.change(project.id, is_training_requested=True)
     settle(worker)
     second = store.versions.find(project.id, 2)
     assert second is not None
     assert second.metrics["validation_miou_before"] == first.metrics["validation_miou"]
+    gain = second.metrics["validation_miou"] - second.metrics["validation_miou_before"]
+    assert second.metrics["validation_gain"][0] == pytest.approx(gain, abs=2e-4)
+    assert "1 image are too few to tell" in store.projects.by_id(project.id).people["advice"]
 
 
 def test_a_label_added_in_mid_project_extends_the_segmenter(

@@ -1,0 +1,178 @@
+"""What versions score on held-out regions -> how sure that is, and one sentence: go on or stop?
+
+Images are what intervals are taken over: regions of one image resemble each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ralis_backend.core.intervals import bootstrap_draws, bootstrap_interval
+from ralis_backend.core.metrics import mean_iou_of_present
+
+FEW_REGIONS = 10
+FEW_IMAGES = 3
+"""With fewer held out than either, a score says more of them than of the pool."""
+SMALL_GAIN = 0.01
+"""Of mIoU in a round of labels; two rounds below it in a row and labels bring little."""
+_NUM_BOOTSTRAPS = 500
+
+
+def held_out_metrics(
+    before: np.ndarray | None,
+    after: np.ndarray | None,
+    seed: int = 0,
+    background: int | None = None,
+) -> dict[str, Any]:
+    """How sure a version's mIoU is, and its gain over the version that it was trained from.
+
+    Args:
+        before: (N, C, C) int64 confusion matrix of each held-out image under the version before;
+            None if that has learned nothing.
+        after: likewise under the new version; None if nothing is held out.
+        seed: of the bootstrap.
+        background: index of the class that unpainted pixels get, which is left out of the mean
+            unless there is nothing else; None: there is none.
+
+    Returns:
+        JSON values: `validation_images`; `validation_interval`, 95 %, [low, high] in [0, 1];
+        `validation_gain`, [value, low, high]. What is not defined is left out.
+    """
+    if after is None or np.isnan(mean_iou_of_present(after.sum(axis=0))):
+        return {}
+    if background is not None and np.isnan(mean_iou_of_present(after.sum(axis=0), background)):
+        background = None
+    draws = bootstrap_draws(len(after), np.random.default_rng(seed), _NUM_BOOTSTRAPS)
+    scores = _scores(after, draws, background)
+    metrics: dict[str, Any] = {
+        "validation_images": len(after),
+        "validation_interval": _interval(scores, len(after)),
+    }
+    if before is not None:
+        new, old = (mean_iou_of_present(it.sum(axis=0), background) for it in (after, before))
+        gain = new - old
+        interval = _interval(scores - _scores(before, draws, background), len(after))
+        metrics["validation_gain"] = [round(gain, 4), *interval]
+    return metrics
+
+
+def advice(trained: Sequence[Mapping[str, Any]]) -> str:
+    """Whether to label on, in one sentence.
+
+    Args:
+        trained: the metrics of the trained versions, oldest first.
+    """
+    if not trained:
+        return "Label on: nothing has been trained yet."
+    newest = trained[-1]
+    regions, images = newest.get("validation_regions", 0), newest.get("validation_images", 0)
+    if score_of(newest) is None or not regions:
+        return (
+            "Label on: no region is held out yet, so nobody can tell how good the model is (every "
+            "fifth labelled image is held out)."
+        )
+    held_out = f"{_counted(regions, 'held-out region')} in {_counted(images, 'image')}"
+    if regions < FEW_REGIONS or images < FEW_IMAGES:
+        return f"Label on: {held_out} are too few to tell whether more labels help."
+    gain = newest.get("validation_gain")
+    if gain is None:
+        return f"Label on: one version was measured on {held_out}, and a gain takes two."
+    said = f"the last round gained {_points(gain)} points of mIoU on {held_out}"
+    if gain[1] > 0 and gain[0] >= SMALL_GAIN:
+        return f"Label on: {said}."
+    if gain[0] >= SMALL_GAIN or not _was_small(trained[:-1]):
+        return f"Label another round: {said}, which may be chance."
+    return (
+        f"You may stop: {said}, the round before no more than one point either{_weakest(newest)}."
+    )
+
+
+def score_of(metrics: Mapping[str, Any]) -> float | None:
+    """The mIoU that a version is judged by: without the background, where anything else is shown.
+
+    None where nothing is held out.
+    """
+    sought = metrics.get("validation_foreground_miou")
+    score: float | None = metrics.get("validation_miou") if sought is None else sought
+    return score
+
+
+def score_name(metrics: Mapping[str, Any]) -> str:
+    """What `score_of` gives, for people."""
+    if metrics.get("validation_foreground_miou") is None:
+        return "mIoU"
+    return f"mIoU without {metrics.get('background', 'background')}"
+
+
+def held_out_lines(name: str, metrics: Mapping[str, Any]) -> list[str]:
+    """What a version scores on what is held out, with how sure that is; empty without a score."""
+    score = score_of(metrics)
+    if score is None:
+        return []
+    low, high = metrics.get("validation_interval", (None, None))
+    between = "" if low is None else f" [{100 * low:.1f}, {100 * high:.1f}]"
+    regions = _counted(metrics.get("validation_regions", 0), "held-out region")
+    images = metrics.get("validation_images")
+    where = regions if images is None else f"{regions} in {_counted(images, 'image')}"
+    line = f"{name}: {score_name(metrics)} {100 * score:.1f} %{between} on {where}"
+    if gain := metrics.get("validation_gain"):
+        line += f", {_points(gain)} points more than before its round"
+    lines = [line]
+    if classes := _classes(metrics):
+        lines.append(f"{name}: IoU in % by class: {classes}")
+    if metrics.get("random_slice"):
+        lines.append(
+            "mIoU counts rare classes as much as frequent ones, on regions that were chosen for "
+            "being hard; the share of right pixels on random regions is what the whole pool gets, "
+            "and frequent classes rule it: believe mIoU for rare classes, the share for coverage"
+        )
+    return lines
+
+
+def _classes(metrics: Mapping[str, Any]) -> str:
+    found = metrics.get("validation_iou") or {}
+    regions = metrics.get("validation_class_regions") or {}
+    return ", ".join(
+        f"{name} {'-' if value is None else f'{100 * value:.0f}'}"
+        + (f" ({_counted(regions[name], 'region')})" if name in regions else "")
+        for name, value in found.items()
+    )
+
+
+def _was_small(earlier: Sequence[Mapping[str, Any]]) -> bool:
+    gain = earlier[-1].get("validation_gain") if earlier else None
+    return gain is not None and gain[0] < SMALL_GAIN
+
+
+def _weakest(metrics: Mapping[str, Any]) -> str:
+    found = {
+        name: value
+        for name, value in (metrics.get("validation_iou") or {}).items()
+        if value is not None and name != metrics.get("background")
+    }
+    if len(found) < 2:
+        return ""
+    name = min(found, key=lambda each: found[each])
+    return f"; if more is needed, the weakest class is {name} with an IoU of {found[name]:.2f}"
+
+
+def _points(gain: Sequence[float]) -> str:
+    value, low, high = (100 * each for each in gain)
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def _counted(count: int, name: str) -> str:
+    return f"{count} {name}{'' if count == 1 else 's'}"
+
+
+def _scores(matrices: np.ndarray, draws: np.ndarray, background: int | None) -> np.ndarray:
+    sums = (matrices[each].sum(axis=0) for each in draws)
+    return np.array([mean_iou_of_present(it, background) for it in sums])
+
+
+def _interval(drawn: np.ndarray, num_images: int) -> list[float]:
+    known = drawn[~np.isnan(drawn)]
+    return [round(float(each), 4) for each in bootstrap_interval(known, num_images)]

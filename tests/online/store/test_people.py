@@ -1,0 +1,140 @@
+"""Several annotations of one region: which of them counts."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ralis_backend.core.regions import Region
+from ralis_backend.online.labels import NewLabel
+from ralis_backend.online.store import Store
+from ralis_backend.online.store.tables import Annotation, Image, Project
+from tests.online.store.conftest import annotation, label
+
+REGION = Region(0, 0, 1, 1)
+
+
+def painted(value: int) -> NewLabel:
+    return NewLabel(REGION, np.full((1, 1), value, np.uint8))
+
+
+def strokes(name: str) -> dict[str, object]:
+    return {"results": [{"id": name}]}
+
+
+def counted(store: Store, project: Project) -> list[str]:
+    return [found.annotator for found in store.labels.of(project.id)]
+
+
+def test_a_star_wins_over_a_newer_annotation_and_is_followed_when_it_goes(
+    store: Store, project: Project, image: Image
+):
+    ann = {"annotator": "ann", **strokes("a")}
+    label(store, project, image, annotation(1, 1, **ann), painted(0))
+    label(store, project, image, annotation(2, 2, annotator="bob", **strokes("b")), painted(1))
+    assert counted(store, project) == ["bob"]
+    newest = store.labels.newest_id(project.id)
+    starred = annotation(1, 3, is_starred=True, **ann)
+    assert store.annotations.put(project, "1.100", starred, image, None) is None
+    assert counted(store, project) == ["ann"]
+    assert store.labels.newest_id(project.id) == newest  # nothing was painted
+    # Label Studio dates an annotation anew when its star goes: bob's paint is newer all the same.
+    store.annotations.put(project, "1.100", annotation(1, 4, **ann), image, None)
+    assert counted(store, project) == ["bob"]
+
+
+def test_of_several_stars_the_one_painted_last_counts(store: Store, project: Project, image: Image):
+    for number, name in ((1, "ann"), (2, "bob"), (3, "cem")):
+        source = annotation(
+            number, number, annotator=name, is_starred=name != "cem", **strokes(name)
+        )
+        label(store, project, image, source, painted(0))
+    assert counted(store, project) == ["bob"]
+
+
+def test_a_starred_skip_hides_paint_that_nobody_starred(
+    store: Store, project: Project, image: Image
+):
+    label(store, project, image, annotation(1, 1), painted(0))
+    skip = annotation(2, 2, is_skipped=True)
+    label(store, project, image, skip, NewLabel(REGION, None))
+    assert [it.is_skipped for it in store.labels.of(project.id)] == [False]
+    assert store.labels.count_regions(project.id) == 1
+    starred = annotation(2, 3, is_skipped=True, is_starred=True)
+    store.annotations.put(project, "1.100", starred, image, None)
+    assert [it.is_skipped for it in store.labels.of(project.id)] == [True]
+    assert store.labels.count_regions(project.id) == 0
+
+
+def test_overlapping_regions_show_the_starred_pixels(store: Store, project: Project, image: Image):
+    wide = NewLabel(Region(0, 0, 1, 2), np.array([[0, 0]], np.uint8))
+    source = annotation(1, 1, is_starred=True, **strokes("wide"))
+    label(store, project, image, source, wide)
+    label(store, project, image, annotation(2, 2, **strokes("one")), painted(1))
+    mask = store.labels.image_mask((1, 2), store.labels.of(project.id))
+    np.testing.assert_array_equal(mask, [[0, 0]])
+
+
+BULK = {"is_machine": True, "lead_time_s": None}
+
+
+def put_bulk(store: Store, project: Project, image: Image) -> Annotation:
+    return label(store, project, image, annotation(1, 1, **BULK), painted(0), useful=True)
+
+
+def test_a_machines_annotation_counts_for_nothing(store: Store, project: Project, image: Image):
+    label(store, project, image, annotation(2, 0, **strokes("b")), painted(1))
+    put_bulk(store, project, image)  # newer, of the same region
+    assert [it.pixels for it in store.labels.of(project.id)] == [(0, 1)]
+    assert store.labels.count(project.id) == store.labels.count_regions(project.id) == 1
+    assert len(store.labels.every(project.id)) == 1
+    assert store.annotations.count_machine(project.id) == 1
+    assert store.annotations.count("1.100") == 2  # as the tool counts
+
+
+def test_a_machines_annotation_does_not_use_up_a_turn_of_the_held_out_fifth(
+    store: Store, project: Project, image: Image
+):
+    put_bulk(store, project, image)
+    assert store.images.get(image.id).is_validation is None
+
+
+def test_a_machines_annotation_that_a_person_confirms_is_a_new_label(
+    store: Store, project: Project, image: Image
+):
+    put_bulk(store, project, image)
+    before = store.labels.newest_id(project.id)
+    row = store.annotations.put(project, "1.100", annotation(1, 2, lead_time_s=4.0), image, None)
+    assert row is not None
+    store.labels.put(row, [painted(0)], {})
+    (found,) = store.labels.of(project.id)
+    assert found.id > before
+    assert store.annotations.count_machine(project.id) == 0
+
+
+def test_a_machines_annotation_stays_one_when_its_prediction_is_dropped(
+    store: Store, project: Project, image: Image
+):
+    put_bulk(store, project, image)
+    forgotten = annotation(1, 1, lead_time_s=None)  # nothing names the prediction any more
+    assert store.annotations.put(project, "1.100", forgotten, image, None) is None
+    assert store.labels.of(project.id) == []
+
+
+def test_a_star_makes_a_machines_annotation_count_until_it_goes(
+    store: Store, project: Project, image: Image
+):
+    put_bulk(store, project, image)
+    starred = annotation(1, 2, is_starred=True, lead_time_s=None)
+    row = store.annotations.put(project, "1.100", starred, image, None)
+    assert row is not None
+    store.labels.put(row, [painted(0)], {})
+    assert len(store.labels.of(project.id)) == 1
+
+
+def test_an_annotator_whose_account_is_gone_is_still_named(
+    store: Store, project: Project, image: Image
+):
+    label(store, project, image, annotation(1, 1, annotator="7"), painted(0))
+    gone = annotation(1, 1, annotator="")
+    assert store.annotations.put(project, "1.100", gone, image, None) is None
+    assert counted(store, project) == ["7"]

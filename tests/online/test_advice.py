@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ralis_backend.online.advice import advice, held_out_lines, held_out_metrics
+
+
+def measured(gain: tuple[float, float, float] | None, **values: Any) -> dict[str, Any]:
+    metrics = {
+        "validation_miou": 0.485,
+        "validation_regions": 24,
+        "validation_images": 6,
+        "validation_iou": {"road": 0.9, "car": 0.31, "sky": None},
+        **values,
+    }
+    return metrics if gain is None else {**metrics, "validation_gain": list(gain)}
+
+
+BIG, CHANCE, SMALL = (0.03, 0.01, 0.05), (0.03, -0.01, 0.07), (0.002, -0.004, 0.006)
+
+
+@pytest.mark.parametrize(
+    ("trained", "begins", "says"),
+    [
+        ([], "Label on", "nothing has been trained"),
+        ([{"validation_regions": 0}], "Label on", "every fifth labelled image is held out"),
+        ([measured(BIG, validation_miou=None)], "Label on", "no region is held out yet"),
+        ([measured(BIG, validation_regions=9)], "Label on", "9 held-out regions in 6 images are"),
+        ([measured(BIG, validation_images=1)], "Label on", "24 held-out regions in 1 image are"),
+        ([measured(None)], "Label on", "a gain takes two"),
+        ([measured(BIG)], "Label on", "+3.0 [+1.0, +5.0] points"),
+        ([measured(SMALL), measured(CHANCE)], "Label another round", "may be chance"),
+        ([measured(BIG), measured(SMALL)], "Label another round", "+0.2 [-0.4, +0.6]"),
+        ([measured(SMALL)], "Label another round", "may be chance"),
+        ([measured(SMALL), measured(SMALL)], "You may stop", "weakest class is car with an IoU of"),
+    ],
+)
+def test_one_sentence_says_whether_to_go_on(trained, begins, says):
+    sentence = advice(trained)
+    assert sentence.startswith(begins)
+    assert says in sentence
+    assert sentence.endswith(".")
+    assert "\n" not in sentence
+
+
+def matrices(*rights: float) -> np.ndarray:
+    """Of each image 100 pixels of two classes, so many per cent of them right."""
+    return (
+        np.array([[[50 * r, 50 * (1 - r)], [50 * (1 - r), 50 * r]] for r in rights])
+        .round()
+        .astype(int)
+    )
+
+
+def test_the_interval_holds_the_score_and_is_wide_for_images_that_differ():
+    alike = held_out_metrics(None, matrices(0.8, 0.8, 0.8, 0.8))
+    assert alike["validation_interval"] == pytest.approx([2 / 3, 2 / 3], abs=1e-4)
+    apart = held_out_metrics(None, matrices(1.0, 0.6, 1.0, 0.6))
+    low, high = apart["validation_interval"]
+    assert low < 0.5 < 0.8 < high
+    assert "validation_gain" not in apart
+
+
+def test_the_gain_is_of_the_same_images_and_surer_than_both_scores():
+    before, after = matrices(0.9, 0.5, 0.9, 0.5), matrices(1.0, 0.6, 1.0, 0.6)
+    found = held_out_metrics(before, after)
+    value, low, high = found["validation_gain"]
+    assert low <= value <= high
+    assert low > 0
+    width = found["validation_interval"][1] - found["validation_interval"][0]
+    assert high - low < width
+
+
+def test_what_was_not_measured_is_left_out():
+    assert held_out_metrics(None, None) == {}
+    assert held_out_metrics(None, np.zeros((2, 3, 3), int)) == {}
+    assert held_out_metrics(None, matrices(0.8))["validation_images"] == 1
+
+
+def test_the_score_is_told_with_its_classes_and_what_to_believe():
+    metrics = measured(
+        BIG,
+        validation_interval=[0.41, 0.552],
+        validation_class_regions={"road": 20, "car": 1, "sky": 0},
+        random_slice={"regions": 5},
+    )
+    score, classes, belief = held_out_lines("v3", metrics)
+    assert score == (
+        "v3: mIoU 48.5 % [41.0, 55.2] on 24 held-out regions in 6 images, +3.0 [+1.0, +5.0] "
+        "points more than before its round"
+    )
+    assert "road 90 (20 regions), car 31 (1 region), sky - (0 regions)" in classes
+    assert "believe mIoU for rare classes" in belief
+    assert held_out_lines("v1", {}) == []
+    assert held_out_lines("v1", {"validation_miou": 0.5, "validation_regions": 3}) == [
+        "v1: mIoU 50.0 % on 3 held-out regions"  # as versions were stored before
+    ]
