@@ -60,10 +60,10 @@ def _table(versions: list[dict[str, Any]]) -> Table:
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     table.add_column("version", no_wrap=True)
-    for name in ("labelled\nregions", "validation\nmIoU"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("right on\nrandom\nregions", min_width=13)
-    table.add_column("strategy", min_width=11, overflow="fold")
+    table.add_column("labelled\nregions", justify="right", no_wrap=True)
+    table.add_column("validation\nmIoU")
+    table.add_column("right on\nrandom\nregions")
+    table.add_column("strategy", overflow="fold")
     for name in ("made", "accepted"):
         table.add_column(name, no_wrap=True)
     for version in versions:
