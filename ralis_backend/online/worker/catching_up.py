@@ -8,12 +8,12 @@ from __future__ import annotations
 import logging
 import time
 
+from ralis_backend.online.owner import own_name
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.tool import Tool, ToolError, ToolUnavailable
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.lease import Fence, Leaser
-from ralis_backend.online.owner import own_name
 from ralis_backend.online.worker.people import People
 from ralis_backend.online.worker.sync import Sync
 
