@@ -25,6 +25,7 @@ from ralis_backend.online.export.guide import Summary, write_guide
 from ralis_backend.online.export.labelled_images import ExportedImage, LabelledImages, colors_of
 from ralis_backend.online.file_names import shown_address
 from ralis_backend.online.labels import RegionLabel
+from ralis_backend.online.pictures import describe_rule
 from ralis_backend.online.segmenters import load_segmenter
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Project
@@ -93,7 +94,8 @@ def export_project(
         summary = Summary()
         images_of = summary.counted(_counted(labelled, on_image))
         FORMATS[format_name](images_of, labelled.classes, partial)
-        write_guide(partial, project.title or project.uid, labelled.classes, summary, now())
+        title, rule = project.title or project.uid, describe_rule(project)
+        write_guide(partial, title, labelled.classes, summary, rule, now())
         _write_json(partial / "classes.json", _classes_json(project))
         every = store.labels.every(project.id)
         answers = store.answers.of(project.id)

@@ -61,6 +61,7 @@ def write_guide(
     title: str,
     classes: Sequence[ExportedClass],
     summary: Summary,
+    rule: str,
     moment: datetime,
 ) -> None:
     """Complete the folder's `README.md`, which its format may have begun.
@@ -70,6 +71,7 @@ def write_guide(
         title: of the project.
         classes: in the order of their values.
         summary: of what was written.
+        rule: by which values of more than 8 bits are shown, in words.
         moment: when the labels were read.
     """
     path = out / "README.md"
@@ -81,7 +83,7 @@ def write_guide(
         *([rest] if rest else []),
         _table(classes, summary),
         _MASKS.format(unpainted=_unpainted(classes)),
-        _FILES,
+        _FILES.format(rule=plain(rule)),
     ]
     write_file(path, "\n".join(parts).encode())
 
@@ -158,7 +160,7 @@ _FILES = """\
 
 Images are the original files where those are upright 8-bit RGB as JPEG or PNG; of all others
 (turned by EXIF, grey, 16 bits, transparent, other formats) they are PNGs of what the network and
-the annotators saw. The masks fit these files.
+the annotators saw. The masks fit these files. The project's rule: {rule}.
 
 A name is that of the original file, with what some file system does not take as `_`; where two
 images have the same name, the later one has its task's number behind it. An image keeps its name

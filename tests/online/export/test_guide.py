@@ -2,9 +2,12 @@ import csv
 import json
 import re
 
+import cv2
 import datasets
+import numpy as np
 import pytest
 import yaml
+from PIL import Image as PillowImage
 
 from ralis_backend.online.export import FORMATS
 from ralis_backend.online.export.guide import plain
@@ -114,3 +117,18 @@ def test_provenance_has_the_task_and_its_address_without_secrets(grown, tmp_path
     assert (row["image"], row["task"]) == ("train/写真", "1")
     assert row["address"] == ("https://photos.example/get?file=%E5%86%99%E7%9C%9F.png")
     assert not any(secret in text for secret in ("pw@", "abcdef", "t0ps3cret"))
+
+
+def test_the_guide_says_how_deep_values_are_shown(grown, tmp_path):
+    project = grown.store.projects.get(UID)
+    image = grown.store.images.of(project.id)[0]
+    _, encoded = cv2.imencode(".png", np.arange(40 * 56, dtype=np.uint16).reshape(40, 56))
+    grown.files[image.task_id] = encoded.tobytes()
+    grown.export(tmp_path / "out")
+    found = re.search(
+        r"rule: integers beyond 8 bits: (\d+) is black, (\d+) white", guide(tmp_path / "out")
+    )
+    assert found is not None
+    assert found.groups() == ("0", "4095")  # 12 bits hold them
+    with PillowImage.open(tmp_path / "out/images/train/frame_1.png") as written:
+        assert written.mode == "RGB"
