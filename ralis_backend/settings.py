@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 ENV_FILE = Path(".env")
 PREFIX = "RALIS_"
 
+_NETWORK = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
 _BLOB_LINK = re.compile(r"\.\./\.\./blobs/[0-9a-f]+")
 
 
@@ -66,6 +67,29 @@ class Settings(BaseSettings):
         validation_alias="LABEL_STUDIO_API_KEY",
         description="Personal access token or legacy token (default: the one that Label Studio "
         "hands over when it connects, which works in-place and where legacy tokens are on)",
+    )
+    ssl_cert_file: Path | None = Field(
+        None,
+        validation_alias="SSL_CERT_FILE",
+        description="Certificate authorities (PEM) that are trusted besides the public ones",
+    )
+    requests_ca_bundle: Path | None = Field(
+        None, validation_alias="REQUESTS_CA_BUNDLE", description="The same, under its other name"
+    )
+    https_proxy: SecretStr | None = Field(
+        None,
+        validation_alias="HTTPS_PROXY",
+        description="Proxy for https addresses, e.g. `http://proxy.example.com:3128`; never for "
+        "names without a dot and private addresses",
+    )
+    http_proxy: SecretStr | None = Field(
+        None, validation_alias="HTTP_PROXY", description="The same for http addresses"
+    )
+    no_proxy: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        validation_alias="NO_PROXY",
+        description="Hosts that are reached without proxy: names, with all below, or networks; "
+        "comma-separated",
     )
     data_dir: Path = Field(Path(".ralis"), description="Masks, weights, caches and the database")
     database_url: str = Field(
@@ -206,6 +230,32 @@ class Settings(BaseSettings):
             )
         return value
 
+    @field_validator("ssl_cert_file", "requests_ca_bundle")
+    @classmethod
+    def _check_certificates(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.exists():
+            raise ValueError(f"there is no file {value}; expected certificates in PEM form")
+        return value
+
+    @field_validator("https_proxy", "http_proxy")
+    @classmethod
+    def _check_proxy(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        address = value.get_secret_value()
+        if "://" not in address:
+            address = f"http://{address}"
+        if not re.fullmatch(r"https?://[^/\s]+/?", address):
+            raise ValueError("expected the address of an HTTP proxy, http://host:port")
+        return SecretStr(address)
+
+    @field_validator("no_proxy", mode="before")
+    @classmethod
+    def _split_no_proxy(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(entry for entry in re.split(r"[\s,]+", value.lower()) if entry)
+        return value
+
     @field_validator("image_hosts", mode="before")
     @classmethod
     def _split_hosts(cls, value: Any) -> Any:
@@ -311,6 +361,7 @@ def load_settings(env_file: Path = ENV_FILE, **overrides: Any) -> Settings:
         settings = Settings(_env_file=env_file, **given)  # type: ignore[call-arg]
     except ValidationError as error:
         raise SettingsError("; ".join(_describe(detail) for detail in error.errors())) from None
+    _pass_on(env_file)
     use_restored_hub_cache(settings.data_dir / "hf-cache")
     return settings
 
@@ -362,6 +413,26 @@ def use_restored_hub_cache(copy: Path) -> None:
         hub.HF_HUB_CACHE = str(copy.absolute())  # type: ignore[attr-defined]
 
 
+def _pass_on(env_file: Path) -> None:
+    """What `env_file` sets for the Hugging Face hub, put where the hub reads it.
+
+    huggingface_hub reads them when it is imported; where it is already, it is told of its cache.
+    """
+    if not env_file.is_file():
+        return
+    for name, value in dotenv_values(env_file).items():
+        is_the_hubs = name.startswith("HF_") or name in _NETWORK
+        if value and is_the_hubs and not os.environ.get(name):
+            os.environ[name] = value
+            hub = sys.modules.get("huggingface_hub.constants")
+            if hub is not None and name in ("HF_HUB_CACHE", "HF_HUB_OFFLINE"):
+                setattr(hub, name, value if name == "HF_HUB_CACHE" else _is_yes(value))
+
+
+def _is_yes(value: str) -> bool:
+    return value.upper() in ("1", "ON", "YES", "TRUE")
+
+
 def _link_target(path: Path) -> Path | None:
     """The blob that a file names as text where a link should be; None if it does not."""
     if path.is_symlink() or not path.is_file() or path.stat().st_size > 200:
@@ -395,10 +466,11 @@ def _variable(name: str) -> str:
 
 def _check_names(env_file: Path) -> None:
     known = {name.upper() for name in setting_names()}
+    known_here = {name for name in known if name.startswith(PREFIX)}
     if env_file.is_file():
         for name in dotenv_values(env_file):
             if name.upper().startswith(PREFIX) and name.upper() not in known:
-                near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.0)
+                near = difflib.get_close_matches(name.upper(), known_here, n=1, cutoff=0.0)
                 raise SettingsError(
                     f"{env_file} sets {name}, which is no setting; did you mean {near[0]}?"
                 )

@@ -14,8 +14,10 @@ from ralis_backend.settings import Settings
 
 if TYPE_CHECKING:
     from ralis_backend.core.segmenter import SegmenterSpec
+    from ralis_backend.labelstudio.address_book import AddressBook
     from ralis_backend.labelstudio.client import LabelStudioClient
     from ralis_backend.labelstudio.fetcher import ImageFetcher
+    from ralis_backend.labelstudio.network import Network
     from ralis_backend.labelstudio.setup import ProjectSetup
     from ralis_backend.labelstudio.token_file import Handover, TokenFile
     from ralis_backend.labelstudio.tool import LabelStudioTool
@@ -54,7 +56,7 @@ def create_handover(settings: Settings, *, is_authenticated: bool) -> Handover |
     return Handover(
         _token_file(settings),
         [address for address in addresses if address],
-        partial(accepts, settings.label_studio_url),
+        partial(accepts, settings.label_studio_url, network=create_network(settings)),
         may_replace=is_authenticated,
     )
 
@@ -64,7 +66,29 @@ def create_client(settings: Settings) -> LabelStudioClient:
     from ralis_backend.labelstudio.client import LabelStudioClient
 
     api_key = settings.api_key or _token_file(settings).read
-    return LabelStudioClient(settings.label_studio_url, api_key)
+    return LabelStudioClient(
+        settings.label_studio_url, api_key, network=create_network(settings)
+    )
+
+
+def create_network(settings: Settings) -> Network:
+    """Certificates and proxies of the settings."""
+    from ralis_backend.labelstudio.network import Network
+
+    proxies = {"http": settings.http_proxy, "https": settings.https_proxy}
+    certificates = (settings.ssl_cert_file, settings.requests_ca_bundle)
+    return Network(
+        tuple(path for path in certificates if path),
+        {scheme: it.get_secret_value() for scheme, it in proxies.items() if it},
+        settings.no_proxy,
+    )
+
+
+def create_address_book(settings: Settings) -> AddressBook:
+    """The addresses that Label Studio gives as its own."""
+    from ralis_backend.labelstudio.address_book import AddressBook
+
+    return AddressBook(settings.data_dir / "label-studio-addresses.json")
 
 
 def _token_file(settings: Settings) -> TokenFile:
@@ -83,6 +107,8 @@ def create_fetcher(settings: Settings, client: LabelStudioClient) -> ImageFetche
         int(settings.cache_bytes),
         settings.image_hosts,
         settings.upload_projects,
+        settings.label_studio_public_url,
+        create_address_book(settings).known,
     )
 
 

@@ -150,6 +150,48 @@ def test_every_setting_stands_in_the_readme():
     assert missing == []
 
 
+def test_certificates_and_proxies_come_from_the_environment_in_either_case(monkeypatch, tmp_path):
+    authority = tmp_path / "ca.pem"
+    authority.touch()
+    (tmp_path / ".env").write_text(f"SSL_CERT_FILE={authority}\n")
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.setenv("https_proxy", "user:secret@proxy.corp:3128")
+    monkeypatch.setenv("NO_PROXY", "Corp, .example.com 10.0.0.0/8")
+    settings = load_settings()
+    monkeypatch.delenv("SSL_CERT_FILE")  # it was passed on, for the hub
+    assert settings.ssl_cert_file == authority
+    assert settings.https_proxy.get_secret_value() == "http://user:secret@proxy.corp:3128"
+    assert settings.no_proxy == ("corp", ".example.com", "10.0.0.0/8")
+    assert "secret" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SSL_CERT_FILE", "/nowhere/ca.pem"),
+        ("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem"),
+        ("HTTPS_PROXY", "socks5://proxy.corp:1080"),
+        ("HTTP_PROXY", "http://"),
+    ],
+)
+def test_certificates_and_proxies_that_cannot_be_used_are_named(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=f"^{name}: "):
+        load_settings()
+
+
+def test_the_hubs_own_settings_are_read_from_the_env_file_too(monkeypatch, tmp_path):
+    (tmp_path / ".env").write_text(f"HF_HUB_CACHE={tmp_path / 'mine'}\nHF_ENDPOINT=http://hub.test\n")
+    monkeypatch.setenv("HF_HUB_CACHE", "")
+    monkeypatch.delenv("HF_HUB_CACHE")
+    monkeypatch.setenv("HF_ENDPOINT", "http://environment.wins")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "default")
+    load_settings()
+    assert os.environ["HF_HUB_CACHE"] == str(tmp_path / "mine") == constants.HF_HUB_CACHE
+    assert os.environ["HF_ENDPOINT"] == "http://environment.wins"
+    monkeypatch.delenv("HF_HUB_CACHE")
+
+
 def test_a_hub_cache_copied_without_its_links_is_made_usable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -219,4 +261,8 @@ def test_compose_gives_the_backend_its_own_settings_and_no_other_secret():
     assert "env_file" not in backend
     of_ralis = {*setting_names()} - {"PROMETHEUS_MULTIPROC_DIR"}
     assert set(backend["environment"]) == of_ralis
+    studio = compose["services"]["label-studio"]["environment"]
+    public = backend["environment"]["LABEL_STUDIO_PUBLIC_URL"]
+    assert public == studio["LABEL_STUDIO_HOST"]  # under which tasks name files
+    assert "LABEL_STUDIO_PORT" in public
     assert "LABEL_STUDIO_PASSWORD" not in str(backend)

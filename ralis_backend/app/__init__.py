@@ -17,7 +17,12 @@ from ralis_backend.app.routes import OPEN_ENDPOINTS, routes
 from ralis_backend.core.text import printable, shortened
 from ralis_backend.labelstudio.plugin import RalisBackend
 from ralis_backend.settings import Settings, load_settings
-from ralis_backend.wiring import create_handover, create_learner, create_webhook_secret
+from ralis_backend.wiring import (
+    create_address_book,
+    create_handover,
+    create_learner,
+    create_webhook_secret,
+)
 
 if TYPE_CHECKING:
     from ralis_backend.online.learner import Learner
@@ -51,7 +56,8 @@ def create_app(settings: Settings | None = None, learner: Learner | None = None)
     _guard(app, Access(settings, create_webhook_secret(settings)))
     _answer_errors_as_json(app)
     handover = create_handover(settings, is_authenticated=settings.has_credentials)
-    app.register_blueprint(routes(learner, metrics, settings.region_label, handover))
+    addresses = create_address_book(settings)
+    app.register_blueprint(routes(learner, metrics, settings.region_label, handover, addresses))
     return app
 
 
@@ -67,6 +73,7 @@ def plugin(settings: Settings | None = None) -> type[RalisBackend]:
         create_learner(settings),
         settings.region_label,
         create_handover(settings, is_authenticated=False),
+        create_address_book(settings),
     )
 
 
@@ -77,6 +84,7 @@ class EnvironmentBackend(RalisBackend):
         settings, type(self).learner = _environment()
         type(self).region_label = settings.region_label
         type(self).handover = create_handover(settings, is_authenticated=False)
+        type(self).addresses = create_address_book(settings)
         super().__init__(*args, **kwargs)
 
 

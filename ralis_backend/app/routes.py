@@ -25,11 +25,15 @@ OPEN_ENDPOINTS = ("ralis.health",)
 
 
 def routes(
-    learner: Learner, metrics: Metrics, region_label: str, handover: Handover | None = None
+    learner: Learner,
+    metrics: Metrics,
+    region_label: str,
+    handover: Handover | None = None,
+    addresses: AddressBook | None = None,
 ) -> Blueprint:
     """All endpoints, served by `RalisBackend` bound to `learner`."""
     blueprint = Blueprint("ralis", __name__)
-    backend = RalisBackend.bind(learner, region_label, handover)
+    backend = RalisBackend.bind(learner, region_label, handover, addresses)
 
     @blueprint.get("/")
     @blueprint.get("/health")

@@ -19,6 +19,7 @@ from ralis_backend.labelstudio.errors import (
     Unauthorised,
     Unavailable,
 )
+from ralis_backend.labelstudio.network import Network
 from ralis_backend.labelstudio.token_auth import TokenAuth
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class LabelStudioClient:
         url: its address, with or without a trailing slash.
         api_key: a personal access token or a legacy token, or what gives a legacy token.
         timeout_s: of one call, but for uploads and imports, which may take five times as long.
+        network: certificates and proxies.
         transport: replaces the network in tests.
     """
 
@@ -54,9 +56,11 @@ class LabelStudioClient:
         api_key: str | Callable[[], str | None],
         *,
         timeout_s: float = 60.0,
+        network: Network | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.url = url.rstrip("/")
+        self.network = network or Network()
         self.auth = TokenAuth(self.url, api_key)
         self._timeout_s = timeout_s
         self._watch: Callable[..., None] = _allow
@@ -64,7 +68,8 @@ class LabelStudioClient:
             base_url=self.url,
             auth=self.auth,
             timeout=httpx.Timeout(timeout_s, connect=min(10.0, timeout_s)),
-            transport=transport or DeadlineTransport(),
+            transport=transport
+            or DeadlineTransport(self.network.ssl_context, self.network.proxy_of(self.url)),
             trust_env=False,
         )
 
@@ -410,8 +415,7 @@ class LabelStudioClient:
             ) from None
         except httpx.HTTPError as error:
             raise Unavailable(
-                f"Label Studio at {self.url} does not answer ({_text(error)}); is it running, and "
-                "is LABEL_STUDIO_URL right as seen from the backend?"
+                f"Label Studio at {self.url} does not answer ({_text(error)}); {_advice(error)}"
             ) from None
         if response.is_error:
             raise self._error(response, method, path)
@@ -553,6 +557,20 @@ def _detail(response: httpx.Response) -> str:
         return ""
     words = content.get("validation_errors") or content.get("detail") or content
     return f" ({str(words)[:300]})"
+
+
+def _advice(error: Exception) -> str:
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return (
+            "its certificate is not of an authority that is trusted here: set SSL_CERT_FILE to a "
+            "file with your authority's certificate (PEM)"
+        )
+    if isinstance(error, httpx.ProxyError):
+        return (
+            "the proxy of HTTPS_PROXY or HTTP_PROXY refuses it; name the host in NO_PROXY if it is "
+            "reached without"
+        )
+    return "is it running, and is LABEL_STUDIO_URL right as seen from the backend?"
 
 
 def _text(error: Exception) -> str:

@@ -16,6 +16,11 @@ from typing import Any
 import httpcore
 import httpx
 
+_LIMITS: dict[str, Any] = {
+    "max_connections": 100,
+    "max_keepalive_connections": 20,
+    "keepalive_expiry": 5.0,
+}
 _ends_at: ContextVar[float | None] = ContextVar("ends_at", default=None)
 
 
@@ -34,19 +39,43 @@ def ending_within(seconds: float) -> Iterator[None]:
 
 
 class DeadlineTransport(httpx.HTTPTransport):
-    """httpx's own transport, held to `ending_within`; no proxies of the environment."""
+    """httpx's own transport, held to `ending_within`.
 
-    def __init__(self) -> None:
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=httpx.create_ssl_context(trust_env=False),
-            max_connections=100,
-            max_keepalive_connections=20,
-            keepalive_expiry=5.0,
-            network_backend=_Backend(),
+    Args:
+        ssl_context: what certificates are checked against; the public authorities if None.
+        proxy: address of the one that everything goes through.
+        server_name: whose certificate is expected, where it is not the address's own host.
+    """
+
+    def __init__(
+        self,
+        ssl_context: SSLContext | None = None,
+        proxy: str | None = None,
+        server_name: str | None = None,
+    ) -> None:
+        ssl_context = ssl_context or httpx.create_ssl_context(trust_env=False)
+        if proxy is None:
+            self._pool = httpcore.ConnectionPool(
+                ssl_context=ssl_context, network_backend=_Backend(), **_LIMITS
+            )
+            return
+        url = httpx.Proxy(proxy)
+        self._pool = httpcore.HTTPProxy(
+            proxy_url=str(url.url),
+            proxy_auth=url.raw_auth,
+            ssl_context=ssl_context,
+            proxy_ssl_context=ssl_context if url.url.scheme == "https" else None,
+            network_backend=_Backend(server_name),
+            **_LIMITS,
         )
 
 
 class _Backend(httpcore.SyncBackend):
+    """Its streams end in time; `server_name` is whose certificate the far end of a tunnel has."""
+
+    def __init__(self, server_name: str | None = None) -> None:
+        self._server_name = server_name
+
     def connect_tcp(
         self,
         host: str,
@@ -56,12 +85,17 @@ class _Backend(httpcore.SyncBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
         left = _left(timeout, httpcore.ConnectTimeout)
-        return _Stream(super().connect_tcp(host, port, left, local_address, socket_options))
+        stream = super().connect_tcp(host, port, left, local_address, socket_options)
+        return _Stream(stream, self._server_name, host)
 
 
 class _Stream(httpcore.NetworkStream):
-    def __init__(self, stream: httpcore.NetworkStream) -> None:
+    def __init__(
+        self, stream: httpcore.NetworkStream, server_name: str | None = None, proxy: str = ""
+    ) -> None:
         self._stream = stream
+        self._server_name = server_name
+        self._proxy = proxy
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         return self._stream.read(max_bytes, _left(timeout, httpcore.ReadTimeout))
@@ -79,7 +113,11 @@ class _Stream(httpcore.NetworkStream):
         timeout: float | None = None,
     ) -> httpcore.NetworkStream:
         left = _left(timeout, httpcore.ConnectTimeout)
-        return _Stream(self._stream.start_tls(ssl_context, server_hostname, left))
+        if self._server_name is None or server_hostname == self._proxy:  # the proxy's own TLS
+            stream = self._stream.start_tls(ssl_context, server_hostname, left)
+        else:  # httpcore expects of a tunnel's end the certificate of the pinned address
+            stream = self._stream.start_tls(ssl_context, self._server_name, left)
+        return _Stream(stream, self._server_name, self._proxy)
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)

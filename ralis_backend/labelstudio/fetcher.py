@@ -8,15 +8,18 @@ make the backend read from the inside of its network.
 from __future__ import annotations
 
 import base64
+import binascii
 import hashlib
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import parse_qs, urljoin, urlsplit
+from urllib.parse import parse_qs, unquote_to_bytes, urljoin, urlsplit
 
 import httpx
 
+from ralis_backend.labelstudio.address_book import place_of
 from ralis_backend.labelstudio.addresses import may_connect
 from ralis_backend.labelstudio.client import (
     MAX_DOWNLOAD_S,
@@ -31,6 +34,8 @@ from ralis_backend.labelstudio.errors import NotFound, Unauthorised, Unavailable
 from ralis_backend.online.tool import ToolTask
 
 MAX_IMAGE_BYTES = 100_000_000
+MAX_DATA_CHARACTERS = 20_000_000
+"""Of an image that stands in its task itself: the task list and the database carry it along."""
 MAX_REDIRECTS = 3
 CLOUD_SCHEMES = ("s3", "gs", "azure-blob", "azure_spi", "databricks")
 ANY_PROJECT = "*"
@@ -38,6 +43,13 @@ ANY_PROJECT = "*"
 _UPLOAD = re.compile(r"/data/upload/([0-9]+)/.+", re.ASCII)
 _UPLOAD_IN_CLOUD = re.compile(r"upload/([0-9]+)/.+", re.ASCII)
 _RESOLVED = re.compile(r"/(tasks|projects)/([0-9]+)/(?:resolve|presign)/", re.ASCII)
+_BELOW = re.compile(
+    r"((?:/[A-Za-z0-9._~-]+)*?)"
+    r"(/data/upload/.*|/data/local-files/|/storage-data/uploaded/"
+    r"|/(?:tasks|projects)/[0-9]+/(?:resolve|presign)/)",
+    re.ASCII | re.DOTALL,
+)
+"""A file of Label Studio behind whatever path the server itself lies below."""
 
 
 class ImageNotAllowed(ValueError):
@@ -57,6 +69,9 @@ class ImageFetcher:
         cache_bytes: the least recently used files go beyond this; 0: nothing is cached.
         allowed_hosts: names of further hosts; `*.example.com` allows every host below.
         upload_projects: projects whose files tasks of other projects may show; `*` for all.
+        public_url: where browsers reach Label Studio, if that is another address.
+        learned: gives the addresses that Label Studio said are its own. What lies there is asked
+            of the client's address: our token goes nowhere else, whoever said so.
     """
 
     def __init__(
@@ -66,8 +81,13 @@ class ImageFetcher:
         cache_bytes: int,
         allowed_hosts: Sequence[str] = (),
         upload_projects: Sequence[str] = (),
+        public_url: str | None = None,
+        learned: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._client = client
+        own = (client.url, public_url or client.url)
+        self._own_places = {place for url in own if (place := place_of(url))}
+        self._learned = learned
         self._cache = DiskCache(cache_dir, cache_bytes)
         self._allowed_hosts = tuple(host.lower() for host in allowed_hosts)
         self._upload_projects = frozenset(upload_projects)
@@ -84,16 +104,22 @@ class ImageFetcher:
                 f"task {task.id} has no image under the key that the label config names"
             )
         try:
+            if task.image[:5].lower() == "data:":
+                return _from_data(task)
             place = self._place(task)
             key = self._key(task)
             content = self._cache.get(key)
             if content is None:
                 with ending_within(MAX_DOWNLOAD_S):
-                    content = self._download(place)
+                    content = self._download(task, place)
                 self._cache.put(key, content)
         except httpx.InvalidURL as error:
             raise ValueError(f"task {task.id}: its image has no valid address: {error}") from None
         return content
+
+    def is_label_studios(self, url: str) -> bool:
+        """Whether what lies at an http(s) address is asked of Label Studio."""
+        return self._is_own(url) or (not self._is_named(url) and self._is_learned(url))
 
     def _key(self, task: ToolTask) -> str:
         parts = [self._client.url, str(task.id), task.created_at.isoformat(), task.image]
@@ -113,37 +139,51 @@ class ImageFetcher:
                 f"task {task.id}: {shown!r} is no address that the backend reads; use "
                 "uploads, local files, cloud storage connected to Label Studio, or http(s)"
             )
-        return self._own_path(task, task.image) if self._is_own(task.image) else task.image
+        if not self.is_label_studios(task.image):
+            return task.image
+        if self._is_named(task.image) and not _file_path(_path_of(task.image)):
+            return task.image  # of another server behind the same reverse proxy
+        return self._own_path(task, task.image)
 
-    def _download(self, place: str) -> bytes:
+    def _download(self, task: ToolTask, place: str) -> bytes:
         if place.startswith("/"):
-            return self._from_label_studio(place)
+            return self._from_label_studio(task, place)
         try:
             return self._from_elsewhere(place, is_trusted=False)
         except Unavailable as error:  # a host of its own: the other tasks need not wait for it
             raise ImageUnreachable(str(error)) from None
 
     def _is_own(self, url: str) -> bool:
-        """Whether an address is on the Label Studio server itself."""
-        parts, own = urlsplit(url), urlsplit(self._client.url)
-        return (parts.hostname, _port(parts)) == (own.hostname, _port(own))
+        """Whether an address is on the Label Studio server itself, as the operator says."""
+        return place_of(url) in self._own_places
+
+    def _is_learned(self, url: str) -> bool:
+        place = place_of(url)
+        return place is not None and place in {place_of(known) for known in self._learned()}
+
+    def _is_named(self, url: str) -> bool:
+        """Whether the operator named the host among those that images come from."""
+        try:
+            return self._is_allowed(httpx.URL(url).host.lower())
+        except httpx.InvalidURL:
+            return False
 
     def _own_path(self, task: ToolTask, reference: str) -> str:
         """The path below Label Studio's address, one that serves files.
 
         The request carries our token: a task must not send it to any other of its calls.
         """
-        url = httpx.URL("http://label-studio").join(reference)  # resolves dots in the path
-        path = url.path.removeprefix(urlsplit(self._client.url).path)
+        url = _path_of(reference)
+        path = _file_path(url)
         query = url.query.decode()
-        if not self._may_show(task, path, query):
+        if path is None or not self._may_show(task, path, query):
             raise ImageNotAllowed(
                 f"task {task.id}: {_without_secrets(reference)[:100]!r} is no file of Label "
                 "Studio; expected an address below /data/upload/, /data/local-files/ or "
                 "/tasks/<number>/resolve/"
             )
         raw = url.raw_path.decode().partition("?")[0]
-        raw = raw.removeprefix(urlsplit(self._client.url).path)
+        raw = raw.removeprefix(url.path.removesuffix(path))
         return f"{raw}?{query}" if query else raw
 
     def _may_show(self, task: ToolTask, path: str, query: str) -> bool:
@@ -179,11 +219,15 @@ class ImageFetcher:
                 "project, or allow files of other projects with RALIS_UPLOAD_PROJECTS"
             )
 
-    def _from_label_studio(self, path: str) -> bytes:
+    def _from_label_studio(self, task: ToolTask, path: str, redirects: int = 0) -> bytes:
         response = self._client.download(path, MAX_IMAGE_BYTES)
         if response.is_redirect:
             target = _target(response, self._client.url + path)
-            if self._is_own(target):
+            is_own = self._is_own(target)
+            if is_own and _file_path(_path_of(target)) and redirects < MAX_REDIRECTS:
+                own = self._own_path(task, target)
+                return self._from_label_studio(task, own, redirects + 1)
+            if is_own and not self._is_named(target):
                 raise Unauthorised(
                     f"Label Studio sends {_without_secrets(path)} to {urlsplit(target).path} "
                     "instead of delivering it; the token may not read this file"
@@ -207,11 +251,14 @@ class ImageFetcher:
             is_trusted: Label Studio itself sends us there (a signed address of cloud storage).
         """
         for _ in range(MAX_REDIRECTS + 1):
-            pinned, headers, extensions = self._pin(url, is_trusted=is_trusted)
+            way = self._pin(url, is_trusted=is_trusted)
+            headers = {"Host": httpx.URL(url).netloc.decode(), **UNCOMPRESSED}
             try:
                 with (
-                    httpx.Client(timeout=60.0, transport=DeadlineTransport()) as http,
-                    http.stream("GET", pinned, headers=headers, extensions=extensions) as response,
+                    httpx.Client(timeout=60.0, transport=way.transport(self._client)) as http,
+                    http.stream(
+                        "GET", way.url, headers=headers, extensions={"sni_hostname": way.host}
+                    ) as response,
                 ):
                     if not response.is_redirect:
                         _check(response, url)
@@ -220,14 +267,16 @@ class ImageFetcher:
                     url = _target(response, url)
             except httpx.HTTPError as error:
                 raise Unavailable(
-                    f"{urlsplit(url).hostname} did not deliver an image: {type(error).__name__}"
+                    f"{urlsplit(url).hostname} did not deliver an image: {_reason(error)}"
                 ) from None
         raise ValueError(f"{urlsplit(url).hostname} redirects more than {MAX_REDIRECTS} times")
 
-    def _pin(
-        self, url: str, *, is_trusted: bool
-    ) -> tuple[httpx.URL, dict[str, str], dict[str, str]]:
-        """The address with its host's checked IP in place of the name, so that it stays checked."""
+    def _pin(self, url: str, *, is_trusted: bool) -> _Way:
+        """The way to an address: its host's checked IP in place of the name, so that it stays so.
+
+        By way of a proxy, which may be the only one that knows the name, hosts that the operator
+        named go by name, all others by their checked address as well.
+        """
         parsed = httpx.URL(url)
         host = parsed.host.lower()
         if parsed.scheme not in ("http", "https") or not host:
@@ -240,21 +289,90 @@ class ImageFetcher:
                 f"images from {host} are not allowed; if they should be, add the host to "
                 "RALIS_IMAGE_HOSTS"
             )
-        address = _resolve(host, parsed.port or (443 if parsed.scheme == "https" else 80))
+        proxy = self._client.network.proxy_of(url)
+        try:
+            address = _resolve(host, parsed.port or (443 if parsed.scheme == "https" else 80))
+        except Unavailable as error:
+            if proxy is None:
+                raise
+            if not is_named:
+                raise ImageNotAllowed(
+                    f"{error}; what a name means is not left to the proxy unless the host stands "
+                    "in RALIS_IMAGE_HOSTS"
+                ) from None
+            return _Way(parsed, host, proxy)
         if not may_connect(address, is_named=is_named):
             raise ImageNotAllowed(
                 f"{host} is the address {address} inside a private network; if the backend should "
                 "read there, add the host to RALIS_IMAGE_HOSTS"
             )
-        netloc = parsed.netloc.decode()
-        headers = {"Host": netloc, **UNCOMPRESSED}
-        return parsed.copy_with(host=address), headers, {"sni_hostname": host}
+        if not may_connect(address, is_named=False):
+            proxy = None  # on our side of the proxy
+        return _Way(parsed if proxy and is_named else parsed.copy_with(host=address), host, proxy)
 
     def _is_allowed(self, host: str) -> bool:
         return any(
             host == allowed or (allowed.startswith("*.") and host.endswith(allowed[1:]))
             for allowed in self._allowed_hosts
         )
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How an address elsewhere is reached: what is sent, whose certificate, by which proxy."""
+
+    url: httpx.URL
+    host: str
+    proxy: str | None
+
+    def transport(self, client: LabelStudioClient) -> DeadlineTransport:
+        return DeadlineTransport(client.network.ssl_context, self.proxy, self.host)
+
+
+def _path_of(reference: str) -> httpx.URL:
+    """A path or an address as a URL, the dots in its path resolved."""
+    return httpx.URL("http://label-studio").join(reference)
+
+
+def _file_path(url: httpx.URL) -> str | None:
+    """The path from where Label Studio itself begins, of a URL of one of its files."""
+    found = _BELOW.fullmatch(url.path)
+    if found is None or "/../" in url.path or not url.raw_path.startswith(found[1].encode()):
+        return None
+    return found[2]
+
+
+def _from_data(task: ToolTask) -> bytes:
+    """The bytes of an image that stands in the task as `data:image/png;base64,...`."""
+    if len(task.image) > MAX_DATA_CHARACTERS:
+        raise ValueError(
+            f"task {task.id}: its data: address has {len(task.image)} characters, at most "
+            f"{MAX_DATA_CHARACTERS} are read; upload the image as a file"
+        )
+    head, comma, body = task.image.partition(",")
+    kind, *parameters = head[5:].lower().split(";")
+    if not comma or (kind and not kind.strip().startswith("image/")):
+        raise ImageNotAllowed(
+            f"task {task.id}: its data: address is of no image; expected "
+            "data:image/png;base64, and the file in base64"
+        )
+    content = unquote_to_bytes(body)
+    if "base64" not in (parameter.strip() for parameter in parameters):
+        return content
+    try:
+        content = bytes(content.translate(_URL_SAFE, b" \t\r\n"))
+        return base64.b64decode(content + b"=" * (-len(content) % 4), validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"task {task.id}: its data: address is no base64: {error}") from None
+
+
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+
+
+def _reason(error: httpx.HTTPError) -> str:
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return "its certificate is of no authority that is trusted here; set SSL_CERT_FILE"
+    return type(error).__name__
 
 
 def _check(response: httpx.Response, place: str) -> None:
@@ -301,8 +419,3 @@ def _resolve(host: str, port: int) -> str:
     except UnicodeError:
         raise ValueError(f"the host {host[:100]!r} of an image is no name of a host") from None
     return str(found[0][4][0])
-
-
-def _port(parts: object) -> int:
-    port = getattr(parts, "port", None)
-    return int(port or (443 if getattr(parts, "scheme", "") == "https" else 80))

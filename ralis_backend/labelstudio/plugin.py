@@ -29,6 +29,7 @@ with warnings.catch_warnings():
     from label_studio_ml.model import LabelStudioMLBase
 
 if TYPE_CHECKING:
+    from ralis_backend.labelstudio.address_book import AddressBook
     from ralis_backend.labelstudio.token_file import Handover
     from ralis_backend.online.learner import Learner
 
@@ -57,6 +58,7 @@ class RalisBackend(LabelStudioMLBase):  # type: ignore[misc]
     learner: ClassVar[Learner | None] = None
     region_label: ClassVar[str] = REGION_LABEL
     handover: ClassVar[Handover | None] = None
+    addresses: ClassVar[AddressBook | None] = None
 
     @classmethod
     def bind(
@@ -64,6 +66,7 @@ class RalisBackend(LabelStudioMLBase):  # type: ignore[misc]
         learner: Learner,
         region_label: str = REGION_LABEL,
         handover: Handover | None = None,
+        addresses: AddressBook | None = None,
     ) -> type[RalisBackend]:
         """This class with a learner behind it, for `model_class` of a server.
 
@@ -71,11 +74,13 @@ class RalisBackend(LabelStudioMLBase):  # type: ignore[misc]
             learner: what answers.
             region_label: name of the label that suggested boxes carry.
             handover: takes the token that Label Studio hands over; None where one is configured.
+            addresses: remembers what Label Studio gives as its own address; None: it is not.
         """
         bound = {
             "learner": learner,
             "region_label": region_label,
             "handover": handover,
+            "addresses": addresses,
             "__module__": cls.__module__,
         }
         return type(cls.__name__, (cls,), bound)
@@ -116,6 +121,8 @@ class RalisBackend(LabelStudioMLBase):  # type: ignore[misc]
         self._config_xml = label_config or ""
         if self.handover is not None and access_token is not None:
             self.handover.offer(access_token, hostname)
+        if self.addresses is not None and hostname is not None:
+            self.addresses.offer(hostname)
 
     @property
     def model_version(self) -> str:

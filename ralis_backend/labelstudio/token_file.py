@@ -21,6 +21,7 @@ import httpx
 
 from ralis_backend.core.files import OWNER_ONLY, write_bytes
 from ralis_backend.core.text import printable, shortened
+from ralis_backend.labelstudio.network import Network
 
 logger = logging.getLogger(__name__)
 
@@ -152,13 +153,16 @@ class Handover:
         return _digest(token) in self._refused or len(self._refused) >= MAX_REFUSED
 
 
-def accepts(url: str, token: str) -> bool | None:
+def accepts(url: str, token: str, network: Network | None = None) -> bool | None:
     """Whether the Label Studio at `url` accepts a legacy token; None if it does not answer soon."""
+    network = network or Network()
     try:
         answer = httpx.get(
             f"{url.rstrip('/')}/api/current-user/whoami",
             headers={"Authorization": f"Token {token}"},
             timeout=ANSWER_S,
+            verify=network.ssl_context,
+            proxy=network.proxy_of(url),
             trust_env=False,
         )
         if answer.status_code >= 500 or answer.status_code == 429:

@@ -47,9 +47,12 @@ class LabelStudio:
         self.requests.append(request)
         return streamed(self.answer)
 
-    def fetcher(self, tmp_path, allowed=(), cache_bytes=10**6, url=URL, projects=()):
+    def fetcher(self, tmp_path, allowed=(), cache_bytes=10**6, url=URL, projects=(), **known):
         client = LabelStudioClient(url, "token", transport=httpx.MockTransport(self))
-        return ImageFetcher(client, tmp_path / "cache", cache_bytes, allowed, projects)
+        return ImageFetcher(client, tmp_path / "cache", cache_bytes, allowed, projects, **known)
+
+    def paths(self):
+        return [(request.url.host, request.url.raw_path.decode()) for request in self.requests]
 
 
 class Elsewhere(BaseHTTPRequestHandler):
@@ -121,6 +124,123 @@ def test_label_studio_below_a_path_is_asked_below_it(tmp_path):
     fetcher.fetch(task("/data/upload/1/b.png"))
     paths = [request.url.path for request in server.requests]
     assert paths == ["/label/data/upload/1/a.png", "/label/data/upload/1/b.png"]
+
+
+BELOW_A_PATH = [
+    ("/ls/data/upload/1/a.png", "/data/upload/1/a.png"),
+    ("/ls/data/upload/1/a%20b%23.png", "/data/upload/1/a%20b%23.png"),
+    ("https://pub.test/ls/data/upload/1/a.png", "/data/upload/1/a.png"),
+    ("https://pub.test/data/local-files/?d=set/1.jpg", "/data/local-files/?d=set/1.jpg"),
+    ("http://pub.test:80/ls/tasks/7/resolve/?fileuri=aa", "/tasks/7/resolve/?fileuri=aa"),
+    ("https://PUB.test/ls/tasks/7/presign/?fileuri=aa", "/tasks/7/presign/?fileuri=aa"),
+    (
+        "https://pub.test/storage-data/uploaded/?filepath=upload%2F1%2Fa.png",
+        "/storage-data/uploaded/?filepath=upload%2F1%2Fa.png",
+    ),
+]
+
+
+@pytest.mark.parametrize("url", ["http://ls.test:8080", "http://ls.test:8080/label"])
+@pytest.mark.parametrize(("image", "path"), BELOW_A_PATH)
+@pytest.mark.parametrize("is_learned", [True, False])
+def test_what_lies_at_its_public_address_is_asked_of_label_studio_itself(
+    tmp_path, image, path, url, is_learned
+):
+    server, public = LabelStudio(), "https://pub.test/ls"
+    known = {"learned": lambda: [public]} if is_learned else {"public_url": public}
+    assert server.fetcher(tmp_path, url=url, **known).fetch(task(image)) == b"pixels"
+    below = httpx.URL(url).path.rstrip("/")
+    assert server.paths() == [("ls.test", below + path)]
+
+
+@pytest.mark.parametrize("is_learned", [True, False])
+def test_a_public_address_opens_no_more_than_label_studios_files(tmp_path, is_learned):
+    server, public = LabelStudio(), "https://pub.test/ls"
+    known = {"learned": lambda: [public]} if is_learned else {"public_url": public}
+    fetcher = server.fetcher(tmp_path, **known)
+    for image in (
+        "https://pub.test/ls/api/users",
+        "https://pub.test/ls/data/upload/2/secret.png",
+        "https://pub.test/ls/data/upload/%2e%2e/2/secret.png",
+        "https://pub.test/ls/tasks/8/resolve/?fileuri=aa",
+        "https://pub.test/l%73/data/upload/1/a.png",
+        "https://pub.test:8443/ls/data/upload/1/a.png",
+        "/ls/../api/users",
+        "/ls/api/data/upload/2/a.png",
+    ):
+        with pytest.raises(ImageNotAllowed):
+            fetcher.fetch(task(image))
+    assert server.requests == []
+
+
+def test_a_learned_address_takes_nothing_from_a_host_that_the_operator_named(tmp_path, elsewhere):
+    image = f"http://127.0.0.1:{elsewhere}/data/upload/1/a.png"
+    Elsewhere.answers["/data/upload/1/a.png"] = (200, {}, b"elsewhere")
+    server = LabelStudio()
+    liar = {"learned": lambda: [f"http://127.0.0.1:{elsewhere}"]}
+    assert server.fetcher(tmp_path, ["127.0.0.1"], **liar).fetch(task(image)) == b"elsewhere"
+    assert server.requests == []
+    assert "authorization" not in Elsewhere.requests[0][1]
+
+
+def test_another_server_behind_the_same_proxy_is_read_where_it_is_named(tmp_path, elsewhere):
+    own = f"http://127.0.0.1:{elsewhere}/ls"
+    Elsewhere.answers["/pictures/a.png"] = (200, {}, b"elsewhere")
+    fetcher = LabelStudio().fetcher(tmp_path, ["127.0.0.1"], url=own)
+    image = f"http://127.0.0.1:{elsewhere}/pictures/a.png"
+    assert fetcher.fetch(task(image)) == b"elsewhere"
+    assert "authorization" not in Elsewhere.requests[0][1]
+
+
+def test_a_redirect_to_another_file_of_label_studio_is_followed_within_the_same_rules(tmp_path):
+    class Moved(LabelStudio):
+        target = "/ls/storage-data/uploaded/?filepath=upload/1/a.png"
+
+        def __call__(self, request):
+            moved = httpx.Response(303, headers={"location": self.target})
+            self.answer = moved if "/upload/" in request.url.path else httpx.Response(200, content=b"x")
+            return super().__call__(request)
+
+    server = Moved()
+    assert server.fetcher(tmp_path).fetch(task("/data/upload/1/a.png")) == b"x"
+    server.target = "/storage-data/uploaded/?filepath=upload/2/a.png"
+    with pytest.raises(ImageNotAllowed, match="project 2"):
+        server.fetcher(tmp_path).fetch(task("/data/upload/1/b.png"))
+    server.target = "/data/upload/1/c.png"
+    with pytest.raises(Unauthorised):
+        server.fetcher(tmp_path).fetch(task("/data/upload/1/c.png"))
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "data:image/png;base64,cGl4ZWxz",
+        "data:image/png;charset=utf-8;base64,cGl4ZWxz",
+        "DATA:image/png;BASE64,cGl4%0AZWxz",
+        "data:;base64,cGl4ZWxz",
+        "data:image/png,pixels",
+    ],
+)
+def test_an_image_that_stands_in_its_task_is_read(tmp_path, image):
+    server = LabelStudio()
+    assert server.fetcher(tmp_path).fetch(task(image)) == b"pixels"
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        ("data:text/html;base64,aaaa", "of no image"),
+        ("data:image/png;base64", "of no image"),
+        ("data:image/png;base64,a*aa", "no base64"),
+        ("data:image/png;base64,aaaaa", "no base64"),
+        ("data:image/png;base64," + "a" * module.MAX_DATA_CHARACTERS, "at most 20000000"),
+    ],
+)
+def test_a_data_address_that_is_none_fails_without_being_quoted(tmp_path, image, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        LabelStudio().fetcher(tmp_path).fetch(task(image))
+    assert len(str(caught.value)) < 250
 
 
 @pytest.mark.parametrize("scheme", ["s3", "gs", "azure-blob"])
@@ -229,7 +349,7 @@ def test_a_redirect_to_another_scheme_is_refused(tmp_path, elsewhere, location):
 
 
 @pytest.mark.parametrize(
-    "image", ["file:///etc/passwd", "ftp://h/a.png", "a.png", "data:image/png;base64,aa"]
+    "image", ["file:///etc/passwd", "ftp://h/a.png", "a.png", "javascript:alert(1)"]
 )
 def test_other_addresses_are_refused(tmp_path, image):
     with pytest.raises(ImageNotAllowed, match="no address that the backend reads"):

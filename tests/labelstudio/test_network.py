@@ -1,0 +1,240 @@
+"""Certificates and proxies: a real TLS server, a real proxy, both on loopback."""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+import pytest
+
+from ralis_backend.labelstudio import client as client_module
+from ralis_backend.labelstudio import fetcher as fetcher_module
+from ralis_backend.labelstudio.client import LabelStudioClient
+from ralis_backend.labelstudio.errors import Unavailable
+from ralis_backend.labelstudio.fetcher import ImageFetcher, ImageNotAllowed, ImageUnreachable
+from ralis_backend.labelstudio.network import Network
+from ralis_backend.online.tool import ToolTask
+from tests.labelstudio.certificates import make_certificates
+
+PROXY = "http://proxy.corp:3128"
+CREATED = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr(client_module, "RETRY_PAUSES_S", ())
+
+
+class Server(BaseHTTPRequestHandler):
+    """Label Studio's `whoami` and a picture."""
+
+    def do_GET(self):
+        content = b'{"email": "a@b.co"}' if "whoami" in self.path else b"pixels"
+        kind = "application/json" if "whoami" in self.path else "image/png"
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *arguments):
+        pass
+
+
+class Proxy(BaseHTTPRequestHandler):
+    """A forward proxy that knows every name as loopback, and writes down what it was asked."""
+
+    asked: list[tuple[str, str]] = []  # noqa: RUF012
+
+    def do_CONNECT(self):
+        self.asked.append((self.path, self.headers.get("Proxy-Authorization", "")))
+        with socket.create_connection(("127.0.0.1", int(self.path.rpartition(":")[2]))) as far:
+            self.send_response(200)
+            self.end_headers()
+            pair = [self.connection, far]
+            while True:
+                ready, _, _ = select.select(pair, [], [], 5)
+                for end in ready:
+                    content = end.recv(65536)
+                    if not content:
+                        return
+                    pair[end is self.connection].sendall(content)
+                if not ready:
+                    return
+
+    def do_GET(self):
+        self.asked.append((self.path, self.headers.get("Proxy-Authorization", "")))
+        self.send_response(200)
+        self.send_header("Content-Length", "6")
+        self.end_headers()
+        self.wfile.write(b"pixels")
+
+    def log_message(self, *arguments):
+        pass
+
+
+@contextmanager
+def running(handler, context=None):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    if context is not None:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.handle_error = lambda *arguments: None
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def proxy():
+    Proxy.asked = []
+    with running(Proxy) as port:
+        yield f"http://user:pa%40ss@127.0.0.1:{port}"
+
+
+@pytest.fixture
+def names(monkeypatch):
+    """Names -> addresses; others cannot be resolved, as inside a company's network."""
+    table = {}
+    resolve = socket.getaddrinfo
+
+    def getaddrinfo(host, port, *arguments, **options):
+        if host in table:
+            return [(2, 1, 6, "", (table[host], port))]
+        if str(host)[0].isdigit():
+            return resolve(host, port, *arguments, **options)
+        raise socket.gaierror("Name or service not known")
+
+    monkeypatch.setattr(fetcher_module.socket, "getaddrinfo", getaddrinfo)
+    return table
+
+
+def test_a_company_authority_is_trusted_when_it_is_named_and_asked_for_when_not(tmp_path):
+    ca, context = make_certificates(tmp_path / "ca", "127.0.0.1")
+    with running(Server, context) as port:
+        url = f"https://127.0.0.1:{port}"
+        with pytest.raises(Unavailable, match="SSL_CERT_FILE"):
+            LabelStudioClient(url, "token").whoami()
+        trusting = LabelStudioClient(url, "token", network=Network((ca,)))
+        assert trusting.whoami() == {"email": "a@b.co"}
+        trusting.close()
+
+
+def test_images_of_other_hosts_are_checked_against_the_same_authorities(tmp_path, names):
+    ca, context = make_certificates(tmp_path / "ca", "images.corp")
+    names["images.corp"] = "127.0.0.1"
+    with running(Server, context) as port:
+        image = f"https://images.corp:{port}/a.png"
+        with pytest.raises(ImageUnreachable, match="SSL_CERT_FILE"):
+            fetch(tmp_path / "1", image, Network(), ["images.corp"])
+        assert fetch(tmp_path / "2", image, Network((ca,)), ["images.corp"]) == b"pixels"
+
+
+def test_a_file_without_certificates_is_named(tmp_path):
+    path = tmp_path / "empty.pem"
+    path.write_text("no certificate")
+    with pytest.raises(ValueError, match=r"empty\.pem holds no certificates"):
+        LabelStudioClient("https://ls.test", "token", network=Network((path,)))
+
+
+def fetch(folder, image, network, allowed=()):
+    client = LabelStudioClient("http://label-studio:8080", "token", network=network)
+    fetcher = ImageFetcher(client, folder / "cache", 0, allowed)
+    return fetcher.fetch(ToolTask(7, CREATED, image, project_id=1))
+
+
+def test_a_named_host_that_only_the_proxy_knows_is_reached_through_it(tmp_path, proxy, names):
+    network = Network(proxies={"http": proxy})
+    assert fetch(tmp_path, "http://images.com/a.png", network, ["images.com"]) == b"pixels"
+    ((asked, credentials),) = Proxy.asked
+    assert asked == "http://images.com/a.png"
+    assert credentials == "Basic dXNlcjpwYUBzcw=="
+
+
+def test_a_tunnel_ends_at_the_certificate_of_the_named_host(tmp_path, proxy, names):
+    ca, context = make_certificates(tmp_path / "ca", "images.com")
+    with running(Server, context) as port:
+        network = Network((ca,), {"https": proxy})
+        image = f"https://images.com:{port}/a.png"
+        assert fetch(tmp_path, image, network, ["images.com"]) == b"pixels"
+        assert Proxy.asked[0][0] == f"images.com:{port}"
+        with pytest.raises(ImageUnreachable, match="SSL_CERT_FILE"):
+            fetch(tmp_path, f"https://other.com:{port}/a.png", network, ["other.com"])
+
+
+def test_where_label_studio_sends_us_is_pinned_to_its_address_behind_the_proxy(
+    tmp_path, proxy, names
+):
+    ca, context = make_certificates(tmp_path / "ca", "bucket.com")
+    names["bucket.com"] = "93.184.216.34"  # the proxy of this test takes every address to loopback
+    with running(Server, context) as port:
+        client = LabelStudioClient(
+            "http://label-studio:8080", "t", network=Network((ca,), {"https": proxy})
+        )
+        fetcher = ImageFetcher(client, tmp_path / "cache", 0)
+        content = fetcher._from_elsewhere(f"https://bucket.com:{port}/a?sig=1", is_trusted=True)
+    assert content == b"pixels"
+    assert Proxy.asked[0][0] == f"93.184.216.34:{port}"
+
+
+@pytest.mark.parametrize(
+    ("image", "allowed", "address"),
+    [
+        ("http://other.com/a.png", (), None),
+        ("http://intranet.com/a.png", (), "10.0.0.5"),
+        ("http://metadata.com/latest", ("metadata.com",), "169.254.169.254"),
+        ("http://169.254.169.254/latest", ("169.254.169.254",), None),
+    ],
+)
+def test_no_proxy_is_asked_for_what_may_not_be_read(
+    tmp_path, proxy, names, image, allowed, address
+):
+    if address:
+        names[urlsplit(image).hostname] = address
+    with pytest.raises(ImageNotAllowed):
+        fetch(tmp_path, image, Network(proxies={"http": proxy}), allowed)
+    assert Proxy.asked == []
+
+
+@pytest.mark.parametrize("address", ["10.0.0.5", "169.254.169.254", None])
+def test_label_studio_cannot_send_the_proxy_inside(tmp_path, proxy, names, address):
+    if address:
+        names["bucket.com"] = address
+    client = LabelStudioClient("http://label-studio:8080", "t", network=Network(proxies={"http": proxy}))
+    with pytest.raises(ImageNotAllowed, match="RALIS_IMAGE_HOSTS"):
+        ImageFetcher(client, tmp_path, 0)._from_elsewhere("http://bucket.com/a", is_trusted=True)
+    assert Proxy.asked == []
+
+
+@pytest.mark.parametrize(
+    ("url", "no_proxy", "is_proxied"),
+    [
+        ("http://images.com/a", (), True),
+        ("https://images.com/a", (), False),  # no proxy is set for https
+        ("http://label-studio:8080", (), False),
+        ("http://localhost:8080", (), False),
+        ("http://127.0.0.1:8080", (), False),
+        ("http://192.168.1.5", (), False),
+        ("http://[::1]:8080", (), False),
+        ("http://8.8.8.8", (), True),
+        ("http://ls.corp", ("corp",), False),
+        ("http://ls.corp", (".corp",), False),
+        ("http://ls.corp", ("*.corp",), False),
+        ("http://xcorp.com", ("corp.com",), True),
+        ("http://ls.corp:8080", ("ls.corp:8080",), False),
+        ("http://ls.corp:8081", ("ls.corp:8080",), True),
+        ("http://8.8.8.8", ("8.0.0.0/8",), False),
+        ("http://ls.corp", ("8.0.0.0/8", "", ":"), True),
+        ("http://ls.corp", ("*",), False),
+    ],
+)
+def test_who_is_reached_through_the_proxy(url, no_proxy, is_proxied):
+    network = Network(proxies={"http": PROXY}, no_proxy=no_proxy)
+    assert network.proxy_of(url) == (PROXY if is_proxied else None)
