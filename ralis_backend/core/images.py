@@ -9,12 +9,40 @@ import io
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from ralis_backend.core.intensity import (
+    Kind,
+    PixelRule,
+    kind_of,
+    range_of,
+    some_values,
+    to_8_bits,
+)
 from ralis_backend.core.regions import Region
+from ralis_backend.core.stored_images import (
+    FORMATS,
+    MAX_PIXELS,
+    ImageError,
+    StoredImage,
+    open_image,
+    read_stored,
+)
 
-# Pillow also opens formats that start other programs (EPS) or that no browser shows.
-FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM")
+__all__ = [
+    "FORMATS",
+    "ImageError",
+    "RangeUnknown",
+    "context_picture",
+    "crop_picture",
+    "crop_scale",
+    "decode_image",
+    "deep_values",
+    "encode_jpeg",
+    "encode_png",
+    "mask_from_png",
+    "mask_to_png",
+]
 
 MAGENTA = (255, 0, 255)
 WHITE = (255, 255, 255)
@@ -25,36 +53,55 @@ LARGE_NEIGHBOURHOOD = 0.5
 """A neighbourhood that fills this share of the image shows nothing that the image does not."""
 
 
-class ImageError(ValueError):
-    """The file cannot be used as an image; the message says what is wrong with it."""
+class RangeUnknown(ImageError):
+    """The picture holds deep values of a kind whose range has not been measured yet.
+
+    Attributes:
+        kind: the kind of its values.
+    """
+
+    def __init__(self, kind: Kind) -> None:
+        super().__init__(f"the range of the project's {kind} beyond 8 bits is not known yet")
+        self.kind = kind
 
 
-def decode_image(content: bytes, max_pixels: int = 100_000_000) -> np.ndarray:
+def decode_image(
+    content: bytes, max_pixels: int = MAX_PIXELS, rule: PixelRule | None = None
+) -> np.ndarray:
     """The image in a file's bytes, turned upright as browsers do.
 
-    16-bit values lose their low byte, transparency is shown on white, of an animation the first
-    frame counts.
+    Values of more than 8 bits are brought to 8 by `rule`, without one by the picture's own range
+    (`core/intensity`); of more than three bands those that the rule names count, or the first
+    three; transparency is shown on white; of an animation the first frame counts.
 
     Returns:
         (H, W, 3) uint8, RGB.
 
     Raises:
+        RangeUnknown: if `rule` does not say how such values are shown.
         ImageError: if the bytes are empty, truncated, corrupt or no image, if the header announces
-            more than `max_pixels`, or if values are not finite or out of range.
+            more than `max_pixels`, if there are several pages or too few bands, or if values are
+            not finite.
     """
-    if not content:
-        raise ImageError("the image file is empty (0 bytes); upload it again")
+    stored = read_stored(content, max_pixels, rule.bands if rule else ())
     try:
-        with _open(content, max_pixels) as image:
-            image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
-    except ImageError:
-        raise
-    except Exception as error:  # on a damaged file decoders raise nearly anything
-        raise ImageError(
-            f"the image file ({len(content)} bytes) is truncated or corrupt: {error}; "
-            "check that it opens in an image viewer and upload it again"
-        ) from error
+        return _to_rgb(stored, rule)
+    except MemoryError as error:
+        raise ImageError(f"the image of {len(content)} bytes needs too much memory") from error
+
+
+def deep_values(
+    content: bytes, bands: tuple[int, ...] = (), max_pixels: int = MAX_PIXELS
+) -> tuple[Kind, np.ndarray] | None:
+    """Some of the values of a picture of more than 8 bits, and their kind; None for 8 bits.
+
+    Raises:
+        ImageError: as `decode_image`.
+    """
+    stored = read_stored(content, max_pixels, bands)
+    if not stored.is_deep:
+        return None
+    return kind_of(stored.values.dtype), some_values(stored.values)
 
 
 def encode_png(image: np.ndarray) -> bytes:
@@ -80,7 +127,7 @@ def mask_to_png(mask: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def mask_from_png(content: bytes, max_pixels: int = 100_000_000) -> np.ndarray:
+def mask_from_png(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """The (H, W) uint8 class indices of an 8-bit grey or palette PNG.
 
     Raises:
@@ -89,7 +136,7 @@ def mask_from_png(content: bytes, max_pixels: int = 100_000_000) -> np.ndarray:
     if not content:
         raise ImageError("the mask file is empty (0 bytes)")
     try:
-        with _open(content, max_pixels, ("PNG",)) as image:
+        with open_image(content, max_pixels, ("PNG",)) as image:
             if image.mode not in ("L", "P"):
                 raise ImageError(
                     f"the mask's mode is {image.mode}, expected 8-bit grey or palette (one class "
@@ -131,50 +178,23 @@ def context_picture(image: np.ndarray, region: Region) -> np.ndarray:
     return np.concatenate(stacked[1:])
 
 
-def _open(content: bytes, max_pixels: int, formats: tuple[str, ...] = FORMATS) -> Image.Image:
-    Image.init()
-    known = [name for name in formats if name in Image.OPEN]  # AVIF is not in every Pillow
-    try:
-        image = Image.open(io.BytesIO(content), formats=known)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"the image is too large (limit {max_pixels} pixels): {error}") from error
-    except UnidentifiedImageError as error:
-        raise ImageError(
-            f"the file ({len(content)} bytes, begins with {content[:8]!r}) is no image of a known "
-            f"format; expected one of {', '.join(known)}"
-        ) from error
-    if image.width * image.height > max_pixels:
-        raise ImageError(
-            f"the image has {image.width} x {image.height} pixels (width x height), the limit is "
-            f"{max_pixels} pixels; scale it down or cut it into tiles"
-        )
-    return image
-
-
-def _to_rgb(image: Image.Image) -> np.ndarray:
-    if image.mode == "F" or image.mode.startswith("I"):
-        grey = _to_8_bit(np.asarray(image))
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return np.array(image.convert("RGB"))
-
-
-def _to_8_bit(values: np.ndarray) -> np.ndarray:
-    if not np.isfinite(values).all():
-        raise ImageError("the image holds values that are not finite (NaN or infinity)")
-    low, high = float(values.min()), float(values.max())
-    is_integer = np.issubdtype(values.dtype, np.integer)
-    if low < 0 or high > (65535 if is_integer else 255):
-        raise ImageError(
-            f"the image's values go from {low:g} to {high:g}, expected 8 or 16 bits, or floats "
-            "in 0..1 or 0..255; rescale it"
-        )
-    if is_integer:
-        return np.asarray(values >> 8, np.uint8)
-    return np.asarray(np.rint(values * 255 if high <= 1 else values), np.uint8)
+def _to_rgb(stored: StoredImage, rule: PixelRule | None) -> np.ndarray:
+    values = stored.values
+    if stored.is_deep:
+        kind = kind_of(values.dtype)
+        if rule is None:
+            limits = range_of([some_values(values)])
+        elif kind in rule.ranges:
+            limits = rule.ranges[kind]
+        else:
+            raise RangeUnknown(kind)
+        values = to_8_bits(values, limits)
+    if values.ndim == 2 or values.shape[2] == 1:
+        values = np.repeat(values.reshape(*values.shape[:2], 1), 3, axis=2)
+    if stored.opacity is not None:
+        share = stored.opacity[:, :, None].astype(np.float32)
+        values = np.rint(values * share + 255 * (1 - share)).astype(np.uint8)
+    return np.ascontiguousarray(values)
 
 
 def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -3,7 +3,9 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from contextlib import suppress
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,6 +13,7 @@ from PIL import Image
 from ralis_backend.core.images import (
     MAGENTA,
     ImageError,
+    RangeUnknown,
     context_picture,
     crop_picture,
     crop_scale,
@@ -20,7 +23,11 @@ from ralis_backend.core.images import (
     mask_from_png,
     mask_to_png,
 )
+from ralis_backend.core.intensity import PixelRule
 from ralis_backend.core.regions import Region
+from ralis_backend.core.stored_images import file_facts
+from tests.conftest import SHARED
+from tests.core.tiff_files import write_tiff
 
 
 def _file(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -157,6 +164,133 @@ def test_floats_are_scaled_and_must_be_finite():
         values[0, 1] = bad
         with pytest.raises(ImageError, match="not finite"):
             decode_image(_file(Image.fromarray(values), "TIFF"))
+
+
+CASES = SHARED / "cases" / "images"
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason=f"{CASES} is not there; set RALIS_SHARED")
+def test_12_bits_in_16_are_readable():
+    content = (CASES / "grey12bit-in-16.png").read_bytes()
+    decoded = decode_image(content)
+    assert (decoded.min(), decoded.max()) == (0, 255)
+    assert decoded.std() > 60
+    np.testing.assert_array_equal(
+        decode_image(content, rule=PixelRule(ranges={"integers": (0, 4095)})), decoded
+    )
+    with pytest.raises(RangeUnknown):
+        decode_image(content, rule=PixelRule())
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason=f"{CASES} is not there; set RALIS_SHARED")
+def test_the_first_three_of_four_bands_are_colours_and_the_fourth_no_transparency():
+    content = (CASES / "rgbnir8-4band.tif").read_bytes()
+    np.testing.assert_allclose(decode_image(content).mean(axis=(0, 1)), [60, 90, 120])
+    infrared = decode_image(content, rule=PixelRule((4, 1, 2)))
+    np.testing.assert_allclose(infrared.mean(axis=(0, 1)), [127.03, 60, 90], atol=0.01)
+    grey = decode_image(content, rule=PixelRule((3,)))
+    np.testing.assert_allclose(grey.mean(axis=(0, 1)), [120, 120, 120])
+    with pytest.raises(ImageError, match="4 bands; RALIS_BANDS asks for band 5"):
+        decode_image(content, rule=PixelRule((5, 1, 2)))
+
+
+@pytest.mark.parametrize("bands", [3, 4, 13])
+@pytest.mark.parametrize("dtype", ["u2", "i2", "f4"])
+def test_deep_pictures_of_many_bands_show_those_that_were_chosen(bands, dtype):
+    values = np.zeros((6, 8, bands), dtype)
+    values[..., :3] = [[[1000, 2000, 4095]]]
+    values[0, 0] = 0
+    rule = PixelRule((3, 2, 1), {"integers": (0, 4095), "floats": (0, 4095)})
+    decoded = decode_image(write_tiff(values), rule=rule)
+    shown = [255, 124, 62] if bands > 3 else [62, 124, 255]
+    np.testing.assert_allclose(decoded[3, 3], shown, atol=1)
+    assert decoded[0, 0].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(("extra", "is_white"), [((2,), True), ((0,), False), ((), False)])
+def test_the_fourth_band_of_a_tiff_is_transparency_where_it_says_so(extra, is_white):
+    values = np.zeros((4, 4, 4), np.uint8)
+    values[..., :3] = 10
+    decoded = decode_image(write_tiff(values, extra=extra))
+    assert (decoded == (255 if is_white else 10)).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_deep_pictures_are_turned_as_others_are(orientation):
+    values = np.random.default_rng(3).integers(0, 256, (5, 7, 3)).astype(np.uint16) * 257
+    eight = (values >> 8).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    expected = decode_image(_file(Image.fromarray(eight), exif=exif))
+    np.testing.assert_array_equal(decode_image(write_tiff(values, orientation=orientation)), expected)
+    png = cv2.imencode(".png", values[..., ::-1])[1].tobytes()
+    at = png.index(b"IDAT") - 4
+    body = b"eXIf" + exif.tobytes().removeprefix(b"Exif\0\0")
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    np.testing.assert_array_equal(decode_image(png[:at] + chunk + png[at:]), expected)
+
+
+def test_colours_of_16_bits_keep_their_range_and_their_transparency():
+    values = np.zeros((4, 5, 4), np.uint16)
+    values[..., :3] = [4095, 2048, 0]
+    values[..., 3] = 65535
+    values[0, 0, 3] = 0
+    png = cv2.imencode(".png", values[..., [2, 1, 0, 3]])[1].tobytes()
+    decoded = decode_image(png, rule=PixelRule(ranges={"integers": (0, 4095)}))
+    assert decoded[2, 2].tolist() == [255, 128, 0]
+    assert decoded[0, 0].tolist() == [255, 255, 255]
+
+
+def test_the_bands_that_were_chosen_count_for_four_bands_of_any_format():
+    rgba = np.zeros((3, 4, 4), np.uint8)
+    rgba[:] = [10, 20, 30, 40]
+    rule = PixelRule((4, 2, 1))
+    assert decode_image(_file(Image.fromarray(rgba)), rule=rule)[0, 0].tolist() == [40, 20, 10]
+    assert decode_image(_file(Image.fromarray(rgba[..., :3])), rule=rule)[0, 0].tolist() == [
+        *(10, 20, 30)
+    ]
+
+
+def test_several_pages_are_refused():
+    pages = [Image.new("L", (8, 6), shade) for shade in (1, 2, 3)]
+    with pytest.raises(ImageError, match="3 pages, expected one"):
+        decode_image(_file(pages[0], "TIFF", save_all=True, append_images=pages[1:]))
+
+
+def test_a_deep_picture_beyond_the_limit_is_refused_before_it_is_decoded():
+    content = write_tiff(np.zeros((60, 70, 3), np.float64))
+    assert decode_image(content, max_pixels=60 * 70 * 3).shape == (60, 70, 3)
+    with pytest.raises(ImageError, match="the limit is 8 times"):
+        decode_image(content, max_pixels=60 * 70)
+    with pytest.raises(ImageError, match="the limit is 60 pixels"):
+        decode_image(content, max_pixels=60)
+
+
+def test_damaged_deep_files_fail_as_images():
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 4096, (20, 30, 5)).astype(np.uint16)
+    for content in (
+        write_tiff(values, compression=8, predictor=2, tile=16),
+        write_tiff(values, planar=True),
+        cv2.imencode(".png", values[..., :3])[1].tobytes(),
+    ):
+        for _ in range(60):
+            damaged = bytearray(content)
+            for place in rng.integers(0, len(content), 5):
+                damaged[place] = rng.integers(256)
+            with suppress(ImageError):
+                assert decode_image(bytes(damaged), max_pixels=1_000_000).dtype == np.uint8
+        for length in range(1, len(content) - 16, len(content) // 11):
+            with pytest.raises(ImageError):
+                decode_image(content[:length])
+
+
+def test_facts_are_told_from_the_header():
+    assert str(file_facts(_file(Image.new("RGB", (8, 6))))) == "8 x 6 pixels, 3 bands of 8 bits, PNG"
+    deep = file_facts(write_tiff(np.zeros((6, 8, 13), np.uint16), orientation=6))
+    assert (deep.size, deep.bands, deep.bits, deep.is_shown) == ((8, 6), 13, 16, False)
+    sixteen = cv2.imencode(".png", np.zeros((6, 8, 3), np.uint16))[1].tobytes()
+    assert (file_facts(sixteen).bits, file_facts(sixteen).is_plain) == (16, False)
 
 
 def test_masks_survive_the_round_trip_at_odd_sizes():

@@ -1,0 +1,247 @@
+"""An image file -> its values as they are stored, upright: 8 bits as RGB, deeper ones by band.
+
+Limits are checked against the header, before anything is allocated.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ralis_backend.core import tiff
+
+# Pillow also opens formats that start other programs (EPS) or that no browser shows.
+FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM")
+MAX_PIXELS = 100_000_000
+MAX_BYTES_PER_PIXEL = 8
+"""Of the bands that are shown, as they are stored."""
+
+_ORIENTATION = 0x0112
+_BROWSER_FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "WEBP", "AVIF")
+
+
+class ImageError(ValueError):
+    """The file cannot be used as an image; the message says what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """An image's values, upright: (H, W) grey, (H, W, 1) or (H, W, 3).
+
+    They are uint8 where they can be shown as they are. opacity: (H, W) in [0, 1] where deep values
+    come with transparency.
+    """
+
+    values: np.ndarray
+    opacity: np.ndarray | None = None
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether its values are not of 8 bits."""
+        return self.values.dtype != np.uint8
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What an image file is: `size` is (height, width) as it is shown.
+
+    is_shown: whether browsers show it, and as it is meant.
+    is_plain: whether every reader shows the same, with nothing to turn, blend or stretch.
+    """
+
+    format: str
+    size: tuple[int, int]
+    bands: int
+    bits: int
+    is_shown: bool
+    is_plain: bool
+
+    def __str__(self) -> str:
+        height, width = self.size
+        return f"{width} x {height} pixels, {self.bands} bands of {self.bits} bits, {self.format}"
+
+
+def read_stored(content: bytes, max_pixels: int, bands: Sequence[int] = ()) -> StoredImage:
+    """The values in an image file.
+
+    Args:
+        content: the file.
+        max_pixels: more are refused.
+        bands: of pictures with more than three, counted from 1; empty: the first three.
+
+    Raises:
+        ImageError: saying what is wrong with the file.
+    """
+    if not content:
+        raise ImageError("the image file is empty (0 bytes); upload it again")
+    try:
+        stored = _read(content, max_pixels, bands)
+    except tiff.TiffError as error:
+        raise ImageError(str(error)) from None
+    except ImageError:
+        raise
+    except Exception as error:  # on a damaged file decoders raise nearly anything
+        raise ImageError(
+            f"the image file ({len(content)} bytes) is truncated or corrupt: {error}; "
+            "check that it opens in an image viewer and upload it again"
+        ) from error
+    if stored.values.dtype.kind == "f" and not np.isfinite(stored.values).all():
+        raise ImageError(
+            "the image holds values that are not finite (NaN or infinity); write a number where "
+            "there is none, such as 0"
+        )
+    return stored
+
+
+def file_facts(content: bytes, max_pixels: int = MAX_PIXELS) -> FileFacts:
+    """What an image file is, from its header alone; `ImageError` if it is none."""
+    try:
+        if content[:4] in tiff.SIGNATURES:
+            header = tiff.read_header(content)
+            is_turned = header.orientation in (5, 6, 7, 8)
+            size = (header.width, header.height) if is_turned else (header.height, header.width)
+            return FileFacts("TIFF", size, header.bands, header.bits, False, False)
+        with open_image(content, max_pixels) as image:
+            return _facts(content, image)
+    except ImageError:
+        raise
+    except Exception as error:
+        raise ImageError(f"the image file ({len(content)} bytes) is corrupt: {error}") from error
+
+
+def open_image(content: bytes, max_pixels: int, formats: tuple[str, ...] = FORMATS) -> Image.Image:
+    """The file as Pillow opens it, its header read and its size checked."""
+    Image.init()
+    known = [name for name in formats if name in Image.OPEN]  # AVIF is not in every Pillow
+    try:
+        image = Image.open(io.BytesIO(content), formats=known)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"the image is too large (limit {max_pixels} pixels): {error}") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(
+            f"the file ({len(content)} bytes, begins with {content[:8]!r}) is no image of a known "
+            f"format; expected one of {', '.join(known)}"
+        ) from error
+    _check_size(image.width, image.height, max_pixels)
+    return image
+
+
+def _read(content: bytes, max_pixels: int, bands: Sequence[int]) -> StoredImage:
+    if content[:4] in tiff.SIGNATURES:
+        header = tiff.read_header(content)
+        _check_size(header.width, header.height, max_pixels)
+        if header.is_plain and header.dtype is not None and _is_unusual(header, bands):
+            return _bands_of_tiff(content, header, max_pixels, bands)
+    with open_image(content, max_pixels) as image:
+        if _png_depth(content) == 16 and image.mode in ("RGB", "RGBA", "LA"):
+            return _deep_png(content, image, bands)
+        image.load()
+        if image.mode == "F" or image.mode.startswith("I"):
+            return StoredImage(np.array(ImageOps.exif_transpose(image)))
+        if bands and image.mode in ("RGBA", "RGBX"):
+            four = np.array(ImageOps.exif_transpose(image))
+            return StoredImage(four[:, :, _chosen(4, bands)])
+        return StoredImage(_shown(ImageOps.exif_transpose(image)))
+
+
+def _is_unusual(header: tiff.TiffHeader, bands: Sequence[int]) -> bool:
+    """Whether Pillow would not show it, or not as it is meant."""
+    if header.dtype != np.uint8 or header.bands > 4:
+        return True
+    has_spare = header.bands in (2, 4)
+    return has_spare and (not header.has_alpha or (header.bands == 4 and bool(bands)))
+
+
+def _bands_of_tiff(
+    content: bytes, header: tiff.TiffHeader, max_pixels: int, bands: Sequence[int]
+) -> StoredImage:
+    chosen = [0] if header.bands < 3 else _chosen(header.bands, bands)
+    assert header.dtype is not None
+    num_bytes = header.width * header.height * len(chosen) * header.dtype.itemsize
+    if num_bytes > MAX_BYTES_PER_PIXEL * max_pixels:
+        raise ImageError(
+            f"the image has {header.width} x {header.height} pixels in {len(chosen)} bands of "
+            f"{header.bits} bits, {num_bytes} bytes; the limit is {MAX_BYTES_PER_PIXEL} times "
+            f"{max_pixels}; cut it into tiles"
+        )
+    values = tiff.read_bands(content, header, chosen)
+    return StoredImage(_upright(values, header.orientation))
+
+
+def _chosen(num_bands: int, bands: Sequence[int]) -> list[int]:
+    """Which bands are shown, counted from 0."""
+    if num_bands <= 3 or not bands:
+        return list(range(3))
+    if max(bands) > num_bands:
+        raise ImageError(f"the image has {num_bands} bands; RALIS_BANDS asks for band {max(bands)}")
+    return [band - 1 for band in bands]
+
+
+def _png_depth(content: bytes) -> int:
+    return content[24] if content[:8] == b"\x89PNG\r\n\x1a\n" and len(content) > 25 else 8
+
+
+def _deep_png(content: bytes, image: Image.Image, bands: Sequence[int]) -> StoredImage:
+    """Of more than one band; Pillow would drop the low bytes."""
+    image.load()  # what is damaged is refused here: OpenCV fills in
+    orientation = int(image.getexif().get(_ORIENTATION, 1))
+    decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if decoded is None or decoded.dtype != np.uint16 or decoded.ndim != 3:
+        raise ImageError(f"the PNG file of 16 bits and mode {image.mode} cannot be read")
+    values = _upright(decoded, orientation)
+    has_alpha = values.shape[2] == 4
+    values[:, :, :3] = values[:, :, 2::-1]
+    if bands and has_alpha:
+        return StoredImage(np.ascontiguousarray(values[:, :, _chosen(4, bands)]))
+    opacity = values[:, :, 3].astype(np.float32) / 65535 if has_alpha else None
+    return StoredImage(np.ascontiguousarray(values[:, :, :3]), opacity)
+
+
+def _shown(image: Image.Image) -> np.ndarray:
+    """8 bits as browsers show them."""
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return np.array(image.convert("RGB"))
+
+
+def _upright(values: np.ndarray, orientation: int) -> np.ndarray:
+    """An array of (H, W, ...) turned as the EXIF orientation says."""
+    if orientation in (5, 6, 7, 8):
+        values = values.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        values = values[::-1]
+    if orientation in (2, 3, 6, 7):
+        values = values[:, ::-1]
+    return np.ascontiguousarray(values)
+
+
+def _facts(content: bytes, image: Image.Image) -> FileFacts:
+    bits = _png_depth(content)
+    if image.mode == "F" or image.mode == "I":
+        bits = 32
+    elif image.mode.startswith("I;16"):
+        bits = 16
+    orientation = int(image.getexif().get(_ORIENTATION, 1))
+    is_turned = orientation in (5, 6, 7, 8)
+    size = (image.width, image.height) if is_turned else (image.height, image.width)
+    name = image.format or "unknown"
+    is_shown = name in _BROWSER_FORMATS and bits <= 8
+    is_plain = (
+        is_shown and image.mode == "RGB" and not image.has_transparency_data and orientation == 1
+    )
+    return FileFacts(name, size, len(image.getbands()), bits, is_shown, is_plain)
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise ImageError(
+            f"the image has {width} x {height} pixels (width x height), the limit is "
+            f"{max_pixels} pixels; scale it down or cut it into tiles"
+        )

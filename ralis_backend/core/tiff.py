@@ -1,0 +1,241 @@
+"""A TIFF file -> what its header says, and its bands as they are stored.
+
+Pillow shows TIFF files of few kinds: not 16 bits in several bands, nor more than a few bands. Here
+each part of such a file becomes, under a new header, a picture of one grey band that Pillow reads.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image, TiffImagePlugin, TiffTags
+
+SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+MOST_VALUES_AT_ONCE = 40_000_000
+"""Of one strip or tile, in all its bands: it has to be decoded as a whole."""
+_VALUES_AT_ONCE = 4_000_000
+_MOST_PAGES = 10_000
+
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
+_STRIP_OFFSETS, _SAMPLES, _ROWS_PER_STRIP, _STRIP_BYTES, _PLANAR = 273, 277, 278, 279, 284
+_PREDICTOR, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_BYTES = 317, 322, 323, 324, 325
+_SUBFILE, _EXTRA, _FORMAT, _ORIENTATION = 254, 338, 339, 274
+_GREY, _RGB = (0, 1), 2
+_LOSSLESS = (1, 5, 8, 32773, 32946, 34925, 50000)
+"""Compressions that work on values, whatever they stand for: none, LZW, deflate, and so on."""
+_ALPHA = (1, 2)
+_DTYPES = {
+    **{(bits, 1): f"u{bits // 8}" for bits in (8, 16, 32)},
+    **{(bits, 2): f"i{bits // 8}" for bits in (8, 16, 32)},
+    **{(bits, 3): f"f{bits // 8}" for bits in (16, 32, 64)},
+}
+
+
+class TiffError(ValueError):
+    """The file is of a kind that is not read; the message says which, and what to do."""
+
+
+@dataclass(frozen=True)
+class TiffHeader:
+    """What the first page of a TIFF file says of itself.
+
+    bands: how many there are. dtype: of their values, None where it is of another kind.
+    is_plain: whether they are grey values or colours (or unknown bands) stored without loss.
+    has_alpha: whether the last band is said to be transparency.
+    """
+
+    width: int
+    height: int
+    bands: int
+    bits: int
+    dtype: np.dtype | None
+    is_plain: bool
+    has_alpha: bool
+    orientation: int
+    tags: Any
+    order: str
+
+    @property
+    def is_tiled(self) -> bool:
+        """Whether it is stored in tiles, not in strips."""
+        return _TILE_WIDTH in self.tags
+
+    @property
+    def piece(self) -> tuple[int, int]:
+        """(height, width) of a tile or strip."""
+        if self.is_tiled:
+            return int(self.tags[_TILE_HEIGHT]), int(self.tags[_TILE_WIDTH])
+        rows = int(self.tags.get(_ROWS_PER_STRIP, self.height))
+        return min(rows, self.height), self.width
+
+    @property
+    def is_compressed(self) -> bool:
+        """Whether values may stand as differences."""
+        return int(self.tags.get(_COMPRESSION, 1)) not in (1, 32773)
+
+
+def read_header(content: bytes) -> TiffHeader:
+    """The header of a file that begins with one of `SIGNATURES`.
+
+    Raises:
+        TiffError: if it has several pages; smaller copies and masks of one are none.
+        Exception: of any kind, if it is damaged.
+    """
+    pages = list(_pages(content))
+    shown = [page for page in pages if not int(page.get(_SUBFILE, 0)) & 0b101] or pages
+    if len(shown) > 1:
+        raise TiffError(
+            f"the TIFF file has {len(shown)} pages, expected one; write each page (slice, channel "
+            "or time) to a file of its own"
+        )
+    tags = shown[0]
+    bits = _all(tags, _BITS, (1,))
+    formats = _all(tags, _FORMAT, (1,))
+    order = ">" if content[:2] == b"MM" else "<"
+    name = _DTYPES.get((bits[0], formats[0])) if len({*bits}) == len({*formats}) == 1 else None
+    photometric = int(tags.get(_PHOTOMETRIC, 1))
+    is_plain = photometric in (*_GREY, _RGB) and int(tags.get(_COMPRESSION, 1)) in _LOSSLESS
+    bands = int(tags.get(_SAMPLES, 1))
+    extra = _all(tags, _EXTRA, ())
+    return TiffHeader(
+        width=int(tags[_WIDTH]),
+        height=int(tags[_HEIGHT]),
+        bands=bands,
+        bits=int(bits[0]),
+        dtype=None if name is None else np.dtype(name),
+        is_plain=is_plain,
+        has_alpha=bool(extra) and extra[-1] in _ALPHA,
+        orientation=int(tags.get(_ORIENTATION, 1)),
+        tags=tags,
+        order=order,
+    )
+
+
+def read_bands(content: bytes, header: TiffHeader, chosen: Sequence[int]) -> np.ndarray:
+    """(H, W, len(chosen)) of `header.dtype`: those bands, counted from 0, as they are stored.
+
+    Raises:
+        TiffError: if the file is stored in a way that is not read here.
+        Exception: of any kind, if it is damaged.
+    """
+    if header.dtype is None or not header.is_plain:
+        raise TiffError(
+            f"the TIFF file has {header.bands} bands of {header.bits} bits in a form that is not "
+            "read; expected 8, 16 or 32 bits, without compression or with LZW or deflate"
+        )
+    result = np.empty((header.height, header.width, len(chosen)), header.dtype)
+    is_planar = int(header.tags.get(_PLANAR, 1)) == 2 and header.bands > 1
+    for place, band in enumerate(chosen) if is_planar else [(0, 0)]:
+        for rows, cols, values in _parts(content, header, band if is_planar else None):
+            if is_planar:
+                result[rows, cols, place] = values[..., 0]
+            else:
+                result[rows, cols] = values[..., list(chosen)]
+    if header.tags.get(_PHOTOMETRIC) == 0 and header.dtype.kind == "u":  # white is zero
+        result = np.iinfo(header.dtype).max - result
+    return result
+
+
+def _pages(content: bytes) -> Iterator[Any]:
+    """The tags of each page."""
+    is_big = content[2] == 43 or content[3] == 43
+    directory = TiffImagePlugin.ImageFileDirectory_v2(content[: 16 if is_big else 8])
+    file, seen = io.BytesIO(content), set()
+    place = directory.next
+    while place and place not in seen and len(seen) < _MOST_PAGES:
+        seen.add(place)
+        file.seek(place)
+        page = TiffImagePlugin.ImageFileDirectory_v2(content[: 16 if is_big else 8])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            page.load(file)
+        yield page
+        place = page.next
+
+
+def _all(tags: Any, tag: int, default: tuple[int, ...]) -> tuple[int, ...]:
+    value = tags.get(tag, default)
+    return tuple(value) if isinstance(value, tuple) else (value,)
+
+
+def _parts(
+    content: bytes, header: TiffHeader, band: int | None
+) -> Iterator[tuple[slice, slice, np.ndarray]]:
+    """Rows, columns and (h, w, bands) values of each piece; of one band alone, or of all."""
+    tags, (height, width) = header.tags, header.piece
+    offsets = _all(tags, _TILE_OFFSETS if header.is_tiled else _STRIP_OFFSETS, ())
+    lengths = _all(tags, _TILE_BYTES if header.is_tiled else _STRIP_BYTES, ())
+    bands = 1 if band is not None else header.bands
+    if not 0 < width * height * bands <= MOST_VALUES_AT_ONCE:
+        raise TiffError(
+            f"a piece of the TIFF file has {width} x {height} pixels in {bands} bands, at most "
+            f"{MOST_VALUES_AT_ONCE} values are decoded at once; write it in strips or tiles"
+        )
+    across, down = -(-header.width // width), -(-header.height // height)
+    first = 0 if band is None else band * across * down
+    if min(len(offsets), len(lengths)) < first + across * down:
+        raise TiffError(f"the TIFF file names {len(offsets)} of its {across * down} pieces")
+    places = list(zip(offsets, lengths, strict=False))[first : first + across * down]
+    together = 1 if header.is_tiled else max(1, _VALUES_AT_ONCE // (width * height * bands))
+    for row in range(0, down, together):
+        num_rows = min(height * together, header.height - row * height)
+        for col in range(across):
+            chosen = places[row * across + col : (row + together) * across : across]
+            size = (height if header.is_tiled else num_rows, width, bands)
+            values = _piece(content, header, chosen, size)
+            top, left = row * height, col * width
+            right = min(header.width, left + width)
+            yield slice(top, top + num_rows), slice(left, right), values[:num_rows, : right - left]
+
+
+def _piece(
+    content: bytes,
+    header: TiffHeader,
+    places: Sequence[tuple[int, int]],
+    size: tuple[int, int, int],
+) -> np.ndarray:
+    """Values of `size` (h, w, bands): strips, of one height but for the last, or one tile.
+
+    They are decoded as the bytes that they are: a grey picture that is wider by as much.
+    """
+    assert header.dtype is not None
+    pieces = [content[start : start + length] for start, length in places]
+    starts = np.cumsum([0, *map(len, pieces[:-1])]).tolist()  # Pillow adds where they begin
+    num_bytes = size[1] * size[2] * header.dtype.itemsize
+    directory = TiffImagePlugin.ImageFileDirectory_v2(prefix=b"II")
+    directory[_WIDTH], directory[_HEIGHT] = num_bytes, size[0]
+    directory[_BITS], directory[_SAMPLES], directory[_PHOTOMETRIC] = 8, 1, 1
+    directory[_COMPRESSION] = int(header.tags.get(_COMPRESSION, 1))
+    directory[_ROWS_PER_STRIP] = header.piece[0] if len(pieces) > 1 else size[0]
+    directory[_STRIP_OFFSETS], directory[_STRIP_BYTES] = tuple(starts), tuple(map(len, pieces))
+    directory.tagtype[_STRIP_OFFSETS] = directory.tagtype[_STRIP_BYTES] = TiffTags.LONG
+    file = io.BytesIO()
+    directory.save(file)
+    file.write(b"".join(pieces))
+    file.seek(0)
+    with Image.open(file, formats=["TIFF"]) as image:
+        rows = np.asarray(image)
+    predictor = int(header.tags.get(_PREDICTOR, 1)) if header.is_compressed else 1
+    if predictor == 3:
+        return _undone_3(rows, header.dtype, size)
+    whole = np.dtype(f"u{header.dtype.itemsize}")  # floats' bits are differences of whole numbers
+    values = rows.view(whole.newbyteorder(header.order)).reshape(size).astype(whole, copy=False)
+    if predictor == 2:
+        values = np.cumsum(values, axis=1, dtype=whole)
+    return values.view(header.dtype)
+
+
+def _undone_3(rows: np.ndarray, dtype: np.dtype, size: tuple[int, int, int]) -> np.ndarray:
+    """Floats whose bytes stand apart, the highest of all values first, each as a difference."""
+    height, width, bands = size
+    parts = np.cumsum(rows.reshape(height, -1, bands), axis=1, dtype=np.uint8)
+    planes = parts.reshape(height, dtype.itemsize, width * bands)
+    highest_first = np.ascontiguousarray(np.moveaxis(planes, 1, 2))
+    values = highest_first.view(dtype.newbyteorder(">")).reshape(size)
+    return values.astype(dtype, copy=False)
