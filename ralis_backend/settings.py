@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import math
 import os
 import re
 import sys
@@ -168,6 +169,16 @@ class Settings(BaseSettings):
         description="Where Label Studio reaches this backend (default: the address under which it "
         "was connected)",
     )
+    bands: Annotated[tuple[int, ...], NoDecode] = Field(
+        (),
+        description="Which bands of pictures with more than three are red, green, blue (or one, as "
+        "grey), counted from 1, e.g. `4,3,2` (default: the first three)",
+    )
+    intensity_range: Annotated[tuple[float, float] | None, NoDecode] = Field(
+        None,
+        description="Values that are shown black and white in pictures of more than 8 bits, e.g. "
+        "`0,4095` (default: measured once per project)",
+    )
     image_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
         description="Hosts, besides Label Studio, that images may be fetched from; comma-separated",
@@ -255,6 +266,29 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(entry for entry in re.split(r"[\s,]+", value.lower()) if entry)
         return value
+
+    @field_validator("bands", mode="before")
+    @classmethod
+    def _parse_bands(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        bands = [part.strip() for part in value.split(",")]
+        if len(bands) not in (1, 3) or not all(re.fullmatch("[1-9][0-9]{0,3}", it) for it in bands):
+            raise ValueError("expected three bands, or one, counted from 1, for example 3,2,1")
+        return tuple(int(band) for band in bands)
+
+    @field_validator("intensity_range", mode="before")
+    @classmethod
+    def _parse_range(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            low, high = (float(part) for part in value.split(","))
+        except ValueError:
+            low, high = math.nan, math.nan
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ValueError("expected two numbers, the lower one first, for example 0,4095")
+        return low, high
 
     @field_validator("image_hosts", mode="before")
     @classmethod

@@ -66,9 +66,7 @@ def create_client(settings: Settings) -> LabelStudioClient:
     from ralis_backend.labelstudio.client import LabelStudioClient
 
     api_key = settings.api_key or _token_file(settings).read
-    return LabelStudioClient(
-        settings.label_studio_url, api_key, network=create_network(settings)
-    )
+    return LabelStudioClient(settings.label_studio_url, api_key, network=create_network(settings))
 
 
 def create_network(settings: Settings) -> Network:

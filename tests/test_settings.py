@@ -181,7 +181,9 @@ def test_certificates_and_proxies_that_cannot_be_used_are_named(monkeypatch, nam
 
 
 def test_the_hubs_own_settings_are_read_from_the_env_file_too(monkeypatch, tmp_path):
-    (tmp_path / ".env").write_text(f"HF_HUB_CACHE={tmp_path / 'mine'}\nHF_ENDPOINT=http://hub.test\n")
+    (tmp_path / ".env").write_text(
+        f"HF_HUB_CACHE={tmp_path / 'mine'}\nHF_ENDPOINT=http://hub.test\n"
+    )
     monkeypatch.setenv("HF_HUB_CACHE", "")
     monkeypatch.delenv("HF_HUB_CACHE")
     monkeypatch.setenv("HF_ENDPOINT", "http://environment.wins")

@@ -15,6 +15,7 @@ from ralis_backend.labelstudio.payloads.tasks import project_uid
 from ralis_backend.labelstudio.plugin import RalisBackend
 
 if TYPE_CHECKING:
+    from ralis_backend.labelstudio.address_book import AddressBook
     from ralis_backend.labelstudio.token_file import Handover
     from ralis_backend.online.learner import Learner
 

@@ -65,6 +65,7 @@ def _work(settings: Settings, stop: threading.Event) -> None:
 
 def create_worker(settings: Settings) -> Worker:
     """The worker, on the GPU where there is one."""
+    from ralis_backend.online.pictures import PictureSettings
     from ralis_backend.online.worker import Worker, WorkerConfig
     from ralis_backend.wiring import (
         check_segmenter,
@@ -77,6 +78,7 @@ def create_worker(settings: Settings) -> Worker:
     check_segmenter(settings)
     config = WorkerConfig(
         mode=settings.mode,
+        pictures=PictureSettings(settings.bands, settings.intensity_range),
         ranking=ranking_config(settings, find_device(settings.device)),
         background_label=settings.background_label,
         suggestions_per_image=settings.suggestions_per_image,

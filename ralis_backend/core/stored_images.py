@@ -43,7 +43,7 @@ class StoredImage:
     @property
     def is_deep(self) -> bool:
         """Whether its values are not of 8 bits."""
-        return self.values.dtype != np.uint8
+        return bool(self.values.dtype != np.uint8)
 
 
 @dataclass(frozen=True)

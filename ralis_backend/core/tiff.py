@@ -9,9 +9,8 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, TiffImagePlugin, TiffTags
@@ -59,7 +58,7 @@ class TiffHeader:
     has_alpha: bool
     orientation: int
     tags: Any
-    order: str
+    order: Literal["<", ">"]
 
     @property
     def is_tiled(self) -> bool:
@@ -97,7 +96,7 @@ def read_header(content: bytes) -> TiffHeader:
     tags = shown[0]
     bits = _all(tags, _BITS, (1,))
     formats = _all(tags, _FORMAT, (1,))
-    order = ">" if content[:2] == b"MM" else "<"
+    order: Literal["<", ">"] = ">" if content[:2] == b"MM" else "<"
     name = _DTYPES.get((bits[0], formats[0])) if len({*bits}) == len({*formats}) == 1 else None
     photometric = int(tags.get(_PHOTOMETRIC, 1))
     is_plain = photometric in (*_GREY, _RGB) and int(tags.get(_COMPRESSION, 1)) in _LOSSLESS
@@ -146,7 +145,8 @@ def _pages(content: bytes) -> Iterator[Any]:
     """The tags of each page."""
     is_big = content[2] == 43 or content[3] == 43
     directory = TiffImagePlugin.ImageFileDirectory_v2(content[: 16 if is_big else 8])
-    file, seen = io.BytesIO(content), set()
+    file = io.BytesIO(content)
+    seen: set[int] = set()
     place = directory.next
     while place and place not in seen and len(seen) < _MOST_PAGES:
         seen.add(place)
@@ -225,7 +225,8 @@ def _piece(
     if predictor == 3:
         return _undone_3(rows, header.dtype, size)
     whole = np.dtype(f"u{header.dtype.itemsize}")  # floats' bits are differences of whole numbers
-    values = rows.view(whole.newbyteorder(header.order)).reshape(size).astype(whole, copy=False)
+    stored = rows.view(whole.newbyteorder(header.order)).reshape(size)
+    values: np.ndarray = stored.astype(whole, copy=False)
     if predictor == 2:
         values = np.cumsum(values, axis=1, dtype=whole)
     return values.view(header.dtype)

@@ -50,7 +50,7 @@ class AddressBook:
 
     def offer(self, hostname: object) -> None:
         """Remember what `/setup` said under `hostname`, if it is an address and a new one."""
-        if not _is_address(hostname):
+        if not isinstance(hostname, str) or not _is_address(hostname):
             return
         place = place_of(hostname)
         with self._lock:
@@ -77,4 +77,6 @@ def place_of(address: str) -> tuple[str, int] | None:
 
 
 def _is_address(value: object) -> bool:
-    return isinstance(value, str) and bool(_ADDRESS.fullmatch(value)) and place_of(value) is not None
+    return (
+        isinstance(value, str) and bool(_ADDRESS.fullmatch(value)) and place_of(value) is not None
+    )

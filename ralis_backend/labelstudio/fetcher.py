@@ -12,9 +12,10 @@ import binascii
 import hashlib
 import re
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, unquote_to_bytes, urljoin, urlsplit
 
 import httpx
@@ -31,6 +32,7 @@ from ralis_backend.labelstudio.client import (
 from ralis_backend.labelstudio.deadline import DeadlineTransport, ending_within
 from ralis_backend.labelstudio.disk_cache import DiskCache
 from ralis_backend.labelstudio.errors import NotFound, Unauthorised, Unavailable
+from ralis_backend.labelstudio.payloads.tasks import DATA_DIGEST, data_reference
 from ralis_backend.online.tool import ToolTask
 
 MAX_IMAGE_BYTES = 100_000_000
@@ -105,7 +107,7 @@ class ImageFetcher:
             )
         try:
             if task.image[:5].lower() == "data:":
-                return _from_data(task)
+                return _from_data(task.id, self._data_address(task))
             place = self._place(task)
             key = self._key(task)
             content = self._cache.get(key)
@@ -144,6 +146,16 @@ class ImageFetcher:
         if self._is_named(task.image) and not _file_path(_path_of(task.image)):
             return task.image  # of another server behind the same reverse proxy
         return self._own_path(task, task.image)
+
+    def _data_address(self, task: ToolTask) -> str:
+        """The whole `data:` address of a task that is known by its digest; asked for if need be."""
+        if not task.image.startswith(DATA_DIGEST):
+            return task.image
+        data: Any = task.data or self._client.task(task.id).get("data")
+        for value in data.values() if isinstance(data, Mapping) else ():
+            if isinstance(value, str) and data_reference(value) == task.image:
+                return value
+        raise ValueError(f"task {task.id} does not hold the image any more that it was read with")
 
     def _download(self, task: ToolTask, place: str) -> bytes:
         if place.startswith("/"):
@@ -342,18 +354,18 @@ def _file_path(url: httpx.URL) -> str | None:
     return found[2]
 
 
-def _from_data(task: ToolTask) -> bytes:
-    """The bytes of an image that stands in the task as `data:image/png;base64,...`."""
-    if len(task.image) > MAX_DATA_CHARACTERS:
+def _from_data(task_id: int, image: str) -> bytes:
+    """The bytes of an image that stands in its task as `data:image/png;base64,...`."""
+    if len(image) > MAX_DATA_CHARACTERS:
         raise ValueError(
-            f"task {task.id}: its data: address has {len(task.image)} characters, at most "
+            f"task {task_id}: its data: address has {len(image)} characters, at most "
             f"{MAX_DATA_CHARACTERS} are read; upload the image as a file"
         )
-    head, comma, body = task.image.partition(",")
+    head, comma, body = image.partition(",")
     kind, *parameters = head[5:].lower().split(";")
     if not comma or (kind and not kind.strip().startswith("image/")):
         raise ImageNotAllowed(
-            f"task {task.id}: its data: address is of no image; expected "
+            f"task {task_id}: its data: address is of no image; expected "
             "data:image/png;base64, and the file in base64"
         )
     content = unquote_to_bytes(body)
@@ -363,7 +375,7 @@ def _from_data(task: ToolTask) -> bytes:
         content = bytes(content.translate(_URL_SAFE, b" \t\r\n"))
         return base64.b64decode(content + b"=" * (-len(content) % 4), validate=True)
     except binascii.Error as error:
-        raise ValueError(f"task {task.id}: its data: address is no base64: {error}") from None
+        raise ValueError(f"task {task_id}: its data: address is no base64: {error}") from None
 
 
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")

@@ -13,8 +13,11 @@ def uploaded_name(reference: str) -> str:
     """The file's name, with its suffix.
 
     `road.png` of `/data/upload/3/1a2b3c4d-road.png`, whose prefix keeps uploads apart, of
-    `/data/local-files/?d=photos/road.png` and of `https://example.com/road.png`.
+    `/data/local-files/?d=photos/road.png` and of `https://example.com/road.png`; `image` of
+    one that stands in its task.
     """
+    if reference[:5].lower() == "data:":
+        return "image"
     try:
         parts = urlsplit(reference)
     except ValueError:  # no address; its last part still is a name

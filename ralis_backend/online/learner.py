@@ -20,6 +20,7 @@ import numpy as np
 from ralis_backend.core.policy.registry import check_strategy
 from ralis_backend.online.choosing import RankingConfig
 from ralis_backend.online.labels import RegionLabel, covered
+from ralis_backend.online.pictures import Pictures
 from ralis_backend.online.ranking import rank_image
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Image, Project, Ranking, Version
@@ -314,7 +315,10 @@ class Learner:
         with self._turn(until):
             content = self._arrived(self._image, task)
             every_label = self._store.labels.of(project.id)
-            ranked = rank_image(self._store, project, version, content, self._config, every_label)
+            decode = Pictures(self._store, project, self._image).decode
+            ranked = rank_image(
+                self._store, project, version, content, self._config, every_label, decode
+            )
         ranking = version.metrics.get("score_quantiles") if version else None
         is_comparable = ranking is None or ranked.is_comparable
         regions = best_regions(

@@ -92,14 +92,25 @@ class DescribedPool:
 
 
 def describe_image(
-    segmenter: Segmenter, content: bytes, config: RankingConfig, needs: Needs
+    segmenter: Segmenter,
+    content: bytes,
+    config: RankingConfig,
+    needs: Needs,
+    decode: Callable[[bytes], np.ndarray] = decode_image,
 ) -> DescribedImage:
     """One look at an image file, for what `needs`.
+
+    Args:
+        segmenter: that looks.
+        content: the file.
+        config: how regions are cut.
+        needs: what is described.
+        decode: file -> (H, W, 3) uint8, as the project's pictures are shown.
 
     Raises:
         ValueError: if it is no readable image, or the segmenter breaks on it.
     """
-    image = decode_image(content)
+    image = decode(content)
     size = (image.shape[0], image.shape[1])
     parts = segmenter.parts(image, needs.maps)
     regions = grid(size, config.region_size)
@@ -213,6 +224,7 @@ def rank_image(
     content: bytes,
     config: RankingConfig,
     labels: Sequence[RegionLabel],
+    decode: Callable[[bytes], np.ndarray] = decode_image,
 ) -> RankedImage:
     """Rank one image on the spot, without the rest of the pool.
 
@@ -224,6 +236,7 @@ def rank_image(
         content: the image file.
         config: how regions are cut and ranked.
         labels: of the whole project.
+        decode: as for `describe_image`.
     """
     usable = load_segmenter(
         store, project, version, config.spec, seed=config.seed, device=config.device
@@ -231,7 +244,7 @@ def rank_image(
     segmenter, version = usable.segmenter, usable.version
     wanted = strategy_for(project, version, labels, config, segmenter.offers)
     chosen = _without_pool(wanted, version)
-    described = describe_image(segmenter, content, config, chosen.described)
+    described = describe_image(segmenter, content, config, chosen.described, decode)
     features, needs = described.features, chosen.strategy.needs
     state = pool_state(
         labelled_pixels(labels, len(project.classes)),

@@ -15,11 +15,11 @@ import numpy as np
 
 from ralis_backend.core.acquisition import PoolState, Strategy, strategy
 from ralis_backend.core.features import RegionFeatures
-from ralis_backend.core.images import decode_image
 from ralis_backend.core.regions import VOID, Region, grid
 from ralis_backend.online.choosing import RankingConfig
 from ralis_backend.online.labels import RegionLabel, labels_by_image
 from ralis_backend.online.masks import LabelMasks
+from ralis_backend.online.pictures import Pictures, task_of
 from ralis_backend.online.report import replay_text
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Image, Project
@@ -173,7 +173,7 @@ class _Labelled:
         config: RankingConfig,
         max_regions: int,
     ) -> None:
-        self._image, self._masks = image, LabelMasks(store, project)
+        self._pictures, self._masks = Pictures(store, project, image), LabelMasks(store, project)
         self._project, self._config = project, config
         labels = [label for label in store.labels.of(project.id) if any(label.pixels)]
         sizes = [(label.region.height, label.region.width) for label in labels]
@@ -245,8 +245,7 @@ class _Labelled:
         )
 
     def _pixels(self, row: Image) -> np.ndarray:
-        task = ToolTask(row.task_id, row.task_created_at, row.ref, project_id=row.tool_project_id)
-        pixels = decode_image(self._image(task))
+        pixels = self._pictures.pixels(task_of(row))
         if pixels.shape[:2] != row.size:
             raise ValueError(f"task {row.task_id}: its image has changed since it was labelled")
         return pixels

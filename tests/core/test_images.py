@@ -222,7 +222,9 @@ def test_deep_pictures_are_turned_as_others_are(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     expected = decode_image(_file(Image.fromarray(eight), exif=exif))
-    np.testing.assert_array_equal(decode_image(write_tiff(values, orientation=orientation)), expected)
+    np.testing.assert_array_equal(
+        decode_image(write_tiff(values, orientation=orientation)), expected
+    )
     png = cv2.imencode(".png", values[..., ::-1])[1].tobytes()
     at = png.index(b"IDAT") - 4
     body = b"eXIf" + exif.tobytes().removeprefix(b"Exif\0\0")
@@ -286,7 +288,9 @@ def test_damaged_deep_files_fail_as_images():
 
 
 def test_facts_are_told_from_the_header():
-    assert str(file_facts(_file(Image.new("RGB", (8, 6))))) == "8 x 6 pixels, 3 bands of 8 bits, PNG"
+    assert (
+        str(file_facts(_file(Image.new("RGB", (8, 6))))) == "8 x 6 pixels, 3 bands of 8 bits, PNG"
+    )
     deep = file_facts(write_tiff(np.zeros((6, 8, 13), np.uint16), orientation=6))
     assert (deep.size, deep.bands, deep.bits, deep.is_shown) == ((8, 6), 13, 16, False)
     sixteen = cv2.imencode(".png", np.zeros((6, 8, 3), np.uint16))[1].tobytes()

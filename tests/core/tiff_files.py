@@ -1,4 +1,4 @@
-"""TIFF files of kinds that Pillow does not write: several deep bands, planes, tiles, byte orders."""
+"""TIFF files that Pillow does not write: several deep bands, planes, tiles, byte orders."""
 
 from __future__ import annotations
 

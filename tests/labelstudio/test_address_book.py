@@ -42,7 +42,11 @@ def test_the_same_place_is_written_once(tmp_path):
     book = AddressBook(path)
     book.offer("https://label.example.com/ls")
     written = path.stat().st_mtime_ns
-    for same in ("http://label.example.com", "https://LABEL.example.com:443/", "http://label.example.com:80"):
+    for same in (
+        "http://label.example.com",
+        "https://LABEL.example.com:443/",
+        "http://label.example.com:80",
+    ):
         book.offer(same)
     assert path.stat().st_mtime_ns == written
 

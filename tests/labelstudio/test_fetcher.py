@@ -198,7 +198,9 @@ def test_a_redirect_to_another_file_of_label_studio_is_followed_within_the_same_
 
         def __call__(self, request):
             moved = httpx.Response(303, headers={"location": self.target})
-            self.answer = moved if "/upload/" in request.url.path else httpx.Response(200, content=b"x")
+            self.answer = (
+                moved if "/upload/" in request.url.path else httpx.Response(200, content=b"x")
+            )
             return super().__call__(request)
 
     server = Moved()

@@ -207,7 +207,9 @@ def test_no_proxy_is_asked_for_what_may_not_be_read(
 def test_label_studio_cannot_send_the_proxy_inside(tmp_path, proxy, names, address):
     if address:
         names["bucket.com"] = address
-    client = LabelStudioClient("http://label-studio:8080", "t", network=Network(proxies={"http": proxy}))
+    client = LabelStudioClient(
+        "http://label-studio:8080", "t", network=Network(proxies={"http": proxy})
+    )
     with pytest.raises(ImageNotAllowed, match="RALIS_IMAGE_HOSTS"):
         ImageFetcher(client, tmp_path, 0)._from_elsewhere("http://bucket.com/a", is_trusted=True)
     assert Proxy.asked == []

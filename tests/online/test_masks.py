@@ -9,7 +9,7 @@ from ralis_backend.online.labels import NewLabel
 from ralis_backend.online.masks import LabelMasks
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Image, Project
-from tests.online.store.conftest import annotation, image, label, project  # noqa: F401
+from tests.online.store.conftest import annotation, image, label, project
 
 REGIONS = (Region(0, 0, 8, 8), Region(4, 6, 8, 8), Region(12, 8, 8, 8), Region(3, 3, 2, 2))
 

@@ -19,6 +19,7 @@ from ralis_backend.online.tool import MAX_ID, Crop, ToolTask
 
 UNNAMED_KEY = "$undefined$"
 """The data key of files that were uploaded before the project had a label config."""
+DATA_DIGEST = "data:sha256,"
 _UID = re.compile(r"[0-9]{1,19}(\.[0-9]{1,19})?")
 UNKNOWN_TIME = datetime.fromtimestamp(0, UTC)
 _COUNTS = ("total_annotations", "cancelled_annotations")
@@ -54,13 +55,24 @@ def parse_task(payload: Any, image_key: str, project_id: int | None = None) -> T
     return ToolTask(
         id=payload["id"],
         created_at=_created_at(payload),
-        image=storable(image) if isinstance(image, str) else "",
+        image=_reference(image) if isinstance(image, str) else "",
         data=data,
         project_id=_project_id(payload) if project_id is None else project_id,
         num_annotations=count_of(payload, *_COUNTS) or 0,
         changed_at=_changed_at(payload),
         state=_state(payload),
     )
+
+
+def data_reference(image: str) -> str:
+    """What stands for an image that is in its task itself: `data:sha256,<digest>`."""
+    digest = hashlib.sha256(image.encode(errors="surrogatepass")).hexdigest()
+    return f"{DATA_DIGEST}{digest}"
+
+
+def _reference(image: str) -> str:
+    """An image's address, for the database: one that is the image itself stays in the tool."""
+    return data_reference(image) if image[:5].lower() == "data:" else storable(image)
 
 
 def parse_tasks(

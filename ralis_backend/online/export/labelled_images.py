@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import re
 from collections import defaultdict
@@ -10,21 +9,21 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image as PillowImage
 
 from ralis_backend.core.images import decode_image, encode_png
 from ralis_backend.core.palette import Rgb, distinct_color, rgb
 from ralis_backend.core.regions import Region
+from ralis_backend.core.stored_images import file_facts
 from ralis_backend.online.file_names import uploaded_name
 from ralis_backend.online.labels import RegionLabel
 from ralis_backend.online.masks import LabelMasks
+from ralis_backend.online.pictures import Pictures, task_of
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Image, Project
 from ralis_backend.online.tool import ToolTask, ToolUnavailable
 
 logger = logging.getLogger(__name__)
 
-_EXIF_ORIENTATION = 0x0112
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 """Devices to Windows, whatever the suffix."""
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png"}
@@ -65,6 +64,7 @@ class LabelledImages:
             for entry, color in zip(project.classes, colors_of(project), strict=True)
         )
         self._project, self._fetch = project, images
+        self._pictures = Pictures(store, project, images)
         self._masks = LabelMasks(store, project, has_removed_classes=True)
         self.left_out: dict[int, str] = {}
         self._by_image: dict[int, list[RegionLabel]] = defaultdict(list)
@@ -107,8 +107,8 @@ class LabelledImages:
         return self._masks.lost
 
     def _read(self, row: Image) -> ExportedImage:
-        task = ToolTask(row.task_id, row.task_created_at, row.ref, project_id=row.tool_project_id)
-        content, suffix, size = as_plain_image(self._fetch(task))
+        content = self._fetch(task_of(row))
+        content, suffix, size = as_plain_image(content, self._pictures.decode)
         if row.size not in (None, size):
             raise ValueError(
                 f"the image is {size[0]} x {size[1]} pixels (height x width) now, its labels were "
@@ -174,22 +174,17 @@ def _original_name(ref: str) -> str:
     return safe or "image"
 
 
-def as_plain_image(content: bytes) -> tuple[bytes, str, tuple[int, int]]:
+def as_plain_image(
+    content: bytes, decode: Callable[[bytes], np.ndarray] = decode_image
+) -> tuple[bytes, str, tuple[int, int]]:
     """An image file that every reader shows alike: its bytes, suffix and (height, width).
 
     The original bytes where they are an upright 8-bit RGB JPEG or PNG, else a PNG of what was
-    labelled.
+    labelled, as `decode` shows it.
     """
-    image = decode_image(content)
+    image = decode(content)
     size = (image.shape[0], image.shape[1])
-    with PillowImage.open(io.BytesIO(content)) as header:
-        is_plain = (
-            header.format in _SUFFIXES
-            and header.mode == "RGB"
-            and not header.has_transparency_data
-            and header.getexif().get(_EXIF_ORIENTATION, 1) == 1
-        )
-        suffix = _SUFFIXES.get(header.format or "", ".png")
-    if is_plain:
-        return content, suffix, size
+    facts = file_facts(content)
+    if facts.is_plain and facts.format in _SUFFIXES:
+        return content, _SUFFIXES[facts.format], size
     return encode_png(image), ".png", size

@@ -152,6 +152,19 @@ class Projects:
             assign(project, values)
             return project
 
+    def settle_range(
+        self, project_id: int, kind: str, limits: tuple[float, float], source: str
+    ) -> Project:
+        """Remember how a kind of deep values is shown; what is remembered already stays."""
+        with self._database.write() as session:
+            project = session.get_one(Project, project_id)
+            rule = dict(project.pixel_rule or {})
+            ranges = dict(rule.get("ranges") or {})
+            if kind not in ranges:
+                ranges[kind] = list(limits)
+                project.pixel_rule = {**rule, "ranges": ranges, "source": source}
+            return project
+
     def begin_reading(self, project_id: int) -> Project:
         """Count one more reading of the tool, which answers every request made so far.
 

@@ -72,6 +72,7 @@ class Project(Base):
     label_config: Mapped[str] = _seldom(Text, default="")
     classes: Mapped[list[Any]] = mapped_column(default=list)  # [{name, color, is_active}]
     strategy: Mapped[str | None] = mapped_column(String(64))  # None: the worker's setting
+    pixel_rule: Mapped[dict[str, Any] | None]  # how its pictures are shown: `online/pictures`
     regions_uid: Mapped[str | None] = mapped_column(String(64), index=True)
     regions_tool_id: Mapped[int | None] = mapped_column("regions_host_id")
     is_prepared: Mapped[bool] = mapped_column(default=False)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from ralis_backend.core.learning.config import FinetuneConfig
 from ralis_backend.online.choosing import RankingConfig
+from ralis_backend.online.pictures import PictureSettings
 from ralis_backend.simulation.verdict import ReplayRules
 
 
@@ -14,6 +15,7 @@ class WorkerConfig:
     """How the worker treats every project.
 
     mode: `crops` or `in-place`.
+    pictures: what is said of all projects' pictures.
     background_label: painted where annotators left a region free; None: those pixels are VOID.
     suggestions_per_image: regions on a whole image (in-place mode).
     promotion_tolerance: a version may be this much worse in validation mIoU and still be used.
@@ -30,6 +32,7 @@ class WorkerConfig:
     """
 
     mode: str = "crops"
+    pictures: PictureSettings = field(default_factory=PictureSettings)
     ranking: RankingConfig = field(default_factory=RankingConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     background_label: str | None = None

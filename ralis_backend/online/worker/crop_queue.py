@@ -15,8 +15,8 @@ from ralis_backend.core.images import (
     context_picture,
     crop_picture,
     crop_scale,
-    decode_image,
 )
+from ralis_backend.online.pictures import Pictures
 from ralis_backend.online.random_slice import SLICE, SLICE_REASON
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import CropTask, Image, Project, Version
@@ -145,7 +145,8 @@ class CropQueue:
     def _pixels(self, project: Project, image: Image) -> np.ndarray | None:
         try:
             with self._store.attempts.trying(*attempt_on(image)):
-                pixels = decode_image(self._tool.image(tool_task(image)))
+                pictures = Pictures(self._store, project, self._tool.image)
+                pixels = pictures.pixels(tool_task(image))
             if image.size is not None:
                 check_size(pixels.shape[:2], image.size)
             return pixels

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ralis_backend.core.images import decode_image
 from ralis_backend.core.regions import Region, grid
 from ralis_backend.online.labels import NewLabel
+from ralis_backend.online.pictures import Pictures, task_of
 from ralis_backend.online.store import StoreError, annotation_from_json, unpack
 from ralis_backend.online.store.tables import Image, Project
-from ralis_backend.online.tool import Tool, ToolAnnotation, ToolProject, ToolTask, ToolUnavailable
+from ralis_backend.online.tool import Tool, ToolAnnotation, ToolProject, ToolUnavailable
 from ralis_backend.online.worker.config import WorkerConfig
 
 if TYPE_CHECKING:
@@ -117,16 +117,10 @@ class LabelReader:
         if image.size is not None:
             return image.size
         with self._store.attempts.trying(*attempt_on(image)):
-            height, width = decode_image(self._tool.image(tool_task(image))).shape[:2]
+            pictures = Pictures(self._store, self._project, self._tool.image)
+            height, width = pictures.pixels(task_of(image)).shape[:2]
         self._store.images.seen(image.id, (height, width))
         return height, width
-
-
-def tool_task(image: Image) -> ToolTask:
-    """The task behind an image."""
-    return ToolTask(
-        image.task_id, image.task_created_at, image.ref, project_id=image.tool_project_id
-    )
 
 
 def attempt_on(image: Image) -> tuple[int, str, int, str]:

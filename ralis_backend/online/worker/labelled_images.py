@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ralis_backend.core.images import decode_image
 from ralis_backend.core.learning.crops import LabelledImage, Unreadable
 from ralis_backend.online.masks import LabelMasks
+from ralis_backend.online.pictures import Pictures
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.tool import Tool
@@ -32,8 +32,9 @@ class LabelledImages:
     """
 
     def __init__(self, store: Store, tool: Tool, project: Project) -> None:
-        self._store, self._tool, self._project = store, tool, project
+        self._store, self._project = store, project
         self.masks = LabelMasks(store, project)
+        self._pictures = Pictures(store, project, tool.image)
         self._bad_images: dict[int, str] = {}  # by row id
 
     def of(self, parts: Sequence[ImageLabels]) -> list[LabelledImage]:
@@ -66,7 +67,7 @@ class LabelledImages:
             raise Unreadable(self._bad_images[part.image.id])
         try:
             with self._store.attempts.trying(*attempt_on(part.image)):
-                pixels = decode_image(self._tool.image(tool_task(part.image)))
+                pixels = self._pictures.pixels(tool_task(part.image))
             check_size(pixels.shape[:2], part.size)
         except NOT_ITS_FAULT:
             raise

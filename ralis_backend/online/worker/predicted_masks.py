@@ -8,9 +8,9 @@ from functools import cached_property
 import numpy as np
 
 from ralis_backend.core.features import predicted_classes
-from ralis_backend.core.images import decode_image
 from ralis_backend.core.segmenter import Segmenter
 from ralis_backend.online.choosing import RankingConfig
+from ralis_backend.online.pictures import Pictures
 from ralis_backend.online.segmenters import load_segmenter
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Image, Project, Ranking, Version
@@ -54,7 +54,8 @@ class PredictedMasks:
     def _again(self, image: Image) -> np.ndarray | None:
         if self._segmenter is None:
             return None
-        pixels = decode_image(self._tool.image(tool_task(image)))
+        pictures = Pictures(self._store, self._project, self._tool.image)
+        pixels = pictures.pixels(tool_task(image))
         mask = predicted_classes(self._segmenter, pixels)
         if mask.shape != image.size:
             raise ValueError(f"the image has {mask.shape} pixels now, {image.size} when ranked")

@@ -16,6 +16,7 @@ from ralis_backend.core.regions import grid, is_labelled
 from ralis_backend.core.segmenter import Segmenter
 from ralis_backend.online.choosing import ChosenStrategy, fallback, strategy_for
 from ralis_backend.online.labels import RegionLabel, covered, labelled_pixels, labels_by_image
+from ralis_backend.online.pictures import Pictures
 from ralis_backend.online.ranking import (
     DescribedPool,
     describe_image,
@@ -177,7 +178,13 @@ class Ranker:
         try:
             with self._store.attempts.trying(*attempt_on(image)):
                 content = self._tool.image(tool_task(image))
-                result = describe_image(segmenter, content, self._config.ranking, chosen.described)
+                result = describe_image(
+                    segmenter,
+                    content,
+                    self._config.ranking,
+                    chosen.described,
+                    Pictures(self._store, project, self._tool.image).decode,
+                )
             if size_of_labels is not None:
                 check_size(result.image_size, size_of_labels)
         except NOT_ITS_FAULT:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from ralis_backend.core.images import decode_image
+from ralis_backend.online.pictures import Pictures
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Image, Project, Version
 from ralis_backend.online.tool import Tool
@@ -37,7 +37,8 @@ class Retry:
             ToolUnavailable: if the tool does not answer.
         """
         due = self._store.images.to_try_again(project.id, now(), TRIES_PER_STEP)
-        readable = [image for image in due if not should_stop() and self._is_readable(image)]
+        pictures = Pictures(self._store, project, self._tool.image)
+        readable = [it for it in due if not should_stop() and self._is_readable(it, pictures)]
         if not readable:
             return
         logger.info("project %s: %d images can be read again", project.uid, len(readable))
@@ -46,10 +47,10 @@ class Retry:
         if version is not None:
             self._rank_again(project, version, len(readable))
 
-    def _is_readable(self, image: Image) -> bool:
+    def _is_readable(self, image: Image, pictures: Pictures) -> bool:
         try:
             with self._store.attempts.trying(*attempt_on(image)):
-                height, width = decode_image(self._tool.image(tool_task(image))).shape[:2]
+                height, width = pictures.pixels(tool_task(image)).shape[:2]
             if image.size is not None and self._store.labels.of_image(image.id):
                 check_size((height, width), image.size)
         except NOT_ITS_FAULT:

@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from ralis_backend.online.pictures import keep_settings
+from ralis_backend.online.pictures import task_of as tool_task
 from ralis_backend.online.store import unpack
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.tool import Hint, Tool, ToolError, ToolNotFound, ToolProject
@@ -15,7 +17,6 @@ from ralis_backend.online.worker.label_reader import (
     NOT_ITS_FAULT,
     LabelReader,
     attempt_on,
-    tool_task,
 )
 from ralis_backend.online.worker.tool_reader import ToolReader, ToolSource
 
@@ -51,6 +52,7 @@ class Sync:
         pool = self.project(project)
         self._register(pool)
         project = self._store.projects.begin_reading(project.id)
+        project = keep_settings(self._store, project, self._config.pictures)
         number = project.num_readings
         regions_id = self._tool.prepare(pool, self._config.mode, project.regions_tool_id)
         regions_uid = self._tool.project(regions_id).uid if regions_id is not None else None
