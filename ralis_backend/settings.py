@@ -145,7 +145,7 @@ class Settings(BaseSettings):
         "FPN",
         description="Architecture of segmentation-models-pytorch, or a registered segmenter",
     )
-    device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:1`")
+    device: str = Field("auto", description="`auto`, `cpu`, `cuda`, `cuda:1` or `mps`")
     seed: int = Field(0, ge=0, description="Seed of everything random")
     background_label: str | None = Field(
         None,

@@ -6,6 +6,7 @@ loads it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from ralis_backend.online.choosing import RankingConfig
     from ralis_backend.online.learner import Learner
     from ralis_backend.online.store import Store
+
+logger = logging.getLogger(__name__)
 
 
 def create_store(settings: Settings) -> Store:
@@ -202,9 +205,21 @@ def ranking_config(settings: Settings, device: str) -> RankingConfig:
 
 
 def find_device(name: str) -> str:
-    """`auto` -> `cuda` where torch can use it, else `cpu`; any other name as it is."""
+    """`auto` -> `cuda` where torch can use it, else `mps` where a trial works, else `cpu`.
+
+    Any other name as it is.
+    """
     if name != "auto":
         return name
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    if torch.backends.mps.is_available():
+        from ralis_backend.core.segmenter.trial import why_not
+
+        reason = why_not("mps")
+        if reason is None:
+            return "mps"
+        logger.warning("mps is there and not used, since a trial failed: %s", reason)
+    return "cpu"

@@ -54,6 +54,7 @@ def main() -> None:
 
     What it writes, labels and tokens among it, is readable by its own user alone.
     """
+    refuse_windows(sys.platform)
     os.umask(0o077)
     try:
         app()
@@ -64,4 +65,24 @@ def main() -> None:
             raise
         logging.getLogger(__name__).debug("traceback", exc_info=True)
         typer.secho(f"ralis: {printable_lines(str(error))}", fg="red", err=True)
+        sys.exit(2)
+
+
+def refuse_windows(platform: str) -> None:
+    """End at once where processes, permissions and paths are others than this package expects.
+
+    Args:
+        platform: as in `sys.platform`.
+
+    Raises:
+        SystemExit: on Windows, with what to do; Python of WSL or of a container is no Windows.
+    """
+    if platform in ("win32", "cygwin", "msys"):
+        typer.secho(
+            "ralis: Windows itself is not supported. Use WSL (`wsl --install`, then install and run "
+            "ralis inside Ubuntu; Label Studio may stay on Windows), or Docker Desktop with "
+            "docker/docker-compose.yml.",
+            fg="red",
+            err=True,
+        )
         sys.exit(2)
