@@ -79,8 +79,8 @@ def refuse_windows(platform: str) -> None:
     """
     if platform in ("win32", "cygwin", "msys"):
         typer.secho(
-            "ralis: Windows itself is not supported. Use WSL (`wsl --install`, then install and run "
-            "ralis inside Ubuntu; Label Studio may stay on Windows), or Docker Desktop with "
+            "ralis: Windows itself is not supported. Use WSL (`wsl --install`, then install and "
+            "run ralis inside Ubuntu; Label Studio may stay on Windows), or Docker Desktop with "
             "docker/docker-compose.yml.",
             fg="red",
             err=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -61,4 +62,24 @@ def create_surroundings(settings: Settings) -> Surroundings:
                 settings.strategy, settings.policies_dir, classes, settings.region_size
             ).name
         ),
+        pictures=lambda uid: _pictures(settings, uid),
     )
+
+
+def _pictures(settings: Settings, uid: str) -> str:
+    """How a project's pictures are shown, as the worker has stored it."""
+    from sqlalchemy import make_url
+
+    from ralis_backend.online.pictures import describe_rule
+    from ralis_backend.wiring import create_store
+
+    address = make_url(settings.database_url)
+    is_file = address.get_backend_name() == "sqlite" and address.database
+    if is_file and not Path(str(address.database)).is_file():
+        return "the worker has not read them yet"
+    store = create_store(settings)
+    try:
+        project = store.projects.find(uid)
+        return "the worker has not read them yet" if project is None else describe_rule(project)
+    finally:
+        store.close()

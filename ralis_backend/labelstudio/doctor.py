@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import httpx
 
 from ralis_backend.core.images import decode_image
 from ralis_backend.core.segmenter import SegmenterSpec, build
+from ralis_backend.core.stored_images import file_facts
 from ralis_backend.labelstudio.client import LabelStudioClient
+from ralis_backend.labelstudio.network import Network
 from ralis_backend.labelstudio.payloads.tasks import project_uid
 from ralis_backend.labelstudio.setup import ProjectSetup, same_url
 from ralis_backend.labelstudio.tool import LabelStudioTool
 from ralis_backend.online.choosing import FALLBACK
-from ralis_backend.online.tool import ToolProject
+from ralis_backend.online.tool import ToolProject, ToolTask
 
 MIN_FREE_BYTES = 2_000_000_000
+MOST_TASKS = 5000
+"""Tasks of a project whose addresses are looked at."""
+MOST_KINDS = 12
 DEFAULT_BACKEND_URL = "http://localhost:9090"
 
 
@@ -42,6 +50,7 @@ class Surroundings:
     spec: the network that will be trained.
     device: that torch computes on.
     strategy: names of classes -> name of the strategy; `ValueError` if it does not fit them.
+    pictures: a project's uid -> how its pictures are shown.
     """
 
     client: LabelStudioClient
@@ -53,6 +62,7 @@ class Surroundings:
     spec: SegmenterSpec
     device: str
     strategy: Callable[[Sequence[str]], str]
+    pictures: Callable[[str], str] = lambda _uid: "8 bits as they are"
 
 
 def checks(around: Surroundings, project_id: int | None = None) -> Iterator[Check]:
@@ -84,18 +94,18 @@ def checks(around: Surroundings, project_id: int | None = None) -> Iterator[Chec
     if not token.is_ok:
         return
     if project_id is None:
-        yield _backend(around.backend_url or DEFAULT_BACKEND_URL)
+        yield _backend(around.backend_url or DEFAULT_BACKEND_URL, around.client.network)
         return
     addresses: list[str] = []
 
     def connected() -> str:
         addresses.append(around.setup.address(project_id) or DEFAULT_BACKEND_URL)
-        return f"Label Studio reaches this backend at {addresses[0]}"
+        return f"the backend's address is {addresses[0]}; whether it answers comes next"
 
     place = _tried("project", connected, "name a project that the token can read")
     yield place
     if place.is_ok:
-        yield _backend(addresses[0])
+        yield _backend(addresses[0], around.client.network)
         yield from _project_checks(around, project_id, addresses[0])
 
 
@@ -125,12 +135,7 @@ def _project_checks(around: Surroundings, project_id: int, address: str) -> Iter
             lambda: around.strategy([label.name for label in found[0].classes]),
             f"until then {FALLBACK} ranks; set RALIS_STRATEGY as the message says",
         )
-        yield _tried(
-            "image download",
-            lambda: _image(around, project_id),
-            "the token must be able to read the project; hosts other than Label Studio go into "
-            "RALIS_IMAGE_HOSTS",
-        )
+        yield from image_checks(around, project_id, found[0].uid)
 
 
 def _tried(name: str, look: Callable[[], str], fix: str) -> Check:
@@ -171,6 +176,8 @@ def _device(around: Surroundings) -> Check:
                 "install the NVIDIA driver (in a container: its runtime), or set RALIS_DEVICE=cpu",
             )
         return Check("device", True, f"{around.device}: {torch.cuda.get_device_name()}")
+    if around.device == "mps":
+        return Check("device", True, "mps: Apple's GPU, which did what the processor does")
     return Check("device", True, f"{around.device}; training takes minutes, on a GPU seconds")
 
 
@@ -190,11 +197,17 @@ def _weights(spec: SegmenterSpec) -> str:
     return f"{spec.architecture} with {spec.encoder}, {spec.encoder_weights or 'random'} weights"
 
 
-def _backend(address: str) -> Check:
+def _backend(address: str, network: Network) -> Check:
     url = f"{address.rstrip('/')}/health"
     fix = "start it with `ralis serve`, and set RALIS_BACKEND_URL to where Label Studio reaches it"
     try:
-        status = httpx.get(url, timeout=5.0, trust_env=False).status_code
+        status = httpx.get(
+            url,
+            timeout=5.0,
+            verify=network.ssl_context,
+            proxy=network.proxy_of(url),
+            trust_env=False,
+        ).status_code
     except httpx.HTTPError as error:
         return Check("backend", False, f"{url} does not answer: {type(error).__name__}", fix)
     return Check("backend", status == 200, f"{url} answers {status}", fix)
@@ -227,9 +240,46 @@ def _webhook(around: Surroundings, project_id: int, address: str) -> str:
     )
 
 
-def _image(around: Surroundings, project_id: int) -> str:
-    task = next(around.tool.tasks(project_id), None)
-    if task is None:
-        return "the project has no task yet"
-    height, width = decode_image(around.tool.image(task)).shape[:2]
-    return f"task {task.id}: {width} x {height} pixels"
+def image_checks(around: Surroundings, project_id: int, uid: str) -> Iterator[Check]:
+    """One image of each kind of address that the project's tasks have, and how they are shown."""
+    examples: dict[str, ToolTask] = {}
+    counts: Counter[str] = Counter()
+
+    def read() -> str:
+        for task in islice(around.tool.tasks(project_id), MOST_TASKS):
+            kind = around.tool.image_kind(task)
+            counts[kind] += 1
+            if len(examples) < MOST_KINDS:
+                examples.setdefault(kind, task)
+        return "the project has no task yet" if not counts else _counted(counts)
+
+    listed = _tried("images", read, "the token must be able to read the project's tasks")
+    yield listed
+    for kind, task in examples.items():
+        name = "image download" if len(examples) == 1 else f"image download, {kind}"
+        yield _tried(name, partial(_image, around, kind, task), _IMAGE_FIX)
+    if examples:
+        yield Check("pictures", True, around.pictures(uid))
+
+
+def _counted(counts: Counter[str]) -> str:
+    total = counts.total()
+    told = ", ".join(f"{count} {kind}" for kind, count in counts.most_common(MOST_KINDS))
+    return f"{'the first ' if total >= MOST_TASKS else ''}{total} tasks: {told}"
+
+
+def _image(around: Surroundings, kind: str, task: ToolTask) -> str:
+    content = around.tool.image(task)
+    decode_image(content)
+    facts = file_facts(content)
+    aside = ""
+    if not facts.is_shown:
+        aside = "; browsers show it dark or not at all: use crops mode (RALIS_MODE=crops)"
+    return f"{kind}: task {task.id}: {facts}{aside}"
+
+
+_IMAGE_FIX = (
+    "the token must be able to read the project; hosts other than Label Studio go into "
+    "RALIS_IMAGE_HOSTS; the address under which browsers reach Label Studio goes into "
+    "LABEL_STUDIO_PUBLIC_URL"
+)

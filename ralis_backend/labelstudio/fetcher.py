@@ -45,6 +45,13 @@ ANY_PROJECT = "*"
 _UPLOAD = re.compile(r"/data/upload/([0-9]+)/.+", re.ASCII)
 _UPLOAD_IN_CLOUD = re.compile(r"upload/([0-9]+)/.+", re.ASCII)
 _RESOLVED = re.compile(r"/(tasks|projects)/([0-9]+)/(?:resolve|presign)/", re.ASCII)
+_KINDS = {
+    "/data/upload/": "uploads",
+    "/data/local-files/": "local files",
+    "/storage-data/": "uploads in a bucket",
+    "/tasks/": "cloud storage",
+    "/projects/": "cloud storage",
+}
 _BELOW = re.compile(
     r"((?:/[A-Za-z0-9._~-]+)*?)"
     r"(/data/upload/.*|/data/local-files/|/storage-data/uploaded/"
@@ -118,6 +125,26 @@ class ImageFetcher:
         except httpx.InvalidURL as error:
             raise ValueError(f"task {task.id}: its image has no valid address: {error}") from None
         return content
+
+    def kind(self, task: ToolTask) -> str:
+        """Where a task's image lies, in words; what is of one kind is reached in one way."""
+        image = task.image
+        parts = urlsplit(image)
+        if not image:
+            return "no image"
+        if parts.scheme.lower() == "data":
+            return "in the task itself"
+        if parts.scheme in CLOUD_SCHEMES:
+            return f"cloud storage ({parts.scheme}://)"
+        if parts.scheme in ("http", "https") and not self.is_label_studios(image):
+            return f"the host {parts.hostname}"
+        if parts.scheme not in ("", "http", "https"):
+            return f"{parts.scheme} addresses"
+        path = _file_path(_path_of(image)) or ""
+        place = next((name for start, name in _KINDS.items() if path.startswith(start)), None)
+        if place is None:
+            return "other addresses"
+        return place if image.startswith("/") else f"{place} at {parts.netloc.rpartition('@')[2]}"
 
     def is_label_studios(self, url: str) -> bool:
         """Whether what lies at an http(s) address is asked of Label Studio."""

@@ -172,6 +172,13 @@ class LabelStudioTool:
             self._watch(is_change=False)
         return self._fetcher.fetch(task)
 
+    def image_kind(self, task: ToolTask) -> str:
+        """Where a task's image lies, in words."""
+        try:
+            return self._fetcher.kind(task)
+        except ValueError:
+            return "malformed addresses"
+
     # What it changes
 
     def prepare(

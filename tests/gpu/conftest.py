@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-import segmentation_models_pytorch
 
 from tests.gpu.stand_in import StandInForCuda
 

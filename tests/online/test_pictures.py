@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -24,7 +23,6 @@ from ralis_backend.online.pictures import (
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.tool import ToolTask, ToolUnavailable
-from tests.conftest import SHARED
 from tests.online.conftest import label_round, settle
 from tests.online.fake_tool import CLASSES
 

@@ -1,4 +1,4 @@
-"""A device -> whether what segmenters do works on it: some operations exist on some devices only."""
+"""A device -> whether what segmenters do works on it: not every operation exists on each."""
 
 from __future__ import annotations
 

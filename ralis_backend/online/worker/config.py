@@ -15,7 +15,6 @@ class WorkerConfig:
     """How the worker treats every project.
 
     mode: `crops` or `in-place`.
-    pictures: what is said of all projects' pictures.
     background_label: painted where annotators left a region free; None: those pixels are VOID.
     suggestions_per_image: regions on a whole image (in-place mode).
     promotion_tolerance: a version may be this much worse in validation mIoU and still be used.
@@ -29,10 +28,10 @@ class WorkerConfig:
     stall_s: a step that makes no progress for so long is ended, with its worker.
     kept_versions: the newest versions whose weights are kept besides those that are needed.
     kept_events_days: webhooks of projects that are not known here are kept for so long.
+    pictures: what is said of all projects' pictures.
     """
 
     mode: str = "crops"
-    pictures: PictureSettings = field(default_factory=PictureSettings)
     ranking: RankingConfig = field(default_factory=RankingConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     background_label: str | None = None
@@ -47,3 +46,4 @@ class WorkerConfig:
     stall_s: float = 1800.0
     kept_versions: int = 10
     kept_events_days: float = 7.0
+    pictures: PictureSettings = field(default_factory=PictureSettings)
