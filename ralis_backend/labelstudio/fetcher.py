@@ -324,9 +324,11 @@ class ImageFetcher:
             )
         is_named = self._is_allowed(host)
         if not is_named and not is_trusted:
+            is_like_its_files = _file_path(_path_of(url)) is not None
+            aside = "; if that is Label Studio itself, set LABEL_STUDIO_PUBLIC_URL"
             raise ImageNotAllowed(
                 f"images from {host} are not allowed; if they should be, add the host to "
-                "RALIS_IMAGE_HOSTS"
+                f"RALIS_IMAGE_HOSTS{aside if is_like_its_files else ''}"
             )
         proxy = self._client.network.proxy_of(url)
         try:

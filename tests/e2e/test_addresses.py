@@ -1,0 +1,189 @@
+"""Label Studio at addresses that real servers have: below a path, under another name, behind TLS."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from ralis_backend.cli.demo.label_studio import LabelStudioServer, free_port
+from ralis_backend.core.images import decode_image, encode_png
+from ralis_backend.labelstudio.address_book import AddressBook
+from ralis_backend.labelstudio.client import LabelStudioClient
+from ralis_backend.labelstudio.fetcher import ImageFetcher, ImageNotAllowed
+from ralis_backend.labelstudio.network import Network
+from ralis_backend.labelstudio.tool import LabelStudioTool
+from tests.e2e.conftest import LABEL_STUDIO, PASSWORD, TOKEN, USERNAME
+from tests.labelstudio.certificates import make_certificates
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+PUBLIC = "https://label.example.com/ls"
+CONFIG = (
+    '<View><Image name="image" value="$image"/><BrushLabels name="brush" toName="image">'
+    '<Label value="road"/><Label value="car"/></BrushLabels></View>'
+)
+PIXELS = np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
+
+
+class PublicLabelStudio(LabelStudioServer):
+    """One that is told its public address, as a company's is."""
+
+    def _variables(self):
+        return {**super()._variables(), "LABEL_STUDIO_HOST": PUBLIC}
+
+
+class ReverseProxy(BaseHTTPRequestHandler):
+    """Takes /ls off the path, as the proxy in front of such a server does."""
+
+    port = 0
+
+    def do_GET(self):
+        self.pass_on()
+
+    def do_POST(self):
+        self.pass_on()
+
+    def pass_on(self):
+        if not self.path.startswith("/ls/"):
+            self.send_error(404)
+            return
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0))) or None
+        headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
+        answer = httpx.request(
+            self.command,
+            f"http://127.0.0.1:{self.port}{self.path.removeprefix('/ls')}",
+            headers=headers,
+            content=body,
+            timeout=60,
+            trust_env=False,
+        )
+        self.send_response(answer.status_code)
+        for name in ("content-type", "location"):
+            if name in answer.headers:
+                self.send_header(name, answer.headers[name])
+        self.send_header("Content-Length", str(len(answer.content)))
+        self.end_headers()
+        self.wfile.write(answer.content)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture(scope="module")
+def studio(label_studio_data: Path, tmp_path_factory) -> Iterator[PublicLabelStudio]:
+    root = tmp_path_factory.mktemp("public")
+    shutil.copytree(label_studio_data, root / "data")
+    (root / "files" / "set").mkdir(parents=True)
+    (root / "files" / "set" / "1 ä.png").write_bytes(encode_png(PIXELS))
+    server = PublicLabelStudio(
+        *(LABEL_STUDIO, root / "data", free_port(), USERNAME, PASSWORD, TOKEN),
+        local_files_root=root / "files",
+    )
+    with server:
+        yield server
+
+
+@contextmanager
+def proxied(port: int, context=None) -> Iterator[int]:
+    handler = type("Handler", (ReverseProxy,), {"port": port})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    if context is not None:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def project_id(studio) -> int:
+    """A project with an upload, and with synced local files."""
+    client = LabelStudioClient(studio.url, TOKEN)
+    made = client.create_project("Public", CONFIG)["id"]
+    client.upload_files(made, [("road.png", encode_png(PIXELS))])
+    storage = client._send(
+        "POST",
+        "/api/storages/localfiles/",
+        {"project": made, "path": str(studio.local_files_root / "set"), "use_blob_urls": True},
+    )
+    client._send("POST", f"/api/storages/localfiles/{storage['id']}/sync", {})
+    client.close()
+    return made
+
+
+def tool_at(url, folder, network=None, **known):
+    client = LabelStudioClient(url, TOKEN, network=network)
+    return LabelStudioTool(client, ImageFetcher(client, folder / "images", 0, **known))
+
+
+@pytest.mark.parametrize("way", ["direct", "reverse proxy", "tls"])
+@pytest.mark.parametrize("is_learned", [True, False])
+def test_images_of_a_server_below_a_path_are_read(studio, project_id, tmp_path, way, is_learned):
+    book = AddressBook(tmp_path / "addresses.json")
+    if is_learned:
+        book.offer(PUBLIC)
+    known = {"learned": book.known} if is_learned else {"public_url": PUBLIC}
+    ca, context = make_certificates(tmp_path / "ca", "127.0.0.1")
+    with proxied(studio.port, context if way == "tls" else None) as port:
+        scheme = "https" if way == "tls" else "http"
+        url = studio.url if way == "direct" else f"{scheme}://127.0.0.1:{port}/ls"
+        tool = tool_at(url, tmp_path, Network((ca,)), **known)
+        tasks = {tool.image_kind(task): task for task in tool.tasks(project_id)}
+        assert set(tasks) == {"uploads", "local files at label.example.com"}
+        assert tasks["uploads"].image.startswith("/ls/data/upload/")
+        for task in tasks.values():
+            np.testing.assert_array_equal(decode_image(tool.image(task)), PIXELS)
+
+
+def test_without_its_public_address_the_message_says_which_setting(studio, project_id, tmp_path):
+    tool = tool_at(studio.url, tmp_path)
+    tasks = {tool.image_kind(task): task for task in tool.tasks(project_id)}
+    decode_image(tool.image(tasks["uploads"]))
+    with pytest.raises(ImageNotAllowed, match="LABEL_STUDIO_PUBLIC_URL"):
+        tool.image(tasks["the host label.example.com"])
+
+
+def test_label_studio_says_its_public_address_when_it_is_connected(studio, project_id, tmp_path):
+    said = []
+
+    class Backend(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.answer(b'{"status": "UP", "model_class": "x"}')
+
+        def do_POST(self):
+            said.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.answer(b'{"model_version": "v0"}')
+
+        def answer(self, content):
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *arguments):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Backend)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        client = LabelStudioClient(studio.url, TOKEN)
+        client.create_backend(project_id, f"http://127.0.0.1:{server.server_port}", "Backend")
+        client.close()
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert json.loads(said[0])["hostname"] == PUBLIC
