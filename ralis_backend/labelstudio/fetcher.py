@@ -12,7 +12,9 @@ import binascii
 import hashlib
 import re
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,6 +99,8 @@ class ImageFetcher:
         own = (client.url, public_url or client.url)
         self._own_places = {place for url in own if (place := place_of(url))}
         self._learned = learned
+        self._path = _path_below(public_url) if public_url else _path_below(client.url)
+        self._is_path_said = bool(public_url or self._path)
         self._cache = DiskCache(cache_dir, cache_bytes)
         self._allowed_hosts = tuple(host.lower() for host in allowed_hosts)
         self._upload_projects = frozenset(upload_projects)
@@ -145,6 +149,24 @@ class ImageFetcher:
         if place is None:
             return "other addresses"
         return place if image.startswith("/") else f"{place} at {parts.netloc.rpartition('@')[2]}"
+
+    def path_below(self, references: Callable[[], Iterable[str]]) -> str:
+        """The path that browsers find Label Studio below: `/ls` of `https://host/ls`, or nothing.
+
+        As the operator says it, else as Label Studio writes its own files' addresses.
+
+        Args:
+            references: gives addresses of some tasks' images; not called where it is known.
+        """
+        if self._is_path_said:
+            return self._path
+        found: Counter[str] = Counter()
+        for reference in references():
+            with suppress(httpx.InvalidURL, ValueError):
+                is_own = reference.startswith("/") or self.is_label_studios(reference)
+                below = _BELOW.fullmatch(_path_of(reference).path) if is_own else None
+                found.update([below[1]] if below else [])
+        return found.most_common(1)[0][0] if found else ""
 
     def is_label_studios(self, url: str) -> bool:
         """Whether what lies at an http(s) address is asked of Label Studio."""
@@ -368,6 +390,11 @@ class _Way:
 
     def transport(self, client: LabelStudioClient) -> DeadlineTransport:
         return DeadlineTransport(client.network.ssl_context, self.proxy, self.host)
+
+
+def _path_below(address: str) -> str:
+    """The path of a server's address, without a slash at the end."""
+    return urlsplit(address).path.rstrip("/")
 
 
 def _path_of(reference: str) -> httpx.URL:

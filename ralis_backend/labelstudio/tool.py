@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,7 @@ logger = logging.getLogger(__name__)
 UPLOADS_PER_CALL = 25
 """Crops of two files each: Label Studio takes 100 files in a request."""
 DELETIONS_PER_CALL = 500
+REFERENCES_LOOKED_AT = 50
 NO_IMAGE = ""
 """An export gives addresses as they were imported, not as this server serves them: no key."""
 
@@ -287,13 +289,18 @@ class LabelStudioTool:
             crops[start : start + UPLOADS_PER_CALL]
             for start in range(0, len(crops), UPLOADS_PER_CALL)
         ]
+        below = self._fetcher.path_below(lambda: self._some_references(pool_id))
         with ThreadPoolExecutor(2) as threads:  # one encodes while the other's upload is stored
             uploaded = list(threads.map(lambda part: self._upload(pool_id, part), parts))
         paths = [path for part in uploaded for path in part]
         return [
-            crop_data(crop, image, context)
+            crop_data(crop, below + image, below + context)
             for crop, (image, context) in zip(crops, paths, strict=True)
         ]
+
+    def _some_references(self, project_id: int) -> list[str]:
+        """Addresses of some of a project's images, as Label Studio writes them."""
+        return [task.image for task in islice(self.tasks(project_id), REFERENCES_LOOKED_AT)]
 
     def _annotations_of(self, project_id: int, task: ToolTask, payloads: Any) -> TaskAnnotations:
         """Raises `TaskError` where it cannot be told which annotations there are."""

@@ -26,6 +26,12 @@ def image_of(task):
     return png()
 
 
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path, monkeypatch):
+    """What the app writes to its data folder, `.ralis` here, goes with the test."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def store(tmp_path):
     store = Store.open(f"sqlite:///{tmp_path / 'ralis.db'}", tmp_path / "blobs")

@@ -2,8 +2,10 @@ import logging
 
 import pytest
 
+from ralis_backend.app import create_app
 from ralis_backend.online.store import unpack
-from tests.app.calls import CONFIG, PROJECT, UID, created, predict, setup, task
+from ralis_backend.wiring import create_address_book
+from tests.app.calls import CONFIG, PROJECT, UID, created, predict, settings, setup, task
 
 
 def test_setup_registers_the_project_and_answers_its_version(client, store):
@@ -215,3 +217,12 @@ def test_an_error_quotes_only_so_much(client):
     answer = setup(client, f'<View><Image name="image" value="$image"/>{controls}</View>')
     assert answer.status_code == 400
     assert len(answer.json["error"]) == 2000
+
+
+def test_what_label_studio_gives_as_its_address_is_remembered(learner, tmp_path):
+    given = settings(data_dir=tmp_path)
+    client = create_app(given, learner).test_client()
+    for hostname in ("https://label.example.com/ls", "javascript:alert(1)", None, 7):
+        body = {"project": UID, "schema": CONFIG, "hostname": hostname, "extra_params": None}
+        assert client.post("/setup", json=body).status_code == 200
+    assert create_address_book(given).known() == ("https://label.example.com/ls",)

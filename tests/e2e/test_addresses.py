@@ -1,4 +1,4 @@
-"""Label Studio at addresses that real servers have: below a path, under another name, behind TLS."""
+"""Label Studio as companies run it: below a path, under another name, behind TLS."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ import pytest
 
 from ralis_backend.cli.demo.label_studio import LabelStudioServer, free_port
 from ralis_backend.core.images import decode_image, encode_png
+from ralis_backend.core.regions import Region
 from ralis_backend.labelstudio.address_book import AddressBook
 from ralis_backend.labelstudio.client import LabelStudioClient
 from ralis_backend.labelstudio.fetcher import ImageFetcher, ImageNotAllowed
 from ralis_backend.labelstudio.network import Network
 from ralis_backend.labelstudio.tool import LabelStudioTool
+from ralis_backend.online.tool import Crop
 from tests.e2e.conftest import LABEL_STUDIO, PASSWORD, TOKEN, USERNAME
 from tests.labelstudio.certificates import make_certificates
 
@@ -122,14 +124,27 @@ def project_id(studio) -> int:
     return made
 
 
-def tool_at(url, folder, network=None, **known):
-    client = LabelStudioClient(url, TOKEN, network=network)
-    return LabelStudioTool(client, ImageFetcher(client, folder / "images", 0, **known))
+@pytest.fixture
+def tool_at(tmp_path):
+    """A tool for a server at an address."""
+    opened = []
+
+    def make(url, network=None, **known):
+        opened.append(LabelStudioClient(url, TOKEN, network=network))
+        return LabelStudioTool(
+            opened[-1], ImageFetcher(opened[-1], tmp_path / "images", 0, **known)
+        )
+
+    yield make
+    for client in opened:
+        client.close()
 
 
 @pytest.mark.parametrize("way", ["direct", "reverse proxy", "tls"])
 @pytest.mark.parametrize("is_learned", [True, False])
-def test_images_of_a_server_below_a_path_are_read(studio, project_id, tmp_path, way, is_learned):
+def test_images_of_a_server_below_a_path_are_read(
+    studio, project_id, tool_at, tmp_path, way, is_learned
+):
     book = AddressBook(tmp_path / "addresses.json")
     if is_learned:
         book.offer(PUBLIC)
@@ -138,7 +153,7 @@ def test_images_of_a_server_below_a_path_are_read(studio, project_id, tmp_path, 
     with proxied(studio.port, context if way == "tls" else None) as port:
         scheme = "https" if way == "tls" else "http"
         url = studio.url if way == "direct" else f"{scheme}://127.0.0.1:{port}/ls"
-        tool = tool_at(url, tmp_path, Network((ca,)), **known)
+        tool = tool_at(url, Network((ca,)), **known)
         tasks = {tool.image_kind(task): task for task in tool.tasks(project_id)}
         assert set(tasks) == {"uploads", "local files at label.example.com"}
         assert tasks["uploads"].image.startswith("/ls/data/upload/")
@@ -146,15 +161,15 @@ def test_images_of_a_server_below_a_path_are_read(studio, project_id, tmp_path, 
             np.testing.assert_array_equal(decode_image(tool.image(task)), PIXELS)
 
 
-def test_without_its_public_address_the_message_says_which_setting(studio, project_id, tmp_path):
-    tool = tool_at(studio.url, tmp_path)
+def test_without_its_public_address_the_message_says_which_setting(studio, project_id, tool_at):
+    tool = tool_at(studio.url)
     tasks = {tool.image_kind(task): task for task in tool.tasks(project_id)}
     decode_image(tool.image(tasks["uploads"]))
     with pytest.raises(ImageNotAllowed, match="LABEL_STUDIO_PUBLIC_URL"):
         tool.image(tasks["the host label.example.com"])
 
 
-def test_label_studio_says_its_public_address_when_it_is_connected(studio, project_id, tmp_path):
+def test_label_studio_says_its_public_address_when_it_is_connected(studio, project_id):
     said = []
 
     class Backend(BaseHTTPRequestHandler):
@@ -187,3 +202,24 @@ def test_label_studio_says_its_public_address_when_it_is_connected(studio, proje
         server.server_close()
         thread.join()
     assert json.loads(said[0])["hostname"] == PUBLIC
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_crops_are_shown_below_the_path_as_well(studio, project_id, tool_at, is_told):
+    tool = tool_at(studio.url, public_url=PUBLIC if is_told else None)
+    client = LabelStudioClient(studio.url, TOKEN)
+    two = CONFIG.replace("</View>", '<Image name="context" value="$context"/></View>')
+    regions = client.create_project("Regions", two)["id"]
+    crop = Crop(1, Region(0, 0, 8, 8), PIXELS[:8, :8], PIXELS, 1, 1, 1, "", "random", "v0")
+    tool.create_crop_tasks(tool.project(project_id), regions, [crop])
+    (task,) = client.tasks(regions)
+    client.delete_project(regions)
+    with proxied(studio.port) as port:
+        for key in ("image", "context"):
+            shown = httpx.get(
+                f"http://127.0.0.1:{port}{task['data'][key]}",
+                headers={"Authorization": f"Token {TOKEN}"},
+                trust_env=False,
+            )
+            assert (shown.status_code, shown.headers["content-type"]) == (200, "image/jpeg")
+    client.close()

@@ -20,6 +20,7 @@ from ralis_backend.labelstudio import fetcher as module
 from ralis_backend.labelstudio.client import LabelStudioClient
 from ralis_backend.labelstudio.errors import Unauthorised, Unavailable
 from ralis_backend.labelstudio.fetcher import ImageFetcher, ImageNotAllowed, ImageUnreachable
+from ralis_backend.labelstudio.payloads.tasks import data_reference, parse_task
 from ralis_backend.online.tool import ToolNotFound, ToolTask
 from tests.labelstudio.fake_label_studio import streamed
 
@@ -676,3 +677,69 @@ def test_a_body_shorter_than_announced_is_no_file(fetched_from):
 def test_a_host_that_is_none_is_named(tmp_path, host):
     with pytest.raises(ValueError, match=r"host|address"):
         LabelStudio().fetcher(tmp_path, allowed=[host, "*.test"]).fetch(task(f"http://{host}/a"))
+
+
+@pytest.mark.parametrize(
+    ("url", "known", "references", "path"),
+    [
+        ("http://ls.test:8080", {}, ["/data/upload/1/a.png"], ""),
+        ("http://ls.test:8080", {}, ["/ls/data/upload/1/a.png"], "/ls"),
+        ("http://ls.test:8080", {}, ["http://pub.test/ls/data/local-files/?d=a"], ""),
+        (
+            "http://ls.test:8080",
+            {"learned": lambda: ["http://pub.test/other"]},
+            ["http://pub.test/ls/data/local-files/?d=a", "http://[", "s3://b/a", ""],
+            "/ls",
+        ),
+        ("http://ls.test:8080", {"learned": lambda: ["http://pub.test/ls"]}, [], ""),
+        (
+            "http://ls.test:8080",
+            {"public_url": "https://pub.test/ls"},
+            ["/x/data/upload/1/a"],
+            "/ls",
+        ),
+        ("http://ls.test/ls", {"public_url": "https://pub.test"}, ["/x/data/upload/1/a"], ""),
+        ("http://ls.test/ls", {}, [], "/ls"),
+    ],
+)
+def test_the_path_that_browsers_need_is_told_or_seen(tmp_path, url, known, references, path):
+    fetcher = LabelStudio().fetcher(tmp_path, url=url, **known)
+    assert fetcher.path_below(lambda: references) == path
+
+
+@pytest.mark.parametrize(
+    ("image", "kind"),
+    [
+        ("/data/upload/1/a.png", "uploads"),
+        ("/ls/data/upload/1/a.png", "uploads"),
+        ("https://pub.test/ls/data/local-files/?d=a", "local files at pub.test"),
+        ("https://pub.test/ls/tasks/7/resolve/?fileuri=a", "cloud storage at pub.test"),
+        ("/storage-data/uploaded/?filepath=upload/1/a.png", "uploads in a bucket"),
+        ("s3://bucket/a.png", "cloud storage (s3://)"),
+        ("https://user:secret@elsewhere.test/a.png", "the host elsewhere.test"),
+        ("data:sha256,00", "in the task itself"),
+        ("ftp://h/a.png", "ftp addresses"),
+        ("a.png", "other addresses"),
+        ("", "no image"),
+    ],
+)
+def test_addresses_are_told_apart_by_how_they_are_reached(tmp_path, image, kind):
+    fetcher = LabelStudio().fetcher(tmp_path, public_url="https://pub.test/ls")
+    assert fetcher.kind(task(image)) == kind
+
+
+def test_an_image_in_its_task_is_known_by_its_digest_and_asked_for_when_it_is_needed(tmp_path):
+    image = "data:image/png;base64,cGl4ZWxz"
+    payload = {"id": 7, "data": {"image": image, "text": "data: is a word"}}
+    parsed = parse_task(payload, "image", 1)
+    assert parsed.image == data_reference(image)
+    assert len(parsed.image) < 100
+    server = LabelStudio(httpx.Response(200, json=payload))
+    fetcher = server.fetcher(tmp_path)
+    assert fetcher.fetch(parsed) == b"pixels"
+    assert server.requests == []
+    assert fetcher.fetch(task(parsed.image)) == b"pixels"  # as it comes out of the database
+    assert [request.url.path for request in server.requests] == ["/api/tasks/7"]
+    server.answer = httpx.Response(200, json={"id": 7, "data": {"image": "/data/upload/1/a.png"}})
+    with pytest.raises(ValueError, match="does not hold the image any more"):
+        fetcher.fetch(task(parsed.image))

@@ -120,8 +120,10 @@ def test_a_company_authority_is_trusted_when_it_is_named_and_asked_for_when_not(
     ca, context = make_certificates(tmp_path / "ca", "127.0.0.1")
     with running(Server, context) as port:
         url = f"https://127.0.0.1:{port}"
+        doubting = LabelStudioClient(url, "token")
         with pytest.raises(Unavailable, match="SSL_CERT_FILE"):
-            LabelStudioClient(url, "token").whoami()
+            doubting.whoami()
+        doubting.close()
         trusting = LabelStudioClient(url, "token", network=Network((ca,)))
         assert trusting.whoami() == {"email": "a@b.co"}
         trusting.close()
