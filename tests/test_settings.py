@@ -268,3 +268,29 @@ def test_compose_gives_the_backend_its_own_settings_and_no_other_secret():
     assert public == studio["LABEL_STUDIO_HOST"]  # under which tasks name files
     assert "LABEL_STUDIO_PORT" in public
     assert "LABEL_STUDIO_PASSWORD" not in str(backend)
+
+
+def test_bands_and_the_intensity_range_are_numbers(monkeypatch):
+    assert (load_settings().bands, load_settings().intensity_range) == ((), None)
+    monkeypatch.setenv("RALIS_BANDS", "4, 3,2")
+    monkeypatch.setenv("RALIS_INTENSITY_RANGE", "-1000, 3000.5")
+    assert load_settings().bands == (4, 3, 2)
+    assert load_settings().intensity_range == (-1000, 3000.5)
+    monkeypatch.setenv("RALIS_BANDS", "7")
+    assert load_settings().bands == (7,)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(
+            ("RALIS_BANDS", value)
+            for value in ("0,1,2", "1,2", "1,2,3,4", "r,g,b", "-1,2,3", "1;2;3")
+        ),
+        *(("RALIS_INTENSITY_RANGE", it) for it in ("4095", "5,5", "9,1", "nan,1", "0,inf", "a,b")),
+    ],
+)
+def test_bands_and_ranges_that_mean_nothing_are_refused_with_an_example(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=f"^{name}: expected .* for example"):
+        load_settings()

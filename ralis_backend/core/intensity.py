@@ -22,6 +22,8 @@ MOST_VALUES = 1_000_000
 _ROOMY = 0.5
 """A round range that the values fill to less than this would leave the picture dark."""
 _VALUES_AT_ONCE = 4_000_000
+WHOLE_RANGES: Mapping[Kind, Range] = {"integers": (0, 65535), "floats": (0, 1)}
+"""Of 16 bits, and of shares: where nothing was measured."""
 _FLOAT_RANGES = ((0.0, 1.0), (-1.0, 1.0))
 
 

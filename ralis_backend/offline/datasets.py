@@ -8,24 +8,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from PIL import Image
 
 from ralis_backend.core.files import write_bytes, write_json, writing_folder
-from ralis_backend.core.images import ImageError, decode_image, encode_png, mask_from_png
+from ralis_backend.core.images import (
+    ImageError,
+    decode_image,
+    deep_values,
+    encode_png,
+    mask_from_png,
+)
+from ralis_backend.core.intensity import WHOLE_RANGES, Kind, PixelRule, range_of
 from ralis_backend.core.palette import Rgb, distinct_color, palette_png, rgb
 from ralis_backend.core.regions import VOID
+from ralis_backend.core.stored_images import file_facts
 
 SPLITS = ("d_s", "d_t", "d_v", "d_r", "test")
 """State set, pool for training policies, pool for using them, reward (validation) set, test set."""
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
-_EXIF_ORIENTATION = 0x0112
+SAMPLE = 16
+"""Pictures that the range of deeper ones is measured on."""
+_EIGHT_BITS = (".jpg", ".jpeg", ".bmp", ".webp")
 
 
 class DatasetError(ValueError):
@@ -42,11 +52,15 @@ class DatasetClass:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image of a dataset; `mask_path` is None where it is not labelled."""
+    """One image of a dataset; `mask_path` is None where it is not labelled.
+
+    rule: how the dataset's pictures are shown; None: each by its own range.
+    """
 
     key: str
     image_path: Path
     mask_path: Path | None
+    rule: PixelRule | None = None
 
     def content(self) -> bytes:
         """The image file's bytes."""
@@ -54,7 +68,7 @@ class Sample:
 
     def image(self) -> np.ndarray:
         """(H, W, 3) uint8, RGB."""
-        return decode_image(self.content())
+        return decode_image(self.content(), rule=self.rule)
 
     def mask(self) -> np.ndarray:
         """(H, W) uint8 class indices, VOID where not annotated; `DatasetError` without a mask."""
@@ -99,7 +113,7 @@ class Dataset:
             samples[key] = Sample(key, images[key], mask_path)
         for sample in samples.values():
             _check(sample, len(classes))
-        return cls(root.name, root, classes, samples, splits)
+        return cls(root.name, root, classes, _by_one_rule(samples), splits)
 
     def split(self, name: str) -> tuple[Sample, ...]:
         """The samples of a split, in its order; `DatasetError` if there is no such split."""
@@ -145,7 +159,8 @@ def plain_folder(folder: Path, class_names: Sequence[str] = ()) -> Dataset:
         )
     for sample in samples.values():
         _check(sample, len(classes))
-    return Dataset(folder.resolve().name, folder, classes, samples, _own_splits(samples))
+    splits = _own_splits(samples)
+    return Dataset(folder.resolve().name, folder, classes, _by_one_rule(samples), splits)
 
 
 def write_dataset(
@@ -306,6 +321,23 @@ def _own_splits(samples: Mapping[str, Sample]) -> dict[str, tuple[str, ...]]:
     return {name: tuple(keys) for name, keys in splits.items()}
 
 
+def _by_one_rule(samples: Mapping[str, Sample]) -> Mapping[str, Sample]:
+    """The samples; where pictures have more than 8 bits, all are shown by one range."""
+    chosen = [it for it in samples.values() if it.image_path.suffix.lower() not in _EIGHT_BITS]
+    step = max(1, len(chosen) // SAMPLE)
+    found: dict[Kind, list[np.ndarray]] = {}
+    for sample in chosen[::step][:SAMPLE]:
+        with suppress(ImageError):  # whoever needs the picture says what is wrong with it
+            values = deep_values(sample.content())
+            if values is not None:
+                found.setdefault(values[0], []).append(values[1])
+    if not found:
+        return samples
+    ranges = {**WHOLE_RANGES, **{kind: range_of(values) for kind, values in found.items()}}
+    rule = PixelRule(ranges=ranges)
+    return {key: replace(sample, rule=rule) for key, sample in samples.items()}
+
+
 def _check(sample: Sample, num_classes: int) -> None:
     size = _image_size(sample.image_path)
     if sample.mask_path is None:
@@ -328,12 +360,9 @@ def _check(sample: Sample, num_classes: int) -> None:
 def _image_size(path: Path) -> tuple[int, int]:
     """(height, width) as the image is shown, from the header alone."""
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            is_turned = image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        return file_facts(path.read_bytes()).size
+    except (OSError, ImageError) as error:
         raise DatasetError(f"{path} is no readable image: {error}") from error
-    return (width, height) if is_turned else (height, width)
 
 
 def _read_mask(path: Path) -> np.ndarray:

@@ -12,6 +12,7 @@ from ralis_backend.offline.datasets import (
     plain_folder,
     write_dataset,
 )
+from tests.core.tiff_files import write_tiff
 
 CLASSES = (DatasetClass("road", (128, 64, 128)), DatasetClass("sky", (70, 130, 180)))
 
@@ -209,3 +210,18 @@ def test_real_datasets_open(shared, name, num_classes):
     dataset = Dataset.open(shared / "data" / name)
     assert len(dataset.classes) == num_classes
     assert all(dataset.split(split) for split in ("d_s", "d_t", "d_v", "d_r", "test"))
+
+
+def test_pictures_of_more_than_8_bits_are_shown_by_one_range(tmp_path):
+    for name, most in (("a", 900), ("b", 4000), ("c", 200)):
+        values = np.linspace(0, most, 48 * 64).astype(np.uint16).reshape(48, 64)
+        Image.fromarray(values).save(tmp_path / f"{name}.png")
+    Image.new("L", (8, 6), 77).save(tmp_path / "d.png")
+    samples = plain_folder(tmp_path).samples
+    assert [int(samples[name].image().max()) for name in "abcd"] == [900 >> 4, 250, 200 >> 4, 77]
+
+
+def test_a_picture_of_many_bands_has_a_size(tmp_path):
+    (tmp_path / "a.tif").write_bytes(write_tiff(np.full((6, 8, 13), 3000, np.uint16)))
+    (sample,) = plain_folder(tmp_path).samples.values()
+    assert sample.image().shape == (6, 8, 3)

@@ -41,7 +41,7 @@ def _loss_after_a_step(device: torch.device) -> float:
     for _ in range(2):
         loss = torch.nn.functional.cross_entropy(network(pixels), masks, ignore_index=255)
         optimiser.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimiser.step()
     probabilities = network.eval()(pixels).softmax(dim=1)
     entropy = -(probabilities * probabilities.clamp(min=1e-12).log()).sum(dim=1)

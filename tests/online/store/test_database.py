@@ -12,7 +12,9 @@ from alembic.migration import MigrationContext
 from sqlalchemy import delete, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from ralis_backend.core.intensity import PixelRule
 from ralis_backend.online.labels import RegionLabel
+from ralis_backend.online.pictures import pixel_rule
 from ralis_backend.online.store import Store, database, now
 from ralis_backend.online.store.tables import Base, Label
 from ralis_backend.online.worker import Worker
@@ -157,3 +159,18 @@ def test_a_database_from_before_pauses_keeps_its_images(store: Store, tmp_path: 
     assert kept[1].error == "truncated"
     assert all(row.num_failures == 0 for row in kept)
     assert [row.id for row in store.images.to_try_again(project.id, now(), 9)] == [kept[1].id]
+
+
+def test_trained_projects_from_before_go_on_showing_their_pictures_as_they_did(
+    store: Store, tmp_path: Path
+):
+    trained = store.projects.register("1.100", 1, "<View/>", CLASSES, "trained")
+    store.projects.change(trained.id, current_version=2)
+    store.projects.register("2.100", 2, "<View/>", CLASSES, "new")
+    go_back_to(store, "0005")
+    store.close()
+    opened = Store.open(f"sqlite:///{tmp_path / 'ralis.db'}", tmp_path / "blobs")
+    rules = {project.title: pixel_rule(project) for project in opened.projects.all()}
+    opened.close()
+    assert rules["trained"].ranges == {"integers": (0, 65535), "floats": (0, 1)}
+    assert rules["new"] == PixelRule()
