@@ -86,7 +86,9 @@ def read_header(content: bytes) -> TiffHeader:
         TiffError: if it has several pages; smaller copies and masks of one are none.
         Exception: of any kind, if it is damaged.
     """
-    pages = list(_pages(content))
+    pages = [page for page in _pages(content) if _WIDTH in page and _HEIGHT in page]
+    if not pages:
+        raise ValueError("its directory is missing, as where the end of a TIFF file is lost")
     shown = [page for page in pages if not int(page.get(_SUBFILE, 0)) & 0b101] or pages
     if len(shown) > 1:
         raise TiffError(

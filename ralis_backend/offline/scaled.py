@@ -35,4 +35,4 @@ def scaled(samples: Sequence[Sample], scale: float) -> list[Sample]:
     """The samples, shown smaller."""
     if scale == 1:
         return list(samples)
-    return [ScaledSample(it.key, it.image_path, it.mask_path, scale) for it in samples]
+    return [ScaledSample(it.key, it.image_path, it.mask_path, it.rule, scale) for it in samples]

@@ -54,12 +54,11 @@ def describe_rule(project: Project) -> str:
     """The rule in words, for people."""
     stored: Mapping[str, Any] = project.pixel_rule or {}
     rule = pixel_rule(project)
+    sources = stored.get("sources") or {}
     said = [
-        f"{kind} beyond 8 bits: {low:g} is black, {high:g} white"
+        f"{kind} beyond 8 bits: {low:g} is black, {high:g} white ({sources.get(kind, 'as set')})"
         for kind, (low, high) in rule.ranges.items()
     ]
-    if said and stored.get("source"):
-        said.append(str(stored["source"]))
     if rule.bands:
         said.append(f"bands {','.join(map(str, rule.bands))} of more than three")
     return "; ".join(said) or "8 bits as they are; deeper ones are measured when the first is met"
@@ -76,10 +75,10 @@ def keep_settings(store: Store, project: Project, settings: PictureSettings) -> 
         wanted["bands"] = list(settings.bands)
     if settings.intensity_range is not None:
         wanted["ranges"] = {kind: list(settings.intensity_range) for kind in _KINDS}
-        wanted["source"] = SETTING
-    elif stored.get("source") == SETTING:
+        wanted["sources"] = dict.fromkeys(_KINDS, SETTING)
+    elif SETTING in (stored.get("sources") or {}).values():
         wanted.pop("ranges", None)
-        wanted.pop("source", None)
+        wanted.pop("sources", None)
     if wanted == stored:
         return project
     project = store.projects.change(project.id, pixel_rule=wanted or None)

@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -17,10 +18,13 @@ import pytest
 from ralis_backend.cli.demo.label_studio import LabelStudioServer, free_port
 from ralis_backend.core.images import decode_image, encode_png
 from ralis_backend.core.regions import Region
+from ralis_backend.core.segmenter import SegmenterSpec
 from ralis_backend.labelstudio.address_book import AddressBook
 from ralis_backend.labelstudio.client import LabelStudioClient
+from ralis_backend.labelstudio.doctor import Surroundings, image_checks
 from ralis_backend.labelstudio.fetcher import ImageFetcher, ImageNotAllowed
 from ralis_backend.labelstudio.network import Network
+from ralis_backend.labelstudio.setup import ProjectSetup
 from ralis_backend.labelstudio.tool import LabelStudioTool
 from ralis_backend.online.tool import Crop
 from tests.e2e.conftest import LABEL_STUDIO, PASSWORD, TOKEN, USERNAME
@@ -223,3 +227,28 @@ def test_crops_are_shown_below_the_path_as_well(studio, project_id, tool_at, is_
             )
             assert (shown.status_code, shown.headers["content-type"]) == (200, "image/jpeg")
     client.close()
+
+
+def test_the_doctor_tries_one_image_of_each_kind_of_address(studio, project_id, tool_at, tmp_path):
+    tool = tool_at(studio.url, public_url=PUBLIC)
+    around = Surroundings(
+        client=tool._client,
+        tool=tool,
+        setup=ProjectSetup(tool._client),
+        backend_url=None,
+        headers=lambda uid: {},
+        data_dir=tmp_path,
+        spec=SegmenterSpec(2, encoder_weights=None),
+        device="cpu",
+        strategy=lambda classes: "entropy",
+    )
+    found = {it.name: it for it in image_checks(around, project_id, "1.1")}
+    assert found["images"].detail.startswith("2 tasks: ")
+    local = "image download, local files at label.example.com"
+    for name in ("image download, uploads", local):
+        assert found[name].is_ok
+        assert "40 x 30 pixels, 3 bands of 8 bits, PNG" in found[name].detail
+    blind = replace(around, tool=tool_at(studio.url))
+    failed = [it for it in image_checks(blind, project_id, "1.1") if not it.is_ok]
+    assert [it.name for it in failed] == ["image download, the host label.example.com"]
+    assert "LABEL_STUDIO_PUBLIC_URL" in failed[0].fix

@@ -67,7 +67,7 @@ def test_the_range_is_that_of_a_sample_and_later_pictures_do_not_change_it(
     later = pictures(dark=deep(900), bright=deep(4000), brighter=deep(60_000))
     assert later.decode(deep(60_000)).max() == 255
     assert later.decode(deep(4000)).max() == 4000 >> 4
-    assert "0 is black, 4095 white; measured on 3 of" in describe_rule(later.project)
+    assert "0 is black, 4095 white (measured on 3 of" in describe_rule(later.project)
 
 
 def test_pictures_of_8_bits_decide_nothing_and_stay_as_they_are(store, project, pictures):

@@ -162,7 +162,8 @@ class Projects:
             ranges = dict(rule.get("ranges") or {})
             if kind not in ranges:
                 ranges[kind] = list(limits)
-                project.pixel_rule = {**rule, "ranges": ranges, "source": source}
+                sources = {**(rule.get("sources") or {}), kind: source}
+                project.pixel_rule = {**rule, "ranges": ranges, "sources": sources}
             return project
 
     def begin_reading(self, project_id: int) -> Project:

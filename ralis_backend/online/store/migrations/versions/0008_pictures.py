@@ -14,7 +14,10 @@ depends_on = None
 _projects = sa.table(
     "projects", sa.column("pixel_rule", sa.JSON), sa.column("current_version", sa.Integer)
 )
-_AS_BEFORE = {"ranges": {"integers": [0, 65535], "floats": [0, 1]}, "source": "as before"}
+_AS_BEFORE = {
+    "ranges": {"integers": [0, 65535], "floats": [0, 1]},
+    "sources": {"integers": "as before", "floats": "as before"},
+}
 
 
 def upgrade() -> None:
