@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ralis_backend.settings import use_restored_hub_cache
+from tests.tiny_dataset import tiny_dataset  # noqa: F401  (a fixture)
 
 if TYPE_CHECKING:
     from ralis_backend.core.segmenter import SegmenterSpec

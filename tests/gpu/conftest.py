@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import segmentation_models_pytorch  # noqa: F401  (here, since the stand-in would watch it load)
 
 from tests.gpu.stand_in import StandInForCuda
 
