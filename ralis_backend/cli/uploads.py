@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 MAX_CHARACTERS = 60
 """Of a name without suffix: Label Studio keeps 100 with its own folder and prefix."""
+TAKEN = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+"""Images that Label Studio takes as uploads; no TIFF."""
 FILES_PER_UPLOAD = 50
 """Label Studio refuses more than 100 files in one request."""
 
@@ -37,6 +39,7 @@ def file_names(samples: Sequence[Sample]) -> dict[str, Sample]:
         name = stem if counts[stem] == 1 else sample.key
         safe = _kept(name)
         suffix = sample.image_path.suffix.lower()
+        suffix = suffix if suffix in TAKEN else ".png"
         while f"{safe}{suffix}" in names:
             safe += "_"
         names[f"{safe}{suffix}"] = sample
@@ -64,8 +67,16 @@ def upload(
     names = list(images)
     for start in range(0, len(names), FILES_PER_UPLOAD):
         part = names[start : start + FILES_PER_UPLOAD]
-        client.upload_files(project_id, [(name, images[name].content()) for name in part])
+        client.upload_files(project_id, [(name, _content(images[name])) for name in part])
         say(f"Uploading images: {start + len(part)} of {len(names)}")
+
+
+def _content(sample: Sample) -> bytes:
+    """The file as it is, or a PNG of what it shows where Label Studio takes no such file."""
+    from ralis_backend.core.images import encode_png
+
+    is_taken = sample.image_path.suffix.lower() in TAKEN
+    return sample.content() if is_taken else encode_png(sample.image())
 
 
 def import_into(

@@ -322,7 +322,7 @@ def _image(around: Surroundings, kind: str, task: ToolTask) -> str:
     facts = file_facts(content)
     aside = ""
     if not facts.is_shown:
-        aside = "; browsers show it dark or not at all: use crops mode (RALIS_MODE=crops)"
+        aside = "; browsers show it dark or not at all: such pools need RALIS_MODE=crops"
     return f"{kind}: task {task.id}: {facts}{aside}"
 
 

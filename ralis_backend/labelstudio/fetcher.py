@@ -7,64 +7,41 @@ make the backend read from the inside of its network.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
-import re
 import socket
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote_to_bytes, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import httpx
 
-from ralis_backend.labelstudio.address_book import place_of
 from ralis_backend.labelstudio.addresses import may_connect
 from ralis_backend.labelstudio.client import (
     MAX_DOWNLOAD_S,
     UNCOMPRESSED,
     LabelStudioClient,
     read_bounded,
-    without_credentials,
 )
+from ralis_backend.labelstudio.data_images import data_image
 from ralis_backend.labelstudio.deadline import DeadlineTransport, ending_within
 from ralis_backend.labelstudio.disk_cache import DiskCache
 from ralis_backend.labelstudio.errors import NotFound, Unauthorised, Unavailable
+from ralis_backend.labelstudio.image_addresses import (
+    ImageAddresses,
+    ImageNotAllowed,
+    file_path,
+    path_of,
+    without_secrets,
+)
 from ralis_backend.labelstudio.payloads.tasks import DATA_DIGEST, data_reference
 from ralis_backend.online.tool import ToolTask
 
+__all__ = ["ImageFetcher", "ImageNotAllowed", "ImageUnreachable"]
+
 MAX_IMAGE_BYTES = 100_000_000
-MAX_DATA_CHARACTERS = 20_000_000
-"""Of an image that stands in its task itself: the task list and the database carry it along."""
 MAX_REDIRECTS = 3
-CLOUD_SCHEMES = ("s3", "gs", "azure-blob", "azure_spi", "databricks")
-ANY_PROJECT = "*"
-
-_UPLOAD = re.compile(r"/data/upload/([0-9]+)/.+", re.ASCII)
-_UPLOAD_IN_CLOUD = re.compile(r"upload/([0-9]+)/.+", re.ASCII)
-_RESOLVED = re.compile(r"/(tasks|projects)/([0-9]+)/(?:resolve|presign)/", re.ASCII)
-_KINDS = {
-    "/data/upload/": "uploads",
-    "/data/local-files/": "local files",
-    "/storage-data/": "uploads in a bucket",
-    "/tasks/": "cloud storage",
-    "/projects/": "cloud storage",
-}
-_BELOW = re.compile(
-    r"((?:/[A-Za-z0-9._~-]+)*?)"
-    r"(/data/upload/.*|/data/local-files/|/storage-data/uploaded/"
-    r"|/(?:tasks|projects)/[0-9]+/(?:resolve|presign)/)",
-    re.ASCII | re.DOTALL,
-)
-"""A file of Label Studio behind whatever path the server itself lies below."""
-
-
-class ImageNotAllowed(ValueError):
-    """The image lies where the operator does not allow the backend to read."""
 
 
 class ImageUnreachable(ValueError):
@@ -96,14 +73,10 @@ class ImageFetcher:
         learned: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._client = client
-        own = (client.url, public_url or client.url)
-        self._own_places = {place for url in own if (place := place_of(url))}
-        self._learned = learned
-        self._path = _path_below(public_url) if public_url else _path_below(client.url)
-        self._is_path_said = bool(public_url or self._path)
         self._cache = DiskCache(cache_dir, cache_bytes)
-        self._allowed_hosts = tuple(host.lower() for host in allowed_hosts)
-        self._upload_projects = frozenset(upload_projects)
+        self.addresses = ImageAddresses(
+            client.url, allowed_hosts, upload_projects, public_url, learned
+        )
 
     def fetch(self, task: ToolTask) -> bytes:
         """The bytes of a task's image file.
@@ -118,8 +91,8 @@ class ImageFetcher:
             )
         try:
             if task.image[:5].lower() == "data:":
-                return _from_data(task.id, self._data_address(task))
-            place = self._place(task)
+                return data_image(task.id, self._data_address(task))
+            place = self.addresses.place(task)
             key = self._key(task)
             content = self._cache.get(key)
             if content is None:
@@ -130,71 +103,9 @@ class ImageFetcher:
             raise ValueError(f"task {task.id}: its image has no valid address: {error}") from None
         return content
 
-    def kind(self, task: ToolTask) -> str:
-        """Where a task's image lies, in words; what is of one kind is reached in one way."""
-        image = task.image
-        parts = urlsplit(image)
-        if not image:
-            return "no image"
-        if parts.scheme.lower() == "data":
-            return "in the task itself"
-        if parts.scheme in CLOUD_SCHEMES:
-            return f"cloud storage ({parts.scheme}://)"
-        if parts.scheme in ("http", "https") and not self.is_label_studios(image):
-            return f"the host {parts.hostname}"
-        if parts.scheme not in ("", "http", "https"):
-            return f"{parts.scheme} addresses"
-        path = _file_path(_path_of(image)) or ""
-        place = next((name for start, name in _KINDS.items() if path.startswith(start)), None)
-        if place is None:
-            return "other addresses"
-        return place if image.startswith("/") else f"{place} at {parts.netloc.rpartition('@')[2]}"
-
-    def path_below(self, references: Callable[[], Iterable[str]]) -> str:
-        """The path that browsers find Label Studio below: `/ls` of `https://host/ls`, or nothing.
-
-        As the operator says it, else as Label Studio writes its own files' addresses.
-
-        Args:
-            references: gives addresses of some tasks' images; not called where it is known.
-        """
-        if self._is_path_said:
-            return self._path
-        found: Counter[str] = Counter()
-        for reference in references():
-            with suppress(httpx.InvalidURL, ValueError):
-                is_own = reference.startswith("/") or self.is_label_studios(reference)
-                below = _BELOW.fullmatch(_path_of(reference).path) if is_own else None
-                found.update([below[1]] if below else [])
-        return found.most_common(1)[0][0] if found else ""
-
-    def is_label_studios(self, url: str) -> bool:
-        """Whether what lies at an http(s) address is asked of Label Studio."""
-        return self._is_own(url) or (not self._is_named(url) and self._is_learned(url))
-
     def _key(self, task: ToolTask) -> str:
         parts = [self._client.url, str(task.id), task.created_at.isoformat(), task.image]
         return hashlib.sha256("\0".join(parts).encode(errors="surrogatepass")).hexdigest()
-
-    def _place(self, task: ToolTask) -> str:
-        """Where the image lies: a path of Label Studio, or an address elsewhere."""
-        parts = urlsplit(task.image)
-        if parts.scheme in CLOUD_SCHEMES:
-            encoded = base64.urlsafe_b64encode(task.image.encode()).decode()
-            return f"/tasks/{task.id}/resolve/?fileuri={encoded}"
-        if not parts.scheme and task.image.startswith("/"):
-            return self._own_path(task, task.image)
-        if parts.scheme not in ("http", "https"):
-            shown = _without_secrets(task.image)[:100]
-            raise ImageNotAllowed(
-                f"task {task.id}: {shown!r} is no address that the backend reads; use "
-                "uploads, local files, cloud storage connected to Label Studio, or http(s)"
-            )
-        if not self.is_label_studios(task.image):
-            return task.image
-        if self._is_named(task.image) and not _file_path(_path_of(task.image)):
-            return task.image  # of another server behind the same reverse proxy
-        return self._own_path(task, task.image)
 
     def _data_address(self, task: ToolTask) -> str:
         """The whole `data:` address of a task that is known by its digest; asked for if need be."""
@@ -214,89 +125,23 @@ class ImageFetcher:
         except Unavailable as error:  # a host of its own: the other tasks need not wait for it
             raise ImageUnreachable(str(error)) from None
 
-    def _is_own(self, url: str) -> bool:
-        """Whether an address is on the Label Studio server itself, as the operator says."""
-        return place_of(url) in self._own_places
-
-    def _is_learned(self, url: str) -> bool:
-        place = place_of(url)
-        return place is not None and place in {place_of(known) for known in self._learned()}
-
-    def _is_named(self, url: str) -> bool:
-        """Whether the operator named the host among those that images come from."""
-        try:
-            return self._is_allowed(httpx.URL(url).host.lower())
-        except httpx.InvalidURL:
-            return False
-
-    def _own_path(self, task: ToolTask, reference: str) -> str:
-        """The path below Label Studio's address, one that serves files.
-
-        The request carries our token: a task must not send it to any other of its calls.
-        """
-        url = _path_of(reference)
-        path = _file_path(url)
-        query = url.query.decode()
-        if path is None or not self._may_show(task, path, query):
-            raise ImageNotAllowed(
-                f"task {task.id}: {_without_secrets(reference)[:100]!r} is no file of Label "
-                "Studio; expected an address below /data/upload/, /data/local-files/ or "
-                "/tasks/<number>/resolve/"
-            )
-        raw = url.raw_path.decode().partition("?")[0]
-        raw = raw.removeprefix(url.path.removesuffix(path))
-        return f"{raw}?{query}" if query else raw
-
-    def _may_show(self, task: ToolTask, path: str, query: str) -> bool:
-        """Whether a path serves files.
-
-        Raises:
-            ImageNotAllowed: if the file belongs to another project or task. Label Studio would
-                deliver whatever the operator may read, and crops of it are shown to annotators.
-        """
-        if "/../" in path or path.startswith("//"):
-            return False
-        if found := _UPLOAD.fullmatch(path):
-            self._refuse_foreign(task, "projects", found[1])
-        elif path == "/storage-data/uploaded/":
-            files = parse_qs(query).get("filepath", [])
-            inside = _UPLOAD_IN_CLOUD.fullmatch(files[0]) if len(files) == 1 else None
-            if inside is None or "/../" in inside[0]:
-                return False
-            self._refuse_foreign(task, "projects", inside[1])
-        elif found := _RESOLVED.fullmatch(path):
-            self._refuse_foreign(task, found[1], found[2])
-        else:
-            return path == "/data/local-files/"
-        return True
-
-    def _refuse_foreign(self, task: ToolTask, kind: str, number: str) -> None:
-        own = task.id if kind == "tasks" else task.project_id
-        allowed = {ANY_PROJECT} if kind == "tasks" else {ANY_PROJECT, str(int(number))}
-        if int(number) != own and not self._upload_projects & allowed:
-            raise ImageNotAllowed(
-                f"task {task.id} of project {task.project_id or 'unknown'} shows a file of "
-                f"{kind.removesuffix('s')} {int(number)}; upload the file to the task's own "
-                "project, or allow files of other projects with RALIS_UPLOAD_PROJECTS"
-            )
-
     def _from_label_studio(self, task: ToolTask, path: str, redirects: int = 0) -> bytes:
         response = self._client.download(path, MAX_IMAGE_BYTES)
         if response.is_redirect:
             target = _target(response, self._client.url + path)
-            is_own = self._is_own(target)
-            if is_own and _file_path(_path_of(target)) and redirects < MAX_REDIRECTS:
-                own = self._own_path(task, target)
+            is_own = self.addresses.is_own(target)
+            if is_own and file_path(path_of(target)) and redirects < MAX_REDIRECTS:
+                own = self.addresses.own_path(task, target)
                 return self._from_label_studio(task, own, redirects + 1)
-            if is_own and not self._is_named(target):
+            if is_own and not self.addresses.is_named(target):
                 raise Unauthorised(
-                    f"Label Studio sends {_without_secrets(path)} to {urlsplit(target).path} "
+                    f"Label Studio sends {without_secrets(path)} to {urlsplit(target).path} "
                     "instead of delivering it; the token may not read this file"
                 )
             return self._from_elsewhere(target, is_trusted=True)
         if response.status_code == 401:
             raise Unauthorised(
-                f"the image {_without_secrets(path)} may not be read (401): "
+                f"the image {without_secrets(path)} may not be read (401): "
                 f"{self._client.auth.advice()}"
             )
         if response.status_code == 500:  # what it answers for an upload that it does not know
@@ -342,11 +187,11 @@ class ImageFetcher:
         host = parsed.host.lower()
         if parsed.scheme not in ("http", "https") or not host:
             raise ImageNotAllowed(
-                f"an image redirects to {_without_secrets(url)[:100]!r}, no http(s) address"
+                f"an image redirects to {without_secrets(url)[:100]!r}, no http(s) address"
             )
-        is_named = self._is_allowed(host)
+        is_named = self.addresses.is_allowed(host)
         if not is_named and not is_trusted:
-            is_like_its_files = _file_path(_path_of(url)) is not None
+            is_like_its_files = file_path(path_of(url)) is not None
             aside = "; if that is Label Studio itself, set LABEL_STUDIO_PUBLIC_URL"
             raise ImageNotAllowed(
                 f"images from {host} are not allowed; if they should be, add the host to "
@@ -373,12 +218,6 @@ class ImageFetcher:
             proxy = None  # on our side of the proxy
         return _Way(parsed if proxy and is_named else parsed.copy_with(host=address), host, proxy)
 
-    def _is_allowed(self, host: str) -> bool:
-        return any(
-            host == allowed or (allowed.startswith("*.") and host.endswith(allowed[1:]))
-            for allowed in self._allowed_hosts
-        )
-
 
 @dataclass(frozen=True)
 class _Way:
@@ -392,51 +231,6 @@ class _Way:
         return DeadlineTransport(client.network.ssl_context, self.proxy, self.host)
 
 
-def _path_below(address: str) -> str:
-    """The path of a server's address, without a slash at the end."""
-    return urlsplit(address).path.rstrip("/")
-
-
-def _path_of(reference: str) -> httpx.URL:
-    """A path or an address as a URL, the dots in its path resolved."""
-    return httpx.URL("http://label-studio").join(reference)
-
-
-def _file_path(url: httpx.URL) -> str | None:
-    """The path from where Label Studio itself begins, of a URL of one of its files."""
-    found = _BELOW.fullmatch(url.path)
-    if found is None or "/../" in url.path or not url.raw_path.startswith(found[1].encode()):
-        return None
-    return found[2]
-
-
-def _from_data(task_id: int, image: str) -> bytes:
-    """The bytes of an image that stands in its task as `data:image/png;base64,...`."""
-    if len(image) > MAX_DATA_CHARACTERS:
-        raise ValueError(
-            f"task {task_id}: its data: address has {len(image)} characters, at most "
-            f"{MAX_DATA_CHARACTERS} are read; upload the image as a file"
-        )
-    head, comma, body = image.partition(",")
-    kind, *parameters = head[5:].lower().split(";")
-    if not comma or (kind and not kind.strip().startswith("image/")):
-        raise ImageNotAllowed(
-            f"task {task_id}: its data: address is of no image; expected "
-            "data:image/png;base64, and the file in base64"
-        )
-    content = unquote_to_bytes(body)
-    if "base64" not in (parameter.strip() for parameter in parameters):
-        return content
-    try:
-        content = bytes(content.translate(_URL_SAFE, b" \t\r\n"))
-        return base64.b64decode(content + b"=" * (-len(content) % 4), validate=True)
-    except binascii.Error as error:
-        raise ValueError(f"task {task_id}: its data: address is no base64: {error}") from None
-
-
-_URL_SAFE = bytes.maketrans(b"-_", b"+/")
-
-
 def _reason(error: httpx.HTTPError) -> str:
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         return "its certificate is of no authority that is trusted here; set SSL_CERT_FILE"
@@ -445,7 +239,7 @@ def _reason(error: httpx.HTTPError) -> str:
 
 def _check(response: httpx.Response, place: str) -> None:
     status = response.status_code
-    where = _without_secrets(place)
+    where = without_secrets(place)
     if status == 404:
         raise NotFound(f"the image {where} does not exist")
     if status in (401, 403):
@@ -461,21 +255,16 @@ def _check(response: httpx.Response, place: str) -> None:
         raise ValueError(f"{where} is a web page, no image; the token may not read it")
 
 
-def _without_secrets(place: str) -> str:
-    """An address for messages: no query (signatures) and no credentials."""
-    return without_credentials(place.partition("?")[0])
-
-
 def _target(response: httpx.Response, url: str) -> str:
     """Where a redirect leads."""
     location = str(response.headers.get("location", "")).strip()
-    where = f"the image {_without_secrets(url)} is redirected"
+    where = f"the image {without_secrets(url)} is redirected"
     if not location:
         raise ValueError(f"{where} ({response.status_code}) without saying where to")
     try:
         return urljoin(url, location)
     except ValueError:
-        shown = _without_secrets(location)[:100]
+        shown = without_secrets(location)[:100]
         raise ValueError(f"{where} to {shown!r}, which is no address") from None
 
 

@@ -211,7 +211,7 @@ class LabelStudioTool:
     def image_kind(self, task: ToolTask) -> str:
         """Where a task's image lies, in words."""
         try:
-            return self._fetcher.kind(task)
+            return self._fetcher.addresses.kind(task)
         except ValueError:
             return "malformed addresses"
 
@@ -338,7 +338,7 @@ class LabelStudioTool:
             crops[start : start + UPLOADS_PER_CALL]
             for start in range(0, len(crops), UPLOADS_PER_CALL)
         ]
-        below = self._fetcher.path_below(lambda: self._some_references(pool_id))
+        below = self._fetcher.addresses.path_below(lambda: self._some_references(pool_id))
         with ThreadPoolExecutor(2) as threads:  # one encodes while the other's upload is stored
             uploaded = list(threads.map(lambda part: self._upload(project_id, part), parts))
         paths = [path for part in uploaded for path in part]

@@ -344,7 +344,7 @@ class Learner:
         with self._turn(until):
             content = self._arrived(self._image, task)
             every_label = self._store.labels.of(project.id)
-            decode = Pictures(self._store, project, self._image).decode
+            decode = Pictures(self._store, project, self._image, may_measure=False).decode
             ranked = rank_image(
                 self._store, project, version, content, self._config, every_label, decode
             )

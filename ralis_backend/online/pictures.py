@@ -95,11 +95,17 @@ def keep_settings(store: Store, project: Project, settings: PictureSettings) -> 
 
 @dataclass(frozen=True)
 class Pictures:
-    """The pixels of one project's pictures; `fetch` gives the bytes of a task's file."""
+    """The pixels of one project's pictures.
+
+    fetch: gives the bytes of a task's file.
+    may_measure: whether a range that is not known yet is measured and stored. Where somebody waits
+        for an answer it is not: such a picture is shown by its own range until the worker has.
+    """
 
     store: Store
     project: Project
     fetch: Callable[[ToolTask], bytes]
+    may_measure: bool = True
 
     def pixels(self, task: ToolTask) -> np.ndarray:
         """(H, W, 3) uint8, RGB.
@@ -128,7 +134,9 @@ class Pictures:
         if kind not in rule.ranges:
             samples = self._samples(kind, content, rule.bands)
             limits = range_of(samples)
-            if all(sample.size == 0 or sample.min() == sample.max() for sample in samples):
+            if not self.may_measure or all(
+                sample.size == 0 or sample.min() == sample.max() for sample in samples
+            ):
                 return replace(rule, ranges={**rule.ranges, kind: limits})
             source = f"{MEASURED} on {len(samples)} of the pictures"
             project = self.store.projects.settle_range(project.id, kind, limits, source)
@@ -140,6 +148,8 @@ class Pictures:
         """Values of this picture and of some others that are of the same kind."""
         found = deep_values(content, bands)
         samples = [] if found is None else [found[1]]
+        if not self.may_measure:
+            return samples
         for image in _spread(self.store.images.of(self.project.id), SAMPLE - 1):
             try:
                 other = deep_values(self.fetch(task_of(image)), bands)

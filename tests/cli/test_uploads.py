@@ -1,7 +1,11 @@
 from pathlib import Path
 
-from ralis_backend.cli.uploads import file_names
-from ralis_backend.offline.datasets import Sample
+import numpy as np
+
+from ralis_backend.cli.uploads import file_names, upload
+from ralis_backend.core.images import decode_image
+from ralis_backend.offline.datasets import Sample, plain_folder
+from tests.core.tiff_files import write_tiff
 
 
 def sample(key, suffix=".jpg"):
@@ -33,3 +37,19 @@ def test_long_names_stay_apart_and_are_not_cut_by_label_studio():
     names = file_names([sample("写" * 300 + "1"), sample("写" * 300 + "2"), sample("写" * 300)])
     assert len(names) == 3
     assert all(len(name) <= 67 for name in names)
+
+
+def test_pictures_that_label_studio_does_not_take_are_sent_as_what_they_show(tmp_path):
+    content = write_tiff(np.full((6, 8, 13), 4000, np.uint16))
+    (tmp_path / "field.tif").write_bytes(content)
+    samples = plain_folder(tmp_path).samples.values()
+    sent = []
+
+    class Client:
+        def upload_files(self, project_id, files):
+            sent.extend(files)
+
+    upload(Client(), 1, file_names(list(samples)), lambda message: None)
+    ((name, file),) = sent
+    assert name == "field.png"
+    np.testing.assert_array_equal(decode_image(file), next(iter(samples)).image())

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ralis_backend.cli.demo.label_studio import free_port
 from ralis_backend.core.images import encode_png
 from ralis_backend.core.policy.registry import find_strategy
 from ralis_backend.core.segmenter import SegmenterSpec
@@ -81,6 +82,14 @@ def test_a_project_that_is_not_connected_is_told_to(around, project_id):
     assert set(found) == {"ML backend", "webhook"}
     for check in found.values():
         assert f"ralis connect --project {project_id}" in check.fix
+
+
+def test_a_backend_that_is_down_is_not_said_to_be_reached(client, tmp_path, project_id):
+    found = list(
+        checks(surroundings(client, tmp_path, f"http://127.0.0.1:{free_port()}"), project_id)
+    )
+    assert "backend" in {it.name for it in found if not it.is_ok}
+    assert [it for it in found if it.is_ok and "reaches this backend" in it.detail] == []
 
 
 def test_a_connected_backend_without_webhook_is_noticed(around, client, project_id):

@@ -18,6 +18,7 @@ import pytest
 from ralis_backend.labelstudio import client as client_module
 from ralis_backend.labelstudio import fetcher as module
 from ralis_backend.labelstudio.client import LabelStudioClient
+from ralis_backend.labelstudio.data_images import MAX_DATA_CHARACTERS
 from ralis_backend.labelstudio.errors import Unauthorised, Unavailable
 from ralis_backend.labelstudio.fetcher import ImageFetcher, ImageNotAllowed, ImageUnreachable
 from ralis_backend.labelstudio.payloads.tasks import data_reference, parse_task
@@ -237,7 +238,7 @@ def test_an_image_that_stands_in_its_task_is_read(tmp_path, image):
         ("data:image/png;base64", "of no image"),
         ("data:image/png;base64,a*aa", "no base64"),
         ("data:image/png;base64,aaaaa", "no base64"),
-        ("data:image/png;base64," + "a" * module.MAX_DATA_CHARACTERS, "at most 20000000"),
+        ("data:image/png;base64," + "a" * MAX_DATA_CHARACTERS, "at most 20000000"),
     ],
 )
 def test_a_data_address_that_is_none_fails_without_being_quoted(tmp_path, image, message):
@@ -704,7 +705,7 @@ def test_a_host_that_is_none_is_named(tmp_path, host):
 )
 def test_the_path_that_browsers_need_is_told_or_seen(tmp_path, url, known, references, path):
     fetcher = LabelStudio().fetcher(tmp_path, url=url, **known)
-    assert fetcher.path_below(lambda: references) == path
+    assert fetcher.addresses.path_below(lambda: references) == path
 
 
 @pytest.mark.parametrize(
@@ -725,7 +726,7 @@ def test_the_path_that_browsers_need_is_told_or_seen(tmp_path, url, known, refer
 )
 def test_addresses_are_told_apart_by_how_they_are_reached(tmp_path, image, kind):
     fetcher = LabelStudio().fetcher(tmp_path, public_url="https://pub.test/ls")
-    assert fetcher.kind(task(image)) == kind
+    assert fetcher.addresses.kind(task(image)) == kind
 
 
 def test_an_image_in_its_task_is_known_by_its_digest_and_asked_for_when_it_is_needed(tmp_path):

@@ -160,6 +160,20 @@ def test_a_named_host_that_only_the_proxy_knows_is_reached_through_it(tmp_path, 
     assert credentials == "Basic dXNlcjpwYUBzcw=="
 
 
+def test_label_studio_itself_is_reached_through_the_proxy_unless_it_is_near(proxy):
+    for url, is_proxied in (("http://ls.example.com", True), ("http://127.0.0.1:1", False)):
+        Proxy.asked = []
+        client = LabelStudioClient(url, "token", network=Network(proxies={"http": proxy}))
+        if is_proxied:
+            assert client.download("/data/upload/1/a.png", 100).content == b"pixels"
+        else:
+            with pytest.raises(Unavailable):
+                client.download("/data/upload/1/a.png", 100)
+        client.close()
+        wanted = ["http://ls.example.com/data/upload/1/a.png"] if is_proxied else []
+        assert [asked for asked, _ in Proxy.asked] == wanted
+
+
 def test_a_tunnel_ends_at_the_certificate_of_the_named_host(tmp_path, proxy, names):
     ca, context = make_certificates(tmp_path / "ca", "images.com")
     with running(Server, context) as port:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import cv2
@@ -105,6 +106,17 @@ def test_two_who_measure_at_once_agree_on_the_first(store, project):
     assert store.projects.settle_range(project.id, "integers", (0, 9), "two").pixel_rule == rule
     both = store.projects.settle_range(project.id, "floats", (0, 1), "three")
     assert pixel_rule(both).ranges == {"integers": (0, 4095), "floats": (0, 1)}
+
+
+def test_where_somebody_waits_nothing_is_measured_but_what_is_known_counts(
+    store, project, pictures
+):
+    made = replace(pictures(a=deep(4000), b=deep(4000)), may_measure=False)
+    waiting = replace(made, fetch=lambda task: pytest.fail("another picture was fetched"))
+    assert waiting.decode(deep(900)).max() == 900 >> 2  # by its own 10 bits
+    assert store.projects.by_id(project.id).pixel_rule is None
+    store.projects.settle_range(project.id, "integers", (0, 4095), "measured")
+    assert waiting.decode(deep(900)).max() == 900 >> 4
 
 
 def test_only_some_pictures_of_a_large_pool_are_looked_at(store, project):

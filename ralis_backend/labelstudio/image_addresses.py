@@ -1,0 +1,235 @@
+"""A task's image reference -> whose it is and where to ask for it; nothing is fetched here.
+
+Label Studio names its own files in several ways: below its path, and under its public address.
+What is its own is asked of the address that the operator gave, whatever the reference says.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+
+from ralis_backend.labelstudio.address_book import place_of
+from ralis_backend.labelstudio.client import without_credentials
+from ralis_backend.online.tool import ToolTask
+
+CLOUD_SCHEMES = ("s3", "gs", "azure-blob", "azure_spi", "databricks")
+ANY_PROJECT = "*"
+
+_UPLOAD = re.compile(r"/data/upload/([0-9]+)/.+", re.ASCII)
+_UPLOAD_IN_CLOUD = re.compile(r"upload/([0-9]+)/.+", re.ASCII)
+_RESOLVED = re.compile(r"/(tasks|projects)/([0-9]+)/(?:resolve|presign)/", re.ASCII)
+_KINDS = {
+    "/data/upload/": "uploads",
+    "/data/local-files/": "local files",
+    "/storage-data/": "uploads in a bucket",
+    "/tasks/": "cloud storage",
+    "/projects/": "cloud storage",
+}
+_BELOW = re.compile(
+    r"((?:/[A-Za-z0-9._~-]+)*?)"
+    r"(/data/upload/.*|/data/local-files/|/storage-data/uploaded/"
+    r"|/(?:tasks|projects)/[0-9]+/(?:resolve|presign)/)",
+    re.ASCII | re.DOTALL,
+)
+"""A file of Label Studio behind whatever path the server itself lies below."""
+
+
+class ImageNotAllowed(ValueError):
+    """The image lies where the operator does not allow the backend to read."""
+
+
+class ImageAddresses:
+    """The rules of one Label Studio server.
+
+    Args:
+        url: where the backend reaches it.
+        allowed_hosts: names of further hosts; `*.example.com` allows every host below.
+        upload_projects: projects whose files tasks of other projects may show; `*` for all.
+        public_url: where browsers reach it, if that is another address.
+        learned: gives the addresses that it said are its own; they are names and nothing more.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        allowed_hosts: Sequence[str] = (),
+        upload_projects: Sequence[str] = (),
+        public_url: str | None = None,
+        learned: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
+        own = (url, public_url or url)
+        self._own_places = {place for each in own if (place := place_of(each))}
+        self._learned = learned
+        self._path = _path_below(public_url) if public_url else _path_below(url)
+        self._is_path_said = bool(public_url or self._path)
+        self._allowed_hosts = tuple(host.lower() for host in allowed_hosts)
+        self._upload_projects = frozenset(upload_projects)
+
+    def kind(self, task: ToolTask) -> str:
+        """Where a task's image lies, in words; what is of one kind is reached in one way."""
+        image = task.image
+        parts = urlsplit(image)
+        if not image:
+            return "no image"
+        if parts.scheme.lower() == "data":
+            return "in the task itself"
+        if parts.scheme in CLOUD_SCHEMES:
+            return f"cloud storage ({parts.scheme}://)"
+        if parts.scheme in ("http", "https") and not self.is_label_studios(image):
+            return f"the host {parts.hostname}"
+        if parts.scheme not in ("", "http", "https"):
+            return f"{parts.scheme} addresses"
+        path = file_path(path_of(image)) or ""
+        place = next((name for start, name in _KINDS.items() if path.startswith(start)), None)
+        if place is None:
+            return "other addresses"
+        return place if image.startswith("/") else f"{place} at {parts.netloc.rpartition('@')[2]}"
+
+    def path_below(self, references: Callable[[], Iterable[str]]) -> str:
+        """The path that browsers find Label Studio below: `/ls` of `https://host/ls`, or nothing.
+
+        As the operator says it, else as Label Studio writes its own files' addresses.
+
+        Args:
+            references: gives addresses of some tasks' images; not called where it is known.
+        """
+        if self._is_path_said:
+            return self._path
+        found: Counter[str] = Counter()
+        for reference in references():
+            with suppress(httpx.InvalidURL, ValueError):
+                is_own = reference.startswith("/") or self.is_label_studios(reference)
+                below = _BELOW.fullmatch(path_of(reference).path) if is_own else None
+                found.update([below[1]] if below else [])
+        return found.most_common(1)[0][0] if found else ""
+
+    def is_label_studios(self, url: str) -> bool:
+        """Whether what lies at an http(s) address is asked of Label Studio."""
+        return self.is_own(url) or (not self.is_named(url) and self._is_learned(url))
+
+    def place(self, task: ToolTask) -> str:
+        """Where the image lies: a path of Label Studio, or an address elsewhere.
+
+        Raises:
+            ImageNotAllowed: if it is nowhere that the backend reads.
+        """
+        parts = urlsplit(task.image)
+        if parts.scheme in CLOUD_SCHEMES:
+            encoded = base64.urlsafe_b64encode(task.image.encode()).decode()
+            return f"/tasks/{task.id}/resolve/?fileuri={encoded}"
+        if not parts.scheme and task.image.startswith("/"):
+            return self.own_path(task, task.image)
+        if parts.scheme not in ("http", "https"):
+            shown = without_secrets(task.image)[:100]
+            raise ImageNotAllowed(
+                f"task {task.id}: {shown!r} is no address that the backend reads; use "
+                "uploads, local files, cloud storage connected to Label Studio, or http(s)"
+            )
+        if not self.is_label_studios(task.image):
+            return task.image
+        if self.is_named(task.image) and not file_path(path_of(task.image)):
+            return task.image  # of another server behind the same reverse proxy
+        return self.own_path(task, task.image)
+
+    def is_own(self, url: str) -> bool:
+        """Whether an address is on the Label Studio server itself, as the operator says."""
+        return place_of(url) in self._own_places
+
+    def _is_learned(self, url: str) -> bool:
+        place = place_of(url)
+        return place is not None and place in {place_of(known) for known in self._learned()}
+
+    def is_named(self, url: str) -> bool:
+        """Whether the operator named the host among those that images come from."""
+        try:
+            return self.is_allowed(httpx.URL(url).host.lower())
+        except httpx.InvalidURL:
+            return False
+
+    def own_path(self, task: ToolTask, reference: str) -> str:
+        """The path below Label Studio's address, one that serves files.
+
+        The request carries our token: a task must not send it to any other of its calls.
+        """
+        url = path_of(reference)
+        path = file_path(url)
+        query = url.query.decode()
+        if path is None or not self._may_show(task, path, query):
+            raise ImageNotAllowed(
+                f"task {task.id}: {without_secrets(reference)[:100]!r} is no file of Label "
+                "Studio; expected an address below /data/upload/, /data/local-files/ or "
+                "/tasks/<number>/resolve/"
+            )
+        raw = url.raw_path.decode().partition("?")[0]
+        raw = raw.removeprefix(url.path.removesuffix(path))
+        return f"{raw}?{query}" if query else raw
+
+    def _may_show(self, task: ToolTask, path: str, query: str) -> bool:
+        """Whether a path serves files.
+
+        Raises:
+            ImageNotAllowed: if the file belongs to another project or task. Label Studio would
+                deliver whatever the operator may read, and crops of it are shown to annotators.
+        """
+        if "/../" in path or path.startswith("//"):
+            return False
+        if found := _UPLOAD.fullmatch(path):
+            self._refuse_foreign(task, "projects", found[1])
+        elif path == "/storage-data/uploaded/":
+            files = parse_qs(query).get("filepath", [])
+            inside = _UPLOAD_IN_CLOUD.fullmatch(files[0]) if len(files) == 1 else None
+            if inside is None or "/../" in inside[0]:
+                return False
+            self._refuse_foreign(task, "projects", inside[1])
+        elif found := _RESOLVED.fullmatch(path):
+            self._refuse_foreign(task, found[1], found[2])
+        else:
+            return path == "/data/local-files/"
+        return True
+
+    def _refuse_foreign(self, task: ToolTask, kind: str, number: str) -> None:
+        own = task.id if kind == "tasks" else task.project_id
+        allowed = {ANY_PROJECT} if kind == "tasks" else {ANY_PROJECT, str(int(number))}
+        if int(number) != own and not self._upload_projects & allowed:
+            raise ImageNotAllowed(
+                f"task {task.id} of project {task.project_id or 'unknown'} shows a file of "
+                f"{kind.removesuffix('s')} {int(number)}; upload the file to the task's own "
+                "project, or allow files of other projects with RALIS_UPLOAD_PROJECTS"
+            )
+
+    def is_allowed(self, host: str) -> bool:
+        """Whether the operator named this host, or one above it with a star."""
+        return any(
+            host == allowed or (allowed.startswith("*.") and host.endswith(allowed[1:]))
+            for allowed in self._allowed_hosts
+        )
+
+
+def path_of(reference: str) -> httpx.URL:
+    """A path or an address as a URL, the dots in its path resolved."""
+    return httpx.URL("http://label-studio").join(reference)
+
+
+def file_path(url: httpx.URL) -> str | None:
+    """The path from where Label Studio itself begins, of a URL of one of its files."""
+    found = _BELOW.fullmatch(url.path)
+    if found is None or "/../" in url.path or not url.raw_path.startswith(found[1].encode()):
+        return None
+    return found[2]
+
+
+def without_secrets(place: str) -> str:
+    """An address for messages: no query (signatures) and no credentials."""
+    return without_credentials(place.partition("?")[0])
+
+
+def _path_below(address: str) -> str:
+    """The path of a server's address, without a slash at the end."""
+    return urlsplit(address).path.rstrip("/")
