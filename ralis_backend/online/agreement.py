@@ -143,3 +143,23 @@ def _words(found: Mapping[str, Any]) -> str:
 
 def _rounded(value: float) -> float | None:
     return None if np.isnan(value) else round(float(value), 4)
+
+
+def people_notes(people: Mapping[str, Any]) -> list[str]:
+    """How far annotators agree, and what they left that counts for less than it seems.
+
+    Args:
+        people: figures of a project, as the worker keeps them with it.
+    """
+    found = lines(people.get("agreement") or {})
+    if count := people.get("bulk_annotations"):
+        found.append(
+            f"made from predictions in bulk, and nobody's labels until somebody updates or stars "
+            f"them: {count} annotation{'' if count == 1 else 's'}"
+        )
+    if count := people.get("double_images"):
+        found.append(
+            f"showing a picture that another task shows as well, whose regions are asked once: "
+            f"{count} task{'' if count == 1 else 's'}"
+        )
+    return found

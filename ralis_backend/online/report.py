@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from ralis_backend.core.files import write_bytes
-from ralis_backend.online import agreement
 from ralis_backend.online.random_slice import pooled
 
 HEADERS = ("version", "regions", "% of pool", "validation mIoU", "test mIoU")
@@ -156,26 +155,6 @@ def notes(versions: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
         lines.append(
             f"random slice: {value:.1f} % [{low:.1f}, {high:.1f}] of the pixels right, on "
             f"{_regions(everything['regions'])} before they were trained on, all versions together"
-        )
-    return lines
-
-
-def people_notes(people: Mapping[str, Any]) -> list[str]:
-    """How far annotators agree, and what they left that counts for less than it seems.
-
-    Args:
-        people: figures of a project, as the worker keeps them with it.
-    """
-    lines = agreement.lines(people.get("agreement") or {})
-    if count := people.get("bulk_annotations"):
-        lines.append(
-            f"made from predictions in bulk, and nobody's labels until somebody updates or stars "
-            f"them: {count} annotation{'' if count == 1 else 's'}"
-        )
-    if count := people.get("double_images"):
-        lines.append(
-            f"showing a picture that another task shows as well, whose regions are asked once: "
-            f"{count} task{'' if count == 1 else 's'}"
         )
     return lines
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from ralis_backend.online.agreement import people_notes
 from ralis_backend.online.owner import is_dead
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Project
@@ -33,6 +34,8 @@ class ProjectStatus:
     partly_read: annotations of which something was left out, likewise.
     set_aside: what is left out from now on, and why, as sentences.
     bad_images: images that cannot be read, and why, as sentences.
+    advice: whether to label on, in a sentence; None before there is anything to say.
+    people: how far annotators agree, and what they left that counts for less than it seems.
     """
 
     id: int
@@ -56,6 +59,8 @@ class ProjectStatus:
     partly_read: Sequence[str]
     set_aside: Sequence[str]
     bad_images: Sequence[str]
+    advice: str | None = None
+    people: Sequence[str] = ()
 
 
 def project_status(store: Store, project: Project) -> ProjectStatus:
@@ -90,6 +95,8 @@ def project_status(store: Store, project: Project) -> ProjectStatus:
         bad_images=[
             f"task {image.task_id}: {image.error}" for image in store.images.bad(project.id)
         ],
+        advice=project.people.get("advice"),
+        people=people_notes(project.people),
     )
 
 
@@ -133,6 +140,8 @@ def status_lines(status: ProjectStatus, regions_per_round: int) -> list[str]:
         f"  labelled   {_labelled(status, regions_per_round)}",
         f"  model      {_model(status)}",
     ]
+    if status.advice:
+        lines.append(f"  advice     {status.advice}")
     if status.start_from and status.version == "v0":
         lines.append(f"  starts     from the predictions of {status.start_from}")
     if status.last_error and status.last_error != "; ".join(status.set_aside):
@@ -143,6 +152,7 @@ def status_lines(status: ProjectStatus, regions_per_round: int) -> list[str]:
         ("in part", status.partly_read),
         ("set aside", status.set_aside),
         ("no image", status.bad_images),
+        ("people", status.people),
     ):
         lines += _named(name, items)
     return lines

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ralis_backend.core.regions import VOID, Region
-from ralis_backend.online.agreement import by_region, compare, lines, scores, summary
+from ralis_backend.online.agreement import by_region, compare, lines, people_notes, scores, summary
 from ralis_backend.online.labels import RegionLabel
 from tests.online.conftest import make_label
 
@@ -86,3 +86,20 @@ def test_a_mask_that_cannot_be_read_is_left_out():
 def test_without_shared_regions_nothing_is_said():
     assert summary([], NAMES) == {}
     assert lines({}) == []
+
+
+def test_what_people_left_is_said_in_words():
+    assert people_notes({}) == []
+    agreement = {
+        "regions": 2, "pixels": 4, "pixel_agreement": 0.75, "kappa": 0.5,
+        "iou": {"road": 0.5, "car": None}, "pairs": [{}],
+    }  # fmt: skip
+    shared, bulk, double = people_notes(
+        {"agreement": agreement, "bulk_annotations": 1, "double_images": 2}
+    )
+    assert shared == (
+        "people who painted the same region: 75.0 % of the pixels alike, kappa 0.50, 2 regions; "
+        "IoU in %: road 50"
+    )
+    assert bulk.endswith("updates or stars them: 1 annotation")
+    assert double.endswith("regions are asked once: 2 tasks")

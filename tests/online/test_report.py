@@ -8,7 +8,6 @@ from ralis_backend.online.report import (
     curve_table,
     draw_curve,
     notes,
-    people_notes,
     slice_text,
     validation_text,
 )
@@ -79,20 +78,3 @@ def test_what_is_not_background_is_said_apart():
     assert validation_text(unknown) == "0.682, unknown without Background"
     unseen = {**metrics["random_slice"], "foreground_miou": None}
     assert slice_text({"random_slice": unseen}).endswith("nothing but background there")
-
-
-def test_what_people_left_is_said_in_words():
-    assert people_notes({}) == []
-    agreement = {
-        "regions": 2, "pixels": 4, "pixel_agreement": 0.75, "kappa": 0.5,
-        "iou": {"road": 0.5, "car": None}, "pairs": [{}],
-    }  # fmt: skip
-    shared, bulk, double = people_notes(
-        {"agreement": agreement, "bulk_annotations": 1, "double_images": 2}
-    )
-    assert shared == (
-        "people who painted the same region: 75.0 % of the pixels alike, kappa 0.50, 2 regions; "
-        "IoU in %: road 50"
-    )
-    assert bulk.endswith("updates or stars them: 1 annotation")
-    assert double.endswith("regions are asked once: 2 tasks")

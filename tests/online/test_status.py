@@ -63,6 +63,14 @@ def test_what_could_not_be_read_or_was_set_aside_is_named(
     assert "no image   task 3: it is no picture" in lines
 
 
+def test_advice_and_what_people_left_are_told(store: Store):
+    row = store.projects.register("1.100", 1, "<View/>", CLASSES, "Streets")
+    store.projects.change(row.id, people={"advice": "Label on.", "double_images": 2})
+    lines = told(store)
+    assert "  advice     Label on.\n" in lines
+    assert "  people     showing a picture that another task shows as well" in lines
+
+
 def test_of_many_some_are_named_and_the_others_counted(store: Store):
     project = store.projects.register("1.100", 1, "<View/>", CLASSES, "Streets")
     for number in range(8):
