@@ -21,8 +21,8 @@ def versions(project: Project, rollback: Rollback = None) -> None:
     from rich.console import Console
 
     from ralis_backend.online.advice import advice, held_out_lines
-    from ralis_backend.online.learner import Learner
     from ralis_backend.online.agreement import people_notes
+    from ralis_backend.online.learner import Learner
     from ralis_backend.online.report import notes
     from ralis_backend.settings import load_settings
     from ralis_backend.wiring import open_store, ranking_config
