@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import copy
 import shutil
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy.orm import Session
 
 from ralis_backend.online.store import Store
+from ralis_backend.online.store.database import Database
 from ralis_backend.online.worker import Worker, WorkerConfig
 from tests.online.conftest import RANKING, STRIDE, TINY, label_round, settle
 from tests.online.fake_tool import CLASSES, FakeTool
@@ -104,16 +106,33 @@ def interrupted(site: Site, number: int) -> tuple[dict[str, object], int]:
             interruption.point()
             real_call(name)
 
-        site.tool._call = call  # type: ignore[method-assign]
-        event.listen(store.database.engine, "begin", interruption.point, insert=True)
-        settle(worker)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(site.tool, "_call", call)
+            for kind in ("read", "write"):
+                patched.setattr(Database, kind, _interrupted_before(store, kind, interruption))
+            settle(worker)
         num_points = interruption.num_points
-        event.remove(store.database.engine, "begin", interruption.point)
-        site.tool._call = real_call  # type: ignore[method-assign]
         (project,) = store.projects.all()
         store.projects.change(project.id, is_sync_requested=True)
         settle(Worker(store, site.tool, ALIVE))
         return outcome(store, site.tool), num_points
+
+
+def _interrupted_before(
+    store: Store, kind: str, interruption: Interruption
+) -> Callable[[Database], AbstractContextManager[Session]]:
+    """`Database.read` or `write` with a point before each transaction: within it others wait."""
+    real = getattr(Database, kind)
+
+    @contextmanager
+    def transaction(database: Database) -> Iterator[Session]:
+        is_heartbeat = threading.current_thread() is not threading.main_thread()
+        if database.engine is store.database.engine and not is_heartbeat:
+            interruption.point()
+        with real(database) as session:
+            yield session
+
+    return transaction
 
 
 def test_a_worker_that_is_overtaken_here_and_there_makes_nothing_twice(site: Site, tmp_path: Path):
