@@ -116,7 +116,9 @@ class Site:
 
     @property
     def notes(self) -> str:
-        return "\n".join(notes([(self.version.name, self.version.metrics)]))
+        """Without what was measured."""
+        lines = notes([(self.version.name, self.version.metrics)])
+        return "\n".join(line for line in lines if ": IoU on " not in line)
 
     def label_until_trained(self) -> None:
         for _ in range(2):  # the first version may still lack a class: then rarity ranks

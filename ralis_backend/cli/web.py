@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import logging
 import socket
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from ralis_backend.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+PORT_PATIENCE_S = 10.0
+"""A server whose supervisor was killed ends with what it is answering: so long it is waited for."""
 
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 Port = Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")]
@@ -57,20 +62,36 @@ def check_exposure(settings: Settings, host: str) -> None:
     logger.warning("no RALIS_AUTH_USER and RALIS_AUTH_PASSWORD: requests are not authenticated")
 
 
-def check_port(host: str, port: int) -> None:
-    """Raise `ValueError` if the port cannot be listened on."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        raise ValueError(
-            f"cannot listen on {host} port {port}: {error.strerror or error}; stop what uses the "
-            "port, or choose another with --port"
-        ) from None
+def check_port(host: str, port: int, patience_s: float = PORT_PATIENCE_S) -> None:
+    """Raise `ValueError` if the port cannot be listened on.
+
+    Args:
+        host: to listen on.
+        port: to listen on.
+        patience_s: for so long a server that is just ending is waited for.
+    """
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            _try_port(host, port)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE and time.monotonic() < deadline:
+                time.sleep(0.2)
+                continue
+            raise ValueError(
+                f"cannot listen on {host} port {port}: {error.strerror or error}; stop what uses "
+                "the port, or choose another with --port"
+            ) from None
+        return
+
+
+def _try_port(host: str, port: int) -> None:
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(address)
 
 
 def prepare(host: str, port: int) -> None:

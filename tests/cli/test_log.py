@@ -2,6 +2,7 @@ import io
 import logging
 import os
 import stat
+import subprocess
 
 import pytest
 
@@ -10,7 +11,7 @@ from ralis_backend.cli.log import LineFormatter, configure_logging
 from ralis_backend.core.files import make_private_folder
 from ralis_backend.online.store import Store
 from tests.app.calls import settings
-from tests.cli.process import ralis
+from tests.cli.process import RALIS, wait_for
 
 
 def test_a_name_from_outside_neither_ends_a_line_nor_moves_the_cursor(capsys):
@@ -49,13 +50,19 @@ def test_a_data_folder_that_others_can_enter_is_closed(tmp_path, mode, kept):
 
 @pytest.mark.e2e
 def test_what_a_command_writes_its_user_alone_can_read(environment, tmp_path):
+    database = tmp_path / "state" / "ralis.db"
     before = os.umask(0o022)
     try:
-        ralis(environment, tmp_path, "versions", "--project", "1")
+        worker = subprocess.Popen(
+            [*RALIS, "worker", "--unsupervised"], env=environment, cwd=tmp_path
+        )
+        wait_for(database.exists)
+        worker.terminate()
+        worker.wait(30)
     finally:
         os.umask(before)
     written = list((tmp_path / "state").rglob("*"))
-    assert tmp_path / "state" / "ralis.db" in written
+    assert database in written
     assert [path for path in written if path.stat().st_mode & 0o077] == []
 
 

@@ -62,7 +62,9 @@ def check_results(out, printed, rounds):
     content = json.loads((out / "results.json").read_text())
     numbers = range(1, rounds + 1)
     assert [done["trained_version"] for done in content["rounds"]] == [f"v{it}" for it in numbers]
-    assert [done["regions"] for done in content["rounds"]] == [it * REGIONS for it in numbers]
+    for number, done in zip(numbers, content["rounds"], strict=True):
+        # What nobody painted, since CamVid leaves it void, does not count as labelled.
+        assert number * REGIONS - 2 <= done["regions"] <= number * REGIONS
     for done in content["rounds"]:
         assert 0 < done["validation"]["miou"] < 1
         assert done["test"]["images"] == 4

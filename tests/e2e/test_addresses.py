@@ -24,6 +24,8 @@ from ralis_backend.labelstudio.client import LabelStudioClient
 from ralis_backend.labelstudio.doctor import Surroundings, image_checks
 from ralis_backend.labelstudio.fetcher import ImageFetcher, ImageNotAllowed
 from ralis_backend.labelstudio.network import Network
+from ralis_backend.labelstudio.payloads.label_config import parse_label_config
+from ralis_backend.labelstudio.payloads.regions_config import regions_config
 from ralis_backend.labelstudio.setup import ProjectSetup
 from ralis_backend.labelstudio.tool import LabelStudioTool
 from ralis_backend.online.tool import Crop
@@ -212,8 +214,8 @@ def test_label_studio_says_its_public_address_when_it_is_connected(studio, proje
 def test_crops_are_shown_below_the_path_as_well(studio, project_id, tool_at, is_told):
     tool = tool_at(studio.url, public_url=PUBLIC if is_told else None)
     client = LabelStudioClient(studio.url, TOKEN)
-    two = CONFIG.replace("</View>", '<Image name="context" value="$context"/></View>')
-    regions = client.create_project("Regions", two)["id"]
+    config = regions_config(parse_label_config(CONFIG))
+    regions = client.create_project("Regions", config)["id"]
     crop = Crop(1, Region(0, 0, 8, 8), PIXELS[:8, :8], PIXELS, 1, 1, 1, "", "random", "v0")
     tool.create_crop_tasks(tool.project(project_id), regions, [crop])
     (task,) = client.tasks(regions)

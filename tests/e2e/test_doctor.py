@@ -132,7 +132,7 @@ def test_a_policy_that_does_not_fit_the_labels_is_named(around, client, project_
 
 def test_a_project_that_does_not_exist_is_a_failed_check_and_no_crash(around):
     found = failures(around, 999_999)
-    assert "404" in found["label config"].detail
+    assert "404" in found["project"].detail
 
 
 def test_a_wrong_token_ends_the_examination_with_what_to_do(label_studio, tmp_path, backend_url):

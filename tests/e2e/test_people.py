@@ -118,7 +118,7 @@ def test_annotations_made_from_predictions_in_bulk_are_told_from_peoples(
         json={
             "selectedItems": {"all": True, "excluded": []},
             "project": str(regions),
-            "model_version": "v1",
+            "model_version": "ralis-v1",
         },
     )
     made = [next(iter(read(tool, regions, task).values())) for task in tasks]
@@ -131,7 +131,7 @@ def test_annotations_made_from_predictions_in_bulk_are_told_from_peoples(
     found = [read(tool, regions, task)[it.id] for task, it in zip(tasks, made, strict=True)]
     assert [it.is_machine for it in found] == [True, False, False, False]
     assert found[1].annotator == left.annotator  # who pressed the button, not who updated
-    client.delete_predictions(regions, "v1")
+    client.delete_predictions(regions, "ralis-v1")
     assert not read(tool, regions, tasks[0])[left.id].is_machine  # nothing tells any more
 
 

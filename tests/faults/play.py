@@ -303,9 +303,13 @@ def in_a_dying_process(act: Callable[[], object]) -> None:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """What the files of a folder hold, by name."""
+    """What the files of a folder hold, by name, wherever it lies."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+    place = str(folder.absolute()).encode()
+    return {
+        str(path.relative_to(folder)): path.read_bytes().replace(place, b"<folder>")
+        for path in files
+    }
 
 
 def open_store(folder: Path) -> Store:

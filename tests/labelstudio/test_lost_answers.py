@@ -80,7 +80,7 @@ ALL = {(region.row, region.col) for region in REGIONS}
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_lost_answer_to_an_import_makes_no_task_twice(server, tool, fault):
-    server.faults[IMPORT] = [fault]
+    server.faults[IMPORT] = [None, fault]  # the pictures arrive
     wanted = crops()
     tasks = until_done(lambda: tool.create_crop_tasks(tool.project(1), 2, wanted))
     assert made_regions(server) == ALL
@@ -90,9 +90,7 @@ def test_a_lost_answer_to_an_import_makes_no_task_twice(server, tool, fault):
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize(
-    "call", [r"POST /api/projects/1/import", r"GET /api/projects/1/file-uploads", "GET /api/tasks"]
-)
+@pytest.mark.parametrize("call", [IMPORT, r"GET /api/projects/2/file-uploads", "GET /api/tasks"])
 def test_an_answer_lost_on_the_way_there_costs_no_task_and_makes_none_twice(
     server, tool, call, fault
 ):
@@ -103,7 +101,7 @@ def test_an_answer_lost_on_the_way_there_costs_no_task_and_makes_none_twice(
 
 
 def test_another_process_finds_the_tasks_of_the_one_that_was_killed(server, tool, tmp_path):
-    server.faults[IMPORT] = ["drop"]
+    server.faults[IMPORT] = [None, "drop"]
     server.faults["GET /api/tasks"] = [None, "drop", "drop"]  # it cannot look either
     with pytest.raises(LabelStudioError):
         tool.create_crop_tasks(tool.project(1), 2, crops())
