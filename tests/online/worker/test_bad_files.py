@@ -19,6 +19,8 @@ from ralis_backend.online.worker import Worker
 from tests.online.conftest import RANKING, MakeWorker, label_round, settle
 from tests.online.fake_tool import START, FakeTool, picture
 
+pytestmark = pytest.mark.e2e  # a minute of small trainings
+
 
 def labelled(
     store: Store, tool: FakeTool, make_worker: MakeWorker, mode: str = "crops"
