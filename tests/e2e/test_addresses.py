@@ -219,7 +219,6 @@ def test_crops_are_shown_below_the_path_as_well(studio, project_id, tool_at, is_
     crop = Crop(1, Region(0, 0, 8, 8), PIXELS[:8, :8], PIXELS, 1, 1, 1, "", "random", "v0")
     tool.create_crop_tasks(tool.project(project_id), regions, [crop])
     (task,) = client.tasks(regions)
-    client.delete_project(regions)
     with proxied(studio.port) as port:
         for key in ("image", "context"):
             shown = httpx.get(
@@ -228,6 +227,7 @@ def test_crops_are_shown_below_the_path_as_well(studio, project_id, tool_at, is_
                 trust_env=False,
             )
             assert (shown.status_code, shown.headers["content-type"]) == (200, "image/jpeg")
+    client.delete_project(regions)
     client.close()
 
 
