@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -83,6 +84,8 @@ class AnnotatedTool(FakeTool):
 
 
 Scene = Callable[["Play"], None]
+
+_MOMENT = re.compile(rb"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}")
 
 
 @dataclass(frozen=True)
@@ -303,11 +306,12 @@ def in_a_dying_process(act: Callable[[], object]) -> None:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """What the files of a folder hold, by name, wherever it lies."""
+    """What the files of a folder hold, by name; but for the moment that its README names."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    place = str(folder.absolute()).encode()
     return {
-        str(path.relative_to(folder)): path.read_bytes().replace(place, b"<folder>")
+        str(path.relative_to(folder)): _MOMENT.sub(b"<moment>", path.read_bytes())
+        if path.name == "README.md"
+        else path.read_bytes()
         for path in files
     }
 
