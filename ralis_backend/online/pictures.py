@@ -82,13 +82,13 @@ def keep_settings(store: Store, project: Project, settings: PictureSettings) -> 
     if wanted == stored:
         return project
     project = store.projects.change(project.id, pixel_rule=wanted or None)
-    logger.info("project %s: pictures: %s", project.uid, describe_rule(project))
+    logger.info("project %s: pictures: %s", project.tool_id, describe_rule(project))
     if project.current_version:
         store.projects.change(project.id, is_training_requested=True)
         logger.warning(
             "project %s: its pictures are shown otherwise from now on; crops that were handed out "
             "and the model are of before, until the next training",
-            project.uid,
+            project.tool_id,
         )
     return project
 
@@ -140,7 +140,7 @@ class Pictures:
                 return replace(rule, ranges={**rule.ranges, kind: limits})
             source = f"{MEASURED} on {len(samples)} of the pictures"
             project = self.store.projects.settle_range(project.id, kind, limits, source)
-            logger.info("project %s: pictures: %s", project.uid, describe_rule(project))
+            logger.info("project %s: pictures: %s", project.tool_id, describe_rule(project))
         self.project.pixel_rule = project.pixel_rule
         return pixel_rule(project)
 

@@ -85,7 +85,7 @@ def export_project(
     labelled = LabelledImages(store, project, images)
     if not len(labelled):
         raise ValueError(
-            f"project {uid} has no labelled region yet; label and submit some, or run "
+            f"project {project.tool_id} has no labelled region yet; label and submit some, or run "
             "`ralis connect --project ID` to read what is in Label Studio"
         )
     with writing_folder(out) as partial:

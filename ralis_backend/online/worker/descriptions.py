@@ -39,7 +39,9 @@ class Descriptions:
             try:
                 self._write(project, standing)
             except (ToolError, ValueError) as error:
-                logger.info("project %s: its description stays as it is: %s", project.uid, error)
+                logger.info(
+                    "project %s: its description stays as it is: %s", project.tool_id, error
+                )
         self._told[project_id] = (time.monotonic(), standing)
 
     def _write(self, project: Project, standing: str) -> None:

@@ -70,7 +70,7 @@ class People:
             logger.warning(
                 "project %s: %d annotations were made from predictions in bulk; they count as "
                 "nobody's labels until somebody updates or stars them",
-                project.uid,
+                project.tool_id,
                 found["bulk_annotations"],
             )
         if found["double_images"] > known.get("double_images", 0):
@@ -78,7 +78,7 @@ class People:
             logger.warning(
                 "project %s: %d tasks show a picture that another task shows as well (%s); its "
                 "regions are asked once, and all of them are trained on or held out",
-                project.uid,
+                project.tool_id,
                 len(doubles),
                 ", ".join(
                     f"task {self._store.images.get(image).task_id} that of "

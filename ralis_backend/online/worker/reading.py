@@ -52,4 +52,4 @@ class Reading:
             read(project)
             self._people.count(project)
         except _LATER as error:
-            logger.info("project %s: what is new is read later: %s", project.uid, error)
+            logger.info("project %s: what is new is read later: %s", project.tool_id, error)
