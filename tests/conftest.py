@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ralis_backend.settings import use_restored_hub_cache
+from tests.real_parts import missing
 from tests.tiny_dataset import tiny_dataset  # noqa: F401  (a fixture)
 
 if TYPE_CHECKING:
@@ -63,10 +64,7 @@ def _unchanged_logging() -> Iterator[None]:
 def shared() -> Path:
     """The folder with real images and ImageNet weights."""
     if not (SHARED / "data").is_dir():
-        message = f"{SHARED} holds no data; set RALIS_SHARED to the folder with data/ and hf-cache/"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
+        missing(f"{SHARED} holds no data; set RALIS_SHARED to the folder with data/ and hf-cache/")
     return SHARED
 
 

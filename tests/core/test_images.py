@@ -26,7 +26,6 @@ from ralis_backend.core.images import (
 from ralis_backend.core.intensity import PixelRule
 from ralis_backend.core.regions import Region
 from ralis_backend.core.stored_images import file_facts
-from tests.conftest import SHARED
 from tests.core.tiff_files import write_tiff
 
 
@@ -166,12 +165,8 @@ def test_floats_are_scaled_and_must_be_finite():
             decode_image(_file(Image.fromarray(values), "TIFF"))
 
 
-CASES = SHARED / "cases" / "images"
-
-
-@pytest.mark.skipif(not CASES.is_dir(), reason=f"{CASES} is not there; set RALIS_SHARED")
-def test_12_bits_in_16_are_readable():
-    content = (CASES / "grey12bit-in-16.png").read_bytes()
+def test_12_bits_in_16_are_readable(shared):
+    content = (shared / "cases/images/grey12bit-in-16.png").read_bytes()
     decoded = decode_image(content)
     assert (decoded.min(), decoded.max()) == (0, 255)
     assert decoded.std() > 60
@@ -182,9 +177,8 @@ def test_12_bits_in_16_are_readable():
         decode_image(content, rule=PixelRule())
 
 
-@pytest.mark.skipif(not CASES.is_dir(), reason=f"{CASES} is not there; set RALIS_SHARED")
-def test_the_first_three_of_four_bands_are_colours_and_the_fourth_no_transparency():
-    content = (CASES / "rgbnir8-4band.tif").read_bytes()
+def test_the_first_three_of_four_bands_are_colours_and_the_fourth_no_transparency(shared):
+    content = (shared / "cases/images/rgbnir8-4band.tif").read_bytes()
     np.testing.assert_allclose(decode_image(content).mean(axis=(0, 1)), [60, 90, 120])
     infrared = decode_image(content, rule=PixelRule((4, 1, 2)))
     np.testing.assert_allclose(infrared.mean(axis=(0, 1)), [127.03, 60, 90], atol=0.01)

@@ -16,18 +16,12 @@ import pytest
 
 from ralis_backend.cli.demo.label_studio import LabelStudioServer, free_port
 from ralis_backend.labelstudio.client import LabelStudioClient
+from tests.real_parts import missing
 
 CAMVID = Path(os.environ.get("RALIS_SHARED", "../shared")) / "data/camvid"
 LABEL_STUDIO = Path(sys.prefix).parent / ".venv-label-studio/bin/label-studio"
 USERNAME, PASSWORD = "admin@example.com", "ralis-test-1"
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
-
-
-def missing(what: str) -> None:
-    """A real part is missing: in CI a failure, elsewhere a skip."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(what)
-    pytest.skip(what)
 
 
 def server_in(folder: Path) -> LabelStudioServer:

@@ -18,7 +18,8 @@ from ralis_backend.core.regions import VOID
 from ralis_backend.labelstudio.client import LabelStudioClient
 from ralis_backend.online.store import Store
 from tests.e2e.browser import HEIGHT, Annotator, chromium_page, chromium_program
-from tests.e2e.conftest import PASSWORD, TOKEN, USERNAME, missing
+from tests.e2e.conftest import PASSWORD, TOKEN, USERNAME
+from tests.real_parts import missing
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 

@@ -7,13 +7,13 @@ import ssl
 import subprocess
 from pathlib import Path
 
-import pytest
+from tests.real_parts import missing
 
 
 def make_certificates(folder: Path, *names: str) -> tuple[Path, ssl.SSLContext]:
     """The authority's PEM file, and what a server named so is wrapped in."""
     if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed")
+        missing("openssl is not installed")
     folder.mkdir(parents=True, exist_ok=True)
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     ca, leaf = folder / "ca.pem", folder / "leaf.pem"
