@@ -12,14 +12,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ralis_backend.settings import use_restored_hub_cache
-from tests.real_parts import missing
+from tests.real_parts import SHARED, missing
 from tests.tiny_dataset import tiny_dataset  # noqa: F401  (a fixture)
 
 if TYPE_CHECKING:
     from ralis_backend.core.segmenter import SegmenterSpec
-
-ROOT = Path(__file__).resolve().parent.parent
-SHARED = Path(os.environ.get("RALIS_SHARED", ROOT.parent / "shared"))
 
 
 _CACHE_COPY = tempfile.TemporaryDirectory(prefix="ralis-hf-cache-")

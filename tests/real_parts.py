@@ -1,8 +1,12 @@
 """Parts of the real world that tests need: where one is missing."""
 
 import os
+from pathlib import Path
 
 import pytest
+
+SHARED = Path(os.environ.get("RALIS_SHARED", "../shared")).resolve()
+"""Images, weights and cases; absolute, since tests change their working directory."""
 
 
 def missing(what: str) -> None:

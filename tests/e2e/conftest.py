@@ -16,9 +16,9 @@ import pytest
 
 from ralis_backend.cli.demo.label_studio import LabelStudioServer, free_port
 from ralis_backend.labelstudio.client import LabelStudioClient
-from tests.real_parts import missing
+from tests.real_parts import SHARED, missing
 
-CAMVID = Path(os.environ.get("RALIS_SHARED", "../shared")) / "data/camvid"
+CAMVID = SHARED / "data/camvid"
 LABEL_STUDIO = Path(sys.prefix).parent / ".venv-label-studio/bin/label-studio"
 USERNAME, PASSWORD = "admin@example.com", "ralis-test-1"
 TOKEN = "0123456789abcdef0123456789abcdef01234567"

@@ -1,4 +1,4 @@
-"""What the demo is doing: a bar on a terminal, plain lines in a file or a pipe."""
+"""What the demo is doing: a bar on a terminal, plain lines where nothing can be drawn over."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def step(
         total: what `completed` is when it is done; None where nobody knows.
         clock: seconds, for what is no terminal.
     """
-    if not console.is_terminal:
+    if not console.is_terminal or console.is_dumb_terminal:
         yield _Lines(console, text, total, clock)
         return
     columns: list[ProgressColumn] = [

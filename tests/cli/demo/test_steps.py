@@ -1,5 +1,6 @@
 import io
 
+import pytest
 from rich.console import Console
 
 from ralis_backend.cli.demo.steps import SECONDS_BETWEEN_LINES, step
@@ -50,10 +51,23 @@ def test_no_line_is_broken_and_no_sign_taken_for_a_colour():
     assert lines_of(lambda shown, wait: shown.tell(name))[1] == f"{name} …"
 
 
-def test_a_terminal_gets_a_bar_and_no_lines():
+def on_a_terminal(kind):
+    """What a step writes to a terminal of this kind (`$TERM`)."""
     file = io.StringIO()
-    console = Console(file=file, force_terminal=True, width=80, color_system=None)
+    console = Console(
+        file=file, force_terminal=True, width=80, color_system=None, _environ={"TERM": kind}
+    )
     with step(console, "Uploading", 4) as shown:
         shown.tell("Uploading images", 2)
-    assert "Uploading …" not in file.getvalue()
-    assert "50%" in file.getvalue()
+    return file.getvalue()
+
+
+def test_a_terminal_gets_a_bar_and_no_lines():
+    written = on_a_terminal("xterm-256color")
+    assert "Uploading …" not in written
+    assert "50%" in written
+
+
+@pytest.mark.parametrize("kind", ["dumb", "unknown"])
+def test_a_terminal_that_cannot_move_its_cursor_gets_lines(kind):
+    assert on_a_terminal(kind).splitlines() == ["Uploading …", "Uploading images … (50%)"]
