@@ -63,6 +63,10 @@ TestImages = Annotated[
     int | None, typer.Option(min=1, help="Full: measure on so many images, evenly spaced.")
 ]
 ImageScale = Annotated[float, typer.Option(help="Full: show images at this scale, as 0.5.")]
+Learner = Annotated[
+    str,
+    typer.Option(help="Full: what segmenters learn from: paint, or paint+unlabelled pixels."),
+]
 Out = Annotated[Path, typer.Option(help="Folder of the results; what is there is not repeated.")]
 Policies = Annotated[Path, typer.Option(help="Folder of trained policies.")]
 Cache = Annotated[Path, typer.Option(help="Folder for encoder features; safe to delete.")]
@@ -92,6 +96,7 @@ def benchmark(
     updates: Updates = None,
     test_images: TestImages = None,
     image_scale: ImageScale = 1.0,
+    learner: Learner = "paint",
     policies: Policies = Path("policies"),
     cache: Cache = Path(".cache/points"),
     device: Device = "auto",
@@ -119,7 +124,7 @@ def benchmark(
         config = ArenaConfig(
             source, size, fidelity, pool, measure_on, class_weight_power, cache,
             segmenter_spec(settings),
-            test_images, image_scale, find_device(device),
+            test_images, image_scale, learner, find_device(device),
         )  # fmt: skip
         check_arena(config)
         find = partial(_find, policies=policies, classes=source.class_names, region_size=size)

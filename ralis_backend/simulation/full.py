@@ -20,7 +20,7 @@ from ralis_backend.core.features import (
     predicted_mask,
 )
 from ralis_backend.core.learning.config import FinetuneConfig
-from ralis_backend.core.learning.crops import LabelledImage
+from ralis_backend.core.learning.crops import LabelledImage, unlabelled
 from ralis_backend.core.learning.evaluation import evaluate
 from ralis_backend.core.learning.finetune import finetune
 from ralis_backend.core.regions import VOID, Region, grid
@@ -73,6 +73,7 @@ class FullSimulation:
         region_size: (height, width) in pixels.
         first: how f_0 is trained.
         config: how each training call trains.
+        besides: what a new segmenter learns from besides labels, see `finetune`.
         device: as torch names it.
 
     Raises:
@@ -89,6 +90,7 @@ class FullSimulation:
         *,
         first: FinetuneConfig | None = None,
         config: FinetuneConfig = PAPER_FINETUNE,
+        besides: Sequence[str] = (),
         device: str = "cpu",
     ) -> None:
         for name, samples in (("pool", pool), ("state set", state_set), ("reward set", reward_set)):
@@ -106,6 +108,7 @@ class FullSimulation:
         self._spec, self._device = spec, device
         self._first = first or FinetuneConfig()
         self._config = config
+        self._besides = tuple(besides)
         self._started: tuple[tuple[int, int], Segmenter] | None = None
         self._described: dict[int, RegionFeatures] = {}
         self.num_classes = spec.num_classes
@@ -125,8 +128,9 @@ class FullSimulation:
             self.segmenter = self._started[1].copy()
             return
         self.segmenter = build(self._spec, seed=seed, device=self._device)
-        images = self._chosen(labelled) if len(labelled) else self._state_set
-        finetune(self.segmenter, images, replace(self._first, steps=num_updates), seed=seed)
+        images = self._learned_from(labelled) if len(labelled) else self._state_set
+        config = replace(self._first, steps=num_updates)
+        finetune(self.segmenter, images, config, seed=seed, besides=self._besides)
         if not len(labelled):
             self._started = (key, self.segmenter.copy())
 
@@ -226,6 +230,15 @@ class FullSimulation:
         mask = sample.mask()
         regions = tuple(grid((mask.shape[0], mask.shape[1]), self._region_size))
         return LabelledImage(lambda: self._load(sample), mask, regions)
+
+    def _learned_from(self, labelled: np.ndarray) -> list[LabelledImage]:
+        """The images of these regions; where that may help, the others of the pool without any."""
+        chosen = self._chosen(labelled)
+        if not self._besides:
+            return chosen
+        with_labels = {self._place[int(index)][0] for index in labelled}
+        others = [it for image, it in enumerate(self._pool) if image not in with_labels]
+        return chosen + [unlabelled(it.load, it.mask.shape) for it in others]
 
     def _chosen(self, regions: np.ndarray) -> list[LabelledImage]:
         """The images of these regions, everything else in their masks VOID."""

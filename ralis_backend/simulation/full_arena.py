@@ -33,6 +33,7 @@ class FullArena:
         spec: the segmenter.
         region_size: (height, width) in pixels.
         config: how segmenters train; the rules of the game say for how many updates.
+        besides: what they learn from besides labels, see `finetune`.
         device: as torch names it.
         facts: about the splits, for `describe`.
 
@@ -49,13 +50,14 @@ class FullArena:
         spec: SegmenterSpec,
         region_size: tuple[int, int],
         config: FinetuneConfig = RECIPE,
+        besides: Sequence[str] = (),
         device: str = "cpu",
         facts: Mapping[str, Any] | None = None,
     ) -> None:
         self.name = name
         self._splits = (pool, state_set, test_set)
         self._spec, self._region_size = spec, region_size
-        self._config, self._device = config, device
+        self._config, self._besides, self._device = config, tuple(besides), device
         self._facts = dict(facts or {})
         self._measured = self._simulation(test_set)
         self.class_pixels = self._measured.class_pixels
@@ -90,9 +92,17 @@ class FullArena:
             "image_scale": getattr(self._splits[0][0], "scale", 1.0),
             "region_size": list(self._region_size),
             "segmenter": asdict(self._spec),
-            "finetune": asdict(self._config),
+            "finetune": self._recipe(),
             **self._facts,
         }
+
+    def _recipe(self) -> dict[str, Any]:
+        """How segmenters train; of what they learn besides labels, what they do learn."""
+        recipe = asdict(self._config)
+        unlabelled = recipe.pop("unlabelled")
+        if not self._besides:
+            return recipe
+        return recipe | {"besides": self._besides, "unlabelled": unlabelled}
 
     def seconds(self, rules: GameRules) -> tuple[float, float]:
         """About how long a game takes, and a measurement with all labels.
@@ -129,5 +139,6 @@ class FullArena:
             self._region_size,
             first=self._config,
             config=self._config,
+            besides=self._besides,
             device=self._device,
         )

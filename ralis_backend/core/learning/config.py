@@ -7,6 +7,60 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
+class UnlabelledConfig:
+    """How pixels that nobody labelled are learned from, beside painted ones.
+
+    Sources: "FixMatch", arXiv:2001.07685; "UniMatch", arXiv:2208.09910; the constants are ours.
+
+    weight: of this loss beside that of painted pixels.
+    decay: of the teacher, see `MovingAverage`.
+    threshold: a pixel counts where the teacher gives its class at least this probability; less
+        for classes that it is less sure of on average, so that rare ones do not vanish.
+    warm_up, ramp: updates without this loss, and those in which its weight grows to the whole.
+    own_crops: crops per update around labelled regions: most of a crop lies outside its region.
+    pool_crops: crops per update from anywhere in any image.
+    colour, grey, blur, cutmix: how what the network sees differs from what the teacher sees:
+        brightness, contrast and saturation by up to 1 +- this, and with these chances grey,
+        blurred, with a box of another crop.
+    feature_dropout: share of the encoder's channels that a second look at the teacher's own view
+        lacks; 0: no second look.
+    """
+
+    weight: float = 1.0
+    decay: float = 0.99
+    threshold: float = 0.8
+    warm_up: int = 100
+    ramp: int = 200
+    own_crops: int = 2
+    pool_crops: int = 2
+    colour: float = 0.5
+    grey: float = 0.2
+    blur: float = 0.5
+    cutmix: float = 0.5
+    feature_dropout: float = 0.0
+
+    def check(self) -> None:
+        """Raise `ValueError` if the settings cannot work."""
+        if min(self.own_crops, self.pool_crops) < 0 or not self.own_crops + self.pool_crops:
+            raise ValueError(
+                f"own_crops {self.own_crops} and pool_crops {self.pool_crops} must not be "
+                "negative, and one of them at least 1"
+            )
+        chances = {name: getattr(self, name) for name in ("grey", "blur", "cutmix")}
+        if wrong := {name: it for name, it in chances.items() if not 0 <= it <= 1}:
+            raise ValueError(f"{wrong}: expected chances in [0, 1]")
+        if not 0 < self.threshold <= 1 or not 0 <= self.feature_dropout < 1:
+            raise ValueError(
+                f"threshold {self.threshold} must be in (0, 1], feature_dropout "
+                f"{self.feature_dropout} in [0, 1)"
+            )
+
+    def ramp_at(self, step: int) -> float:
+        """Share of the weight after so many updates, in [0, 1]."""
+        return min(1.0, max(0.0, (step - self.warm_up) / max(1, self.ramp)))
+
+
+@dataclass(frozen=True)
 class FinetuneConfig:
     """How to train. The defaults suit a CPU and a few dozen to a few hundred labelled regions.
 
@@ -27,6 +81,7 @@ class FinetuneConfig:
     rarity_share: share of crops drawn by the rarity of their classes, the others uniformly.
     class_weight_power: the loss of a class is weighted by its frequency to minus this; 0: equally.
     cache_bytes: decoded images are kept in memory up to this.
+    unlabelled: how pixels without a label are learned from, where that is asked for.
     """
 
     steps: int | None = None
@@ -50,6 +105,7 @@ class FinetuneConfig:
     rarity_share: float = 0.5
     class_weight_power: float = 0.25
     cache_bytes: int = 512_000_000
+    unlabelled: UnlabelledConfig = UnlabelledConfig()
 
     def check(self) -> None:
         """Raise `ValueError` if the settings cannot work."""

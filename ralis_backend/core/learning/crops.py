@@ -77,6 +77,12 @@ class LabelledImage:
         ]
 
 
+def unlabelled(load: Callable[[], np.ndarray], size: tuple[int, ...]) -> LabelledImage:
+    """An image of (height, width) pixels that nobody labelled."""
+    nothing = np.broadcast_to(np.uint8(VOID), size)  # no memory
+    return LabelledImage(load, nothing, (), ())
+
+
 class Crops:
     """Batches of crops around labelled regions, augmented."""
 
@@ -89,7 +95,7 @@ class Crops:
     ) -> None:
         self.config = config
         self.rng = rng
-        self.cache = _ImageCache(config.cache_bytes)
+        self.cutter = Cutter(config, rng)
         self.regions: list[tuple[LabelledImage, Region]] = []
         counts = []
         for image in images:
@@ -123,15 +129,15 @@ class Crops:
     def batch(self) -> tuple[np.ndarray, np.ndarray]:
         """(B, h, w, 3) uint8 crops and (B, h, w) uint8 masks."""
         drawn = self.rng.choice(len(self), size=self.config.batch_size, p=self.chances)
-        crops, masks = zip(*(self._readable_sample(index) for index in drawn), strict=True)
+        crops, masks = zip(*(self._readable(index) for index in drawn), strict=True)
         return np.stack(crops), np.stack(masks)
 
-    def _readable_sample(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def _readable(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """A crop around that region, or around another one where it cannot be read."""
         while True:
             image, region = self.regions[index]
             try:
-                return self._sample(image, region)
+                return self.cutter.cut(image, region)
             except Unreadable as reason:
                 self._leave_out(image, reason)
                 if not self.chances[index]:
@@ -159,7 +165,26 @@ class Crops:
         )
         return np.asarray(mixed / mixed.sum())
 
-    def _sample(self, image: LabelledImage, region: Region) -> tuple[np.ndarray, np.ndarray]:
+
+class Cutter:
+    """Cuts crops around regions: at a scale drawn at random, mirrored or not, colours changed.
+
+    Args:
+        config: size, scales and colours.
+        rng: of the draws.
+    """
+
+    def __init__(self, config: FinetuneConfig, rng: np.random.Generator) -> None:
+        self.config = config
+        self.rng = rng
+        self.cache = _ImageCache(config.cache_bytes)
+
+    def cut(self, image: LabelledImage, region: Region) -> tuple[np.ndarray, np.ndarray]:
+        """(h, w, 3) uint8 and (h, w) uint8 around a region, or within it if it is larger.
+
+        Raises:
+            Unreadable: if the image or its mask cannot be read, or they do not fit.
+        """
         pixels = self.cache.get(image)
         if pixels.shape[:2] != image.mask.shape:
             raise Unreadable(
@@ -187,6 +212,8 @@ class Crops:
 
     def _jittered(self, crop: np.ndarray) -> np.ndarray:
         config = self.config
+        if not (config.brightness or config.contrast or config.saturation):
+            return np.ascontiguousarray(crop)
         brightness, contrast, saturation = (
             1 + strength * self.rng.uniform(-1, 1)
             for strength in (config.brightness, config.contrast, config.saturation)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ralis_backend.core.learning.registry import PAINT, besides_paint
 from ralis_backend.core.regions import VOID, grid
 from ralis_backend.core.segmenter import DEFAULT_SPEC, SegmenterSpec
 from ralis_backend.core.segmenter.registry import encoder_facts
@@ -34,6 +35,7 @@ class ArenaConfig:
     spec: the segmenter; its classes are the dataset's.
     test_images: of the full fidelity: so many images of the split, evenly spaced; None: all.
     image_scale: of the full fidelity: images and regions are shown at this scale.
+    learner: of the full fidelity: what segmenters learn from, see `besides_paint`.
     device: as torch names it.
     looks_twice: whether a strategy asks what the segmenter says of the mirrored images.
     """
@@ -48,6 +50,7 @@ class ArenaConfig:
     spec: SegmenterSpec = DEFAULT_SPEC
     test_images: int | None = None
     image_scale: float = 1.0
+    learner: str = PAINT
     device: str = "cpu"
     looks_twice: bool = False
 
@@ -77,6 +80,11 @@ def check_arena(config: ArenaConfig) -> None:
         raise ValueError(
             "--test-images and --image-scale lower the cost of --fidelity full; the fast one "
             "always measures on every image at full size: leave them out"
+        )
+    if besides_paint(config.learner) and config.fidelity == "fast":
+        raise ValueError(
+            f"learner {config.learner!r} needs --fidelity full: the fast one has an encoder that "
+            "does not learn"
         )
     if not 0 < config.image_scale <= 1:
         raise ValueError(f"image_scale is {config.image_scale}, expected above 0, at most 1")
@@ -137,6 +145,7 @@ def _full_arena(config: ArenaConfig) -> FullArena:
         config.spec.for_classes(len(dataset.classes)),
         _scaled_size(config.region_size, scale),
         replace(RECIPE, class_weight_power=config.class_weight_power),
+        besides_paint(config.learner),
         config.device,
         config.splits(),
     )

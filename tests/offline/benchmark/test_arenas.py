@@ -90,6 +90,9 @@ def test_an_image_smaller_than_a_region_is_named_with_the_fix(make):
         ({"test_images": 3}, "lower the cost of --fidelity full"),
         ({"image_scale": 0.5}, "lower the cost of --fidelity full"),
         ({"fidelity": "full", "image_scale": 0.0}, "expected above 0"),
+        ({"learner": "paint+unlabelled"}, "needs --fidelity full"),
+        ({"fidelity": "full", "learner": "unlabelled"}, "must begin with 'paint'"),
+        ({"fidelity": "full", "learner": "paint+magic"}, "unknown objective 'magic'"),
         ({"fidelity": "full", "image_scale": 0.26}, "another number than at full size"),
         ({"pool": "d_t"}, "split 'd_t' of dataset small is empty"),
         ({"pool": "train"}, "no split 'train'; it has d_s"),
@@ -167,6 +170,25 @@ def test_the_segmenter_itself_plays_and_goes_on_to_the_bit(full_arena, tmp_path,
     resumed = play(full_arena, strategy("entropy"), 0, RULES, checkpoint=tmp_path / "game")
     assert resumed["curve"] == whole["curve"]
     assert resumed["labelled"] == whole["labelled"]
+
+
+def test_a_learner_of_unlabelled_pixels_sees_the_rest_of_the_pool(make, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "ralis_backend.simulation.full.finetune",
+        lambda *args, **options: seen.append((args, options)),
+    )
+    config = replace(make(), fidelity="full", image_scale=0.5)
+    paint, both = (
+        open_arena(replace(config, learner=name)) for name in ("paint", "paint+unlabelled")
+    )
+    for arena in (paint, both):
+        arena.simulation().begin(np.array([0]), 1, 0)
+    num_regions = [[len(image.regions) for image in args[1]] for args, _ in seen]
+    assert num_regions == [[1], [1, 0]]
+    assert [options["besides"] for _, options in seen] == [(), ("unlabelled",)]
+    assert "besides" not in paint.describe()["finetune"]
+    assert both.describe()["finetune"]["besides"] == ("unlabelled",)
 
 
 def test_every_strategy_picks_by_the_segmenter_itself(make):

@@ -1,0 +1,94 @@
+"""What a teacher says of pixels -> the labels that are believed, class by class."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ralis_backend.core.regions import VOID
+
+UNSURE = -1
+"""A pixel that nobody labelled, and whose pseudo-label is not believed."""
+COLLAPSE_SHARE = 0.25
+"""Of the entropy of painted classes: with less, the teacher says nearly everywhere the same."""
+_DECAY = 0.95
+_MIN_BATCHES = 40
+
+
+class PseudoLabels:
+    """Thresholds that follow how sure the teacher is of each class.
+
+    A pixel is believed from `threshold * m[c] / max(m)` on, where m[c] is the mean probability of
+    the pixels of class c, a moving average over batches: with one threshold for all, rare classes
+    would hardly ever be learned from. Our design, after "FlexMatch", arXiv:2110.08263.
+
+    Args:
+        painted: (C,) pixels of each class that people labelled.
+        threshold: of the class that the teacher is most sure of, in (0, 1].
+    """
+
+    def __init__(self, painted: np.ndarray, threshold: float) -> None:
+        self._threshold = threshold
+        self._painted_entropy = _entropy(torch.from_numpy(np.asarray(painted, np.float64)))
+        self._means = torch.zeros(len(painted))  # 0: never predicted
+        self._believed = torch.zeros(len(painted))
+        self._num_batches = 0
+
+    def to(self, device: torch.device) -> None:
+        """Move what is remembered to where the teacher runs."""
+        self._means, self._believed = self._means.to(device), self._believed.to(device)
+
+    def of(
+        self, classes: torch.Tensor, confidence: torch.Tensor, is_unlabelled: torch.Tensor
+    ) -> torch.Tensor:
+        """What is learned from each pixel of a batch.
+
+        Args:
+            classes: (B, H, W) int64, as the teacher says.
+            confidence: (B, H, W) float32, the probability of that class.
+            is_unlabelled: (B, H, W) bool, False where a person said what it is.
+
+        Returns:
+            (B, H, W) int64: the class where it is believed, `UNSURE` where it is not, VOID where a
+            person labelled.
+        """
+        self._follow(classes[is_unlabelled], confidence[is_unlabelled])
+        is_sure = is_unlabelled & (confidence >= self.thresholds()[classes])
+        self._remember(classes[is_sure])
+        believed = torch.where(is_sure, classes, UNSURE)
+        return torch.where(is_unlabelled, believed, VOID)
+
+    def thresholds(self) -> torch.Tensor:
+        """(C,) float32; the whole threshold for a class that was never predicted."""
+        known = torch.where(self._means > 0, self._means, self._means.max())
+        return self._threshold * known / known.max().clamp(min=1e-6)
+
+    def shares(self) -> torch.Tensor:
+        """(C,) shares of the classes among what was believed lately; zeros where nothing was."""
+        return self._believed / self._believed.sum().clamp(min=1e-6)
+
+    @property
+    def has_collapsed(self) -> bool:
+        """Whether the teacher says nearly everywhere the same, unlike people."""
+        if self._num_batches < _MIN_BATCHES or not self._believed.any():
+            return False
+        return _entropy(self._believed) < COLLAPSE_SHARE * self._painted_entropy
+
+    def _follow(self, classes: torch.Tensor, confidence: torch.Tensor) -> None:
+        """Move the means of the classes that are there towards this batch."""
+        counts = torch.bincount(classes, minlength=len(self._means))
+        sums = torch.bincount(classes, confidence, minlength=len(self._means))
+        is_there, is_known = counts > 0, self._means > 0
+        means = (sums / counts.clamp(min=1)).float()
+        moved = torch.where(is_known, _DECAY * self._means + (1 - _DECAY) * means, means)
+        self._means = torch.where(is_there, moved, self._means)
+
+    def _remember(self, classes: torch.Tensor) -> None:
+        counts = torch.bincount(classes, minlength=len(self._believed))
+        self._believed = _DECAY * self._believed + counts
+        self._num_batches += 1
+
+
+def _entropy(counts: torch.Tensor) -> float:
+    """Of the shares, in nats."""
+    return float(torch.special.entr(counts / counts.sum().clamp(min=1e-6)).sum())

@@ -1,0 +1,228 @@
+"""Scenes whose left half is red noise (class 0) and whose right half is blue noise (class 1)."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ralis_backend.core.learning.config import FinetuneConfig, UnlabelledConfig
+from ralis_backend.core.learning.crops import LabelledImage, Unreadable, unlabelled
+from ralis_backend.core.learning.finetune import finetune
+from ralis_backend.core.learning.unlabelled import PoolCrops, UnlabelledPixels, dropped_channels
+from ralis_backend.core.regions import VOID, Region
+from ralis_backend.core.segmenter import SegmenterSpec, build
+from tests.tiny_segmenter import TinySegmenter
+
+SIZE = (48, 64)
+CONFIG = FinetuneConfig(
+    steps=6,
+    batch_size=2,
+    crop_size=(32, 32),
+    unlabelled=UnlabelledConfig(warm_up=1, ramp=2, threshold=0.5),
+)
+
+
+def scene(seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 80, (*SIZE, 3), np.uint8)
+    pixels[:, :32, 0] += 150
+    pixels[:, 32:, 2] += 150
+    return pixels
+
+
+def truth():
+    mask = np.zeros(SIZE, np.uint8)
+    mask[:, 32:] = 1
+    return mask
+
+
+def labelled(*regions, seed=0):
+    mask = np.full(SIZE, VOID, np.uint8)
+    for region in regions:
+        mask[region.slices] = truth()[region.slices]
+    return LabelledImage(lambda: scene(seed), mask, regions)
+
+
+def tiny():
+    return TinySegmenter(SegmenterSpec(2, "tiny", encoder_weights=None))
+
+
+class Perfect:
+    """A teacher that knows the truth, to say what the objective makes of it."""
+
+    def __init__(self, confidence):
+        self.logit = np.log(confidence / (1 - confidence))
+
+    def logits(self, pixels):
+        is_blue = pixels[:, 2] > pixels[:, 0]
+        logit = torch.where(is_blue, self.logit, -self.logit)
+        return torch.stack([torch.zeros_like(logit), logit], dim=1)
+
+
+CORNER = Region(0, 24, 16, 16)  # shows both classes
+
+
+def objective(config=CONFIG, images=(), **changes):
+    config = replace(config, unlabelled=replace(config.unlabelled, **changes))
+    return UnlabelledPixels([labelled(CORNER), *images], config, 2, seed=0)
+
+
+def test_only_pixels_without_a_label_count():
+    made = objective(cutmix=0.0)
+    segmenter = tiny()
+    made.begin(segmenter)
+    made._teacher.segmenter = Perfect(0.9)
+    crops, masks = made._batch()
+    targets = made._taught(segmenter.normalised(crops), torch.from_numpy(masks))
+    assert ((targets == VOID).numpy() == (masks != VOID)).all()
+    seen = made._teacher.segmenter.logits(segmenter.normalised(crops)).argmax(1)
+    is_unlabelled = torch.from_numpy(masks == VOID)
+    assert (targets[is_unlabelled] == seen[is_unlabelled]).all()
+
+
+def test_the_loss_is_the_mean_over_all_pixels_that_nobody_labelled():
+    made = objective()
+    segmenter = tiny()
+    made.begin(segmenter)
+    targets = torch.tensor([[[0, 1, -1, VOID] * 2] * 8])  # half of what nobody labelled is believed
+    made._class_weights = torch.tensor([1.0, 3.0])
+    with torch.no_grad():
+        for tensor in segmenter.state().values():
+            tensor.zero_()  # both classes are as likely everywhere: ln 2 a pixel
+    loss = made._disagreement(segmenter, torch.zeros(1, 3, 8, 8), targets)
+    assert float(loss.detach()) == pytest.approx((1 + 3 + 0) * np.log(2) / 3)
+
+
+def test_its_weight_grows_after_the_warm_up():
+    settings = UnlabelledConfig(warm_up=10, ramp=4)
+    assert [settings.ramp_at(step) for step in (1, 10, 11, 12, 14, 99)] == [0, 0, 0.25, 0.5, 1, 1]
+
+
+def test_nothing_is_drawn_or_learned_before_the_warm_up_is_over():
+    made = objective(warm_up=5)
+    segmenter = tiny()
+    made.begin(segmenter)
+    loss = made.loss(segmenter, 5)
+    assert float(loss) == 0
+    assert not loss.requires_grad
+    assert made.loss(segmenter, 6).requires_grad
+
+
+def test_the_teacher_follows_the_segmenter():
+    made = objective(decay=0.5)
+    segmenter = tiny()
+    made.begin(segmenter)
+    before = next(iter(segmenter.state().values())).clone()
+    with torch.no_grad():
+        next(iter(segmenter.state().values())).add_(1)
+    made.after_step(segmenter, 1)
+    torch.testing.assert_close(next(iter(made._teacher.segmenter.state().values())), before + 0.5)
+
+
+def test_a_collapsed_teacher_is_not_listened_to():
+    made = objective(cutmix=0.0)
+    segmenter = tiny()
+    made.begin(segmenter)
+
+    class SaysRed:
+        def logits(self, pixels):
+            return torch.stack([pixels[:, 0] * 0 + 5, pixels[:, 0] * 0], dim=1)
+
+    made._teacher.segmenter = SaysRed()
+    losses = [float(made.loss(segmenter, 10).detach()) for _ in range(45)]
+    assert all(losses[:40])
+    assert losses[-1] == 0
+
+
+def test_a_segmenter_learns_what_only_unlabelled_pixels_show():
+    """Two tiny labelled regions, and scenes in other light: the teacher carries them over."""
+    config = replace(
+        CONFIG,
+        steps=200,
+        learning_rate=3e-3,
+        unlabelled=UnlabelledConfig(warm_up=40, ramp=40, threshold=0.6),
+    )
+    images = [labelled(CORNER), *(unlabelled(lambda i=i: scene(i), SIZE) for i in range(1, 4))]
+    segmenter = tiny()
+    finetune(segmenter, images, config, seed=0, besides=["unlabelled"])
+    assert (segmenter.probabilities(scene(9)).argmax(0) == truth()).mean() > 0.9
+
+
+def test_the_same_seed_gives_the_same_weights():
+    def trained():
+        segmenter = build(SegmenterSpec(2, encoder_weights=None))
+        images = [labelled(CORNER), unlabelled(lambda: scene(1), SIZE)]
+        finetune(segmenter, images, CONFIG, seed=4, besides=["unlabelled"])
+        return segmenter.state()
+
+    one, other = trained(), trained()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_painted_crops_are_drawn_as_without_it():
+    """What people painted is seen in the same order, whatever else is learned from."""
+    during_warm_up = replace(CONFIG, unlabelled=UnlabelledConfig(warm_up=100))
+    states = []
+    for besides in ([], ["unlabelled"]):
+        segmenter = tiny()
+        finetune(segmenter, [labelled(CORNER)], during_warm_up, seed=0, besides=besides)
+        states.append(segmenter.state())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_a_pool_where_every_pixel_is_labelled_teaches_nothing_more():
+    whole = Region(0, 0, *SIZE)
+    config = replace(CONFIG, scale_range=(1.0, 1.0))
+    made = UnlabelledPixels([labelled(whole)], config, 2, seed=0)
+    segmenter = tiny()
+    made.begin(segmenter)
+    assert float(made.loss(segmenter, 10).detach()) == 0
+
+
+def test_images_that_cannot_be_read_are_left_out_and_own_crops_remain():
+    def unreadable():
+        raise Unreadable("gone")
+
+    made = objective(images=[unlabelled(unreadable, SIZE)], own_crops=0, pool_crops=3)
+    made._pool._images = [it for it in made._pool._images if not it.regions]
+    crops, masks = made._batch()
+    assert len(crops) == len(masks) >= 1
+    assert made._pool.some(2) == ([], [])
+
+
+def test_pool_crops_come_from_every_image_and_carry_its_labels():
+    images = [labelled(CORNER), unlabelled(lambda: scene(1), SIZE)]
+    crops, masks = PoolCrops(images, CONFIG, np.random.default_rng(0)).some(40)
+    assert {crop.shape for crop in crops} == {(32, 32, 3)}
+    has_labels = [(mask != VOID).any() for mask in masks]
+    assert 0 < sum(has_labels) < 40
+
+
+def test_channels_are_dropped_within_only_and_none_without_an_encoder():
+    pixels = torch.randn(2, 3, 32, 32)
+    segmenter = build(SegmenterSpec(2, encoder_weights=None))
+    with torch.no_grad():
+        before = segmenter.logits(pixels)
+        with dropped_channels(segmenter, 0.5):
+            within = segmenter.logits(pixels)
+        after = segmenter.logits(pixels)
+    assert torch.equal(before, after)
+    assert not torch.equal(before, within)
+    with dropped_channels(tiny(), 0.5):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"own_crops": 0, "pool_crops": 0}, "one of them at least 1"),
+        ({"pool_crops": -1}, "must not be negative"),
+        ({"threshold": 0.0}, r"threshold 0.0 must be in \(0, 1\]"),
+        ({"feature_dropout": 1.0}, r"feature_dropout 1.0 in \[0, 1\)"),
+        ({"blur": 1.5}, r"'blur': 1.5.*chances in \[0, 1\]"),
+        ({"decay": 1.0}, "decay"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(changes, match):
+    with pytest.raises(ValueError, match=match):
+        objective(**changes).begin(tiny())
