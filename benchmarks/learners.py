@@ -103,7 +103,7 @@ def _measure(options: argparse.Namespace, run: Run, ends: float) -> dict[str, An
     settings = LEARNERS[run.learner]
     arena = _arena(
         options.dataset, options.image_scale, options.test_images, options.batch_size,
-        options.device, settings,
+        options.device, options.crop, settings,
     )  # fmt: skip
     rng = np.random.default_rng(run.seed)
     order = rng.permutation(np.flatnonzero(arena.is_annotated))
@@ -124,6 +124,7 @@ def _arena(
     test_images: int | None,
     batch_size: int,
     device: str,
+    crop: int,
     settings: UnlabelledConfig | None,
 ) -> FullArena:
     dataset = Dataset.open(folder)
@@ -142,7 +143,7 @@ def _arena(
 
 
 def _facts(options: argparse.Namespace) -> dict[str, Any]:
-    names = ("test_images", "image_scale", "batch_size")
+    names = ("test_images", "image_scale", "batch_size", "crop")
     return {"dataset": options.dataset.name, **{name: getattr(options, name) for name in names}}
 
 
@@ -161,6 +162,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--test-images", type=int, default=58)
     parser.add_argument("--image-scale", type=float, default=0.5)
     parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument("--crop", type=int, default=192, help="side of a crop in pixels")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin nothing after so long")
