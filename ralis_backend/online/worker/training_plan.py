@@ -6,6 +6,8 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 
+import numpy as np
+
 from ralis_backend.online.labels import RegionLabel, labels_by_image
 from ralis_backend.online.random_slice import new_in_slice
 from ralis_backend.online.store.tables import Image, Version
@@ -68,6 +70,36 @@ def plan_training(
         num_labels=len(painted),
         left_out=left_out,
     )
+
+
+def unlabelled_images(
+    images: Sequence[Image],
+    labels: Sequence[RegionLabel],
+    moment: datetime,
+    most: int,
+    rng: np.random.Generator,
+) -> list[ImageLabels]:
+    """Images of a project that nobody labelled, drawn at random, to be learned from without labels.
+
+    Those that are or would be held out are not among them: their labels must stay news.
+
+    Args:
+        images: of the project.
+        labels: of the project, skipped ones included: what was skipped may be no picture at all.
+        moment: now; images that could not be read shortly before are left out.
+        most: so many at most.
+        rng: of the draw.
+    """
+    labelled = {label.image_id for label in labels}
+    known = [
+        ImageLabels(image, image.size, ())
+        for image in images
+        if image.size is not None
+        and image.id not in labelled
+        and not image.is_validation
+        and image.may_be_tried(moment)
+    ]
+    return [known[index] for index in rng.permutation(len(known))[:most]]
 
 
 def _readable(

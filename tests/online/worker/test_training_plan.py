@@ -2,10 +2,16 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
+
 from ralis_backend.core.regions import Region
 from ralis_backend.online.random_slice import SLICE
 from ralis_backend.online.store.tables import Image, Version
-from ralis_backend.online.worker.training_plan import TrainingPlan, plan_training
+from ralis_backend.online.worker.training_plan import (
+    TrainingPlan,
+    plan_training,
+    unlabelled_images,
+)
 from tests.online.conftest import make_label
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -65,3 +71,25 @@ def test_an_image_that_could_not_be_read_shortly_before_is_left_out_and_named():
     assert list(plan.left_out) == ["task 5: truncated"]
     later = plan_training([bad, *IMAGES[1:]], LABELS, None, NOW + timedelta(minutes=1))
     assert ids(later, "training") == [(1, [1, 3])]
+
+
+def unlabelled_ids(images, most=99, seed=0):
+    drawn = unlabelled_images(images, LABELS, NOW, most, np.random.default_rng(seed))
+    assert all(part.labels == () for part in drawn)
+    return [part.image.id for part in drawn]
+
+
+def test_images_without_any_label_may_be_learned_from_unless_held_out_unread_or_bad():
+    bad = Image(id=9, height=32, width=64, error="truncated")
+    bad.retry_at = NOW + timedelta(minutes=1)
+    held_out = Image(id=8, height=32, width=64, is_validation=True)
+    never_read = Image(id=7)
+    assert unlabelled_ids([*IMAGES, held_out, never_read, bad]) == [3]
+
+
+def test_so_many_unlabelled_images_are_drawn_at_random():
+    images = [Image(id=number, height=8, width=8) for number in range(20, 40)]
+    draws = [unlabelled_ids(images, most=5, seed=seed) for seed in range(3)]
+    assert [len(set(draw)) for draw in draws] == [5, 5, 5]
+    assert draws[0] != draws[1]
+    assert draws[0] == unlabelled_ids(images, most=5, seed=0)
