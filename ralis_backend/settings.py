@@ -142,6 +142,12 @@ class Settings(BaseSettings):
     regions_per_round: int = Field(
         24, ge=1, description="New labelled regions that start a training; size of a round"
     )
+    improve_minutes: float = Field(
+        30.0,
+        ge=0,
+        description="While nothing else is to be done, the model is trained on for so long after a "
+        "project's newest label; 0: not at all",
+    )
     suggestions_per_image: int = Field(
         3, ge=1, le=50, description="In-place mode: regions suggested on an image"
     )

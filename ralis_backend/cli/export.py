@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,12 @@ import typer
 
 from ralis_backend.cli.log import configure_logging
 from ralis_backend.cli.options import Project
+from ralis_backend.cli.to_the_end import (
+    AllLabels,
+    UntilConverged,
+    check_options,
+    train_to_the_end,
+)
 from ralis_backend.core.text import printable
 
 COCO_FORMATS = {"rle": "coco", "polygon": "coco-polygon"}
@@ -28,6 +35,11 @@ Model = Annotated[
     bool, typer.Option("--model", help="Also the segmenter, as safetensors and ONNX, in OUT/model.")
 ]
 
+ModelVersion = Annotated[
+    str | None,
+    typer.Option("--version", help="With `--model`: of this version instead of the one in use."),
+]
+
 
 def export(
     project: Project,
@@ -35,6 +47,9 @@ def export(
     format_name: Format = "png",
     coco_segmentation: CocoSegmentation = None,
     model: Model = False,
+    version: ModelVersion = None,
+    until_converged: UntilConverged = False,
+    all_labels: AllLabels = False,
 ) -> None:
     """Write what has been labelled so far as a dataset."""
     from rich.console import Console
@@ -46,12 +61,18 @@ def export(
     from ralis_backend.wiring import create_tool, open_store
 
     format_name = _with_segmentation(format_name, coco_segmentation)
+    number = _wanted(model, version, until_converged)
+    check_options(until_converged, all_labels)
     settings = load_settings()
     configure_logging("WARNING")
     store = open_store(settings)
     found = store.projects.by_tool_id(project)
     tool = create_tool(settings)
     console = Console()
+    if until_converged:
+        with _refusals():
+            refuse_non_empty(out)
+        number = train_to_the_end(settings, store, found, console, all_labels=all_labels).number
     with console.status("Reading what is new") as status, _refusals():
         refuse_non_empty(out)
         missing = catch_up(store, tool, worker_config(settings, "cpu"), found)
@@ -63,12 +84,27 @@ def export(
             format_name,
             lambda done, total: status.update(f"Exporting: {done} of {total} images"),
             has_model=model,
+            model_version=number,
         )
     console.print(
         f"{count} images with their masks are in {out}; README.md there says how to load it"
     )
     if missing:
         console.print(printable(missing), markup=False)
+
+
+def _wanted(has_model: bool, version: str | None, until_converged: bool) -> int | None:
+    """The number of the version that is named; `ValueError` where options do not go together."""
+    if not has_model and (version is not None or until_converged):
+        raise ValueError("--version and --until-converged go with --model, which exports one")
+    if version is None:
+        return None
+    if until_converged:
+        raise ValueError("--until-converged exports what it makes; leave --version out")
+    match = re.fullmatch("v([0-9]{1,9})", version)
+    if match is None:
+        raise ValueError(f"--version is {version!r}, expected a version such as v3")
+    return int(match[1])
 
 
 def _with_segmentation(format_name: str, segmentation: str | None) -> str:

@@ -6,14 +6,25 @@ import typer
 
 from ralis_backend.cli.log import configure_logging
 from ralis_backend.cli.options import Project
+from ralis_backend.cli.to_the_end import (
+    AllLabels,
+    UntilConverged,
+    check_options,
+    train_to_the_end,
+)
 
 
-def train(project: Project) -> None:
-    """Ask for a training; the worker reads the newest labels first."""
+def train(
+    project: Project, until_converged: UntilConverged = False, all_labels: AllLabels = False
+) -> None:
+    """Ask for a training, or train to the end here; the newest labels are read first."""
+    from rich.console import Console
+
     from ralis_backend.online.status import seconds_since_worker
     from ralis_backend.settings import load_settings
     from ralis_backend.wiring import open_store
 
+    check_options(until_converged, all_labels)
     settings = load_settings()
     configure_logging("WARNING")
     store = open_store(settings)
@@ -22,6 +33,10 @@ def train(project: Project) -> None:
         raise ValueError(
             f"project {project} is not connected any more; run `ralis connect --project {project}`"
         )
+    if until_converged:
+        train_to_the_end(settings, store, found, Console(), all_labels=all_labels)
+        store.close()
+        return
     num_labelled = store.labels.count_regions(found.id)
     store.projects.request_training(found.id)
     is_worker_there = seconds_since_worker(store) is not None

@@ -88,6 +88,7 @@ def worker_config(settings: Settings, device: str) -> WorkerConfig:
         mode=settings.mode,
         ranking=ranking_config(settings, device),
         pictures=PictureSettings(settings.bands, settings.intensity_range),
+        improve_s=60 * settings.improve_minutes,
         background_label=settings.background_label,
         suggestions_per_image=settings.suggestions_per_image,
         trust_rounds=settings.trust_rounds,

@@ -5,13 +5,14 @@ Images are what intervals are taken over: regions of one image resemble each oth
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ralis_backend.core.intervals import bootstrap_draws, bootstrap_interval
 from ralis_backend.core.metrics import mean_iou_of_present
+from ralis_backend.online.further import CONTINUED
 
 FEW_REGIONS = 10
 FEW_IMAGES = 3
@@ -43,8 +44,7 @@ def held_out_metrics(
     """
     if after is None or np.isnan(mean_iou_of_present(after.sum(axis=0))):
         return {}
-    if background is not None and np.isnan(mean_iou_of_present(after.sum(axis=0), background)):
-        background = None
+    background = _left_out(after, background)
     draws = bootstrap_draws(len(after), np.random.default_rng(seed), _NUM_BOOTSTRAPS)
     scores = _scores(after, draws, background)
     metrics: dict[str, Any] = {
@@ -59,12 +59,66 @@ def held_out_metrics(
     return metrics
 
 
+def held_out_score(matrices: np.ndarray, background: int | None = None) -> float:
+    """What a version is judged by: mean IoU without the background, if anything else is shown.
+
+    Args:
+        matrices: (N, C, C) int64 confusion matrix of each held-out image; at least one.
+        background: as in `held_out_metrics`.
+
+    Returns:
+        In [0, 1]; NaN where no pixel is labelled.
+    """
+    return mean_iou_of_present(matrices.sum(axis=0), _left_out(matrices, background))
+
+
+def gain_over(
+    before: np.ndarray, after: np.ndarray, seed: int = 0, background: int | None = None
+) -> tuple[float, float]:
+    """By how much a version scores more than another one, and the standard error of that.
+
+    The error is that of bootstrap draws of images, the same for both; 0 of a single image.
+
+    Args:
+        before: (N, C, C) int64 confusion matrices under the other version.
+        after: under this one, of the same images.
+        seed: of the bootstrap.
+        background: as in `held_out_metrics`.
+    """
+    background = _left_out(after, background)
+    draws = bootstrap_draws(len(after), np.random.default_rng(seed), _NUM_BOOTSTRAPS)
+    differences = _scores(after, draws, background) - _scores(before, draws, background)
+    new, old = (mean_iou_of_present(it.sum(axis=0), background) for it in (after, before))
+    return new - old, float(np.nanstd(differences))
+
+
+def _left_out(matrices: np.ndarray, background: int | None) -> int | None:
+    """The background, unless there is nothing else to judge by."""
+    if background is None or np.isnan(mean_iou_of_present(matrices.sum(axis=0), background)):
+        return None
+    return background
+
+
+def of_rounds(trained: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The metrics of the last version of each round of labels.
+
+    What comes of continued training stands for its round: its gain is that of the round's labels.
+    """
+    rounds: list[Mapping[str, Any]] = []
+    for metrics in trained:
+        if CONTINUED in metrics and rounds:
+            rounds.pop()
+        rounds.append(metrics)
+    return rounds
+
+
 def advice(trained: Sequence[Mapping[str, Any]]) -> str:
     """Whether to label on, in one sentence.
 
     Args:
         trained: the metrics of the trained versions, oldest first.
     """
+    trained = of_rounds(trained)
     if not trained:
         return "Label on: nothing has been trained yet."
     newest = trained[-1]

@@ -95,7 +95,7 @@ def strategy_for(
     """The strategy that ranks a project now, with a segmenter that offers these maps.
 
     Cold start: without a trained segmenter an entropy means nothing, so the first round is
-    spread over the images' looks; while the first version has not seen every class, regions
+    spread over the images' looks; while that of the first round has not seen every class, regions
     that probably hold rare ones come first; then the configured strategy. `random` needs no
     cold start. A policy that does not fit the project is replaced by the best heuristic,
     with a note; so is a strategy that looks at what the segmenter does not offer.
@@ -110,7 +110,7 @@ def strategy_for(
     is_sought = np.array([entry["is_active"] for entry in project.classes], bool)
     if project.background_class is not None:
         is_sought[project.background_class] = False
-    if version.parent in (None, 0) and (pixels[is_sought] == 0).any():
+    if version.before_round in (None, 0) and (pixels[is_sought] == 0).any():
         return ChosenStrategy(strategy(RARITY), offers=offers)
     try:
         found = find_strategy(wanted, config.policies_dir, project.class_names, config.region_size)

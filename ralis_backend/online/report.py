@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ralis_backend.core.files import write_bytes
+from ralis_backend.online.further import ALL_LABELS, CONTINUED, continued_text
 from ralis_backend.online.random_slice import pooled
 
 HEADERS = ("version", "regions", "% of pool", "validation mIoU", "test mIoU")
@@ -140,6 +141,10 @@ def notes(versions: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
         trust = metrics.get("trust")
         if why := metrics.get("weights_error"):
             lines.append(f"{name} cannot be used any more: {why}")
+        if continued := metrics.get(CONTINUED):
+            lines.append(f"{name}: {continued_text(metrics, continued)}")
+        if metrics.get(ALL_LABELS):
+            lines.append(f"{name} has learned from what is held out, too: it is for export alone")
         lines += [f"{name} has not learned from {what}" for what in metrics.get("left_out", [])]
         if note := metrics.get("strategy_note"):
             lines.append(f"{name}: {note}")

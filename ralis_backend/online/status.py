@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ralis_backend.online.agreement import people_notes
+from ralis_backend.online.further import Further, further_text
 from ralis_backend.online.owner import is_dead
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Project
@@ -36,6 +37,7 @@ class ProjectStatus:
     bad_images: images that cannot be read, and why, as sentences.
     advice: whether to label on, in a sentence; None before there is anything to say.
     people: how far annotators agree, and what they left that counts for less than it seems.
+    further: how far the training of the version in use was continued, in a sentence.
     """
 
     id: int
@@ -61,6 +63,7 @@ class ProjectStatus:
     bad_images: Sequence[str]
     advice: str | None = None
     people: Sequence[str] = ()
+    further: str | None = None
 
 
 def project_status(store: Store, project: Project) -> ProjectStatus:
@@ -97,6 +100,7 @@ def project_status(store: Store, project: Project) -> ProjectStatus:
         ],
         advice=project.people.get("advice"),
         people=people_notes(project.people),
+        further=further_text(f"v{project.current_version}", Further.of(metrics)),
     )
 
 
@@ -140,6 +144,8 @@ def status_lines(status: ProjectStatus, regions_per_round: int) -> list[str]:
         f"  labelled   {_labelled(status, regions_per_round)}",
         f"  model      {_model(status)}",
     ]
+    if status.further:
+        lines.append(f"  training   {status.further}")
     if status.advice:
         lines.append(f"  advice     {status.advice}")
     if status.start_from and status.version == "v0":
@@ -166,6 +172,8 @@ def _doing(status: ProjectStatus) -> str:
     known = {
         "training_version": "{}",
         "ranked_version": "{}",
+        "improved_version": "{}",
+        "updates": "{} updates",
         "percent": "{:.0f} %",
         "expected_end": "until about {}",
     }

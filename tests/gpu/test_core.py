@@ -11,9 +11,12 @@ import torch
 from ralis_backend.core.acquisition import PoolState
 from ralis_backend.core.features import FEATURES, RegionFeatures, describe, predicted_mask
 from ralis_backend.core.learning.config import FinetuneConfig
+from ralis_backend.core.learning.continuing import train_until_converged
+from ralis_backend.core.learning.course import ContinuingConfig
 from ralis_backend.core.learning.crops import LabelledImage
 from ralis_backend.core.learning.evaluation import evaluate
 from ralis_backend.core.learning.finetune import finetune
+from ralis_backend.core.metrics import mean_iou
 from ralis_backend.core.policy import PolicySpec, QueryNetwork, RalisPolicy, network_inputs
 from ralis_backend.core.regions import grid
 from ralis_backend.core.segmenter import MAPS, ForwardPass, SegmenterSpec, build, load
@@ -125,6 +128,14 @@ def test_a_segmenter_trained_on_the_device_is_measured_resized_saved_and_loaded(
     np.testing.assert_allclose(
         segmenter.probabilities(image), loaded.probabilities(image), atol=ON_TENSOR_CORES
     )
+
+
+def test_training_goes_on_on_the_device_and_gives_what_is_better_there(device):
+    rules = ContinuingConfig(updates_per_look=2, patience=1)
+    segmenter, images = build(SPEC, device=device), [_labelled_image()]
+    end = train_until_converged(segmenter, images, images, SHORT, rules, mean_iou, seed=0)
+    assert end.course.updates >= 2
+    assert end.segmenter.device == segmenter.device
 
 
 @pytest.mark.parametrize(("name", "index"), [("cuda", 0), ("cuda:1", 1)])

@@ -5,7 +5,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ralis_backend.online.advice import advice, held_out_lines, held_out_metrics
+from ralis_backend.online.advice import (
+    advice,
+    gain_over,
+    held_out_lines,
+    held_out_metrics,
+    held_out_score,
+    of_rounds,
+)
 
 
 def measured(gain: tuple[float, float, float] | None, **values: Any) -> dict[str, Any]:
@@ -98,3 +105,33 @@ def test_the_score_is_told_with_its_classes_and_what_to_believe():
     assert held_out_lines("v1", {"validation_miou": 0.5, "validation_regions": 3}) == [
         "v1: mIoU 50.0 % on 3 held-out regions"  # as versions were stored before
     ]
+
+
+def test_what_comes_of_continued_training_stands_for_its_round():
+    first, second = measured(None), measured(SMALL)
+    better = measured(BIG, continued={"from": 2})
+    assert of_rounds([first, second, better]) == [first, better]
+    assert of_rounds([better]) == [better]
+    assert advice([measured(SMALL), measured(SMALL)]).startswith("You may stop")
+    assert advice([measured(SMALL), measured(SMALL), better]).startswith("Label on: the last round")
+
+
+def test_the_gain_over_another_version_has_the_error_of_the_images_it_differs_in():
+    """IoU of both classes: 2/3 at 80 % right, 9/11 at 90 %; one image gains, the other does not."""
+    gain, error = gain_over(matrices(0.8, 0.8), matrices(0.9, 0.9))
+    assert gain == pytest.approx(9 / 11 - 2 / 3)
+    assert error == pytest.approx(0)
+    gain, error = gain_over(matrices(0.8, 0.8), matrices(0.9, 0.8))
+    assert gain == pytest.approx(0.85 / 1.15 - 2 / 3)
+    # A quarter of the draws hold the first image twice, a quarter the other one.
+    draws = np.array([9 / 11 - 2 / 3, 0, gain, gain])
+    assert error == pytest.approx(draws.std(), rel=0.15)
+
+
+def test_the_score_leaves_the_background_out_unless_there_is_nothing_else():
+    both = matrices(0.8)
+    assert held_out_score(both) == pytest.approx(2 / 3)
+    uneven = np.array([[[90, 10], [0, 0]]])
+    assert held_out_score(uneven, background=0) == pytest.approx(0.9)
+    lopsided = np.array([[[90, 10], [10, 10]]])
+    assert held_out_score(lopsided, background=0) == pytest.approx(1 / 3)

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from ralis_backend.online.further import CONTINUED
+
 
 def change(before: float | None, after: float | None) -> str:
     """`mIoU 39.3 → 41.5 (+2.2)`, or what is known of it; empty without a value.
@@ -40,5 +42,7 @@ def trained(
     held_out = int(metrics.get("validation_regions", 0))
     judged = f"{told}{without} on {held_out} held-out regions" if told else "not judged yet"
     regions = f"{num_labels} labelled regions (+{num_labels - num_before})"
+    if CONTINUED in metrics:
+        regions += f", trained on for {metrics['steps']} updates"
     use = "it is in use" if is_accepted else "it is worse and not used"
     return f"{name}: {regions} · {judged} · {use}"

@@ -216,6 +216,8 @@ class Session:
                 "RALIS_REGIONS_PER_ROUND": str(options.regions_per_round),
                 "RALIS_REGION_LABEL": REGION_LABEL,
                 "RALIS_SEED": str(options.seed),
+                # The script waits for each version, and its curve is over labels alone.
+                **({"RALIS_IMPROVE_MINUTES": "0"} if options.is_oracle else {}),
             },
         )
         with Backend(

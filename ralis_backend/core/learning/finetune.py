@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from ralis_backend.core.learning.config import FinetuneConfig
 from ralis_backend.core.learning.crops import LabelledImage
 from ralis_backend.core.learning.loop import TrainingProgress, TrainingSummary, train
+from ralis_backend.core.learning.objective import Objective
 from ralis_backend.core.learning.painted import PaintedRegions
 from ralis_backend.core.learning.registry import OBJECTIVES
 from ralis_backend.core.segmenter import Segmenter
@@ -45,9 +46,7 @@ def finetune(
     """
     config = config or FinetuneConfig()
     config.check()
-    factories = [OBJECTIVES.find(name) for name in besides]
-    painted = PaintedRegions(images, config, segmenter.num_classes, seed=seed)
-    others = [make(images, config, segmenter.num_classes, seed=seed) for make in factories]
+    painted, *others = objectives(images, config, segmenter.num_classes, seed=seed, besides=besides)
     return train(
         segmenter,
         [painted, *others],
@@ -58,3 +57,17 @@ def finetune(
         on_progress=on_progress,
         should_stop=should_stop,
     )
+
+
+def objectives(
+    images: Sequence[LabelledImage],
+    config: FinetuneConfig,
+    num_classes: int,
+    *,
+    seed: int,
+    besides: Sequence[str] = (),
+) -> tuple[PaintedRegions, *tuple[Objective, ...]]:
+    """The painted regions, then what else is learned from; arguments and errors of `finetune`."""
+    factories = [OBJECTIVES.find(name) for name in besides]
+    painted = PaintedRegions(images, config, num_classes, seed=seed)
+    return painted, *(make(images, config, num_classes, seed=seed) for make in factories)

@@ -65,30 +65,17 @@ def train(
     Raises:
         FloatingPointError: if the loss is not finite; the segmenter is then of no use.
     """
-    optimizer = _optimizer(segmenter, config)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _learning_rate_factor(config, steps))
+    training = Training(segmenter, objectives, config, _learning_rate_factor(config, steps))
     losses: list[float] = []
     start = time.monotonic()
-    with _training(segmenter, config, seed):
-        for objective in objectives:
-            objective.begin(segmenter)
+    with training.begun(seed):
         for step in range(1, steps + 1):
             if should_stop is not None and should_stop():
                 break
-            loss = _total(objectives, segmenter, step)
-            losses.append(_finite(loss, step, steps, config))
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            nn.utils.clip_grad_norm_(segmenter.model.parameters(), config.clip_norm)
-            optimizer.step()
-            schedule.step()
-            for objective in objectives:
-                objective.after_step(segmenter, step)
+            losses.append(training.update())
             if on_progress is not None:
                 seconds = time.monotonic() - start
                 on_progress(_progress(step, steps, step / steps_per_epoch, losses[-1], seconds))
-    if losses:
-        segmenter.is_pretrained = True
     return TrainingSummary(
         steps=len(losses),
         seconds=time.monotonic() - start,
@@ -98,8 +85,72 @@ def train(
     )
 
 
-def _total(objectives: Sequence[Objective], segmenter: Segmenter, step: int) -> torch.Tensor:
-    return torch.stack([each.weight * each.loss(segmenter, step) for each in objectives]).sum()
+class Training:
+    """A segmenter in training: what must outlast a pause between two updates.
+
+    Args:
+        segmenter: trained in place.
+        objectives: what it learns from, a weighted sum of losses; they may be changed between
+            two updates.
+        config: the optimizer.
+        learning_rate: of each update, counted from 0, as a factor of those in `config`.
+
+    Attributes:
+        num_updates: so far.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        objectives: Sequence[Objective],
+        config: FinetuneConfig,
+        learning_rate: Callable[[int], float],
+    ) -> None:
+        self.objectives = objectives
+        self.num_updates = 0
+        self._segmenter, self._config = segmenter, config
+        self._optimizer = _optimizer(segmenter, config)
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, learning_rate)
+        self._begun: Sequence[Objective] = ()
+
+    @contextmanager
+    def begun(self, seed: int) -> Iterator[None]:
+        """Updates are made within; afterwards the segmenter can be looked at.
+
+        seed: of dropout and what else draws from torch's global generators.
+        """
+        with _training(self._segmenter, self._config, seed):
+            if self._begun is not self.objectives:
+                for objective in self.objectives:
+                    objective.begin(self._segmenter)
+                self._begun = self.objectives
+            yield
+
+    def update(self) -> float:
+        """One update; the loss before it.
+
+        Raises:
+            FloatingPointError: if the loss is not finite; nothing was changed by it.
+        """
+        step = self.num_updates + 1
+        losses = [each.weight * each.loss(self._segmenter, step) for each in self.objectives]
+        loss = torch.stack(losses).sum()
+        value = float(loss.detach())
+        if not np.isfinite(value):
+            raise FloatingPointError(
+                f"the loss became {value} in step {step}; lower learning_rate "
+                f"({self._config.learning_rate}) or start from an earlier version"
+            )
+        self._optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        nn.utils.clip_grad_norm_(self._segmenter.model.parameters(), self._config.clip_norm)
+        self._optimizer.step()
+        self._schedule.step()
+        for objective in self.objectives:
+            objective.after_step(self._segmenter, step)
+        self._segmenter.is_pretrained = True
+        self.num_updates = step
+        return value
 
 
 def _progress(step: int, steps: int, epoch: float, loss: float, seconds: float) -> TrainingProgress:
@@ -111,16 +162,6 @@ def _progress(step: int, steps: int, epoch: float, loss: float, seconds: float) 
         percent=100 * step / steps,
         seconds_left=seconds / step * (steps - step),
     )
-
-
-def _finite(loss: torch.Tensor, step: int, steps: int, config: FinetuneConfig) -> float:
-    value = float(loss.detach())
-    if not np.isfinite(value):
-        raise FloatingPointError(
-            f"the loss became {value} in step {step} of {steps}; lower learning_rate "
-            f"({config.learning_rate}) or start from an earlier version"
-        )
-    return value
 
 
 def _optimizer(segmenter: Segmenter, config: FinetuneConfig) -> torch.optim.Optimizer:

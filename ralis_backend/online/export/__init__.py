@@ -55,6 +55,7 @@ def export_project(
     on_image: Callable[[int, int], None] | None = None,
     *,
     has_model: bool = False,
+    model_version: int | None = None,
 ) -> int:
     """Write every image that has a labelled region, with its mask, VOID where nothing is labelled.
 
@@ -69,6 +70,7 @@ def export_project(
         format_name: one of `FORMATS`.
         on_image: told how many of how many images are written.
         has_model: also write the segmenter in use, in the folder `model`.
+        model_version: that of this version instead.
 
     Returns:
         The number of images written.
@@ -90,7 +92,7 @@ def export_project(
         )
     with writing_folder(out) as partial:
         if has_model:
-            write_model(store, project, partial / "model")
+            write_model(store, project, partial / "model", number=model_version)
         summary = Summary()
         images_of = summary.counted(_counted(labelled, on_image))
         FORMATS[format_name](images_of, labelled.classes, partial)
@@ -105,7 +107,11 @@ def export_project(
 
 
 def write_model(
-    store: Store, project: Project, out: Path, size: tuple[int, int] = (256, 256)
+    store: Store,
+    project: Project,
+    out: Path,
+    size: tuple[int, int] = (256, 256),
+    number: int | None = None,
 ) -> None:
     """Write the segmenter in use as `segmenter.safetensors` and `segmenter.onnx`.
 
@@ -116,18 +122,27 @@ def write_model(
         project: whose segmenter is written.
         out: a folder; made if missing.
         size: height and width with which the ONNX file is traced; both stay variable.
+        number: of another version, which is written or none.
 
     Raises:
-        ValueError: if the project has no trained version whose weights can be used.
+        ValueError: if there is no such version, or none that is trained and whose weights can be
+            used.
     """
-    version = store.versions.find(project.id, project.current_version)
+    wanted = project.current_version if number is None else number
+    version = store.versions.find(project.id, wanted)
+    if number is not None and (version is None or version.is_dropped):
+        raise ValueError(
+            f"project {project.tool_id} has no version v{number} whose weights are kept; "
+            f"`ralis versions --project {project.tool_id}` lists them"
+        )
     if version is None or version.weights_key is None:
         raise ValueError(
             f"project {project.tool_id} has no trained version yet; label some regions first, or "
             "export without the model"
         )
     usable = load_segmenter(store, project, version, DEFAULT_SPEC, seed=0, device="cpu")
-    if usable.version is None or usable.version.weights_key is None:
+    is_misplaced = bool(usable.damage) and number is not None
+    if usable.version is None or usable.version.weights_key is None or is_misplaced:
         raise ValueError(f"{version.name} cannot be exported: {usable.damage[version.number]}")
     segmenter, version = usable.segmenter, usable.version
     out.mkdir(parents=True, exist_ok=True)

@@ -28,6 +28,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_colu
 from sqlalchemy.types import TypeDecorator
 
 from ralis_backend.core.regions import Region
+from ralis_backend.online.further import CONTINUED
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -365,6 +366,17 @@ class Version(Base):
     def name(self) -> str:
         """`v3`: what Label Studio shows as the model version."""
         return f"v{self.number}"
+
+    @property
+    def round_version(self) -> int:
+        """The version that its round of labels made: itself, or the one it goes on from."""
+        return int(self.metrics.get(CONTINUED, {}).get("round_version", self.number))
+
+    @property
+    def before_round(self) -> int | None:
+        """The version that was in use before its round of labels; None at the first."""
+        number: int | None = self.metrics.get(CONTINUED, {}).get("before_round", self.parent)
+        return number
 
 
 class Ranking(Base):

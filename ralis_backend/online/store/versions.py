@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import func, or_, select
 
+from ralis_backend.online.further import ALL_LABELS
 from ralis_backend.online.store.database import Database, assign
 from ralis_backend.online.store.tables import Project, Version
 
@@ -54,7 +55,8 @@ class Versions:
         """Make a version the one in use, to be published.
 
         Raises:
-            ValueError: if there is no such version, or its weights are no longer kept.
+            ValueError: if there is no such version, its weights are no longer kept, or it has
+                learned from what is held out.
         """
         with self._database.write() as session:
             rows = session.scalars(select(Version).where(Version.project_id == project_id))
@@ -66,6 +68,11 @@ class Versions:
                 raise ValueError(
                     f"the weights of v{number} are no longer kept (RALIS_KEEP_VERSIONS); "
                     f"there are: {kept}"
+                )
+            if ALL_LABELS in versions[number].metrics:
+                raise ValueError(
+                    f"v{number} has learned from what is held out, so that nothing would be left "
+                    f"to judge versions by; export it with --version v{number}"
                 )
             project = session.get_one(Project, project_id)
             assign(project, {"current_version": number, "published_version": None})

@@ -39,6 +39,7 @@ def catch_up(
     """
     reader = _Reader(store, tool, config)
     deadline = time.monotonic() + wait_s
+    is_asked_for = False
     try:
         while not reader.read(project):
             missing = reader.num_missing(project)
@@ -49,6 +50,9 @@ def catch_up(
                     f"{_annotations(missing)} in Label Studio {_are(missing)} not read yet: the "
                     "worker is busy with the project; run this again when it has finished"
                 )
+            if not is_asked_for:  # what a worker does while nothing is due ends for it
+                store.projects.change(project.id, is_sync_requested=True)
+                is_asked_for = True
             time.sleep(_PAUSE_S)
         return _unread_text(store, project)
     except ToolUnavailable as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ralis_backend.core.learning.config import FinetuneConfig
+from ralis_backend.core.learning.course import ContinuingConfig
 from ralis_backend.online.choosing import RankingConfig
 from ralis_backend.online.pictures import PictureSettings
 from ralis_backend.simulation.verdict import ReplayRules
@@ -17,6 +18,9 @@ class WorkerConfig:
     mode: `crops` or `in-place`.
     background_label: what unpainted pixels are in projects that choose nothing themselves.
     suggestions_per_image: regions on a whole image (in-place mode).
+    improve_s: the version in use is trained on for so long after a project's newest label, while
+        nothing else is due; 0: not at all.
+    continuing: how it is trained on.
     promotion_tolerance: a version may be this much worse in validation mIoU and still be used.
     trust_rounds: a trained policy proves itself again after so many rounds of new labels; 0: it
         ranks without a proof.
@@ -34,6 +38,8 @@ class WorkerConfig:
     mode: str = "crops"
     ranking: RankingConfig = field(default_factory=RankingConfig)
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    improve_s: float = 1800.0
+    continuing: ContinuingConfig = field(default_factory=ContinuingConfig)
     background_label: str | None = None
     suggestions_per_image: int = 3
     promotion_tolerance: float = 0.01

@@ -102,7 +102,13 @@ class CropQueue:
             num_annotators=publication.num_annotators,
             round=project.round,
             is_new_version=project.published_version != version.number,
+            is_new_round=self._is_new_round(project, version),
         )
+
+    def _is_new_round(self, project: Project, version: Version) -> bool:
+        number = project.published_version
+        published = None if number is None else self._store.versions.find(project.id, number)
+        return published is None or published.round_version != version.round_version
 
     def _rules(self, project: Project) -> QueueRules:
         ranking = self._config.ranking

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -69,7 +71,8 @@ class Worker:
         self._steps = worker_steps(self._held, watched, config)
         self._housekeeping = Housekeeping(store, tool, config)
         self._standing = Standing()
-        self._settled: dict[int, Look] = {}
+        self._settled: dict[tuple[int, bool], Look] = {}  # by project and `Step.is_idle`
+        self._last_idle = 0
         self._running: tuple[Project, Step] | None = None
         self._stop = threading.Event()
 
@@ -89,7 +92,7 @@ class Worker:
         """One step for each project that needs one; True if there was any.
 
         Those whose annotators have nothing to do come first, and before each step of another one
-        they get all that they need.
+        they get all that they need. Where nothing was due, an idle step is done for one project.
         """
         is_busy = False
         looks = self._store.projects.looks()
@@ -99,7 +102,16 @@ class Worker:
             if not look.do_annotators_wait and is_busy:
                 self._serve_waiting()
             is_busy |= self._advance_alone(look)
+        if not is_busy:
+            self._be_idle(looks)
         return is_busy
+
+    def _be_idle(self, looks: Sequence[Look]) -> None:
+        """An idle step of one project, each in its turn."""
+        for look in sorted(looks, key=lambda it: (it.id <= self._last_idle, it.id)):
+            if not self._stop.is_set() and self._advance_alone(look, is_idle=True):
+                self._last_idle = look.id
+                return
 
     def _serve_waiting(self) -> None:
         """Step after step of projects whose annotators wait, until none of them is due."""
@@ -108,25 +120,34 @@ class Worker:
             waiting = [it for it in self._store.projects.looks() if it.do_annotators_wait]
             is_busy = any(self._advance_alone(look) for look in waiting)
 
-    def advance(self, look: Look) -> bool:
-        """Do the project's first due step; True if it was done (so more may be due)."""
-        if self._is_resting(look) or self._is_settled(look):
-            return False
-        if not self._leaser.is_free(look.id, look.lease):
-            return False
-        if self._due(self._store.projects.by_id(look.id)) is None:
-            self._settle(look)
+    def advance(self, look: Look, *, is_idle: bool = False) -> bool:
+        """Do the project's first due step; True if it was done (so more may be due).
+
+        is_idle: of those that are done while no other is due.
+        """
+        if not self._is_wanted(look, is_idle=is_idle):
             return False
         with self._leaser.leased(look.id) as lease:
             if lease is None:
                 return False
             with self._fence.around(lease):
-                return self._advance_leased(look.id, lease)
+                return self._advance_leased(look.id, lease, is_idle=is_idle)
 
-    def _settle(self, look: Look) -> None:
+    def _is_wanted(self, look: Look, *, is_idle: bool) -> bool:
+        """Whether a step is due that this worker may do now."""
+        if self._is_resting(look) or self._is_settled(look, is_idle=is_idle):
+            return False
+        if not self._leaser.is_free(look.id, look.lease):
+            return False
+        if self._due(self._store.projects.by_id(look.id), is_idle=is_idle) is None:
+            self._settle(look, is_idle=is_idle)
+            return False
+        return True
+
+    def _settle(self, look: Look, *, is_idle: bool) -> None:
         """Nothing is due: whatever failed last was done all the same, or is not needed any more."""
-        self._settled[look.id] = look
-        if look.retry_at is not None:
+        self._settled[look.id, is_idle] = look
+        if look.retry_at is not None and not is_idle:
             notes = standing_notes(self._store, look.id)
             self._store.projects.change(look.id, last_error=notes, num_failures=0, retry_at=None)
 
@@ -140,10 +161,10 @@ class Worker:
             return False
         return is_busy
 
-    def _advance_alone(self, look: Look) -> bool:
+    def _advance_alone(self, look: Look, *, is_idle: bool = False) -> bool:
         """What one project's row or state holds must not stop the others."""
         try:
-            return self.advance(look)
+            return self.advance(look, is_idle=is_idle)
         except Exception as error:
             logger.exception("project %s: it could not be looked at", look.uid.partition(".")[0])
             self._try_to_note(look.id, look.num_failures + 1, str(error))
@@ -157,24 +178,26 @@ class Worker:
         rested_s = self._standing.seconds(("rest", look.id), failure)
         return rested_s < pause_after(look.num_failures)
 
-    def _is_settled(self, look: Look) -> bool:
+    def _is_settled(self, look: Look, *, is_idle: bool) -> bool:
         """Whether nothing was due when all that decides it was as it is now."""
-        return self._settled.get(look.id) == look and self._unread_s(look) < self._config.sync_s
+        is_known = self._settled.get((look.id, is_idle)) == look
+        return is_known and self._unread_s(look) < self._config.sync_s
 
     def _unread_s(self, project: Look | Project) -> float:
         """Seconds since the project was last read as a whole, as far as this worker has seen."""
         return self._standing.seconds(("sync", project.id), project.synced_at)
 
-    def _due(self, project: Project) -> Step | None:
+    def _due(self, project: Project, *, is_idle: bool) -> Step | None:
         if project.is_deleted:
             return None
         enough = self._config.ranking.regions_per_round
         state = read_state(self._store, project, self._unread_s(project), enough)
-        return first_due(self._steps, state, self._config)
+        steps = [step for step in self._steps if step.is_idle == is_idle]
+        return first_due(steps, state, self._config)
 
-    def _advance_leased(self, project_id: int, lease: Lease) -> bool:
+    def _advance_leased(self, project_id: int, lease: Lease, *, is_idle: bool) -> bool:
         project = self._store.projects.by_id(project_id)  # as it is under the lease
-        step = self._due(project)
+        step = self._due(project, is_idle=is_idle)
         if step is None:
             return False
         self._running = (project, step)
@@ -212,6 +235,7 @@ class Worker:
 
     def _do(self, project: Project, step: Step, lease: Lease) -> None:
         progress = Progress(self._held, project)
+        is_needed = self._need_elsewhere(project) if step.is_idle else lambda: False
 
         def report(values: dict[str, Any]) -> None:
             self._adapt()
@@ -221,10 +245,45 @@ class Worker:
         def should_stop() -> bool:
             self._adapt()
             lease.move()
-            return self._stop.is_set() or lease.is_lost
+            return self._stop.is_set() or lease.is_lost or is_needed()
 
         step.run(project, report, should_stop)
         progress.end()
+
+    def _need_elsewhere(self, project: Project) -> Callable[[], bool]:
+        """Whether another step of any project is due, looked at as often as between two steps."""
+        begun = {look.id: look for look in self._store.projects.looks()}.get(project.id)
+        if begun is None or self._due(project, is_idle=False) is not None:
+            return lambda: True
+        looked_at = time.monotonic()
+        is_needed = False
+
+        def look() -> bool:
+            nonlocal looked_at, is_needed
+            if not is_needed and time.monotonic() - looked_at >= self._config.poll_s:
+                is_needed = self._is_needed(begun)
+                looked_at = time.monotonic()
+            return is_needed
+
+        return look
+
+    def _is_needed(self, begun: Look) -> bool:
+        """As `_need_elsewhere`; `begun` is the look of the project that an idle step works on."""
+        looks = {look.id: look for look in self._store.projects.looks()}
+        own = looks.pop(begun.id, None)
+        if own is None or replace(own, lease=begun.lease) != begun:
+            return True
+        if self._unread_s(own) >= self._config.sync_s:
+            return True
+        return any(self._is_wanted_alone(look) for look in looks.values())
+
+    def _is_wanted_alone(self, look: Look) -> bool:
+        """As `_is_wanted`; a project that cannot be looked at is told of when its turn comes."""
+        try:
+            return self._is_wanted(look, is_idle=False)
+        except Exception:
+            logger.debug("project row %d could not be looked at", look.id, exc_info=True)
+            return False
 
     def _count_attempt(self, project: Project, step: Step) -> None:
         """A step that has ended the worker again and again rests if it does so once more."""

@@ -8,9 +8,14 @@ from typing import Any
 import numpy as np
 
 from ralis_backend.core.metrics import ious, mean_iou_of_present
+from ralis_backend.online.advice import FEW_IMAGES
 
 MIN_VALIDATION_REGIONS = 5
 """Below this the promotion gate would judge by noise, and every version passes."""
+LEAST_GAIN = 0.01
+"""Of mIoU on what is held out, for a version of the same labels."""
+WORTH = 3.0
+"""Times as long as what it disturbs."""
 
 
 def is_promoted(
@@ -39,6 +44,28 @@ def is_promoted(
     left_out = background if shows_more else None
     old, new = (_rounded(mean_iou_of_present(it, left_out)) for it in (before, after))
     return old is None or new is None or new >= old - tolerance
+
+
+def is_worth_publishing(gain: float, error: float, seconds: float, disturbance_s: float) -> bool:
+    """Whether a version of the same labels should take the place of the one in use.
+
+    It must be better by `LEAST_GAIN` and by more than noise, one standard error; and it must have
+    been trained for `WORTH` times as long as it takes to rank the pool and fill the queue anew, so
+    that annotators' tasks change seldom. Besides `is_promoted`.
+
+    Args:
+        gain: of mean IoU on what is held out.
+        error: the standard error of that over the held-out images.
+        seconds: for which it was trained since the version in use came.
+        disturbance_s: that ranking and publishing took last time.
+    """
+    is_better = gain >= LEAST_GAIN and gain > error
+    return is_better and seconds >= WORTH * disturbance_s
+
+
+def can_be_judged(num_regions: int, num_images: int) -> bool:
+    """Whether so much is held out that one version can be told from another by more than luck."""
+    return num_regions >= MIN_VALIDATION_REGIONS and num_images >= FEW_IMAGES
 
 
 def validation_metrics(

@@ -7,7 +7,8 @@ all unlabelled regions alike and stays: what versions are measured on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +53,8 @@ class QueueState:
     num_annotators: who may have a task open.
     round: number of the round at the head of the queue.
     is_new_version: whether the scores come from another version than the queue.
+    is_new_round: whether that one has learned from another round of labels; if not, what it
+        replaces is replaced where it was, and the round goes on.
     begun: row ids of tasks that the tool would not delete, since somebody works on them.
     """
 
@@ -62,6 +65,7 @@ class QueueState:
     num_annotators: int
     round: int
     is_new_version: bool
+    is_new_round: bool
     begun: Set[int] = frozenset()
 
     @property
@@ -155,14 +159,15 @@ def plan_queue(state: QueueState, rules: QueueRules, reason: Callable[[Place], s
     fresh_draws = [place for place in drawn if place not in waiting]  # the others take no room
     taken = waiting.keys() | set(fresh_draws)
     chosen = [place for place in best if place not in taken][: room - len(fresh_draws)]
-    number = state.round + 1
+    goes_on = state.is_new_version and not state.is_new_round
+    number = state.round if goes_on else state.round + 1
+    taken_slots = {(row.round, row.rank) for row in handed_out} if goes_on else set()
     added = _new_tasks(
         spread(
             [(place, reason(place), state.strategy) for place in chosen],
             [(place, SLICE_REASON, SLICE) for place in fresh_draws],
         ),
-        number if state.is_new_version else number + 1,
-        rules.regions_per_round,
+        _slots(number if state.is_new_version else number + 1, rules, taken_slots),
     )
     return Plan(
         taken_out=taken_out,
@@ -218,12 +223,20 @@ def _slice(tasks: Sequence[CropTask]) -> set[Place]:
     return {place_of(row) for row in tasks if row.strategy == SLICE}
 
 
+def _slots(
+    first_round: int, rules: QueueRules, taken: Set[tuple[int, int]]
+) -> Iterator[tuple[int, int]]:
+    """Rounds and ranks in them, one after another, without those that tasks have."""
+    for number in itertools.count(first_round):
+        for rank in range(1, rules.regions_per_round + 1):
+            if (number, rank) not in taken:
+                yield number, rank
+
+
 def _new_tasks(
-    entries: Sequence[tuple[Place, str, str]], first_round: int, per_round: int
+    entries: Sequence[tuple[Place, str, str]], slots: Iterable[tuple[int, int]]
 ) -> list[NewTask]:
     return [
-        NewTask(
-            place, first_round + position // per_round, position % per_round + 1, reason, strategy
-        )
-        for position, (place, reason, strategy) in enumerate(entries)
+        NewTask(place, number, rank, reason, strategy)
+        for (place, reason, strategy), (number, rank) in zip(entries, slots, strict=False)
     ]

@@ -10,13 +10,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ralis_backend.online.further import Further
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.attempts import MOST_ATTEMPTS
 from ralis_backend.online.store.tables import Project, Version
 from ralis_backend.online.tool import Tool
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.descriptions import Descriptions
+from ralis_backend.online.worker.improve import Improver
 from ralis_backend.online.worker.people import People
+from ralis_backend.online.worker.promotion import can_be_judged
 from ralis_backend.online.worker.publish import Publisher
 from ralis_backend.online.worker.rank import Ranker
 from ralis_backend.online.worker.reading import Reading
@@ -47,6 +50,8 @@ class ProjectState:
     newest_label_id: of all labels, 0 without any.
     is_ranked: whether the version in use has ranked the pool.
     has_bad_images: whether images that could not be read should be tried again.
+    further: how far the training of the version in use was continued; None where it cannot be,
+        since it has learned nothing, or too little is held out to judge by.
     num_waiting, num_planned: region tasks without a label; those of them not yet in the tool.
     """
 
@@ -60,21 +65,27 @@ class ProjectState:
     num_waiting: int
     num_planned: int
     has_bad_images: bool = False
+    further: Further | None = None
 
 
 @dataclass(frozen=True)
 class Step:
-    """One kind of work on a project; `is_due` where it makes what is more like what should be."""
+    """One kind of work on a project; `is_due` where it makes what is more like what should be.
+
+    is_idle: done only while no other step of any project is due, and stopped as soon as one is.
+    """
 
     name: str
     is_due: Callable[[ProjectState, WorkerConfig], bool]
     run: Callable[[Project, Report, ShouldStop], object]
+    is_idle: bool = False
 
 
 def worker_steps(store: Store, tool: Tool, config: WorkerConfig) -> tuple[Step, ...]:
     """Every step, in the order in which a project needs them."""
     work = _Work(store, tool, config)
     tidying = Tidying(store, config)
+    improver = Improver(store, tool, config)
     return (
         Step("sync", is_sync_due, work.sync),
         Step("events", are_events_due, work.read_events),
@@ -86,6 +97,14 @@ def worker_steps(store: Store, tool: Tool, config: WorkerConfig) -> tuple[Step, 
             "tidy",
             lambda state, config: tidying.is_due(state.project),
             lambda project, report, should_stop: tidying.tidy(project),
+        ),
+        Step(
+            "improve",
+            lambda state, config: (
+                is_improving_due(state, config) and improver.may_try(state.project)
+            ),
+            improver.improve,
+            is_idle=True,
         ),
     )
 
@@ -116,6 +135,7 @@ def read_state(store: Store, project: Project, unread_s: float, enough: int) -> 
         is_ranked=version is not None and version.ranked_at is not None,
         num_waiting=len(waiting),
         num_planned=sum(row.task_id is None for row in waiting),
+        further=_further(version),
         has_bad_images=bool(store.images.to_try_again(project.id, now(), 1)),
     )
 
@@ -168,6 +188,20 @@ def is_publishing_due(state: ProjectState, config: WorkerConfig) -> bool:
 def is_retry_due(state: ProjectState, config: WorkerConfig) -> bool:
     """The pause after an image could not be read is over."""
     return state.has_bad_images
+
+
+def is_improving_due(state: ProjectState, config: WorkerConfig) -> bool:
+    """The version in use may become better with the labels there are, and has time for it."""
+    if not config.improve_s or state.further is None:
+        return False
+    return not state.further.is_over(state.newest_label_id, config.improve_s)
+
+
+def _further(version: Version | None) -> Further | None:
+    if version is None or version.weights_key is None:
+        return None
+    held_out = (version.metrics.get(f"validation_{name}", 0) for name in ("regions", "images"))
+    return Further.of(version.metrics) if can_be_judged(*held_out) else None
 
 
 class _Work:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
+from ralis_backend.online.further import Further
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.worker.config import WorkerConfig
@@ -34,10 +35,17 @@ class Tidying:
         for version in self._store.versions.all(project.id):
             used = self._store.rankings.mask_keys(version.id)
             num_removed += self._store.blobs.keep_only(f"rankings/{version.id}", used)
+        num_removed += self._store.blobs.keep_only(f"further/{project.id}", self._further(project))
         num_removed += self._store.blobs.keep_only(f"spool/{project.id}", set())
         if num_removed:
             logger.info("project %s: %d unused files were removed", project.tool_id, num_removed)
         self._done_at[project.id] = time.monotonic()
+
+    def _further(self, project: Project) -> set[str]:
+        """What was kept of the continued training of the version in use."""
+        version = self._store.versions.find(project.id, project.current_version)
+        key = None if version is None else Further.of(version.metrics).checkpoint
+        return set() if key is None else {key}
 
     def _drop_weights(self, project: Project) -> None:
         dropped = self._store.versions.drop_weights(project.id, self._config.kept_versions)

@@ -248,10 +248,10 @@ def test_a_project_that_cannot_even_be_looked_at_does_not_stop_the_others(
     worker = make_worker()
     real = worker._due
 
-    def due(project: Project) -> Step | None:
+    def due(project: Project, **options: bool) -> Step | None:
         if project.id == broken.id:
             raise RuntimeError("a row that nobody understands")
-        return real(project)
+        return real(project, **options)
 
     worker._due = due  # type: ignore[method-assign]
     settle(worker)

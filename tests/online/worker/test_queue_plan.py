@@ -62,6 +62,7 @@ def make_state(tasks: Sequence[CropTask] = (), **values: object) -> QueueState:
         num_annotators=0,
         round=0,
         is_new_version=True,
+        is_new_round=True,
     )
     return replace(state, **values)  # type: ignore[arg-type]
 
@@ -210,6 +211,7 @@ class Game:
             num_annotators=len({label.annotator for label in self.labels}),
             round=self.round,
             is_new_version=is_new_version,
+            is_new_round=self.round == 0 or seed % 2 == 0,
         )
 
     def write(self, plan: Plan) -> None:
@@ -292,3 +294,21 @@ def test_a_double_that_nobody_needs_is_taken_out_once():
     plan = make_plan(make_state(tasks))
     taken = [row.id for row in plan.taken_out]
     assert len(taken) == len(set(taken))
+
+
+def test_a_version_of_the_same_labels_replaces_tasks_where_they_were_and_the_round_goes_on():
+    """Of rounds 3 and 4, two regions each, one task of each is worse than what is not waiting."""
+    tasks = [
+        make_task(1, PLACES[0], round=3, rank=1),
+        make_task(2, PLACES[5], round=3, rank=2),
+        make_task(3, PLACES[1], round=4, rank=1),
+        make_task(4, PLACES[4], round=4, rank=2),
+    ]
+    tasks[0].usefulness = 1.0  # what an annotator may have open
+    plan = make_plan(make_state(tasks, round=3, is_new_round=False))
+    assert [row.id for row in plan.taken_out] == [2, 4]
+    assert [(task.place, task.round, task.rank) for task in plan.added] == [
+        (PLACES[2], 3, 2),
+        (PLACES[3], 4, 2),
+    ]
+    assert plan.round == 3

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from ralis_backend.online.further import Further
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.worker import Worker, WorkerConfig
@@ -135,8 +136,11 @@ def test_the_first_step_that_is_due_is_done_and_none_where_all_is_well(
         met.append(step.name)
         del wanting[name]  # what the step has mended
     assert met == ["sync", "events", "train", "rank", "publish"]
-    assert first_due(steps, make_state(), CONFIG) == steps[-1]  # tidies up when all else is well
-    assert first_due(steps[:-1], make_state(), CONFIG) is None
+    *others, tidy, improve = steps
+    assert first_due(steps, make_state(), CONFIG) == tidy  # when all else is well
+    assert first_due([*others, improve], make_state(), CONFIG) is None
+    assert first_due([*others, improve], make_state(further=Further()), CONFIG) == improve
+    assert [step.name for step in steps if step.is_idle] == ["improve"]
 
 
 def test_a_new_step_is_one_entry(store: Store, tool: FakeTool, make_worker: MakeWorker):

@@ -7,7 +7,7 @@ import pytest
 
 from ralis_backend.online.store import Store
 from ralis_backend.online.tool import ClassLabel
-from ralis_backend.online.worker import train
+from ralis_backend.online.worker import new_version
 from tests.online.conftest import MakeWorker, label_round, settle
 from tests.online.fake_tool import CLASSES, FakeTool
 
@@ -35,8 +35,8 @@ def test_a_version_that_is_worse_is_not_used(
     label_round(store, tool)
     settle(worker)
     metrics = {"validation_miou": 0.1, "validation_miou_before": 0.5}
-    monkeypatch.setattr(train, "is_promoted", lambda *arguments: False)
-    monkeypatch.setattr(train, "validation_metrics", lambda *arguments: metrics)
+    monkeypatch.setattr(new_version, "is_promoted", lambda *arguments: False)
+    monkeypatch.setattr(new_version, "validation_metrics", lambda *arguments: metrics)
     label_round(store, tool)
     settle(worker)
     project = store.projects.all()[0]

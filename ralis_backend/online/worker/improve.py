@@ -1,0 +1,449 @@
+"""The version in use -> a better one of the same labels, while nothing else is to be done.
+
+A stretch of training ends with a look at what is held out, or within an update of being asked to
+stop; the next one goes on from there. What is learned is kept on disk every now and then, so that a
+kill costs a minute of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ralis_backend.core.learning.continuing import ContinuedTraining, next_look
+from ralis_backend.core.learning.course import Course
+from ralis_backend.core.learning.crops import LabelledImage, NothingReadable
+from ralis_backend.core.learning.evaluation import evaluate
+from ralis_backend.core.segmenter import Segmenter, load
+from ralis_backend.core.weights import WeightsError
+from ralis_backend.online.advice import gain_over, held_out_score
+from ralis_backend.online.further import CONVERGED, Further
+from ralis_backend.online.store import Store, now
+from ralis_backend.online.store.attempts import MOST_ATTEMPTS
+from ralis_backend.online.store.tables import Project, Version
+from ralis_backend.online.tool import Tool
+from ralis_backend.online.worker.config import WorkerConfig
+from ralis_backend.online.worker.labelled_images import LabelledImages
+from ralis_backend.online.worker.new_version import ContinuedWork, NewVersions
+from ralis_backend.online.worker.promotion import can_be_judged, is_worth_publishing
+from ralis_backend.online.worker.train import is_painted
+from ralis_backend.online.worker.training_plan import ImageLabels, TrainingPlan, plan_training
+from ralis_backend.online.worker.weights import usable_segmenter
+
+logger = logging.getLogger(__name__)
+
+IMPROVING = "improving"
+KEEP_EVERY_S = 60.0
+"""What is learned is written to disk this often."""
+REST_S = 300.0
+"""After a failure, which is nobody's loss."""
+_REPORT_EVERY = 10
+_GONE_BACK = "somebody went back to this version"
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """What is learned from, and what is judged by.
+
+    num_labels: painted; with the newest one's id it tells whether labels have changed.
+    before: (N, C, C) confusion matrices of the version in use on what is held out.
+    """
+
+    plan: TrainingPlan
+    read: LabelledImages
+    newest_label_id: int
+    num_labels: int
+    held_out: Sequence[LabelledImage]
+    before: np.ndarray
+
+
+@dataclass
+class _Stretch:
+    """A training that goes on, in memory.
+
+    version: that it goes on from.
+    in_use: that version's segmenter.
+    further: how far it is; its `checkpoint` is what was written last.
+    best: the best candidate so far on these labels, and its matrices.
+    """
+
+    project_id: int
+    version: Version
+    in_use: Segmenter
+    training: ContinuedTraining
+    further: Further
+    lesson: _Lesson | None = None
+    best: tuple[Segmenter, np.ndarray] | None = None
+    kept_at: float = field(default_factory=time.monotonic)
+    looked: _Looked = field(default_factory=lambda: _Looked())
+
+
+class Improver:
+    """Goes on with the training of one project's version in use at a time."""
+
+    def __init__(self, store: Store, tool: Tool, config: WorkerConfig) -> None:
+        self._store = store
+        self._tool = tool
+        self._config = config
+        self._versions = NewVersions(store, config)
+        self._stretch: _Stretch | None = None
+        self._rests_until: dict[int, float] = {}
+
+    def may_try(self, project: Project) -> bool:
+        """Whether it did not fail a short while ago."""
+        return time.monotonic() >= self._rests_until.get(project.id, float("-inf"))
+
+    def improve(
+        self,
+        project: Project,
+        report: Callable[[dict[str, Any]], None],
+        should_stop: Callable[[], bool],
+    ) -> None:
+        """Go on until the next look at what is held out; a better version is in use then.
+
+        A failure is noted in the log, and tried again later: nothing depends on it.
+
+        Args:
+            project: whose version in use is trained on.
+            report: takes the progress for log and `/job_status`.
+            should_stop: asked before each update.
+        """
+        version = self._store.versions.find(project.id, project.current_version)
+        if version is None or version.weights_key is None:
+            return
+        newest_label_id = self._store.labels.newest_id(project.id)
+        try:
+            with self._counted(project, newest_label_id) as number:
+                if number > MOST_ATTEMPTS - 1:
+                    self._end(version, newest_label_id, f"it ended the worker {number - 1} times")
+                else:
+                    self._go_on(project, version, newest_label_id, report, should_stop)
+        except (FloatingPointError, NothingReadable) as error:
+            self._end(version, newest_label_id, str(error))
+        except Exception:
+            self._stretch = None
+            self._rests_until[project.id] = time.monotonic() + REST_S
+            logger.warning(
+                "project %s: %s is trained on later", project.tool_id, version.name, exc_info=True
+            )
+
+    def _go_on(
+        self,
+        project: Project,
+        version: Version,
+        newest_label_id: int,
+        report: Callable[[dict[str, Any]], None],
+        should_stop: Callable[[], bool],
+    ) -> None:
+        if any(it.is_accepted and it.number > version.number for it in self._all(project)):
+            self._end(version, newest_label_id, _GONE_BACK)
+            return
+        stretch = self._stretch_of(project, version)
+        if stretch is None:  # another version is in use now; what is due for it comes next
+            return
+        try:
+            lesson = self._lesson(stretch, project, newest_label_id)
+        except _CannotJudge as why:
+            self._end(version, newest_label_id, str(why))
+            return
+        if self._advance(stretch, lesson, report, should_stop):
+            self._look(stretch, lesson, project)
+        else:
+            self._keep_now_and_then(stretch)
+
+    # Begin
+
+    def _stretch_of(self, project: Project, version: Version) -> _Stretch | None:
+        """What is in memory, if nobody else has gone on since; else from what was kept on disk.
+
+        None where the weights of the version in use are damaged: another one is in use then.
+        """
+        known, further = self._stretch, Further.of(version.metrics)
+        if (
+            known is not None
+            and (known.project_id, known.version.id) == (project.id, version.id)
+            and known.in_use.num_classes == len(project.classes)
+            and known.further.checkpoint == further.checkpoint
+        ):
+            known.version = version
+            return known
+        usable = usable_segmenter(self._store, project, version, self._config.ranking)
+        if usable.damage:
+            return None
+        kept = self._kept(project, further)
+        if kept is None:
+            further = replace(further, updates=0, seconds=0.0, checkpoint=None)
+        training = ContinuedTraining(
+            kept or usable.segmenter,
+            self._config.finetune,
+            self._config.continuing,
+            seed=self._config.ranking.seed + version.number,
+            updates=further.updates,
+        )
+        self._stretch = _Stretch(project.id, version, usable.segmenter, training, further)
+        return self._stretch
+
+    def _kept(self, project: Project, further: Further) -> Segmenter | None:
+        """What was learned when it was last kept; None if there is nothing, or it is damaged."""
+        if further.checkpoint is None:
+            return None
+        try:
+            path = self._store.blobs.path(further.checkpoint)
+            segmenter = load(path, self._config.ranking.device)
+        except (WeightsError, FileNotFoundError) as error:
+            logger.warning("project %s: training goes on anew: %s", project.tool_id, error)
+            return None
+        num_classes = len(project.classes)
+        return segmenter if segmenter.num_classes == num_classes else segmenter.resized(num_classes)
+
+    def _lesson(self, stretch: _Stretch, project: Project, newest_label_id: int) -> _Lesson:
+        """The labels as they are now; `_CannotJudge` if it cannot go on with them.
+
+        What was learned stays; scores on other held-out regions do not compare, and begin anew.
+        """
+        num_labels = self._store.labels.count(project.id)
+        known = stretch.lesson
+        if known and (known.newest_label_id, known.num_labels) == (newest_label_id, num_labels):
+            return known
+        images, labels = self._store.images.of(project.id), self._store.labels.of(project.id)
+        plan = plan_training(images, labels, stretch.version, now())
+        read = LabelledImages(self._store, self._tool, project)
+        held_out = read.of(plan.validation)
+        before = stretch.looked.at(stretch.in_use, plan.validation, held_out)
+        num_seen = int(before.any(axis=(1, 2)).sum())
+        if not can_be_judged(read.num_regions(plan.validation), num_seen):
+            raise _CannotJudge("too little is held out to tell a better version by")
+        if not is_painted(read.masks, plan.training):
+            raise _CannotJudge("nothing that is learned from is painted")
+        stretch.training.learn_from(read.of(plan.training))
+        stretch.best = None
+        stretch.lesson = _Lesson(plan, read, newest_label_id, num_labels, held_out, before)
+        self._begin_course(stretch, project, stretch.lesson)
+        return stretch.lesson
+
+    def _begin_course(self, stretch: _Stretch, project: Project, lesson: _Lesson) -> None:
+        """From the score of the version in use on; the time is that of the newest label."""
+        score = held_out_score(lesson.before, project.background_class)
+        course = Course().seen(score, stretch.training.updates, self._config.continuing)
+        further = stretch.further
+        is_new = further.newest_label_id != lesson.newest_label_id
+        further = replace(
+            further,
+            newest_label_id=lesson.newest_label_id,
+            seconds_on_labels=0.0 if is_new else further.seconds_on_labels,
+            ended=None,
+        )
+        stretch.further = _with_course(further, course)
+
+    # Go on
+
+    def _advance(
+        self,
+        stretch: _Stretch,
+        lesson: _Lesson,
+        report: Callable[[dict[str, Any]], None],
+        should_stop: Callable[[], bool],
+    ) -> bool:
+        """Train until the next look; False if it was asked to stop before."""
+        training, config = stretch.training, self._config
+        started = time.monotonic()
+
+        def on_update(loss: float) -> None:
+            if training.updates % _REPORT_EVERY == 0:
+                report(_progress_values(stretch.version, training.updates, loss))
+
+        until = next_look(training.updates, lesson.held_out, config.finetune, config.continuing)
+        is_there = training.advance(until, should_stop, on_update)
+        self._spend(stretch, time.monotonic() - started)
+        return is_there
+
+    def _look(self, stretch: _Stretch, lesson: _Lesson, project: Project) -> None:
+        """Score the candidate; publish the best one, go on, or end."""
+        started = time.monotonic()
+        candidate, rules = stretch.training.candidate, self._config.continuing
+        after = _matrices(candidate, lesson.held_out)
+        score = held_out_score(after, project.background_class)
+        course = stretch.further.course.seen(score, stretch.training.updates, rules)
+        stretch.further = _with_course(stretch.further, course)
+        if course.best_updates == course.updates:
+            stretch.best = candidate.copy(), after
+        self._spend(stretch, time.monotonic() - started)
+        if stretch.best is not None and self._publish(stretch, lesson, *stretch.best, project):
+            return
+        if course.has_converged(rules):
+            self._keep_best(stretch, CONVERGED)
+        else:
+            self._keep_now_and_then(stretch)
+
+    def _publish(
+        self,
+        stretch: _Stretch,
+        lesson: _Lesson,
+        segmenter: Segmenter,
+        after: np.ndarray,
+        project: Project,
+    ) -> bool:
+        """Put a candidate in use if it is worth it; whether it was."""
+        is_seen = lesson.before.any(axis=(1, 2)) & after.any(axis=(1, 2))
+        before, after = lesson.before[is_seen], after[is_seen]
+        further = stretch.further
+        if not len(after) or not self._is_worth_it(stretch, project, before, after):
+            return False
+        work = ContinuedWork(
+            lesson.plan,
+            lesson.read,
+            lesson.newest_label_id,
+            further.best_updates,
+            further.seconds,
+        )
+        version = self._versions.continued(project, stretch.version, work, before, after)
+        if version is None:
+            return False
+        unseen = lesson.read.of(lesson.plan.unseen)
+        self._versions.measure(project, stretch.version, stretch.in_use, unseen)
+        spent = Further(lesson.newest_label_id, seconds_on_labels=further.seconds_on_labels)
+        version.metrics = {**version.metrics, **spent.as_metrics()}
+        self._versions.keep(project, version, segmenter)
+        self._stretch = None
+        return True
+
+    def _is_worth_it(
+        self, stretch: _Stretch, project: Project, before: np.ndarray, after: np.ndarray
+    ) -> bool:
+        seed = self._config.ranking.seed
+        gain, error = gain_over(before, after, seed, project.background_class)
+        known = stretch.version.metrics.get("seconds", {})
+        disturbance_s = known.get("rank", 0.0) + known.get("publish", 0.0)
+        return is_worth_publishing(gain, error, stretch.further.seconds, disturbance_s)
+
+    # Keep
+
+    def _spend(self, stretch: _Stretch, seconds: float) -> None:
+        further = stretch.further
+        stretch.further = replace(
+            further,
+            updates=stretch.training.updates,
+            seconds=further.seconds + seconds,
+            seconds_on_labels=further.seconds_on_labels + seconds,
+        )
+
+    def _keep_now_and_then(self, stretch: _Stretch) -> None:
+        """Write what was learned, if enough was since the last time, or the time is used up."""
+        further = stretch.further
+        is_over = further.is_over(further.newest_label_id, self._config.improve_s)
+        if is_over or time.monotonic() - stretch.kept_at >= KEEP_EVERY_S:
+            self._keep(stretch, stretch.training.candidate, further)
+
+    def _keep_best(self, stretch: _Stretch, why: str) -> None:
+        """It ends here: what follows begins with the best there was, or with the version in use."""
+        further = replace(stretch.further, ended=why)
+        self._stretch = None
+        if stretch.best is None:
+            self._note(stretch.version, replace(further, checkpoint=None))
+        else:
+            self._keep(stretch, stretch.best[0], replace(further, updates=further.best_updates))
+        logger.info(
+            "project row %s: training of %s goes on no more: %s",
+            stretch.project_id,
+            stretch.version.name,
+            why,
+        )
+
+    def _keep(self, stretch: _Stretch, segmenter: Segmenter, further: Further) -> None:
+        # A name of its own: a worker that has lost its lease must not write over these.
+        name = f"{stretch.version.number}-{secrets.token_hex(4)}"
+        key = f"further/{stretch.project_id}/{name}.safetensors"
+        path = self._store.blobs.path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        segmenter.save(path, {"version": stretch.version.name, "updates": further.updates})
+        self._note(stretch.version, replace(further, checkpoint=key))
+        if stretch.further.checkpoint is not None:
+            self._store.blobs.delete(stretch.further.checkpoint)
+        stretch.further, stretch.kept_at = replace(further, checkpoint=key), time.monotonic()
+
+    def _end(self, version: Version, newest_label_id: int, why: str) -> None:
+        """Nothing more with these labels; when they change it begins anew."""
+        self._stretch = None
+        self._note(version, Further(newest_label_id, ended=why))
+        logger.info("%s is not trained on with the labels there are: %s", version.name, why)
+
+    def _note(self, version: Version, further: Further) -> None:
+        self._store.versions.change(version.id, metrics=further.as_metrics())
+
+    @contextmanager
+    def _counted(self, project: Project, newest_label_id: int) -> Iterator[int]:
+        """Which try in a row it is that was not ended in order, from 1."""
+        key = (project.id, IMPROVING, newest_label_id)
+        number = self._store.attempts.begin(*key)
+        try:
+            yield number
+        finally:  # a kill leaves it counted
+            self._store.attempts.end(*key)
+
+    def _all(self, project: Project) -> list[Version]:
+        return self._store.versions.all(project.id)
+
+
+class _CannotJudge(Exception):
+    """There is nothing to learn from, or to judge by."""
+
+
+class _Looked:
+    """Confusion matrices of one segmenter: of images whose labels are as they were, looked at once.
+
+    New labels come one by one, and each would cost a look at everything that is held out.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[tuple[int, ...], np.ndarray]] = {}
+
+    def at(
+        self,
+        segmenter: Segmenter,
+        parts: Sequence[ImageLabels],
+        images: Sequence[LabelledImage],
+    ) -> np.ndarray:
+        """(N, C, C) int64, 0 where an image cannot be read."""
+        found = {}
+        for part, image in zip(parts, images, strict=True):
+            labels = tuple(label.id for label in part.labels)
+            known = self._known.get(part.image.id)
+            matrix = known[1] if known and known[0] == labels else evaluate(segmenter, [image])
+            found[part.image.id] = labels, matrix
+        self._known = found
+        return _stacked([matrix for _, matrix in found.values()], segmenter.num_classes)
+
+
+def _matrices(segmenter: Segmenter, images: Sequence[LabelledImage]) -> np.ndarray:
+    """(N, C, C) int64 confusion matrices, 0 where an image cannot be read."""
+    return _stacked([evaluate(segmenter, [image]) for image in images], segmenter.num_classes)
+
+
+def _stacked(matrices: Sequence[np.ndarray], num_classes: int) -> np.ndarray:
+    return np.array(matrices, np.int64).reshape(-1, num_classes, num_classes)
+
+
+def _with_course(further: Further, course: Course) -> Further:
+    return replace(
+        further,
+        updates=course.updates,
+        best_score=course.best_score,
+        best_updates=course.best_updates,
+        num_looks=course.num_looks,
+    )
+
+
+def _progress_values(version: Version, updates: int, loss: float) -> dict[str, Any]:
+    return {
+        "state": "improving",
+        "improved_version": version.name,
+        "updates": updates,
+        "loss": round(loss, 4),
+    }

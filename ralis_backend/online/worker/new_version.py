@@ -1,0 +1,230 @@
+"""A trained segmenter -> a version: what the gate says of it, its metrics, its weights."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ralis_backend.core.learning.crops import LabelledImage
+from ralis_backend.core.learning.evaluation import evaluate, evaluate_each
+from ralis_backend.core.segmenter import Segmenter
+from ralis_backend.online.advice import gain_over, held_out_metrics
+from ralis_backend.online.further import ALL_LABELS, CONTINUED
+from ralis_backend.online.masks import LabelMasks
+from ralis_backend.online.random_slice import measured
+from ralis_backend.online.segmenters import load_segmenter
+from ralis_backend.online.store import Store, now
+from ralis_backend.online.store.tables import Project, Version
+from ralis_backend.online.worker.config import WorkerConfig
+from ralis_backend.online.worker.labelled_images import LabelledImages
+from ralis_backend.online.worker.promotion import is_promoted, validation_metrics
+from ralis_backend.online.worker.training_plan import ImageLabels, TrainingPlan
+
+logger = logging.getLogger(__name__)
+
+
+def compare(
+    segmenters: Sequence[Segmenter], validation: Sequence[LabelledImage]
+) -> np.ndarray | None:
+    """Confusion matrices of each segmenter on each image that is held out.
+
+    Returns:
+        (S, N, C, C) int64; None where nothing of it can be read.
+    """
+    each = np.array([evaluate_each(segmenters, [image]) for image in validation])
+    seen = [matrices for matrices in each if matrices[-1].any()]  # else it cannot be read
+    return np.stack(seen, axis=1) if seen else None
+
+
+@dataclass(frozen=True)
+class ContinuedWork:
+    """What continued training made a candidate of.
+
+    plan, read: what it learned from, and what of that can be read.
+    newest_label_id: of those labels.
+    updates, seconds: since the version in use.
+    """
+
+    plan: TrainingPlan
+    read: LabelledImages
+    newest_label_id: int
+    updates: int
+    seconds: float
+
+
+class NewVersions:
+    """Judges and keeps what was trained."""
+
+    def __init__(self, store: Store, config: WorkerConfig) -> None:
+        self._store = store
+        self._config = config
+
+    def measure(
+        self,
+        project: Project,
+        version: Version,
+        segmenter: Segmenter,
+        unseen: Sequence[LabelledImage],
+    ) -> None:
+        """Score a version on regions of the random slice that are new to it."""
+        matrices = [evaluate(segmenter, [image]) for image in unseen]
+        matrices = [matrix for matrix in matrices if matrix.any()]
+        if matrices:
+            seed = self._config.ranking.seed
+            scores = measured(np.stack(matrices), seed, project.background_class)
+            self._store.versions.change(version.id, metrics={"random_slice": scores})
+
+    def judge(
+        self,
+        project: Project,
+        plan: TrainingPlan,
+        read: LabelledImages,
+        before: np.ndarray | None,
+        after: np.ndarray | None,
+    ) -> tuple[bool, dict[str, Any]]:
+        """Whether the gate lets a version pass, and what its metrics say of that and its labels.
+
+        Args:
+            project: whose version it is.
+            plan: what it was trained from.
+            read: what of that can be read.
+            before: (N, C, C) confusion matrices of the version in use; None if it has learned
+                nothing.
+            after: of the new one; None if nothing is held out.
+        """
+        background = project.background_class
+        sums = [None if each is None else each.sum(axis=0) for each in (before, after)]
+        num_held_out = read.num_regions(plan.validation)
+        left_out = [*plan.left_out, *read.left_out()]
+        metrics = {
+            "training_regions": read.num_regions(plan.training),
+            "validation_regions": num_held_out,
+            **validation_metrics(sums[0], sums[1], project.class_names, background),
+            **held_out_metrics(before, after, self._config.ranking.seed, background),
+            **_class_regions(read.masks, plan.validation, project.class_names),
+            **({"left_out": left_out} if left_out else {}),
+        }
+        tolerance = self._config.promotion_tolerance
+        return is_promoted(sums[0], sums[1], num_held_out, tolerance, background), metrics
+
+    def continued(
+        self,
+        project: Project,
+        parent: Version,
+        work: ContinuedWork,
+        before: np.ndarray,
+        after: np.ndarray,
+    ) -> Version | None:
+        """The version that comes of going on with its parent, not kept yet; None if it is worse.
+
+        Its gain is that of its round of labels: it is taken over the version before them.
+
+        Args:
+            project: whose version it is.
+            parent: the version in use.
+            work: what was done.
+            before: (N, C, C) confusion matrices of the version in use on what is held out.
+            after: of the new one.
+        """
+        passes, metrics = self.judge(project, work.plan, work.read, before, after)
+        if not passes:
+            return None
+        background, seed = project.background_class, self._config.ranking.seed
+        over_parent = gain_over(before, after, seed, background)
+        metrics.pop("validation_gain", None)
+        earlier = self._before_round(project, parent, work)
+        if earlier is not None and len(earlier) == len(after):
+            metrics |= held_out_metrics(earlier, after, seed, background)
+        return Version(
+            project_id=project.id,
+            number=self._store.versions.next_number(project.id),
+            parent=parent.number,
+            is_accepted=True,
+            num_labels=work.plan.num_labels,
+            metrics={
+                "steps": work.updates,
+                "newest_label_id": work.newest_label_id,
+                **metrics,
+                "seconds": {"train": round(work.seconds, 2)},
+                CONTINUED: {
+                    "from": parent.number,
+                    "round_version": parent.round_version,
+                    "before_round": parent.before_round,
+                    "gain": [round(each, 4) for each in over_parent],
+                },
+            },
+        )
+
+    def _before_round(
+        self, project: Project, parent: Version, work: ContinuedWork
+    ) -> np.ndarray | None:
+        """(N, C, C) confusion matrices of the version before the round; None if it is gone."""
+        number = parent.before_round
+        version = None if number is None else self._store.versions.find(project.id, number)
+        if version is None or version.weights_key is None or version.is_dropped:
+            return None
+        ranking = self._config.ranking
+        usable = load_segmenter(
+            self._store, project, version, ranking.spec, seed=ranking.seed, device=ranking.device
+        )
+        matrices = compare([usable.segmenter], work.read.of(work.plan.validation))
+        return None if usable.damage or matrices is None else matrices[0]
+
+    def keep(
+        self, project: Project, version: Version, segmenter: Segmenter, **project_values: Any
+    ) -> Version:
+        """Store weights and row; the version is in use from now on if it was accepted.
+
+        project_values: columns of the project that are set with it.
+        """
+        # A name of its own: a worker that has lost its lease must not write over these.
+        name = f"{version.number}-{secrets.token_hex(4)}"
+        version.weights_key = f"versions/{project.id}/{name}.safetensors"
+        version.created_at = now()
+        path = self._store.blobs.path(version.weights_key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        segmenter.save(path, {"classes": list(project.class_names), "version": version.name})
+        if version.is_accepted:
+            project_values["current_version"] = version.number
+        stored = self._store.versions.add(version, **project_values)
+        _log_version(project, stored)
+        return stored
+
+
+def _class_regions(
+    masks: LabelMasks, parts: Sequence[ImageLabels], class_names: Sequence[str]
+) -> dict[str, Any]:
+    """In how many held-out regions each class was painted."""
+    pixels = [masks.pixels(label) for part in parts for label in masks.readable(part.labels)]
+    if not pixels:
+        return {}
+    counts = {
+        name: sum(1 for each in pixels if index < len(each) and each[index])
+        for index, name in enumerate(class_names)
+    }
+    return {"validation_class_regions": counts}
+
+
+def _log_version(project: Project, version: Version) -> None:
+    metrics = version.metrics
+    if ALL_LABELS in metrics:
+        regions, name = metrics["training_regions"], version.name
+        logger.info("project %s: %s trained on all %d regions", project.tool_id, name, regions)
+        return
+    kind = "" if metrics.get("validation_foreground_miou") is None else "foreground_"
+    miou, before = (metrics.get(f"validation_{kind}miou{when}") for when in ("", "_before"))
+    logger.info(
+        "project %s: %s trained on %d regions in %.0f s, validation %s %s: %s",
+        project.tool_id,
+        version.name,
+        version.metrics["training_regions"],
+        version.metrics["seconds"]["train"],
+        "mIoU without background" if kind else "mIoU",
+        "unknown (no held-out image yet)" if miou is None else f"{miou:.3f}",
+        "in use" if version.is_accepted else f"not used, {before:.3f} before",
+    )

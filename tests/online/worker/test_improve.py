@@ -1,0 +1,561 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ralis_backend.core.learning.continuing import ContinuedTraining
+from ralis_backend.core.learning.course import ContinuingConfig
+from ralis_backend.core.regions import Region
+from ralis_backend.core.segmenter import load
+from ralis_backend.online.further import CONVERGED, Further
+from ralis_backend.online.labels import RegionLabel
+from ralis_backend.online.store import Store
+from ralis_backend.online.store.tables import Image, Project, Version
+from ralis_backend.online.tool import ClassLabel
+from ralis_backend.online.worker import Worker, WorkerConfig, catching_up, improve
+from ralis_backend.online.worker.promotion import can_be_judged, is_worth_publishing
+from ralis_backend.online.worker.steps import is_improving_due
+from ralis_backend.online.worker.train import Stopped
+from tests.online.conftest import RANKING, TINY, label_round, make_label, settle
+from tests.online.fake_tool import CLASSES, FakeTool
+from tests.online.worker.test_steps import make_state
+
+QUICK = ContinuingConfig(50.0, decay=0.9, updates_per_look=10, look_share=0.5, patience=3)
+"""The tiny segmenter learns what is dark and what is bright within a few dozen updates."""
+CONFIG = WorkerConfig(ranking=RANKING, finetune=TINY, continuing=QUICK, improve_s=600, poll_s=0.0)
+
+
+def labelled_tool() -> FakeTool:
+    """Sixteen images, fifteen of them labelled: every fifth is held out, the last one waits."""
+    made = FakeTool(num_images=16)
+    for image in range(1, 16):
+        mask = made.files[image][1].tolist()
+        made.annotate(image, project_id=1, results=[{"mask": mask}])
+    return made
+
+
+@pytest.fixture
+def tool() -> FakeTool:
+    return labelled_tool()
+
+
+@pytest.fixture
+def make_worker(store: Store, tool: FakeTool) -> Callable[..., Worker]:
+    def make(**values: object) -> Worker:
+        pool = tool.pool
+        store.projects.register(pool.uid, pool.id, pool.label_config, CLASSES, "pool")
+        return Worker(store, tool, replace(CONFIG, **values))  # type: ignore[arg-type]
+
+    return make
+
+
+def rested(worker: Worker) -> Worker:
+    """The worker when nothing but improving is due."""
+    with not_idle(worker):
+        settle(worker)
+    return worker
+
+
+@contextmanager
+def not_idle(worker: Worker) -> Iterator[None]:
+    steps = worker._steps
+    worker._steps = tuple(step for step in steps if not step.is_idle)
+    yield
+    worker._steps = steps
+    worker._settled.clear()
+
+
+def idle(worker: Worker) -> None:
+    """One stretch of what is done while nothing is due."""
+    assert not worker.advance_all()
+
+
+def project_of(store: Store) -> Project:
+    return store.projects.all()[0]
+
+
+def versions_of(store: Store) -> list[Version]:
+    return store.versions.all(project_of(store).id)
+
+
+def version(store: Store, number: int) -> Version:
+    found = store.versions.find(project_of(store).id, number)
+    assert found is not None
+    return found
+
+
+def further_of(store: Store, number: int = 1) -> Further:
+    return Further.of(version(store, number).metrics)
+
+
+def improve_image(number: int) -> Image:
+    return Image(id=number)
+
+
+def improve_label(number: int) -> RegionLabel:
+    return make_label(1, Region(0, 0, 2, 2), id=number)
+
+
+def improve_until(worker: Worker, is_done: Callable[[], bool], most: int = 40) -> None:
+    for _ in range(most):
+        if is_done():
+            return
+        worker.advance_all()
+    raise AssertionError(f"not done after {most} rounds of the loop")
+
+
+# When it is due
+
+
+@pytest.mark.parametrize(
+    ("further", "is_due"),
+    [
+        (None, False),  # it has learned nothing, or cannot be judged
+        (Further(), True),
+        (Further(7, seconds_on_labels=599.0), True),
+        (Further(7, seconds_on_labels=600.0), False),
+        (Further(6, seconds_on_labels=600.0), True),  # there are newer labels
+        (Further(7, ended=CONVERGED), False),
+        (Further(6, ended=CONVERGED), True),
+    ],
+)
+def test_a_version_is_trained_on_until_it_has_converged_or_had_its_time(further, is_due):
+    assert is_improving_due(make_state(further=further), CONFIG) is is_due
+    assert not is_improving_due(make_state(further=further), replace(CONFIG, improve_s=0.0))
+
+
+def test_nothing_is_trained_on_where_too_little_is_held_out(
+    store: Store, tool: FakeTool, make_worker: Callable[..., Worker]
+):
+    """Ten images of six regions: twelve regions are held out, in two images."""
+    for number in range(11, 16):
+        del tool.all_annotations[1][number]
+    worker = rested(make_worker())
+    assert version(store, 1).metrics["validation_images"] == 2
+    idle(worker)
+    assert further_of(store) == Further()
+    assert [can_be_judged(*it) for it in ((12, 2), (4, 3), (5, 3))] == [False, False, True]
+
+
+# When it is worth publishing
+
+
+@pytest.mark.parametrize(
+    ("values", "is_worth_it"),
+    [
+        ((0.010, 0.009, 30.0, 10.0), True),
+        ((0.009, 0.001, 30.0, 10.0), False),  # less than a point
+        ((0.020, 0.020, 30.0, 10.0), False),  # no more than noise
+        ((0.020, 0.001, 29.9, 10.0), False),  # not three times as long as ranking and publishing
+    ],
+)
+def test_a_better_version_is_worth_it_beyond_a_point_noise_and_disturbance(values, is_worth_it):
+    assert is_worth_publishing(*values) is is_worth_it
+
+
+def test_a_version_that_is_better_takes_the_place_of_the_one_in_use(
+    store: Store, tool: FakeTool, make_worker: Callable[..., Worker]
+):
+    worker = rested(make_worker())
+    first = version(store, 1)
+    round_before = project_of(store).round
+    store.versions.change(first.id, metrics={"seconds": {"rank": 0.0, "publish": 0.0}})
+    improve_until(worker, lambda: len(versions_of(store)) > 1)
+    rested(worker)
+    second = version(store, 2)
+    gain, error = second.metrics["continued"]["gain"]
+    assert gain >= 0.01
+    assert gain > error
+    assert second.metrics["validation_miou"] - first.metrics["validation_miou"] == pytest.approx(
+        gain, abs=2e-4
+    )
+    assert (second.parent, second.round_version, second.before_round) == (1, 1, None)
+    assert second.num_labels == first.num_labels
+    assert "validation_gain" not in second.metrics  # its round was the first
+    project = project_of(store)
+    assert (project.current_version, project.published_version, tool.version) == (2, 2, "v2")
+    assert project.round == round_before
+    assert project.trained_label_id == first.metrics["newest_label_id"]
+
+
+def test_what_is_not_worth_it_yet_is_published_when_it_has_trained_for_long_enough(
+    store: Store, make_worker: Callable[..., Worker]
+):
+    worker = rested(make_worker())
+    first = version(store, 1)
+    store.versions.change(first.id, metrics={"seconds": {"rank": 1e6, "publish": 0.0}})
+    improve_until(worker, lambda: further_of(store).ended is not None)
+    assert len(versions_of(store)) == 1
+    assert further_of(store).ended == CONVERGED
+
+
+def test_it_converges_and_then_rests_without_another_version(
+    store: Store, make_worker: Callable[..., Worker]
+):
+    worker = rested(make_worker())
+    improve_until(
+        worker,
+        lambda: (
+            (newest := versions_of(store)[-1]).number > 0
+            and Further.of(newest.metrics).ended == CONVERGED
+        ),
+        most=200,
+    )
+    rested(worker)
+    found = [(it.number, it.metrics) for it in versions_of(store)]
+    for _ in range(5):
+        assert not worker.advance_all()
+    assert [(it.number, it.metrics) for it in versions_of(store)] == found
+
+
+# What stops it
+
+
+def stretch_of(worker: Worker) -> improve._Stretch | None:
+    """What is in memory."""
+    (step,) = (step for step in worker._steps if step.is_idle)
+    return step.run.__self__._stretch  # type: ignore[attr-defined, no-any-return]
+
+
+def updates_of(worker: Worker) -> int:
+    stretch = stretch_of(worker)
+    return 0 if stretch is None else stretch.training.updates
+
+
+@pytest.fixture
+def when_updated(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Lets something happen during one update of continued training, counted from 1."""
+    advance = ContinuedTraining.advance
+
+    def when(number: int, act: Callable[[], object]) -> None:
+        def told(self, updates, should_stop, on_update=lambda loss: None):
+            def noted(loss: float) -> None:
+                on_update(loss)
+                if self.updates == number:
+                    act()
+
+            return advance(self, updates, should_stop, noted)
+
+        monkeypatch.setattr(ContinuedTraining, "advance", told)
+
+    return when
+
+
+def test_a_webhook_interrupts_within_an_update_and_its_label_joins(
+    store: Store, tool: FakeTool, make_worker: Callable[..., Worker], when_updated
+):
+    worker = rested(make_worker())
+    when_updated(4, lambda: label_round(store, tool, 1))
+    idle(worker)
+    assert updates_of(worker) == 4
+    before = store.labels.newest_id(project_of(store).id)
+    rested(worker)
+    assert len(versions_of(store)) == 1  # one new label is no round
+    newest = store.labels.newest_id(project_of(store).id)
+    assert newest > before
+    idle(worker)
+    stretch = stretch_of(worker)
+    assert stretch is not None
+    assert stretch.training.updates == 10
+    assert stretch.lesson is not None
+    assert stretch.lesson.plan.num_labels == 91
+    assert stretch.further.newest_label_id == newest
+
+
+def test_a_round_of_labels_is_trained_before_anything_is_trained_on(
+    store: Store, tool: FakeTool, make_worker: Callable[..., Worker], when_updated
+):
+    worker = rested(make_worker())
+    when_updated(3, lambda: label_round(store, tool, 4))
+    idle(worker)
+    assert updates_of(worker) == 3
+    rested(worker)
+    second = version(store, 2)
+    assert "continued" not in second.metrics
+    assert (second.number, second.num_labels) == (2, 94)
+
+
+def test_a_request_interrupts_within_an_update(
+    store: Store, make_worker: Callable[..., Worker], when_updated
+):
+    worker = rested(make_worker())
+    when_updated(2, lambda: store.projects.request_training(project_of(store).id))
+    idle(worker)
+    assert updates_of(worker) == 2
+    rested(worker)
+    assert version(store, 2).metrics["steps"] == TINY.steps
+
+
+def test_a_stop_interrupts_within_an_update(
+    store: Store, make_worker: Callable[..., Worker], when_updated
+):
+    worker = rested(make_worker())
+    worker._stop = threading.Event()
+    when_updated(5, worker._stop.set)
+    idle(worker)
+    assert updates_of(worker) == 5
+
+
+def test_an_export_that_misses_something_gets_it_read(
+    store: Store, tool: FakeTool, make_worker: Callable[..., Worker], when_updated, monkeypatch
+):
+    """A webhook was lost, and the worker holds the lease: it reads when it is asked to."""
+    worker = rested(make_worker())
+    tool.annotate(tool.queue()[0])
+    monkeypatch.setattr(catching_up, "_PAUSE_S", 0.0)
+    said: list[str] = []
+
+    def export() -> None:
+        said.append(catching_up.catch_up(store, tool, CONFIG, project_of(store), wait_s=0.01))
+
+    when_updated(4, export)
+    idle(worker)
+    assert updates_of(worker) == 4
+    rested(worker)
+    assert len(store.labels.of(project_of(store).id)) == 91
+    assert said[0].startswith("1 annotation in Label Studio is not read yet")
+
+
+def test_another_project_is_served_first(
+    store: Store, tool: FakeTool, make_worker: Callable[..., Worker], when_updated
+):
+    worker = rested(make_worker())
+    served: list[str] = []
+
+    def connect() -> None:
+        other = store.projects.register("9.900", 9, "<View/>", CLASSES, "another")
+        store.projects.change(other.id, is_sync_requested=False)
+
+    when_updated(6, connect)
+    sync = next(step for step in worker._steps if step.name == "sync")
+
+    def serve(project: Project, report: object, should_stop: object) -> None:
+        served.append(project.uid)
+        raise Stopped("the rest of it is tested elsewhere")
+
+    worker._steps = (replace(sync, run=serve), *worker._steps[1:])
+    idle(worker)
+    assert (updates_of(worker), served) == (6, [])
+    idle(worker)
+    assert (updates_of(worker), served) == (6, ["9.900"])
+
+
+def test_a_project_that_is_deleted_meanwhile_is_left_alone(
+    store: Store, make_worker: Callable[..., Worker], when_updated
+):
+    worker = rested(make_worker())
+    project = project_of(store)
+    when_updated(2, lambda: store.projects.change(project.id, is_deleted=True))
+    idle(worker)
+    assert updates_of(worker) == 2
+    idle(worker)
+    assert updates_of(worker) == 2
+
+
+def test_nothing_is_written_between_two_looks_but_the_progress(
+    store: Store, make_worker: Callable[..., Worker]
+):
+    worker = rested(make_worker())
+    idle(worker)
+    assert updates_of(worker) == 10
+    assert further_of(store) == Further()
+    assert not (store.blobs.root / "further").exists()
+
+
+# What is kept
+
+
+@pytest.fixture
+def keeping_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(improve, "KEEP_EVERY_S", 0.0)
+
+
+NEVER_WORTH_IT = {"seconds": {"rank": 1e9, "publish": 0.0}}
+
+
+@pytest.fixture
+def kept(store: Store, make_worker: Callable[..., Worker], keeping_always: None) -> Worker:
+    """A worker that has trained on for one stretch, and kept it."""
+    worker = rested(make_worker())
+    store.versions.change(version(store, 1).id, metrics=NEVER_WORTH_IT)
+    idle(worker)
+    return worker
+
+
+def test_a_worker_that_is_started_again_goes_on_from_what_was_kept(
+    store: Store, kept: Worker, make_worker: Callable[..., Worker]
+):
+    known = further_of(store)
+    assert (known.updates, known.newest_label_id) == (10, 90)
+    assert known.checkpoint is not None
+    learned = load(store.blobs.path(known.checkpoint))
+    again = rested(make_worker())
+    idle(again)
+    found = further_of(store)
+    assert found.updates == 20
+    assert found.seconds > known.seconds
+    assert found.seconds_on_labels > known.seconds_on_labels
+    assert not store.blobs.path(known.checkpoint).exists()  # one is enough
+    assert learned.num_classes == 2
+
+
+def test_what_another_worker_has_kept_since_is_gone_on_from(
+    store: Store, kept: Worker, make_worker: Callable[..., Worker]
+):
+    other = rested(make_worker())
+    idle(other)
+    idle(kept)
+    assert further_of(store).updates == 30
+    assert updates_of(kept) == 30
+
+
+@pytest.mark.parametrize("content", [None, b"", b"damaged"])
+def test_without_what_was_kept_it_begins_with_the_version_in_use(
+    store: Store, kept: Worker, make_worker: Callable[..., Worker], content: bytes | None
+):
+    checkpoint = further_of(store).checkpoint
+    assert checkpoint is not None
+    path = store.blobs.path(checkpoint)
+    path.unlink() if content is None else path.write_bytes(content)
+    idle(rested(make_worker()))
+    assert further_of(store).updates == 10
+
+
+def test_a_label_that_is_added_extends_what_was_kept(store: Store, tool: FakeTool, kept: Worker):
+    tool.pool = replace(
+        tool.pool, label_config="<View2/>", classes=(*CLASSES, ClassLabel("new", "#FF0000"))
+    )
+    store.projects.change(project_of(store).id, is_sync_requested=True)
+    rested(kept)
+    idle(kept)
+    found = further_of(store)
+    assert found.updates == 20
+    assert found.checkpoint is not None
+    assert load(store.blobs.path(found.checkpoint)).num_classes == 3
+
+
+def test_tidying_up_leaves_what_was_kept_and_nothing_of_versions_before(
+    store: Store, kept: Worker, make_worker: Callable[..., Worker]
+):
+    stray = store.blobs.put("further/1/0-dead.safetensors", b"x")
+    rested(make_worker())  # a new worker tidies up at once
+    checkpoint = further_of(store).checkpoint
+    assert checkpoint is not None
+    assert store.blobs.path(checkpoint).exists()
+    assert not store.blobs.path(stray).exists()
+
+
+def test_weights_that_are_damaged_put_the_version_before_in_use_and_train_anew(
+    store: Store, kept: Worker, make_worker: Callable[..., Worker]
+):
+    store.blobs.path(str(version(store, 1).weights_key)).write_bytes(b"damaged")
+    worker = rested(make_worker())
+    idle(worker)
+    assert project_of(store).current_version == 0
+    rested(worker)
+    assert "continued" not in versions_of(store)[-1].metrics
+
+
+def test_time_that_is_used_up_is_noted_at_once(store: Store, make_worker: Callable[..., Worker]):
+    worker = rested(make_worker(improve_s=1e-6))
+    store.versions.change(version(store, 1).id, metrics=NEVER_WORTH_IT)
+    idle(worker)
+    found = further_of(store)
+    assert (found.updates, found.ended) == (10, None)
+    idle(worker)
+    assert further_of(store) == found
+
+
+# What goes wrong
+
+
+def test_a_loss_that_is_no_number_ends_it_for_these_labels(
+    store: Store, make_worker: Callable[..., Worker]
+):
+    worker = rested(make_worker(continuing=replace(QUICK, learning_rate=1e12)))
+    improve_until(worker, lambda: further_of(store).ended is not None)
+    assert "the loss became" in str(further_of(store).ended)
+    project = project_of(store)
+    assert (project.last_error, project.num_failures, project.current_version) == (None, 0, 1)
+
+
+def test_a_failure_disturbs_nobody_and_is_not_tried_again_at_once(
+    store: Store, tool: FakeTool, make_worker: Callable[..., Worker], monkeypatch
+):
+    worker = rested(make_worker())
+    tries = []
+
+    def fail(*_: object) -> None:
+        tries.append(1)
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(ContinuedTraining, "advance", fail)
+    for _ in range(3):
+        idle(worker)
+    assert len(tries) == 1
+    assert project_of(store).last_error is None
+    label_round(store, tool, 4)
+    rested(worker)
+    assert project_of(store).current_version == 2
+
+
+def test_what_ends_the_worker_again_and_again_is_left(
+    store: Store, make_worker: Callable[..., Worker]
+):
+    worker = rested(make_worker())
+    project = project_of(store)
+    newest = store.labels.newest_id(project.id)
+    for _ in range(2):  # as two workers did that died in it
+        store.attempts.begin(project.id, improve.IMPROVING, newest)
+    idle(worker)
+    assert further_of(store).ended == "it ended the worker 2 times"
+    assert updates_of(worker) == 0
+
+
+def test_who_went_back_to_a_version_keeps_it(store: Store, make_worker: Callable[..., Worker]):
+    worker = rested(make_worker())
+    store.projects.request_training(project_of(store).id)
+    rested(worker)
+    assert project_of(store).current_version == 2
+    store.versions.use(project_of(store).id, 1)
+    rested(worker)
+    for _ in range(3):
+        idle(worker)
+    assert further_of(store).ended == "somebody went back to this version"
+    assert len(versions_of(store)) == 2
+
+
+def test_two_workers_never_train_on_the_same_project_at_once(
+    store: Store, make_worker: Callable[..., Worker], when_updated
+):
+    worker, other = rested(make_worker()), make_worker()
+    when_updated(3, other.advance_all)
+    idle(worker)
+    assert updates_of(worker) == 10
+    assert updates_of(other) == 0
+
+
+def test_confusion_matrices_are_made_once_for_labels_that_stay(monkeypatch):
+    looks: list[int] = []
+    monkeypatch.setattr(
+        improve, "evaluate", lambda segmenter, images: looks.append(1) or np.eye(2, dtype=np.int64)
+    )
+
+    class Two:
+        num_classes = 2
+
+    def part(number: int, *labels: int) -> object:
+        return improve.ImageLabels(
+            improve_image(number), (4, 4), [improve_label(label) for label in labels]
+        )
+
+    looked = improve._Looked()
+    assert looked.at(Two(), [part(1, 7), part(2, 8)], [None, None]).shape == (2, 2, 2)
+    assert len(looks) == 2
+    looked.at(Two(), [part(1, 7), part(2, 8, 9)], [None, None])
+    assert len(looks) == 3
