@@ -148,6 +148,11 @@ class Settings(BaseSettings):
         description="While nothing else is to be done, the model is trained on for so long after a "
         "project's newest label; 0: not at all",
     )
+    learner: str = Field(
+        "paint",
+        description="What the model learns from: `paint`, what people painted; "
+        "`paint+unlabelled`, also pixels that nobody labelled, which pays where training is long",
+    )
     suggestions_per_image: int = Field(
         3, ge=1, le=50, description="In-place mode: regions suggested on an image"
     )

@@ -374,6 +374,9 @@ class Dark:
     def after_step(self, segmenter, step):
         self.last = step
 
+    def facts(self):
+        return {"dark": {"steps": self.last}}
+
 
 def test_an_objective_changes_what_a_segmenter_learns(plug):
     plug(OBJECTIVES, "dark", lambda images, config, num_classes, *, seed: Dark())

@@ -80,10 +80,12 @@ def create_worker(settings: Settings, adapt: Callable[[], object] = lambda: None
 
 def worker_config(settings: Settings, device: str) -> WorkerConfig:
     """How projects are treated, computing on `device`."""
+    from ralis_backend.core.learning.registry import besides_paint
     from ralis_backend.online.pictures import PictureSettings
     from ralis_backend.online.worker import WorkerConfig
     from ralis_backend.wiring import ranking_config
 
+    besides_paint(settings.learner)  # a wrong name is told now, not when the training begins
     return WorkerConfig(
         mode=settings.mode,
         ranking=ranking_config(settings, device),
@@ -91,6 +93,7 @@ def worker_config(settings: Settings, device: str) -> WorkerConfig:
         improve_s=60 * settings.improve_minutes,
         background_label=settings.background_label,
         suggestions_per_image=settings.suggestions_per_image,
+        learner=settings.learner,
         trust_rounds=settings.trust_rounds,
         random_share=settings.random_share,
         sync_s=settings.sync_seconds,

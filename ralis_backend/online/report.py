@@ -14,6 +14,7 @@ from typing import Any
 
 from ralis_backend.core.files import write_bytes
 from ralis_backend.online.further import ALL_LABELS, CONTINUED, continued_text
+from ralis_backend.online.paint_alone import PAINT_ALONE
 from ralis_backend.online.random_slice import pooled
 
 HEADERS = ("version", "regions", "% of pool", "validation mIoU", "test mIoU")
@@ -145,6 +146,13 @@ def notes(versions: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
             lines.append(f"{name}: {continued_text(metrics, continued)}")
         if metrics.get(ALL_LABELS):
             lines.append(f"{name} has learned from what is held out, too: it is for export alone")
+        if alone := metrics.get(PAINT_ALONE):
+            lines.append(f"{name} has learned from paint alone: {alone['why']}")
+        if metrics.get("unlabelled", {}).get("has_collapsed"):
+            lines.append(
+                f"{name}: what nobody labelled was left off in mid-training, the model said nearly "
+                "everywhere the same of it"
+            )
         lines += [f"{name} has not learned from {what}" for what in metrics.get("left_out", [])]
         if note := metrics.get("strategy_note"):
             lines.append(f"{name}: {note}")

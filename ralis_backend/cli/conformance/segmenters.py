@@ -148,7 +148,7 @@ SEGMENTER_TESTS = (
 def makes_an_objective(name: str, factory: ObjectiveFactory) -> None:
     """See `Objective`."""
     objective = _objective(factory)
-    expected = ("weight", "begin", "loss", "after_step")
+    expected = ("weight", "begin", "loss", "after_step", "facts")
     if missing := [each for each in expected if not hasattr(objective, each)]:
         raise ValueError(f"the objective has no {', '.join(missing)}; see Objective")
     weight = objective.weight
@@ -161,9 +161,10 @@ def gives_a_finite_loss_to_learn_from(name: str, factory: ObjectiveFactory) -> N
     segmenter, objective = build(_SPEC), _objective(factory)
     segmenter.model.train()
     objective.begin(segmenter)
-    loss = objective.loss(segmenter, 1)
-    if not isinstance(loss, torch.Tensor) or loss.ndim or not torch.isfinite(loss):
-        raise ValueError(f"its loss is {loss!r}, expected a tensor with one finite number")
+    for step in (1, _LATE):
+        loss = objective.loss(segmenter, step)
+        if not isinstance(loss, torch.Tensor) or loss.ndim or not torch.isfinite(loss):
+            raise ValueError(f"its loss is {loss!r}, expected a tensor with one finite number")
     if not loss.requires_grad:
         raise ValueError(
             "its loss has no gradient; compute it from segmenter.logits(...), outside "
@@ -172,11 +173,13 @@ def gives_a_finite_loss_to_learn_from(name: str, factory: ObjectiveFactory) -> N
     torch.autograd.backward(loss)
     if not any(_is_changed(each) for each in segmenter.model.parameters()):
         raise ValueError("its loss depends on no weight; compute it from segmenter.logits(...)")
-    objective.after_step(segmenter, 1)
+    objective.after_step(segmenter, _LATE)
 
 
 OBJECTIVE_TESTS = (makes_an_objective, gives_a_finite_loss_to_learn_from)
 
+_LATE = 1_000_000
+"""A step by which whatever is learned later than paint has begun."""
 _SPEC = SegmenterSpec(NUM_CLASSES, encoder_weights=None)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,13 +32,17 @@ class TrainingProgress:
 
 @dataclass(frozen=True)
 class TrainingSummary:
-    """What was done; `final_loss` is the mean of the last tenth of the steps."""
+    """What was done; `final_loss` is the mean of the last tenth of the steps.
+
+    `facts` are those of the objectives.
+    """
 
     steps: int
     seconds: float
     final_loss: float
     epochs: float
     is_stopped: bool
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def train(
@@ -82,6 +88,7 @@ def train(
         final_loss=float(np.mean(losses[-max(1, len(losses) // 10) :])) if losses else 0.0,
         epochs=len(losses) / steps_per_epoch,
         is_stopped=len(losses) < steps,
+        facts=dict(ChainMap(*(dict(each.facts()) for each in objectives))),
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 
@@ -31,12 +31,17 @@ class Objective(Protocol):
     def loss(self, segmenter: Segmenter, step: int) -> torch.Tensor:
         """A scalar on the segmenter's device, from a batch of its own; `step` counts from 1.
 
+        0 without a gradient where nothing is learned yet.
+
         Randomness comes from a generator of its own, or from torch's global one, which the loop
         has seeded.
         """
 
     def after_step(self, segmenter: Segmenter, step: int) -> None:
         """Follow the weights as they are after step `step`."""
+
+    def facts(self) -> Mapping[str, Any]:
+        """What to keep with what was trained, JSON under a name of its own; empty if nothing."""
 
 
 class ObjectiveFactory(Protocol):

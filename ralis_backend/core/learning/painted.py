@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,6 +55,10 @@ class PaintedRegions:
 
     def after_step(self, segmenter: Segmenter, step: int) -> None:
         """See `Objective.after_step`; nothing to follow."""
+
+    def facts(self) -> Mapping[str, Any]:
+        """See `Objective.facts`; none."""
+        return {}
 
 
 def cross_entropy(

@@ -32,6 +32,7 @@ class PseudoLabels:
         self._painted_entropy = _entropy(torch.from_numpy(np.asarray(painted, np.float64)))
         self._means = torch.zeros(len(painted))  # 0: never predicted
         self._believed = torch.zeros(len(painted))
+        self._num_pixels = 0.0
         self._num_batches = 0
 
     def to(self, device: torch.device) -> None:
@@ -54,7 +55,7 @@ class PseudoLabels:
         """
         self._follow(classes[is_unlabelled], confidence[is_unlabelled])
         is_sure = is_unlabelled & (confidence >= self.thresholds()[classes])
-        self._remember(classes[is_sure])
+        self._remember(classes[is_sure], int(is_unlabelled.sum()))
         believed = torch.where(is_sure, classes, UNSURE)
         return torch.where(is_unlabelled, believed, VOID)
 
@@ -66,6 +67,11 @@ class PseudoLabels:
     def shares(self) -> torch.Tensor:
         """(C,) shares of the classes among what was believed lately; zeros where nothing was."""
         return self._believed / self._believed.sum().clamp(min=1e-6)
+
+    @property
+    def believed_share(self) -> float:
+        """Of the pixels that nobody labelled, those that were believed lately, in [0, 1]."""
+        return float(self._believed.sum()) / max(1.0, self._num_pixels)
 
     @property
     def has_collapsed(self) -> bool:
@@ -83,9 +89,10 @@ class PseudoLabels:
         moved = torch.where(is_known, _DECAY * self._means + (1 - _DECAY) * means, means)
         self._means = torch.where(is_there, moved, self._means)
 
-    def _remember(self, classes: torch.Tensor) -> None:
+    def _remember(self, classes: torch.Tensor, num_unlabelled: int) -> None:
         counts = torch.bincount(classes, minlength=len(self._believed))
         self._believed = _DECAY * self._believed + counts
+        self._num_pixels = _DECAY * self._num_pixels + num_unlabelled
         self._num_batches += 1
 
 

@@ -8,7 +8,8 @@ arXiv:2001.07685; "UniMatch", arXiv:2208.09910.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -25,6 +26,8 @@ from ralis_backend.core.learning.pseudo_labels import UNSURE, PseudoLabels
 from ralis_backend.core.learning.strong_views import StrongViews
 from ralis_backend.core.regions import VOID, Region
 from ralis_backend.core.segmenter import Segmenter
+
+logger = logging.getLogger(__name__)
 
 _STREAM = 1
 """Draws are others than those of the painted crops of the same seed."""
@@ -64,6 +67,7 @@ class UnlabelledPixels:
         self._views = StrongViews(settings, rng)
         self._pseudo_labels = PseudoLabels(self._own.counts.sum(axis=0), settings.threshold)
         self._class_weights = torch.from_numpy(self._own.class_weights())
+        self._has_collapsed = False
 
     def begin(self, segmenter: Segmenter) -> None:
         """See `Objective.begin`."""
@@ -74,11 +78,12 @@ class UnlabelledPixels:
     def loss(self, segmenter: Segmenter, step: int) -> torch.Tensor:
         """See `Objective.loss`; 0 during the warm-up, and once the teacher has collapsed."""
         ramp = self._settings.ramp_at(step)
-        if not ramp or self._pseudo_labels.has_collapsed:
+        if not ramp or self._has_collapsed:
             return torch.zeros((), device=segmenter.device)
         crops, masks = self._batch()
         seen = segmenter.normalised(crops)
         targets = self._taught(seen, torch.from_numpy(masks).to(segmenter.device))
+        self._look_for_collapse(step)
         strong, mixed = self._views.of(crops, targets)
         loss = self._disagreement(segmenter, segmenter.normalised(strong), mixed)
         if self._settings.feature_dropout:
@@ -89,6 +94,11 @@ class UnlabelledPixels:
     def after_step(self, segmenter: Segmenter, step: int) -> None:
         """See `Objective.after_step`."""
         self._teacher.follow(segmenter)
+
+    def facts(self) -> Mapping[str, Any]:
+        """See `Objective.facts`: how much was believed lately, and whether the teacher was left."""
+        believed, has_collapsed = self._pseudo_labels.believed_share, self._has_collapsed
+        return {"unlabelled": {"believed": round(believed, 3), "has_collapsed": has_collapsed}}
 
     def _batch(self) -> tuple[np.ndarray, np.ndarray]:
         """(B, h, w, 3) uint8 crops and (B, h, w) uint8 masks."""
@@ -104,6 +114,17 @@ class UnlabelledPixels:
         probabilities = self._teacher.segmenter.logits(seen).softmax(dim=1)
         confidence, classes = probabilities.max(dim=1)
         return self._pseudo_labels.of(classes, confidence, masks == VOID)
+
+    def _look_for_collapse(self, step: int) -> None:
+        if self._pseudo_labels.has_collapsed:
+            self._has_collapsed = True
+            most = int(self._pseudo_labels.shares().argmax())
+            logger.warning(
+                "in step %d the teacher says nearly everywhere that it is class %d, which people "
+                "did not: this training goes on without pixels that nobody labelled",
+                step,
+                most,
+            )
 
     def _disagreement(
         self, segmenter: Segmenter, pixels: torch.Tensor, targets: torch.Tensor

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from ralis_backend.core.learning.config import FinetuneConfig
 from ralis_backend.core.learning.course import ContinuingConfig
+from ralis_backend.core.learning.registry import PAINT
 from ralis_backend.online.choosing import RankingConfig
 from ralis_backend.online.pictures import PictureSettings
 from ralis_backend.simulation.verdict import ReplayRules
@@ -21,6 +22,7 @@ class WorkerConfig:
     improve_s: the version in use is trained on for so long after a project's newest label, while
         nothing else is due; 0: not at all.
     continuing: how it is trained on.
+    learner: what segmenters learn from, see `besides_paint`.
     promotion_tolerance: a version may be this much worse in validation mIoU and still be used.
     trust_rounds: a trained policy proves itself again after so many rounds of new labels; 0: it
         ranks without a proof.
@@ -42,6 +44,7 @@ class WorkerConfig:
     continuing: ContinuingConfig = field(default_factory=ContinuingConfig)
     background_label: str | None = None
     suggestions_per_image: int = 3
+    learner: str = PAINT
     promotion_tolerance: float = 0.01
     trust_rounds: int = 4
     replay: ReplayRules = field(default_factory=ReplayRules)

@@ -213,7 +213,7 @@ class Improver:
         if known and (known.newest_label_id, known.num_labels) == (newest_label_id, num_labels):
             return known
         images, labels = self._store.images.of(project.id), self._store.labels.of(project.id)
-        plan = plan_training(images, labels, stretch.version, now())
+        plan = plan_training(images, labels, stretch.version, now(), self._config.learner)
         read = LabelledImages(self._store, self._tool, project)
         held_out = read.of(plan.validation)
         before = stretch.looked.at(stretch.in_use, plan.validation, held_out)
@@ -222,7 +222,7 @@ class Improver:
             raise _CannotJudge("too little is held out to tell a better version by")
         if not is_painted(read.masks, plan.training):
             raise _CannotJudge("nothing that is learned from is painted")
-        stretch.training.learn_from(read.of(plan.training))
+        stretch.training.learn_from(read.of(plan.learned_from), plan.besides)
         stretch.best = None
         stretch.lesson = _Lesson(plan, read, newest_label_id, num_labels, held_out, before)
         self._begin_course(stretch, project, stretch.lesson)

@@ -100,12 +100,13 @@ class ToTheEnd:
         background, seed = project.background_class, self._config.ranking.seed
         end = train_until_converged(
             lesson.in_use,
-            lesson.read.of(lesson.plan.training),
+            lesson.read.of(lesson.plan.learned_from),
             lesson.read.of(lesson.plan.validation),
             self._config.finetune,
             self._config.continuing,
             lambda matrix: held_out_score(matrix[np.newaxis], background),
             seed=seed + lesson.version.number,
+            besides=lesson.plan.besides,
             on_look=on_look,
         )
         seconds = time.monotonic() - started
@@ -122,7 +123,7 @@ class ToTheEnd:
             )
         newest_label_id = self._store.labels.newest_id(project.id)
         images, labels = self._store.images.of(project.id), self._store.labels.of(project.id)
-        plan = plan_training(images, labels, version, now())
+        plan = plan_training(images, labels, version, now(), self._config.learner)
         read = LabelledImages(self._store, self._tool, project)
         num_regions = read.num_regions(plan.validation)
         if not can_be_judged(num_regions, len(plan.validation)):
@@ -183,7 +184,7 @@ class ToTheEnd:
             seed=config.ranking.seed + lesson.version.number,
         )
         every = [*plan.training, *plan.validation]
-        training.learn_from(read.of(every))
+        training.learn_from(read.of([*every, *plan.unlabelled]), plan.besides)
         training.advance(updates, lambda: False)
         with self._visit(project) as visit:
             version = Version(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -14,14 +15,20 @@ from ralis_backend.core.learning.crops import LabelledImage, NothingReadable
 from ralis_backend.core.learning.finetune import finetune
 from ralis_backend.core.learning.loop import TrainingProgress, TrainingSummary
 from ralis_backend.core.segmenter import Segmenter
+from ralis_backend.online.advice import held_out_score
 from ralis_backend.online.masks import LabelMasks
+from ralis_backend.online.paint_alone import LEARNED_FROM, PAINT_ALONE, kept_off, left_off
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Project, Version
 from ralis_backend.online.tool import Tool
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.labelled_images import LabelledImages
 from ralis_backend.online.worker.new_version import NewVersions, compare
-from ralis_backend.online.worker.training_plan import ImageLabels, plan_training
+from ralis_backend.online.worker.training_plan import (
+    ImageLabels,
+    TrainingPlan,
+    plan_training,
+)
 from ralis_backend.online.worker.weights import usable_segmenter
 
 logger = logging.getLogger(__name__)
@@ -37,6 +44,34 @@ _NOTHING_PAINTED = (
 
 class Stopped(Exception):
     """The worker was asked to stop, or lost its lease: the step begins anew later."""
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """What the trials of one training have in common."""
+
+    project: Project
+    parent: Version | None
+    in_use: Segmenter
+    read: LabelledImages
+    number: int
+    seed: int
+    report: Callable[[dict[str, Any]], None]
+    should_stop: Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A trained candidate, and what the gate says of it.
+
+    score: on what is held out, in [0, 1]; None where nothing is.
+    """
+
+    candidate: Segmenter
+    summary: TrainingSummary
+    is_accepted: bool
+    metrics: dict[str, Any]
+    score: float | None
 
 
 class Trainer:
@@ -79,68 +114,83 @@ class Trainer:
             self._config.ranking,
         )
         parent, in_use = usable.version, usable.segmenter
-        plan = plan_training(
-            self._store.images.of(project.id), self._store.labels.of(project.id), parent, now()
-        )
+        images, labels = self._store.images.of(project.id), self._store.labels.of(project.id)
+        plan = plan_training(images, labels, parent, now(), self._config.learner)
         read = LabelledImages(self._store, self._tool, project)
         if not is_painted(read.masks, plan.training):
             self._give_up(project, newest_label_id, read, _NOTHING_PAINTED)
             return None
-        candidate = in_use.copy()
         if parent is not None:
             self._versions.measure(project, parent, in_use, read.of(plan.unseen))
         number = self._store.versions.next_number(project.id)
+        seed = self._config.ranking.seed + number + (attempt - 1) * SEEDS_APART
+        lesson = _Lesson(project, parent, in_use, read, number, seed, report, should_stop)
         try:
-            training = read.of(plan.training)
-            summary = self._fit(project, candidate, training, number, report, should_stop, attempt)
+            trial = self._better_trial(lesson, plan)
         except NothingReadable as error:
             self._give_up(project, newest_label_id, read, str(error))
             return None
-        before, after = self._compare(parent, in_use, candidate, read.of(plan.validation))
-        is_accepted, metrics = self._versions.judge(project, plan, read, before, after)
         version = Version(
             project_id=project.id,
             number=number,
             parent=parent.number if parent else None,
-            is_accepted=is_accepted,
+            is_accepted=trial.is_accepted,
             num_labels=plan.num_labels,
             metrics={
-                "steps": summary.steps,
-                "final_loss": summary.final_loss,
+                "steps": trial.summary.steps,
+                "final_loss": trial.summary.final_loss,
                 "newest_label_id": newest_label_id,
-                **metrics,
+                **trial.metrics,
                 "seconds": {"train": round(time.monotonic() - started, 2)},
             },
         )
         return self._versions.keep(
             project,
             version,
-            candidate,
+            trial.candidate,
             trained_label_id=newest_label_id,
             is_training_requested=False,
         )
 
-    def _fit(
-        self,
-        project: Project,
-        segmenter: Segmenter,
-        images: Sequence[LabelledImage],
-        number: int,
-        report: Callable[[dict[str, Any]], None],
-        should_stop: Callable[[], bool],
-        attempt: int,
-    ) -> TrainingSummary:
-        """Train the segmenter in place, as version `number`."""
+    def _better_trial(self, lesson: _Lesson, plan: TrainingPlan) -> _Trial:
+        """As planned; from paint alone where the gate refuses what the rest made of it."""
+        first = self._trial(lesson, plan)
+        if first.is_accepted or not plan.besides:
+            return first
+        second = self._trial(lesson, plan.from_paint_alone())
+        with_it, without = first.score, second.score
+        if with_it is None or without is None or without <= with_it:
+            return first
+        note = left_off(plan.besides, plan.num_labels, with_it, without)
+        logger.warning("project %s: %s", lesson.project.tool_id, note[PAINT_ALONE]["why"])
+        second.metrics.update(note)
+        return second
+
+    def _trial(self, lesson: _Lesson, plan: TrainingPlan) -> _Trial:
+        """Train a candidate, and have it judged."""
+        read, parent, background = lesson.read, lesson.parent, lesson.project.background_class
+        candidate = lesson.in_use.copy()
+        summary = self._fit(lesson, candidate, plan)
+        before, after = self._compare(parent, lesson.in_use, candidate, read.of(plan.validation))
+        is_accepted, metrics = self._versions.judge(lesson.project, plan, read, before, after)
+        score = None if after is None else held_out_score(after, background)
+        facts = {**summary.facts, **({LEARNED_FROM: list(plan.besides)} if plan.besides else {})}
+        kept = kept_off(None if parent is None else parent.metrics, plan.besides)
+        return _Trial(candidate, summary, is_accepted, metrics | facts | kept, score)
+
+    def _fit(self, lesson: _Lesson, segmenter: Segmenter, plan: TrainingPlan) -> TrainingSummary:
+        """Train the segmenter in place."""
         summary = finetune(
             segmenter,
-            images,
+            lesson.read.of(plan.learned_from),
             self._config.finetune,
-            seed=self._config.ranking.seed + number + (attempt - 1) * SEEDS_APART,
-            on_progress=lambda progress: report(_progress_values(number, progress)),
-            should_stop=should_stop,
+            seed=lesson.seed,
+            besides=plan.besides,
+            on_progress=lambda progress: lesson.report(_progress_values(lesson.number, progress)),
+            should_stop=lesson.should_stop,
         )
-        if should_stop():
-            raise Stopped(f"training of project {project.tool_id} was interrupted")
+        if lesson.should_stop():
+            raise Stopped(f"training of project {lesson.project.tool_id} was interrupted")
         return summary
 
     def _compare(

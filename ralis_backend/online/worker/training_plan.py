@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
 
+from ralis_backend.core.learning.registry import PAINT, besides_paint
 from ralis_backend.online.labels import RegionLabel, labels_by_image
+from ralis_backend.online.paint_alone import is_left_off
 from ralis_backend.online.random_slice import new_in_slice
 from ralis_backend.online.store.tables import Image, Version
+
+MOST_UNLABELLED_IMAGES = 200
+"""Of a pool: each has to be fetched, and decoded images fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,8 @@ class TrainingPlan:
     """What a training uses of a project's labels; none of it is skipped regions.
 
     training: what is learned from.
+    unlabelled: images that nobody labelled, learned from as well where `besides` says so.
+    besides: names in `OBJECTIVES` of what is learned from besides paint.
     validation: images that are kept out of it, for the promotion gate.
     unseen: regions of the random slice, one by one, that the version in use has not learned from.
     num_labels: labelled regions of the project.
@@ -38,6 +45,17 @@ class TrainingPlan:
     unseen: Sequence[ImageLabels]
     num_labels: int
     left_out: Sequence[str] = ()
+    unlabelled: Sequence[ImageLabels] = ()
+    besides: Sequence[str] = ()
+
+    @property
+    def learned_from(self) -> Sequence[ImageLabels]:
+        """All images that the training looks at."""
+        return [*self.training, *self.unlabelled]
+
+    def from_paint_alone(self) -> TrainingPlan:
+        """The same labels, and nothing else."""
+        return replace(self, unlabelled=(), besides=())
 
 
 def plan_training(
@@ -45,20 +63,27 @@ def plan_training(
     labels: Sequence[RegionLabel],
     in_use: Version | None,
     moment: datetime,
+    learner: str = PAINT,
 ) -> TrainingPlan:
     """Split the labels of a project by what they are for.
+
+    The same version and labels give the same plan.
 
     Args:
         images: of the project; those that were never read are left out.
         labels: of the project, skipped ones included.
         in_use: the version that the next one is trained from; None before the first.
         moment: now; images that could not be read shortly before are left out.
+        learner: what is learned from, see `besides_paint`.
     """
     painted = [label for label in labels if not label.is_skipped]
     images, left_out = _readable(images, {label.image_id for label in painted}, moment)
     labelled = _by_image(images, painted)
     left_out += _outside(labelled, painted)
     newest_learned = None if in_use is None else in_use.metrics.get("newest_label_id")
+    known = None if in_use is None else in_use.metrics
+    more = () if is_left_off(known, len(painted)) else besides_paint(learner)
+    rng = np.random.default_rng(0 if in_use is None else in_use.number)
     return TrainingPlan(
         training=[each for each in labelled if not each.image.is_validation],
         validation=[each for each in labelled if each.image.is_validation],
@@ -69,37 +94,25 @@ def plan_training(
         ],
         num_labels=len(painted),
         left_out=left_out,
+        unlabelled=_unlabelled(images, labels, rng) if more else (),
+        besides=more,
     )
 
 
-def unlabelled_images(
-    images: Sequence[Image],
-    labels: Sequence[RegionLabel],
-    moment: datetime,
-    most: int,
-    rng: np.random.Generator,
+def _unlabelled(
+    images: Sequence[Image], labels: Sequence[RegionLabel], rng: np.random.Generator
 ) -> list[ImageLabels]:
-    """Images of a project that nobody labelled, drawn at random, to be learned from without labels.
+    """Some of the images that nobody labelled, drawn at random; none that is held out.
 
-    Those that are or would be held out are not among them: their labels must stay news.
-
-    Args:
-        images: of the project.
-        labels: of the project, skipped ones included: what was skipped may be no picture at all.
-        moment: now; images that could not be read shortly before are left out.
-        most: so many at most.
-        rng: of the draw.
+    What was skipped may be no picture at all, and is not among them.
     """
     labelled = {label.image_id for label in labels}
     known = [
         ImageLabels(image, image.size, ())
         for image in images
-        if image.size is not None
-        and image.id not in labelled
-        and not image.is_validation
-        and image.may_be_tried(moment)
+        if image.size is not None and image.id not in labelled and not image.is_validation
     ]
-    return [known[index] for index in rng.permutation(len(known))[:most]]
+    return [known[index] for index in rng.permutation(len(known))[:MOST_UNLABELLED_IMAGES]]
 
 
 def _readable(

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,6 +45,9 @@ class Brighter:
 
     def after_step(self, segmenter: Segmenter, step: int) -> None:
         self.calls.append(f"after {step}")
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"brighter": {"calls": len(self.calls)}}
 
 
 def _grey_is_0(segmenter: Segmenter) -> float:

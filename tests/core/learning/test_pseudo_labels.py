@@ -70,6 +70,13 @@ def test_a_teacher_that_says_everywhere_the_same_has_collapsed(painted, believed
     assert pseudo_labels.has_collapsed == has_collapsed
 
 
+def test_it_knows_how_much_was_believed():
+    pseudo_labels = PseudoLabels(np.array([10, 10]), threshold=0.8)
+    assert pseudo_labels.believed_share == 0
+    labels_of(pseudo_labels, [0, 0, 0, 1], [0.9, 0.9, 0.1, 0.9], [True, True, True, False])
+    assert pseudo_labels.believed_share == pytest.approx(2 / 3)
+
+
 def test_shares_are_those_of_what_is_believed():
     pseudo_labels = PseudoLabels(np.array([10, 10]), threshold=0.8)
     labels_of(pseudo_labels, [0, 0, 0, 1], [0.9, 0.9, 0.1, 0.9])

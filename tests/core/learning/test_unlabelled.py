@@ -119,7 +119,7 @@ def test_the_teacher_follows_the_segmenter():
     torch.testing.assert_close(next(iter(made._teacher.segmenter.state().values())), before + 0.5)
 
 
-def test_a_collapsed_teacher_is_not_listened_to():
+def test_a_collapsed_teacher_is_not_listened_to_and_people_are_told(caplog):
     made = objective(cutmix=0.0)
     segmenter = tiny()
     made.begin(segmenter)
@@ -130,8 +130,11 @@ def test_a_collapsed_teacher_is_not_listened_to():
 
     made._teacher.segmenter = SaysRed()
     losses = [float(made.loss(segmenter, 10).detach()) for _ in range(45)]
-    assert all(losses[:40])
+    assert all(losses[:39])
     assert losses[-1] == 0
+    assert made.facts()["unlabelled"]["has_collapsed"]
+    (warning,) = caplog.messages
+    assert "nearly everywhere that it is class 0" in warning
 
 
 def test_a_segmenter_learns_what_only_unlabelled_pixels_show():

@@ -3,11 +3,15 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from ralis_backend.core.learning.finetune import finetune
+from ralis_backend.online.report import notes
 from ralis_backend.online.store import Store
 from ralis_backend.online.tool import ClassLabel
-from ralis_backend.online.worker import new_version
+from ralis_backend.online.worker import new_version, train
+from ralis_backend.online.worker.train import Trainer
 from tests.online.conftest import MakeWorker, label_round, settle
 from tests.online.fake_tool import CLASSES, FakeTool
 
@@ -111,3 +115,67 @@ def test_stopping_in_mid_training_leaves_no_version_and_begins_anew(
     worker._stop = threading.Event()
     settle(worker)
     assert store.projects.all()[0].current_version == 1
+
+
+@pytest.fixture
+def trainings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], int]]:
+    """What each training learned from besides paint, and from how many images without labels."""
+    seen = []
+
+    def noted(segmenter, images, *args, besides=(), **options):  # type: ignore[no-untyped-def]
+        seen.append((list(besides), sum(not image.regions for image in images)))
+        return finetune(segmenter, images, *args, besides=besides, **options)
+
+    monkeypatch.setattr(train, "finetune", noted)
+    return seen
+
+
+def test_a_version_learns_from_what_nobody_labelled_where_settings_say_so(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, trainings: list[tuple[list[str], int]]
+):
+    worker = make_worker(learner="paint+unlabelled")
+    settle(worker)
+    label_round(store, tool)
+    settle(worker)
+    ((besides, num_unlabelled),) = trainings
+    assert besides == ["unlabelled"]
+    assert num_unlabelled > 0
+    version = store.versions.find(store.projects.all()[0].id, 1)
+    assert version is not None
+    assert version.metrics["learned_from"] == ["unlabelled"]
+    assert version.metrics["unlabelled"]["has_collapsed"] is False
+
+
+def test_what_harms_is_left_off_and_said_until_there_are_twice_as_many_labels(
+    store: Store,
+    tool: FakeTool,
+    make_worker: MakeWorker,
+    monkeypatch: pytest.MonkeyPatch,
+    trainings: list[tuple[list[str], int]],
+):
+    """The gate refuses whatever learned from unlabelled pixels; held-out scores are told apart."""
+    monkeypatch.setattr(new_version, "is_promoted", lambda *arguments: not trainings[-1][0])
+    monkeypatch.setattr(
+        train, "held_out_score", lambda *arguments: 0.4 - 0.1 * len(trainings[-1][0])
+    )
+    monkeypatch.setattr(Trainer, "_compare", lambda *arguments: (None, np.zeros((1, 2, 2))))
+    worker = make_worker(learner="paint+unlabelled")
+    settle(worker)
+    for _ in range(3):
+        label_round(store, tool)
+        settle(worker)
+    assert [besides for besides, _ in trainings] == [
+        ["unlabelled"], [],  # 4 labels: tried, and trained again without
+        ["unlabelled"], [],  # 8: twice as many
+        [],  # 12: left off
+    ]  # fmt: skip
+    project = store.projects.all()[0]
+    assert project.current_version == 3
+    version = store.versions.find(project.id, 3)
+    assert version is not None
+    assert "learned_from" not in version.metrics
+    (note,) = [it for it in notes([("v3", version.metrics)]) if "paint alone" in it]
+    assert note == (
+        "v3 has learned from paint alone: held-out mIoU was 0.300 with unlabelled pixels and 0.400 "
+        "from paint alone; they are tried again with 16 labelled regions"
+    )

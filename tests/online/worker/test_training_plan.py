@@ -2,16 +2,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-import numpy as np
-
 from ralis_backend.core.regions import Region
 from ralis_backend.online.random_slice import SLICE
 from ralis_backend.online.store.tables import Image, Version
-from ralis_backend.online.worker.training_plan import (
-    TrainingPlan,
-    plan_training,
-    unlabelled_images,
-)
+from ralis_backend.online.worker.training_plan import TrainingPlan, plan_training
 from tests.online.conftest import make_label
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -73,23 +67,34 @@ def test_an_image_that_could_not_be_read_shortly_before_is_left_out_and_named():
     assert ids(later, "training") == [(1, [1, 3])]
 
 
-def unlabelled_ids(images, most=99, seed=0):
-    drawn = unlabelled_images(images, LABELS, NOW, most, np.random.default_rng(seed))
-    assert all(part.labels == () for part in drawn)
-    return [part.image.id for part in drawn]
+def unlabelled_ids(images, in_use=None, learner="paint+unlabelled"):
+    plan = plan_training(images, LABELS, in_use, NOW, learner)
+    assert all(part.labels == () for part in plan.unlabelled)
+    assert list(plan.learned_from) == [*plan.training, *plan.unlabelled]
+    return [part.image.id for part in plan.unlabelled]
 
 
-def test_images_without_any_label_may_be_learned_from_unless_held_out_unread_or_bad():
-    bad = Image(id=9, height=32, width=64, error="truncated")
+def test_images_without_any_label_are_learned_from_unless_held_out_unread_or_bad():
+    bad = Image(id=9, task_id=9, height=32, width=64, error="truncated")
     bad.retry_at = NOW + timedelta(minutes=1)
     held_out = Image(id=8, height=32, width=64, is_validation=True)
     never_read = Image(id=7)
-    assert unlabelled_ids([*IMAGES, held_out, never_read, bad]) == [3]
+    images = [*IMAGES, held_out, never_read, bad]
+    assert unlabelled_ids(images) == [3]
+    assert unlabelled_ids(images, learner="paint") == []
 
 
-def test_so_many_unlabelled_images_are_drawn_at_random():
+def test_of_a_large_pool_some_are_drawn_others_for_each_version(monkeypatch):
+    monkeypatch.setattr("ralis_backend.online.worker.training_plan.MOST_UNLABELLED_IMAGES", 5)
     images = [Image(id=number, height=8, width=8) for number in range(20, 40)]
-    draws = [unlabelled_ids(images, most=5, seed=seed) for seed in range(3)]
+    draws = [unlabelled_ids(images, Version(number=number, metrics={})) for number in (1, 2, 1)]
     assert [len(set(draw)) for draw in draws] == [5, 5, 5]
-    assert draws[0] != draws[1]
-    assert draws[0] == unlabelled_ids(images, most=5, seed=0)
+    assert draws[0] == draws[2] != draws[1]
+
+
+def test_a_plan_without_the_rest_has_the_same_labels():
+    plan = plan_training(IMAGES, LABELS, None, NOW, "paint+unlabelled")
+    alone = plan.from_paint_alone()
+    assert (list(plan.besides), list(alone.besides)) == (["unlabelled"], [])
+    assert list(alone.learned_from) == plan.training
+    assert alone.validation == plan.validation

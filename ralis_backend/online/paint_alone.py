@@ -1,4 +1,4 @@
-"""What the next version learns from besides paint, and when the backend leaves that off by itself.
+"""When a project learns from paint alone, though the settings say more.
 
 Pixels that nobody labelled can mislead: with few images, one class, or a teacher that is wrong
 where it is sure. Held-out labels tell.
@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ralis_backend.core.learning.registry import besides_paint
-
 LEARNED_FROM = "learned_from"
 """Key of a version's metrics: what it learned from besides paint."""
 PAINT_ALONE = "paint_alone"
@@ -19,24 +17,21 @@ TRY_AGAIN_AT = 2.0
 """With so many times the labels, what was left off is tried again."""
 
 
-def besides(learner: str, in_use: Mapping[str, Any] | None, num_labels: int) -> Sequence[str]:
-    """Names of the objectives besides paint for the next version.
+def is_left_off(in_use: Mapping[str, Any] | None, num_labels: int) -> bool:
+    """Whether the next version learns from paint alone, whatever the settings say.
 
     Args:
-        learner: as in the settings, such as `paint+unlabelled`.
         in_use: metrics of the version in use; None before the first.
         num_labels: labelled regions of the project now.
     """
-    left_off = (in_use or {}).get(PAINT_ALONE)
-    if left_off and num_labels < TRY_AGAIN_AT * left_off["num_labels"]:
-        return ()
-    return besides_paint(learner)
+    note = (in_use or {}).get(PAINT_ALONE)
+    return note is not None and num_labels < TRY_AGAIN_AT * note["num_labels"]
 
 
 def kept_off(in_use: Mapping[str, Any] | None, used: Sequence[str]) -> dict[str, Any]:
     """Metrics of a version that pass on why its project learns from paint alone."""
-    left_off = (in_use or {}).get(PAINT_ALONE)
-    return {PAINT_ALONE: left_off} if left_off and not used else {}
+    note = (in_use or {}).get(PAINT_ALONE)
+    return {PAINT_ALONE: note} if note and not used else {}
 
 
 def left_off(

@@ -1,23 +1,16 @@
 import pytest
 
-from ralis_backend.online.worker.learner_choice import besides, kept_off, left_off
-
-BOTH = "paint+unlabelled"
+from ralis_backend.online.paint_alone import is_left_off, kept_off, left_off
 
 
-def test_a_project_learns_from_what_the_settings_name():
-    assert list(besides(BOTH, None, 10)) == ["unlabelled"]
-    assert list(besides(BOTH, {"steps": 60}, 10)) == ["unlabelled"]
-    assert list(besides("paint", None, 10)) == []
+def test_nothing_is_left_off_unless_it_did_harm():
+    assert not is_left_off(None, 10)
+    assert not is_left_off({"steps": 60}, 10)
 
 
 def test_what_did_harm_is_left_off_until_there_are_twice_as_many_labels():
     metrics = left_off(["unlabelled"], 40, with_it=0.31, without=0.352)
-    assert [list(besides(BOTH, metrics, count)) for count in (40, 79, 80)] == [
-        [],
-        [],
-        ["unlabelled"],
-    ]
+    assert [is_left_off(metrics, count) for count in (40, 79, 80)] == [True, True, False]
 
 
 def test_people_are_told_what_was_measured_and_when_it_is_tried_again():
