@@ -151,7 +151,7 @@ class Settings(BaseSettings):
     learner: str = Field(
         "paint",
         description="What the model learns from: `paint`, what people painted; "
-        "`paint+unlabelled`, also pixels that nobody labelled, which pays where training is long",
+        "`paint+unlabelled`, also pixels that nobody labelled",
     )
     suggestions_per_image: int = Field(
         3, ge=1, le=50, description="In-place mode: regions suggested on an image"
