@@ -1,0 +1,129 @@
+"""Rewards -> advantages: by how much an action was better than what is usual."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import distributed
+
+EPSILON = 1e-6
+_RIDGE = 0.1
+"""Of the kernel's mean variance: a score is no exact sum."""
+
+
+def spatial_differences(actions: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    """PSD: where two maps of an image differ, the better one's actions are credited.
+
+    That the difference of two action maps and of their scores gives the advantage of one over the
+    other is the paper's [P]; the formula is ours [D]: with D_ij(x) = 1 where maps i and j differ,
+
+        A_i(x) = mean over j != i of D_ij(x) (s_i - s_j) / (mean over x of D_ij + 1e-6).
+
+    At each cell the advantages of all maps sum up to 0.
+
+    Args:
+        actions: (G, B, rows, cols) int64 classes.
+        scores: (G, B) float32.
+
+    Returns:
+        (G, B, rows, cols) float32, 0 where a map agrees with all others.
+    """
+    num_maps = len(actions)
+    advantages = torch.zeros(actions.shape, device=scores.device)
+    for index in range(num_maps):
+        differs = (actions[index] != actions).float()  # (G, B, rows, cols)
+        gains = (scores[index] - scores) / (differs.mean(dim=(2, 3)) + EPSILON)  # (G, B)
+        advantages[index] = torch.einsum("gbrc,gb->brc", differs, gains) / (num_maps - 1)
+    return advantages
+
+
+def centred_scores(actions: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    """Without PSD: every action of a map is credited with its score, less the image's mean.
+
+    Args and returns as of `spatial_differences`.
+    """
+    return (scores - scores.mean(dim=0))[..., None, None].expand(actions.shape)
+
+
+def joint_differences(actions: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    """PSD for all pairs at once: what each action adds to a score, by least squares [D].
+
+    `spatial_differences` credits a cell with whatever else differed between two maps. Here a score
+    is a sum over cells of what the action there adds, fitted to all maps of an image by ridge
+    regression, in its dual form: with the agreement K_ij = mean over x of 1[a_i(x) = a_j(x)],
+    centred over maps, and s centred likewise,
+
+        A_i(x) = sum over j of 1[a_i(x) = a_j(x)] ((K + r I)^-1 s)_j, centred over maps,
+
+    r a tenth of the mean of K's diagonal. As with PSD, the unit is score by share of the map.
+
+    Args and returns as of `spatial_differences`.
+    """
+    agrees = (actions[:, None] == actions[None]).flatten(3).float()  # (G, G, B, cells)
+    num_maps = len(actions)
+    centring = torch.eye(num_maps, device=scores.device) - 1 / num_maps
+    kernel = centring @ agrees.mean(dim=3).movedim(2, 0) @ centring  # (B, G, G)
+    mean_variance = kernel.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None]
+    ridge = (_RIDGE * mean_variance + EPSILON) * torch.eye(num_maps, device=scores.device)
+    centred = (scores - scores.mean(dim=0)).T[..., None]  # (B, G, 1)
+    shares = torch.linalg.solve(kernel + ridge, centred)[..., 0]  # (B, G)
+    credited = torch.einsum("ijbx,bj->ibx", agrees, shares)
+    is_compared = (actions != actions[0]).any(dim=0).flatten(1)  # (B, cells)
+    advantages: torch.Tensor = (credited - credited.mean(dim=0)) * is_compared
+    return advantages.reshape(actions.shape)
+
+
+def synchronised(values: torch.Tensor, is_known: torch.Tensor) -> torch.Tensor:
+    """SyncAN: less the mean, by the deviation, of all samples, images and devices together.
+
+    That normalisation is synchronised is the paper's [P]; over what, is our reading [D]. Where
+    `torch.distributed` is initialised, all processes have to call this at the same time.
+
+    Args:
+        values: (G, B, rows, cols) float32.
+        is_known: (B, rows, cols) or of the same shape, bool: which count.
+
+    Returns:
+        (G, B, rows, cols) float32; 0 where nothing is known, and where all values are equal.
+    """
+    known = is_known.expand(values.shape)
+    count, total = _over_processes(torch.stack([known.sum(), (values * known).sum()]))
+    mean = total / count.clamp(min=1)
+    centred = (values - mean) * known
+    (squares,) = _over_processes(centred.square().sum()[None])
+    normalised: torch.Tensor = centred / ((squares / count.clamp(min=1)).sqrt() + EPSILON)
+    return normalised
+
+
+def per_image(values: torch.Tensor, is_known: torch.Tensor) -> torch.Tensor:
+    """Without SyncAN: each image's samples have a mean and a deviation of their own.
+
+    Args and returns as of `synchronised`.
+    """
+    known, over = is_known.expand(values.shape), (0, 2, 3)
+    count = known.sum(dim=over, keepdim=True).clamp(min=1)
+    mean = (values * known).sum(dim=over, keepdim=True) / count
+    centred = (values - mean) * known
+    deviation = (centred.square().sum(dim=over, keepdim=True) / count).sqrt()
+    return centred / (deviation + EPSILON)
+
+
+def _over_processes(sums: torch.Tensor) -> torch.Tensor:
+    """The sums of every process together."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.all_reduce(sums)
+    return sums
+
+
+CREDITS: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "psd": spatial_differences,
+    "joint": joint_differences,
+    "score": centred_scores,
+}
+"""How scores of whole maps become advantages of their actions."""
+NORMALISATIONS: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "synchronised": synchronised,
+    "per-image": per_image,
+}
+"""How advantages are brought to one scale."""

@@ -1,0 +1,70 @@
+"""How a segmenter learns from rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from ralis_backend.core.learning.rewards.advantages import CREDITS, NORMALISATIONS
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """The hyper-parameters. None is the paper's, which were not to be had: all are [D].
+
+    num_maps: action maps drawn of each crop, G, at least 2.
+    strides: sides of the cells in which an image's actions are drawn, in pixels, falling: PSR. One
+        alone is no progress: PSR is off. Rewards of pixels are drawn for each pixel.
+    patience: updates after which mean scores are compared.
+    min_gain: the next stride follows when the mean score gained less than this.
+    drawn_share: share of a map's cells that are drawn, in (0, 1]; the others have their most
+        probable class, so that two maps differ in few places.
+    credit: how an image's scores become advantages of actions: `psd`; `joint`, PSD of all maps at
+        once; `score`, the same for all.
+    normalisation: `synchronised` is SyncAN; `per-image` takes each image by itself.
+    updates_per_draw: updates with the same maps and scores; from the second on the loss is clipped.
+    clip: how far the ratio of new and old probability counts.
+    kl_weight: of the divergence from the reference; 0: there is none.
+    entropy_weight: of the policy's entropy.
+    """
+
+    num_maps: int = 8
+    strides: tuple[int, ...] = (64, 32, 16, 8, 4)
+    patience: int = 500
+    min_gain: float = 0.005
+    drawn_share: float = 1.0
+    credit: str = "psd"
+    normalisation: str = "synchronised"
+    updates_per_draw: int = 1
+    clip: float = 0.2
+    kl_weight: float = 0.05
+    entropy_weight: float = 0.001
+
+    def check(self) -> None:
+        """Raise `ValueError` if the settings cannot work."""
+        if self.num_maps < 2:
+            raise ValueError(f"num_maps is {self.num_maps}, expected 2 or more: maps are compared")
+        if not self.strides or any(
+            stride < 1 or stride <= finer
+            for stride, finer in zip(self.strides, (*self.strides[1:], 0), strict=True)
+        ):
+            raise ValueError(f"strides {self.strides} must fall and be at least 1, as (32, 16, 8)")
+        if self.patience < 1 or self.updates_per_draw < 1:
+            raise ValueError(
+                f"patience {self.patience} and updates_per_draw {self.updates_per_draw} must be at "
+                "least 1"
+            )
+        if not 0 < self.drawn_share <= 1:
+            raise ValueError(f"drawn_share is {self.drawn_share}, expected above 0, at most 1")
+        if min(self.clip, self.kl_weight, self.entropy_weight) < 0:
+            raise ValueError(
+                f"clip {self.clip}, kl_weight {self.kl_weight} and entropy_weight "
+                f"{self.entropy_weight} must not be negative"
+            )
+        _known("credit", self.credit, CREDITS)
+        _known("normalisation", self.normalisation, NORMALISATIONS)
+
+
+def _known(what: str, name: str, names: Collection[str]) -> None:
+    if name not in names:
+        raise ValueError(f"unknown {what} '{name}'; expected one of {', '.join(names)}")
