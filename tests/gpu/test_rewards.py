@@ -28,7 +28,7 @@ SPEC = SegmenterSpec(2, "tiny", encoder_weights=None)
 def test_rewards_are_learned_on_a_device(device, reward, credit):
     segmenter = TinySegmenter(SPEC, device=device)
     rewards = RewardConfig(
-        num_maps=3, strides=(8,), credit=credit, updates_per_draw=2, drawn_share=0.5
+        num_maps=3, strides=(8,), credit=credit, updates_per_draw=2, sampler="shared-noise"
     )
     scale = ProgressiveScale(rewards.strides, rewards.patience, rewards.min_gain)
     material = Material([_image()], CONFIG, rewards, Noise(0.2, 5), 2, 0, scale, segmenter.copy())

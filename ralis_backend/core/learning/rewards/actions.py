@@ -1,10 +1,13 @@
 """Logits -> action maps: what a segmenter might have said, drawn from what it thinks.
 
 The segmenter is a policy, and a class is an action [P]. PSR draws at several scales, so that there
-are few actions to tell apart [P]; that a cell's logits are the mean of its pixels' is ours [D].
+are few actions to tell apart [P]; how a cell is one action is ours [D], in two ways.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
 
 import torch
 from torch.nn import functional
@@ -21,7 +24,7 @@ def cell_logits(logits: torch.Tensor, stride: int) -> torch.Tensor:
 
 
 def draw_actions(
-    log_policy: torch.Tensor, num_maps: int, generator: torch.Generator, drawn_share: float = 1.0
+    log_policy: torch.Tensor, num_maps: int, generator: torch.Generator
 ) -> torch.Tensor:
     """(B, C, rows, cols) log-probabilities -> (G, B, rows, cols) int64 classes, drawn from them.
 
@@ -29,27 +32,40 @@ def draw_actions(
         log_policy: each cell's distribution over classes.
         num_maps: G.
         generator: on the CPU, so that the draws are the same on every device.
-        drawn_share: share of a map's cells that are drawn, the others have their most probable
-            class [D].
-
-    Raises:
-        FloatingPointError: if a probability is not finite.
     """
-    if not bool(torch.isfinite(log_policy).all()):
-        raise FloatingPointError(
-            "the segmenter's probabilities are not finite, so that no action can be drawn; lower "
-            "learning_rate or start from an earlier version"
-        )
     batch, num_classes, rows, cols = log_policy.shape
-    size, device = (batch, rows, cols, num_maps), log_policy.device
     bounds = log_policy.exp().movedim(1, -1).cumsum(dim=-1)  # (B, rows, cols, C)
-    chances = torch.rand(size, generator=generator).to(device) * bounds[..., -1:]
-    drawn = torch.searchsorted(bounds.contiguous(), chances, right=True)
-    maps = drawn.clamp(max=num_classes - 1).movedim(-1, 0)  # (G, B, rows, cols)
-    if drawn_share == 1:
-        return maps
-    chances = torch.rand(maps.shape, generator=generator).to(device)
-    return torch.where(chances < drawn_share, maps, log_policy.argmax(dim=1))
+    chances = torch.rand((batch, rows, cols, num_maps), generator=generator)
+    wanted = chances.to(log_policy.device) * bounds[..., -1:]
+    drawn = torch.searchsorted(bounds.contiguous(), wanted, right=True)
+    return drawn.clamp(max=num_classes - 1).movedim(-1, 0)
+
+
+def draw_with_shared_noise(
+    log_policy: torch.Tensor, num_maps: int, stride: int, generator: torch.Generator
+) -> torch.Tensor:
+    """(B, C, H, W) log-probabilities -> (G, B, H, W) int64 classes that change cell by cell.
+
+    Every pixel's class is drawn from its own distribution: the largest of log-probability and
+    Gumbel noise. Pixels of a cell share the noise, so that maps differ in patches and keep their
+    outlines. Cells lie elsewhere in each map.
+
+    Args:
+        log_policy: each pixel's distribution over classes.
+        num_maps: G.
+        stride: side of a cell, in pixels.
+        generator: on the CPU.
+    """
+    batch, num_classes, height, width = log_policy.shape
+    cells = (-(-height // stride) + 1, -(-width // stride) + 1)
+    maps = []
+    for _ in range(num_maps):
+        chances = torch.rand((batch, num_classes, *cells), generator=generator)
+        noise = -(-chances.clamp(min=1e-12).log()).log()
+        top, left = torch.randint(stride, (2,), generator=generator).tolist()
+        shared = on_pixels(noise.to(log_policy.device), stride, (top + height, left + width))
+        maps.append((log_policy + shared[..., top:, left:]).argmax(dim=1))
+    return torch.stack(maps)
 
 
 def on_pixels(actions: torch.Tensor, stride: int, size: tuple[int, int]) -> torch.Tensor:
@@ -68,3 +84,47 @@ def log_probabilities(log_policy: torch.Tensor, actions: torch.Tensor) -> torch.
     """(B, C, rows, cols), (G, B, rows, cols) -> (G, B, rows, cols): of what was drawn."""
     each = log_policy.expand(len(actions), *log_policy.shape)
     return each.gather(2, actions[:, :, None]).squeeze(2)
+
+
+class Sampler(Protocol):
+    """A way to draw maps in cells of a stride."""
+
+    def policy_stride(self, stride: int) -> int:
+        """Side in pixels of what has a distribution of its own."""
+
+    def draw(
+        self, log_policy: torch.Tensor, num_maps: int, stride: int, generator: torch.Generator
+    ) -> torch.Tensor:
+        """(B, C, rows, cols) log-probabilities -> (G, B, rows, cols) int64 classes."""
+
+
+class PooledCells:
+    """See `Sampler`: a cell has one distribution, of its mean logits."""
+
+    def policy_stride(self, stride: int) -> int:
+        """See `Sampler.policy_stride`."""
+        return stride
+
+    def draw(
+        self, log_policy: torch.Tensor, num_maps: int, stride: int, generator: torch.Generator
+    ) -> torch.Tensor:
+        """See `Sampler.draw`."""
+        return draw_actions(log_policy, num_maps, generator)
+
+
+class SharedNoise:
+    """See `Sampler`: each pixel has a distribution, and the noise is a cell's."""
+
+    def policy_stride(self, stride: int) -> int:
+        """See `Sampler.policy_stride`."""
+        return 1
+
+    def draw(
+        self, log_policy: torch.Tensor, num_maps: int, stride: int, generator: torch.Generator
+    ) -> torch.Tensor:
+        """See `Sampler.draw`."""
+        return draw_with_shared_noise(log_policy, num_maps, stride, generator)
+
+
+SAMPLERS: Mapping[str, Sampler] = {"pooled": PooledCells(), "shared-noise": SharedNoise()}
+"""By name."""

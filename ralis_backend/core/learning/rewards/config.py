@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from ralis_backend.core.learning.rewards.actions import SAMPLERS
 from ralis_backend.core.learning.rewards.advantages import CREDITS, NORMALISATIONS
 
 
@@ -17,8 +18,8 @@ class RewardConfig:
         alone is no progress: PSR is off. Rewards of pixels are drawn for each pixel.
     patience: updates after which mean scores are compared.
     min_gain: the next stride follows when the mean score gained less than this.
-    drawn_share: share of a map's cells that are drawn, in (0, 1]; the others have their most
-        probable class, so that two maps differ in few places.
+    sampler: how a cell is one action: `pooled`, by its mean logits; `shared-noise`, each pixel by
+        its own, and the noise of the draw is the cell's.
     credit: how an image's scores become advantages of actions: `psd`; `joint`, PSD of all maps at
         once; `score`, the same for all.
     normalisation: `synchronised` is SyncAN; `per-image` takes each image by itself.
@@ -32,7 +33,7 @@ class RewardConfig:
     strides: tuple[int, ...] = (64, 32, 16, 8, 4)
     patience: int = 500
     min_gain: float = 0.005
-    drawn_share: float = 1.0
+    sampler: str = "pooled"
     credit: str = "psd"
     normalisation: str = "synchronised"
     updates_per_draw: int = 1
@@ -54,13 +55,12 @@ class RewardConfig:
                 f"patience {self.patience} and updates_per_draw {self.updates_per_draw} must be at "
                 "least 1"
             )
-        if not 0 < self.drawn_share <= 1:
-            raise ValueError(f"drawn_share is {self.drawn_share}, expected above 0, at most 1")
         if min(self.clip, self.kl_weight, self.entropy_weight) < 0:
             raise ValueError(
                 f"clip {self.clip}, kl_weight {self.kl_weight} and entropy_weight "
                 f"{self.entropy_weight} must not be negative"
             )
+        _known("sampler", self.sampler, SAMPLERS)
         _known("credit", self.credit, CREDITS)
         _known("normalisation", self.normalisation, NORMALISATIONS)
 

@@ -9,8 +9,8 @@ from typing import Generic, TypeVar
 import torch
 
 from ralis_backend.core.learning.rewards.actions import (
+    SAMPLERS,
     cell_logits,
-    draw_actions,
     log_probabilities,
     on_pixels,
 )
@@ -74,7 +74,7 @@ class SampledMaps(ABC, Generic[J]):
     @property
     @abstractmethod
     def stride(self) -> int:
-        """Side of a cell that the next maps are drawn in, in pixels."""
+        """Side of the cells that the next maps are drawn in, in pixels."""
 
     @abstractmethod
     def judged(self, actions: torch.Tensor, maps: torch.Tensor, judge: J) -> torch.Tensor:
@@ -109,17 +109,15 @@ class SampledMaps(ABC, Generic[J]):
 
     def _new_loss(self, segmenter: Segmenter) -> torch.Tensor:
         images, judge = self._crops.batch()
-        pixels, stride = segmenter.normalised(images), self.stride
+        pixels, sampler = segmenter.normalised(images), SAMPLERS[self._config.sampler]
+        stride = sampler.policy_stride(self.stride)
         log_policy = _log_policy(segmenter, pixels, stride)  # (B, C, rows, cols)
-        actions = draw_actions(
-            log_policy.detach(), self._config.num_maps, self._generator, self._config.drawn_share
-        )  # (G, B, rows, cols)
+        known = _finite(log_policy.detach())
+        actions = sampler.draw(known, self._config.num_maps, self.stride, self._generator)
         maps = on_pixels(actions, stride, (pixels.shape[2], pixels.shape[3]))  # (G, B, H, W)
-        advantages = self.judged(actions, maps, judge)
-        old = log_probabilities(log_policy.detach(), actions)
-        self._drawn = _Drawn(
-            pixels, stride, actions, advantages, old, self._log_reference(pixels, stride)
-        )
+        advantages = self.judged(actions, maps, judge)  # (G, B, rows, cols)
+        old, log_reference = log_probabilities(known, actions), self._log_reference(pixels, stride)
+        self._drawn = _Drawn(pixels, stride, actions, advantages, old, log_reference)
         return self._loss_of(log_policy, self._drawn)
 
     def _loss_of(self, log_policy: torch.Tensor, drawn: _Drawn) -> torch.Tensor:
@@ -198,3 +196,13 @@ class PixelReward(SampledMaps[PixelJudge]):
 def _log_policy(segmenter: Segmenter, pixels: torch.Tensor, stride: int) -> torch.Tensor:
     """(B, C, rows, cols) log-probabilities of cells' classes."""
     return cell_logits(segmenter.logits(pixels), stride).log_softmax(dim=1)
+
+
+def _finite(log_policy: torch.Tensor) -> torch.Tensor:
+    """The same; `FloatingPointError` where no action could be drawn from it."""
+    if not bool(torch.isfinite(log_policy).all()):
+        raise FloatingPointError(
+            "the segmenter's probabilities are not finite, so that no action can be drawn; lower "
+            "learning_rate or start from an earlier version"
+        )
+    return log_policy

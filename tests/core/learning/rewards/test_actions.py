@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import pytest
 import torch
 
 from ralis_backend.core.learning.rewards.actions import (
     cell_logits,
     draw_actions,
+    draw_with_shared_noise,
     log_probabilities,
     on_pixels,
 )
@@ -35,10 +35,23 @@ def test_actions_are_drawn_as_often_as_the_policy_says():
     torch.testing.assert_close(shares, torch.tensor([0.7, 0.2, 0.1]), atol=0.01, rtol=0)
 
 
-def test_cells_that_are_not_drawn_have_their_most_probable_class():
-    log_policy = torch.tensor([0.3, 0.4, 0.3]).log().reshape(1, 3, 1, 1).expand(1, 3, 50, 50)
-    actions = draw_actions(log_policy, 4, _generator(), drawn_share=0.1)
-    assert float((actions != 1).float().mean()) == pytest.approx(0.1 * 0.6, abs=0.01)
+def test_with_shared_noise_each_pixel_is_drawn_as_often_as_its_own_policy_says():
+    policy = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]]).log().T.reshape(1, 3, 1, 2)
+    actions = draw_with_shared_noise(policy, 4000, 4, _generator())
+    assert actions.shape == (4000, 1, 1, 2)
+    for pixel, expected in enumerate(([0.7, 0.2, 0.1], [0.1, 0.3, 0.6])):
+        shares = torch.bincount(actions[..., pixel].flatten(), minlength=3) / 4000
+        torch.testing.assert_close(shares, torch.tensor(expected), atol=0.03, rtol=0)
+
+
+def test_with_shared_noise_like_pixels_of_a_cell_have_one_class():
+    coin = torch.full((1, 2, 20, 30), 0.5).log()
+    actions = draw_with_shared_noise(coin, 6, 10, _generator())
+    downwards, sidewards = ((actions.diff(dim=dim) != 0) for dim in (2, 3))
+    assert int(downwards.any(dim=(1, 3)).sum(dim=1).max()) <= 2  # borders of a map
+    assert int(sidewards.any(dim=(1, 2)).sum(dim=1).max()) <= 3
+    assert downwards.any()
+    assert sidewards.any()
 
 
 def test_the_same_seed_draws_the_same_maps():
@@ -46,11 +59,6 @@ def test_the_same_seed_draws_the_same_maps():
     first, again, other = (draw_actions(log_policy, 3, _generator(seed)) for seed in (2, 2, 3))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
-
-
-def test_probabilities_that_are_not_finite_are_refused_in_words():
-    with pytest.raises(FloatingPointError, match="lower learning_rate"):
-        draw_actions(torch.full((1, 2, 1, 1), float("nan")), 2, _generator())
 
 
 def test_log_probabilities_are_those_of_what_was_drawn():

@@ -108,7 +108,7 @@ def test_the_reference_holds_and_entropy_spreads():
         ({"strides": (8, 0)}, "must fall"),
         ({"patience": 0}, "at least 1"),
         ({"updates_per_draw": 0}, "at least 1"),
-        ({"drawn_share": 0.0}, "above 0"),
+        ({"sampler": "dice"}, "expected one of pooled, shared-noise"),
         ({"clip": -0.1}, "not be negative"),
         ({"credit": "karma"}, "unknown credit 'karma'; expected one of psd, joint, score"),
         ({"normalisation": "none"}, "expected one of synchronised, per-image"),

@@ -11,6 +11,7 @@ from ralis_backend.core.learning.config import FinetuneConfig
 from ralis_backend.core.learning.crops import LabelledImage
 from ralis_backend.core.learning.evaluation import evaluate
 from ralis_backend.core.learning.loop import train
+from ralis_backend.core.learning.rewards.actions import SAMPLERS
 from ralis_backend.core.learning.rewards.config import RewardConfig
 from ralis_backend.core.learning.rewards.objective import ImageReward, PixelReward
 from ralis_backend.core.learning.rewards.raters import MapRater, PixelRater
@@ -60,9 +61,11 @@ def _miou(segmenter: Segmenter) -> float:
     return mean_iou(evaluate(segmenter, [_whole(seed) for seed in range(2)]))
 
 
-def test_scores_of_whole_maps_teach_what_is_where():
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_scores_of_whole_maps_teach_what_is_where(sampler):
     images = [_whole(seed) for seed in range(2)]
-    objective = ImageReward(MapRater(images, CONFIG, 2, seed=0), REWARDS, seed=0)
+    rewards = replace(REWARDS, sampler=sampler)
+    objective = ImageReward(MapRater(images, CONFIG, 2, seed=0), rewards, seed=0)
     before = _miou(_segmenter())
     assert _miou(_learn(objective, 80)) > max(0.75, before + 0.2)
 
@@ -70,6 +73,15 @@ def test_scores_of_whole_maps_teach_what_is_where():
 def test_rewards_of_pixels_teach_what_is_where_and_one_image_is_enough():
     objective = PixelReward(PixelRater([_whole()], CONFIG, 2, seed=0), REWARDS, seed=0)
     assert _miou(_learn(objective, 60)) > 0.8
+
+
+def test_probabilities_that_are_not_finite_end_the_training_in_words():
+    segmenter = _segmenter()
+    with torch.no_grad():
+        next(segmenter.model.parameters()).fill_(float("nan"))
+    objective = ImageReward(Judged(lambda maps: maps), REWARDS, seed=0)
+    with pytest.raises(FloatingPointError, match="lower learning_rate"):
+        _learn(objective, 1, segmenter)
 
 
 def test_equal_scores_leave_every_gradient_at_0():
