@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,8 @@ from ralis_backend.core.files import write_json
 from ralis_backend.core.learning.config import FinetuneConfig
 from ralis_backend.core.learning.crops import Crops, LabelledImage
 from ralis_backend.core.learning.rewards.actions import (
+    SAMPLERS,
     cell_logits,
-    draw_actions,
     log_probabilities,
     on_pixels,
 )
@@ -40,8 +41,7 @@ from ralis_backend.core.segmenter import Segmenter, load
 from ralis_backend.offline.datasets import Dataset
 from ralis_backend.offline.scaled import scaled
 
-STRIDES = (48, 32, 16, 8, 4, 1)
-NUM_MAPS = (4, 16, 64)
+STRIDES = (32, 16, 8, 4, 1)
 PLAIN = RewardConfig(kl_weight=0, entropy_weight=0)
 
 
@@ -83,10 +83,12 @@ def _cosines(
     wanted = _gradient(segmenter, loss)
     generator = torch.Generator().manual_seed(seed)
 
-    def cosine(stride: int, num_maps: int, credit: str) -> float:
-        log_policy = cell_logits(logits, stride).log_softmax(dim=1)
-        actions = draw_actions(log_policy.detach(), num_maps, generator)
-        maps = on_pixels(actions, stride, (targets.shape[1], targets.shape[2]))
+    def cosine(sampler: str, credit: str, stride: int, num_maps: int) -> float:
+        cell = SAMPLERS[sampler].policy_stride(stride)
+        log_policy = cell_logits(logits, cell).log_softmax(dim=1)
+        known = log_policy.detach()
+        actions = SAMPLERS[sampler].draw(known, num_maps, stride, generator)
+        maps = on_pixels(actions, cell, (targets.shape[1], targets.shape[2]))
         if credit == "pixel":
             rewards = correct_pixels(maps, targets)
             advantages = synchronised(rewards.values, rewards.is_known)
@@ -94,18 +96,18 @@ def _cosines(
             scores = mean_ious(maps, targets, segmenter.num_classes)
             is_compared = (actions != actions[0]).any(dim=0)
             advantages = synchronised(CREDITS[credit](actions, scores), is_compared)
-        old = log_probabilities(log_policy.detach(), actions)
+        old = log_probabilities(known, actions)
         loss = policy_loss(log_policy, actions, advantages, old, None, PLAIN)
         return float(functional.cosine_similarity(_gradient(segmenter, loss), wanted, dim=0))
 
-    found = {f"pixel, {count} maps": cosine(1, count, "pixel") for count in (4, 16)}
-    for credit in CREDITS:
-        for stride in STRIDES:
-            for count in NUM_MAPS if credit == "psd" else (16,):
-                if stride > 1 or count <= 16:
-                    name = f"{credit}, stride {stride}, {count} maps"
-                    found[name] = cosine(stride, count, credit)
-    return found
+    settings = [("pooled", "pixel", 1, 16), *product(SAMPLERS, CREDITS, STRIDES, (16,))]
+    settings += product(("pooled",), ("psd",), STRIDES, (4, 64))
+    return {
+        f"{sampler}, {credit}, stride {stride}, {num_maps} maps": cosine(
+            sampler, credit, stride, num_maps
+        )
+        for sampler, credit, stride, num_maps in settings
+    }
 
 
 def _gradient(segmenter: Segmenter, loss: torch.Tensor) -> torch.Tensor:
@@ -129,8 +131,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--segmenter", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--batches", type=int, default=8)
-    parser.add_argument("--crop", type=int, default=96)
-    parser.add_argument("--image-scale", type=float, default=0.5)
+    parser.add_argument("--crop", type=int, default=64)
+    parser.add_argument("--image-scale", type=float, default=0.25)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 

@@ -113,6 +113,8 @@ ARMS: Mapping[str, Arm] = {
     "image without SyncAN": Arm("image", rewards={"normalisation": "per-image"}),
     "image, joint PSD": Arm("image", rewards={"credit": "joint"}),
     "image, shared noise": Arm("image", rewards={"sampler": "shared-noise"}),
+    "image, 4 maps": Arm("image", rewards={"num_maps": 4}),
+    "image, maps used 4 times": Arm("image", rewards={"updates_per_draw": 4}),
     "image, 20 % wrong": Arm("image", noise=replace(NOISE, num_stars=None)),
     "image, 20 % wrong, 5 stars": Arm("image", noise=NOISE),
     "image from ImageNet": Arm("image", "imagenet"),
@@ -129,20 +131,40 @@ def main() -> None:
     found = json.loads(options.out.read_text()) if options.out.is_file() else _facts(options)
     if _facts(options) != {key: value for key, value in found.items() if key != "runs"}:
         raise SystemExit(f"{options.out} is of another experiment; choose another --out")
-    runs = found.setdefault("runs", [])
+    runs, dataset = found.setdefault("runs", []), Dataset.open(options.dataset)
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         for name in _chosen(options.arms):
             if any((run["arm"], run["seed"]) == (name, seed) for run in runs):
                 continue
-            runs.append({"arm": name, "seed": seed, **_run(options, name, ARMS[name], seed)})
+            runs.append({"arm": name, "seed": seed, **_run(options, dataset, name, seed)})
             write_json(options.out, found)
             scores = " ".join(f"{100 * point['miou']:.1f}" for point in runs[-1]["curve"])
             print(f"seed {seed}, {name}: {scores}", flush=True)
+    print(table(runs))
 
 
-def _run(options: argparse.Namespace, name: str, arm: Arm, seed: int) -> dict[str, Any]:
+def table(runs: Sequence[Mapping[str, Any]]) -> str:
+    """A Markdown table: mIoU in % at the start and after each cycle, mean over seeds."""
+    lines = [
+        "| arm | seeds | mIoU in % at the start, after each cycle | gain |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name in ARMS:
+        curves = [
+            [100 * point["miou"] for point in run["curve"]] for run in runs if run["arm"] == name
+        ]
+        if curves:
+            means = np.mean(curves, axis=0)
+            gains = [curve[-1] - curve[0] for curve in curves]
+            spread = f" ({min(gains):+.1f} to {max(gains):+.1f})" if len(gains) > 1 else ""
+            shown = ", ".join(f"{mean:.1f}" for mean in means)
+            lines.append(f"| {name} | {len(curves)} | {shown} | {np.mean(gains):+.1f}{spread} |")
+    return "\n".join(lines)
+
+
+def _run(options: argparse.Namespace, dataset: Dataset, name: str, seed: int) -> dict[str, Any]:
     """The curve of an arm, and what it cost."""
-    dataset = Dataset.open(options.dataset)
+    arm = ARMS[name]
     init = arm.begins if arm.begins == "imagenet" else str(_start(options, dataset, seed))
     recipe = _recipe(options, arm, init)
     lesson = arm.lesson
@@ -307,19 +329,19 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--arms", default="", help="names separated by semicolons; else all")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--cycles", type=int, default=3)
+    parser.add_argument("--cycles", type=int, default=2)
     parser.add_argument("--updates", type=int, default=100, help="of a cycle")
-    parser.add_argument("--start-cycles", type=int, default=1, help="of the network that begins")
+    parser.add_argument("--start-cycles", type=int, default=3, help="of the network that begins")
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--crop", type=int, default=96, help="pixels, a multiple of 32")
-    parser.add_argument("--image-scale", type=float, default=0.5)
+    parser.add_argument("--crop", type=int, default=64, help="pixels, a multiple of 32")
+    parser.add_argument("--image-scale", type=float, default=0.25)
     parser.add_argument("--test-images", type=int, default=40)
     parser.add_argument("--measure-on", default="test", help="d_r to choose settings")
     parser.add_argument("--learning-rate", type=float, default=3e-4)
-    parser.add_argument("--score-learning-rate", type=float, default=1e-4)
-    parser.add_argument("--maps", type=int, default=16, help="drawn and scored of each crop")
+    parser.add_argument("--score-learning-rate", type=float, default=3e-4)
+    parser.add_argument("--maps", type=int, default=32, help="drawn and scored of each crop")
     parser.add_argument("--patience", type=int, default=25, help="updates that PSR compares")
-    parser.add_argument("--strides", default="32,16,8,4", help="PSR's, in pixels")
+    parser.add_argument("--strides", default="16,8,4", help="PSR's, in pixels")
     parser.add_argument("--sampler", default="pooled")
     parser.add_argument("--credit", default="psd")
     parser.add_argument("--kl-weight", type=float, default=0.05)

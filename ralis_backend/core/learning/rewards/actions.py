@@ -12,6 +12,8 @@ from typing import Protocol
 import torch
 from torch.nn import functional
 
+_DECODED_STRIDE = 4
+
 
 def cell_logits(logits: torch.Tensor, stride: int) -> torch.Tensor:
     """(B, C, H, W) -> (B, C, rows, cols): the mean logits of cells of stride x stride pixels.
@@ -44,16 +46,16 @@ def draw_actions(
 def draw_with_shared_noise(
     log_policy: torch.Tensor, num_maps: int, stride: int, generator: torch.Generator
 ) -> torch.Tensor:
-    """(B, C, H, W) log-probabilities -> (G, B, H, W) int64 classes that change cell by cell.
+    """(B, C, rows, cols) log-probabilities -> (G, B, rows, cols) int64 classes, in patches.
 
-    Every pixel's class is drawn from its own distribution: the largest of log-probability and
-    Gumbel noise. Pixels of a cell share the noise, so that maps differ in patches and keep their
-    outlines. Cells lie elsewhere in each map.
+    Every place's class is drawn from its own distribution: the largest of log-probability and
+    Gumbel noise. Places of a patch share the noise, so that maps differ in patches and keep their
+    outlines. Patches lie elsewhere in each map.
 
     Args:
-        log_policy: each pixel's distribution over classes.
+        log_policy: each place's distribution over classes.
         num_maps: G.
-        stride: side of a cell, in pixels.
+        stride: side of a patch, in places.
         generator: on the CPU.
     """
     batch, num_classes, height, width = log_policy.shape
@@ -113,17 +115,21 @@ class PooledCells:
 
 
 class SharedNoise:
-    """See `Sampler`: each pixel has a distribution, and the noise is a cell's."""
+    """See `Sampler`: cells of 4 pixels have a distribution each, larger ones share the noise.
+
+    4 is the stride in which networks decode: within it logits are interpolated.
+    """
 
     def policy_stride(self, stride: int) -> int:
         """See `Sampler.policy_stride`."""
-        return 1
+        return min(stride, _DECODED_STRIDE)
 
     def draw(
         self, log_policy: torch.Tensor, num_maps: int, stride: int, generator: torch.Generator
     ) -> torch.Tensor:
         """See `Sampler.draw`."""
-        return draw_with_shared_noise(log_policy, num_maps, stride, generator)
+        cell = max(1, stride // _DECODED_STRIDE)
+        return draw_with_shared_noise(log_policy, num_maps, cell, generator)
 
 
 SAMPLERS: Mapping[str, Sampler] = {"pooled": PooledCells(), "shared-noise": SharedNoise()}

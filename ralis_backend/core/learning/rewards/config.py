@@ -18,8 +18,8 @@ class RewardConfig:
         alone is no progress: PSR is off. Rewards of pixels are drawn for each pixel.
     patience: updates after which mean scores are compared.
     min_gain: the next stride follows when the mean score gained less than this.
-    sampler: how a cell is one action: `pooled`, by its mean logits; `shared-noise`, each pixel by
-        its own, and the noise of the draw is the cell's.
+    sampler: how a cell is one action: `pooled`, by its mean logits; `shared-noise`: parts of 4
+        pixels are drawn each by its own logits, and the noise of the draw is the cell's.
     credit: how an image's scores become advantages of actions: `psd`; `joint`, PSD of all maps at
         once; `score`, the same for all.
     normalisation: `synchronised` is SyncAN; `per-image` takes each image by itself.

@@ -168,8 +168,19 @@ def test_a_wrong_rater_teaches_less_and_the_same_seed_the_same():
     assert not torch.equal(first, other)
 
 
-def test_what_learns_from_scores_is_handed_no_mask():
-    rater = MapRater([_whole()], CONFIG, 2, seed=0)
-    pixels, judge = rater.batch()
-    assert pixels.shape == (2, 32, 32, 3)
-    assert judge(torch.zeros((3, 2, 32, 32), dtype=torch.int64)).shape == (3, 2)
+class Replaced:
+    """A rater's crops, with scores that do not depend on its masks."""
+
+    def __init__(self, rater: MapRater) -> None:
+        self.rater = rater
+
+    def batch(self):
+        return self.rater.batch()[0], lambda maps: (maps == 1).float().mean(dim=(2, 3))
+
+
+def test_other_masks_with_the_same_scores_teach_the_same():
+    image, states = _whole(), []
+    for mask in (np.asarray(image.mask), 1 - np.asarray(image.mask)):
+        crops = Replaced(MapRater([replace(image, mask=mask)], CONFIG, 2, seed=0))
+        states.append(_learn(ImageReward(crops, REWARDS, seed=0), 3).state())
+    assert all(torch.equal(values, states[1][name]) for name, values in states[0].items())
