@@ -65,6 +65,7 @@ class Arm:
     rewards: what differs in `RewardConfig`.
     noise: of scores.
     knows_regions: the few painted regions are all that it learns from.
+    is_beside_paint: it learns from the few painted regions, too, with the same weight.
     """
 
     reward: str
@@ -73,6 +74,7 @@ class Arm:
     rewards: Mapping[str, Any] = field(default_factory=dict)
     noise: Noise = field(default_factory=Noise)
     knows_regions: bool = False
+    is_beside_paint: bool = False
 
 
 class Placebo(MapRater):
@@ -101,11 +103,15 @@ def placebo(material: Material) -> Objective:
 ARMS: Mapping[str, Arm] = {
     "cross-entropy from ImageNet": Arm("none", "imagenet"),
     "pixel from ImageNet": Arm("pixel", "imagenet"),
+    "pixel, relative, from ImageNet": Arm(
+        "pixel", "imagenet", rewards={"pixel_credit": "relative"}
+    ),
     "image": Arm("image"),
     "more of the same paint": Arm("none", knows_regions=True),
     "cross-entropy": Arm("none"),
     "placebo": Arm("placebo", lesson=placebo),
     "pixel": Arm("pixel"),
+    "pixel, relative": Arm("pixel", rewards={"pixel_credit": "relative"}),
     "tags": Arm("tags", lesson=ImageTags),
     "image without PSD": Arm("image", rewards={"credit": "score"}),
     "image without PSR": Arm("image", rewards={"strides": (4,)}),
@@ -118,6 +124,8 @@ ARMS: Mapping[str, Arm] = {
     "image, 20 % wrong": Arm("image", noise=replace(NOISE, num_stars=None)),
     "image, 20 % wrong, 5 stars": Arm("image", noise=NOISE),
     "image from ImageNet": Arm("image", "imagenet"),
+    "image beside paint": Arm("image", is_beside_paint=True),
+    "tags beside paint": Arm("tags", lesson=ImageTags, is_beside_paint=True),
     "rated beside paint": Arm("rated", knows_regions=True),
     "rated beside paint, 20 % wrong, 5 stars": Arm("rated", knows_regions=True, noise=NOISE),
 }
@@ -170,6 +178,9 @@ def _run(options: argparse.Namespace, dataset: Dataset, name: str, seed: int) ->
     lesson = arm.lesson
     if arm.reward == "rated":
         lesson = partial(_rated_lesson, _rated(recipe, dataset, Path(init), seed))
+    if arm.is_beside_paint:
+        painted = random_regions(_whole(recipe, dataset), PAINT, recipe.region_size, seed)
+        lesson = partial(_beside_paint, lesson or LESSONS[arm.reward], painted)
     training = _training(options, dataset, recipe, name, seed, lesson)
     results = training.run()
     found = {"curve": results["curve"], "seconds": results["seconds"]}
@@ -256,11 +267,7 @@ def _path(options: argparse.Namespace, name: str, seed: int) -> Path:
 def _rated(recipe: Recipe, dataset: Dataset, start: Path, seed: int) -> list[RatedRegion]:
     """Regions that the start was shown to be right or wrong in, by its mean IoU there."""
     segmenter = load(start)
-    whole = [
-        LabelledImage(it.image, it.mask(), ())
-        for it in scaled(dataset.split(recipe.pool), recipe.image_scale)
-    ]
-    chosen = random_regions(whole, RATED, recipe.region_size, seed + 1_000_000)
+    chosen = random_regions(_whole(recipe, dataset), RATED, recipe.region_size, seed + 1_000_000)
     generator = torch.Generator().manual_seed(seed)
     rated = []
     for image in chosen:
@@ -275,10 +282,45 @@ def _rated(recipe: Recipe, dataset: Dataset, start: Path, seed: int) -> list[Rat
     return rated
 
 
+def _whole(recipe: Recipe, dataset: Dataset) -> list[LabelledImage]:
+    samples = scaled(dataset.split(recipe.pool), recipe.image_scale)
+    return [LabelledImage(it.image, it.mask(), ()) for it in samples]
+
+
 def _within(mask: np.ndarray, region: Any) -> np.ndarray:
     kept = np.full_like(mask, VOID)
     kept[region.slices] = mask[region.slices]
     return kept
+
+
+class BesidePaint:
+    """See `Objective`: another one's loss and that of painted regions, added."""
+
+    weight = 1.0
+
+    def __init__(self, other: Objective, painted: Objective) -> None:
+        self._parts = (painted, other)
+
+    def begin(self, segmenter: Segmenter) -> None:
+        """See `Objective.begin`."""
+        for part in self._parts:
+            part.begin(segmenter)
+
+    def loss(self, segmenter: Segmenter, step: int) -> torch.Tensor:
+        """See `Objective.loss`."""
+        return torch.stack([part.loss(segmenter, step) for part in self._parts]).sum()
+
+    def after_step(self, segmenter: Segmenter, step: int) -> None:
+        """See `Objective.after_step`."""
+        for part in self._parts:
+            part.after_step(segmenter, step)
+
+
+def _beside_paint(
+    lesson: Lesson, painted: Sequence[LabelledImage], material: Material
+) -> Objective:
+    paint = LESSONS["none"](replace(material, images=painted))
+    return BesidePaint(lesson(material), paint)
 
 
 def _rated_lesson(rated: Sequence[RatedRegion], material: Material) -> Objective:

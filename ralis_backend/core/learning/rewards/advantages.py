@@ -74,6 +74,37 @@ def joint_differences(actions: torch.Tensor, scores: torch.Tensor) -> torch.Tens
     return advantages.reshape(actions.shape)
 
 
+def plain_rewards(rewards: torch.Tensor) -> torch.Tensor:
+    """Rewards of pixels as they are: the expected reward is raised.
+
+    The gradient at a pixel is that of cross-entropy times the probability of its true class: what
+    the segmenter is sure of and wrong about is hardly learned.
+
+    Args:
+        rewards: (G, B, H, W) float32, not below 0.
+
+    Returns:
+        The same.
+    """
+    return rewards
+
+
+def relative_rewards(rewards: torch.Tensor) -> torch.Tensor:
+    """Rewards of pixels by the mean of the pixel's: the logarithm of the expected reward is raised.
+
+    With rewards of 0 and 1 that is the likelihood of the true class, as with cross-entropy, at
+    pixels where one map at least is right [D].
+
+    Args:
+        rewards: (G, B, H, W) float32, not below 0.
+
+    Returns:
+        (G, B, H, W) float32: reward / mean - 1, 0 where no map is rewarded.
+    """
+    mean = rewards.mean(dim=0)
+    return torch.where(mean > 0, rewards / mean.clamp(min=EPSILON) - 1, 0.0)
+
+
 def synchronised(values: torch.Tensor, is_known: torch.Tensor) -> torch.Tensor:
     """SyncAN: less the mean, by the deviation, of all samples, images and devices together.
 
@@ -122,6 +153,11 @@ CREDITS: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "score": centred_scores,
 }
 """How scores of whole maps become advantages of their actions."""
+PIXEL_CREDITS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "plain": plain_rewards,
+    "relative": relative_rewards,
+}
+"""How rewards of pixels become advantages of their actions."""
 NORMALISATIONS: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "synchronised": synchronised,
     "per-image": per_image,

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from ralis_backend.core.learning.rewards.actions import SAMPLERS
-from ralis_backend.core.learning.rewards.advantages import CREDITS, NORMALISATIONS
+from ralis_backend.core.learning.rewards.advantages import CREDITS, NORMALISATIONS, PIXEL_CREDITS
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class RewardConfig:
         pixels are drawn each by its own logits, and the noise of the draw is the cell's.
     credit: how an image's scores become advantages of actions: `psd`; `joint`, PSD of all maps at
         once; `score`, the same for all.
+    pixel_credit: the same of a pixel's rewards: `plain`, or `relative` to the pixel's mean.
     normalisation: `synchronised` is SyncAN; `per-image` takes each image by itself.
     updates_per_draw: updates with the same maps and scores; from the second on the loss is clipped.
     clip: how far the ratio of new and old probability counts.
@@ -35,6 +36,7 @@ class RewardConfig:
     min_gain: float = 0.005
     sampler: str = "pooled"
     credit: str = "psd"
+    pixel_credit: str = "plain"
     normalisation: str = "synchronised"
     updates_per_draw: int = 1
     clip: float = 0.2
@@ -62,6 +64,7 @@ class RewardConfig:
             )
         _known("sampler", self.sampler, SAMPLERS)
         _known("credit", self.credit, CREDITS)
+        _known("pixel_credit", self.pixel_credit, PIXEL_CREDITS)
         _known("normalisation", self.normalisation, NORMALISATIONS)
 
 

@@ -14,7 +14,7 @@ from ralis_backend.core.learning.rewards.actions import (
     log_probabilities,
     on_pixels,
 )
-from ralis_backend.core.learning.rewards.advantages import CREDITS, NORMALISATIONS
+from ralis_backend.core.learning.rewards.advantages import CREDITS, NORMALISATIONS, PIXEL_CREDITS
 from ralis_backend.core.learning.rewards.config import RewardConfig
 from ralis_backend.core.learning.rewards.loss import policy_loss
 from ralis_backend.core.learning.rewards.raters import JudgedCrops
@@ -190,7 +190,8 @@ class PixelReward(SampledMaps[PixelJudge]):
             raise ValueError("a pixel's reward is not finite; mark unknown pixels in is_known")
         num_known = int(rewards.is_known.sum()) * len(maps)
         self.mean_reward = float(values.sum()) / max(1, num_known)
-        return NORMALISATIONS[self._config.normalisation](values, rewards.is_known)
+        credited = PIXEL_CREDITS[self._config.pixel_credit](values)
+        return NORMALISATIONS[self._config.normalisation](credited, rewards.is_known)
 
 
 def _log_policy(segmenter: Segmenter, pixels: torch.Tensor, stride: int) -> torch.Tensor:

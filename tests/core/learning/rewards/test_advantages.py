@@ -12,6 +12,7 @@ from ralis_backend.core.learning.rewards.advantages import (
     centred_scores,
     joint_differences,
     per_image,
+    relative_rewards,
     spatial_differences,
     synchronised,
 )
@@ -93,6 +94,12 @@ def test_without_psd_a_whole_map_is_credited_with_its_score():
     advantages = centred_scores(_two_maps_that_differ_in_a_block(), torch.tensor([[0.75], [0.25]]))
     torch.testing.assert_close(advantages[0], torch.full((1, 4, 4), 0.25))
     torch.testing.assert_close(advantages[1], torch.full((1, 4, 4), -0.25))
+
+
+def test_relative_rewards_are_high_where_few_maps_are_right_and_0_where_none_is():
+    rewards = torch.tensor([[1.0, 1.0, 0.0], [0.0, 1.0, 0.0], [0.0, 1.0, 0.0], [0.0, 1.0, 0.0]])
+    expected = torch.tensor([[3.0, 0, 0], [-1, 0, 0], [-1, 0, 0], [-1, 0, 0]])
+    assert torch.equal(relative_rewards(rewards[:, None, None])[:, 0, 0], expected)
 
 
 def test_normalisation_is_over_samples_and_images_and_leaves_out_what_is_unknown():

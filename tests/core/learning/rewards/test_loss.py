@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from ralis_backend.core.learning.rewards.actions import draw_actions, log_probabilities
-from ralis_backend.core.learning.rewards.advantages import synchronised
+from ralis_backend.core.learning.rewards.advantages import PIXEL_CREDITS, synchronised
 from ralis_backend.core.learning.rewards.config import RewardConfig
 from ralis_backend.core.learning.rewards.loss import (
     clipped_gain,
@@ -30,20 +30,22 @@ def _gradient(logits: torch.Tensor, loss: torch.Tensor) -> torch.Tensor:
     return gradient
 
 
-def test_with_pixel_rewards_the_gradient_points_where_that_of_cross_entropy_does():
+@pytest.mark.parametrize("credit", PIXEL_CREDITS)
+def test_with_pixel_rewards_the_gradient_points_where_that_of_cross_entropy_does(credit):
     logits, masks = _toy()
     log_policy = logits.log_softmax(dim=1)
     actions = draw_actions(log_policy.detach(), 20_000, torch.Generator().manual_seed(1))
     rewards = correct_pixels(actions, masks)
-    advantages = synchronised(rewards.values, rewards.is_known)
+    advantages = synchronised(PIXEL_CREDITS[credit](rewards.values), rewards.is_known)
     old = log_probabilities(log_policy.detach(), actions)
     loss = policy_loss(log_policy, actions, advantages, old, None, PLAIN)
     found = _gradient(logits, loss).movedim(1, -1).reshape(-1, 3)
     wanted = _gradient(logits, functional.cross_entropy(logits, masks)).movedim(1, -1)
-    # at each pixel alone: cross-entropy's, times the probability of the true class
-    assert functional.cosine_similarity(found, wanted.reshape(-1, 3), dim=1).min() > 0.95
+    wanted = wanted.reshape(-1, 3)
+    assert functional.cosine_similarity(found, wanted, dim=1).min() > 0.95
+    # of plain rewards it is cross-entropy's times the probability of the true class
     true = logits.detach().softmax(dim=1).gather(1, masks[:, None]).flatten()
-    lengths = found.norm(dim=1) / wanted.reshape(-1, 3).norm(dim=1) / true
+    lengths = found.norm(dim=1) / wanted.norm(dim=1) / (true if credit == "plain" else 1)
     torch.testing.assert_close(lengths, lengths.mean().expand(20), rtol=0.2, atol=0)
 
 
