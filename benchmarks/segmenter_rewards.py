@@ -16,7 +16,7 @@ import argparse
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -102,27 +102,29 @@ def placebo(material: Material) -> Objective:
 
 ARMS: Mapping[str, Arm] = {
     "cross-entropy from ImageNet": Arm("none", "imagenet"),
-    "pixel from ImageNet": Arm("pixel", "imagenet"),
-    "pixel, relative, from ImageNet": Arm(
-        "pixel", "imagenet", rewards={"pixel_credit": "relative"}
-    ),
+    "pixel from ImageNet": Arm("pixel", "imagenet", rewards={"pixel_credit": "plain"}),
+    "pixel, relative, from ImageNet": Arm("pixel", "imagenet"),
     "image": Arm("image"),
     "more of the same paint": Arm("none", knows_regions=True),
     "cross-entropy": Arm("none"),
     "placebo": Arm("placebo", lesson=placebo),
-    "pixel": Arm("pixel"),
-    "pixel, relative": Arm("pixel", rewards={"pixel_credit": "relative"}),
+    "pixel": Arm("pixel", rewards={"pixel_credit": "plain"}),
+    "pixel, relative": Arm("pixel"),
     "tags": Arm("tags", lesson=ImageTags),
     "image without PSD": Arm("image", rewards={"credit": "score"}),
     "image without PSR": Arm("image", rewards={"strides": (4,)}),
     "image without PSR, each pixel": Arm("image", rewards={"strides": (1,)}),
     "image without SyncAN": Arm("image", rewards={"normalisation": "per-image"}),
-    "image, joint PSD": Arm("image", rewards={"credit": "joint"}),
     "image, shared noise": Arm("image", rewards={"sampler": "shared-noise"}),
     "image, 4 maps": Arm("image", rewards={"num_maps": 4}),
     "image, maps used 4 times": Arm("image", rewards={"updates_per_draw": 4}),
     "image, 20 % wrong": Arm("image", noise=replace(NOISE, num_stars=None)),
     "image, 20 % wrong, 5 stars": Arm("image", noise=NOISE),
+    "image, 5 stars": Arm("image", noise=replace(NOISE, wrong_share=0.0)),
+    "image by ranks": Arm("image", rewards={"comparison": "ranks"}),
+    "image by ranks, 20 % wrong, 5 stars": Arm(
+        "image", rewards={"comparison": "ranks"}, noise=NOISE
+    ),
     "image from ImageNet": Arm("image", "imagenet"),
     "image beside paint": Arm("image", is_beside_paint=True),
     "tags beside paint": Arm("tags", lesson=ImageTags, is_beside_paint=True),
@@ -195,7 +197,6 @@ def _start(options: argparse.Namespace, dataset: Dataset, seed: int) -> Path:
     recipe = replace(
         _recipe(options, Arm("none", "imagenet", knows_regions=True), "imagenet"),
         cycles=options.start_cycles,
-        rewards=RewardConfig(),
     )
     training = _training(options, dataset, recipe, "start", seed, None)
     training.run()
@@ -351,6 +352,7 @@ def _facts(options: argparse.Namespace) -> dict[str, Any]:
     names = (
         "cycles", "updates", "start_cycles", "batch", "crop", "image_scale", "test_images",
         "measure_on", "learning_rate", "score_learning_rate",
+        "maps", "strides", "patience", "kl_weight", "sampler", "credit",
     )  # fmt: skip
     return {
         "dataset": options.dataset.name,
@@ -358,7 +360,6 @@ def _facts(options: argparse.Namespace) -> dict[str, Any]:
         "painted_regions": PAINT,
         "rated_regions": RATED,
         **{name: getattr(options, name) for name in names},
-        "rewards": json.loads(json.dumps(asdict(_rewards(options)))),
     }
 
 

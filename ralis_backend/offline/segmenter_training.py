@@ -233,6 +233,8 @@ class SegmenterTraining:
         recipe = asdict(self.recipe)
         if self.recipe.init not in INITS:
             recipe["init"] = {"sha256": weights.digest(Path(self.recipe.init))}
+        if self.recipe.reward == "none":  # it knows of no rewards
+            del recipe["rewards"], recipe["noise"]
         facts = {
             "dataset": self._dataset.name,
             "classes": list(self._dataset.class_names),

@@ -8,8 +8,31 @@ import torch
 from torch import distributed
 
 EPSILON = 1e-6
-_RIDGE = 0.1
-"""Of the kernel's mean variance: a score is no exact sum."""
+
+
+def exact_scores(scores: torch.Tensor) -> torch.Tensor:
+    """Scores as they are: by how much a map is better counts.
+
+    Args:
+        scores: (G, B) float32 in [0, 1].
+
+    Returns:
+        The same.
+    """
+    return scores
+
+
+def ranks(scores: torch.Tensor) -> torch.Tensor:
+    """Which share of an image's maps each is better than: a score that is wrong counts as any [D].
+
+    Args:
+        scores: (G, B) float32 in [0, 1].
+
+    Returns:
+        (G, B) float32 in (0, 1); of equals the same, 0.5 where all are.
+    """
+    others, own = scores[:, None], scores[None]  # (G, 1, B), (1, G, B)
+    return ((own > others).float() + (own == others).float() / 2).mean(dim=0)
 
 
 def spatial_differences(actions: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -44,34 +67,6 @@ def centred_scores(actions: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
     Args and returns as of `spatial_differences`.
     """
     return (scores - scores.mean(dim=0))[..., None, None].expand(actions.shape)
-
-
-def joint_differences(actions: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-    """PSD for all pairs at once: what each action adds to a score, by least squares [D].
-
-    `spatial_differences` credits a cell with whatever else differed between two maps. Here a score
-    is a sum over cells of what the action there adds, fitted to all maps of an image by ridge
-    regression, in its dual form: with the agreement K_ij = mean over x of 1[a_i(x) = a_j(x)],
-    centred over maps, and s centred likewise,
-
-        A_i(x) = sum over j of 1[a_i(x) = a_j(x)] ((K + r I)^-1 s)_j, centred over maps,
-
-    r a tenth of the mean of K's diagonal. As with PSD, the unit is score by share of the map.
-
-    Args and returns as of `spatial_differences`.
-    """
-    agrees = (actions[:, None] == actions[None]).flatten(3).float()  # (G, G, B, cells)
-    num_maps = len(actions)
-    centring = torch.eye(num_maps, device=scores.device) - 1 / num_maps
-    kernel = centring @ agrees.mean(dim=3).movedim(2, 0) @ centring  # (B, G, G)
-    mean_variance = kernel.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None]
-    ridge = (_RIDGE * mean_variance + EPSILON) * torch.eye(num_maps, device=scores.device)
-    centred = (scores - scores.mean(dim=0)).T[..., None]  # (B, G, 1)
-    shares = torch.linalg.solve(kernel + ridge, centred)[..., 0]  # (B, G)
-    credited = torch.einsum("ijbx,bj->ibx", agrees, shares)
-    is_compared = (actions != actions[0]).any(dim=0).flatten(1)  # (B, cells)
-    advantages: torch.Tensor = (credited - credited.mean(dim=0)) * is_compared
-    return advantages.reshape(actions.shape)
 
 
 def plain_rewards(rewards: torch.Tensor) -> torch.Tensor:
@@ -147,9 +142,13 @@ def _over_processes(sums: torch.Tensor) -> torch.Tensor:
     return sums
 
 
+COMPARISONS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "exact": exact_scores,
+    "ranks": ranks,
+}
+"""What of an image's scores counts."""
 CREDITS: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "psd": spatial_differences,
-    "joint": joint_differences,
     "score": centred_scores,
 }
 """How scores of whole maps become advantages of their actions."""

@@ -14,7 +14,12 @@ from ralis_backend.core.learning.rewards.actions import (
     log_probabilities,
     on_pixels,
 )
-from ralis_backend.core.learning.rewards.advantages import CREDITS, NORMALISATIONS, PIXEL_CREDITS
+from ralis_backend.core.learning.rewards.advantages import (
+    COMPARISONS,
+    CREDITS,
+    NORMALISATIONS,
+    PIXEL_CREDITS,
+)
 from ralis_backend.core.learning.rewards.config import RewardConfig
 from ralis_backend.core.learning.rewards.loss import policy_loss
 from ralis_backend.core.learning.rewards.raters import JudgedCrops
@@ -166,7 +171,8 @@ class ImageReward(SampledMaps[Judge]):
         scores = checked(judge(maps), tuple(maps.shape[:2])).to(maps.device)
         self.mean_reward = float(scores.mean())
         self._scale.observe(self.mean_reward)
-        credited = CREDITS[self._config.credit](actions, scores)
+        compared = COMPARISONS[self._config.comparison](scores)
+        credited = CREDITS[self._config.credit](actions, compared)
         is_compared = (actions != actions[0]).any(dim=0)  # (B, rows, cols): maps differ there
         return NORMALISATIONS[self._config.normalisation](credited, is_compared)
 

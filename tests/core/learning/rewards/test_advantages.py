@@ -7,11 +7,12 @@ import torch
 from torch import distributed, multiprocessing
 
 from ralis_backend.core.learning.rewards.advantages import (
+    COMPARISONS,
     CREDITS,
     NORMALISATIONS,
     centred_scores,
-    joint_differences,
     per_image,
+    ranks,
     relative_rewards,
     spatial_differences,
     synchronised,
@@ -53,11 +54,13 @@ def test_spatial_differences_equal_a_slow_obvious_loop():
     torch.testing.assert_close(advantages.sum(dim=0), torch.zeros(2, 3, 5), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("compare", COMPARISONS)
 @pytest.mark.parametrize("credit", CREDITS)
 @pytest.mark.parametrize("normalise", NORMALISATIONS)
-def test_equal_scores_move_nothing(credit, normalise):
+def test_equal_scores_move_nothing(compare, credit, normalise):
     actions = torch.randint(0, 3, (4, 2, 3, 5), generator=torch.Generator().manual_seed(0))
-    advantages = CREDITS[credit](actions, torch.full((4, 2), 0.3))
+    scores = COMPARISONS[compare](torch.full((4, 2), 0.3))
+    advantages = CREDITS[credit](actions, scores)
     everywhere = torch.ones(2, 3, 5, dtype=torch.bool)
     assert not NORMALISATIONS[normalise](advantages, everywhere).any()
 
@@ -67,33 +70,16 @@ def test_identical_maps_move_nothing():
     assert not spatial_differences(actions, torch.tensor([[0.1], [0.5], [0.9]])).any()
 
 
-def test_two_maps_that_differ_in_a_block_move_that_block_alone_also_jointly():
-    scores = torch.tensor([[0.75], [0.25]])
-    advantages = joint_differences(_two_maps_that_differ_in_a_block(), scores)
-    block = torch.zeros(4, 4, dtype=torch.bool)
-    block[1:3, 2:4] = True
-    assert (advantages[0, 0][block] > 0).all()
-    assert (advantages[1, 0][block] < 0).all()
-    assert not advantages[:, 0, ~block].any()
-
-
-def test_jointly_each_cell_is_credited_with_what_it_adds_whatever_else_differs():
-    maps = torch.tensor([[a, b, c] for a in (0, 1) for b in (0, 1) for c in (0, 1)])
-    maps = maps[:6].reshape(6, 1, 1, 3)  # not every combination: pairs alone mix them up
-    adds = torch.tensor([0.3, -0.2, 0.0])
-    scores = 0.4 + (maps[:, :, 0] * adds).sum(dim=2)
-    advantages = joint_differences(maps, scores)
-    for cell, added in enumerate(adds):
-        ones = advantages[maps[:, 0, 0, cell] == 1, 0, 0, cell].mean()
-        zeros = advantages[maps[:, 0, 0, cell] == 0, 0, 0, cell].mean()
-        # a cell is a third of the map, and the ridge shrinks
-        assert float(ones - zeros) == pytest.approx(3 * float(added), abs=0.1)
-
-
 def test_without_psd_a_whole_map_is_credited_with_its_score():
     advantages = centred_scores(_two_maps_that_differ_in_a_block(), torch.tensor([[0.75], [0.25]]))
     torch.testing.assert_close(advantages[0], torch.full((1, 4, 4), 0.25))
     torch.testing.assert_close(advantages[1], torch.full((1, 4, 4), -0.25))
+
+
+def test_a_rank_is_the_share_of_maps_that_are_worse_and_half_of_the_equal_ones():
+    scores = torch.tensor([[0.2, 0.5], [0.9, 0.5], [0.2, 0.5], [0.4, 0.5]])
+    expected = torch.tensor([[1, 2], [3.5, 2], [1, 2], [2.5, 2]]) / 4
+    assert torch.equal(ranks(scores), expected)
 
 
 def test_relative_rewards_are_high_where_few_maps_are_right_and_0_where_none_is():
