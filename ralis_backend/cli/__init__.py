@@ -23,6 +23,7 @@ from ralis_backend.cli import (
     status,
     train,
     train_policy,
+    train_segmenter,
     versions,
     web,
     worker,
@@ -50,6 +51,7 @@ app.command("import")(import_dataset.import_dataset)
 app.command("demo")(demo.demo)
 app.command("simulate")(simulate.simulate)
 app.command("train-policy")(train_policy.train_policy)
+app.command("train-segmenter")(train_segmenter.train_segmenter)
 app.command("benchmark")(benchmark.benchmark)
 app.command("check-plugin")(check_plugin.check_plugin)
 app.add_typer(bench.app, name="bench")

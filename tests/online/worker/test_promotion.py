@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ralis_backend.online.worker.promotion import is_promoted, validation_metrics
+from ralis_backend.online.worker.config import WorkerConfig
+from ralis_backend.online.worker.promotion import can_judge, is_promoted, validation_metrics
 
 
 def confusion(right: int) -> np.ndarray:
@@ -90,3 +91,14 @@ def test_the_metrics_tell_what_is_not_background():
     assert nothing["validation_foreground_miou"] is None
     false_alarm = validation_metrics(None, np.array([[0, 0], [3, 997]]), ("Crack", "Rest"), 1)
     assert false_alarm["validation_iou"] == {"Crack": None, "Rest": 0.997}
+
+
+def test_an_update_that_lowers_the_score_by_more_than_a_point_is_refused_by_default():
+    before = np.diag([1000, 1000])
+    tolerance = WorkerConfig.promotion_tolerance
+    # 0.8 and 1.2 points
+    slightly, clearly = (before + np.array([[-few, few], [few, -few]]) for few in (4, 6))
+    assert can_judge(5)
+    assert is_promoted(before, slightly, 5, tolerance)
+    assert not is_promoted(before, clearly, 5, tolerance)
+    assert not can_judge(4)
