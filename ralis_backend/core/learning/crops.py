@@ -128,16 +128,21 @@ class Crops:
 
     def batch(self) -> tuple[np.ndarray, np.ndarray]:
         """(B, h, w, 3) uint8 crops and (B, h, w) uint8 masks."""
-        drawn = self.rng.choice(len(self), size=self.config.batch_size, p=self.chances)
-        crops, masks = zip(*(self._readable(index) for index in drawn), strict=True)
-        return np.stack(crops), np.stack(masks)
+        crops, masks, _ = self.batch_of_regions()
+        return crops, masks
 
-    def _readable(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def batch_of_regions(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The same, and (B,) which of `regions` each crop is around."""
+        drawn = self.rng.choice(len(self), size=self.config.batch_size, p=self.chances)
+        crops, masks, regions = zip(*(self._readable(int(index)) for index in drawn), strict=True)
+        return np.stack(crops), np.stack(masks), np.array(regions)
+
+    def _readable(self, index: int) -> tuple[np.ndarray, np.ndarray, int]:
         """A crop around that region, or around another one where it cannot be read."""
         while True:
             image, region = self.regions[index]
             try:
-                return self.cutter.cut(image, region)
+                return *self.cutter.cut(image, region), index
             except Unreadable as reason:
                 self._leave_out(image, reason)
                 if not self.chances[index]:

@@ -74,7 +74,7 @@ def is_worth_publishing(gain: float, error: float, seconds: float, disturbance_s
 
 def can_be_judged(num_regions: int, num_images: int) -> bool:
     """Whether so much is held out that one version can be told from another by more than luck."""
-    return num_regions >= MIN_VALIDATION_REGIONS and num_images >= FEW_IMAGES
+    return can_judge(num_regions) and num_images >= FEW_IMAGES
 
 
 def validation_metrics(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -111,6 +112,10 @@ class SampledMaps(ABC, Generic[J]):
 
     def after_step(self, segmenter: Segmenter, step: int) -> None:
         """See `Objective.after_step`; nothing to follow."""
+
+    def facts(self) -> Mapping[str, Any]:
+        """See `Objective.facts`."""
+        return {"rewards": {"mean": round(self.mean_reward, 4), "stride": self.stride}}
 
     def _new_loss(self, segmenter: Segmenter) -> torch.Tensor:
         images, judge = self._crops.batch()

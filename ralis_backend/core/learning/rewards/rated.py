@@ -6,14 +6,15 @@ are usually rated. Nothing here draws maps: people have rated those that they we
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from ralis_backend.core.learning.config import FinetuneConfig
-from ralis_backend.core.learning.crops import Crops, LabelledImage, Unreadable
+from ralis_backend.core.learning.crops import Crops, LabelledImage
 from ralis_backend.core.learning.painted import cross_entropy
 from ralis_backend.core.learning.rewards.loss import clipped_gain, divergence
 from ralis_backend.core.regions import VOID, Region
@@ -122,11 +123,15 @@ class RatedBesidePaint:
     def after_step(self, segmenter: Segmenter, step: int) -> None:
         """See `Objective.after_step`; the reference stays."""
 
+    def facts(self) -> Mapping[str, Any]:
+        """See `Objective.facts`."""
+        return {"rated": {"regions": len(self._rated)}}
+
     def _rated_loss(self, segmenter: Segmenter, max_pixels: int) -> torch.Tensor:
         """Clipped gain and divergence, mean over at most so many rated pixels."""
         if self._reference is None:
             raise RuntimeError("`loss` was called before `begin`, which makes the reference")
-        images, shown, drawn = self._rated.rated_batch()
+        images, shown, drawn = self._rated.batch_of_regions()
         pixels = segmenter.normalised(images)
         with torch.no_grad():
             log_reference = self._reference.logits(pixels).log_softmax(dim=1)
@@ -171,23 +176,6 @@ class _RatedCrops(Crops):
         super().__init__(images, config, num_classes, rng)
         self.chances = np.full(len(self.regions), 1 / len(self.regions))
         self.scores = np.array([score_of[id(image)] for image, _ in self.regions], np.float32)
-
-    def rated_batch(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(B, h, w, 3) uint8 crops, (B, h, w) uint8 shown classes, (B,) which regions they are."""
-        crops: list[np.ndarray] = []
-        shown: list[np.ndarray] = []
-        drawn: list[int] = []
-        while len(crops) < self.config.batch_size:
-            index = int(self.rng.choice(len(self), p=self.chances))
-            try:
-                crop, mask = self._sample(*self.regions[index])
-            except Unreadable as reason:
-                self._leave_out(self.regions[index][0], reason)
-                continue
-            crops.append(crop)
-            shown.append(mask)
-            drawn.append(index)
-        return np.stack(crops), np.stack(shown), np.array(drawn)
 
 
 def _advantages(counts: np.ndarray, scores: np.ndarray) -> np.ndarray:
