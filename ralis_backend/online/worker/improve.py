@@ -100,6 +100,10 @@ class Improver:
         """Whether it did not fail a short while ago."""
         return time.monotonic() >= self._rests_until.get(project.id, float("-inf"))
 
+    def forget(self) -> None:
+        """Give back the memory, for something that needs it; what was not kept is lost."""
+        self._stretch = None
+
     def improve(
         self,
         project: Project,
