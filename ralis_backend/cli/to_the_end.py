@@ -64,11 +64,11 @@ def train_to_the_end(
         end = ToTheEnd(store, tool, config).train(
             project, has_all_labels=all_labels, on_look=on_look
         )
-    console.print(_told(end), markup=False)
+    console.print(_told(project, end), markup=False)
     return end.for_all or end.version
 
 
-def _told(end: Ending) -> str:
+def _told(project: Project, end: Ending) -> str:
     name = end.version.name
     told = (
         f"{name} is in use: it was best after {end.best_updates} more updates"
@@ -78,6 +78,7 @@ def _told(end: Ending) -> str:
     if end.for_all is not None:
         told += (
             f"; {end.for_all.name} has learned from all labels, and is for export alone: "
-            f"`ralis export --model --version {end.for_all.name}`"
+            f"`ralis export --project {project.tool_id} --out DIR --model --version "
+            f"{end.for_all.name}`"
         )
     return told

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 
+from ralis_backend.online.further import CONVERGED, Further, further_text
 from ralis_backend.online.owner import own_name
 from ralis_backend.online.status import project_status, seconds_since_worker, status_lines
 from ralis_backend.online.store import Store, now
@@ -104,3 +105,32 @@ def test_a_worker_that_was_killed_does_not_live(store: Store):
     with Pulse(store, own_name()):
         pass
     assert store.workers.seen() == {}
+
+
+def test_how_far_the_version_in_use_was_trained_on_is_told():
+    assert further_text("v3", Further()) is None
+    told = further_text("v3", Further(7, updates=850, seconds=330.0))
+    assert told == "v3 was trained on for 850 updates, 5.5 min: nothing better that is worth " + (
+        "another queue yet"
+    )
+    told = further_text("v3", Further(7, updates=850, seconds=330.0, ended=CONVERGED))
+    assert told == "v3 was trained on for 850 updates, 5.5 min: it has converged"
+    told = further_text("v3", Further(7, ended="somebody went back to this version"))
+    assert told == ("v3 is not trained on with these labels: somebody went back to this version")
+
+
+def test_what_a_version_in_the_making_learns_is_told(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker()
+    settle(worker)
+    label_round(store, tool)
+    settle(worker)
+    (project,) = store.projects.all()
+    version = store.versions.find(project.id, 1)
+    assert version is not None
+    store.versions.change(version.id, metrics=Further(7, updates=60, seconds=60.0).as_metrics())
+    doing = {"state": "improving", "improved_version": "v1", "updates": 60, "loss": 0.4}
+    store.projects.change(project.id, progress=doing)
+    assert "  now        improving v1, 60 updates\n" in told(store)
+    assert "  training   v1 was trained on for 60 updates, 1.0 min: nothing better" in told(store)

@@ -49,7 +49,8 @@ class ContinuedTraining:
         updates: int = 0,
     ) -> None:
         config.check()
-        self._segmenter, self._config, self._seed = segmenter.copy(), config, seed + updates
+        self._segmenter, self._config = segmenter.copy(), config
+        self._seed = seed + updates  # other draws than before, where it is taken up again
         self._before = updates
         self._training = Training(
             self._segmenter, [], config, lambda update: continuing.learning_rate
@@ -65,6 +66,10 @@ class ContinuedTraining:
     def updates(self) -> int:
         """Made so far, those before it was taken up again included."""
         return self._before + self._training.num_updates
+
+    def count_from(self, updates: int) -> None:
+        """What was the `updates`-th update is none from now on, and the next one the first."""
+        self._before -= updates
 
     def learn_from(self, images: Sequence[LabelledImage], besides: Sequence[str] = ()) -> None:
         """What is learned from now on; arguments and errors of `finetune`."""

@@ -100,6 +100,10 @@ class Improver:
         """Whether it did not fail a short while ago."""
         return time.monotonic() >= self._rests_until.get(project.id, float("-inf"))
 
+    def forget(self) -> None:
+        """Give back the memory, for something that needs it; what was not kept is lost."""
+        self._stretch = None
+
     def improve(
         self,
         project: Project,
@@ -290,11 +294,11 @@ class Improver:
         after: np.ndarray,
         project: Project,
     ) -> bool:
-        """Put a candidate in use if it is worth it; whether it was."""
+        """Put the best candidate in use if it is worth it; whether it was."""
         is_seen = lesson.before.any(axis=(1, 2)) & after.any(axis=(1, 2))
-        before, after = lesson.before[is_seen], after[is_seen]
+        seen = lesson.before[is_seen], after[is_seen]
         further = stretch.further
-        if not len(after) or not self._is_worth_it(stretch, project, before, after):
+        if not is_seen.any() or not self._is_worth_it(stretch, project, *seen):
             return False
         work = ContinuedWork(
             lesson.plan,
@@ -303,15 +307,20 @@ class Improver:
             further.best_updates,
             further.seconds,
         )
-        version = self._versions.continued(project, stretch.version, work, before, after)
+        version = self._versions.continued(project, stretch.version, work, *seen)
         if version is None:
             return False
         unseen = lesson.read.of(lesson.plan.unseen)
         self._versions.measure(project, stretch.version, stretch.in_use, unseen)
         spent = Further(lesson.newest_label_id, seconds_on_labels=further.seconds_on_labels)
         version.metrics = {**version.metrics, **spent.as_metrics()}
-        self._versions.keep(project, version, segmenter)
-        self._stretch = None
+        stretch.version = self._versions.keep(project, version, segmenter)
+        # Training does not notice that its best candidate is in use now; it is counted anew.
+        stretch.training.count_from(further.best_updates)
+        stretch.in_use, stretch.best, stretch.looked = segmenter, None, _Looked()
+        plan = replace(lesson.plan, unseen=())  # the new version has learned from those
+        stretch.lesson, stretch.further = replace(lesson, plan=plan, before=after), spent
+        self._begin_course(stretch, project, stretch.lesson)
         return True
 
     def _is_worth_it(

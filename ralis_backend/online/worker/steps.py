@@ -83,9 +83,9 @@ class Step:
 
 def worker_steps(store: Store, tool: Tool, config: WorkerConfig) -> tuple[Step, ...]:
     """Every step, in the order in which a project needs them."""
-    work = _Work(store, tool, config)
-    tidying = Tidying(store, config)
     improver = Improver(store, tool, config)
+    work = _Work(store, tool, config, improver)
+    tidying = Tidying(store, config)
     return (
         Step("sync", is_sync_due, work.sync),
         Step("events", are_events_due, work.read_events),
@@ -207,8 +207,9 @@ def _further(version: Version | None) -> Further | None:
 class _Work:
     """What the steps do."""
 
-    def __init__(self, store: Store, tool: Tool, config: WorkerConfig) -> None:
+    def __init__(self, store: Store, tool: Tool, config: WorkerConfig, improver: Improver) -> None:
         self._store = store
+        self._improver = improver
         self._sync = Sync(store, tool, config)
         self._trainer = Trainer(store, tool, config)
         self._ranker = Ranker(store, tool, config)
@@ -238,6 +239,7 @@ class _Work:
             self._give_up_training(project, labels, f"it ended the worker {number - 1} times")
             return
         logger.info("project %s: training begins", project.tool_id)
+        self._improver.forget()
         report({"state": "training", "percent": 0.0})
         should_stop = self._reading.on_the_way(project, should_stop)
         try:

@@ -99,6 +99,16 @@ def test_updates_made_before_count_when_it_is_taken_up_again(segmenter: Segmente
     assert training.updates == 9
 
 
+def test_updates_can_be_counted_from_one_of_them(segmenter: Segmenter):
+    training = ContinuedTraining(segmenter, TINY, RULES, seed=0, updates=7)
+    training.learn_from([_image()])
+    training.advance(12, never)
+    training.count_from(10)
+    assert training.updates == 2
+    assert training.advance(5, never)
+    assert training.updates == 5
+
+
 def test_a_loss_that_is_no_number_ends_it_and_leaves_the_candidate_finite(segmenter: Segmenter):
     training = ContinuedTraining(segmenter, TINY, replace(RULES, learning_rate=1e12), seed=0)
     training.learn_from([_image()])

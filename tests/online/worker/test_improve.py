@@ -183,6 +183,28 @@ def test_a_version_that_is_better_takes_the_place_of_the_one_in_use(
     assert project.trained_label_id == first.metrics["newest_label_id"]
 
 
+def test_training_goes_on_as_if_nothing_had_been_published(
+    store: Store, make_worker: Callable[..., Worker]
+):
+    worker = rested(make_worker())
+    store.versions.change(version(store, 1).id, metrics={"seconds": {"rank": 0.0, "publish": 0.0}})
+    idle(worker)
+    stretch = stretch_of(worker)
+    assert stretch is not None
+    training = stretch.training
+    improve_until(worker, lambda: len(versions_of(store)) > 1)
+    assert stretch_of(worker) is stretch
+    assert (training.updates, stretch.further.seconds) == (0, 0.0)  # the best was the last
+    seconds = version(store, 2).metrics["seconds"]["train"]
+    assert stretch.further.seconds_on_labels == pytest.approx(seconds, abs=0.006)
+    score = version(store, 2).metrics["validation_miou"]
+    assert stretch.further.best_score == pytest.approx(score, abs=1e-4)
+    rested(worker)
+    idle(worker)
+    assert stretch_of(worker) is stretch
+    assert training.updates == 10
+
+
 def test_what_is_not_worth_it_yet_is_published_when_it_has_trained_for_long_enough(
     store: Store, make_worker: Callable[..., Worker]
 ):
@@ -275,6 +297,7 @@ def test_a_round_of_labels_is_trained_before_anything_is_trained_on(
     idle(worker)
     assert updates_of(worker) == 3
     rested(worker)
+    assert stretch_of(worker) is None  # its memory is free for the training
     second = version(store, 2)
     assert "continued" not in second.metrics
     assert (second.number, second.num_labels) == (2, 94)
