@@ -232,4 +232,6 @@ def test_a_backend_that_answers_while_it_is_taken_off_stays_off(
         connector.connect(connector.pool(pool), Wishes("crops"))
         assert len(store.projects.all()) == 1
         connector.disconnect(store.projects.by_tool_id(pool), deletes_regions=True)
+        for part in (connector, connector._tool, connector._setup):  # the command's process ends
+            part._client.close()
     assert (client.backends(pool), store.projects.all()) == ([], [])
