@@ -17,6 +17,8 @@ ifneq ($(wildcard $(RALIS_SHARED)/hf-cache),)
 export HF_HUB_CACHE ?= $(abspath $(RALIS_SHARED)/hf-cache)
 endif
 export UV_PYTHON_DOWNLOADS := never
+# Python keeps what it has compiled: else each of hundreds of processes compiles torch anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 PIP_AUDIT_VERSION := 2.10.1
 UV_STAMP := .tools/.uv-$(UV_VERSION)
@@ -32,7 +34,7 @@ help: ## List the targets
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@/ { printf "\n%s\n", substr($$0, 5) } \
 	  /^[a-z-]+:.*## / { printf "  make %-24s %s\n", $$1, $$2 }' Makefile
-	@printf '\n%s\n' \
+	@printf '\n%s\n%s\n' \
 	  'make demo takes IMAGES=folder, DATASET=folder, ORACLE=1, ROUNDS=n, REGIONS_PER_ROUND=n,' \
 	  'STRATEGY=name, MODE=crops|in-place; other options of `ralis demo`: OPTIONS="--seed 1".'
 
@@ -154,7 +156,7 @@ test check faults chaos load reproduce-benchmark reproduce-benchmark-long: expor
 
 .PHONY: test
 test: setup check ## Run every check and every test, with a real Label Studio and Chromium
-	$(BIN)/pytest -m e2e -n 2 --dist loadfile
+	$(BIN)/pytest -m e2e -n 2 --dist loadfile --no-loadscope-reorder
 
 FUZZ_SECONDS ?= 3600
 FUZZ_TARGETS ?= rle payload label-config image weights
@@ -235,6 +237,7 @@ $(AUDIT_STAMP): | $(UV_STAMP)
 	touch $@
 
 $(BACKEND_STAMP): requirements.txt pyproject.toml | $(UV_STAMP)
+	@echo 'Installing the backend in .venv: some gigabytes, minutes at the first time …'
 	test -x .venv/bin/python || $(UV) venv --quiet --python 3.11 .venv
 	$(UV) pip sync --quiet --require-hashes --python .venv requirements.txt
 	$(UV) pip install --quiet --python .venv --no-deps --no-build-isolation --editable .
@@ -246,6 +249,7 @@ $(FUZZ)/.installed: Makefile | $(UV_STAMP)
 	touch $@
 
 $(LABEL_STUDIO_STAMP): requirements-label-studio.txt | $(UV_STAMP)
+	@echo 'Installing Label Studio in .venv-label-studio …'
 	test -x .venv-label-studio/bin/python || $(UV) venv --quiet --python 3.11 .venv-label-studio
 	$(UV) pip sync --quiet --require-hashes --python .venv-label-studio requirements-label-studio.txt
 	touch $@

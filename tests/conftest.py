@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,17 @@ def _stay_offline() -> None:
         use_restored_hub_cache(Path(_CACHE_COPY.name))
 
 
+MEMORY = Path("/dev/shm")
+ENOUGH_BYTES = 4 * 1024**3
+
+
+def _work_in_memory() -> None:
+    """Thousands of files and transactions wait to be safe: on a disk for milliseconds each."""
+    if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ENOUGH_BYTES:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
+_work_in_memory()
 _stay_offline()  # here, before a conftest below imports huggingface_hub, which reads them once
 
 
@@ -37,6 +49,15 @@ def pytest_configure(config: pytest.Config) -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files whose tests may take longest begin first: the end must not wait for one of them."""
+    longest: dict[Path, float] = {}
+    for item in items:
+        timeout = item.get_closest_marker("timeout")
+        longest[item.path] = max(longest.get(item.path, 0), timeout.args[0] if timeout else 0)
+    items.sort(key=lambda item: -longest[item.path])
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -73,6 +94,24 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("empty-database")
     Store.open(f"sqlite:///{folder / 'ralis.db'}", folder / "blobs").close()
     return folder / "ralis.db"
+
+
+@pytest.fixture
+def closed_stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A web app's store lives as long as its process; here it is closed with the test."""
+    from ralis_backend.online.store import Store
+
+    opened: list[Store] = []
+    open_store = Store.open
+
+    def remembered(url: str, root: Path) -> Store:
+        opened.append(open_store(url, root))
+        return opened[-1]
+
+    monkeypatch.setattr(Store, "open", remembered)
+    yield
+    for store in opened:
+        store.close()
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def backend(store):
 
 
 @pytest.fixture
-def serve(tmp_path):
+def serve(tmp_path, closed_stores):
     """label-studio-ml's own server with a model class; its state is global, so it is put back."""
     from label_studio_ml.api import init_app
     from label_studio_ml.model import LabelStudioMLManager
@@ -71,7 +71,7 @@ def test_the_plug_in_is_a_label_studio_ml_model():
     assert plugin() is EnvironmentBackend
 
 
-def test_plugin_binds_explicit_settings(tmp_path):
+def test_plugin_binds_explicit_settings(tmp_path, closed_stores):
     bound = plugin(Settings(_env_file=None, data_dir=tmp_path))
     assert bound(label_config=CONFIG).model_version == "ralis-v0"
 

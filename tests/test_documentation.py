@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
@@ -15,8 +16,8 @@ import yaml
 from ralis_backend.cli import app
 from ralis_backend.labelstudio.payloads.label_config import parse_label_config
 from ralis_backend.settings import load_settings, setting_names
+from tests import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = sorted(
     path
     for pattern in ("*.md", "docs/**/*.md", "policies/*.md", "benchmarks/**/*.md")
@@ -85,6 +86,12 @@ def test_every_relative_link_and_anchor_leads_somewhere(page):
         assert path.exists(), f"{named(page)} links to {target}, which does not exist"
         if anchor:
             assert anchor in anchors(path), f"{named(page)} links to {target}: no such heading"
+
+
+@pytest.mark.parametrize("page", READ_BY_USERS, ids=named)
+def test_no_paragraph_and_no_picture_stands_twice_on_a_page(page):
+    paragraphs = [it for it in prose(page.read_text()).split("\n\n") if len(it) > 40]
+    assert [it for it, count in Counter(paragraphs).items() if count > 1] == []
 
 
 def test_every_page_of_the_documentation_can_be_reached_from_the_readme():

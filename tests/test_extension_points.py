@@ -9,12 +9,11 @@ import os
 import re
 import subprocess
 import sys
-import threading
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +50,11 @@ from ralis_backend.online.store.tables import Project, Version
 from ralis_backend.online.worker import Worker, WorkerConfig
 from ralis_backend.settings import load_settings
 from ralis_backend.wiring import segmenter_spec
+from tests import REPOSITORY, plug_in
 from tests.cli.test_train_policy import TINY as TINY_TRAINING
 from tests.core.learning.test_finetune import TINY as TINY_FINETUNE
 from tests.core.learning.test_finetune import _image
+from tests.local_server import LocalServer
 from tests.online.conftest import RANKING, TINY, label_round, settle
 from tests.online.fake_tool import CLASSES, FakeTool
 from tests.online.test_trust import RULES
@@ -62,7 +63,6 @@ from tests.tiny_segmenter import TinySegmenter
 pytestmark = pytest.mark.e2e
 
 RANDOM = SegmenterSpec(1, encoder_weights=None)
-REPOSITORY = Path(__file__).resolve().parent.parent
 PAGE = REPOSITORY / "docs" / "plug-ins.md"
 
 Plug = Callable[[Registry[Any], str, Any], None]
@@ -423,10 +423,8 @@ def write_listing(images, classes, out: Path) -> None:
 def served(tmp_path) -> Iterator[str]:
     """The address of a server of the files below `tmp_path`."""
     handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with LocalServer(handler) as server:
+        yield server.url
 
 
 def test_an_export_format_is_written_by_the_command(
@@ -502,18 +500,12 @@ def package(tmp_path) -> dict[str, Any]:
     (declared,) = re.findall(r"```toml\n(.*?)```", section, re.DOTALL)
     pyproject: dict[str, Any] = tomllib.loads(declared)
     project, (name,) = pyproject["project"], pyproject["tool"]["setuptools"]["py-modules"]
-    info = tmp_path / "site" / f"{name}-{project['version']}.dist-info"
-    info.mkdir(parents=True)
-    (tmp_path / "site" / f"{name}.py").write_text(module)
-    (info / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
-    )
-    lines = [
-        line
+    brought = {
+        group: "\n".join(f"{key} = {value}" for key, value in entries.items())
         for group, entries in project["entry-points"].items()
-        for line in (f"[{group}]", *(f"{key} = {value}" for key, value in entries.items()))
-    ]
-    (info / "entry_points.txt").write_text("\n".join(lines))
+    }
+    plug_in.install(tmp_path / "site", project["name"], project["version"], brought)
+    (tmp_path / "site" / f"{name}.py").write_text(module)
     return pyproject
 
 

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import textwrap
 from importlib.metadata import packages_distributions
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,8 +16,8 @@ from benchmarks.gpu import __main__ as command
 from benchmarks.gpu.measurements import MEASUREMENTS
 from benchmarks.gpu.query_step import query_step
 from benchmarks.gpu.timing import Setting
+from tests import REPOSITORY
 
-ROOT = Path(__file__).resolve().parent.parent
 TINY = Setting(torch.device("cpu"), is_tiny=True)
 IN_THE_IMAGE = {
     "torch", "torchvision", "triton", "numpy", "pillow", "setuptools", "filelock", "fsspec",
@@ -30,6 +29,7 @@ def _python(source: str) -> list[str]:
     return [sys.executable, "-c", textwrap.dedent(source)]
 
 
+@pytest.mark.e2e  # seconds each
 @pytest.mark.parametrize("name", MEASUREMENTS)
 def test_each_measurement_gives_finite_numbers_as_json(name):
     result = json.loads(json.dumps(MEASUREMENTS[name](TINY), allow_nan=False))
@@ -101,7 +101,7 @@ def test_without_cuda_it_says_how_to_try_it(monkeypatch):
 
 @pytest.mark.e2e  # loads everything anew
 def test_the_wheels_and_the_image_are_all_that_it_imports():
-    listed = (ROOT / "benchmarks" / "gpu" / "wheels.txt").read_text().splitlines()
+    listed = (REPOSITORY / "benchmarks" / "gpu" / "wheels.txt").read_text().splitlines()
     names = {line for line in listed if line and not line.startswith("#")}
     allowed = names | IN_THE_IMAGE | {"ralis-backend"}
     missing = [
@@ -118,5 +118,5 @@ def test_the_wheels_and_the_image_are_all_that_it_imports():
         import benchmarks.gpu.measurements, tests.conftest, segmentation_models_pytorch
         import tests.gpu.test_core, tests.gpu.test_games, tests.gpu.test_stand_in
     """
-    ended = subprocess.run(_python(source), cwd=ROOT, capture_output=True, text=True)
+    ended = subprocess.run(_python(source), cwd=REPOSITORY, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr

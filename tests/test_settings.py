@@ -15,8 +15,7 @@ from ralis_backend.settings import (
     settings_table,
     use_restored_hub_cache,
 )
-
-REPOSITORY = Path(__file__).parents[1]
+from tests import REPOSITORY
 
 
 @pytest.fixture(autouse=True)

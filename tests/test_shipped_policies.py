@@ -12,10 +12,10 @@ from ralis_backend.core import weights
 from ralis_backend.core.policy import AgnosticPolicy, PolicyDoesNotFit, RalisPolicy
 from ralis_backend.core.policy.registry import SHIPPED, find_strategy
 from ralis_backend.offline.datasets import read_classes
+from tests import REPOSITORY
 
-ROOT = Path(__file__).resolve().parent.parent
-POLICIES = ROOT / "policies"
-RESULTS = ROOT / "benchmarks" / "results"
+POLICIES = REPOSITORY / "policies"
+RESULTS = REPOSITORY / "benchmarks" / "results"
 COMPARISON = RESULTS / "labels" / "long" / "camvid-policies" / "summary.json"
 RALIS = {short: name for short, name in SHIPPED.items() if name.startswith("ralis-")}
 FOR_ANY_LABELS = ("any", "any-camvid", "any-aerial", "any-shuffled", "linear")

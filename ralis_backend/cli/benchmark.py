@@ -107,7 +107,7 @@ def benchmark(
 
     from ralis_backend.offline.benchmark.arenas import ArenaConfig, check_arena, open_arena
     from ralis_backend.offline.benchmark.clicks import region_clicks
-    from ralis_backend.offline.benchmark.run import Contest, run
+    from ralis_backend.offline.benchmark.run import Contest, check_names, run
     from ralis_backend.offline.datasets import Dataset
     from ralis_backend.settings import load_settings
     from ralis_backend.wiring import find_device, segmenter_spec
@@ -115,6 +115,7 @@ def benchmark(
     torch.set_num_threads(1)
     console, settings, size = Console(), load_settings(), _size(region_size)
     names = [name.strip() for name in strategies.split(",") if name.strip()]
+    check_names(names)  # features of a large dataset take a while
     rules = _rules(
         _numbers(budgets), initial, initial_regions, regions_per_step, pool_size,
         updates or DEFAULT_UPDATES.get(fidelity, 0),

@@ -8,6 +8,7 @@ import logging
 import socket
 import tempfile
 import time
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,18 +72,20 @@ def check_port(host: str, port: int, patience_s: float = PORT_PATIENCE_S) -> Non
         patience_s: for so long a server that is just ending is waited for.
     """
     deadline = time.monotonic() + patience_s
-    while True:
+    for attempt in count():
         try:
             _try_port(host, port)
         except OSError as error:
-            if error.errno == errno.EADDRINUSE and time.monotonic() < deadline:
-                time.sleep(0.2)
-                continue
-            raise ValueError(
-                f"cannot listen on {host} port {port}: {error.strerror or error}; stop what uses "
-                "the port, or choose another with --port"
-            ) from None
-        return
+            if error.errno != errno.EADDRINUSE or time.monotonic() >= deadline:
+                raise ValueError(
+                    f"cannot listen on {host} port {port}: {error.strerror or error}; stop what "
+                    "uses the port, or choose another with --port"
+                ) from None
+        else:
+            return
+        if not attempt:
+            logger.info("port %d is in use; waiting %.0f s for its end", port, patience_s)
+        time.sleep(0.2)
 
 
 def _try_port(host: str, port: int) -> None:

@@ -193,7 +193,12 @@ class Connector:
         client = self._client.watched(visit.watch)
         setup = self._setup.through(client)
         done = [self._taken_off(setup, row)]
-        values: dict[str, object] = {"progress": {"state": "idle"}, "last_error": None}
+        # Label Studio sets a backend up whenever it lists it, which made the project known again.
+        values: dict[str, object] = {
+            "is_deleted": True,
+            "progress": {"state": "idle"},
+            "last_error": None,
+        }
         if row.regions_tool_id is not None:
             if deletes_regions:
                 self._require_all_read(row)  # what came meanwhile

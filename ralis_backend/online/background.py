@@ -78,8 +78,8 @@ def check_choice(choice: str | None, labels: Sequence[str]) -> None:
         raise ValueError(
             f"the config has the single label {labels[0]!r}, and {said} would leave the model "
             f"nothing to tell it from; name another class for unpainted pixels, as {EXAMPLE} in "
-            "the connection's extra params or with `ralis connect --background NAME`, or leave it "
-            "out"
+            "the connection's extra params or with `ralis connect --project N --background NAME`, "
+            "or leave it out"
         )
 
 
@@ -145,7 +145,7 @@ def described(background: tuple[str, Origin] | None, labels: Sequence[str]) -> s
     if background is None:
         return (
             "unpainted pixels of a submitted region say nothing (void); `ralis connect "
-            "--background NAME` makes them a class"
+            "--project N --background NAME` makes them a class"
         )
     name, origin = background
     why = {
@@ -153,7 +153,8 @@ def described(background: tuple[str, Origin] | None, labels: Sequence[str]) -> s
         "setting": "by RALIS_BACKGROUND_LABEL",
         "one label": "on by itself, since the config has one label"
         if len(labels) == 1
-        else "from when the config had one label; `ralis connect --no-background` ends it",
+        else "from when the config had one label; `ralis connect --project N --no-background` "
+        "ends it",
     }[origin]
     own = "" if name in labels else ", a class without a label to paint"
     return f"unpainted pixels of a submitted region are {name!r}{own} ({why})"

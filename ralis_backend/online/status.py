@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ralis_backend.online.agreement import people_notes
@@ -168,15 +168,19 @@ def _doing(status: ProjectStatus) -> str:
     doing = dict(status.doing)
     state = str(doing.pop("state"))
     if state == "idle":
-        return "nothing: all is done until something is labelled" if status.published else "waits"
+        if status.published is None:
+            return "waits for the worker, which looks at each image once and then makes the tasks"
+        return "nothing: all is done until something is labelled"
     known = {
         "training_version": "{}",
         "ranked_version": "{}",
         "improved_version": "{}",
         "updates": "{} updates",
         "percent": "{:.0f} %",
-        "expected_end": "until about {}",
+        "expected_end": "until about {:%H:%M:%S} UTC",
     }
+    if "expected_end" in doing:
+        doing["expected_end"] = datetime.fromisoformat(doing["expected_end"]).astimezone(UTC)
     parts = [form.format(doing[name]) for name, form in known.items() if name in doing]
     return f"{state} {', '.join(parts)}".strip()
 

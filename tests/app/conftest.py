@@ -28,7 +28,7 @@ def image_of(task):
 
 
 @pytest.fixture(autouse=True)
-def _own_folder(tmp_path, monkeypatch):
+def _own_folder(tmp_path, monkeypatch, closed_stores):
     """What the app writes to its data folder, `.ralis` here, goes with the test."""
     monkeypatch.chdir(tmp_path)
 

@@ -2,8 +2,7 @@ import logging
 import os
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 from pydantic import SecretStr
@@ -14,6 +13,7 @@ from ralis_backend.online.choosing import RankingConfig
 from ralis_backend.online.learner import Learner
 from ralis_backend.wiring import create_client, create_store
 from tests.app.calls import CONFIG, UID, created, settings, setup
+from tests.local_server import LocalServer
 
 
 class WhoAmI(BaseHTTPRequestHandler):
@@ -32,13 +32,9 @@ class WhoAmI(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def label_studio():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), WhoAmI)
-    server.tokens = set()
-    server.url = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, args=(0.01,)).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with LocalServer(WhoAmI) as server:
+        server.tokens = set()
+        yield server
 
 
 @pytest.mark.parametrize(

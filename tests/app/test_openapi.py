@@ -1,14 +1,13 @@
 """docs/openapi.yaml describes every route, and what it describes is what the app answers."""
 
-from pathlib import Path
-
 import jsonschema
 import pytest
 import yaml
 
+from tests import REPOSITORY
 from tests.app.calls import CONFIG, PROJECT, UID, created, setup, task
 
-DOCUMENT = yaml.safe_load((Path(__file__).parents[2] / "docs" / "openapi.yaml").read_text())
+DOCUMENT = yaml.safe_load((REPOSITORY / "docs" / "openapi.yaml").read_text())
 OPERATIONS = [(path, method) for path, methods in DOCUMENT["paths"].items() for method in methods]
 BODIES = {
     "/setup": {"project": UID, "schema": CONFIG},

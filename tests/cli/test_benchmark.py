@@ -17,13 +17,20 @@ SMALL = (
 )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Features of the tiny dataset are computed by the first test that needs them."""
+    return tmp_path_factory.mktemp("points")
+
+
 @pytest.fixture
-def run(tiny_dataset, tmp_path, monkeypatch):
+def run(tiny_dataset, cache, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RALIS_ENCODER_WEIGHTS", "none")
 
     def invoke(*options: str):
-        fixed = ("benchmark", "--dataset", str(tiny_dataset.root), "--out", "results")
+        folders = ("--dataset", str(tiny_dataset.root), "--cache", str(cache), "--out", "results")
+        fixed = ("benchmark", *folders)
         return CliRunner().invoke(app, [*fixed, *SMALL, *options])
 
     return invoke

@@ -25,6 +25,7 @@ from ralis_backend.core.segmenter.smp import SmpSegmenter
 from ralis_backend.offline.training.ralis import RalisTrainer
 from ralis_backend.offline.training.registry import TRAINERS
 from ralis_backend.online.answers import AnswerKind, Choice
+from tests import plug_in
 from tests.core.learning.test_loop import Brighter
 from tests.tiny_segmenter import TinySegmenter
 
@@ -352,11 +353,7 @@ def install(tmp_path: Path, monkeypatch) -> Any:
         module = package.replace("-", "_")
         made.append(module)
         (tmp_path / f"{module}.py").write_text(STRATEGIES_OF_OTHERS.format(imports=imports))
-        folder = tmp_path / f"{module}-1.0.dist-info"
-        folder.mkdir()
-        metadata = f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n"
-        (folder / "METADATA").write_text(metadata)
-        (folder / "entry_points.txt").write_text(f"[ralis_backend.strategies]\n{entries}\n")
+        plug_in.install(tmp_path, package, "1.0", {"ralis_backend.strategies": entries})
 
     monkeypatch.syspath_prepend(tmp_path)
     yield installed

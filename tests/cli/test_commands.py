@@ -4,19 +4,19 @@ import sys
 import tomllib
 
 import pytest
+from typer.testing import CliRunner
 
-from ralis_backend.cli import main
+from ralis_backend.cli import app, main
 from ralis_backend.cli.demo.label_studio import free_port
 from ralis_backend.labelstudio import client as client_module
-from tests.cli.process import ralis
-from tests.conftest import ROOT
+from tests import REPOSITORY
 
 
-def test_help_lists_the_commands_without_heavy_imports(environment, tmp_path):
-    answer = ralis(environment, tmp_path, "--help")
-    assert answer.returncode == 0
+def test_help_lists_the_commands_without_heavy_imports():
+    told = CliRunner().invoke(app, ["--help"])
+    assert told.exit_code == 0
     for name in ("serve", "web", "worker", "connect", "doctor", "versions", "simulate"):
-        assert name in answer.stdout
+        assert name in told.stdout
     code = "import ralis_backend.cli, sys; print(*sys.modules)"
     modules = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -24,45 +24,28 @@ def test_help_lists_the_commands_without_heavy_imports(environment, tmp_path):
     assert not {"torch", "flask", "sqlalchemy", "numpy"} & set(modules)
 
 
-def test_a_bad_setting_is_one_line_and_exit_code_2(environment, tmp_path):
-    answer = ralis({**environment, "RALIS_REGION_SIZE": "big"}, tmp_path, "serve")
-    assert answer.returncode == 2
-    assert "RALIS_REGION_SIZE" in answer.stderr
-    assert len(answer.stderr.strip().splitlines()) == 1
+def test_a_bad_setting_is_one_line_and_exit_code_2(refused):
+    told = refused("serve", RALIS_REGION_SIZE="big")
+    assert "RALIS_REGION_SIZE" in told
+    assert len(told.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize(
     ("command", "wanted"),
     [("versions", "there is no database"), ("connect", "LABEL_STUDIO_API_KEY")],
 )
-def test_what_is_missing_is_one_line_and_exit_code_2(
-    environment, tmp_path, monkeypatch, capsys, command, wanted
-):
-    for name in ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["ralis", command, "--project", "5"])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    assert stopped.value.code == 2
-    assert wanted in capsys.readouterr().err
+def test_what_is_missing_is_one_line_and_exit_code_2(refused, command, wanted):
+    told = refused(command, "--project", "5")
+    assert wanted in told
+    assert len(told.strip().splitlines()) == 1
 
 
 def test_connecting_to_a_label_studio_that_is_down_is_one_line_and_makes_nothing(
-    environment, tmp_path, monkeypatch, capsys
+    refused, tmp_path, monkeypatch
 ):
-    down = {"LABEL_STUDIO_URL": f"http://127.0.0.1:{free_port()}", "LABEL_STUDIO_API_KEY": "0" * 40}
-    for name, value in {**environment, **down}.items():
-        monkeypatch.setenv(name, value)
     monkeypatch.setattr(client_module, "RETRY_PAUSES_S", ())
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["ralis", "connect", "--project", "5"])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    assert stopped.value.code == 2
-    told = capsys.readouterr().err
+    down = {"LABEL_STUDIO_URL": f"http://127.0.0.1:{free_port()}", "LABEL_STUDIO_API_KEY": "0" * 40}
+    told = refused("connect", "--project", "5", **down)
     assert "does not answer" in told
     assert len(told.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
@@ -73,18 +56,12 @@ COMMANDS = ("versions", "status", "train", "simulate", "export", "disconnect")
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_that_looks_makes_no_data_folder_and_says_where_it_looked(
-    environment, tmp_path, monkeypatch, capsys, command
+    refused, environment, tmp_path, command
 ):
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("RALIS_DATA_DIR")
-    monkeypatch.chdir(tmp_path)
+    del environment["RALIS_DATA_DIR"]
     more = ["--out", "dataset"] if command == "export" else []
-    monkeypatch.setattr(sys, "argv", ["ralis", command, "--project", "5", *more])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    assert stopped.value.code == 2
-    assert str(tmp_path / ".ralis" / "ralis.db") in capsys.readouterr().err
+    told = refused(command, "--project", "5", *more)
+    assert str(tmp_path / ".ralis" / "ralis.db") in told
     assert list(tmp_path.iterdir()) == []
 
 
@@ -111,12 +88,12 @@ def test_every_file_is_python_of_each_release_that_is_supported(minor):
         "for path in pathlib.Path(sys.argv[1]).rglob('*.py'):\n"
         "    compile(path.read_bytes(), str(path), 'exec', dont_inherit=True)"
     )
-    checked = [python, "-W", "error", "-c", code, str(ROOT / "ralis_backend")]
+    checked = [python, "-W", "error", "-c", code, str(REPOSITORY / "ralis_backend")]
     assert subprocess.run(checked, capture_output=True, text=True, check=False).stderr == ""
 
 
 def test_the_package_says_which_releases_it_is_for():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     assert project["requires-python"] == ">=3.11"
     releases = {it.rpartition(" ")[2] for it in project["classifiers"] if "Python :: 3." in it}
     assert releases == {"3.11", "3.12", "3.13"}

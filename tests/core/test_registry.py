@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ralis_backend.core.registry import Registry
+from tests import plug_in
 
 GROUP = "ralis_backend.test_things"
 
@@ -21,10 +22,7 @@ def things() -> Registry[int]:
 def install(folder: Path, entries: str, module: str) -> None:
     """A package as pip leaves it: a module, and metadata that name its entry points."""
     (folder / "brought_along.py").write_text(module)
-    metadata = folder / "brought_along-1.2.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: brought-along\nVersion: 1.2\n")
-    (metadata / "entry_points.txt").write_text(f"[{GROUP}]\n{entries}\n")
+    plug_in.install(folder, "brought-along", "1.2", {GROUP: entries})
 
 
 @pytest.fixture

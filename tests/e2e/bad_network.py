@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import httpx
+
+from tests.local_server import LocalServer
 
 HTML = b"<!doctype html><title>502 Bad Gateway</title><h1>502 Bad Gateway</h1>"
 WEATHERS = ("down", "slow", "401", "403", "429", "500", "html", "half")
@@ -33,27 +34,23 @@ class BadNetwork:
         self.num_harmed = 0
         self.client = httpx.Client(timeout=120, trust_env=False)
         handler = type("Handler", (_Handler,), {"network": self})
-        self._server = _Server(("127.0.0.1", 0), handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._server = _Server(handler)
 
     @property
     def url(self) -> str:
         """Address without a trailing slash."""
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return self._server.url
 
     def __enter__(self) -> BadNetwork:
-        self._thread.start()
+        self._server.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._server.__exit__()
         self.client.close()
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
+class _Server(LocalServer):
     block_on_close = False
 
     def handle_error(self, *_: object) -> None:

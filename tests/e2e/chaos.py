@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from ralis_backend.cli.demo.annotators import CropAnnotator
 from ralis_backend.cli.demo.label_studio import LabelStudioServer
+from tests.cli.process import RALIS
 from tests.e2e.bad_network import WEATHERS, BadNetwork
 
 DROPPED, DOUBLED = 0.3, 0.1
@@ -104,7 +104,7 @@ class Crew:
     def _start(self, name: str, command: tuple[str, ...]) -> subprocess.Popen[bytes]:
         with (self._folder / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "tests.e2e.tiny_ralis", *command],
+                [*RALIS, *command],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -180,6 +180,7 @@ class Annotator:
 class Harm:
     """What is done, at random moments.
 
+    lasting_s: least and most seconds that what passes by itself takes.
     done: how often each thing was.
     """
 
@@ -188,6 +189,7 @@ class Harm:
     disk: SmallDisk
     server: LabelStudioServer | None
     rng: random.Random
+    lasting_s: tuple[float, float]
     done: dict[str, int] = field(default_factory=dict)
 
     def run(self, kills: int, gap_s: tuple[float, float]) -> None:
@@ -225,7 +227,7 @@ class Harm:
 
     def _do(self, name: str) -> None:
         self._count(name)
-        lasting_s = self.rng.uniform(2.0, 4.0)
+        lasting_s = self.rng.uniform(*self.lasting_s)
         if name == "full disk":
             with self.disk.full():
                 time.sleep(lasting_s)

@@ -7,15 +7,22 @@ import os
 import shutil
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
+import httpx
 import pytest
 
 from ralis_backend.cli.demo.label_studio import LabelStudioServer, free_port
+from ralis_backend.cli.demo.workplace import Workplace
 from ralis_backend.labelstudio.client import LabelStudioClient
+from ralis_backend.labelstudio.errors import NotFound
+from ralis_backend.labelstudio.tool import LabelStudioTool
+from ralis_backend.online.tool import ToolProject
+from tests.e2e.pool import CLASSES, config, make_tool
+from tests.local_server import LocalServer
 from tests.real_parts import SHARED, missing
 
 CAMVID = SHARED / "data/camvid"
@@ -30,28 +37,32 @@ def server_in(folder: Path) -> LabelStudioServer:
 
 
 @pytest.fixture(scope="session")
-def label_studio_data() -> Path:
+def label_studio_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder whose database exists: the first start takes a minute, so it is kept."""
     if not LABEL_STUDIO.is_file():
         missing(f"{LABEL_STUDIO} is not there; run `make setup`")
     cache = Path(os.environ.get("RALIS_TEST_CACHE", tempfile.gettempdir()))
     template = cache / "ralis-label-studio-1.23.2"
     if not (template / "label_studio.sqlite3").is_file():
-        making = Path(tempfile.mkdtemp(dir=cache, prefix="ralis-label-studio-making-"))
-        with server_in(making):
+        made = tmp_path_factory.mktemp("making") / "data"
+        with server_in(made):
             pass
+        copied = Path(tempfile.mkdtemp(dir=cache, prefix="ralis-label-studio-making-"))
+        shutil.copytree(made, copied, dirs_exist_ok=True)
         shutil.rmtree(template, ignore_errors=True)
-        making.rename(template)
+        copied.rename(template)
     return template
 
 
 @pytest.fixture(scope="module")
-def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where `ralis demo` of this file keeps everything."""
-    for needed in (CAMVID, LABEL_STUDIO):
-        if not needed.exists():
-            missing(f"{needed} is not there; run `make setup`, or set RALIS_SHARED")
-    return tmp_path_factory.mktemp("demo")
+def demo_folder(label_studio_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `ralis demo` of this file keeps everything, as after a first start of Label Studio."""
+    if not CAMVID.exists():
+        missing(f"{CAMVID} is not there; set RALIS_SHARED")
+    folder = tmp_path_factory.mktemp("demo")
+    shutil.copytree(label_studio_data, folder / "label-studio")
+    Workplace(folder, USERNAME, PASSWORD, TOKEN).save()
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -71,6 +82,45 @@ def client(label_studio: LabelStudioServer) -> Iterator[LabelStudioClient]:
     opened = LabelStudioClient(label_studio.url, TOKEN)
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def personal_token(label_studio: LabelStudioServer) -> str:
+    """Made as a user does, on the account page."""
+    with httpx.Client(base_url=label_studio.url, follow_redirects=True) as browser:
+        browser.get("/user/login/")
+        token = browser.cookies["csrftoken"]
+        form = {"email": USERNAME, "password": PASSWORD, "csrfmiddlewaretoken": token}
+        browser.post("/user/login/", data=form, headers={"Referer": label_studio.url})
+        headers = {"X-CSRFToken": browser.cookies["csrftoken"], "Referer": label_studio.url}
+        answer = browser.post("/api/token/", json={}, headers=headers)
+        assert answer.status_code == 201, answer.text
+        return str(answer.json()["token"])
+
+
+@pytest.fixture
+def tool(client: LabelStudioClient, tmp_path: Path) -> LabelStudioTool:
+    """The worker's tool, with a cache of its own."""
+    return make_tool(client, tmp_path)
+
+
+@pytest.fixture
+def pool(client: LabelStudioClient, tool: LabelStudioTool) -> Iterator[ToolProject]:
+    """An empty pool project with two labels."""
+    made = client.create_project("A pool", config(*CLASSES))
+    yield tool.project(made["id"])
+    client.delete_project(made["id"])
+
+
+@pytest.fixture
+def regions(
+    client: LabelStudioClient, tool: LabelStudioTool, pool: ToolProject
+) -> Iterator[int | None]:
+    """The number of the pool's regions project."""
+    regions_id = tool.prepare(pool, "crops", None)
+    yield regions_id
+    with suppress(NotFound):
+        client.delete_project(regions_id)
 
 
 class Backend(BaseHTTPRequestHandler):
@@ -99,10 +149,5 @@ class Backend(BaseHTTPRequestHandler):
 @pytest.fixture(scope="session")
 def backend_url() -> Iterator[str]:
     """Address of a backend that answers and does nothing."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Backend)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with LocalServer(Backend) as server:
+        yield server.url

@@ -34,10 +34,14 @@ def environment():
     return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
 
 
-def label_by_script(folder, out, mode, rounds):
+def label_by_script(folder, out, mode, rounds, variables=None):
     arguments = ("--oracle", "--rounds", str(rounds), "--mode", mode, "--out", str(out))
     done = subprocess.run(
-        command(folder, *arguments), env=environment(), capture_output=True, text=True, timeout=800
+        command(folder, *arguments),
+        env={**environment(), **(variables or {})},
+        capture_output=True,
+        text=True,
+        timeout=800,
     )
     logs = "".join(path.read_text()[-3000:] for path in folder.glob("backends/*/backend.log"))
     assert done.returncode == 0, done.stdout + done.stderr + logs
@@ -58,7 +62,8 @@ def processes_of(folder):
     return found
 
 
-def check_results(out, printed, rounds):
+def check_results(out, printed, rounds, least_miou):
+    """What a demo leaves; on images that it never saw, the last version reaches `least_miou`."""
     content = json.loads((out / "results.json").read_text())
     numbers = range(1, rounds + 1)
     assert [done["trained_version"] for done in content["rounds"]] == [f"v{it}" for it in numbers]
@@ -69,7 +74,7 @@ def check_results(out, printed, rounds):
         assert 0 < done["validation"]["miou"] < 1
         assert done["test"]["images"] == 4
         assert {"label", "sync", "train", "rank", "publish", "eval"} <= set(done["seconds"])
-    assert content["rounds"][-1]["test"]["miou"] > 0.05  # it has learned something
+    assert content["rounds"][-1]["test"]["miou"] > least_miou
     with Image.open(out / "curve.png") as image:
         assert image.size[0] > 400
     assert "learning curve" in printed

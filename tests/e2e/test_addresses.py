@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import httpx
@@ -29,8 +28,9 @@ from ralis_backend.labelstudio.payloads.regions_config import regions_config
 from ralis_backend.labelstudio.setup import ProjectSetup
 from ralis_backend.labelstudio.tool import LabelStudioTool
 from ralis_backend.online.tool import Crop
-from tests.e2e.conftest import LABEL_STUDIO, PASSWORD, TOKEN, USERNAME
+from tests.e2e.conftest import LABEL_STUDIO, PASSWORD, TOKEN, USERNAME, Backend
 from tests.labelstudio.certificates import make_certificates
+from tests.local_server import LocalServer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -103,15 +103,8 @@ def studio(label_studio_data: Path, tmp_path_factory) -> Iterator[PublicLabelStu
 @contextmanager
 def proxied(port: int, context=None) -> Iterator[int]:
     handler = type("Handler", (ReverseProxy,), {"port": port})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    if context is not None:
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server.server_port
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with LocalServer(handler, context) as server:
+        yield server.server_port
 
 
 @pytest.fixture(scope="module")
@@ -178,35 +171,13 @@ def test_without_its_public_address_the_message_says_which_setting(studio, proje
 def test_label_studio_says_its_public_address_when_it_is_connected(studio, project_id):
     said = []
 
-    class Backend(BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.answer(b'{"status": "UP", "model_class": "x"}')
-
-        def do_POST(self):
+    class Listening(Backend):
+        def do_POST(self):  # noqa: N802  (a handler's)
             said.append(self.rfile.read(int(self.headers["Content-Length"])))
             self.answer(b'{"model_version": "v0"}')
 
-        def answer(self, content):
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *arguments):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Backend)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        client = LabelStudioClient(studio.url, TOKEN)
-        client.create_backend(project_id, f"http://127.0.0.1:{server.server_port}", "Backend")
-        client.close()
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with LocalServer(Listening) as server, closing(LabelStudioClient(studio.url, TOKEN)) as client:
+        client.create_backend(project_id, server.url, "Backend")
     assert json.loads(said[0])["hostname"] == PUBLIC
 
 

@@ -19,6 +19,7 @@ from ralis_backend.labelstudio.client import LabelStudioClient
 from ralis_backend.online.store import Store
 from tests.e2e.browser import HEIGHT, Annotator, chromium_page, chromium_program
 from tests.e2e.conftest import PASSWORD, TOKEN, USERNAME
+from tests.plug_in import with_tiny_segmenter
 from tests.real_parts import missing
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
@@ -57,7 +58,15 @@ def pool_id(client: LabelStudioClient) -> int:
 
 
 @pytest.fixture
-def backend(label_studio: LabelStudioServer, tmp_path: Path) -> Iterator[Backend]:
+def segmenter(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
+    """Environment for the usual network, or for a tiny one where a test asks for that."""
+    return with_tiny_segmenter(tmp_path / "site") if hasattr(request, "param") else {}
+
+
+@pytest.fixture
+def backend(
+    label_studio: LabelStudioServer, segmenter: dict[str, str], tmp_path: Path
+) -> Iterator[Backend]:
     port = free_port()
     environment = {
         "LABEL_STUDIO_URL": label_studio.url,
@@ -69,6 +78,7 @@ def backend(label_studio: LabelStudioServer, tmp_path: Path) -> Iterator[Backend
         "RALIS_REGION_SIZE": f"{SIDE}x{SIDE}",
         "RALIS_REGIONS_PER_ROUND": str(REGIONS_PER_ROUND),
         "OMP_NUM_THREADS": "1",
+        **segmenter,
     }
     with Backend(port, environment, tmp_path / "backend.log") as running:
         running.wait_ready()
@@ -179,6 +189,7 @@ def one_label_id(client: LabelStudioClient) -> int:
     return int(project["id"])
 
 
+@pytest.mark.parametrize("segmenter", ["tiny"], indirect=True)
 def test_one_label_is_told_from_background_and_a_region_without_it_is_submitted_empty(
     annotator: Annotator,
     one_label_id: int,

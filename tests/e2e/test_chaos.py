@@ -11,7 +11,6 @@ import os
 import random
 import shutil
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -31,16 +30,18 @@ from ralis_backend.labelstudio.fetcher import ImageFetcher
 from ralis_backend.labelstudio.tool import LabelStudioTool
 from ralis_backend.offline.datasets import Dataset, Sample
 from ralis_backend.online.store import Store
+from tests.cli.process import RALIS
 from tests.e2e.bad_network import BadNetwork
 from tests.e2e.chaos import Annotator, Crew, Harm, SmallDisk
 from tests.e2e.conftest import TOKEN, server_in
 from tests.e2e.test_kill import CONFIG, NAMES, wait_for
-from tests.e2e.tiny_ralis import SETTINGS
+from tests.plug_in import with_tiny_segmenter
 
 KILLS = int(os.environ.get("RALIS_CHAOS_KILLS", "3"))
 SEED = int(os.environ.get("RALIS_CHAOS_SEED", time.time_ns() % 10**6))
 IS_LONG = KILLS > 3
 GAP_S = (3.0, 12.0) if IS_LONG else (1.0, 3.0)
+LASTING_S = (2.0, 4.0) if IS_LONG else (1.0, 2.0)
 NUM_IMAGES = 8 if IS_LONG else 4
 REGIONS = 4
 HEAL_S = 300.0
@@ -73,10 +74,11 @@ def test_every_annotation_is_exported_once_and_right_whatever_is_killed(
         port = free_port()
         to_tool = stack.enter_context(BadNetwork(server.url))
         to_backend = stack.enter_context(BadNetwork(f"http://127.0.0.1:{port}"))
-        environment = _environment(to_tool.url, to_backend.url, disk.folder)
+        segmenter = with_tiny_segmenter(tmp_path / "site")
+        environment = _environment(to_tool.url, to_backend.url, disk.folder, segmenter)
         pool_id, truth = _make_pool(client, shared, tmp_path)
         crew = stack.enter_context(Crew(port, environment, tmp_path))
-        harm = Harm(crew, to_tool, disk, server if IS_LONG else None, rng)
+        harm = Harm(crew, to_tool, disk, server if IS_LONG else None, rng, LASTING_S)
         try:
             wait_for("the web server", lambda: _answers(f"http://127.0.0.1:{port}/health"))
             _ralis(environment, "connect", "--project", str(pool_id))
@@ -117,7 +119,9 @@ def test_every_annotation_is_exported_once_and_right_whatever_is_killed(
             Path(out).write_text(json.dumps(report, indent=1) + "\n")
 
 
-def _environment(tool_url: str, backend_url: str, folder: Path) -> dict[str, str]:
+def _environment(
+    tool_url: str, backend_url: str, folder: Path, segmenter: dict[str, str]
+) -> dict[str, str]:
     return {
         "LABEL_STUDIO_URL": tool_url,
         "LABEL_STUDIO_API_KEY": TOKEN,
@@ -129,7 +133,7 @@ def _environment(tool_url: str, backend_url: str, folder: Path) -> dict[str, str
         "RALIS_REGION_SIZE": "90x80",
         "RALIS_SYNC_SECONDS": "3",
         "OMP_NUM_THREADS": "1",
-        **SETTINGS,
+        **segmenter,
     }
 
 
@@ -153,7 +157,7 @@ def _annotator(
 
 
 def _ralis(environment: dict[str, str], *arguments: str) -> None:
-    command = [sys.executable, "-m", "tests.e2e.tiny_ralis", *arguments]
+    command = [*RALIS, *arguments]
     subprocess.run(command, env={**os.environ, **environment}, check=True, timeout=300)
 
 

@@ -8,6 +8,8 @@ import time
 import numpy as np
 import pytest
 
+from ralis_backend.app import create_app
+from ralis_backend.cli.connect import create_connector
 from ralis_backend.core.learning.config import FinetuneConfig
 from ralis_backend.core.regions import VOID
 from ralis_backend.core.segmenter import SegmenterSpec
@@ -23,12 +25,13 @@ from ralis_backend.labelstudio.view import VIEW, VIEW_TITLE
 from ralis_backend.online.choosing import RankingConfig
 from ralis_backend.online.store import Store
 from ralis_backend.online.worker import Worker, WorkerConfig
+from ralis_backend.settings import Settings
+from ralis_backend.wiring import create_store
 from tests.e2e.conftest import TOKEN
-from tests.e2e.test_tool import CLASSES, config, png
+from tests.e2e.pool import CLASSES, SIZE, config, png
+from tests.local_server import serving
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
-
-SIZE = (60, 80)
 
 
 class Backend:
@@ -210,3 +213,25 @@ def test_disconnecting_leaves_nothing_of_ours_but_the_labels(client, make_backen
     assert backend.connect(pool).regions_id == regions_id
     connector.disconnect(row, deletes_regions=True)
     assert regions_id not in {it["id"] for it in client.projects()}
+
+
+def test_a_backend_that_answers_while_it_is_taken_off_stays_off(
+    client, label_studio, make_pool, tmp_path, closed_stores
+):
+    pool = make_pool()
+    settings = Settings(
+        _env_file=None,
+        label_studio_url=label_studio.url,
+        label_studio_api_key=TOKEN,
+        data_dir=tmp_path / "ralis",
+    )
+    store = create_store(settings)
+    with serving(create_app(settings)) as url:
+        settings.backend_url = url
+        connector = create_connector(settings, store)
+        connector.connect(connector.pool(pool), Wishes("crops"))
+        assert len(store.projects.all()) == 1
+        connector.disconnect(store.projects.by_tool_id(pool), deletes_regions=True)
+        for part in (connector, connector._tool, connector._setup):  # the command's process ends
+            part._client.close()
+    assert (client.backends(pool), store.projects.all()) == ([], [])

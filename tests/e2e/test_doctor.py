@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from ralis_backend.labelstudio.doctor import Surroundings, checks
 from ralis_backend.labelstudio.fetcher import ImageFetcher
 from ralis_backend.labelstudio.setup import ProjectSetup
 from ralis_backend.labelstudio.tool import LabelStudioTool
+from tests import REPOSITORY
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -120,7 +120,7 @@ def test_an_image_that_is_gone_and_a_config_that_cannot_be_used_are_named(around
 
 
 def test_a_policy_that_does_not_fit_the_labels_is_named(around, client, project_id):
-    policies = Path(__file__).parents[2] / "policies"
+    policies = REPOSITORY / "policies"
     wrong = replace(
         around,
         strategy=lambda classes: find_strategy("ralis", policies, classes, (128, 128)).name,

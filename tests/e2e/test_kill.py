@@ -21,6 +21,7 @@ from ralis_backend.labelstudio.tool import LabelStudioTool
 from ralis_backend.offline.datasets import Dataset
 from ralis_backend.online.store import Store
 from tests.e2e.conftest import TOKEN
+from tests.plug_in import with_tiny_segmenter
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
@@ -43,6 +44,7 @@ def environment(label_studio: LabelStudioServer, tmp_path: Path) -> dict[str, st
         "RALIS_AUTH_PASSWORD": "secret",
         "RALIS_REGIONS_PER_ROUND": str(REGIONS),
         "OMP_NUM_THREADS": "1",
+        **with_tiny_segmenter(tmp_path / "site"),
     }
 
 
@@ -55,12 +57,14 @@ def store(environment: dict[str, str], tmp_path: Path) -> Iterator[Store]:
     opened.close()
 
 
-def wait_for(what: str, is_true: Callable[[], bool], timeout_s: float = 150.0) -> None:
+def wait_for(
+    what: str, is_true: Callable[[], bool], timeout_s: float = 150.0, poll_s: float = 0.1
+) -> None:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if is_true():
             return
-        time.sleep(0.1)
+        time.sleep(poll_s)
     raise AssertionError(f"{what} did not happen within {timeout_s} s")
 
 
@@ -84,6 +88,9 @@ def test_a_kill_in_mid_training_loses_no_label_and_makes_nothing_twice(
         regions_project = tool.project(store.projects.all()[0].regions_tool_id or 0)
         return CropAnnotator(client, regions_project, truth, NAMES)
 
+    def is_training() -> bool:
+        return store.projects.all()[0].progress.get("state") == "training"
+
     with Backend(port, environment, tmp_path / "backend.log") as backend:
         backend.wait_ready()
         backend.run("connect", "--project", str(pool_id))
@@ -91,7 +98,7 @@ def test_a_kill_in_mid_training_loses_no_label_and_makes_nothing_twice(
         uid = store.projects.all()[0].uid
         for _ in range(REGIONS):
             assert annotator().label_next() == 1
-        wait_for("training", lambda: backend.status(uid).get("percent", 0) > 5)
+        wait_for("training", is_training, poll_s=0.01)
         assert backend._process is not None
         os.killpg(backend._process.pid, signal.SIGKILL)
         backend._process.wait()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from ralis_backend.labelstudio.client import LabelStudioClient
 from ralis_backend.labelstudio.payloads.label_config import Control, LabelConfig, parse_label_config
 from ralis_backend.labelstudio.payloads.masks import mask_to_results
 from ralis_backend.labelstudio.tool import LabelStudioTool
-from tests.e2e.test_tool import annotations_of, crops, make_tool, predictions
+from tests.e2e.pool import annotations_of, crops, predictions
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -25,11 +24,6 @@ IMAGE = '<Image name="image" value="$image"/>'
 def of(*tags: str) -> str:
     controls = "".join(f'<{tag} name="{tag}" toName="image">{LABELS}</{tag}>' for tag in tags)
     return f"<View>{IMAGE}{controls}</View>"
-
-
-@pytest.fixture
-def tool(client: LabelStudioClient, tmp_path: Path) -> LabelStudioTool:
-    return make_tool(client, tmp_path)
 
 
 def connected(client: LabelStudioClient, tool: LabelStudioTool, xml: str) -> tuple[Any, int]:

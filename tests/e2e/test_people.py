@@ -14,7 +14,7 @@ from ralis_backend.online.store import Store
 from ralis_backend.online.worker import WorkerConfig
 from ralis_backend.online.worker.people import People
 from ralis_backend.online.worker.sync import Sync
-from tests.e2e.test_tool import CLASSES, config, crops, make_tool, png, predictions
+from tests.e2e.pool import CLASSES, crops, png, predictions
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
@@ -34,25 +34,6 @@ def bob(label_studio):
     opened = LabelStudioClient(label_studio.url, token)
     yield opened
     opened.close()
-
-
-@pytest.fixture
-def tool(client, tmp_path):
-    return make_tool(client, tmp_path)
-
-
-@pytest.fixture
-def pool(client, tool):
-    made = client.create_project("A pool of people", config(*CLASSES))
-    yield tool.project(made["id"])
-    client.delete_project(made["id"])
-
-
-@pytest.fixture
-def regions(client, tool, pool):
-    regions_id = tool.prepare(pool, "crops", None)
-    yield regions_id
-    client.delete_project(regions_id)
 
 
 def queue(tool, pool, regions, count):

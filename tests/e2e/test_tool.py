@@ -2,115 +2,36 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 import time
-from contextlib import suppress
 from dataclasses import replace
 
 import httpx
 import numpy as np
 import pytest
-from PIL import Image
 
 from ralis_backend.cli.demo import label_studio as server_module
 from ralis_backend.cli.demo.label_studio import LabelStudioServer, free_port
-from ralis_backend.core.images import context_picture, crop_picture, decode_image
-from ralis_backend.core.regions import VOID, Region, grid
+from ralis_backend.core.images import decode_image
+from ralis_backend.core.regions import Region
 from ralis_backend.labelstudio.client import LabelStudioClient
 from ralis_backend.labelstudio.errors import LabelStudioError, NotFound, Unauthorised
-from ralis_backend.labelstudio.fetcher import ImageFetcher
 from ralis_backend.labelstudio.payloads.tasks import project_uid
-from ralis_backend.labelstudio.setup import ProjectSetup
-from ralis_backend.labelstudio.tool import LabelStudioTool
-from ralis_backend.online.tool import Crop, CropPrediction
 from tests.e2e.conftest import LABEL_STUDIO, PASSWORD, TOKEN, USERNAME
+from tests.e2e.pool import (
+    BACKEND,
+    CLASSES,
+    HEADERS,
+    annotations_of,
+    config,
+    crops,
+    make_setup,
+    make_tool,
+    png,
+    predictions,
+)
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
-
-BACKEND = "http://127.0.0.1:9"  # nobody answers there; webhooks fail quietly, as they may
-HEADERS = {"Authorization": "Basic dXNlcjpzZWNyZXQ="}
-CLASSES = ("road", "car")
-REGIONS = grid((60, 80), (20, 20))
-SCALE = 3
-
-
-def config(*names):
-    labels = "".join(f'<Label value="{name}"/>' for name in names)
-    return (
-        '<View><Image name="image" value="$image"/>'
-        f'<BrushLabels name="brush" toName="image">{labels}</BrushLabels></View>'
-    )
-
-
-def png(height=60, width=80):
-    pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return pixels, file.getvalue()
-
-
-def make_setup(client, **options):
-    return ProjectSetup(
-        client, **{"backend_url": BACKEND, "webhook_headers": lambda uid: HEADERS, **options}
-    )
-
-
-def make_tool(client, folder):
-    return LabelStudioTool(
-        client, ImageFetcher(client, folder / "images", 10**8), make_setup(client)
-    )
-
-
-@pytest.fixture
-def tool(client, tmp_path):
-    return make_tool(client, tmp_path)
-
-
-@pytest.fixture
-def pool(client, tool):
-    made = client.create_project("A pool", config(*CLASSES))
-    yield tool.project(made["id"])
-    client.delete_project(made["id"])
-
-
-@pytest.fixture
-def regions(client, tool, pool):
-    regions_id = tool.prepare(pool, "crops", None)
-    yield regions_id
-    with suppress(NotFound):
-        client.delete_project(regions_id)
-
-
-def crops(count, number=1):
-    pixels, _ = png()
-    return [
-        Crop(
-            source_task=11,
-            region=region,
-            image=crop_picture(pixels, region, SCALE),
-            context=context_picture(pixels, region),
-            scale=SCALE,
-            round=number,
-            rank=rank,
-            reason="uncertain",
-            strategy="entropy",
-            version="v1",
-        )
-        for rank, region in enumerate(REGIONS[:count], start=1)
-    ]
-
-
-def predictions(tasks, usefulness):
-    mask = np.zeros((20, 20), np.uint8)
-    mask[:, 10:] = 1
-    mask[0, 0] = VOID
-    return [
-        CropPrediction(task.id, region, SCALE, mask, value, rank, "uncertain")
-        for rank, (task, region, value) in enumerate(
-            zip(tasks, REGIONS, usefulness, strict=False), start=1
-        )
-    ]
 
 
 def stream(client, project_id, count):
@@ -130,11 +51,6 @@ def stream(client, project_id, count):
 
 
 # Setting up
-
-
-def annotations_of(tool, project_id):
-    annotated = [task.id for task in tool.tasks(project_id) if task.num_annotations]
-    return [it for found in tool.annotations(project_id, annotated) for it in found.annotations]
 
 
 def test_preparing_again_changes_nothing(client, tool, pool, regions):
@@ -324,20 +240,6 @@ def test_annotations_are_those_submitted_and_skipped_but_no_drafts(client, tool,
 
 
 # Tokens and images
-
-
-@pytest.fixture(scope="module")
-def personal_token(label_studio):
-    """Made as a user does, on the account page."""
-    with httpx.Client(base_url=label_studio.url, follow_redirects=True) as browser:
-        browser.get("/user/login/")
-        token = browser.cookies["csrftoken"]
-        form = {"email": USERNAME, "password": PASSWORD, "csrfmiddlewaretoken": token}
-        browser.post("/user/login/", data=form, headers={"Referer": label_studio.url})
-        headers = {"X-CSRFToken": browser.cookies["csrftoken"], "Referer": label_studio.url}
-        answer = browser.post("/api/token/", json={}, headers=headers)
-        assert answer.status_code == 201, answer.text
-        return answer.json()["token"]
 
 
 def test_a_personal_token_works_for_calls_and_images(label_studio, pool, personal_token, tmp_path):

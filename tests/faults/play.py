@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import os
-import pickle
 import re
 import shutil
 import threading
@@ -30,6 +29,7 @@ from ralis_backend.online.worker import Worker, WorkerConfig
 from ralis_backend.online.worker.loop import pause_after
 from tests.faults.clock import Clock
 from tests.faults.injection import KILLED, Fault, FaultyTool, Injector
+from tests.faults.values import dumps, loads
 from tests.online.fake_tool import CLASSES, START, FakeTool, picture
 
 RANKING = RankingConfig(
@@ -50,6 +50,18 @@ class AnnotatedTool(FakeTool):
     def __init__(self, num_images: int) -> None:
         super().__init__(num_images)
         self.made_at = START
+
+    def kept(self) -> bytes:
+        """Everything that it holds, as JSON; images by their numbers."""
+        return dumps({**vars(self), "files": list(self.files)})
+
+    @classmethod
+    def taken_up(cls, content: bytes) -> AnnotatedTool:
+        """The tool of which `content` was kept."""
+        state = loads(content)
+        tool = cls(0)
+        vars(tool).update(state, files={number: picture(number) for number in state["files"]})
+        return tool
 
     def create_crop_tasks(self, *arguments: Any) -> list[ToolTask]:
         before, self.clock = self.clock, self.made_at  # more calls must not shift annotations
@@ -172,7 +184,7 @@ class Play:
 
     def advance_until_killed(self, fault: Fault) -> None:
         """One round in a process of its own, which the fault ends; the tool goes on from there."""
-        left = self.folder / "tool.pickle"
+        left = self.folder / "tool.json"
 
         def act() -> None:
             self.injector.on_kill = lambda: _keep(self.tool, left)
@@ -180,7 +192,7 @@ class Play:
             self.advance(fault)
 
         in_a_dying_process(act)
-        self.tool = pickle.loads(left.read_bytes())
+        self.tool = AnnotatedTool.taken_up(left.read_bytes())
         left.unlink()
         self.restart()
 
@@ -323,7 +335,7 @@ def open_store(folder: Path) -> Store:
 
 def _keep(tool: AnnotatedTool, path: Path) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
-    os.write(descriptor, pickle.dumps(tool))
+    os.write(descriptor, tool.kept())
     os.close(descriptor)
 
 

@@ -86,7 +86,7 @@ def streams(draw: st.DrawFn) -> tuple[bytes, int, int]:
     return int("1" + bits, 2).to_bytes(len(bits) // 8 + 1)[1:], height, width
 
 
-@settings(fuzz, max_examples=300)
+@settings(fuzz, max_examples=150)
 @given(stream=streams())
 def test_what_our_decoder_reads_label_studios_reads_alike(stream):
     content, height, width = stream

@@ -8,8 +8,10 @@ import socket
 import struct
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, urlsplit
+
+from tests.local_server import LocalServer
 
 CREATED = "2025-11-21T04:40:00Z"
 TIMEOUT_S = 0.5
@@ -49,22 +51,18 @@ class FlakyLabelStudio:
             def log_message(self, *arguments):
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self._server = LocalServer(Handler)
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return self._server.url
 
     def __enter__(self):
-        self._thread.start()
+        self._server.__enter__()
         return self
 
     def __exit__(self, *_):
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._server.__exit__()
 
     def _fault(self, call):
         for pattern, faults in self.faults.items():

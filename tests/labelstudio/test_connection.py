@@ -26,10 +26,10 @@ CROPS = Wishes("crops")
 NUM_CALLS = 22
 """As many as connecting takes, and one more."""
 MOMENTS = [
-    pytest.param(number, marks=[] if number % 3 == 1 else [pytest.mark.e2e])
+    pytest.param(number, marks=[] if number % 7 == 1 else [pytest.mark.e2e])
     for number in range(1, NUM_CALLS)
 ]
-"""Every third quickly, all of them with the slow tests."""
+"""Every seventh quickly, all of them with the slow tests."""
 NUM_CHANGES = 6
 """Likewise, of those that make something."""
 
@@ -313,6 +313,22 @@ def test_disconnecting_leaves_labels_and_regions_and_the_worker_keeps_away(site)
     assert store.projects.all() == []
     site.settle()
     assert site.made() == ONCE, "connected again, the regions project is taken up again"
+
+
+def test_a_project_that_is_set_up_while_it_is_taken_off_stays_off(site):
+    """Label Studio asks for /setup whenever it lists the ML backends of a project."""
+    site.connect()
+    store = site.store()
+    row = store.projects.by_tool_id(1)
+
+    def set_up():
+        assert store.projects.register(row.uid, 1, CONFIG, [], "Streets").is_deleted is False
+
+    site.label_studio.before = at_call(1, set_up, "GET /api/ml")
+    site.connector(store).disconnect(row, deletes_regions=False)
+    assert store.projects.all() == []
+    site.work()
+    assert site.made() == {"projects": 1, "backends": 0, "webhooks": [], "views": 1}
 
 
 def test_disconnecting_takes_the_project_from_a_worker_that_trains(site, monkeypatch):

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import httpx
 import pytest
@@ -24,6 +24,7 @@ from ralis_backend.labelstudio.fetcher import ImageFetcher, ImageNotAllowed, Ima
 from ralis_backend.labelstudio.payloads.tasks import data_reference, parse_task
 from ralis_backend.online.tool import ToolNotFound, ToolTask
 from tests.labelstudio.fake_label_studio import streamed
+from tests.local_server import LocalServer
 
 CREATED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 URL = "http://ls.test:8080"
@@ -80,13 +81,8 @@ class Elsewhere(BaseHTTPRequestHandler):
 def elsewhere() -> Iterator[int]:
     Elsewhere.answers = {"/a.png": (200, {}, b"elsewhere")}
     Elsewhere.requests = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server.server_port
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with LocalServer(Elsewhere) as server:
+        yield server.server_port
 
 
 @pytest.fixture

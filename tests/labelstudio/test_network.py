@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import select
 import socket
-import threading
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import urlsplit
 
 import pytest
@@ -20,6 +19,7 @@ from ralis_backend.labelstudio.fetcher import ImageFetcher, ImageNotAllowed, Ima
 from ralis_backend.labelstudio.network import Network
 from ralis_backend.online.tool import ToolTask
 from tests.labelstudio.certificates import make_certificates
+from tests.local_server import LocalServer
 
 PROXY = "http://proxy.corp:3128"
 CREATED = datetime(2026, 1, 2, tzinfo=UTC)
@@ -80,16 +80,9 @@ class Proxy(BaseHTTPRequestHandler):
 
 @contextmanager
 def running(handler, context=None):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    if context is not None:
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-    server.handle_error = lambda *arguments: None
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server.server_port
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with LocalServer(handler, context) as server:
+        server.handle_error = lambda *arguments: None
+        yield server.server_port
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 
 from ralis_backend.core.images import decode_image, encode_png, mask_from_png
 from ralis_backend.core.regions import VOID
-from ralis_backend.core.segmenter import SegmenterSpec, build, load
+from ralis_backend.core.segmenter import build, load
 from ralis_backend.offline.datasets import Dataset
 from ralis_backend.online.answers import ANSWER_KINDS, AnswerKind, Choice
 from ralis_backend.online.export import export_project, inert, write_model
@@ -320,13 +320,13 @@ def test_a_project_without_labels_says_what_to_do(tmp_path):
     store.close()
 
 
-@pytest.mark.e2e  # ONNX takes a while; `test_segmenter` has it among the unit tests
-def test_the_model_is_written_as_safetensors_and_onnx(grown, tmp_path):
+@pytest.mark.e2e  # writing ONNX takes a while
+def test_the_model_is_written_as_safetensors_and_onnx(grown, tmp_path, tiny_segmenters):
     import onnxruntime
 
     store = grown.store
     project = store.projects.get(UID)
-    segmenter = build(SegmenterSpec(3, encoder_weights=None))
+    segmenter = build(tiny_segmenters)
     segmenter.save(store.blobs.path("weights/1/v1.safetensors"))
     version = Version(
         project_id=project.id, number=1, is_accepted=True, num_labels=10, metrics={},

@@ -71,7 +71,7 @@ def test_small_rounds_reach_the_share_over_time(
 ):
     worker = make_worker(random_share=0.125)
     settle(worker)
-    for _ in range(5):
+    for _ in range(3):
         label_round(store, tool)
         settle(worker)
     made = [row for row in store.queue.all(store.projects.all()[0].id) if row.state != "deleted"]
@@ -128,7 +128,7 @@ def test_a_draw_that_waits_already_is_not_handed_out_twice(
     settle(make_worker(random_share=0.0))
     assert SLICE not in _queue(tool)
     worker = make_worker(random_share=1.0)
-    for _ in range(4):
+    for _ in range(3):
         label_round(store, tool)
         settle(worker)
     rows = [row for row in store.queue.all(store.projects.all()[0].id) if row.state != "deleted"]

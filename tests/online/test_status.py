@@ -27,6 +27,19 @@ def test_a_project_that_is_only_connected_has_nothing_yet(store: Store):
     assert lines.startswith("project 1 (Streets)\n")
     assert "0 regions; 0 of the 4 new ones" in lines
     assert "v0 (not measured yet); annotators see nothing yet" in lines
+    assert "now        waits for the worker, which looks at each image once" in lines
+
+
+def test_a_training_tells_how_far_it_is_and_when_it_ends_by_the_clock(store: Store):
+    row = store.projects.register("1.100", 1, "<View/>", CLASSES, "Streets")
+    progress = {
+        "state": "training",
+        "training_version": "v1",
+        "percent": 29.4,
+        "expected_end": "2026-11-26T15:33:46+01:00",
+    }
+    store.projects.change(row.id, progress=progress)
+    assert "now        training v1, 29 %, until about 14:33:46 UTC\n" in told(store)
 
 
 def test_queue_labels_round_and_version_are_told(

@@ -26,20 +26,26 @@ RANDOM = SegmenterSpec(3, encoder_weights=None)
 FULL = FinetuneConfig(batch_size=2, crop_size=(32, 32))
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Features of the tiny dataset are computed by the first test that needs them."""
+    return tmp_path_factory.mktemp("features")
+
+
 @pytest.fixture
-def make_fast(tiny_dataset, tmp_path):
+def make_fast(tiny_dataset, cache):
     def make(dataset: Dataset = tiny_dataset, **changes: object) -> Simulation:
         config = replace(CONFIG, **changes)
-        return open_simulation(dataset, config, tmp_path / "cache", spec=RANDOM)
+        return open_simulation(dataset, config, cache, spec=RANDOM)
 
     return make
 
 
 @pytest.fixture
-def make_full(tiny_dataset):
-    def make() -> Simulation:
+def make_full(tiny_dataset, tiny_segmenters):
+    def make(spec: SegmenterSpec = tiny_segmenters) -> Simulation:
         splits = [tiny_dataset.split(name) for name in ("d_t", "d_s", "d_r")]
-        return FullSimulation(*splits, RANDOM, REGION_SIZE, first=FULL, config=FULL)
+        return FullSimulation(*splits, spec, REGION_SIZE, first=FULL, config=FULL)
 
     return make
 
@@ -262,14 +268,14 @@ def test_features_of_random_weights_are_refused_unless_they_are_asked_for(
     assert not list(tmp_path.glob("*.safetensors"))
 
 
-def test_a_segmenter_of_another_package_plays_the_full_simulation(tiny_dataset, tiny_segmenters):
-    splits = [tiny_dataset.split(name) for name in ("d_t", "d_s", "d_r")]
-    simulation = FullSimulation(*splits, tiny_segmenters, REGION_SIZE, first=FULL, config=FULL)
+@pytest.mark.parametrize("is_tiny", [True, False])
+def test_a_segmenter_of_any_kind_plays_the_full_simulation(make_full, is_tiny):
+    simulation = make_full() if is_tiny else make_full(RANDOM)
     simulation.begin(np.arange(4), 2, 0)
     matrices = simulation.learn([np.arange(8), np.arange(4)], 3, 0)
     assert matrices.shape == (2, 3, 3)
     np.testing.assert_array_equal(simulation.evaluate(), matrices[0])
-    assert simulation.embeddings(np.arange(5)).shape == (5, 12)
+    assert simulation.embeddings(np.arange(5)).shape == (5, 12 if is_tiny else 96)
 
 
 def test_a_full_simulation_without_images_is_refused(tiny_dataset):

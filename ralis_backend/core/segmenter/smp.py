@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,7 +118,8 @@ def _build(spec: SegmenterSpec, seed: int) -> tuple[smp.base.SegmentationModel, 
     wanted = (spec.encoder, spec.encoder_weights)
     if spec.encoder_weights is not None and wanted not in _NOT_TO_BE_HAD:
         try:
-            return _create(spec, seed), True
+            with _quiet_hub():
+                return _create(spec, seed), True
         except KeyError as error:
             raise ValueError(
                 f"no weights '{spec.encoder_weights}' for encoder '{spec.encoder}': {error}"
@@ -133,6 +135,18 @@ def _build(spec: SegmenterSpec, seed: int) -> tuple[smp.base.SegmentationModel, 
                 error,
             )
     return _create(spec.untrained(), seed), False
+
+
+@contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """The hub tells twice of each of its tries; what came of them we say ourselves, once."""
+    log = logging.getLogger("huggingface_hub")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _create(spec: SegmenterSpec, seed: int) -> smp.base.SegmentationModel:

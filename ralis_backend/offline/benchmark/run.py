@@ -114,7 +114,7 @@ def run(
             of other rules, other data, or another version of a policy.
     """
     out, rules, arena = contest.out, contest.rules, contest.open_arena()
-    _check_names([each.name for each in entrants])
+    check_names([each.name for each in entrants])
     check(rules, arena)
     _check_folder(out, {"config": _plain(asdict(rules)), "arena": _plain(arena.describe())})
     _check_policies(out, entrants)
@@ -176,7 +176,8 @@ def _plain(content: Any) -> Any:
     return json.loads(json.dumps(content, default=str))
 
 
-def _check_names(names: Sequence[str]) -> None:
+def check_names(names: Sequence[str]) -> None:
+    """Raise `ValueError` unless there are names, each once, of strategies."""
     if not names:
         raise ValueError("no strategy is named; give some, as random,entropy")
     twice = sorted({name for name in names if names.count(name) > 1})

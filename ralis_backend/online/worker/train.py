@@ -38,7 +38,7 @@ SEEDS_APART = 1_000_003
 """Between two attempts: further than versions are ever apart."""
 _NOTHING_PAINTED = (
     "no labelled region has a painted pixel; paint the regions, or name the class of unpainted "
-    "pixels with `ralis connect --background NAME`"
+    "pixels with `ralis connect --project N --background NAME`"
 )
 
 

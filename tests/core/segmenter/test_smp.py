@@ -9,6 +9,7 @@ import torch
 
 from ralis_backend.core import weights
 from ralis_backend.core.segmenter import SegmenterSpec, load
+from ralis_backend.core.segmenter import smp as module
 from ralis_backend.core.segmenter.onnx import export_onnx
 from ralis_backend.core.segmenter.smp import SmpSegmenter
 
@@ -162,6 +163,24 @@ def test_missing_weights_warn_and_name_the_cache(caplog):
     assert "HF_HUB_CACHE" in caplog.text
     assert "resnet18" in caplog.text
     assert not random.is_pretrained
+
+
+def test_without_a_network_one_line_says_so_and_the_hub_nothing(monkeypatch, caplog):
+    create = module._create
+
+    def unreachable(spec, seed):
+        if spec.encoder_weights is not None:
+            logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 1s")
+            raise ConnectionError("no network")
+        return create(spec, seed)
+
+    monkeypatch.setattr(module, "_create", unreachable)
+    monkeypatch.setattr(module, "_NOT_TO_BE_HAD", set())
+    SmpSegmenter(SegmenterSpec(2))
+    (record,) = caplog.records
+    assert "could not be had (no network)" in record.message
+    logging.getLogger("huggingface_hub.utils._http").warning("as before")
+    assert "as before" in caplog.text
 
 
 def test_imagenet_weights_come_from_the_cache(shared, caplog):

@@ -64,6 +64,7 @@ def test_threads_follow_the_load_and_are_not_counted_at_each_step(monkeypatch):
     assert torch.get_num_threads() == 4
 
 
+@pytest.mark.e2e  # loads torch anew
 def test_an_operators_number_of_threads_is_never_exceeded():
     code = (
         "from ralis_backend.online.worker.cores import FreeCores; import torch\n"

@@ -135,12 +135,11 @@ def _interrupted_before(
     return transaction
 
 
-def test_a_worker_that_is_overtaken_here_and_there_makes_nothing_twice(site: Site, tmp_path: Path):
+def test_a_worker_that_is_overtaken_half_way_makes_nothing_twice(site: Site, tmp_path: Path):
     undisturbed, num_points = interrupted(site.copied(tmp_path / "0"), 0)
     assert undisturbed["in use"] == (1, 1, "v1")
-    for number in (num_points // 3, num_points * 2 // 3, num_points - 20):
-        got, _ = interrupted(site.copied(tmp_path / str(number)), number)
-        assert got == undisturbed, f"overtaken at point {number} of {num_points}"
+    got, _ = interrupted(site.copied(tmp_path / "1"), num_points // 2)
+    assert got == undisturbed
 
 
 @pytest.mark.e2e
