@@ -1,8 +1,8 @@
 """The version in use -> a better one of the same labels, while nothing else is to be done.
 
-A stretch of training ends with a look at what is held out, or within an update of being asked to
-stop; the next one goes on from there. What is learned is kept on disk every now and then, so that a
-kill costs a minute of it.
+A stretch of training ends with a look at what is held out, or within an update or an image of being
+asked to stop; the next one goes on from there. What is learned is kept on disk every now and then,
+so that a kill costs a minute of it.
 """
 
 from __future__ import annotations
@@ -72,6 +72,8 @@ class _Stretch:
     in_use: that version's segmenter.
     further: how far it is; its `checkpoint` is what was written last.
     best: the best candidate so far on these labels, and its matrices.
+    before, after: what was seen of the version in use, and of the candidate at a look.
+    is_at_look: whether that look is not done yet.
     """
 
     project_id: int
@@ -82,7 +84,9 @@ class _Stretch:
     lesson: _Lesson | None = None
     best: tuple[Segmenter, np.ndarray] | None = None
     kept_at: float = field(default_factory=time.monotonic)
-    looked: _Looked = field(default_factory=lambda: _Looked())
+    before: _Looked = field(default_factory=lambda: _Looked())
+    after: _Looked = field(default_factory=lambda: _Looked())
+    is_at_look: bool = False
 
 
 class Improver:
@@ -117,7 +121,7 @@ class Improver:
         Args:
             project: whose version in use is trained on.
             report: takes the progress for log and `/job_status`.
-            should_stop: asked before each update.
+            should_stop: asked before each update, and each image.
         """
         version = self._store.versions.find(project.id, project.current_version)
         if version is None or version.weights_key is None:
@@ -153,14 +157,13 @@ class Improver:
         if stretch is None:  # another version is in use now; what is due for it comes next
             return
         try:
-            lesson = self._lesson(stretch, project, newest_label_id)
+            lesson = self._lesson(stretch, project, newest_label_id, should_stop)
+            self._train(stretch, lesson, report, should_stop)
+            self._look(stretch, lesson, project, should_stop)
+        except _Interrupted:
+            self._keep_now_and_then(stretch)
         except _CannotJudge as why:
             self._end(version, newest_label_id, str(why))
-            return
-        if self._advance(stretch, lesson, report, should_stop):
-            self._look(stretch, lesson, project)
-        else:
-            self._keep_now_and_then(stretch)
 
     # Begin
 
@@ -207,7 +210,13 @@ class Improver:
         num_classes = len(project.classes)
         return segmenter if segmenter.num_classes == num_classes else segmenter.resized(num_classes)
 
-    def _lesson(self, stretch: _Stretch, project: Project, newest_label_id: int) -> _Lesson:
+    def _lesson(
+        self,
+        stretch: _Stretch,
+        project: Project,
+        newest_label_id: int,
+        should_stop: Callable[[], bool],
+    ) -> _Lesson:
         """The labels as they are now; `_CannotJudge` if it cannot go on with them.
 
         What was learned stays; scores on other held-out regions do not compare, and begin anew.
@@ -220,7 +229,7 @@ class Improver:
         plan = plan_training(images, labels, stretch.version, now(), self._config.learner)
         read = LabelledImages(self._store, self._tool, project)
         held_out = read.of(plan.validation)
-        before = stretch.looked.at(stretch.in_use, plan.validation, held_out)
+        before = stretch.before.at(stretch.in_use, plan.validation, held_out, should_stop)
         num_seen = int(before.any(axis=(1, 2)).sum())
         if not can_be_judged(read.num_regions(plan.validation), num_seen):
             raise _CannotJudge("too little is held out to tell a better version by")
@@ -248,37 +257,46 @@ class Improver:
 
     # Go on
 
-    def _advance(
+    def _train(
         self,
         stretch: _Stretch,
         lesson: _Lesson,
         report: Callable[[dict[str, Any]], None],
         should_stop: Callable[[], bool],
-    ) -> bool:
-        """Train until the next look; False if it was asked to stop before."""
+    ) -> None:
+        """Go on until the next look; `_Interrupted` if it was asked to stop before."""
         training, config = stretch.training, self._config
-        started = time.monotonic()
+        if stretch.is_at_look:
+            return
 
         def on_update(loss: float) -> None:
             if training.updates % _REPORT_EVERY == 0:
                 report(_progress_values(stretch.version, training.updates, loss))
 
         until = next_look(training.updates, lesson.held_out, config.finetune, config.continuing)
-        is_there = training.advance(until, should_stop, on_update)
-        self._spend(stretch, time.monotonic() - started)
-        return is_there
+        with _spending(stretch):
+            stretch.is_at_look = training.advance(until, should_stop, on_update)
+        if not stretch.is_at_look:
+            raise _Interrupted
 
-    def _look(self, stretch: _Stretch, lesson: _Lesson, project: Project) -> None:
+    def _look(
+        self,
+        stretch: _Stretch,
+        lesson: _Lesson,
+        project: Project,
+        should_stop: Callable[[], bool],
+    ) -> None:
         """Score the candidate; publish the best one, go on, or end."""
-        started = time.monotonic()
         candidate, rules = stretch.training.candidate, self._config.continuing
-        after = _matrices(candidate, lesson.held_out)
+        with _spending(stretch):
+            held_out = lesson.plan.validation
+            after = stretch.after.at(candidate, held_out, lesson.held_out, should_stop)
+        stretch.is_at_look, stretch.after = False, _Looked()
         score = held_out_score(after, project.background_class)
         course = stretch.further.course.seen(score, stretch.training.updates, rules)
         stretch.further = _with_course(stretch.further, course)
         if course.best_updates == course.updates:
             stretch.best = candidate.copy(), after
-        self._spend(stretch, time.monotonic() - started)
         if stretch.best is not None and self._publish(stretch, lesson, *stretch.best, project):
             return
         if course.has_converged(rules):
@@ -317,7 +335,7 @@ class Improver:
         stretch.version = self._versions.keep(project, version, segmenter)
         # Training does not notice that its best candidate is in use now; it is counted anew.
         stretch.training.count_from(further.best_updates)
-        stretch.in_use, stretch.best, stretch.looked = segmenter, None, _Looked()
+        stretch.in_use, stretch.best, stretch.before = segmenter, None, _Looked()
         plan = replace(lesson.plan, unseen=())  # the new version has learned from those
         stretch.lesson, stretch.further = replace(lesson, plan=plan, before=after), spent
         self._begin_course(stretch, project, stretch.lesson)
@@ -334,21 +352,14 @@ class Improver:
 
     # Keep
 
-    def _spend(self, stretch: _Stretch, seconds: float) -> None:
-        further = stretch.further
-        stretch.further = replace(
-            further,
-            updates=stretch.training.updates,
-            seconds=further.seconds + seconds,
-            seconds_on_labels=further.seconds_on_labels + seconds,
-        )
-
     def _keep_now_and_then(self, stretch: _Stretch) -> None:
         """Write what was learned, if enough was since the last time, or the time is used up."""
         further = stretch.further
         is_over = further.is_over(further.newest_label_id, self._config.improve_s)
         if is_over or time.monotonic() - stretch.kept_at >= KEEP_EVERY_S:
             self._keep(stretch, stretch.training.candidate, further)
+        if is_over:
+            self._stretch = None
 
     def _keep_best(self, stretch: _Stretch, why: str) -> None:
         """It ends here: what follows begins with the best there was, or with the version in use."""
@@ -404,10 +415,15 @@ class _CannotJudge(Exception):
     """There is nothing to learn from, or to judge by."""
 
 
+class _Interrupted(Exception):
+    """It was asked to stop, and goes on from here another time."""
+
+
 class _Looked:
     """Confusion matrices of one segmenter: of images whose labels are as they were, looked at once.
 
-    New labels come one by one, and each would cost a look at everything that is held out.
+    New labels come one by one, and each would cost a look at everything that is held out; so would
+    each interruption of a look.
     """
 
     def __init__(self) -> None:
@@ -418,25 +434,37 @@ class _Looked:
         segmenter: Segmenter,
         parts: Sequence[ImageLabels],
         images: Sequence[LabelledImage],
+        should_stop: Callable[[], bool],
     ) -> np.ndarray:
-        """(N, C, C) int64, 0 where an image cannot be read."""
-        found = {}
+        """(N, C, C) int64, 0 where an image cannot be read; `_Interrupted` if it is to stop."""
+        matrices = []
         for part, image in zip(parts, images, strict=True):
             labels = tuple(label.id for label in part.labels)
             known = self._known.get(part.image.id)
-            matrix = known[1] if known and known[0] == labels else evaluate(segmenter, [image])
-            found[part.image.id] = labels, matrix
-        self._known = found
-        return _stacked([matrix for _, matrix in found.values()], segmenter.num_classes)
+            if known is None or known[0] != labels:
+                if should_stop():
+                    raise _Interrupted
+                known = labels, evaluate(segmenter, [image])
+                self._known[part.image.id] = known
+            matrices.append(known[1])
+        num_classes = segmenter.num_classes
+        return np.array(matrices, np.int64).reshape(-1, num_classes, num_classes)
 
 
-def _matrices(segmenter: Segmenter, images: Sequence[LabelledImage]) -> np.ndarray:
-    """(N, C, C) int64 confusion matrices, 0 where an image cannot be read."""
-    return _stacked([evaluate(segmenter, [image]) for image in images], segmenter.num_classes)
-
-
-def _stacked(matrices: Sequence[np.ndarray], num_classes: int) -> np.ndarray:
-    return np.array(matrices, np.int64).reshape(-1, num_classes, num_classes)
+@contextmanager
+def _spending(stretch: _Stretch) -> Iterator[None]:
+    """The time that the block takes, however it ends, is that of the stretch."""
+    started = time.monotonic()
+    try:
+        yield
+    finally:
+        seconds, further = time.monotonic() - started, stretch.further
+        stretch.further = replace(
+            further,
+            updates=stretch.training.updates,
+            seconds=further.seconds + seconds,
+            seconds_on_labels=further.seconds_on_labels + seconds,
+        )
 
 
 def _with_course(further: Further, course: Course) -> Further:

@@ -289,6 +289,31 @@ def test_a_webhook_interrupts_within_an_update_and_its_label_joins(
     assert stretch.further.newest_label_id == newest
 
 
+def test_a_look_that_is_interrupted_goes_on_with_the_next_image(
+    store: Store, tool: FakeTool, make_worker: Callable[..., Worker], monkeypatch
+):
+    """What is seen of the version in use are the first three looks; then it is the candidate."""
+    worker = rested(make_worker())
+    looks: list[int] = []
+    real = improve.evaluate
+
+    def evaluate(segmenter, images):
+        looks.append(1)
+        if len(looks) == 4:
+            label_round(store, tool, 1)
+        return real(segmenter, images)
+
+    monkeypatch.setattr(improve, "evaluate", evaluate)
+    idle(worker)
+    stretch = stretch_of(worker)
+    assert stretch is not None
+    assert (len(looks), stretch.training.updates, stretch.is_at_look) == (4, 10, True)
+    rested(worker)
+    idle(worker)
+    assert (len(looks), stretch.training.updates, stretch.is_at_look) == (6, 10, False)
+    assert stretch.further.num_looks <= 1
+
+
 def test_a_round_of_labels_is_trained_before_anything_is_trained_on(
     store: Store, tool: FakeTool, make_worker: Callable[..., Worker], when_updated
 ):
@@ -578,7 +603,15 @@ def test_confusion_matrices_are_made_once_for_labels_that_stay(monkeypatch):
         )
 
     looked = improve._Looked()
-    assert looked.at(Two(), [part(1, 7), part(2, 8)], [None, None]).shape == (2, 2, 2)
+    stops = iter([False, True, False, False])
+
+    def should_stop() -> bool:
+        return next(stops)
+
+    parts = [part(1, 7), part(2, 8)]
+    with pytest.raises(improve._Interrupted):
+        looked.at(Two(), parts, [None, None], should_stop)
+    assert looked.at(Two(), parts, [None, None], should_stop).shape == (2, 2, 2)
     assert len(looks) == 2
-    looked.at(Two(), [part(1, 7), part(2, 8, 9)], [None, None])
+    looked.at(Two(), [part(1, 7), part(2, 8, 9)], [None, None], should_stop)
     assert len(looks) == 3
