@@ -121,6 +121,18 @@ reproduce-benchmark-long: $(BACKEND_STAMP) ## What the repository shows, from th
 	$(BIN)/python benchmarks/labels_report.py
 	$(BIN)/python benchmarks/policy_report.py
 
+REWARDS := benchmarks/results/rewards
+# $(call rewards,dataset): every arm that the file does not hold yet.
+rewards = $(BIN)/python benchmarks/segmenter_rewards.py --dataset '$(DATA)/$(1)' \
+	--out '$(REWARDS)/$(1).json' $(OPTIONS)
+
+.PHONY: reproduce-rewards
+reproduce-rewards: $(BACKEND_STAMP) ## What a segmenter learns from scores, on two datasets: hours
+	$(call rewards,camvid)
+	$(call rewards,dubai_aerial)
+	$(BIN)/python benchmarks/reward_gradients.py --dataset '$(DATA)/camvid' \
+	  --segmenter .cache/rewards/camvid/start-0.safetensors --out '$(REWARDS)/gradients-camvid.json'
+
 .PHONY: gpu
 gpu: ## Tests and measurements on a GPU, four minutes at most; needs no network
 	PYTHON='$(PYTHON)' benchmarks/gpu/run $(OPTIONS)
@@ -152,7 +164,8 @@ setup: $(BACKEND_STAMP) $(LABEL_STUDIO_STAMP) ## Install both environments at th
 ##@ Develop
 
 # Several small processes share the cores: one thread each is faster than many.
-test check faults chaos load reproduce-benchmark reproduce-benchmark-long: export OMP_NUM_THREADS ?= 1
+test check faults chaos load reproduce-benchmark reproduce-benchmark-long reproduce-rewards: \
+  export OMP_NUM_THREADS ?= 1
 
 .PHONY: test
 test: setup check ## Run every check and every test, with a real Label Studio and Chromium

@@ -121,10 +121,7 @@ ARMS: Mapping[str, Arm] = {
     "image, 20 % wrong": Arm("image", noise=replace(NOISE, num_stars=None)),
     "image, 20 % wrong, 5 stars": Arm("image", noise=NOISE),
     "image, 5 stars": Arm("image", noise=replace(NOISE, wrong_share=0.0)),
-    "image by ranks": Arm("image", rewards={"comparison": "ranks"}),
-    "image by ranks, 20 % wrong, 5 stars": Arm(
-        "image", rewards={"comparison": "ranks"}, noise=NOISE
-    ),
+    "image, 20 % wrong, 5 stars, held near": Arm("image", rewards={"kl_weight": 1.0}, noise=NOISE),
     "image from ImageNet": Arm("image", "imagenet"),
     "image beside paint": Arm("image", is_beside_paint=True),
     "tags beside paint": Arm("tags", lesson=ImageTags, is_beside_paint=True),

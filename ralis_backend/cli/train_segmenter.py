@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ralis_backend.core.learning.rewards.config import RewardConfig
     from ralis_backend.offline.segmenter_training import SegmenterTraining
 
 DatasetFolder = Annotated[
@@ -56,8 +58,8 @@ def train_segmenter(
     init: Init = "imagenet",
     cycles: Cycles = 10,
     updates: Updates = 200,
-    maps: Maps = 8,
-    strides: Strides = "64,32,16,8,4",
+    maps: Maps = 32,
+    strides: Strides = "32,16,8,4",
     wrong: Wrong = 0.0,
     stars: Stars = None,
     crop: Crop = "192x192",
@@ -91,7 +93,7 @@ def train_segmenter(
         finetune=FinetuneConfig(
             batch_size=batch, crop_size=_size("--crop", crop), rarity_share=0.0
         ),
-        rewards=RewardConfig(num_maps=maps, strides=_numbers(strides)),
+        rewards=_rewards(RewardConfig(num_maps=maps, strides=_numbers(strides)), cycles * updates),
         noise=Noise(wrong, stars),
     )  # fmt: skip
     with console.status("Reading the dataset"):
@@ -107,6 +109,14 @@ def train_segmenter(
     first, last = training.curve[0]["miou"], training.curve[-1]["miou"]
     console.print(f"mIoU {100 * first:.1f} -> {100 * last:.1f} % on {recipe.measured_on}.")
     console.print(f"{out}.safetensors is the segmenter, {out}.json how it was trained.")
+
+
+def _rewards(config: RewardConfig, updates: int) -> RewardConfig:
+    """The same, such that every stride has its turn in so many updates.
+
+    Where the scores never rise, half of the updates are left for the last one.
+    """
+    return replace(config, patience=max(1, updates // (4 * len(config.strides))))
 
 
 def _train(training: SegmenterTraining, console: Console) -> None:

@@ -10,31 +10,6 @@ from torch import distributed
 EPSILON = 1e-6
 
 
-def exact_scores(scores: torch.Tensor) -> torch.Tensor:
-    """Scores as they are: by how much a map is better counts.
-
-    Args:
-        scores: (G, B) float32 in [0, 1].
-
-    Returns:
-        The same.
-    """
-    return scores
-
-
-def ranks(scores: torch.Tensor) -> torch.Tensor:
-    """Which share of an image's maps each is better than: a score that is wrong counts as any [D].
-
-    Args:
-        scores: (G, B) float32 in [0, 1].
-
-    Returns:
-        (G, B) float32 in (0, 1); of equals the same, 0.5 where all are.
-    """
-    others, own = scores[:, None], scores[None]  # (G, 1, B), (1, G, B)
-    return ((own > others).float() + (own == others).float() / 2).mean(dim=0)
-
-
 def spatial_differences(actions: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
     """PSD: where two maps of an image differ, the better one's actions are credited.
 
@@ -142,11 +117,6 @@ def _over_processes(sums: torch.Tensor) -> torch.Tensor:
     return sums
 
 
-COMPARISONS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "exact": exact_scores,
-    "ranks": ranks,
-}
-"""What of an image's scores counts."""
 CREDITS: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "psd": spatial_differences,
     "score": centred_scores,

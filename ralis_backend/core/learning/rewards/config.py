@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from ralis_backend.core.learning.rewards.actions import SAMPLERS
 from ralis_backend.core.learning.rewards.advantages import (
-    COMPARISONS,
     CREDITS,
     NORMALISATIONS,
     PIXEL_CREDITS,
@@ -25,8 +24,6 @@ class RewardConfig:
     min_gain: the next stride follows when the mean score gained less than this.
     sampler: how a cell is one action: `pooled`, by its mean logits; `shared-noise`: parts of 4
         pixels are drawn each by its own logits, and the noise of the draw is the cell's.
-    comparison: what of an image's scores counts: `exact`, or their `ranks`, which a few wrong ones
-        spoil less.
     credit: how an image's scores become advantages of actions: `psd`, or `score`, the same for all
         of a map.
     pixel_credit: the same of a pixel's rewards: `plain`, or `relative` to the pixel's mean.
@@ -42,7 +39,6 @@ class RewardConfig:
     patience: int = 500
     min_gain: float = 0.005
     sampler: str = "pooled"
-    comparison: str = "exact"
     credit: str = "psd"
     pixel_credit: str = "relative"
     normalisation: str = "synchronised"
@@ -71,7 +67,6 @@ class RewardConfig:
                 f"{self.entropy_weight} must not be negative"
             )
         _known("sampler", self.sampler, SAMPLERS)
-        _known("comparison", self.comparison, COMPARISONS)
         _known("credit", self.credit, CREDITS)
         _known("pixel_credit", self.pixel_credit, PIXEL_CREDITS)
         _known("normalisation", self.normalisation, NORMALISATIONS)

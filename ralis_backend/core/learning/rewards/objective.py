@@ -16,7 +16,6 @@ from ralis_backend.core.learning.rewards.actions import (
     on_pixels,
 )
 from ralis_backend.core.learning.rewards.advantages import (
-    COMPARISONS,
     CREDITS,
     NORMALISATIONS,
     PIXEL_CREDITS,
@@ -176,8 +175,7 @@ class ImageReward(SampledMaps[Judge]):
         scores = checked(judge(maps), tuple(maps.shape[:2])).to(maps.device)
         self.mean_reward = float(scores.mean())
         self._scale.observe(self.mean_reward)
-        compared = COMPARISONS[self._config.comparison](scores)
-        credited = CREDITS[self._config.credit](actions, compared)
+        credited = CREDITS[self._config.credit](actions, scores)
         is_compared = (actions != actions[0]).any(dim=0)  # (B, rows, cols): maps differ there
         return NORMALISATIONS[self._config.normalisation](credited, is_compared)
 

@@ -7,12 +7,10 @@ import torch
 from torch import distributed, multiprocessing
 
 from ralis_backend.core.learning.rewards.advantages import (
-    COMPARISONS,
     CREDITS,
     NORMALISATIONS,
     centred_scores,
     per_image,
-    ranks,
     relative_rewards,
     spatial_differences,
     synchronised,
@@ -54,13 +52,11 @@ def test_spatial_differences_equal_a_slow_obvious_loop():
     torch.testing.assert_close(advantages.sum(dim=0), torch.zeros(2, 3, 5), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("compare", COMPARISONS)
 @pytest.mark.parametrize("credit", CREDITS)
 @pytest.mark.parametrize("normalise", NORMALISATIONS)
-def test_equal_scores_move_nothing(compare, credit, normalise):
+def test_equal_scores_move_nothing(credit, normalise):
     actions = torch.randint(0, 3, (4, 2, 3, 5), generator=torch.Generator().manual_seed(0))
-    scores = COMPARISONS[compare](torch.full((4, 2), 0.3))
-    advantages = CREDITS[credit](actions, scores)
+    advantages = CREDITS[credit](actions, torch.full((4, 2), 0.3))
     everywhere = torch.ones(2, 3, 5, dtype=torch.bool)
     assert not NORMALISATIONS[normalise](advantages, everywhere).any()
 
@@ -74,12 +70,6 @@ def test_without_psd_a_whole_map_is_credited_with_its_score():
     advantages = centred_scores(_two_maps_that_differ_in_a_block(), torch.tensor([[0.75], [0.25]]))
     torch.testing.assert_close(advantages[0], torch.full((1, 4, 4), 0.25))
     torch.testing.assert_close(advantages[1], torch.full((1, 4, 4), -0.25))
-
-
-def test_a_rank_is_the_share_of_maps_that_are_worse_and_half_of_the_equal_ones():
-    scores = torch.tensor([[0.2, 0.5], [0.9, 0.5], [0.2, 0.5], [0.4, 0.5]])
-    expected = torch.tensor([[1, 2], [3.5, 2], [1, 2], [2.5, 2]]) / 4
-    assert torch.equal(ranks(scores), expected)
 
 
 def test_relative_rewards_are_high_where_few_maps_are_right_and_0_where_none_is():

@@ -112,7 +112,6 @@ def test_the_reference_holds_and_entropy_spreads():
         ({"updates_per_draw": 0}, "at least 1"),
         ({"sampler": "dice"}, "expected one of pooled, shared-noise"),
         ({"clip": -0.1}, "not be negative"),
-        ({"comparison": "taste"}, "expected one of exact, ranks"),
         ({"pixel_credit": "karma"}, "expected one of plain, relative"),
         ({"credit": "karma"}, "unknown credit 'karma'; expected one of psd, score"),
         ({"normalisation": "none"}, "expected one of synchronised, per-image"),
