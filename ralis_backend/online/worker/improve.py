@@ -10,17 +10,16 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ralis_backend.core.learning.continuing import ContinuedTraining, next_look
 from ralis_backend.core.learning.course import Course
-from ralis_backend.core.learning.crops import LabelledImage, NothingReadable
-from ralis_backend.core.learning.evaluation import evaluate
+from ralis_backend.core.learning.crops import NothingReadable
 from ralis_backend.core.segmenter import Segmenter, load
 from ralis_backend.core.weights import WeightsError
 from ralis_backend.online.advice import gain_over, held_out_score
@@ -33,8 +32,15 @@ from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.labelled_images import LabelledImages
 from ralis_backend.online.worker.new_version import ContinuedWork, NewVersions
 from ralis_backend.online.worker.promotion import can_be_judged, is_worth_publishing
+from ralis_backend.online.worker.stretch import (
+    Interrupted,
+    Lesson,
+    Looked,
+    Stretch,
+    spending,
+)
 from ralis_backend.online.worker.train import is_painted
-from ralis_backend.online.worker.training_plan import ImageLabels, TrainingPlan, plan_training
+from ralis_backend.online.worker.training_plan import plan_training
 from ralis_backend.online.worker.weights import usable_segmenter
 
 logger = logging.getLogger(__name__)
@@ -48,47 +54,6 @@ _REPORT_EVERY = 10
 _GONE_BACK = "somebody went back to this version"
 
 
-@dataclass(frozen=True)
-class _Lesson:
-    """What is learned from, and what is judged by.
-
-    num_labels: painted; with the newest one's id it tells whether labels have changed.
-    before: (N, C, C) confusion matrices of the version in use on what is held out.
-    """
-
-    plan: TrainingPlan
-    read: LabelledImages
-    newest_label_id: int
-    num_labels: int
-    held_out: Sequence[LabelledImage]
-    before: np.ndarray
-
-
-@dataclass
-class _Stretch:
-    """A training that goes on, in memory.
-
-    version: that it goes on from.
-    in_use: that version's segmenter.
-    further: how far it is; its `checkpoint` is what was written last.
-    best: the best candidate so far on these labels, and its matrices.
-    before, after: what was seen of the version in use, and of the candidate at a look.
-    is_at_look: whether that look is not done yet.
-    """
-
-    project_id: int
-    version: Version
-    in_use: Segmenter
-    training: ContinuedTraining
-    further: Further
-    lesson: _Lesson | None = None
-    best: tuple[Segmenter, np.ndarray] | None = None
-    kept_at: float = field(default_factory=time.monotonic)
-    before: _Looked = field(default_factory=lambda: _Looked())
-    after: _Looked = field(default_factory=lambda: _Looked())
-    is_at_look: bool = False
-
-
 class Improver:
     """Goes on with the training of one project's version in use at a time."""
 
@@ -97,7 +62,7 @@ class Improver:
         self._tool = tool
         self._config = config
         self._versions = NewVersions(store, config)
-        self._stretch: _Stretch | None = None
+        self._stretch: Stretch | None = None
         self._rests_until: dict[int, float] = {}
 
     def may_try(self, project: Project) -> bool:
@@ -160,14 +125,14 @@ class Improver:
             lesson = self._lesson(stretch, project, newest_label_id, should_stop)
             self._train(stretch, lesson, report, should_stop)
             self._look(stretch, lesson, project, should_stop)
-        except _Interrupted:
+        except Interrupted:
             self._keep_now_and_then(stretch)
         except _CannotJudge as why:
             self._end(version, newest_label_id, str(why))
 
     # Begin
 
-    def _stretch_of(self, project: Project, version: Version) -> _Stretch | None:
+    def _stretch_of(self, project: Project, version: Version) -> Stretch | None:
         """What is in memory, if nobody else has gone on since; else from what was kept on disk.
 
         None where the weights of the version in use are damaged: another one is in use then.
@@ -194,7 +159,7 @@ class Improver:
             seed=self._config.ranking.seed + version.number,
             updates=further.updates,
         )
-        self._stretch = _Stretch(project.id, version, usable.segmenter, training, further)
+        self._stretch = Stretch(project.id, version, usable.segmenter, training, further)
         return self._stretch
 
     def _kept(self, project: Project, further: Further) -> Segmenter | None:
@@ -212,11 +177,11 @@ class Improver:
 
     def _lesson(
         self,
-        stretch: _Stretch,
+        stretch: Stretch,
         project: Project,
         newest_label_id: int,
         should_stop: Callable[[], bool],
-    ) -> _Lesson:
+    ) -> Lesson:
         """The labels as they are now; `_CannotJudge` if it cannot go on with them.
 
         What was learned stays; scores on other held-out regions do not compare, and begin anew.
@@ -237,11 +202,11 @@ class Improver:
             raise _CannotJudge("nothing that is learned from is painted")
         stretch.training.learn_from(read.of(plan.learned_from), plan.besides)
         stretch.best = None
-        stretch.lesson = _Lesson(plan, read, newest_label_id, num_labels, held_out, before)
+        stretch.lesson = Lesson(plan, read, newest_label_id, num_labels, held_out, before)
         self._begin_course(stretch, project, stretch.lesson)
         return stretch.lesson
 
-    def _begin_course(self, stretch: _Stretch, project: Project, lesson: _Lesson) -> None:
+    def _begin_course(self, stretch: Stretch, project: Project, lesson: Lesson) -> None:
         """From the score of the version in use on; the time is that of the newest label."""
         score = held_out_score(lesson.before, project.background_class)
         course = Course().seen(score, stretch.training.updates, self._config.continuing)
@@ -259,12 +224,12 @@ class Improver:
 
     def _train(
         self,
-        stretch: _Stretch,
-        lesson: _Lesson,
+        stretch: Stretch,
+        lesson: Lesson,
         report: Callable[[dict[str, Any]], None],
         should_stop: Callable[[], bool],
     ) -> None:
-        """Go on until the next look; `_Interrupted` if it was asked to stop before."""
+        """Go on until the next look; `Interrupted` if it was asked to stop before."""
         training, config = stretch.training, self._config
         if stretch.is_at_look:
             return
@@ -274,24 +239,24 @@ class Improver:
                 report(_progress_values(stretch.version, training.updates, loss))
 
         until = next_look(training.updates, lesson.held_out, config.finetune, config.continuing)
-        with _spending(stretch):
+        with spending(stretch):
             stretch.is_at_look = training.advance(until, should_stop, on_update)
         if not stretch.is_at_look:
-            raise _Interrupted
+            raise Interrupted
 
     def _look(
         self,
-        stretch: _Stretch,
-        lesson: _Lesson,
+        stretch: Stretch,
+        lesson: Lesson,
         project: Project,
         should_stop: Callable[[], bool],
     ) -> None:
         """Score the candidate; publish the best one, go on, or end."""
         candidate, rules = stretch.training.candidate, self._config.continuing
-        with _spending(stretch):
+        with spending(stretch):
             held_out = lesson.plan.validation
             after = stretch.after.at(candidate, held_out, lesson.held_out, should_stop)
-        stretch.is_at_look, stretch.after = False, _Looked()
+        stretch.is_at_look, stretch.after = False, Looked()
         score = held_out_score(after, project.background_class)
         course = stretch.further.course.seen(score, stretch.training.updates, rules)
         stretch.further = _with_course(stretch.further, course)
@@ -306,8 +271,8 @@ class Improver:
 
     def _publish(
         self,
-        stretch: _Stretch,
-        lesson: _Lesson,
+        stretch: Stretch,
+        lesson: Lesson,
         segmenter: Segmenter,
         after: np.ndarray,
         project: Project,
@@ -335,14 +300,14 @@ class Improver:
         stretch.version = self._versions.keep(project, version, segmenter)
         # Training does not notice that its best candidate is in use now; it is counted anew.
         stretch.training.count_from(further.best_updates)
-        stretch.in_use, stretch.best, stretch.before = segmenter, None, _Looked()
+        stretch.in_use, stretch.best, stretch.before = segmenter, None, Looked()
         plan = replace(lesson.plan, unseen=())  # the new version has learned from those
         stretch.lesson, stretch.further = replace(lesson, plan=plan, before=after), spent
         self._begin_course(stretch, project, stretch.lesson)
         return True
 
     def _is_worth_it(
-        self, stretch: _Stretch, project: Project, before: np.ndarray, after: np.ndarray
+        self, stretch: Stretch, project: Project, before: np.ndarray, after: np.ndarray
     ) -> bool:
         seed = self._config.ranking.seed
         gain, error = gain_over(before, after, seed, project.background_class)
@@ -352,7 +317,7 @@ class Improver:
 
     # Keep
 
-    def _keep_now_and_then(self, stretch: _Stretch) -> None:
+    def _keep_now_and_then(self, stretch: Stretch) -> None:
         """Write what was learned, if enough was since the last time, or the time is used up."""
         further = stretch.further
         is_over = further.is_over(further.newest_label_id, self._config.improve_s)
@@ -361,7 +326,7 @@ class Improver:
         if is_over:
             self._stretch = None
 
-    def _keep_best(self, stretch: _Stretch, why: str) -> None:
+    def _keep_best(self, stretch: Stretch, why: str) -> None:
         """It ends here: what follows begins with the best there was, or with the version in use."""
         further = replace(stretch.further, ended=why)
         self._stretch = None
@@ -376,7 +341,7 @@ class Improver:
             why,
         )
 
-    def _keep(self, stretch: _Stretch, segmenter: Segmenter, further: Further) -> None:
+    def _keep(self, stretch: Stretch, segmenter: Segmenter, further: Further) -> None:
         # A name of its own: a worker that has lost its lease must not write over these.
         name = f"{stretch.version.number}-{secrets.token_hex(4)}"
         key = f"further/{stretch.project_id}/{name}.safetensors"
@@ -413,58 +378,6 @@ class Improver:
 
 class _CannotJudge(Exception):
     """There is nothing to learn from, or to judge by."""
-
-
-class _Interrupted(Exception):
-    """It was asked to stop, and goes on from here another time."""
-
-
-class _Looked:
-    """Confusion matrices of one segmenter: of images whose labels are as they were, looked at once.
-
-    New labels come one by one, and each would cost a look at everything that is held out; so would
-    each interruption of a look.
-    """
-
-    def __init__(self) -> None:
-        self._known: dict[int, tuple[tuple[int, ...], np.ndarray]] = {}
-
-    def at(
-        self,
-        segmenter: Segmenter,
-        parts: Sequence[ImageLabels],
-        images: Sequence[LabelledImage],
-        should_stop: Callable[[], bool],
-    ) -> np.ndarray:
-        """(N, C, C) int64, 0 where an image cannot be read; `_Interrupted` if it is to stop."""
-        matrices = []
-        for part, image in zip(parts, images, strict=True):
-            labels = tuple(label.id for label in part.labels)
-            known = self._known.get(part.image.id)
-            if known is None or known[0] != labels:
-                if should_stop():
-                    raise _Interrupted
-                known = labels, evaluate(segmenter, [image])
-                self._known[part.image.id] = known
-            matrices.append(known[1])
-        num_classes = segmenter.num_classes
-        return np.array(matrices, np.int64).reshape(-1, num_classes, num_classes)
-
-
-@contextmanager
-def _spending(stretch: _Stretch) -> Iterator[None]:
-    """The time that the block takes, however it ends, is that of the stretch."""
-    started = time.monotonic()
-    try:
-        yield
-    finally:
-        seconds, further = time.monotonic() - started, stretch.further
-        stretch.further = replace(
-            further,
-            updates=stretch.training.updates,
-            seconds=further.seconds + seconds,
-            seconds_on_labels=further.seconds_on_labels + seconds,
-        )
 
 
 def _with_course(further: Further, course: Course) -> Further:

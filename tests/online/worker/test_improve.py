@@ -18,6 +18,7 @@ from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Image, Project, Version
 from ralis_backend.online.tool import ClassLabel
 from ralis_backend.online.worker import Worker, WorkerConfig, catching_up, improve
+from ralis_backend.online.worker import stretch as stretching
 from ralis_backend.online.worker.promotion import can_be_judged, is_worth_publishing
 from ralis_backend.online.worker.steps import is_improving_due
 from ralis_backend.online.worker.train import Stopped
@@ -238,7 +239,7 @@ def test_it_converges_and_then_rests_without_another_version(
 # What stops it
 
 
-def stretch_of(worker: Worker) -> improve._Stretch | None:
+def stretch_of(worker: Worker) -> stretching.Stretch | None:
     """What is in memory."""
     (step,) = (step for step in worker._steps if step.is_idle)
     return step.run.__self__._stretch  # type: ignore[attr-defined, no-any-return]
@@ -295,7 +296,7 @@ def test_a_look_that_is_interrupted_goes_on_with_the_next_image(
     """What is seen of the version in use are the first three looks; then it is the candidate."""
     worker = rested(make_worker())
     looks: list[int] = []
-    real = improve.evaluate
+    real = stretching.evaluate
 
     def evaluate(segmenter, images):
         looks.append(1)
@@ -303,7 +304,7 @@ def test_a_look_that_is_interrupted_goes_on_with_the_next_image(
             label_round(store, tool, 1)
         return real(segmenter, images)
 
-    monkeypatch.setattr(improve, "evaluate", evaluate)
+    monkeypatch.setattr(stretching, "evaluate", evaluate)
     idle(worker)
     stretch = stretch_of(worker)
     assert stretch is not None
@@ -591,25 +592,27 @@ def test_two_workers_never_train_on_the_same_project_at_once(
 def test_confusion_matrices_are_made_once_for_labels_that_stay(monkeypatch):
     looks: list[int] = []
     monkeypatch.setattr(
-        improve, "evaluate", lambda segmenter, images: looks.append(1) or np.eye(2, dtype=np.int64)
+        stretching,
+        "evaluate",
+        lambda segmenter, images: looks.append(1) or np.eye(2, dtype=np.int64),
     )
 
     class Two:
         num_classes = 2
 
     def part(number: int, *labels: int) -> object:
-        return improve.ImageLabels(
+        return stretching.ImageLabels(
             improve_image(number), (4, 4), [improve_label(label) for label in labels]
         )
 
-    looked = improve._Looked()
+    looked = stretching.Looked()
     stops = iter([False, True, False, False])
 
     def should_stop() -> bool:
         return next(stops)
 
     parts = [part(1, 7), part(2, 8)]
-    with pytest.raises(improve._Interrupted):
+    with pytest.raises(stretching.Interrupted):
         looked.at(Two(), parts, [None, None], should_stop)
     assert looked.at(Two(), parts, [None, None], should_stop).shape == (2, 2, 2)
     assert len(looks) == 2
