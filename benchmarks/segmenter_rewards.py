@@ -313,6 +313,10 @@ class BesidePaint:
         for part in self._parts:
             part.after_step(segmenter, step)
 
+    def facts(self) -> Mapping[str, Any]:
+        """See `Objective.facts`."""
+        return {name: it for part in self._parts for name, it in part.facts().items()}
+
 
 def _beside_paint(
     lesson: Lesson, painted: Sequence[LabelledImage], material: Material

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from torch.nn import functional
@@ -50,6 +53,10 @@ class ImageTags:
 
     def after_step(self, segmenter: Segmenter, step: int) -> None:
         """See `Objective.after_step`; nothing to follow."""
+
+    def facts(self) -> Mapping[str, Any]:
+        """See `Objective.facts`; none."""
+        return {}
 
 
 def _tags(masks: np.ndarray, num_classes: int) -> torch.Tensor:
