@@ -16,6 +16,7 @@ from ralis_backend.core.segmenter import Segmenter
 from ralis_backend.online.advice import gain_over, held_out_metrics
 from ralis_backend.online.further import ALL_LABELS, CONTINUED
 from ralis_backend.online.masks import LabelMasks
+from ralis_backend.online.paint_alone import LEARNED_FROM, kept_off
 from ralis_backend.online.random_slice import measured
 from ralis_backend.online.segmenters import load_segmenter
 from ralis_backend.online.store import Store, now
@@ -108,6 +109,7 @@ class NewVersions:
             **held_out_metrics(before, after, self._config.ranking.seed, background),
             **_class_regions(read.masks, plan.validation, project.class_names),
             **({"left_out": left_out} if left_out else {}),
+            **({LEARNED_FROM: list(plan.besides)} if plan.besides else {}),
         }
         tolerance = self._config.promotion_tolerance
         return is_promoted(sums[0], sums[1], num_held_out, tolerance, background), metrics
@@ -150,6 +152,7 @@ class NewVersions:
                 "steps": work.updates,
                 "newest_label_id": work.newest_label_id,
                 **metrics,
+                **kept_off(parent.metrics, work.plan.besides),
                 "seconds": {"train": round(work.seconds, 2)},
                 CONTINUED: {
                     "from": parent.number,

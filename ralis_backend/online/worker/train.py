@@ -17,7 +17,7 @@ from ralis_backend.core.learning.loop import TrainingProgress, TrainingSummary
 from ralis_backend.core.segmenter import Segmenter
 from ralis_backend.online.advice import held_out_score
 from ralis_backend.online.masks import LabelMasks
-from ralis_backend.online.paint_alone import LEARNED_FROM, PAINT_ALONE, kept_off, left_off
+from ralis_backend.online.paint_alone import PAINT_ALONE, kept_off, left_off
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Project, Version
 from ralis_backend.online.tool import Tool
@@ -174,9 +174,9 @@ class Trainer:
         before, after = self._compare(parent, lesson.in_use, candidate, read.of(plan.validation))
         is_accepted, metrics = self._versions.judge(lesson.project, plan, read, before, after)
         score = None if after is None else held_out_score(after, background)
-        facts = {**summary.facts, **({LEARNED_FROM: list(plan.besides)} if plan.besides else {})}
-        kept = kept_off(None if parent is None else parent.metrics, plan.besides)
-        return _Trial(candidate, summary, is_accepted, metrics | facts | kept, score)
+        metrics |= summary.facts
+        metrics |= kept_off(None if parent is None else parent.metrics, plan.besides)
+        return _Trial(candidate, summary, is_accepted, metrics, score)
 
     def _fit(self, lesson: _Lesson, segmenter: Segmenter, plan: TrainingPlan) -> TrainingSummary:
         """Train the segmenter in place."""

@@ -14,6 +14,7 @@ from ralis_backend.core.regions import Region
 from ralis_backend.core.segmenter import load
 from ralis_backend.online.further import CONVERGED, Further
 from ralis_backend.online.labels import RegionLabel
+from ralis_backend.online.paint_alone import left_off
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Image, Project, Version
 from ralis_backend.online.tool import ClassLabel
@@ -165,10 +166,13 @@ def test_a_version_that_is_better_takes_the_place_of_the_one_in_use(
     worker = rested(make_worker())
     first = version(store, 1)
     round_before = project_of(store).round
-    store.versions.change(first.id, metrics={"seconds": {"rank": 0.0, "publish": 0.0}})
+    alone = left_off(["unlabelled"], first.num_labels, with_it=0.3, without=0.4)
+    no_time = {"seconds": {"rank": 0.0, "publish": 0.0}}
+    store.versions.change(first.id, metrics={**no_time, **alone})
     improve_until(worker, lambda: len(versions_of(store)) > 1)
     rested(worker)
     second = version(store, 2)
+    assert alone.items() <= second.metrics.items()  # what did harm stays left off
     gain, error = second.metrics["continued"]["gain"]
     assert gain >= 0.01
     assert gain > error
