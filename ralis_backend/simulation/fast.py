@@ -26,7 +26,7 @@ from ralis_backend.core.features import (
     symmetric_divergence,
 )
 from ralis_backend.core.regions import VOID
-from ralis_backend.core.segmenter import NUM_DROPOUT_PASSES
+from ralis_backend.core.segmenter import NUM_DEEP_PASSES, NUM_DROPOUT_PASSES
 from ralis_backend.simulation import Truth
 from ralis_backend.simulation.heads import HeadConfig, Heads, Points
 from ralis_backend.simulation.points import RegionPoints
@@ -205,11 +205,13 @@ class _Look:
     @cached_property
     def bald(self) -> torch.Tensor:
         """(r, P) mutual information of prediction and dropout mask, nats."""
-        log_p = self.heads.passes(self.hidden, NUM_DROPOUT_PASSES)  # (M, B, C)
-        probabilities = log_p.exp()
-        mean = probabilities.mean(dim=0)
-        conditional = -(probabilities * log_p).sum(dim=2).mean(dim=0)
-        return self.by_region((torch.special.entr(mean).sum(dim=1) - conditional).clamp(min=0))
+        return self.by_region(_disagreement(self.heads.passes(self.hidden, NUM_DROPOUT_PASSES)))
+
+    @cached_property
+    def deep_bald(self) -> torch.Tensor:
+        """(r, P) the same of passes with dropout in both layers, nats."""
+        features = self.source.points.features[self.index].flatten(0, 1)
+        return self.by_region(_disagreement(self.heads.deep_passes(features, NUM_DEEP_PASSES)))
 
     @cached_property
     def probabilities(self) -> torch.Tensor:
@@ -238,6 +240,15 @@ class _Look:
         return values.reshape(len(self.index), num_points, *values.shape[1:])
 
 
+def _disagreement(log_p: torch.Tensor) -> torch.Tensor:
+    """(M, B, C) log probabilities of M passes -> (B,) their mutual information with the masks."""
+    probabilities = log_p.exp()
+    conditional = -(probabilities * log_p).sum(dim=2).mean(dim=0)
+    of_mean = torch.special.entr(probabilities.mean(dim=0)).sum(dim=1)
+    disagreement: torch.Tensor = (of_mean - conditional).clamp(min=0)
+    return disagreement
+
+
 def _entropy_grid(look: _Look) -> torch.Tensor:
     lattice = look.entropy.reshape(-1, 1, *look.source.lattice)
     size = look.source.region_size
@@ -263,6 +274,10 @@ _COMPUTE: dict[str, Callable[[_Look], torch.Tensor]] = {
     "bald": lambda look: look.bald.mean(dim=1),
     "class_entropy": lambda look: (look.probabilities * look.entropy[..., None]).mean(dim=1),
     "class_bald": lambda look: (look.probabilities * look.bald[..., None]).mean(dim=1),
+    "class_peaks": lambda look: look.probabilities.amax(dim=1),
+    "deep_bald": lambda look: look.deep_bald.mean(dim=1),
+    "deep_bald_peak": lambda look: look.deep_bald.amax(dim=1),
+    "class_deep_bald": lambda look: (look.probabilities * look.deep_bald[..., None]).mean(dim=1),
     "boundary": lambda look: boundary_map(look.predicted.reshape(-1, *look.source.lattice)).mean(
         dim=(1, 2)
     ),

@@ -34,6 +34,9 @@ _PIXELS_AT_ONCE = 4_000_000
 _MAPS = {
     "bald": "bald",
     "class_bald": "bald",
+    "deep_bald": "deep_bald",
+    "deep_bald_peak": "deep_bald",
+    "class_deep_bald": "deep_bald",
     "embeddings": "embeddings",
     "mirror_divergence": "mirrored",
 }
@@ -105,7 +108,8 @@ def _described(
 class _Description:
     """What is known of an image's regions so far.
 
-    sums: (R, M) by feature, what the parts so far add to the means over regions.
+    sums: (R, M) by feature, what the parts so far add to the means over regions; of peaks the
+        largest value so far.
     entropy: (H, W) nats, where something looks at it.
     """
 
@@ -135,6 +139,8 @@ class _Description:
         for name in wanted:
             if name in _MEANS:
                 self._add_means(name, touched, _MEANS[name](seen), is_whole)
+            if name in _PEAKS:
+                self._raise_peaks(name, touched, _PEAKS[name](seen))
 
     @property
     def predicted(self) -> torch.Tensor:
@@ -179,6 +185,11 @@ class _Description:
         if name not in self.sums:
             self.sums[name] = means.new_zeros((len(self.regions), means.shape[1]))
         self.sums[name][touched] += means
+
+    def _raise_peaks(self, name: str, touched: list[int], peaks: torch.Tensor) -> None:
+        if name not in self.sums:
+            self.sums[name] = peaks.new_zeros((len(self.regions), peaks.shape[1]))
+        self.sums[name][touched] = torch.maximum(self.sums[name][touched], peaks)
 
 
 def _wanted(forward: ForwardPass, features: Collection[str] | None) -> list[str]:
@@ -225,12 +236,12 @@ class _SeenPart:
     @cached_property
     def bald(self) -> torch.Tensor:
         """(h', w') cells of the part's pixels."""
-        if self.forward.bald is None:
-            raise ValueError("the forward pass holds no bald")
-        height, width = (
-            -(-side // self.forward.bald_stride) for side in self.forward.probabilities.shape[1:]
-        )
-        return self.forward.bald[:height, :width]
+        return self._of_pixels(self.forward.bald, "bald")
+
+    @cached_property
+    def deep_bald(self) -> torch.Tensor:
+        """(h', w') cells of the part's pixels."""
+        return self._of_pixels(self.forward.deep_bald, "deep_bald")
 
     @cached_property
     def pooled(self) -> torch.Tensor:
@@ -254,6 +265,25 @@ class _SeenPart:
                 self.regions, corner, (key[0], key[1]), stride, maps.device
             )
         return self._means[key].of(maps)
+
+    def peaks(self, maps: torch.Tensor) -> torch.Tensor:
+        """(M, h', w') cells of the BALD map -> (R, M) largest values that regions touch."""
+        stride, height, width = self.forward.bald_stride, *maps.shape[1:]
+        peaks = maps.new_zeros((len(self.regions), len(maps)))
+        for index, region in enumerate(self.regions):
+            top, left = region.row - self.part.row, region.col - self.part.col
+            rows = slice(max(0, top // stride), min(height, -(-(top + region.height) // stride)))
+            cols = slice(max(0, left // stride), min(width, -(-(left + region.width) // stride)))
+            peaks[index] = maps[:, rows, cols].amax(dim=(1, 2))
+        return peaks
+
+    def _of_pixels(self, cells: torch.Tensor | None, name: str) -> torch.Tensor:
+        if cells is None:
+            raise ValueError(f"the forward pass holds no {name}")
+        height, width = (
+            -(-side // self.forward.bald_stride) for side in self.forward.probabilities.shape[1:]
+        )
+        return cells[:height, :width]
 
 
 def _entropy(seen: _SeenPart) -> torch.Tensor:
@@ -288,6 +318,15 @@ def _class_bald(seen: _SeenPart) -> torch.Tensor:
     return seen.means(seen.pooled * seen.bald[:height, :width], seen.forward.bald_stride)
 
 
+def _deep_bald(seen: _SeenPart) -> torch.Tensor:
+    return seen.means(seen.deep_bald[None], seen.forward.bald_stride)
+
+
+def _class_deep_bald(seen: _SeenPart) -> torch.Tensor:
+    height, width = seen.pooled.shape[1:]
+    return seen.means(seen.pooled * seen.deep_bald[:height, :width], seen.forward.bald_stride)
+
+
 def _mirror_divergence(seen: _SeenPart) -> torch.Tensor:
     if seen.forward.mirrored is None:
         raise ValueError("the forward pass holds no mirrored")
@@ -303,9 +342,18 @@ _MEANS: dict[str, Callable[[_SeenPart], torch.Tensor]] = {
     "bald": _bald,
     "class_entropy": _class_entropy,
     "class_bald": _class_bald,
+    "deep_bald": _deep_bald,
+    "class_deep_bald": _class_deep_bald,
     "mirror_divergence": _mirror_divergence,
 }
 """Means over regions, (R, M), to which each part of the image adds its share."""
+
+
+_PEAKS: dict[str, Callable[[_SeenPart], torch.Tensor]] = {
+    "class_peaks": lambda seen: seen.peaks(seen.pooled),
+    "deep_bald_peak": lambda seen: seen.peaks(seen.deep_bald[None]),
+}
+"""Largest values in regions, (R, M), which each part of the image may raise."""
 
 
 def _of_whole(image: _Description, name: str) -> torch.Tensor:

@@ -16,6 +16,10 @@ FEATURES: dict[str, str] = {
     "bald": "(R,) mean of how much passes with dropout disagree, nats",
     "class_entropy": "(R, C) mean of each class's probability times entropy",
     "class_bald": "(R, C) mean of each class's probability times BALD",
+    "class_peaks": "(R, C) largest probability of each class in a cell of 4 x 4 pixels",
+    "deep_bald": "(R,) as `bald`, of passes with dropout in several layers of the decoder",
+    "deep_bald_peak": "(R,) the largest of these in a cell of 4 x 4 pixels",
+    "class_deep_bald": "(R, C) mean of each class's probability times deep BALD",
     "boundary": "(R,) share of pixels whose right or lower neighbour is predicted another class",
     "mirror_divergence": "(R,) mean symmetric Kullback-Leibler divergence between the prediction "
     "and that of the mirrored image, nats",
@@ -51,6 +55,10 @@ class RegionFeatures:
     bald: np.ndarray
     class_entropy: np.ndarray
     class_bald: np.ndarray
+    class_peaks: np.ndarray
+    deep_bald: np.ndarray
+    deep_bald_peak: np.ndarray
+    class_deep_bald: np.ndarray
     boundary: np.ndarray
     mirror_divergence: np.ndarray
 

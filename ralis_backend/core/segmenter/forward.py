@@ -9,7 +9,7 @@ import torch
 
 from ralis_backend.core.blocks import row_blocks
 
-MAPS = ("bald", "embeddings", "mirrored")
+MAPS = ("bald", "deep_bald", "embeddings", "mirrored")
 """What may be asked for besides probabilities; each takes time."""
 
 
@@ -21,6 +21,7 @@ class ForwardPass:
     embeddings: (D, h, w): the encoder's features, a cell for each `embedding_stride` squared pixels
         from the top-left corner; the last row and column may reach beyond the image.
     bald: (h', w'), cells of `bald_stride`: how much passes with dropout disagree, in nats.
+    deep_bald: (h', w'), cells of `bald_stride`: the same with dropout in several layers.
     mirrored: (C, H, W): probabilities of the mirrored image, mirrored back.
     """
 
@@ -30,6 +31,7 @@ class ForwardPass:
     bald: torch.Tensor | None = None
     bald_stride: int = 4
     mirrored: torch.Tensor | None = None
+    deep_bald: torch.Tensor | None = None
 
     @property
     def offered(self) -> frozenset[str]:
@@ -44,7 +46,9 @@ class ForwardPass:
 
     def stride_of(self, name: str) -> int:
         """Pixels to a cell's side in that map."""
-        return {"embeddings": self.embedding_stride, "bald": self.bald_stride}.get(name, 1)
+        if name == "embeddings":
+            return self.embedding_stride
+        return self.bald_stride if name in ("bald", "deep_bald") else 1
 
     @cached_property
     def predicted(self) -> torch.Tensor:

@@ -80,9 +80,9 @@ class NetworkSegmenter(ABC):
             maps: those wanted of `offers`, without `mirrored`: that is a pass of its own.
 
         Returns:
-            `probabilities` (C, H, W), and what is wanted: `embeddings` (D, h, w), `bald`
-            (1, h', w'), as `ForwardPass` has them; each in cells of its own stride, which divides
-            the segmenter's.
+            `probabilities` (C, H, W), and what is wanted: `embeddings` (D, h, w), `bald` and
+            `deep_bald` (1, h', w'), as `ForwardPass` has them; each in cells of its own stride,
+            which divides the segmenter's.
         """
 
     @abstractmethod
@@ -310,15 +310,16 @@ def _part(image: np.ndarray, rows: slice, cols: slice, seen: Maps) -> tuple[Regi
         min(each.stop, side) - each.start
         for each, side in zip((rows, cols), image.shape, strict=False)
     )
-    whole, bald, embeddings = seen["probabilities"], seen.get("bald"), seen.get("embeddings")
-    mirrored = seen.get("mirrored")
+    whole, embeddings = seen["probabilities"], seen.get("embeddings")
+    bald, deep_bald, mirrored = (seen.get(name) for name in ("bald", "deep_bald", "mirrored"))
     return Region(rows.start, cols.start, height, width), ForwardPass(
         whole[:, :height, :width],
-        embeddings,
-        _stride(whole, embeddings, ForwardPass.embedding_stride),
-        None if bald is None else bald[0],
-        _stride(whole, bald, ForwardPass.bald_stride),
-        None if mirrored is None else mirrored[:, :height, :width],
+        embeddings=embeddings,
+        embedding_stride=_stride(whole, embeddings, ForwardPass.embedding_stride),
+        bald=None if bald is None else bald[0],
+        bald_stride=_stride(whole, deep_bald if bald is None else bald, ForwardPass.bald_stride),
+        mirrored=None if mirrored is None else mirrored[:, :height, :width],
+        deep_bald=None if deep_bald is None else deep_bald[0],
     )
 
 

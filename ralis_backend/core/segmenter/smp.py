@@ -14,7 +14,7 @@ from torch import nn
 
 from ralis_backend.core.blocks import softmax_
 from ralis_backend.core.segmenter import encoder_weights
-from ralis_backend.core.segmenter.dropout import bald_of
+from ralis_backend.core.segmenter.dropout import bald_of, deep_bald_of
 from ralis_backend.core.segmenter.forward import MAPS
 from ralis_backend.core.segmenter.network import NetworkSegmenter, seeded
 from ralis_backend.core.segmenter.protocol import SegmenterSpec
@@ -72,10 +72,16 @@ class SmpSegmenter(NetworkSegmenter):
         seen = {"probabilities": softmax_(logits[0])}
         if "embeddings" in maps:
             seen["embeddings"] = features[-2][0].float()
+        shrink = max(1, _BALD_STRIDE * decoded.shape[2] // pixels.shape[2])
+
+        def small(decoded: torch.Tensor) -> torch.Tensor:
+            return decoded if shrink == 1 else nn.functional.avg_pool2d(decoded, shrink)
+
         if "bald" in maps:
-            shrink = max(1, _BALD_STRIDE * decoded.shape[2] // pixels.shape[2])
-            small = decoded if shrink == 1 else nn.functional.avg_pool2d(decoded, shrink)
-            seen["bald"] = bald_of(head, small)
+            seen["bald"] = bald_of(head, small(decoded))
+        if "deep_bald" in maps:
+            decoder = self.model.decoder
+            seen["deep_bald"] = deep_bald_of(lambda: small(decoder(features)), decoder, head)
         return seen
 
 

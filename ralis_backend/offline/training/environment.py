@@ -167,7 +167,7 @@ class LabellingEnv(gymnasium.Env[Any, Any]):
             simulation.embeddings(self.labelled),
             config.regions_per_step,
             rng,
-            simulation.describe_state(),
+            simulation.describe_state(self._encoder.features),
             simulation.class_counts(self._unlabelled()) if is_whole else None,
         )
 
@@ -221,7 +221,7 @@ class LabellingEnv(gymnasium.Env[Any, Any]):
     def _observation(self) -> dict[str, np.ndarray]:
         if not len(self._pools):
             return {name: np.zeros(shape, np.float32) for name, shape in self.shapes.items()}
-        offered = self.simulation.describe(self._pools.reshape(-1))
+        offered = self.simulation.describe(self._pools.reshape(-1), self._encoder.features)
         state, actions = self._encoder.encode(self.pool_state(self.np_random), offered)
         return {"state": state, "actions": actions.reshape(self.shapes["actions"])}
 

@@ -16,7 +16,12 @@ from ralis_backend.simulation import Simulation
 
 
 class Encoder(Protocol):
-    """Makes observations. A policy that uses the network must encode alike."""
+    """Makes observations. A policy that uses the network must encode alike.
+
+    features: names in `core.features.FEATURES` of what it looks at.
+    """
+
+    features: frozenset[str]
 
     def shapes(self, simulation: Simulation) -> tuple[tuple[int, ...], int]:
         """The shape of a state, and the length of an action."""
@@ -35,6 +40,7 @@ class RalisInputs:
 
     variant: Variant
     device: str | torch.device = "cpu"
+    features = frozenset(("class_counts", "entropy_grid"))
 
     def shapes(self, simulation: Simulation) -> tuple[tuple[int, ...], int]:
         """(S, C + 193) and C + 257."""

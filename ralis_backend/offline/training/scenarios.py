@@ -15,7 +15,7 @@ import torch
 
 from ralis_backend.core.acquisition import PoolState, Strategy
 from ralis_backend.core.metrics import mean_iou
-from ralis_backend.core.policy.agnostic_inputs import AgnosticInputs, agnostic_inputs
+from ralis_backend.core.policy.agnostic_inputs import NEEDS, AgnosticInputs, agnostic_inputs
 from ralis_backend.core.regions import VOID
 from ralis_backend.offline.training.config import EvolutionConfig
 from ralis_backend.simulation.fast import FastSimulation
@@ -163,4 +163,4 @@ def offer(
         config.regions_per_step,
         rng,
     )
-    return offered, agnostic_inputs(state, simulation.describe(offered))
+    return offered, agnostic_inputs(state, simulation.describe(offered, NEEDS.features))

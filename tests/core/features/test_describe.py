@@ -29,8 +29,10 @@ def _forward(size: tuple[int, int], num_classes: int = 4, stride: int = 16) -> F
     logits = 3 * torch.randn((num_classes, *size), generator=generator)
     cells = [-(-side // stride) for side in size]
     embeddings = torch.randn((6, *cells), generator=generator)
-    bald = torch.rand([-(-side // 4) for side in size], generator=generator)
-    return ForwardPass(logits.softmax(dim=0), embeddings, stride, bald)
+    cells = [-(-side // 4) for side in size]
+    bald, deep_bald = (torch.rand(cells, generator=generator) for _ in range(2))
+    probabilities = logits.softmax(dim=0)
+    return ForwardPass(probabilities, embeddings, stride, bald, deep_bald=deep_bald)
 
 
 def test_entropy_and_margin_by_hand():
@@ -69,6 +71,29 @@ def test_features_equal_a_loop_over_pixels_also_where_regions_overlap(size):
         np.testing.assert_allclose(
             features.embeddings[index], mean / np.linalg.norm(mean), rtol=1e-3, atol=1e-5
         )
+
+
+@pytest.mark.parametrize("size", [(50, 70), (33, 129), (7, 5)])
+def test_peaks_and_deep_bald_equal_a_loop_over_cells(size):
+    forward = _forward(size)
+    regions = [*grid(size, (20, 24)), *grid(size, (5, 5))[:3]]
+    features = describe(forward, regions, ("class_peaks", "deep_bald", "deep_bald_peak"))
+    probabilities, bald = forward.probabilities.numpy(), forward.deep_bald.numpy()
+    cells = np.zeros((4, *bald.shape))
+    for row, col in np.ndindex(*bald.shape):
+        cells[:, row, col] = probabilities[:, 4 * row : 4 * row + 4, 4 * col : 4 * col + 4].mean(
+            axis=(1, 2)
+        )
+    for index, region in enumerate(regions):
+        rows = np.unique(np.arange(region.row, region.row + region.height) // 4)
+        cols = np.unique(np.arange(region.col, region.col + region.width) // 4)
+        touched = np.ix_(rows, cols)
+        for name in range(4):
+            largest = cells[name][touched].max()
+            np.testing.assert_allclose(features.class_peaks[index, name], largest, rtol=1e-5)
+        assert features.deep_bald_peak[index] == bald[touched].max()
+        pixels = bald.repeat(4, axis=0).repeat(4, axis=1)[region.slices]
+        np.testing.assert_allclose(features.deep_bald[index], pixels.mean(), rtol=1e-4)
 
 
 def test_class_counts_by_hand():

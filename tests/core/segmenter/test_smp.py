@@ -64,6 +64,60 @@ def test_bald_of_an_fpn_equals_the_slow_loop_over_dropout_masks(architecture, st
     torch.testing.assert_close(forward.bald, mutual.clamp(min=0), atol=1e-5, rtol=1e-3)
 
 
+def _decoded_naively(segmenter, image, num_passes, seed):
+    """BALD of whole passes of the network with dropout in its decoder, one after another."""
+    model, passes = segmenter.model, []
+    drawn = torch.Generator().manual_seed(seed)
+
+    def drop(share):
+        def hook(module, inputs, output):
+            is_kept = torch.rand(output.shape[1], generator=drawn) >= share
+            return output * (is_kept / (1 - share)).reshape(1, -1, 1, 1)
+
+        return hook
+
+    hooks = [
+        each.register_forward_hook(drop(0.1))
+        for each in model.decoder.modules()
+        if isinstance(each, torch.nn.ReLU)
+    ]
+    hooks.append(model.decoder.register_forward_hook(drop(0.2)))
+    with torch.inference_mode():
+        for _ in range(num_passes):
+            decoded = model.decoder(model.encoder(segmenter.normalised(image)[None]))
+            passes.append(model.segmentation_head[0](decoded)[0].softmax(dim=0))
+    for hook in hooks:
+        hook.remove()
+    each = torch.stack(passes)
+    mean = each.mean(dim=0)
+    mutual = -(mean * mean.log()).sum(dim=0) + (each * each.log()).sum(dim=1).mean(dim=0)
+    return mutual.clamp(min=0)
+
+
+def test_deep_bald_equals_whole_passes_with_dropout_in_the_decoder():
+    segmenter = SmpSegmenter(SegmenterSpec(3, encoder_weights=None), seed=1)
+    image = _image(64, 96)
+    forward = segmenter.forward_pass(image, ("deep_bald",))
+    assert forward.bald is None
+    assert forward.deep_bald.shape == (16, 24)
+    assert forward.stride_of("deep_bald") == 4
+    naive = _decoded_naively(segmenter, image, 20, seed=0)
+    torch.testing.assert_close(forward.deep_bald, naive, atol=1e-5, rtol=1e-3)
+    assert naive.max() > 0.01
+    again = segmenter.forward_pass(image, ("deep_bald",))  # no hook stays, no mask moves on
+    torch.testing.assert_close(again.deep_bald, forward.deep_bald, atol=0, rtol=0)
+    torch.testing.assert_close(again.probabilities, segmenter.forward_pass(image).probabilities)
+
+
+@pytest.mark.parametrize("architecture", ["Unet", "PSPNet", "DeepLabV3Plus", "Segformer"])
+def test_every_decoder_gives_deep_bald(architecture):
+    segmenter = SmpSegmenter(SegmenterSpec(3, architecture, encoder_weights=None), seed=1)
+    forward = segmenter.forward_pass(_image(64, 96), ("deep_bald", "bald"))
+    assert forward.deep_bald.shape == forward.bald.shape
+    assert (forward.deep_bald >= 0).all()
+    assert forward.deep_bald.max() > 0  # small where batch statistics are not trained
+
+
 def test_a_second_look_mirrors_the_image_and_its_probabilities(segmenter):
     image = _image(50, 70)
     forward = segmenter.forward_pass(image, ("mirrored",))

@@ -30,6 +30,8 @@ def test_ralis_observes_what_its_policy_sees():
 class Counts:
     """An encoder of one's own: how many regions are labelled, and the classes of those offered."""
 
+    features = frozenset(("class_counts",))
+
     def shapes(self, simulation):
         return (1,), simulation.num_classes
 
