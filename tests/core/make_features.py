@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from ralis_backend.core.acquisition import Aimed, Strategy
 from ralis_backend.core.features import RegionFeatures
+
+
+def told(chooser: Strategy) -> Strategy:
+    """The strategy, told that it looks for the first class if it looks for one."""
+    return Aimed(chooser, 0, "first") if chooser.needs.has_target_class else chooser
 
 
 def region_features(class_probabilities: np.ndarray, **given: np.ndarray) -> RegionFeatures:
@@ -20,6 +26,10 @@ def region_features(class_probabilities: np.ndarray, **given: np.ndarray) -> Reg
         "class_entropy": np.zeros((num_regions, num_classes), np.float32),
         "class_bald": np.zeros((num_regions, num_classes), np.float32),
         "boundary": np.zeros(num_regions, np.float32),
+        "class_peaks": np.zeros((num_regions, num_classes), np.float32),
+        "deep_bald": np.zeros(num_regions, np.float32),
+        "deep_bald_peak": np.zeros(num_regions, np.float32),
+        "class_deep_bald": np.zeros((num_regions, num_classes), np.float32),
     }
     values |= {"class_probabilities": class_probabilities, **given}
     return RegionFeatures(num_regions, values)

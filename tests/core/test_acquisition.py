@@ -7,7 +7,7 @@ import pytest
 
 from ralis_backend.core.acquisition import STRATEGIES, Places, PoolState, select, strategy
 from ralis_backend.core.features import RegionFeatures
-from tests.core.make_features import region_features
+from tests.core.make_features import region_features, told
 
 CLASS_NAMES = ("road", "pole", "sky")
 
@@ -47,22 +47,23 @@ def _state(
 ) -> PoolState:
     known = np.zeros((0, 5), np.float32) if embeddings is None else embeddings
     pixels = np.array([[*labelled, 7]], np.int64)
-    return PoolState(pixels, known, count, np.random.default_rng(0))
+    examples = np.eye(1, 5, dtype=np.float32)
+    return PoolState(pixels, known, count, np.random.default_rng(0), examples=examples)
 
 
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
 @pytest.mark.parametrize("labelled", [(100, 0, 100), (0, 0, 0)])
 def test_every_strategy_scores_and_explains_every_region(name, labelled):
-    scorer, actions, state = strategy(name), _actions(), _state(labelled)
+    scorer, actions, state = told(strategy(name)), _actions(), _state(labelled)
     scores = scorer.scores(state, actions)
-    assert scorer.name == name
+    assert scorer.name.partition(":")[0] == name
     assert scores.shape == (12,)
     assert scores.dtype == np.float32
     assert np.isfinite(scores).all()
     reasons = scorer.reasons(state, actions, CLASS_NAMES)
     assert len(reasons) == 12
     assert all(5 < len(reason) < 100 for reason in reasons)
-    assert strategy(name).scores(state, _actions(0)).shape == (0,)
+    assert told(strategy(name)).scores(state, _actions(0)).shape == (0,)
 
 
 def test_an_unknown_strategy_lists_those_there_are():
@@ -205,7 +206,7 @@ def test_equal_alone_needs_a_second_look():
 
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
 def test_every_strategy_scores_and_explains_with_what_it_says_it_needs(name):
-    scorer, everything, state = strategy(name), _actions(), _state()
+    scorer, everything, state = told(strategy(name)), _actions(), _state()
     given = {feature: everything[feature] for feature in scorer.needs.features}
     alone = RegionFeatures(12, given)
     if "embeddings" not in given:
@@ -220,7 +221,7 @@ def test_every_strategy_scores_and_explains_with_what_it_says_it_needs(name):
 
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
 def test_a_reason_is_that_of_the_region_whoever_else_is_explained(name):
-    scorer, actions, state = strategy(name), _actions(), _state()
+    scorer, actions, state = told(strategy(name)), _actions(), _state()
     some = np.array([7, 2, 11])
     together = scorer.reasons(state, actions, CLASS_NAMES)
     assert scorer.reasons(state, actions.take(some), CLASS_NAMES) == [together[it] for it in some]
@@ -228,7 +229,7 @@ def test_a_reason_is_that_of_the_region_whoever_else_is_explained(name):
 
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
 def test_scores_of_a_pointwise_strategy_do_not_depend_on_the_others(name):
-    scorer, actions, state = strategy(name), _actions(), _state()
+    scorer, actions, state = told(strategy(name)), _actions(), _state()
     if scorer.is_pointwise and name not in ("random", "power"):
         some = np.array([5, 0])
         np.testing.assert_allclose(
@@ -346,6 +347,6 @@ def test_every_strategy_ranks_a_pool_of_nothing_but_background(name):
     embeddings = np.tile(np.array([[1, 0, 0, 0, 0]], np.float32), (6, 1))
     actions = _features(shares, embeddings, np.zeros((2, 6), np.float32))
     state = replace(_state((0, 0, 1000)), background=2)
-    scores = strategy(name).scores(state, actions)
+    scores = told(strategy(name)).scores(state, actions)
     assert np.isfinite(scores).all()
-    assert len(strategy(name).reasons(state, actions, CLASS_NAMES)) == 6
+    assert len(told(strategy(name)).reasons(state, actions, CLASS_NAMES)) == 6

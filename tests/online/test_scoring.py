@@ -8,6 +8,7 @@ import pytest
 from ralis_backend.core.acquisition import STRATEGIES, Needs, PoolState, Scorer, strategy
 from ralis_backend.core.features import RegionFeatures
 from ralis_backend.online.ranking import MAX_EXPLAINED, scores_of, to_explain
+from tests.core.make_features import told
 
 
 def pool(num_regions: int, needs: Needs, num_classes: int = 3) -> RegionFeatures:
@@ -86,7 +87,7 @@ def test_a_reason_looks_at_its_own_region_alone():
             return super().__getitem__(name)
 
     class_names = ("road", "pole", "sky")
-    for name, chooser in STRATEGIES.items():
+    for name, chooser in ((name, told(each)) for name, each in STRATEGIES.items()):
         if chooser.needs.features - {"embeddings", "entropy_grid"} != chooser.needs.features:
             continue
         looked_at = []

@@ -17,6 +17,12 @@ from ralis_backend.core.acquisition.classes import (
     Rarity,
 )
 from ralis_backend.core.acquisition.diversity import KCenter, SpatialDiversity
+from ralis_backend.core.acquisition.mining import (
+    Presence,
+    PresenceBald,
+    PresenceMax,
+    Similarity,
+)
 from ralis_backend.core.acquisition.selection import select
 from ralis_backend.core.acquisition.state import Places, PoolState
 from ralis_backend.core.acquisition.strategy import Aimed, Drift, Needs, Scorer, Strategy
@@ -65,6 +71,10 @@ for _each in (
     EntropyRarity(),
     BaldRarity(),
     Coverage(),
+    Presence(),
+    PresenceMax(),
+    PresenceBald(),
+    Similarity(),
 ):
     STRATEGIES.register(_each.name, _each)
 

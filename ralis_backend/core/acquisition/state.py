@@ -30,6 +30,8 @@ class PoolState:
     labelled_pixels_by_region: (L, C + 1) int64, labelled pixels of each class in each labelled
         region, the last column those left void; L may be 0.
     labelled_embeddings: (L', D) float32, unit length, of the labelled regions.
+    embedded_pixels: (L', C + 1) int64, of the regions of `labelled_embeddings`; None: those of
+        `labelled_pixels_by_region`.
     count: number of regions that will be picked.
     rng: for strategies that draw.
     state_set: features of images that stand for the pool, for policies that look at such a set.
@@ -40,6 +42,7 @@ class PoolState:
         None: all are one pool.
     places, labelled_places: of the R candidates and of the labelled regions; None: unknown.
     target_class: index of the class that is sought.
+    examples: (E, D) float32, unit length: embeddings of regions that show it, beside labelled ones.
     background: index of the class that nobody looks for, None: all are looked for.
     truth: what only the labels say of the candidates, see `simulation.Truth`.
     stop: called between picks; raises where the work should end.
@@ -56,6 +59,8 @@ class PoolState:
     places: Places | None = None
     labelled_places: Places | None = None
     target_class: int | None = None
+    examples: np.ndarray | None = None
+    embedded_pixels: np.ndarray | None = None
     background: int | None = None
     truth: Any = None
     stop: Callable[[], None] = lambda: None

@@ -23,6 +23,7 @@ from ralis_backend.simulation.full_arena import FullArena
 from ralis_backend.simulation.game import GameRules, play
 from ralis_backend.simulation.oracles import ORACLES
 from ralis_backend.simulation.picking import pick
+from tests.core.make_features import told
 from tests.tiny_dataset import REGION_SIZE
 
 RULES = GameRules(
@@ -196,7 +197,7 @@ def test_every_strategy_picks_by_the_segmenter_itself(make):
     simulation = arena.simulation()
     simulation.begin(np.arange(2), 1, 0)
     pools = np.array([[2, 3, 4], [5, 6, 7]])
-    for chosen in (*STRATEGIES.values(), *ORACLES.values()):
+    for chosen in map(told, (*STRATEGIES.values(), *ORACLES.values())):
         picked = pick(simulation, chosen, np.arange(2), pools, np.random.default_rng(0), 0.5)
         assert picked[0] in pools[0], chosen.name
         assert picked[1] in pools[1], chosen.name
