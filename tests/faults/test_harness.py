@@ -19,8 +19,8 @@ from tests.faults.run import run
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 
-def _harm(*only: str) -> set[str]:
-    summary = run(every=2, seed=0, only=only, limit_s=40)
+def _harm(*only: str, every: int = 2) -> set[str]:
+    summary = run(every=every, seed=0, only=only, limit_s=40)
     return {problem.split(":")[0] for outcome in summary.harmful for problem in outcome.problems}
 
 
@@ -35,7 +35,7 @@ def test_labels_in_a_second_transaction_without_a_mark_are_found(monkeypatch: py
         return rows
 
     monkeypatch.setattr(Annotations, "put_task", put_as_read)
-    assert "lost" in _harm("in-place", "events", "kill")
+    assert "lost" in _harm("in-place", "events", "kill", every=16)
 
 
 def test_a_mask_that_is_written_under_its_own_name_is_found(monkeypatch: pytest.MonkeyPatch):

@@ -21,6 +21,8 @@ from ralis_backend.simulation.verdict import ReplayRules, TooFewLabels
 from tests.online.conftest import RANKING, TINY, settle
 from tests.online.fake_tool import CLASSES, FakeTool
 
+pytestmark = pytest.mark.e2e  # a dozen replays
+
 RULES = ReplayRules(
     num_games=2,
     updates_per_step=2,

@@ -236,7 +236,7 @@ def describe(status: Mapping[str, Any]) -> str:
         loss = status.get("loss")
         parts = [f"training {status.get('training_version', '')}".strip()]
         if "epoch" in status:
-            parts.append(f"epoch {status['epoch']}")
+            parts.append(f"epoch {float(status['epoch']):.3g}")
         if loss is not None:
             parts.append(f"loss {float(loss):.3f}")
         return ", ".join(parts)

@@ -232,7 +232,7 @@ def _progress_values(number: int, progress: TrainingProgress) -> dict[str, Any]:
     return {
         "state": "training",
         "training_version": f"v{number}",
-        "epoch": progress.epoch,
+        "epoch": round(progress.epoch, 2),
         "step": progress.step,
         "steps": progress.steps,
         "loss": round(progress.loss, 4),

@@ -21,6 +21,8 @@ def test_results_are_valid_json_without_nan(tmp_path):
 def test_the_workers_state_is_told_in_words():
     training = {"state": "training", "training_version": "v2", "epoch": 3, "loss": 0.51234}
     assert describe(training) == "training v2, epoch 3, loss 0.512"
+    training["epoch"] = 4 / 3
+    assert describe(training) == "training v2, epoch 1.33, loss 0.512"
     assert describe({}) == "waiting for the worker"
 
 

@@ -137,6 +137,7 @@ def test_a_collapsed_teacher_is_not_listened_to_and_people_are_told(caplog):
     assert "nearly everywhere that it is class 0" in warning
 
 
+@pytest.mark.e2e  # slow
 def test_a_segmenter_learns_what_only_unlabelled_pixels_show():
     """Two tiny labelled regions, and scenes in other light: the teacher carries them over."""
     config = replace(
@@ -151,6 +152,7 @@ def test_a_segmenter_learns_what_only_unlabelled_pixels_show():
     assert (segmenter.probabilities(scene(9)).argmax(0) == truth()).mean() > 0.9
 
 
+@pytest.mark.e2e  # slow
 def test_the_same_seed_gives_the_same_weights():
     def trained():
         segmenter = build(SegmenterSpec(2, encoder_weights=None))

@@ -167,6 +167,7 @@ def test_an_image_that_fits_is_one_part(tiny_segmenters):
     torch.testing.assert_close(seen.bald, segmenter.forward_pass(image, ("bald",)).bald)
 
 
+@pytest.mark.e2e  # slow
 def test_many_classes_are_seen_in_smaller_tiles(tiny_segmenters, monkeypatch):
     monkeypatch.setattr(network, "MAX_VALUES_PER_PASS", 255 * 90_000)
     image = np.zeros((400, 500, 3), np.uint8)

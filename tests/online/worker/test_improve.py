@@ -27,6 +27,8 @@ from tests.online.conftest import RANKING, TINY, label_round, make_label, settle
 from tests.online.fake_tool import CLASSES, FakeTool
 from tests.online.worker.test_steps import make_state
 
+pytestmark = pytest.mark.e2e  # half a minute of small trainings
+
 QUICK = ContinuingConfig(50.0, decay=0.9, updates_per_look=10, look_share=0.5, patience=3)
 """The tiny segmenter learns what is dark and what is bright within a few dozen updates."""
 CONFIG = WorkerConfig(ranking=RANKING, finetune=TINY, continuing=QUICK, improve_s=600, poll_s=0.0)

@@ -80,6 +80,7 @@ def test_in_place_publishes_every_image_with_its_best_regions(
     np.testing.assert_array_equal(store.labels.mask(label), mask[region.slices])
 
 
+@pytest.mark.e2e  # slow: an outage at each call
 def test_an_outage_in_mid_publishing_leads_to_the_same_queue(
     store: Store, tool: FakeTool, make_worker: MakeWorker, tmp_path: Path
 ):

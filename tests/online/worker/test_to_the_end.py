@@ -26,6 +26,8 @@ from tests.online.worker.test_improve import (
     versions_of,
 )
 
+pytestmark = pytest.mark.e2e  # trains until nothing gets better
+
 
 @pytest.fixture
 def tool() -> FakeTool:
