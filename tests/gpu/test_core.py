@@ -43,11 +43,12 @@ def _forward_pass() -> ForwardPass:
     """Of 70 x 90 pixels and three classes, on the CPU."""
     generator = torch.Generator().manual_seed(0)
     shapes = {"probabilities": (3, 70, 90), "embeddings": (8, 5, 6), "bald": (18, 23)}
+    shapes["deep_bald"] = shapes["bald"]
     maps = {name: torch.rand(shape, generator=generator) for name, shape in shapes.items()}
     probabilities = (5 * maps["probabilities"]).softmax(dim=0)
-    return ForwardPass(
-        probabilities, maps["embeddings"], 16, maps["bald"], 4, probabilities.flip(2)
-    )
+    mirrored = probabilities.flip(2)
+    others = {name: maps[name] for name in ("embeddings", "bald", "deep_bald")}
+    return ForwardPass(probabilities, mirrored=mirrored, **others)
 
 
 def _on(device: str, forward: ForwardPass) -> ForwardPass:
