@@ -195,7 +195,6 @@ def _annotation(project: Project, number: int, image_id: int, col: int) -> dict[
         "updated_at": _MOMENT,
         "digest": "0" * 64,
         "payload": b"",
-        "seen_at": _MOMENT,
     }
 
 

@@ -282,8 +282,10 @@ def rank(folder: Path, name: str) -> None:
     mask = np.zeros(SIZE, np.uint8)
     table = np.random.default_rng(0)
 
-    def described(segmenter: Any, content: bytes, config: Any, needs: Any) -> DescribedImage:
-        return DescribedImage(SIZE, _made_up(table, needs.features), mask)
+    def described(
+        segmenter: Any, content: bytes, config: Any, needs: Any, decode: Any
+    ) -> DescribedImage:
+        return DescribedImage(SIZE, _made_up(table, needs.features), mask, "")
 
     with (
         mock.patch.object(module, "describe_image", described),
@@ -356,7 +358,6 @@ def _annotation(project_id: int, number: int) -> dict[str, Any]:
         "project_id": project_id, "tool_uid": "1.100", "annotation_id": number, "task_id": number,
         "image_id": number, "annotator": "ann", "created_at": START,
         "updated_at": START + timedelta(seconds=number), "digest": "", "payload": b"",
-        "seen_at": START,
     }  # fmt: skip
 
 
