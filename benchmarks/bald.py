@@ -33,8 +33,9 @@ from ralis_backend.core.learning.config import FinetuneConfig
 from ralis_backend.core.learning.crops import LabelledImage
 from ralis_backend.core.learning.finetune import finetune
 from ralis_backend.core.regions import VOID, Region, grid
-from ralis_backend.core.segmenter import NUM_DEEP_PASSES, Segmenter, SegmenterSpec, build
+from ralis_backend.core.segmenter import NUM_DEEP_PASSES, SegmenterSpec
 from ralis_backend.core.segmenter.dropout import DROPOUT, INNER_DROPOUT
+from ralis_backend.core.segmenter.smp import SmpSegmenter
 from ralis_backend.offline.datasets import Dataset, Sample
 from ralis_backend.offline.scaled import scaled
 from ralis_backend.settings import load_settings
@@ -48,7 +49,8 @@ def main() -> None:
     load_settings()
     torch.set_num_threads(1)
     dataset = Dataset.open(options.dataset)
-    region_size = tuple(round(options.image_scale * side) for side in REGION_SIZE)
+    height, width = REGION_SIZE
+    region_size = round(options.image_scale * height), round(options.image_scale * width)
     segmenter = _trained(dataset, options, region_size)
     images = scaled(dataset.split("test"), options.image_scale)
     step = max(1, len(images) // options.images)
@@ -69,7 +71,7 @@ def main() -> None:
 
 def _trained(
     dataset: Dataset, options: argparse.Namespace, region_size: tuple[int, int]
-) -> Segmenter:
+) -> SmpSegmenter:
     """A segmenter that has learned from randomly drawn regions of the pool."""
     samples = scaled(dataset.split("d_v"), options.image_scale)
     places = [
@@ -87,13 +89,13 @@ def _trained(
         for region in regions:
             mask[region.slices] = samples[index].mask()[region.slices]
         labelled.append(LabelledImage(samples[index].image, mask, regions))
-    segmenter = build(SegmenterSpec(len(dataset.classes)), seed=options.seed)
+    segmenter = SmpSegmenter(SegmenterSpec(len(dataset.classes)), seed=options.seed)
     finetune(segmenter, labelled, FinetuneConfig(steps=options.updates), seed=options.seed)
     return segmenter
 
 
 def _compared(
-    segmenter: Segmenter, samples: Sequence[Sample], region_size: tuple[int, int]
+    segmenter: SmpSegmenter, samples: Sequence[Sample], region_size: tuple[int, int]
 ) -> dict[str, Any]:
     """Rank correlations over all regions, and medians of seconds per image."""
     found: dict[str, list[np.ndarray]] = {}
@@ -145,7 +147,7 @@ def _compared(
 
 
 def _described(
-    segmenter: Segmenter, image: np.ndarray, regions: Sequence[Region], name: str
+    segmenter: SmpSegmenter, image: np.ndarray, regions: Sequence[Region], name: str
 ) -> np.ndarray:
     """(R,) a feature of one look; `no BALD` is the entropy."""
     maps = () if name == "entropy" else (name,)
@@ -154,24 +156,23 @@ def _described(
 
 
 def _naive(
-    segmenter: Segmenter, image: np.ndarray, regions: Sequence[Region], seed: int
+    segmenter: SmpSegmenter, image: np.ndarray, regions: Sequence[Region], seed: int
 ) -> np.ndarray:
     """(R,) mean BALD of whole passes at the image's size."""
     generator = torch.Generator().manual_seed(seed)
-    total = entropy = None
+    total = torch.zeros(())
+    entropy = torch.zeros(())
     with _dropping(segmenter.model, generator):
         for _ in range(NUM_DEEP_PASSES):
             p = torch.from_numpy(segmenter.probabilities(image))
-            own = torch.special.entr(p).sum(dim=0)
-            total = p if total is None else total + p
-            entropy = own if entropy is None else entropy + own
+            total, entropy = total + p, entropy + torch.special.entr(p).sum(dim=0)
     of_mean = torch.special.entr(total / NUM_DEEP_PASSES).sum(dim=0)
     bald = (of_mean - entropy / NUM_DEEP_PASSES).clamp(min=0).numpy()
     return np.array([bald[region.slices].mean() for region in regions])
 
 
 @contextmanager
-def _dropping(model: nn.Module, generator: torch.Generator) -> Iterator[None]:
+def _dropping(model: Any, generator: torch.Generator) -> Iterator[None]:
     """Dropout of channels behind each activation of the decoder, and behind the decoder."""
 
     def drop(share: float) -> Callable[..., torch.Tensor]:
@@ -192,7 +193,7 @@ def _dropping(model: nn.Module, generator: torch.Generator) -> Iterator[None]:
 
 
 def _errors(
-    segmenter: Segmenter, image: np.ndarray, truth: np.ndarray, regions: Sequence[Region]
+    segmenter: SmpSegmenter, image: np.ndarray, truth: np.ndarray, regions: Sequence[Region]
 ) -> np.ndarray:
     """(R,) share of annotated pixels that are wrong; NaN where none is annotated."""
     is_wrong = segmenter.probabilities(image).argmax(axis=0) != truth

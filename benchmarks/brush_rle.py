@@ -75,7 +75,7 @@ def _class_masks(
         coarse = rng.standard_normal((round(height / blob) + 3, round(width / blob) + 3))
         level = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
         # Outlines as ragged as those of a segmenter or of a brush.
-        level += cv2.GaussianBlur(rng.standard_normal((height, width)), (0, 0), 3) * 0.3
+        level = level + cv2.GaussianBlur(rng.standard_normal((height, width)), (0, 0), 3) * 0.3
         classes[level > best] = index
         best = np.maximum(best, level)
     return [np.where(classes == index, 255, 0).astype(np.uint8) for index in range(num_classes)]

@@ -77,9 +77,8 @@ def main() -> None:
 
 def compare(ways: list[str], loads: list[int], options: argparse.Namespace) -> dict[str, Any]:
     """For each number of busy processes and way: speed over that of the first way alone."""
-    figures = {
-        load: {name: [] for name in ways}  # type: dict[str, list[dict[str, float]]]
-        for load in loads
+    figures: dict[int, dict[str, list[dict[str, float]]]] = {
+        load: {name: [] for name in ways} for load in loads
     }
     for _ in range(options.turns):
         for load in loads:

@@ -28,7 +28,8 @@ from ralis_backend.core.features import FEATURES, RegionFeatures, describe, pred
 from ralis_backend.core.files import write_json
 from ralis_backend.core.policy.registry import DEFAULT
 from ralis_backend.core.regions import grid
-from ralis_backend.core.segmenter import SegmenterSpec, build
+from ralis_backend.core.segmenter import SegmenterSpec
+from ralis_backend.core.segmenter.smp import SmpSegmenter
 from ralis_backend.online.ranking import scores_of, to_explain
 
 IMAGES = (((360, 480), 11, (90, 80)), ((1024, 2048), 19, (128, 128)))
@@ -73,7 +74,7 @@ def look_costs(
     turns: int,
 ) -> dict[str, Any]:
     """Seconds of the bare network on one image, and the ratio of each strategy's look to it."""
-    segmenter = build(SegmenterSpec(num_classes, encoder_weights=None))
+    segmenter = SmpSegmenter(SegmenterSpec(num_classes, encoder_weights=None))
     image = np.random.default_rng(0).integers(0, 255, (*size, 3)).astype(np.uint8)
     regions = grid(size, region_size)
     pixels = segmenter.normalised(image)[None].to(memory_format=torch.channels_last)

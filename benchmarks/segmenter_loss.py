@@ -59,7 +59,7 @@ def main() -> None:
         print(f"rarity_share {share}, power {power}: {100 * np.mean(scores):.1f} of {len(scores)}")
 
 
-def _measure(options: argparse.Namespace, recipe: dict[str, float], seed: int) -> dict[str, Any]:
+def _measure(options: argparse.Namespace, recipe: dict[str, Any], seed: int) -> dict[str, Any]:
     dataset = Dataset.open(options.dataset)
     config = ArenaConfig(dataset, (90, 80), "full", test_images=options.test_images)
     arena = FullArena(

@@ -53,6 +53,8 @@ def copy_dataset(source: Path, target: Path, splits: tuple[str, ...], num_test: 
     for key in {key for keys in kept.values() for key in keys}:
         sample = dataset.samples[key]
         for path in (sample.image_path, sample.mask_path):
+            if path is None:
+                continue
             copy = target / path.relative_to(source)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)

@@ -33,7 +33,8 @@ def game(setting: Setting) -> dict[str, Any]:
     }
     for name, preset in {"faithful": FAITHFUL, "repaired": REPAIRED}.items():
         config = _tiny(preset) if setting.is_tiny else preset
-        simulation = FastSimulation(*splits.values(), config.head, setting.device)
+        pool, state_set, reward_set = splits.values()
+        simulation = FastSimulation(pool, state_set, reward_set, config.head, setting.device)
         results[name] = measured(simulation, config, NUM_STEPS, str(setting.device))
     return results
 

@@ -62,7 +62,7 @@ def _at_precision(
     segmenter: Segmenter, images: Sequence[np.ndarray], case: Case, is_bf16: bool, setting: Setting
 ) -> dict[str, Any]:
     bare = timed(_bare(segmenter, case, is_bf16), setting)
-    measured = {"bare_forward": _per_image(bare, len(images))}
+    measured: dict[str, Any] = {"bare_forward": _per_image(bare, len(images))}
     for name in STRATEGIES:
         chosen = find_strategy(name, Path("policies"), (), case.region_size)
         times = timed(_ranks(segmenter, images, case, chosen, is_bf16), setting)

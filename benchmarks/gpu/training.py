@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from benchmarks.gpu.scenes import scenes
 from benchmarks.gpu.timing import Setting
@@ -27,7 +30,7 @@ def training(setting: Setting) -> dict[str, Any]:
     """Steps and crops per second of each case; under bfloat16 autocast where there is CUDA."""
     regions = tuple(grid(IMAGE_SIZE, REGION_SIZE))
     images = [
-        LabelledImage(lambda image=image: image, mask, regions)
+        LabelledImage(partial(np.asarray, image), mask, regions)
         for image, mask in scenes(2 if setting.is_tiny else 10, IMAGE_SIZE, NUM_CLASSES)
     ]
     cases = TINY if setting.is_tiny else CASES
