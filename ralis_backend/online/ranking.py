@@ -172,6 +172,18 @@ def scores_of(
     return scores
 
 
+def finite(scores: np.ndarray) -> np.ndarray:
+    """The same with the lowest score in place of NaN and infinity; `ValueError` if all are."""
+    is_finite = np.isfinite(scores)
+    if is_finite.all():
+        return scores
+    if not is_finite.any():
+        raise ValueError("none of its scores is finite")
+    logger.warning("%d of %d scores are not finite", (~is_finite).sum(), len(scores))
+    lowest: np.ndarray = np.where(is_finite, scores, scores[is_finite].min())
+    return lowest
+
+
 def scores_from_pools(chooser: Strategy, state: PoolState, actions: RegionFeatures) -> np.ndarray:
     """(R,) float32: as in training, the best of each of `state.count` random pools come first.
 

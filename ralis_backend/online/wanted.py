@@ -21,6 +21,7 @@ from ralis_backend.online.store.tables import Project, Wish
 
 MOST_WANTED = 1_000_000
 MAX_CHARACTERS = 500
+MAX_STRATEGY_CHARACTERS = 64
 EXAMPLE = '{"mine_class": "Bicyclist", "mine_share": 0.5}'
 _TASK = re.compile(r"task:([0-9]{1,18})")
 
@@ -228,6 +229,11 @@ def _check_miner(project: Project, name: str | None, target: str, config: Rankin
     """Refuse a strategy that does not look for one class, or does not fit the project."""
     if name is None:
         return
+    if len(name) > MAX_STRATEGY_CHARACTERS:
+        raise ValueError(
+            f"the name of a strategy has at most {MAX_STRATEGY_CHARACTERS} characters, this one "
+            f"{len(name)}"
+        )
     if ":" in name:
         raise ValueError(f"strategy {name!r} names a class as well; give {name.split(':')[0]!r}")
     if not looks_for_class(name, config.policies_dir):

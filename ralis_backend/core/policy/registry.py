@@ -79,7 +79,7 @@ def check_strategy(name: str, folder: Path) -> None:
 
 
 def looks_for_class(name: str, folder: Path) -> bool:
-    """Whether the strategy of that name needs a class to look for.
+    """Whether the strategy of that name needs a class to look for; `name:class` has one.
 
     Raises:
         ValueError: if there is none, or its file cannot be read.
@@ -87,7 +87,7 @@ def looks_for_class(name: str, folder: Path) -> bool:
     check_strategy(name, folder)
     if name in STRATEGIES:
         return STRATEGIES[name].needs.has_target_class
-    if name == "default" or name in PLACEBOS:
+    if ":" in name or name == "default" or name in PLACEBOS:
         return False
     return _loaded(name, folder).needs.has_target_class
 
