@@ -41,6 +41,7 @@ class Seeking:
     note: why it is another one than wanted, or why nobody can.
     reason: for annotators, where the strategy's own would say what nobody knows.
     aside: the note in a few words, added to the strategy's own reasons.
+    target: name of the class that the strategies are aimed at.
     rivals: what a trained one is tested against; the first ranks where there is too little to test,
         and where the strategy breaks.
     """
@@ -50,6 +51,7 @@ class Seeking:
     note: str | None = None
     reason: str | None = None
     aside: str | None = None
+    target: str = ""
     rivals: Sequence[Strategy] = ()
 
     @property
@@ -134,7 +136,7 @@ def _sees(
     rivals = [] if strategy.name == presence.name else [presence]
     if strategy.is_trained:
         rivals += _linear(wanted, target, project, config, offers)
-    return Seeking(wish, strategy, rivals=rivals)
+    return Seeking(wish, strategy, target=target, rivals=rivals)
 
 
 def _linear(

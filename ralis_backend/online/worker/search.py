@@ -12,7 +12,7 @@ import numpy as np
 
 from ralis_backend.core.acquisition import PoolState, Strategy
 from ralis_backend.core.regions import VOID, Region, grid
-from ralis_backend.online.hits import mined_regions, still_wanted
+from ralis_backend.online.hits import MINING, mined_regions, still_wanted
 from ralis_backend.online.labels import RegionLabel
 from ralis_backend.online.masks import LabelMasks
 from ralis_backend.online.ranking import DescribedPool, finite, scores_of, to_explain
@@ -21,6 +21,7 @@ from ralis_backend.online.seeking import Seeking
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.tool import Tool
+from ralis_backend.online.trust import judge_miner
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.described import DescribedRow
 from ralis_backend.online.worker.train import Stopped
@@ -123,8 +124,9 @@ class Search:
         wish = seeking.wish
         if seeking.strategy is None or not len(pool.candidates):
             return Mined(wish.id, None, {}, None, seeking.note)
+        seeking, trust = self._earned(project, seeking, report, stop)
         notes = [seeking.note]
-        for miner in (seeking.strategy, *seeking.rivals):
+        for miner in filter(None, (seeking.strategy, *seeking.rivals)):
             try:
                 found = self._scored(miner, pool, state)
             except (Stopped, MemoryError):
@@ -133,9 +135,60 @@ class Search:
                 notes.append(f"{miner.name} failed: {error}")
                 logger.warning("project %s: %s", project.tool_id, notes[-1])
                 continue
-            now_seeking = replace(seeking, strategy=miner)
-            return self._explained(project, now_seeking, pool, state, found, _joined(notes))
-        return Mined(wish.id, None, {}, None, _joined(notes))
+            looks = replace(seeking, strategy=miner, note=_joined(notes))
+            return replace(self._explained(project, looks, pool, state, found), trust=trust)
+        return Mined(wish.id, None, {}, None, _joined(notes), trust)
+
+    def _earned(
+        self, project: Project, seeking: Seeking, report: Report, stop: Callable[[], None]
+    ) -> tuple[Seeking, dict[str, Any] | None]:
+        """A trained miner where it is trusted, else the best of its rivals; and the verdict.
+
+        Where there is too little to test, the first of the rivals looks.
+        """
+        miner = seeking.strategy
+        if miner is None or not miner.is_trained or not self._config.trust_rounds:
+            return seeking, None
+        report({"state": "testing the policy"})
+        trust = self._trust(project, seeking, miner, stop)
+        if trust["verdict"] == "trusted":
+            return seeking, trust
+        is_told = trust["verdict"] == "not trusted"
+        rivals = sorted(seeking.rivals, key=lambda it: is_told and it.name != trust["best"])
+        note = _joined([seeking.note, f"{miner.name}, {trust['verdict']}: {trust['note']}"])
+        aside = seeking.aside or f"in place of {miner.name}: {trust['verdict']}"
+        first, *others = rivals
+        return replace(seeking, strategy=first, rivals=others, note=note, aside=aside), trust
+
+    def _trust(
+        self, project: Project, seeking: Seeking, miner: Strategy, stop: Callable[[], None]
+    ) -> dict[str, Any]:
+        """The standing verdict on a miner, or a new one where enough was labelled since."""
+        num_labels = self._store.labels.count(project.id)
+        standing: list[dict[str, Any]] = [
+            entry
+            for version in self._store.versions.all(project.id)
+            if (entry := (version.metrics.get(MINING) or {}).get("trust"))
+            and entry["policy"] == miner.name
+        ]
+        period = self._config.trust_rounds * self._config.ranking.regions_per_round
+        last = max(standing, key=lambda entry: int(entry["labels"]), default=None)
+        is_decided = last is not None and last["verdict"] in ("trusted", "not trusted")
+        if last is not None and is_decided and num_labels < last["labels"] + period:
+            return last
+        logger.info("project %s: miner %s is tested on the labels", project.tool_id, miner.name)
+        entry = judge_miner(
+            self._store,
+            self._tool.image,
+            project,
+            miner,
+            seeking.rivals,
+            project.class_names.index(seeking.target),
+            self._config.ranking,
+            self._config.mining,
+            stop,
+        )
+        return {**entry, "labels": num_labels}
 
     def _scored(self, miner: Strategy, pool: DescribedPool, state: PoolState) -> np.ndarray:
         """(N,) finite scores of the candidates."""
@@ -148,7 +201,6 @@ class Search:
         pool: DescribedPool,
         state: PoolState,
         offered: np.ndarray,
-        note: str | None,
     ) -> Mined:
         candidates = pool.candidates
         scores = np.full(len(pool.is_done), offered.min() - 1, np.float32)
@@ -164,7 +216,7 @@ class Search:
             scores,
             dict(zip(candidates[explained].tolist(), reasons, strict=True)),
             None if seeking.strategy is None else seeking.strategy.name,
-            note,
+            seeking.note,
             quantiles=np.quantile(offered, np.linspace(0, 1, 101)).round(5).tolist(),
         )
 
