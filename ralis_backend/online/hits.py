@@ -62,7 +62,6 @@ class WishStatus:
     note: why it is another one than wanted, why nobody looks, or why the wish rests.
     rounds: in which mined regions were labelled.
     pixels_before, pixels_now: labelled pixels of the class when the wish began, and now.
-    ended_by: why it has ended; None while it stands.
     """
 
     wish: Wish
@@ -201,28 +200,52 @@ def wish_status(
         wish: that stands, or has ended.
         labels: of the project.
     """
+    pixels_now = class_pixels(project, labels, wish.class_name)
+    return _status(project, version, wish, _rounds(project, wish, labels), pixels_now)
+
+
+def _status(
+    project: Project, version: Version | None, wish: Wish, rounds: Sequence[Round], pixels_now: int
+) -> WishStatus:
     found = _found(version) if version is not None and has_looked(version, wish) else {}
     waits = "the next ranking looks for it" if wish.ended_at is None and not found else None
-    return WishStatus(
-        wish,
-        found.get("strategy"),
-        rests_because(project, wish) or found.get("note") or waits,
-        _rounds(project, wish, labels),
-        wish.pixels_before,
-        class_pixels(project, labels, wish.class_name),
-    )
+    note = rests_because(project, wish) or found.get("note") or waits
+    return WishStatus(wish, found.get("strategy"), note, rounds, wish.pixels_before, pixels_now)
 
 
 def shown_wish(store: Store, project: Project) -> WishStatus | None:
     """How the wish stands that people want to hear of: the one that stands, or that was fulfilled.
 
+    As the worker counted it, see `counted`: nobody who asks waits for all labels to be read.
     None without one.
     """
+    wish = _newest(store, project)
+    if wish is None:
+        return None
+    version = store.versions.find(project.id, project.current_version)
+    figures = project.people.get(MINING) or {}
+    is_counted = figures.get("wish") == wish.id
+    rounds = [Round(*each) for each in figures["rounds"]] if is_counted else []
+    pixels_now = figures["pixels_now"] if is_counted else wish.pixels_before
+    return _status(project, version, wish, rounds, pixels_now)
+
+
+def counted(store: Store, project: Project) -> dict[str, Any]:
+    """Figures of the wish that people want to hear of, as JSON; empty without one."""
+    wish = _newest(store, project)
+    if wish is None:
+        return {}
+    labels = store.labels.of(project.id)
+    rounds = [[it.number, it.num_labelled, it.num_hits] for it in _rounds(project, wish, labels)]
+    pixels = class_pixels(project, labels, wish.class_name)
+    return {MINING: {"wish": wish.id, "rounds": rounds, "pixels_now": pixels}}
+
+
+def _newest(store: Store, project: Project) -> Wish | None:
     every = store.wishes.all(project.id)
     if not every or (every[-1].ended_at is not None and every[-1].ended_by != REACHED):
         return None
-    version = store.versions.find(project.id, project.current_version)
-    return wish_status(project, version, every[-1], store.labels.of(project.id))
+    return every[-1]
 
 
 def wish_lines(status: WishStatus) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 from ralis_backend.core.learning.crops import Unreadable
 from ralis_backend.online import agreement
 from ralis_backend.online.advice import advice
-from ralis_backend.online.hits import end_fulfilled
+from ralis_backend.online.hits import counted, end_fulfilled
 from ralis_backend.online.labels import RegionLabel
 from ralis_backend.online.masks import LabelMasks
 from ralis_backend.online.store import Store
@@ -41,6 +41,7 @@ class People:
             "double_images": self._store.images.count_doubles(project.id),
             "advice": self._advice(project.id),
             **self._agreement(before),
+            **counted(self._store, before),
         }
         num_regions = self._store.labels.count_regions(project.id)
         self._tell(before, found)

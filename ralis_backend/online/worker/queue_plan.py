@@ -21,6 +21,9 @@ from ralis_backend.online.labels import RegionLabel, covered
 from ralis_backend.online.random_slice import SLICE, SLICE_REASON, draw, num_draws, spread
 from ralis_backend.online.store.tables import CropTask
 
+MOST_WAITING = 5_000
+"""Tasks of a queue; where more is wanted, they follow when these are done."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -44,14 +47,14 @@ class QueueRules:
         return 2 * self.regions_per_round
 
     def size_with(self, mining: Mining | None) -> int:
-        """The same; where more of a class is wanted, as many as that.
+        """The same; where more of a class is wanted, as many as that, up to `MOST_WAITING`.
 
         Then there is room beside for the others' share of a round, and for the random slice.
         """
         if mining is None or mining.count is None:
             return self.size
         share = mining.share * (1 - min(self.random_share, 0.5))
-        return max(self.size, math.ceil(mining.count / share - 1e-9))
+        return max(self.size, min(MOST_WAITING, math.ceil(mining.count / share - 1e-9)))
 
 
 @dataclass(frozen=True)
@@ -194,7 +197,7 @@ def plan_queue(state: QueueState, rules: QueueRules, reason: Callable[[Place], s
     waiting = {place_of(row): row for row in kept}
     claimed = _claimed(state, best, kept)
     to_mine = _num_to_mine(state.mining, kept, claimed)
-    room = max(0, size - len(kept), to_mine or 0)
+    room = max(0, size - len(kept), min(to_mine or 0, size))
     handed_out = [row for row in state.tasks if row.id not in removed]
     drawn = _drawn(state, rules, handed_out, room)
     fresh_draws = [place for place in drawn if place not in waiting]  # the others take no room
