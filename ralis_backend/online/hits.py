@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from ralis_backend.core.policy.registry import MINER
 from ralis_backend.core.text import shortened
 from ralis_backend.online.labels import RegionLabel
 from ralis_backend.online.store import Store
@@ -253,7 +254,8 @@ def wish_lines(status: WishStatus) -> list[str]:
     wish, labelled = status.wish, status.num_labelled
     wanted = "" if wish.count is None else f" of {wish.count}"
     percent = f" ({100 * status.num_hits / labelled:.0f} %)" if labelled else ""
-    looks = status.strategy or "nobody yet"
+    wanted_miner = wish.strategy or MINER
+    looks = status.strategy or ("nobody yet" if wish.ended_at is None else wanted_miner)
     share = "" if wish.share == 1 else f", in {100 * wish.share:.0f} % of each round"
     ended = "" if wish.ended_by is None else f"; ended: {wish.ended_by}"
     lines = [

@@ -83,12 +83,7 @@ def judge(
     strategies = {policy.name: policy, **{each: strategy(each) for each in (*HEURISTICS, BASELINE)}}
     entry: dict[str, Any] = {"policy": policy.name, "drift": None, "note": None}
     try:
-        drift = policy.drift(state, candidates)
-        if drift is not None:
-            entry["drift"] = {
-                "share_outside": round(float(drift.share_outside), 4),
-                "worst": list(drift.worst),
-            }
+        entry["drift"] = _drift(policy, state, candidates)
         played = replay_project(
             store, image, project, strategies, config, rules, lambda done, total: stop()
         )
@@ -105,11 +100,23 @@ def judge(
         "images": played.num_images,
         "seconds": round(played.seconds, 1),
     }
-    if is_drifted := (entry["drift"] or {}).get("share_outside", 0) > MAX_SHARE_OUTSIDE:
+    if is_drifted := _is_drifted(entry["drift"]):
         entry["verdict"] = "not trusted"
     if entry["verdict"] != "trusted":
         entry["note"] = _drift_text(entry["drift"]) if is_drifted else replay_text(entry)
     return entry
+
+
+def _drift(policy: Strategy, state: PoolState, candidates: RegionFeatures) -> dict[str, Any] | None:
+    drift = policy.drift(state, candidates)
+    if drift is None:
+        return None
+    share = round(float(drift.share_outside), 4)
+    return {"share_outside": share, "worst": list(drift.worst)}
+
+
+def _is_drifted(drift: Mapping[str, Any] | None) -> bool:
+    return drift is not None and drift["share_outside"] > MAX_SHARE_OUTSIDE
 
 
 def _drift_text(drift: Mapping[str, Any]) -> str:
@@ -168,11 +175,13 @@ def judge_miner(
     miner: Strategy,
     rivals: Sequence[Strategy],
     target: int,
+    state: PoolState,
+    candidates: RegionFeatures,
     config: RankingConfig,
     rules: MiningRules,
     stop: Stop,
 ) -> dict[str, Any]:
-    """Whether a trained miner may look for a class: a replay of the search on the labels.
+    """Whether a trained miner may look for a class: a replay of the search, and its drift.
 
     `verdict`; `best`, the rival that found most; `found`, what each found of what there was to
     find, in [0, 1]; and in `note` why not. What goes wrong on the way is the verdict `failed`.
@@ -184,14 +193,17 @@ def judge_miner(
         miner: aimed at the class, as the rivals are.
         rivals: what it is measured against, one at least.
         target: index of the class.
+        state: what miners are told of the pool that is to be searched.
+        candidates: the regions of it that can be suggested.
         config: encoder, region size, device and seed.
         rules: of the replay.
         stop: raises where the work should end.
     """
     strategies = {each.name: each for each in (miner, *rivals)}
-    entry: dict[str, Any] = {"policy": miner.name, "best": None, "note": None}
+    entry: dict[str, Any] = {"policy": miner.name, "best": None, "drift": None, "note": None}
     started = time.monotonic()
     try:
+        entry["drift"] = _drift(miner, state, candidates)
         # at the labels first: to encode images takes long, and is for nothing with too few
         labels = [it for it in store.labels.of(project.id) if any(it.pixels)]
         index = np.array([label.image_id for label in labels], np.int64)
@@ -213,8 +225,10 @@ def judge_miner(
         stop()  # being stopped is no failure
         logger.warning("project %s: miner %s: %s", project.tool_id, miner.name, error)
         return entry | {"verdict": "failed", "note": f"it could not be tested: {error}"}
+    entry |= _verdict_on_miner(found, miner.name)
+    if _is_drifted(entry["drift"]):
+        entry |= {"verdict": "not trusted", "note": _drift_text(entry["drift"])}
     return entry | {
-        **_verdict_on_miner(found, miner.name),
         "games": len(found[miner.name]),
         "regions": len(points),
         "images": len(np.unique(points.image_index)),

@@ -265,9 +265,9 @@ def _example(store: Store, project: Project, text: str) -> dict[str, Any]:
         return {"task": task_id, "image": image.id, "region": None}
     crop = store.queue.find(project.id, task_id)
     if crop is None or crop.state == "deleted":
-        regions = "" if project.regions_tool_id is None else f" and {project.regions_tool_id}"
+        numbers = [str(it) for it in (project.tool_id, project.regions_tool_id) if it is not None]
         raise ValueError(
-            f"task {task_id} is not known here; expected one of project {project.tool_id}{regions} "
+            f"task {task_id} is not known here; expected one of project {' or '.join(numbers)} "
             "that the worker has read"
         )
     return {

@@ -49,6 +49,7 @@ def test_a_search_is_begun_looked_at_replaced_and_ended(store):
     assert "project 7 does not look for dark any more" in ended.stdout
     assert standing(store) is None
     told = mine().stdout
+    assert "bright, by presence, in 50 % of each round: 0 of 200 mined regions labelled" in told
     assert REPLACED in told
     assert STOPPED in told
     assert "seeks" not in CliRunner().invoke(app, ["status"]).stdout

@@ -86,7 +86,7 @@ def read_all(backend, worker):
 def test_one_class_is_sought_from_the_command_to_its_end(
     client, label_studio, backend_url, tmp_path, pool, samples, monkeypatch
 ):
-    for name, value in {"RALIS_DATA_DIR": str(tmp_path), "RALIS_REGION_SIZE": "128x80"}.items():
+    for name, value in {"RALIS_DATA_DIR": str(tmp_path), "RALIS_REGION_SIZE": "80x128"}.items():
         monkeypatch.setenv(name, value)
     number, truth = pool
     backend = Mining(label_studio, backend_url, tmp_path)

@@ -23,6 +23,7 @@ from ralis_backend.online.ranking import (
     describe_image,
     finite,
     pool_state,
+    reasons_of,
     score_pool,
     to_explain,
 )
@@ -35,7 +36,7 @@ from ralis_backend.online.trust import judge
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.described import DescribedRow
 from ralis_backend.online.worker.labelled_images import check_size
-from ralis_backend.online.worker.search import Mined, Search
+from ralis_backend.online.worker.search import Mined, Search, nothing_found
 from ralis_backend.online.worker.spool import FeatureSpool
 from ralis_backend.online.worker.sync import NOT_ITS_FAULT, attempt_on, tool_task
 from ralis_backend.online.worker.train import Stopped
@@ -129,6 +130,8 @@ class Ranker:
                     scored = replace(scored, mined=mined)
                 self._keep(version, described, scored)
                 metrics = _metrics(version, scored, pool.candidates)
+            elif seeking is not None:
+                metrics[MINING] = nothing_found(seeking).to_json()
         seconds = round(time.monotonic() - started, 2)
         metrics["seconds"] = {**version.metrics.get("seconds", {}), "rank": seconds}
         self._store.versions.change(version.id, ranked_at=now(), metrics=metrics)
@@ -294,7 +297,7 @@ class Ranker:
         explained = to_explain(
             offered_scores, pool.image_index[candidates], self._config.suggestions_per_image
         )
-        reasons = _reasons(
+        reasons = reasons_of(
             chosen, state.part(explained), pool.features.take(candidates[explained]), project
         )
         by_region = dict(zip(candidates[explained].tolist(), reasons, strict=True))
@@ -368,18 +371,6 @@ class Ranker:
             )
             start = stop
         self._store.versions.change(version.id, strategy=scored.chosen.strategy.name)
-
-
-def _reasons(
-    chosen: ChosenStrategy, state: PoolState, regions: RegionFeatures, project: Project
-) -> list[str]:
-    """Why each of these regions is worth labelling; a strategy that cannot say it still ranks."""
-    try:
-        return chosen.reasons(state, regions, project.class_names)
-    except Exception as error:
-        name = chosen.strategy.name
-        logger.warning("project %s: %s gives no reasons: %s", project.tool_id, name, error)
-        return [f"chosen by {name}"] * len(regions)
 
 
 def _metrics(version: Version, scored: _Scored, candidates: np.ndarray) -> dict[str, Any]:

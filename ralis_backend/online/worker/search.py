@@ -15,7 +15,7 @@ from ralis_backend.core.regions import VOID, Region, grid
 from ralis_backend.online.hits import MINING, mined_regions, still_wanted
 from ralis_backend.online.labels import RegionLabel
 from ralis_backend.online.masks import LabelMasks
-from ralis_backend.online.ranking import DescribedPool, finite, scores_of, to_explain
+from ralis_backend.online.ranking import DescribedPool, finite, reasons_of, scores_of, to_explain
 from ralis_backend.online.same_pictures import SamePictures
 from ralis_backend.online.seeking import Seeking
 from ralis_backend.online.store import Store
@@ -74,6 +74,11 @@ class Mined:
         }
 
 
+def nothing_found(seeking: Seeking) -> Mined:
+    """Nobody could look, or there was nothing to look through; it is not tried again at once."""
+    return Mined(seeking.wish.id, None, {}, None, seeking.note)
+
+
 class Search:
     """Looks for one class in pools that were described for it."""
 
@@ -121,10 +126,9 @@ class Search:
         stop: Callable[[], None],
     ) -> Mined:
         """Scores of a pool's regions by the miner, or by one that can rank where it breaks."""
-        wish = seeking.wish
         if seeking.strategy is None or not len(pool.candidates):
-            return Mined(wish.id, None, {}, None, seeking.note)
-        seeking, trust = self._earned(project, seeking, report, stop)
+            return nothing_found(seeking)
+        seeking, trust = self._earned(project, seeking, pool, state, report, stop)
         notes = [seeking.note]
         for miner in filter(None, (seeking.strategy, *seeking.rivals)):
             try:
@@ -137,10 +141,16 @@ class Search:
                 continue
             looks = replace(seeking, strategy=miner, note=_joined(notes))
             return replace(self._explained(project, looks, pool, state, found), trust=trust)
-        return Mined(wish.id, None, {}, None, _joined(notes), trust)
+        return nothing_found(replace(seeking, note=_joined(notes)))
 
     def _earned(
-        self, project: Project, seeking: Seeking, report: Report, stop: Callable[[], None]
+        self,
+        project: Project,
+        seeking: Seeking,
+        pool: DescribedPool,
+        state: PoolState,
+        report: Report,
+        stop: Callable[[], None],
     ) -> tuple[Seeking, dict[str, Any] | None]:
         """A trained miner where it is trusted, else the best of its rivals; and the verdict.
 
@@ -150,7 +160,7 @@ class Search:
         if miner is None or not miner.is_trained or not self._config.trust_rounds:
             return seeking, None
         report({"state": "testing the policy"})
-        trust = self._trust(project, seeking, miner, stop)
+        trust = self._trust(project, seeking, miner, pool, state, stop)
         if trust["verdict"] == "trusted":
             return seeking, trust
         is_told = trust["verdict"] == "not trusted"
@@ -161,7 +171,13 @@ class Search:
         return replace(seeking, strategy=first, rivals=others, note=note, aside=aside), trust
 
     def _trust(
-        self, project: Project, seeking: Seeking, miner: Strategy, stop: Callable[[], None]
+        self,
+        project: Project,
+        seeking: Seeking,
+        miner: Strategy,
+        pool: DescribedPool,
+        state: PoolState,
+        stop: Callable[[], None],
     ) -> dict[str, Any]:
         """The standing verdict on a miner, or a new one where enough was labelled since."""
         num_labels = self._store.labels.count(project.id)
@@ -184,6 +200,8 @@ class Search:
             miner,
             seeking.rivals,
             project.class_names.index(seeking.target),
+            state,
+            pool.features.select(pool.candidates),
             self._config.ranking,
             self._config.mining,
             stop,
@@ -208,8 +226,8 @@ class Search:
         explained = to_explain(
             offered, pool.image_index[candidates], self._config.suggestions_per_image
         )
-        reasons = seeking.reasons(
-            state.part(explained), pool.features.take(candidates[explained]), project.class_names
+        reasons = reasons_of(
+            seeking, state.part(explained), pool.features.take(candidates[explained]), project
         )
         return Mined(
             seeking.wish.id,

@@ -267,6 +267,30 @@ def test_a_miner_that_breaks_is_replaced_and_the_status_says_so(store: Store, tr
     assert status.note == "presence-max:bright failed: no such column"
 
 
+def test_a_miner_that_gives_no_reasons_is_named_instead(store: Store, trained, monkeypatch):
+    def broken(*_: object) -> list[str]:
+        raise IndexError("no such column")
+
+    monkeypatch.setattr(type(STRATEGIES["presence-max"]), "reasons", broken)
+    (project,) = store.projects.all()
+    wish_for(store, project, strategy="presence-max")
+    settle(trained)
+    assert {row.reason for row in mined(store, project)} == {"chosen by presence-max:bright"}
+
+
+def test_a_search_through_pictures_that_are_all_broken_comes_to_rest(
+    store: Store, tool: FakeTool, trained
+):
+    (project,) = store.projects.all()
+    tool.files = {}
+    wish_for(store, project)
+    settle(trained)
+    assert mined(store, project) == []
+    status = shown_wish(store, store.projects.by_id(project.id))
+    assert status is not None
+    assert status.strategy is None
+
+
 def test_the_least_typical_quarter_of_an_image_stands_for_it():
     embeddings = np.array([[1, 0], [0, 1], [0.6, 0.8], [1, 0], [1, 0]], np.float32)
     assert least_typical(embeddings, np.array([1.0, 0.0])).tolist() == [1, 2]
