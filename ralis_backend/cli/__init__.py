@@ -18,6 +18,7 @@ from ralis_backend.cli import (
     doctor,
     export,
     import_dataset,
+    mine,
     serve,
     simulate,
     status,
@@ -44,6 +45,7 @@ app.command("connect")(connect.connect)
 app.command("disconnect")(disconnect.disconnect)
 app.command("status")(status.status)
 app.command("train")(train.train)
+app.command("mine")(mine.mine)
 app.command("doctor")(doctor.doctor)
 app.command("versions")(versions.versions)
 app.command("export")(export.export)

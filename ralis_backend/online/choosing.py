@@ -52,12 +52,14 @@ class ChosenStrategy:
     """The strategy that ranks a project now; `note` says why it is not the wanted one.
 
     `aside`: the same in a few words, for annotators. `offers`: what the segmenter can give.
+    `beside`: features that whoever looks for a class at the same time needs.
     """
 
     strategy: Strategy
     note: str | None = None
     aside: str | None = None
     offers: Collection[str] = MAPS
+    beside: frozenset[str] = frozenset()
 
     @property
     def heuristic(self) -> Strategy:
@@ -67,8 +69,11 @@ class ChosenStrategy:
 
     @property
     def described(self) -> Needs:
-        """What images must be described with: for the strategy, and for what may replace it."""
-        features = set(self.strategy.needs.features)
+        """What images must be described with: for the strategy, and for what may replace it.
+
+        For what is sought at the same time as well: one look serves both.
+        """
+        features = set(self.strategy.needs.features | self.beside)
         if self.strategy.is_trained:
             features |= self.heuristic.needs.features
         if self.strategy.needs.state_regions:

@@ -18,7 +18,7 @@ class RegionLabel:
 
     `pixels` counts labelled pixels per class; `round`, `strategy` and `version` are None for
     labels that were not suggested (whole-image annotations). `is_starred`: a reviewer has marked
-    its annotation as the right one.
+    its annotation as the right one. `wish_id`: of the wish that it was mined for.
     """
 
     id: int
@@ -36,6 +36,7 @@ class RegionLabel:
     strategy: str | None
     version: int | None
     is_starred: bool = False
+    wish_id: int | None = None
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import numpy as np
 from ralis_backend.core.policy.registry import check_strategy
 from ralis_backend.online.background import Kept, said_choice
 from ralis_backend.online.choosing import RankingConfig
+from ralis_backend.online.hits import shown_wish, sought
 from ralis_backend.online.labels import RegionLabel, covered
 from ralis_backend.online.pictures import Pictures
 from ralis_backend.online.ranking import rank_image
@@ -35,6 +36,7 @@ from ralis_backend.online.suggesting import (
     to_paint,
 )
 from ralis_backend.online.tool import MAX_ID, ClassLabel, ImageSuggestion, ToolTask
+from ralis_backend.online.wanted import MAX_STRATEGY_CHARACTERS, make_wish, said_wish, wanted_of
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +49,6 @@ TURN_S = 2.0
 """How long an answer waits for the one that is being computed."""
 REQUEST_S = 60.0
 """How long a request's images are computed; Label Studio throws everything away after 100 s."""
-MAX_STRATEGY_CHARACTERS = 64
 MEMORY_S = 1.0
 """How long an answer to `/setup` is served from memory before the database is asked again."""
 
@@ -60,8 +61,9 @@ class SuggestionFailure:
     message: str
 
 
-_Said = tuple[str, object, str | Kept | None]
-"""Label config, strategy and background, as `/setup` told them last."""
+_Said = tuple[str, object, str | Kept | None, object, object]
+"""Label config, strategy, background, class that is sought and its share, as `/setup` told them."""
+_NOTHING_SAID: _Said = ("", "", Kept.CHOICE, None, None)
 
 
 @dataclass(frozen=True)
@@ -116,15 +118,17 @@ class Learner:
             label_config: as Label Studio has it.
             classes: the labels in it.
             extra_params: of the connection; `strategy` overrides the setting for this project,
-                `background` says what its unpainted pixels are.
+                `background` says what its unpainted pixels are, `mine_class` which class is
+                looked for, see `online/wanted`.
 
         Raises:
-            ValueError: if the uid is malformed, there is no such strategy, or the background
-                leaves nothing to learn.
+            ValueError: if the uid is malformed, there is no such strategy or class, or the
+                background leaves nothing to learn.
         """
         strategy = extra_params.get("strategy") or ""
         choice = said_choice(extra_params, [label.name for label in classes])
-        said = (label_config, strategy, choice)
+        mining = extra_params.get("mine_class"), extra_params.get("mine_share")
+        said = (label_config, strategy, choice, *mining)
         with self._known_lock:
             known = self._known.get(uid)
         if known is not None and known.said == said:
@@ -135,11 +139,14 @@ class Learner:
         project = self._store.projects.find(uid)
         if project is None or project.regions_uid != uid:
             self._check_strategy(strategy)
+            wish = said_wish(extra_params, self._config)
             project = self._store.projects.register(
                 uid, tool_id(uid), label_config, classes, "", self._background_label, choice
             )
-            if (project.strategy or "") != strategy:
-                self._store.projects.change(project.id, strategy=strategy or None)
+            usual = "" if wish and wish["strategy"] else strategy
+            if (project.strategy or "") != usual:
+                self._store.projects.change(project.id, strategy=usual or None)
+            self._follow(project, wish)
         elif project.is_deleted or project.num_losses:
             self._store.projects.revive(project.id)
         return self._remember(uid, said)
@@ -150,7 +157,7 @@ class Learner:
             known = self._known.get(uid)
         if known is not None and time.monotonic() - known.since < MEMORY_S:
             return known.version
-        return self._remember(uid, known.said if known else ("", "", Kept.CHOICE))
+        return self._remember(uid, known.said if known else _NOTHING_SAID)
 
     def class_names(self, uid: str) -> tuple[str, ...]:
         """Names by class index."""
@@ -249,6 +256,19 @@ class Learner:
             )
         self._store.versions.use(project.id, versions[version].number)
 
+    def _follow(self, project: Project, said: dict[str, Any] | None) -> None:
+        """Look for what a connection asks for now; what it asked for before is as it is.
+
+        So a wish that was ended here is not begun again by each `/setup`, and a class that is gone
+        since then does not cost the connection.
+        """
+        if said == project.said_wish:
+            return
+        wish = said and make_wish(self._store, project, wanted_of(said), self._config)
+        if wish:
+            wish.is_of_connection = True
+        self._store.wishes.follow(project.id, said, wish or None)
+
     def _is_worked_on(self, uid: str) -> bool:
         project = self._store.projects.find(uid)
         return project is not None and not project.is_deleted and not project.num_losses
@@ -262,6 +282,7 @@ class Learner:
         return version
 
     def _status(self, project: Project) -> dict[str, Any]:
+        wish = shown_wish(self._store, project)
         return {
             "project": project.uid,
             "regions_project": project.regions_tool_id,
@@ -277,6 +298,7 @@ class Learner:
             "agreement": project.people.get("agreement") or None,
             "advice": project.people.get("advice"),
             "is_training_requested": project.is_training_requested,
+            "mining": None if wish is None else wish.to_json(),
             "state": project.progress.get("state", "idle"),
             **{name: value for name, value in project.progress.items() if name != "state"},
             "last_error": project.last_error,
@@ -311,6 +333,7 @@ class Learner:
                 self._config.region_size,
                 self._suggestions_per_image,
                 self._stored_mask(project, image, ranking),
+                sought(self._store, project, version),
             )
         except RankingMisfit:
             return self._compute(project, version, image, labels, task, until)

@@ -22,6 +22,7 @@ from ralis_backend.core.regions import grid
 from ralis_backend.core.segmenter import Segmenter
 from ralis_backend.online.choosing import ChosenStrategy, RankingConfig, fallback, strategy_for
 from ralis_backend.online.labels import RegionLabel, labelled_pixels
+from ralis_backend.online.seeking import Seeking
 from ralis_backend.online.segmenters import load_segmenter
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project, Version
@@ -172,6 +173,18 @@ def scores_of(
     return scores
 
 
+def finite(scores: np.ndarray) -> np.ndarray:
+    """The same with the lowest score in place of NaN and infinity; `ValueError` if all are."""
+    is_finite = np.isfinite(scores)
+    if is_finite.all():
+        return scores
+    if not is_finite.any():
+        raise ValueError("none of its scores is finite")
+    logger.warning("%d of %d scores are not finite", (~is_finite).sum(), len(scores))
+    lowest: np.ndarray = np.where(is_finite, scores, scores[is_finite].min())
+    return lowest
+
+
 def scores_from_pools(chooser: Strategy, state: PoolState, actions: RegionFeatures) -> np.ndarray:
     """(R,) float32: as in training, the best of each of `state.count` random pools come first.
 
@@ -205,6 +218,21 @@ def to_explain(scores: np.ndarray, image_index: np.ndarray, per_image: int) -> n
     is_best_of_image = occurrence(image_index[order]) < per_image
     is_best = np.arange(len(order)) < MAX_EXPLAINED
     return np.sort(order[is_best | is_best_of_image])
+
+
+def reasons_of(
+    chooser: ChosenStrategy | Seeking,
+    state: PoolState,
+    regions: RegionFeatures,
+    project: Project,
+) -> list[str]:
+    """Why each of these regions is worth labelling; a strategy that cannot say it still ranks."""
+    try:
+        return chooser.reasons(state, regions, project.class_names)
+    except Exception as error:
+        name = "nobody" if chooser.strategy is None else chooser.strategy.name
+        logger.warning("project %s: %s gives no reasons: %s", project.tool_id, name, error)
+        return [f"chosen by {name}"] * len(regions)
 
 
 def pool_state(

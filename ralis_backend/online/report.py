@@ -160,6 +160,8 @@ def notes(versions: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
             lines.append(
                 f"{name}: policy {trust['policy']}, {trust['verdict']}: {replay_text(trust)}"
             )
+        if mining := metrics.get("mining"):
+            lines += _mining_notes(name, mining)
     everything = pooled(
         metrics["random_slice"] for _, metrics in versions if metrics.get("random_slice")
     )
@@ -170,6 +172,14 @@ def notes(versions: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
             f"{_regions(everything['regions'])} before they were trained on, all versions together"
         )
     return lines
+
+
+def _mining_notes(name: str, mining: Mapping[str, Any]) -> list[str]:
+    """Who looked for a class in a version's ranking, where that is not as a matter of course."""
+    looked, trust = mining["strategy"] or "nobody", mining.get("trust")
+    if note := mining["note"]:
+        return [f"{name}: {looked} looks for the class: {note}"]
+    return [f"{name}: miner {trust['policy']}, {trust['verdict']}"] if trust else []
 
 
 def replay_text(trust: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ralis_backend.online.agreement import people_notes
 from ralis_backend.online.further import Further, further_text
+from ralis_backend.online.hits import shown_wish, wish_lines
 from ralis_backend.online.owner import is_dead
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Project
@@ -38,6 +39,7 @@ class ProjectStatus:
     advice: whether to label on, in a sentence; None before there is anything to say.
     people: how far annotators agree, and what they left that counts for less than it seems.
     further: how far the training of the version in use was continued, in a sentence.
+    sought: how the search for one class stands, as lines; empty: there is none.
     """
 
     id: int
@@ -64,6 +66,7 @@ class ProjectStatus:
     advice: str | None = None
     people: Sequence[str] = ()
     further: str | None = None
+    sought: Sequence[str] = ()
 
 
 def project_status(store: Store, project: Project) -> ProjectStatus:
@@ -74,6 +77,7 @@ def project_status(store: Store, project: Project) -> ProjectStatus:
     metrics = version.metrics if version else {}
     published = project.published_version
     unread, partly = left_out_annotations(store, project)
+    wish = shown_wish(store, project)
     return ProjectStatus(
         id=project.tool_id,
         title=project.title,
@@ -101,6 +105,7 @@ def project_status(store: Store, project: Project) -> ProjectStatus:
         advice=project.people.get("advice"),
         people=people_notes(project.people),
         further=further_text(f"v{project.current_version}", Further.of(metrics)),
+        sought=() if wish is None else wish_lines(wish),
     )
 
 
@@ -143,6 +148,9 @@ def status_lines(status: ProjectStatus, regions_per_round: int) -> list[str]:
         f"  queue      {queue_text(status)}",
         f"  labelled   {_labelled(status, regions_per_round)}",
         f"  model      {_model(status)}",
+    ]
+    lines += [
+        f"  {'' if index else 'seeks':<10} {line}" for index, line in enumerate(status.sought)
     ]
     if status.further:
         lines.append(f"  training   {status.further}")

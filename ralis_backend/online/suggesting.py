@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
 from ralis_backend.core.images import mask_from_png
 from ralis_backend.core.regions import Region, grid, grid_size, is_labelled
+from ralis_backend.online.hits import Sought, num_in_share, shared
 from ralis_backend.online.labels import RegionLabel, covered, without_classes
 from ralis_backend.online.ranking import usefulness
 from ralis_backend.online.store import Store
@@ -54,6 +55,7 @@ def suggest_image(
     region_size: tuple[int, int],
     count: int,
     mask: np.ndarray | None,
+    sought: Sought | None = None,
 ) -> ImageSuggestion:
     """The `count` regions of a ranked image most worth labelling, with the predicted mask.
 
@@ -66,6 +68,7 @@ def suggest_image(
         region_size: (height, width) in pixels.
         count: regions at most.
         mask: (H, W) uint8, what the version predicts; None without a prediction.
+        sought: what of the ranking is for a class that is looked for.
 
     Raises:
         RankingMisfit: if the ranking was made for other regions.
@@ -81,15 +84,27 @@ def suggest_image(
                 f"the ranking of task {image.task_id} has {len(scores)} regions, its grid "
                 f"{grid_size(image.size, region_size)}; the worker ranks it again"
             )
+        is_covered = covered(image.size, labels)
         chosen = best_regions(
             image.size,
             region_size,
             scores,
             whole.reasons,
-            covered(image.size, labels),
+            is_covered,
             count,
             version.metrics.get("score_quantiles"),
         )
+        if sought is not None and whole.mined_scores is not None:
+            mined = best_regions(
+                image.size,
+                region_size,
+                np.frombuffer(whole.mined_scores, "<f4"),
+                whole.mined_reasons or [""] * len(scores),
+                is_covered,
+                num_in_share(sought.share, count, sought.count),
+                sought.quantiles,
+            )
+            chosen = with_mined(chosen, mined, sought)[:count]
         regions = keep_suggestion(store, image.id, version.number, chosen)
     else:
         regions = _from_json(handed_out.regions)
@@ -131,6 +146,17 @@ def best_regions(
     ]
 
 
+def with_mined(
+    others: Sequence[SuggestedRegion], mined: Sequence[SuggestedRegion], sought: Sought
+) -> list[SuggestedRegion]:
+    """An image's suggestions with those for the class that is sought among them, best first."""
+    found = [replace(it, strategy=sought.strategy, wish_id=sought.wish_id) for it in mined]
+    regions = {it.region for it in found}
+    rest = [it for it in others if it.region not in regions]
+    in_order = shared(found, rest, sought.share)
+    return [replace(it, rank=rank) for rank, it in enumerate(in_order, start=1)]
+
+
 def keep_suggestion(
     store: Store, image_id: int, version: int, regions: Sequence[SuggestedRegion]
 ) -> list[SuggestedRegion]:
@@ -156,7 +182,12 @@ def _to_json(suggested: SuggestedRegion) -> dict[str, Any]:
         "rank": suggested.rank,
         "usefulness": suggested.usefulness,
         "reason": suggested.reason,
+        **({} if suggested.wish_id is None else _mined(suggested)),
     }
+
+
+def _mined(suggested: SuggestedRegion) -> dict[str, Any]:
+    return {"strategy": suggested.strategy, "wish": suggested.wish_id}
 
 
 def _from_json(entries: Sequence[Mapping[str, Any]]) -> list[SuggestedRegion]:
@@ -166,6 +197,8 @@ def _from_json(entries: Sequence[Mapping[str, Any]]) -> list[SuggestedRegion]:
             entry["rank"],
             entry["usefulness"],
             entry["reason"],
+            entry.get("strategy"),
+            entry.get("wish"),
         )
         for entry in entries
     ]

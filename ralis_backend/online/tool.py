@@ -219,12 +219,17 @@ class CropPrediction:
 
 @dataclass(frozen=True)
 class SuggestedRegion:
-    """One suggestion on a whole image; `usefulness` in [0, 1]."""
+    """One suggestion on a whole image; `usefulness` in [0, 1].
+
+    strategy, wish_id: who mined it, and for what; None: it is for no class alone.
+    """
 
     region: Region
     rank: int
     usefulness: float
     reason: str
+    strategy: str | None = None
+    wish_id: int | None = None
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,15 @@ from ralis_backend.core.acquisition import PoolState, Strategy, strategy
 from ralis_backend.core.features import RegionFeatures
 from ralis_backend.core.regions import VOID, Region, grid
 from ralis_backend.online.choosing import RankingConfig
-from ralis_backend.online.labels import RegionLabel, labels_by_image
+from ralis_backend.online.labels import RegionLabel, labelled_pixels, labels_by_image
 from ralis_backend.online.masks import LabelMasks
 from ralis_backend.online.pictures import Pictures, task_of
 from ralis_backend.online.report import replay_text
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Image, Project
 from ralis_backend.online.tool import ToolTask, ToolUnavailable
-from ralis_backend.simulation.points import PointEncoder
+from ralis_backend.simulation.mining import MiningRules, check_target, replay_mining
+from ralis_backend.simulation.points import PointEncoder, RegionPoints
 from ralis_backend.simulation.verdict import (
     BASELINE,
     HEURISTICS,
@@ -32,6 +33,7 @@ from ralis_backend.simulation.verdict import (
     TooFewLabels,
     Verdict,
     check_labels,
+    lead,
     replay,
     verdict,
 )
@@ -40,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 MAX_SHARE_OUTSIDE = 0.2
 """Share of inputs outside a policy's ranges of training that is still trusted; there it is 1 %."""
+MINED_MARGIN = 0.05
+"""Of what there is to find: a miner is trusted if it is shown to find less than this less."""
 _IMAGES_FOR_SCALE = 40
 
 Stop = Callable[[], None]
@@ -79,12 +83,7 @@ def judge(
     strategies = {policy.name: policy, **{each: strategy(each) for each in (*HEURISTICS, BASELINE)}}
     entry: dict[str, Any] = {"policy": policy.name, "drift": None, "note": None}
     try:
-        drift = policy.drift(state, candidates)
-        if drift is not None:
-            entry["drift"] = {
-                "share_outside": round(float(drift.share_outside), 4),
-                "worst": list(drift.worst),
-            }
+        entry["drift"] = _drift(policy, state, candidates)
         played = replay_project(
             store, image, project, strategies, config, rules, lambda done, total: stop()
         )
@@ -101,11 +100,23 @@ def judge(
         "images": played.num_images,
         "seconds": round(played.seconds, 1),
     }
-    if is_drifted := (entry["drift"] or {}).get("share_outside", 0) > MAX_SHARE_OUTSIDE:
+    if is_drifted := _is_drifted(entry["drift"]):
         entry["verdict"] = "not trusted"
     if entry["verdict"] != "trusted":
         entry["note"] = _drift_text(entry["drift"]) if is_drifted else replay_text(entry)
     return entry
+
+
+def _drift(policy: Strategy, state: PoolState, candidates: RegionFeatures) -> dict[str, Any] | None:
+    drift = policy.drift(state, candidates)
+    if drift is None:
+        return None
+    share = round(float(drift.share_outside), 4)
+    return {"share_outside": share, "worst": list(drift.worst)}
+
+
+def _is_drifted(drift: Mapping[str, Any] | None) -> bool:
+    return drift is not None and drift["share_outside"] > MAX_SHARE_OUTSIDE
 
 
 def _drift_text(drift: Mapping[str, Any]) -> str:
@@ -142,12 +153,7 @@ def replay_project(
     started = time.monotonic()
     labelled = _Labelled(store, image, project, config, rules.max_regions)
     report(0, rules.num_games * len(strategies))
-    encoder = PointEncoder(config.spec.for_classes(max(1, len(project.classes))), config.device)
-    encoder.fit((pixels, regions) for pixels, _, regions in labelled.read(_IMAGES_FOR_SCALE))
-    looks_twice = any(each.needs.looks_twice for each in strategies.values())
-    points = encoder.points(labelled.read(), looks_twice)
-    is_painted = (points.points.labels != VOID).any(dim=1).numpy()
-    points = points.take(np.flatnonzero(is_painted))
+    encoder, points = _points(project, labelled, strategies, config)
     num_state = max((each.needs.state_regions for each in strategies.values()), default=0)
     scores = replay(
         points,
@@ -162,6 +168,113 @@ def replay_project(
     return Replayed(scores, len(points), num_images, time.monotonic() - started)
 
 
+def judge_miner(
+    store: Store,
+    image: Callable[[ToolTask], bytes],
+    project: Project,
+    miner: Strategy,
+    rivals: Sequence[Strategy],
+    target: int,
+    state: PoolState,
+    candidates: RegionFeatures,
+    config: RankingConfig,
+    rules: MiningRules,
+    stop: Stop,
+) -> dict[str, Any]:
+    """Whether a trained miner may look for a class: a replay of the search, and its drift.
+
+    `verdict`; `best`, the rival that found most; `found`, what each found of what there was to
+    find, in [0, 1]; and in `note` why not. What goes wrong on the way is the verdict `failed`.
+
+    Args:
+        store: gives labels and masks.
+        image: gives the bytes of a task's image file.
+        project: whose labels are used.
+        miner: aimed at the class, as the rivals are.
+        rivals: what it is measured against, one at least.
+        target: index of the class.
+        state: what miners are told of the pool that is to be searched.
+        candidates: the regions of it that can be suggested.
+        config: encoder, region size, device and seed.
+        rules: of the replay.
+        stop: raises where the work should end.
+    """
+    strategies = {each.name: each for each in (miner, *rivals)}
+    entry: dict[str, Any] = {"policy": miner.name, "best": None, "drift": None, "note": None}
+    started = time.monotonic()
+    try:
+        entry["drift"] = _drift(miner, state, candidates)
+        # at the labels first: to encode images takes long, and is for nothing with too few
+        labels = [it for it in store.labels.of(project.id) if any(it.pixels)]
+        index = np.array([label.image_id for label in labels], np.int64)
+        check_target(labelled_pixels(labels, len(project.classes)), index, target)
+        labelled = _Labelled(store, image, project, config, rules.max_regions, lambda *_: None)
+        _, points = _points(project, labelled, strategies, config)
+        found = replay_mining(
+            points,
+            strategies,
+            target,
+            rules,
+            config.seed,
+            device=config.device,
+            report=lambda done, total: stop(),
+        )
+    except TooFewLabels as few:
+        return entry | {"verdict": "too few labels", "note": str(few)}
+    except Exception as error:
+        stop()  # being stopped is no failure
+        logger.warning("project %s: miner %s: %s", project.tool_id, miner.name, error)
+        return entry | {"verdict": "failed", "note": f"it could not be tested: {error}"}
+    entry |= _verdict_on_miner(found, miner.name)
+    if _is_drifted(entry["drift"]):
+        entry |= {"verdict": "not trusted", "note": _drift_text(entry["drift"])}
+    return entry | {
+        "games": len(found[miner.name]),
+        "regions": len(points),
+        "images": len(np.unique(points.image_index)),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def _verdict_on_miner(found: Mapping[str, np.ndarray], name: str) -> dict[str, Any]:
+    """Trusted if it is shown not to find less by `MINED_MARGIN`, or more, than any rival."""
+    leads = {each: lead(found[name] - found[each]) for each in found if each != name}
+    best = max(leads, key=lambda each: float(found[each].mean()))
+    if any(each.high < 0 for each in leads.values()):
+        verdict = "not trusted"
+    elif all(each.low > -MINED_MARGIN for each in leads.values()):
+        verdict = "trusted"
+    else:
+        verdict = "too few labels"
+    told = ", ".join(
+        f"{100 * each.mean:+.0f} [{100 * each.low:+.0f}, {100 * each.high:+.0f}] against {rival}"
+        for rival, each in leads.items()
+    )
+    return {
+        "verdict": verdict,
+        "best": best,
+        "found": {each: round(float(values.mean()), 4) for each, values in found.items()},
+        "note": None
+        if verdict == "trusted"
+        else f"replay on {len(found[name])} games, percent of what there was to find: {told}",
+    }
+
+
+def _points(
+    project: Project,
+    labelled: _Labelled,
+    strategies: Mapping[str, Strategy],
+    config: RankingConfig,
+) -> tuple[PointEncoder, RegionPoints]:
+    """The painted regions as the encoder sees them."""
+    encoder = PointEncoder(config.spec.for_classes(max(1, len(project.classes))), config.device)
+    encoder.fit((pixels, regions) for pixels, _, regions in labelled.read(_IMAGES_FOR_SCALE))
+    looks_twice = any(each.needs.looks_twice for each in strategies.values())
+    points = encoder.points(labelled.read(), looks_twice)
+    is_painted = (points.points.labels != VOID).any(dim=1).numpy()
+    return encoder, points.take(np.flatnonzero(is_painted))
+
+
 class _Labelled:
     """The painted regions of a project, all of one size, at most `max_regions`, image by image."""
 
@@ -172,6 +285,7 @@ class _Labelled:
         project: Project,
         config: RankingConfig,
         max_regions: int,
+        check: Callable[[int, int], None] = check_labels,
     ) -> None:
         self._pictures, self._masks = Pictures(store, project, image), LabelMasks(store, project)
         self._project, self._config = project, config
@@ -189,7 +303,7 @@ class _Labelled:
                 inside = [it for it in by_image[row.id] if it.region.is_inside(row.size)]
                 by_image[row.id] = inside
                 images += [row] if inside else []
-        check_labels(sum(len(by_image[row.id]) for row in images), len(images))
+        check(sum(len(by_image[row.id]) for row in images), len(images))
         self._images: list[tuple[Image, list[RegionLabel]]] = []
         room = max_regions
         for index in np.random.default_rng(config.seed).permutation(len(images)):

@@ -51,7 +51,7 @@ def test_connecting_to_a_label_studio_that_is_down_is_one_line_and_makes_nothing
     assert list(tmp_path.iterdir()) == []
 
 
-COMMANDS = ("versions", "status", "train", "simulate", "export", "disconnect")
+COMMANDS = ("versions", "status", "train", "mine", "simulate", "export", "disconnect")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -11,6 +11,7 @@ from ralis_backend.online import learner as learner_module
 from ralis_backend.online.learner import Learner, SuggestionFailure
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Version
+from ralis_backend.online.store.wishes import STOPPED
 from ralis_backend.online.tool import ImageSuggestion, ToolTask
 from ralis_backend.online.worker import Worker
 from tests.cli.process import wait_for
@@ -35,6 +36,58 @@ def test_registering_makes_a_project_known_and_due(learner: Learner, store: Stor
     assert project.tool_id == 1
     assert project.strategy == "margin"
     assert project.is_sync_requested
+
+
+MINE = {"strategy": "presence-max", "mine_class": "bright", "mine_share": 0.5}
+
+
+def test_a_connection_asks_for_a_class_and_changes_it_while_it_runs(learner: Learner, store: Store):
+    learner.register("1.100", "<View/>", CLASSES, MINE)
+    (project,) = store.projects.all()
+    wish = store.wishes.standing(project.id)
+    assert wish is not None
+    assert (wish.class_name, wish.strategy, wish.share) == ("bright", "presence-max", 0.5)
+    assert wish.count is None
+    assert project.strategy is None  # the ordinary one stays as usual
+    learner.register("1.100", "<View/>", CLASSES, {"mine_class": "dark", "strategy": "entropy"})
+    (project,) = store.projects.all()
+    other = store.wishes.standing(project.id)
+    assert other is not None
+    assert (other.class_name, other.strategy, project.strategy) == ("dark", None, "entropy")
+    learner.register("1.100", "<View/>", CLASSES, {})
+    assert store.wishes.standing(project.id) is None
+
+
+def test_a_wish_that_was_ended_here_is_not_begun_again_by_the_same_setup(
+    learner: Learner, store: Store
+):
+    learner.register("1.100", "<View/>", CLASSES, MINE)
+    (project,) = store.projects.all()
+    (wish,) = store.wishes.all(project.id)
+    store.wishes.end(wish.id, STOPPED)
+    learner.register("1.100", "<View></View>", CLASSES, MINE)
+    assert len(store.wishes.all(project.id)) == 1
+
+
+def test_a_class_that_goes_later_costs_a_connection_nothing(learner: Learner, store: Store):
+    learner.register("1.100", "<View/>", CLASSES, MINE)
+    assert learner.register("1.100", "<View></View>", CLASSES[:1], MINE) == "v0"
+    told = learner.status("1.100")["mining"]
+    assert told["class"] == "bright"
+    assert "the wish rests" in told["note"]
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"mine_class": "Bus"}, "no class 'Bus'; its classes are: dark, bright"),
+        ({"strategy": "presence", "mine_share": 2}, "needs a class to look for"),
+        ({"strategy": 7, "mine_class": "Bus"}, "'strategy' must be a name"),
+    ],
+)
+def test_a_connection_that_asks_for_what_cannot_be_is_refused(learner, params, message):
+    with pytest.raises(ValueError, match=message):
+        learner.register("1.100", "<View/>", CLASSES, params)
 
 
 def test_a_malformed_uid_is_refused(learner: Learner):

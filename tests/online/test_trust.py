@@ -6,17 +6,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ralis_backend.core.acquisition import Drift, PoolState, Strategy, strategy
+from ralis_backend.core.acquisition import Aimed, Drift, PoolState, Strategy, strategy
 from ralis_backend.core.acquisition.classes import BaldRarity
+from ralis_backend.core.acquisition.mining import Presence
 from ralis_backend.core.features import RegionFeatures
 from ralis_backend.online import choosing, trust
 from ralis_backend.online.report import notes
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project, Version
-from ralis_backend.online.trust import replay_project
+from ralis_backend.online.trust import judge_miner, replay_project
 from ralis_backend.online.worker import Worker, WorkerConfig
 from ralis_backend.online.worker import rank as ranks
 from ralis_backend.simulation.heads import HeadConfig
+from ralis_backend.simulation.mining import MiningRules
 from ralis_backend.simulation.verdict import ReplayRules, TooFewLabels
 from tests.online.conftest import RANKING, TINY, settle
 from tests.online.fake_tool import CLASSES, FakeTool
@@ -234,3 +236,63 @@ def test_unreadable_images_are_left_out_and_none_readable_says_why(
 def test_a_project_without_labels_says_how_many_it_takes(store, tool, project):
     with pytest.raises(TooFewLabels, match="0 regions of 0 images"):
         replay_project(store, tool.image, project, {}, RANKING, RULES)
+
+
+class Elsewhere(Presence):
+    """Passes for a trained miner; it looks where presence looks least."""
+
+    name = "elsewhere"
+    is_trained = True
+
+    def scores(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
+        return -super().scores(state, actions)
+
+
+class Drifted(Presence):
+    """Passes for a trained miner that knows nothing like this pool."""
+
+    name = "drifted"
+    is_trained = True
+
+    def drift(self, state: PoolState, actions: RegionFeatures) -> Drift:
+        return Drift(0.5, ("peak",))
+
+
+@pytest.mark.parametrize(
+    ("miner", "note"),
+    [
+        (Elsewhere(), "percent of what there was to find: -"),
+        (Drifted(), "50 % of this pool's inputs lie outside the ranges of its training"),
+    ],
+)
+def test_a_miner_that_finds_less_or_knows_no_such_pool_is_not_trusted(
+    store, tool, project, miner, note
+):
+    for task in tool.pool_tasks[:18]:
+        tool.annotate(task.id, [{"mask": tool.files[task.id][1].tolist()}], project_id=1)
+    settle(Worker(store, tool, WorkerConfig("crops", RANKING, TINY, improve_s=0.0)))
+    state = PoolState(np.zeros((0, 3), np.int64), None, 4, np.random.default_rng(0))
+    rules = MiningRules(num_games=3, num_updates=20, head=HeadConfig(hidden=8, batch_size=32))
+    rivals = [Aimed(strategy("presence"), 1, "bright")]
+    entry = judge_miner(
+        store, tool.image, project, Aimed(miner, 1, "bright"), rivals, 1, state,
+        RegionFeatures(0, {}), RANKING, rules, lambda: None,
+    )  # fmt: skip
+    assert (entry["verdict"], entry["best"]) == ("not trusted", "presence:bright")
+    assert note in entry["note"]
+    assert entry["found"]["presence:bright"] > 0.5
+    assert (entry["games"], entry["regions"], entry["images"]) == (3, 108, 18)
+
+
+def test_a_search_for_what_hardly_any_region_shows_is_not_replayed(store, tool, project):
+    settle(Worker(store, tool, WorkerConfig("crops", RANKING, TINY, improve_s=0.0)))
+    state = PoolState(np.zeros((0, 3), np.int64), None, 4, np.random.default_rng(0))
+    num_looks = tool.calls.count("image")
+    entry = judge_miner(
+        store, tool.image, project, Aimed(Elsewhere(), 1, "bright"),
+        [Aimed(strategy("presence"), 1, "bright")], 1, state,
+        RegionFeatures(0, {}), RANKING, MiningRules(), lambda: None,
+    )  # fmt: skip
+    assert entry["verdict"] == "too few labels"
+    assert "0 labelled regions of 0 images show class 1" in entry["note"]
+    assert tool.calls.count("image") == num_looks  # nothing was read for it

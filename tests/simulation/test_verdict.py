@@ -4,15 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from ralis_backend.core.acquisition import PoolState, strategy
 from ralis_backend.core.acquisition.classes import BaldRarity
 from ralis_backend.core.features import RegionFeatures
 from ralis_backend.simulation import verdict as replays
 from ralis_backend.simulation.arena import FastArena
-from ralis_backend.simulation.heads import HeadConfig, Points
-from ralis_backend.simulation.points import RegionPoints
+from ralis_backend.simulation.heads import HeadConfig
 from ralis_backend.simulation.verdict import (
     ReplayRules,
     TooFewLabels,
@@ -20,6 +18,7 @@ from ralis_backend.simulation.verdict import (
     replay,
     verdict,
 )
+from tests.simulation.make_regions import labelled
 
 RULES = ReplayRules(
     num_games=3,
@@ -27,28 +26,6 @@ RULES = ReplayRules(
     final_updates=40,
     head=HeadConfig(hidden=16, batch_size=64, learning_rate=0.02),
 )
-
-
-def labelled(num_images: int = 16, per_image: int = 10) -> RegionPoints:
-    """Regions of 2 x 2 points of one class each; one region in ten shows the third class."""
-    generator = torch.Generator().manual_seed(0)
-    count = num_images * per_image
-    classes = torch.arange(count) % 2
-    classes[::10] = 2
-    corners = torch.tensor([[2.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 2.0]])
-    features = corners[classes][:, None] + torch.randn((count, 4, 3), generator=generator)
-    pixels = np.zeros((count, 4), np.int64)
-    pixels[np.arange(count), classes.numpy()] = 64
-    means = features.mean(dim=1).numpy()
-    return RegionPoints(
-        Points(features.bfloat16(), classes[:, None].expand(-1, 4).to(torch.uint8)),
-        (2, 2),
-        (means / np.linalg.norm(means, axis=1, keepdims=True)).astype(np.float32),
-        pixels,
-        np.repeat(np.arange(num_images), per_image),
-        (8, 8),
-        np.zeros((count, 2), np.float32),
-    )
 
 
 class Worst(BaldRarity):

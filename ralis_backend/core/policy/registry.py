@@ -16,6 +16,8 @@ from ralis_backend.core.registry import Registry
 
 DEFAULT = "bald-rarity"
 """What `default` stands for: the best of the benchmark, and what ranks where a policy cannot."""
+MINER = "presence"
+"""What looks for a class where nothing else is asked for."""
 
 SHIPPED = {
     "ralis": "ralis-camvid",
@@ -76,6 +78,20 @@ def check_strategy(name: str, folder: Path) -> None:
     )
 
 
+def looks_for_class(name: str, folder: Path) -> bool:
+    """Whether the strategy of that name needs a class to look for; `name:class` has one.
+
+    Raises:
+        ValueError: if there is none, or its file cannot be read.
+    """
+    check_strategy(name, folder)
+    if name in STRATEGIES:
+        return STRATEGIES[name].needs.has_target_class
+    if ":" in name or name == "default" or name in PLACEBOS:
+        return False
+    return _loaded(name, folder).needs.has_target_class
+
+
 def find_strategy(
     name: str, folder: Path, classes: Sequence[str], region_size: tuple[int, int]
 ) -> Strategy:
@@ -116,13 +132,17 @@ def _named(
         return STRATEGIES[name]
     if name in PLACEBOS:
         return PLACEBOS[name](name)
+    return _loaded(name, folder).fitted(classes, region_size)
+
+
+def _loaded(name: str, folder: Path) -> Policy:
     path = policy_file(name, folder)
     kind = str(weights.load_metadata(path).get("kind"))
     if kind not in POLICIES:
         raise weights.WeightsError(
             f"{path} holds a {kind}, no policy; expected one of the kinds {', '.join(POLICIES)}"
         )
-    return POLICIES[kind](path, name).fitted(classes, region_size)
+    return POLICIES[kind](path, name)
 
 
 def _aimed(strategy: Strategy, target: str, classes: Sequence[str]) -> Strategy:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,7 +19,14 @@ from ralis_backend.online.store.answers import replace_answers
 from ralis_backend.online.store.blobs import BlobStore
 from ralis_backend.online.store.database import Database
 from ralis_backend.online.store.images import side_of_content
-from ralis_backend.online.store.tables import Annotation, CropTask, Image, Label, Version
+from ralis_backend.online.store.tables import (
+    Annotation,
+    CropTask,
+    Image,
+    Label,
+    Suggestion,
+    Version,
+)
 
 _REGION = (Label.row, Label.col, Label.height, Label.width)
 _LABEL = (
@@ -41,6 +49,8 @@ _SOURCE = (
     CropTask.version.label("crop_version"),
     CropTask.round.label("crop_round"),
     CropTask.strategy.label("crop_strategy"),
+    CropTask.wish_id.label("crop_wish"),
+    Suggestion.regions.label("suggested"),
     Version.strategy.label("version_strategy"),
 )
 _PAINTED_AT = func.coalesce(Annotation.painted_at, Annotation.updated_at)
@@ -110,6 +120,12 @@ class Labels:
     def of_image(self, image_id: int) -> list[RegionLabel]:
         """As `of`, of one image."""
         return newest(self._select(Label.image_id == image_id))
+
+    def mined(self, project_id: int, wish_id: int) -> list[RegionLabel]:
+        """As `of`, those that were mined for a wish."""
+        may_be = or_(CropTask.wish_id == wish_id, Suggestion.id.is_not(None))
+        found = newest(self._select(and_(Label.project_id == project_id, may_be)))
+        return [label for label in found if label.wish_id == wish_id]
 
     def every(self, project_id: int) -> list[RegionLabel]:
         """As `of`, with the labels that newer ones of the same region supersede."""
@@ -220,6 +236,14 @@ class Labels:
                 and_(
                     Version.project_id == Annotation.project_id,
                     Version.number == Annotation.suggested_version,
+                ),
+            )
+            .outerjoin(
+                Suggestion,
+                and_(
+                    Annotation.crop_task_id.is_(None),
+                    Suggestion.image_id == Label.image_id,
+                    Suggestion.version == Annotation.suggested_version,
                 ),
             )
             .where(condition)
@@ -334,13 +358,17 @@ def _is_painted() -> ColumnElement[bool]:
 def _region_label(row: Any) -> RegionLabel:
     version, strategy = row.suggested_version, row.version_strategy
     number = None if version is None else version + 1  # on whole images a version is a round
+    region = Region(row.row, row.col, row.height, row.width)
+    suggested = _suggested(region, row.suggested or ())
+    strategy, wish_id = suggested.get("strategy", strategy), suggested.get("wish")
     if row.crop_task_id is not None:
         version, number, strategy = row.crop_version, row.crop_round, row.crop_strategy
+        wish_id = row.crop_wish
     return RegionLabel(
         id=row.id,
         annotation_row_id=row.annotation_row_id,
         image_id=row.image_id,
-        region=Region(row.row, row.col, row.height, row.width),
+        region=region,
         is_skipped=row.is_skipped,
         mask_key=row.mask_key,
         pixels=tuple(row.pixels),
@@ -352,4 +380,11 @@ def _region_label(row: Any) -> RegionLabel:
         strategy=strategy,
         version=version,
         is_starred=row.is_starred,
+        wish_id=wish_id,
     )
+
+
+def _suggested(region: Region, entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """What was said of a region when it was suggested on a whole image; empty if it was not."""
+    place = asdict(region)
+    return next((it for it in entries if place.items() <= it.items()), {})

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, delete, exists, or_, select, update
+from sqlalchemy import bindparam, delete, exists, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, undefer
 
@@ -25,6 +25,7 @@ from ralis_backend.online.store.tables import (
     Image,
     Label,
     Project,
+    Wish,
 )
 from ralis_backend.online.tool import ClassLabel
 
@@ -279,6 +280,9 @@ _LOOKS = (
         Project.regions_tool_id,
         Project.current_version,
         Project.published_version,
+        select(func.max(Wish.id))
+        .where(Wish.project_id == Project.id, Wish.ended_at.is_(None))
+        .scalar_subquery(),
     )
     .where(~Project.is_deleted)
     .order_by(Project.id)

@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping, Sequence, Set
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, delete, func, select, update
 
 from ralis_backend.online.store.database import BATCH, Database, assign, parts
-from ralis_backend.online.store.tables import CropTask, Suggestion
+from ralis_backend.online.store.tables import Annotation, CropTask, Image, Suggestion
 
 
 class Queue:
@@ -124,6 +124,26 @@ class Queue:
                 row = Suggestion(image_id=image_id, version=version, regions=regions)
                 session.add(row)
             return list(row.regions)
+
+    def take_back(self, project_id: int, version: int) -> None:
+        """Forget what was handed out under a version, so that something else can be.
+
+        What an annotation has begun from stays: it says what was asked.
+        """
+        begun = select(Annotation.image_id).where(
+            Annotation.project_id == project_id,
+            Annotation.suggested_version == version,
+            Annotation.image_id.is_not(None),
+        )
+        of_project = select(Image.id).where(Image.project_id == project_id)
+        with self._database.write() as session:
+            session.execute(
+                delete(Suggestion).where(
+                    Suggestion.version == version,
+                    Suggestion.image_id.in_(of_project),
+                    Suggestion.image_id.not_in(begun),
+                )
+            )
 
     def _tasks(self, *conditions: ColumnElement[bool]) -> list[CropTask]:
         query = select(CropTask).where(*conditions)

@@ -14,7 +14,12 @@ from ralis_backend.online.store.blobs import BlobStore
 from ralis_backend.online.store.database import Database
 from ralis_backend.online.store.tables import Ranking, Version
 
-_SCORES = (undefer(Ranking.scores), undefer(Ranking.reasons))
+_SCORES = (
+    undefer(Ranking.scores),
+    undefer(Ranking.reasons),
+    undefer(Ranking.mined_scores),
+    undefer(Ranking.mined_reasons),
+)
 
 
 class Rankings:
@@ -46,8 +51,9 @@ class Rankings:
         scores: np.ndarray,
         reasons: Sequence[str],
         mask_key: str | None,
+        mined: tuple[np.ndarray, Sequence[str]] | None = None,
     ) -> None:
-        """Store one image's scores, (R,) float32."""
+        """Store one image's scores, (R,) float32; `mined`: the same for the class sought."""
         with self._database.write() as session:
             row = session.scalars(
                 select(Ranking).where(
@@ -60,6 +66,8 @@ class Rankings:
             row.scores = scores.astype("<f4").tobytes()
             row.reasons = list(reasons)
             row.mask_key = mask_key
+            row.mined_scores = None if mined is None else mined[0].astype("<f4").tobytes()
+            row.mined_reasons = None if mined is None else list(mined[1])
 
     def of(self, version_id: int) -> dict[int, Ranking]:
         """The rankings of a version by image id, without scores and reasons."""

@@ -22,6 +22,7 @@ from ralis_backend.online.store.queue import Queue
 from ralis_backend.online.store.rankings import Rankings
 from ralis_backend.online.store.readings import Readings
 from ralis_backend.online.store.versions import Versions
+from ralis_backend.online.store.wishes import Wishes
 from ralis_backend.online.store.workers import Workers
 
 
@@ -44,6 +45,7 @@ class Store:
         self.queue = Queue(database)
         self.versions = Versions(database)
         self.rankings = Rankings(database, blobs)
+        self.wishes = Wishes(database)
 
     @classmethod
     def open(cls, database_url: str, root: Path) -> Store:

@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     DateTime,
     ForeignKey,
     Index,
@@ -93,6 +94,8 @@ class Project(Base):
     published_version: Mapped[int | None]
     published_label_id: Mapped[int] = mapped_column(default=0)
     round: Mapped[int] = mapped_column(default=0)
+    said_wish: Mapped[dict[str, Any] | None] = _nullable_json()  # of the connection, the last
+    published_wish: Mapped[int | None]  # whose regions annotators meet; None: nobody's
     # what people see
     progress: Mapped[dict[str, Any]] = mapped_column(default=dict)
     last_error: Mapped[str | None] = mapped_column(Text)
@@ -253,6 +256,7 @@ class CropTask(Base):
     task_id: Mapped[int | None]  # None: planned, not yet in the tool
     task_created_at: Mapped[datetime | None]
     state: Mapped[str] = mapped_column(String(16), default="open")  # open, done, deleted
+    wish_id: Mapped[int | None]  # that it was mined for
 
     @property
     def region(self) -> Region:
@@ -391,6 +395,9 @@ class Ranking(Base):
     scores: Mapped[bytes] = _seldom(LargeBinary)  # float32, in the order of the grid
     reasons: Mapped[list[Any]] = _seldom(default=list)
     mask_key: Mapped[str | None] = mapped_column(String(128))
+    # the same for the class that is sought; None: none is
+    mined_scores: Mapped[bytes | None] = _seldom(LargeBinary)
+    mined_reasons: Mapped[list[Any] | None] = _nullable_json(deferred=True, deferred_raiseload=True)
 
 
 class Suggestion(Base):
@@ -402,7 +409,30 @@ class Suggestion(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
     version: Mapped[int]
-    regions: Mapped[list[Any]]  # [{row, col, height, width, rank, usefulness, reason}]
+    # [{row, col, height, width, rank, usefulness, reason, strategy?, wish?}]; those that were mined
+    regions: Mapped[list[Any]]
+
+
+class Wish(Base):
+    """Regions of one class that are wanted; of a project one at a time, older ones are kept."""
+
+    __tablename__ = "wishes"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[int] = mapped_column(ForeignKey("projects.id"), index=True)
+    class_name: Mapped[str] = mapped_column(Text)
+    strategy: Mapped[str | None] = mapped_column(String(64))  # that looks; None: the default miner
+    count: Mapped[int | None]  # of mined regions, labelled; None: until it is ended
+    share: Mapped[float] = mapped_column(default=1.0)  # of each round, in (0, 1]
+    # [{task, image, region: [row, col, height, width] or None for all of it}] that show the class
+    examples: Mapped[list[Any]] = mapped_column(default=list)
+    like: Mapped[str | None] = mapped_column("like_class", Text)  # a class that it looks like
+    is_of_connection: Mapped[bool] = mapped_column(default=False)
+    begun_at: Mapped[datetime]
+    since_label_id: Mapped[int] = mapped_column(default=0)  # the newest label when it began
+    pixels_before: Mapped[int] = mapped_column(BigInteger, default=0)  # of the class, likewise
+    ended_at: Mapped[datetime | None]
+    ended_by: Mapped[str | None] = mapped_column(String(64))
 
 
 class Attempt(Base):

@@ -9,6 +9,7 @@ from ralis_backend.core.learning.course import ContinuingConfig
 from ralis_backend.core.learning.registry import PAINT
 from ralis_backend.online.choosing import RankingConfig
 from ralis_backend.online.pictures import PictureSettings
+from ralis_backend.simulation.mining import MiningRules
 from ralis_backend.simulation.verdict import ReplayRules
 
 
@@ -27,6 +28,7 @@ class WorkerConfig:
     trust_rounds: a trained policy proves itself again after so many rounds of new labels; 0: it
         ranks without a proof.
     replay: the rules of that proof.
+    mining: the same of a trained miner's.
     random_share: of the regions handed out (crops mode), drawn uniformly to measure on.
     sync_s: everything is read from the tool at least this often.
     poll_s: pause between two looks at what is due.
@@ -48,6 +50,7 @@ class WorkerConfig:
     promotion_tolerance: float = 0.01
     trust_rounds: int = 4
     replay: ReplayRules = field(default_factory=ReplayRules)
+    mining: MiningRules = field(default_factory=MiningRules)
     random_share: float = 0.1
     sync_s: float = 300.0
     poll_s: float = 1.0

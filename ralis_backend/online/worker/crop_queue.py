@@ -30,6 +30,7 @@ from ralis_backend.online.worker.queue_plan import (
     Plan,
     QueueRules,
     QueueState,
+    place_of,
     plan_queue,
 )
 from ralis_backend.online.worker.sync import NOT_ITS_FAULT, attempt_on, tool_task
@@ -59,8 +60,12 @@ class CropQueue:
         project, version = publication.project, publication.version
         plan = self._take_out(publication, regions_id)
         self._store.queue.change(
-            {row.id: {"strategy": SLICE, "reason": SLICE_REASON} for row in plan.drawn}
+            {
+                row.id: {"strategy": SLICE, "reason": SLICE_REASON, "wish_id": None}
+                for row in plan.drawn
+            }
         )
+        self._store.queue.change({row.id: _mined(publication, row) for row in plan.claimed})
         self._store.queue.add([_row(project, version, task) for task in plan.added])
         self._make_planned(publication, regions_id)
         self._predict(publication, regions_id, plan, masks)
@@ -101,8 +106,9 @@ class CropQueue:
             tasks=[row for row in self._store.queue.all(project.id) if row.state != "deleted"],
             num_annotators=publication.num_annotators,
             round=project.round,
-            is_new_version=project.published_version != version.number,
+            is_new_version=publication.is_new,
             is_new_round=self._is_new_round(project, version),
+            mining=publication.mining(),
         )
 
     def _is_new_round(self, project: Project, version: Version) -> bool:
@@ -221,6 +227,15 @@ def _last_ranks(rows: Iterable[CropTask]) -> dict[int, int]:
     return last
 
 
+def _mined(publication: Publication, row: CropTask) -> dict[str, object]:
+    """What a task says from now on that was chosen for another reason, and is mined as well."""
+    sought = publication.sought
+    if sought is None:
+        return {}
+    reason = publication.mined_reason(place_of(row))
+    return {"strategy": sought.strategy, "reason": reason, "wish_id": sought.wish_id}
+
+
 def _row(project: Project, version: Version, task: NewTask) -> CropTask:
     region = task.place.region
     return CropTask(
@@ -237,6 +252,7 @@ def _row(project: Project, version: Version, task: NewTask) -> CropTask:
         strategy=task.strategy,
         version=version.number,
         usefulness=0.0,
+        wish_id=task.wish_id,
     )
 
 

@@ -6,6 +6,7 @@ import logging
 import time
 
 from ralis_backend.online.advice import score_name, score_of
+from ralis_backend.online.hits import shown_wish, wish_lines
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.tool import Tool, ToolError
@@ -71,7 +72,9 @@ def standing_of(store: Store, project: Project) -> str:
     share = f", {100 * store.labels.area(project.id) / pool:.2f} % of the pool" if pool else ""
     regions = _counted(store.labels.count_regions(project.id), "region")
     advice = project.people.get("advice") or ""
-    return f"{model}; {regions} labelled{share}. {advice}".strip()
+    wish = shown_wish(store, project)
+    looks_for = "" if wish is None else f"Looks for {'. '.join(wish_lines(wish))}. "
+    return f"{model}; {regions} labelled{share}. {looks_for}{advice}".strip()
 
 
 def _counted(count: int, name: str) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from ralis_backend.core.learning.crops import Unreadable
 from ralis_backend.online import agreement
 from ralis_backend.online.advice import advice
+from ralis_backend.online.hits import counted, end_fulfilled
 from ralis_backend.online.labels import RegionLabel
 from ralis_backend.online.masks import LabelMasks
 from ralis_backend.online.store import Store
@@ -29,13 +30,18 @@ class People:
         self._store = store
 
     def count(self, project: Project) -> None:
-        """Count labelled regions, bulk annotations, doubles and agreement; write what changed."""
+        """Count labelled regions, bulk annotations, doubles and agreement; write what changed.
+
+        A wish ends when as much as was wanted is labelled.
+        """
+        end_fulfilled(self._store, project)
         before = self._store.projects.by_id(project.id)
         found = {
             "bulk_annotations": self._store.annotations.count_machine(project.id),
             "double_images": self._store.images.count_doubles(project.id),
             "advice": self._advice(project.id),
             **self._agreement(before),
+            **counted(self._store, before),
         }
         num_regions = self._store.labels.count_regions(project.id)
         self._tell(before, found)

@@ -9,11 +9,12 @@ from functools import cached_property
 import numpy as np
 
 from ralis_backend.core.regions import grid
+from ralis_backend.online.hits import Sought
 from ralis_backend.online.labels import RegionLabel
 from ralis_backend.online.same_pictures import SamePictures
 from ralis_backend.online.store.tables import Image, Project, Ranking, Version
 from ralis_backend.online.tool import ToolProject
-from ralis_backend.online.worker.queue_plan import Place, open_places
+from ralis_backend.online.worker.queue_plan import Mining, Place, open_places
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Publication:
     pool: the project as the tool has it.
     images, rankings, labels: by image id; `rankings` are those of `version`.
     region_size: (height, width) in pixels.
+    sought: what of the rankings is for a class that is looked for; None: nothing is.
     """
 
     pool: ToolProject
@@ -32,6 +34,18 @@ class Publication:
     rankings: Mapping[int, Ranking]
     labels: Mapping[int, Sequence[RegionLabel]]
     region_size: tuple[int, int]
+    sought: Sought | None = None
+
+    @property
+    def is_new(self) -> bool:
+        """Whether annotators meet what another version chose, or what is for another wish."""
+        published = (self.project.published_version, self.project.published_wish)
+        return published != (self.version.number, self.wish_id)
+
+    @property
+    def wish_id(self) -> int | None:
+        """The wish whose regions are among what annotators meet."""
+        return None if self.sought is None else self.sought.wish_id
 
     @property
     def num_annotators(self) -> int:
@@ -53,20 +67,51 @@ class Publication:
         contents = {image_id: self.images[image_id].content for image_id in self.image_sizes}
         return SamePictures(contents, self.labels)
 
-    def places(self) -> tuple[list[Place], np.ndarray]:
+    def places(self, *, are_mined: bool = False) -> tuple[list[Place], np.ndarray]:
         """The R regions of the pool that are not wholly labelled, and their scores, (R,).
 
-        A picture that stands in several tasks has them in the first.
+        A picture that stands in several tasks has them in the first. With `are_mined` the scores
+        are those for the class that is looked for.
         """
         scores = {
-            image_id: np.frombuffer(ranking.scores, "<f4")
+            image_id: _mined_scores(ranking) if are_mined else np.frombuffer(ranking.scores, "<f4")
             for image_id, ranking in self.rankings.items()
             if not self.pictures.is_double(image_id)
         }
         labels = {image_id: self.pictures.labels(image_id) for image_id in scores}
         return open_places(self.image_sizes, scores, labels, self.region_size)
 
+    def mining(self) -> Mining | None:
+        """What a wish adds to the queue; None: nothing."""
+        if self.sought is None:
+            return None
+        _, scores = self.places(are_mined=True)
+        sought = self.sought
+        return Mining(
+            sought.wish_id,
+            sought.strategy,
+            scores,
+            self.mined_reason,
+            sought.share,
+            sought.count,
+        )
+
     def reason(self, place: Place) -> str:
         """Why a place is worth labelling, for annotators."""
+        return str(self.rankings[place.image_id].reasons[self._index(place)])
+
+    def mined_reason(self, place: Place) -> str:
+        """The same of a place that is mined."""
+        reasons = self.rankings[place.image_id].mined_reasons
+        return "" if reasons is None else str(reasons[self._index(place)])
+
+    def _index(self, place: Place) -> int:
         regions = grid(self.image_sizes[place.image_id], self.region_size)
-        return str(self.rankings[place.image_id].reasons[regions.index(place.region)])
+        return regions.index(place.region)
+
+
+def _mined_scores(ranking: Ranking) -> np.ndarray:
+    """(R,) scores for the class that is sought; the lowest where an image was not looked at."""
+    if ranking.mined_scores is None:
+        return np.full(len(ranking.scores) // 4, np.finfo(np.float32).min)
+    return np.frombuffer(ranking.mined_scores, "<f4")

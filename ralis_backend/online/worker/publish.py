@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from ralis_backend.core.regions import grid_size
+from ralis_backend.online.hits import sought
 from ralis_backend.online.labels import labels_by_image
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project, Ranking, Version
@@ -39,18 +40,20 @@ class Publisher:
             return
         newest = self._store.labels.newest_id(project.id)
         if project.regions_tool_id is None:
-            rankings = self._store.rankings.of(version.id)
-            self._publish_images(self._read(project, version, rankings))
+            publication = self._read(project, version, self._store.rankings.of(version.id))
+            if publication.is_new and project.published_version == version.number:
+                self._store.queue.take_back(project.id, version.number)
+            self._publish_images(publication)
             number = project.round
         else:
-            rankings = self._store.rankings.scored(version.id)
-            publication = self._read(project, version, rankings)
+            publication = self._read(project, version, self._store.rankings.scored(version.id))
             masks = self._masks(publication)
             number = self._crop_queue.publish(publication, project.regions_tool_id, masks)
         self._store.projects.change(
             project.id,
             published_version=version.number,
             published_label_id=newest,
+            published_wish=publication.wish_id,
             round=number,
         )
         seconds = round(time.monotonic() - started, 2)
@@ -63,14 +66,16 @@ class Publisher:
     def _read(
         self, project: Project, version: Version, rankings: Mapping[int, Ranking]
     ) -> Publication:
+        labels = self._store.labels.of(project.id)
         return Publication(
             pool=self._sync.project(project),
             project=project,
             version=version,
             images={image.id: image for image in self._store.images.of(project.id)},
             rankings=rankings,
-            labels=labels_by_image(self._store.labels.of(project.id)),
+            labels=labels_by_image(labels),
             region_size=self._config.ranking.region_size,
+            sought=sought(self._store, project, version, labels),
         )
 
     def _publish_images(self, publication: Publication) -> None:
@@ -99,6 +104,7 @@ class Publisher:
                 publication.region_size,
                 self._config.suggestions_per_image,
                 masks.of(image, ranking),
+                publication.sought,
             )
             is_double = publication.pictures.is_double(image_id)  # it is asked in another task
             yield replace(suggestion, usefulness=0.0) if is_double else suggestion

@@ -1,13 +1,14 @@
 """What is known of a queue of region tasks -> what should change in it; no store, no tool.
 
-The queue holds two rounds at most. A new version replaces the tasks that it finds less useful,
-except those that somebody may be working on. A share of the tasks, the random slice, is drawn from
-all unlabelled regions alike and stays: what versions are measured on.
+The queue holds two rounds at most, or what is wanted of a class. A new version replaces the tasks
+that it finds less useful, except those that somebody may be working on. A share of the tasks, the
+random slice, is drawn from all unlabelled regions alike and stays: what versions are measured on.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
@@ -15,9 +16,13 @@ import numpy as np
 
 from ralis_backend.core.acquisition import select
 from ralis_backend.core.regions import Region, grid, is_labelled
+from ralis_backend.online.hits import num_in_share, shared
 from ralis_backend.online.labels import RegionLabel, covered
 from ralis_backend.online.random_slice import SLICE, SLICE_REASON, draw, num_draws, spread
 from ralis_backend.online.store.tables import CropTask
+
+MOST_WAITING = 5_000
+"""Tasks of a queue; where more is wanted, they follow when these are done."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,36 @@ class QueueRules:
         """Regions that wait at most: two rounds."""
         return 2 * self.regions_per_round
 
+    def size_with(self, mining: Mining | None) -> int:
+        """The same; where more of a class is wanted, as many as that, up to `MOST_WAITING`.
+
+        Then there is room beside for the others' share of a round, and for the random slice.
+        """
+        if mining is None or mining.count is None:
+            return self.size
+        share = mining.share * (1 - min(self.random_share, 0.5))
+        return max(self.size, min(MOST_WAITING, math.ceil(mining.count / share - 1e-9)))
+
+
+@dataclass(frozen=True)
+class Mining:
+    """What a wish adds to a queue: its class's regions take a share of each round.
+
+    wish_id: whose regions they are.
+    strategy: that gave the scores.
+    scores: (R,) float of the same places, higher first.
+    reason: why a place is mined.
+    share: of a round, in (0, 1].
+    count: mined regions that are still wanted, waiting ones among them; None: no end.
+    """
+
+    wish_id: int
+    strategy: str
+    scores: np.ndarray
+    reason: Callable[[Place], str]
+    share: float = 1.0
+    count: int | None = None
+
 
 @dataclass(frozen=True)
 class QueueState:
@@ -52,10 +87,12 @@ class QueueState:
     tasks: what was handed out and is not deleted, by round and rank; planned ones included.
     num_annotators: who may have a task open.
     round: number of the round at the head of the queue.
-    is_new_version: whether the scores come from another version than the queue.
+    is_new_version: whether the scores come from another version than the queue, or are for another
+        wish.
     is_new_round: whether that one has learned from another round of labels; if not, what it
         replaces is replaced where it was, and the round goes on.
     begun: row ids of tasks that the tool would not delete, since somebody works on them.
+    mining: what is looked for besides; None: nothing.
     """
 
     places: Sequence[Place]
@@ -67,6 +104,7 @@ class QueueState:
     is_new_version: bool
     is_new_round: bool
     begun: Set[int] = frozenset()
+    mining: Mining | None = None
 
     @property
     def waiting(self) -> list[CropTask]:
@@ -83,6 +121,7 @@ class NewTask:
     rank: int
     reason: str
     strategy: str
+    wish_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -92,16 +131,18 @@ class Plan:
     taken_out: tasks to delete, unless somebody has begun them.
     kept: tasks that go on waiting.
     drawn: those of them, chosen for their score, that the random slice has drawn now.
+    claimed: those of them, chosen for another reason, that are mined now.
     added: in the order in which they are made.
-    best: the places with the highest scores, best first.
+    best: the places that are asked for, best first; whether each is mined.
     round: number of the round at the head of the queue.
     """
 
     taken_out: Sequence[CropTask]
     kept: Sequence[CropTask]
     drawn: Sequence[CropTask]
+    claimed: Sequence[CropTask]
     added: Sequence[NewTask]
-    best: Sequence[Place]
+    best: Mapping[Place, bool]
     round: int
 
     def in_order(self, tasks: Sequence[CropTask]) -> list[CropTask]:
@@ -147,54 +188,132 @@ def open_places(
 
 def plan_queue(state: QueueState, rules: QueueRules, reason: Callable[[Place], str]) -> Plan:
     """What brings a queue in line with the scores; `reason` says why a place is in it."""
-    best = _best(state, rules.size)
+    size = rules.size_with(state.mining)
+    best = _best(state, size)
     outdated = _outdated(state, best) if state.is_new_version else []
     taken_out = list({row.id: row for row in (*outdated, *_doubles(state))}.values())
     removed = {row.id for row in taken_out}
     kept = [row for row in state.waiting if row.id not in removed]
     waiting = {place_of(row): row for row in kept}
-    room = max(0, rules.size - len(kept))
+    claimed = _claimed(state, best, kept)
+    to_mine = _num_to_mine(state.mining, kept, claimed)
+    room = max(0, size - len(kept), min(to_mine or 0, size))
     handed_out = [row for row in state.tasks if row.id not in removed]
     drawn = _drawn(state, rules, handed_out, room)
     fresh_draws = [place for place in drawn if place not in waiting]  # the others take no room
     taken = waiting.keys() | set(fresh_draws)
-    chosen = [place for place in best if place not in taken][: room - len(fresh_draws)]
+    chosen = _chosen(best, taken, room - len(fresh_draws), to_mine)
     goes_on = state.is_new_version and not state.is_new_round
     number = state.round if goes_on else state.round + 1
     taken_slots = {(row.round, row.rank) for row in handed_out} if goes_on else set()
     added = _new_tasks(
         spread(
-            [(place, reason(place), state.strategy) for place in chosen],
-            [(place, SLICE_REASON, SLICE) for place in fresh_draws],
+            [_entry(state, place, reason, is_mined=is_mined) for place, is_mined in chosen.items()],
+            [(place, SLICE_REASON, SLICE, None) for place in fresh_draws],
         ),
-        _slots(number if state.is_new_version else number + 1, rules, taken_slots),
+        _slots(number if state.is_new_version else number + 1, _half(size), taken_slots),
     )
     return Plan(
         taken_out=taken_out,
         kept=kept,
         drawn=[waiting[place] for place in drawn if place in waiting],
+        claimed=[row for row in claimed if place_of(row) not in set(drawn)],
         added=added,
         best=best,
         round=number if added or state.is_new_version else state.round,
     )
 
 
-def _best(state: QueueState, count: int) -> list[Place]:
-    """The `count` best places, spread over their images."""
+_Entry = tuple[Place, str, str, int | None]
+"""Where, why, by which strategy, for which wish."""
+
+
+def _entry(
+    state: QueueState, place: Place, reason: Callable[[Place], str], *, is_mined: bool
+) -> _Entry:
+    if state.mining is None or not is_mined:
+        return place, reason(place), state.strategy, None
+    mining = state.mining
+    return place, mining.reason(place), mining.strategy, mining.wish_id
+
+
+def _half(size: int) -> int:
+    """Regions of a round in a queue of that size."""
+    return -(-size // 2)
+
+
+def _best(state: QueueState, count: int) -> dict[Place, bool]:
+    """The `count` places that are asked for, best first, and whether each is mined.
+
+    The others are spread over their images; what is mined is not, since a rare class may lie in a
+    few images alone.
+    """
     image_ids = np.array([place.image_id for place in state.places])
-    return [state.places[index] for index in select(state.scores, image_ids, count)]
+    if state.mining is None:
+        return {state.places[index]: False for index in select(state.scores, image_ids, count)}
+    mining, count = state.mining, min(count, len(image_ids))
+    num_mined = num_in_share(mining.share, count, mining.count)
+    mined = select(mining.scores, image_ids, num_mined, max_per_image=max(1, len(image_ids)))
+    is_mined = np.zeros(len(image_ids), bool)
+    is_mined[mined] = True
+    others = [index for index in select(state.scores, image_ids, count) if not is_mined[index]]
+    order = shared(mined.tolist(), others, mining.share)[:count]
+    return {state.places[index]: bool(is_mined[index]) for index in order}
 
 
-def _outdated(state: QueueState, best: Sequence[Place]) -> list[CropTask]:
-    """Waiting tasks that the scores do not keep.
+def _chosen(
+    best: Mapping[Place, bool], taken: Set[Place], room: int, to_mine: int | None
+) -> dict[Place, bool]:
+    """Those of the best places that join the queue; of mined ones no more than are wanted."""
+    chosen: dict[Place, bool] = {}
+    num_mined = 0
+    for place, is_mined in best.items():
+        if len(chosen) >= room:
+            break
+        if place in taken or (is_mined and to_mine is not None and num_mined >= to_mine):
+            continue
+        chosen[place] = is_mined
+        num_mined += is_mined
+    return chosen
+
+
+def _claimed(
+    state: QueueState, best: Mapping[Place, bool], kept: Sequence[CropTask]
+) -> list[CropTask]:
+    """Tasks that may be open in a browser, and would be mined now: they stay, and are."""
+    if state.mining is None:
+        return []
+    others = (row for row in kept if row.wish_id != state.mining.wish_id and row.strategy != SLICE)
+    return [row for row in others if best.get(place_of(row), False)]
+
+
+def _num_to_mine(
+    mining: Mining | None, kept: Iterable[CropTask], claimed: Sequence[CropTask]
+) -> int | None:
+    """Mined regions that are wanted besides those that wait; None: as many as there is room for."""
+    if mining is None or mining.count is None:
+        return None
+    return mining.count - len(claimed) - sum(row.wish_id == mining.wish_id for row in kept)
+
+
+def _outdated(state: QueueState, best: Mapping[Place, bool]) -> list[CropTask]:
+    """Waiting tasks that the scores do not keep, or not for the same reason.
 
     The head of the queue stays: those are the tasks that annotators have open. So does the random
     slice: if a version could drop what it finds useless, it would not be random any more.
     """
     by_use = sorted(state.waiting, key=lambda row: -row.usefulness)
     in_hand = {row.id for row in by_use[: state.num_annotators + 1]} | state.begun
-    keep = set(best) | (_slice(state.waiting) & set(state.places))
-    return [row for row in state.waiting if place_of(row) not in keep and row.id not in in_hand]
+    wish_id = None if state.mining is None else state.mining.wish_id
+    keep = {(place, wish_id if is_mined else None) for place, is_mined in best.items()}
+    in_slice = _slice(state.waiting) & set(state.places)
+    return [
+        row
+        for row in state.waiting
+        if (place_of(row), row.wish_id) not in keep
+        and not (row.strategy == SLICE and place_of(row) in in_slice)
+        and row.id not in in_hand
+    ]
 
 
 def _doubles(state: QueueState) -> list[CropTask]:
@@ -224,19 +343,17 @@ def _slice(tasks: Sequence[CropTask]) -> set[Place]:
 
 
 def _slots(
-    first_round: int, rules: QueueRules, taken: Set[tuple[int, int]]
+    first_round: int, per_round: int, taken: Set[tuple[int, int]]
 ) -> Iterator[tuple[int, int]]:
     """Rounds and ranks in them, one after another, without those that tasks have."""
     for number in itertools.count(first_round):
-        for rank in range(1, rules.regions_per_round + 1):
+        for rank in range(1, per_round + 1):
             if (number, rank) not in taken:
                 yield number, rank
 
 
-def _new_tasks(
-    entries: Sequence[tuple[Place, str, str]], slots: Iterable[tuple[int, int]]
-) -> list[NewTask]:
+def _new_tasks(entries: Sequence[_Entry], slots: Iterable[tuple[int, int]]) -> list[NewTask]:
     return [
-        NewTask(place, number, rank, reason, strategy)
-        for (place, reason, strategy), (number, rank) in zip(entries, slots, strict=False)
+        NewTask(place, number, rank, reason, strategy, wish_id)
+        for (place, reason, strategy, wish_id), (number, rank) in zip(entries, slots, strict=False)
     ]

@@ -15,22 +15,28 @@ from ralis_backend.core.features import RegionFeatures
 from ralis_backend.core.regions import grid, is_labelled
 from ralis_backend.core.segmenter import Segmenter
 from ralis_backend.online.choosing import ChosenStrategy, fallback, strategy_for
+from ralis_backend.online.hits import MINING
 from ralis_backend.online.labels import RegionLabel, covered, labelled_pixels
 from ralis_backend.online.pictures import Pictures
 from ralis_backend.online.ranking import (
     DescribedPool,
     describe_image,
+    finite,
     pool_state,
+    reasons_of,
     score_pool,
     to_explain,
 )
 from ralis_backend.online.same_pictures import SamePictures
+from ralis_backend.online.seeking import Seeking, seek
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Image, Project, Version
 from ralis_backend.online.tool import Tool
 from ralis_backend.online.trust import judge
 from ralis_backend.online.worker.config import WorkerConfig
+from ralis_backend.online.worker.described import DescribedRow
 from ralis_backend.online.worker.labelled_images import check_size
+from ralis_backend.online.worker.search import Mined, Search, nothing_found
 from ralis_backend.online.worker.spool import FeatureSpool
 from ralis_backend.online.worker.sync import NOT_ITS_FAULT, attempt_on, tool_task
 from ralis_backend.online.worker.train import Stopped
@@ -42,27 +48,18 @@ Report = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
-class _Described:
-    """One image after its forward pass: features are in the spool, the mask in the store."""
-
-    image: Image
-    size: tuple[int, int]
-    num_regions: int
-    mask_key: str | None
-    content: str
-
-
-@dataclass(frozen=True)
 class _Scored:
     """A pool's ranking: (R,) scores, reasons of those that may be handed out, who ranked.
 
     trust: the verdict on the wanted policy, if it is one.
+    mined: the same of the class that is sought; None: none is.
     """
 
     scores: np.ndarray
     reasons: Mapping[int, str]
     chosen: ChosenStrategy
     trust: Mapping[str, Any] | None = None
+    mined: Mined | None = None
 
 
 def _earned(project: Project, chosen: ChosenStrategy, trust: Mapping[str, Any]) -> ChosenStrategy:
@@ -85,6 +82,7 @@ class Ranker:
         self._store = store
         self._tool = tool
         self._config = config
+        self._search = Search(store, tool, config)
 
     def rank(
         self,
@@ -115,6 +113,8 @@ class Ranker:
         images = self._store.images.of(project.id)
         labels = self._store.labels.of(project.id)
         chosen = strategy_for(project, version, labels, ranking, segmenter.offers)
+        seeking = self._seeking(project, version, labels, segmenter)
+        chosen = replace(chosen, beside=seeking.features if seeking else frozenset())
         metrics: dict[str, Any] = {}
         with FeatureSpool(self._store.blobs.root / "spool" / str(project.id)) as spool:
             described = self._describe(
@@ -122,11 +122,16 @@ class Ranker:
             )
             if described:
                 pool = self._pool(described, spool.features(), labels)
-                scored = self._score(
-                    project, version, pool, self._places(described), labels, chosen, report, stop
-                )
+                state = self._state(project, version, described, pool, labels, stop)
+                scored = self._score(project, pool, state, chosen, report, stop)
+                if seeking is not None:
+                    state = self._search.state(project, seeking, described, pool, labels, state)
+                    mined = self._search.mined(project, seeking, pool, state, report, stop)
+                    scored = replace(scored, mined=mined)
                 self._keep(version, described, scored)
                 metrics = _metrics(version, scored, pool.candidates)
+            elif seeking is not None:
+                metrics[MINING] = nothing_found(seeking).to_json()
         seconds = round(time.monotonic() - started, 2)
         metrics["seconds"] = {**version.metrics.get("seconds", {}), "rank": seconds}
         self._store.versions.change(version.id, ranked_at=now(), metrics=metrics)
@@ -138,6 +143,19 @@ class Ranker:
             len(images),
             seconds,
         )
+
+    def _seeking(
+        self,
+        project: Project,
+        version: Version,
+        labels: Sequence[RegionLabel],
+        segmenter: Segmenter,
+    ) -> Seeking | None:
+        """Who looks for the class that is wished for; None without a wish."""
+        wish = self._store.wishes.standing(project.id)
+        if wish is None:
+            return None
+        return seek(project, version, wish, labels, self._config.ranking, segmenter.offers)
 
     # Describe
 
@@ -152,7 +170,7 @@ class Ranker:
         spool: FeatureSpool,
         report: Report,
         stop: Callable[[], None],
-    ) -> list[_Described]:
+    ) -> list[DescribedRow]:
         pool = []
         painted = {label.image_id for label in labels if not label.is_skipped}
         for index, image in enumerate(images, start=1):
@@ -176,7 +194,7 @@ class Ranker:
         segmenter: Segmenter,
         chosen: ChosenStrategy,
         spool: FeatureSpool,
-    ) -> _Described | None:
+    ) -> DescribedRow | None:
         try:
             with self._store.attempts.trying(*attempt_on(image)):
                 content = self._tool.image(tool_task(image))
@@ -204,10 +222,10 @@ class Ranker:
         if version.weights_key is not None:  # an untrained segmenter's mask would only mislead
             mask_key = self._store.rankings.put_mask(version, image.id, result.mask)
         num_regions = len(result.features)
-        return _Described(image, result.image_size, num_regions, mask_key, result.content)
+        return DescribedRow(image, result.image_size, num_regions, mask_key, result.content)
 
     def _pool(
-        self, pool: Sequence[_Described], features: RegionFeatures, labels: Sequence[RegionLabel]
+        self, pool: Sequence[DescribedRow], features: RegionFeatures, labels: Sequence[RegionLabel]
     ) -> DescribedPool:
         shown = SamePictures.of({each.image.id: each.content for each in pool}, labels)
         # A double is not left out: what is done counts as labelled, and near it nothing is new.
@@ -220,7 +238,7 @@ class Ranker:
         sizes = [described.num_regions for described in pool]
         return DescribedPool(features, sizes, np.array(is_done, bool))
 
-    def _places(self, pool: Sequence[_Described]) -> Places:
+    def _places(self, pool: Sequence[DescribedRow]) -> Places:
         centers = [
             np.array([region.center_in_regions for region in regions], np.float32)
             for described in pool
@@ -231,34 +249,43 @@ class Ranker:
 
     # Score and explain
 
-    def _score(
+    def _state(
         self,
         project: Project,
         version: Version,
+        described: Sequence[DescribedRow],
         pool: DescribedPool,
-        places: Places,
         labels: Sequence[RegionLabel],
-        chosen: ChosenStrategy,
-        report: Report,
         stop: Callable[[], None],
-    ) -> _Scored:
-        config, candidates = self._config.ranking, pool.candidates
-        scores = np.zeros(len(pool.is_done), np.float32)
-        if not len(candidates):
-            return _Scored(scores, {}, chosen)
-        needs_embeddings = "embeddings" in chosen.described.features
+    ) -> PoolState:
+        """What every strategy is told of the project."""
+        is_embedded = "embeddings" in pool.features
+        places = self._places(described)
         state = pool_state(
             labelled_pixels(labels, len(project.classes)),
-            pool.features.embeddings[pool.is_done] if needs_embeddings else None,
-            2 * config.regions_per_round,
-            config,
+            pool.features.embeddings[pool.is_done] if is_embedded else None,
+            2 * self._config.ranking.regions_per_round,
+            self._config.ranking,
             version.number,
             stop,
             project.background_class,
         )
-        state = replace(
-            state, places=places.take(candidates), labelled_places=places.take(pool.is_done)
-        )
+        done = places.take(pool.is_done)
+        return replace(state, places=places.take(pool.candidates), labelled_places=done)
+
+    def _score(
+        self,
+        project: Project,
+        pool: DescribedPool,
+        state: PoolState,
+        chosen: ChosenStrategy,
+        report: Report,
+        stop: Callable[[], None],
+    ) -> _Scored:
+        candidates = pool.candidates
+        scores = np.zeros(len(pool.is_done), np.float32)
+        if not len(candidates):
+            return _Scored(scores, {}, chosen)
         trust = None
         if chosen.strategy.is_trained and self._config.trust_rounds:
             report({"state": "testing the policy"})
@@ -270,7 +297,7 @@ class Ranker:
         explained = to_explain(
             offered_scores, pool.image_index[candidates], self._config.suggestions_per_image
         )
-        reasons = _reasons(
+        reasons = reasons_of(
             chosen, state.part(explained), pool.features.take(candidates[explained]), project
         )
         by_region = dict(zip(candidates[explained].tolist(), reasons, strict=True))
@@ -329,7 +356,7 @@ class Ranker:
 
     # Store
 
-    def _keep(self, version: Version, pool: Sequence[_Described], scored: _Scored) -> None:
+    def _keep(self, version: Version, pool: Sequence[DescribedRow], scored: _Scored) -> None:
         start = 0
         for described in pool:
             stop = start + described.num_regions
@@ -340,38 +367,16 @@ class Ranker:
                 scored.scores[start:stop],
                 reasons,
                 described.mask_key,
+                None if scored.mined is None else scored.mined.part(start, stop),
             )
             start = stop
         self._store.versions.change(version.id, strategy=scored.chosen.strategy.name)
 
 
-def finite(scores: np.ndarray) -> np.ndarray:
-    """The same with the lowest score in place of NaN and infinity; `ValueError` if all are."""
-    is_finite = np.isfinite(scores)
-    if is_finite.all():
-        return scores
-    if not is_finite.any():
-        raise ValueError("none of its scores is finite")
-    logger.warning("%d of %d scores are not finite", (~is_finite).sum(), len(scores))
-    lowest: np.ndarray = np.where(is_finite, scores, scores[is_finite].min())
-    return lowest
-
-
-def _reasons(
-    chosen: ChosenStrategy, state: PoolState, regions: RegionFeatures, project: Project
-) -> list[str]:
-    """Why each of these regions is worth labelling; a strategy that cannot say it still ranks."""
-    try:
-        return chosen.reasons(state, regions, project.class_names)
-    except Exception as error:
-        name = chosen.strategy.name
-        logger.warning("project %s: %s gives no reasons: %s", project.tool_id, name, error)
-        return [f"chosen by {name}"] * len(regions)
-
-
 def _metrics(version: Version, scored: _Scored, candidates: np.ndarray) -> dict[str, Any]:
     """What is kept with the version; None only where an earlier ranking of it said something."""
-    said = {"strategy_note": scored.chosen.note, "trust": scored.trust}
+    mining = None if scored.mined is None else scored.mined.to_json()
+    said = {"strategy_note": scored.chosen.note, "trust": scored.trust, MINING: mining}
     metrics: dict[str, Any] = {
         name: value for name, value in said.items() if value or name in version.metrics
     }

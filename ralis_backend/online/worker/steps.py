@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ralis_backend.online.further import Further
+from ralis_backend.online.hits import followed, has_looked, wish_looked_for
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.attempts import MOST_ATTEMPTS
-from ralis_backend.online.store.tables import Project, Version
+from ralis_backend.online.store.tables import Project, Version, Wish
 from ralis_backend.online.tool import Tool
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.descriptions import Descriptions
@@ -48,7 +49,8 @@ class ProjectState:
     has_labels: whether any region is painted.
     num_new_labels: painted regions since the last training, counted up to a round.
     newest_label_id: of all labels, 0 without any.
-    is_ranked: whether the version in use has ranked the pool.
+    is_ranked: whether the version in use has ranked the pool, for the class that is wished for too.
+    sought_wish: the wish that its ranking has regions for; None without one.
     has_bad_images: whether images that could not be read should be tried again.
     further: how far the training of the version in use was continued; None where it cannot be,
         since it has learned nothing, or too little is held out to judge by.
@@ -66,6 +68,7 @@ class ProjectState:
     num_planned: int
     has_bad_images: bool = False
     further: Further | None = None
+    sought_wish: int | None = None
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,7 @@ def read_state(store: Store, project: Project, unread_s: float, enough: int) -> 
         enough: new labels are not counted further than this.
     """
     version = store.versions.find(project.id, project.current_version)
+    wish = followed(store, project)
     waiting = store.queue.open(project.id)
     return ProjectState(
         project=project,
@@ -132,11 +136,12 @@ def read_state(store: Store, project: Project, unread_s: float, enough: int) -> 
         has_labels=store.labels.count(project.id, most=1) > 0,
         num_new_labels=store.labels.count(project.id, project.trained_label_id, most=enough),
         newest_label_id=store.labels.newest_id(project.id),
-        is_ranked=version is not None and version.ranked_at is not None,
+        is_ranked=_is_ranked(version, wish),
         num_waiting=len(waiting),
         num_planned=sum(row.task_id is None for row in waiting),
         further=_further(version),
         has_bad_images=bool(store.images.to_try_again(project.id, now(), 1)),
+        sought_wish=wish_looked_for(version, wish),
     )
 
 
@@ -168,14 +173,19 @@ def is_training_due(state: ProjectState, config: WorkerConfig) -> bool:
 
 
 def is_ranking_due(state: ProjectState, config: WorkerConfig) -> bool:
-    """The version in use has not looked at the pool."""
+    """The version in use has not looked at the pool, or not for what is wished for."""
     return not state.is_ranked
 
 
 def is_publishing_due(state: ProjectState, config: WorkerConfig) -> bool:
-    """Another version is in use, tasks wait to be made, or labels have left room in the queue."""
+    """Another version is in use, or another class sought; tasks wait to be made; there is room.
+
+    Labels have left room when less than a round waits.
+    """
     project = state.project
     if project.published_version != project.current_version:
+        return True
+    if project.published_wish != state.sought_wish:
         return True
     if project.regions_tool_id is None:
         return False
@@ -195,6 +205,10 @@ def is_improving_due(state: ProjectState, config: WorkerConfig) -> bool:
     if not config.improve_s or state.further is None:
         return False
     return not state.further.is_over(state.newest_label_id, config.improve_s)
+
+
+def _is_ranked(version: Version | None, wish: Wish | None) -> bool:
+    return version is not None and version.ranked_at is not None and has_looked(version, wish)
 
 
 def _further(version: Version | None) -> Further | None:

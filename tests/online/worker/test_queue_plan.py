@@ -14,6 +14,7 @@ from ralis_backend.online.labels import RegionLabel, labels_by_image
 from ralis_backend.online.random_slice import SLICE, SLICE_REASON, draw
 from ralis_backend.online.store.tables import CropTask
 from ralis_backend.online.worker.queue_plan import (
+    Mining,
     Place,
     Plan,
     QueueRules,
@@ -312,3 +313,73 @@ def test_a_version_of_the_same_labels_replaces_tasks_where_they_were_and_the_rou
         (PLACES[3], 4, 2),
     ]
     assert plan.round == 3
+
+
+def mining(**values: object) -> Mining:
+    """A search whose best place is the last one."""
+    found = Mining(3, "presence:bike", -SCORES, lambda place: "looks for bike")
+    return replace(found, **values)  # type: ignore[arg-type]
+
+
+def test_a_class_that_is_sought_has_the_whole_queue_best_first():
+    plan = make_plan(make_state(mining=mining()))
+    assert [task.place for task in plan.added] == PLACES[:-5:-1]
+    assert {(task.strategy, task.reason, task.wish_id) for task in plan.added} == {
+        ("presence:bike", "looks for bike", 3)
+    }
+
+
+def test_the_others_have_the_rest_of_a_share():
+    plan = make_plan(make_state(mining=mining(share=0.5)))
+    assert [(task.place, task.wish_id) for task in plan.added] == [
+        (PLACES[-1], 3),
+        (PLACES[0], None),
+        (PLACES[-2], 3),
+        (PLACES[1], None),
+    ]
+
+
+def test_a_queue_grows_to_what_is_wanted_in_two_rounds_and_the_slice_beside_it():
+    plan = make_plan(make_state(mining=mining(count=5)), per_round=1, share=0.1)
+    assert sum(task.wish_id == 3 for task in plan.added) == 5
+    assert {task.round for task in plan.added} == {1, 2}
+    many = make_plan(make_state(mining=mining(count=500)), share=0.1)  # more than there are
+    assert len(many.added) == NUM_REGIONS
+
+
+def test_no_more_is_mined_than_is_wanted_besides_what_waits():
+    tasks = [make_task(1, PLACES[-1], strategy="presence:bike", wish_id=3, usefulness=1.0)]
+    plan = make_plan(make_state(tasks, mining=mining(count=2)))
+    assert plan.taken_out == []
+    assert [task.wish_id for task in plan.added] == [3, None, None]
+
+
+def test_a_task_for_another_reason_is_replaced_but_for_one_that_may_be_open():
+    tasks = [
+        make_task(1, PLACES[-1], usefulness=1.0),  # the head: somebody may have it open
+        make_task(2, PLACES[-2], usefulness=0.5),
+        make_task(3, PLACES[-3], strategy=SLICE, reason=SLICE_REASON),
+        make_task(4, PLACES[0], strategy="presence:cat", wish_id=2),
+    ]
+    plan = make_plan(make_state(tasks, mining=mining(count=3)))
+    assert [row.id for row in plan.taken_out] == [2, 4]
+    assert [row.id for row in plan.claimed] == [1]
+    assert [(task.place, task.wish_id) for task in plan.added] == [
+        (PLACES[-2], 3),
+        (PLACES[0], None),
+    ]
+
+
+def test_what_is_mined_may_lie_in_one_image_alone():
+    places = [Place(image, region) for image in (1, 2) for region in grid(IMAGE_SIZE, REGION_SIZE)]
+    scores = np.arange(len(places), 0, -1.0)
+    state = make_state(places=places, scores=np.zeros(len(places)), mining=mining(scores=scores))
+    plan = make_plan(state, per_round=3)
+    assert {task.place.image_id for task in plan.added} == {1}
+
+
+def test_when_nobody_looks_any_more_the_mined_tasks_go():
+    tasks = [make_task(row, PLACES[-row], wish_id=3, usefulness=1 / row) for row in (1, 2, 3)]
+    plan = make_plan(make_state(tasks))
+    assert [row.id for row in plan.taken_out] == [2, 3]
+    assert all(task.wish_id is None for task in plan.added)
