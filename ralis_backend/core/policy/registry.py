@@ -18,12 +18,17 @@ from ralis_backend.core.registry import Registry
 DEFAULT = "bald-rarity"
 """What `default` stands for: the best of the benchmark, and what ranks where a policy cannot."""
 
+MINER = "presence"
+"""What looks for a class where nobody says how; measured in `benchmarks/results/mining`."""
+
 SHIPPED = {
     "ralis": "ralis-camvid",
     "ralis-faithful": "ralis-camvid-faithful",
     "ralis-wiou": "ralis-camvid-wiou",
     "linear": "linear",
     "placebo-shuffled": "any-shuffled",
+    "misical": "misical",
+    "misical-linear": "misical-linear",
 }
 """Short names of policies that come with the backend -> their files."""
 

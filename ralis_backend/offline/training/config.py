@@ -158,14 +158,16 @@ class MisicalConfig:
     keep, evaluate_every, evaluation_episodes, checkpoint_every, does_shuffle_rewards: as in
         `TrainingConfig`; evaluations look for classes of other segmenters than episodes do.
 
-    Rewards, discount 0.9, 3 steps, the replay's and the target's rates are our design, since the
-    paper (arXiv:2307.09109) leaves them open; that rewards are categories of presence, replay
-    prioritised, returns of several steps and the target soft is the paper's.
+    That rewards are categories of presence, replay is prioritised, returns are of several steps and
+    the target is soft is the paper's (arXiv:2307.09109); it leaves every number open. Ours are those
+    that were measured: with discount 0.9 and returns of 3 steps, first meant here, greedy episodes
+    gathered 39 % after 100 episodes, with 0.5 and 1 step 50 %. A pick changes nothing about later
+    ones but what is left, so what follows it is noise.
     """
 
     architecture: Literal["mlp", "linear"] = "mlp"
     region_size: tuple[int, int] = (90, 80)
-    episodes: int = 150
+    episodes: int = 120
     num_steps: int = 100
     pool_size: int = 64
     num_segmenters: int = 12
@@ -180,32 +182,32 @@ class MisicalConfig:
     dqn: DqnConfig = field(
         default_factory=lambda: DqnConfig(
             optimizer="adam",
-            learning_rate=3e-4,
+            learning_rate=1e-3,
             weight_decay=0.0,
             learning_rate_decay=1.0,
-            discount=0.9,
-            num_steps=3,
+            discount=0.5,
+            num_steps=1,
             choice_statistics="running",
             batch_size=128,
-            update_every=5,
+            update_every=12,
             replay_capacity=20_000,
             learning_starts=1000,
             epsilon_start=1.0,
-            epsilon_decay=7500.0,
+            epsilon_decay=6000.0,
             epsilon_schedule="linear",
             exploration="pick",
             clip_norm=10.0,
         )
     )
     hidden: int = 256
-    soft_update: float = 0.005
+    soft_update: float = 0.01
     priority_alpha: float = 0.6
     priority_beta: tuple[float, float] = (0.4, 1.0)
     ridge: float = 0.01
     keep: Literal["last", "best"] = "best"
-    evaluate_every: int = 25
+    evaluate_every: int = 40
     evaluation_episodes: int = 24
-    checkpoint_every: int = 25
+    checkpoint_every: int = 40
     does_shuffle_rewards: bool = False
 
 
