@@ -81,7 +81,9 @@ def measured(
     buffer.begin(observation)
     step_s, update_s = [], []
     for _ in range(num_steps):
-        picked = environment.action_space.sample()
+        picked = rng.integers(
+            config.environment.pool_size, size=config.environment.regions_per_step
+        )
         started = time.perf_counter()
         observation, _, is_over, _, info = environment.step(picked)
         step_s.append(time.perf_counter() - started)

@@ -173,6 +173,10 @@ def _check(words: list[str]) -> None:
         _make(rest)
     elif words[:2] == ["docker", "compose"]:
         _docker_compose(words[2:])
+    elif program == "benchmarks/gpu/python":
+        source = (REPOSITORY / rest[0]).read_text()
+        options = [word for word in rest if word.startswith("--")]
+        assert all(f'"{option}"' in source for option in options), f"{rest[0]} lacks one: {options}"
     elif program == "cp":
         assert (REPOSITORY / rest[0]).is_file(), rest[0]
     else:

@@ -159,10 +159,10 @@ class MisicalConfig:
         `TrainingConfig`; evaluations look for classes of other segmenters than episodes do.
 
     That rewards are categories of presence, replay is prioritised, returns are of several steps and
-    the target is soft is the paper's (arXiv:2307.09109); it leaves every number open. Ours are those
-    that were measured: with discount 0.9 and returns of 3 steps, first meant here, greedy episodes
-    gathered 39 % after 100 episodes, with 0.5 and 1 step 50 %. A pick changes nothing about later
-    ones but what is left, so what follows it is noise.
+    the target is soft is the paper's (arXiv:2307.09109); it leaves every number open. Ours are
+    those that were measured: with discount 0.9 and returns of 3 steps, first meant here, greedy
+    episodes gathered 39 % after 100 episodes, with 0.5 and 1 step 50 %. A pick changes nothing
+    about later ones but what is left, so what follows it is noise.
     """
 
     architecture: Literal["mlp", "linear"] = "mlp"
