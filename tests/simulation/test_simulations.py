@@ -127,6 +127,7 @@ def test_the_fast_segmenter_becomes_better_with_labels(make_fast):
     assert after > before + 0.1
 
 
+@pytest.mark.e2e  # slow
 def test_computed_features_are_kept_and_a_damaged_file_is_computed_anew(tiny_dataset, tmp_path):
     told: list[str] = []
 
@@ -145,6 +146,7 @@ def test_computed_features_are_kept_and_a_damaged_file_is_computed_anew(tiny_dat
     assert torch.equal(first.points.features, mended.points.features)
 
 
+@pytest.mark.e2e  # slow
 def test_an_edited_mask_is_read_anew(own_dataset, tmp_path):
     def features() -> PointFeatures:
         return PointFeatures(own_dataset, REGION_SIZE, tmp_path / "cache", spec=RANDOM)
@@ -192,6 +194,7 @@ def test_classwise_uncertainty_adds_up_to_the_whole(make):
         features.mirror_divergence  # noqa: B018  (raises)
 
 
+@pytest.mark.e2e  # slow
 def test_a_second_look_is_cached_beside_the_first(tiny_dataset, tmp_path):
     def features() -> PointFeatures:
         return PointFeatures(tiny_dataset, (32, 32), tmp_path, spec=RANDOM)

@@ -50,6 +50,7 @@ def test_the_opposite_of_the_best_heuristic_is_not_trusted():
     assert verdict(scores, "bald-rarity").over_heuristic is None
 
 
+@pytest.mark.e2e  # slow
 def test_games_are_paired_and_a_replay_can_be_repeated():
     twins = {name: strategy("bald-rarity") for name in ("bald-rarity", "twin")}
     scores = replay(labelled(), twins, RULES)

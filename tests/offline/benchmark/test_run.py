@@ -52,6 +52,7 @@ def test_results_are_written_and_not_played_again(compare, tmp_path):
     assert began(told) == ["random 2", "entropy 2"]
 
 
+@pytest.mark.e2e  # slow
 def test_a_half_written_or_damaged_file_does_not_count(compare, tmp_path):
     compare(seeds=(0,))
     whole = (tmp_path / "runs" / "random-0.json").read_text()

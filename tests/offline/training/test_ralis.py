@@ -56,6 +56,7 @@ def test_the_results_file_holds_everything_needed_to_repeat_it(tmp_path):
     assert policy.name == "policy"
 
 
+@pytest.mark.e2e  # slow
 def test_the_same_seed_gives_the_same_policy_and_another_seed_another(tmp_path):
     config = replace(CONFIG, episodes=3)
     names = [("one", 0), ("two", 0), ("three", 1)]

@@ -21,6 +21,8 @@ from tests.online.fake_tool import FakeTool
 CRACK, ROAD = ClassLabel("Crack", "#E6194B"), ClassLabel("Road", "#804080")
 MODES = pytest.mark.parametrize("mode", ["crops", "in-place"])
 
+pytestmark = pytest.mark.e2e  # a dozen small trainings
+
 
 @pytest.fixture
 def tool() -> FakeTool:

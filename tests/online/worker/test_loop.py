@@ -45,6 +45,7 @@ def test_enough_labels_make_a_version_and_a_new_queue(
     assert set(version.metrics["seconds"]) == {"train", "rank", "publish"}
 
 
+@pytest.mark.e2e  # slow
 def test_three_rounds_end_in_labels_that_equal_the_truth(
     store: Store, tool: FakeTool, make_worker: MakeWorker
 ):

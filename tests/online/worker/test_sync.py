@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from ralis_backend.online.store import Store
 from ralis_backend.online.worker import Worker
@@ -172,6 +173,7 @@ def test_a_kill_between_making_tasks_and_noting_them_makes_none_twice(
     assert {row.task_id for row in store.queue.open(project.id)} == set(tool.region_tasks)
 
 
+@pytest.mark.e2e  # slow
 def test_a_lost_data_folder_is_rebuilt_from_the_labelling_tool(
     store: Store, tool: FakeTool, make_worker: MakeWorker, tmp_path: Path
 ):

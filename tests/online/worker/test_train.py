@@ -146,6 +146,7 @@ def test_a_version_learns_from_what_nobody_labelled_where_settings_say_so(
     assert version.metrics["unlabelled"]["has_collapsed"] is False
 
 
+@pytest.mark.e2e  # slow
 def test_what_harms_is_left_off_and_said_until_there_are_twice_as_many_labels(
     store: Store,
     tool: FakeTool,
