@@ -158,6 +158,12 @@ gpu-wheels: $(UV_STAMP) ## What `make gpu` lacks on a bare CUDA image with Pytho
 	du -sk $(GPU_WHEELS) | awk '{ print $$1 " KB of wheels" } \
 	  $$1 > $(GPU_WHEELS_MAX_KB) { print "more than $(GPU_WHEELS_MAX_KB) KB"; exit 1 }'
 
+GPU_DATASET ?= camvid
+
+.PHONY: gpu-data
+gpu-data: $(BACKEND_STAMP) ## A part of GPU_DATASET and the weights in .gpu-data, to carry to a GPU
+	$(BIN)/python -m benchmarks.gpu.data --dataset '$(DATA)/$(GPU_DATASET)' --out .gpu-data
+
 .PHONY: setup
 setup: $(BACKEND_STAMP) $(LABEL_STUDIO_STAMP) ## Install both environments at the locked versions
 

@@ -9,13 +9,16 @@ import sys
 import textwrap
 from importlib.metadata import packages_distributions
 
+import numpy as np
 import pytest
 import torch
 
 from benchmarks.gpu import __main__ as command
+from benchmarks.gpu.data import copy_dataset, copy_hub
 from benchmarks.gpu.measurements import MEASUREMENTS
 from benchmarks.gpu.query_step import query_step
 from benchmarks.gpu.timing import Setting
+from ralis_backend.offline.datasets import Dataset
 from tests import REPOSITORY
 
 TINY = Setting(torch.device("cpu"), is_tiny=True)
@@ -42,6 +45,21 @@ def test_the_authors_algorithm_gives_the_numbers_of_our_query_step():
     assert result["max_entropy_difference"] < 1e-4
     assert result["pixels_of_another_class"] == 0
     assert result["histogram_variation"] < 0.01
+
+
+def test_a_part_of_a_dataset_and_the_weights_can_be_carried(tmp_path, shared):
+    copy_dataset(shared / "data/camvid", tmp_path / "camvid", ("d_s",), 3)
+    part, whole = (Dataset.open(path) for path in (tmp_path / "camvid", shared / "data/camvid"))
+    assert part.splits["d_s"] == whole.splits["d_s"]
+    assert len(part.splits["test"]) == 3
+    assert len(part.samples) == 13
+    np.testing.assert_array_equal(part.split("test")[2].mask(), whole.split("test")[154].mask())
+    copy_hub(shared / "hf-cache", tmp_path / "hub")
+    (weights,) = (tmp_path / "hub").glob("models--*/snapshots/*/model.safetensors")
+    assert not weights.is_symlink()
+    assert weights.stat().st_size > 2**20
+    with pytest.raises(ValueError, match=r"has no d_x; it has d_s"):
+        copy_dataset(shared / "data/camvid", tmp_path / "other", ("d_x",), 3)
 
 
 def test_a_measurement_is_the_last_line_its_process_prints():

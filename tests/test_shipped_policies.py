@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import mining
 from ralis_backend.core import weights
-from ralis_backend.core.policy import AgnosticPolicy, PolicyDoesNotFit, RalisPolicy
-from ralis_backend.core.policy.registry import SHIPPED, find_strategy
+from ralis_backend.core.acquisition import Aimed
+from ralis_backend.core.policy import AgnosticPolicy, MisicalPolicy, PolicyDoesNotFit, RalisPolicy
+from ralis_backend.core.policy.registry import MINER, SHIPPED, find_strategy
 from ralis_backend.offline.datasets import read_classes
 from tests import REPOSITORY
 
@@ -19,11 +21,12 @@ RESULTS = REPOSITORY / "benchmarks" / "results"
 COMPARISON = RESULTS / "labels" / "long" / "camvid-policies" / "summary.json"
 RALIS = {short: name for short, name in SHIPPED.items() if name.startswith("ralis-")}
 FOR_ANY_LABELS = ("any", "any-camvid", "any-aerial", "any-shuffled", "linear")
+MINERS = ("misical", "misical-linear")
 
 
 def test_every_policy_in_the_folder_has_a_card_and_a_results_file():
     names = {path.stem for path in POLICIES.glob("*.safetensors")}
-    assert names == {*RALIS.values(), *FOR_ANY_LABELS}
+    assert names == {*RALIS.values(), *FOR_ANY_LABELS, *MINERS}
     rows = (POLICIES / "README.md").read_text()
     for name in names:
         assert (POLICIES / f"{name}.json").is_file()
@@ -90,3 +93,40 @@ def test_the_card_of_a_policy_for_any_labels_gives_what_was_measured(name: str):
             lead = pairs[short][other]
             assert f"{lead['lead']:+.2f} ({lead['low']:+.2f} to {lead['high']:+.2f})" in card
     assert played
+
+
+@pytest.mark.parametrize("name", MINERS)
+def test_a_policy_that_looks_for_a_class_was_trained_as_its_results_say(name: str):
+    results = json.loads((POLICIES / f"{name}.json").read_text())
+    policy = MisicalPolicy.load(POLICIES / f"{name}.safetensors")
+    assert policy.spec.training["config"] == results["config"]
+    assert policy.spec.training["labelled_regions"] == results["labelled_regions"]
+    assert (np.array(policy.spec.low) <= np.array(policy.spec.high)).all()
+    if policy.spec.architecture == "mlp":
+        assert len(results["episodes"]) == results["config"]["episodes"]
+    assert isinstance(find_strategy(f"{SHIPPED[name]}:b", POLICIES, ["a", "b"], (64, 48)), Aimed)
+
+
+def test_the_page_on_mining_shows_the_tables_that_the_results_make():
+    page = (REPOSITORY / "docs" / "mining.md").read_text()
+    rows = mining.tables(RESULTS / "mining")
+    assert len(rows) > 40
+    assert "\n".join(rows).strip() in page
+
+
+@pytest.mark.parametrize("name", MINERS)
+def test_the_card_of_a_policy_that_looks_for_a_class_gives_what_was_measured(name: str):
+    card = (POLICIES / f"{name}.md").read_text()
+    rows = [row for row in mining.tables(RESULTS / "mining") if row.startswith(f"| {name}")]
+    assert len(rows) >= 4
+    for row in rows:
+        assert row in card
+
+
+def test_the_default_miner_is_at_least_as_good_as_any_that_never_saw_the_dataset():
+    for path in (RESULTS / "mining").glob("*.json"):
+        games = json.loads(path.read_text())["games"]
+        names = {name for game in games for found in game.values() for name in found}
+        gathered = {name: mining.by_seed(games, name, 1).mean() for name in names}
+        unseen = [gathered[name] for name in names if name.endswith("unseen")]
+        assert gathered[MINER] > max(unseen) - 0.02

@@ -24,13 +24,15 @@ Config = Annotated[
     str,
     typer.Option(
         help="faithful, repaired, or a JSON file with a base and what differs; any: a policy "
-        "for any label set; linear: its linear placebo; or a plug-in's."
+        "for any label set; linear: its linear placebo; misical, misical-linear: one that looks "
+        "for a class; or a plug-in's."
     ),
 ]
 Reward = Annotated[
     str | None,
     typer.Option(
-        help="miou, wiou, wiou-printed, cvar, log_pixels or a plug-in's; else the config's."
+        help="miou, wiou, wiou-printed, cvar, log_pixels; of misical categorical, continuous; or a "
+        "plug-in's; else the config's."
     ),
 ]
 Out = Annotated[Path, typer.Option(help="The policy's path without a suffix: policies/NAME.")]

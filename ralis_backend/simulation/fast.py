@@ -274,6 +274,7 @@ _COMPUTE: dict[str, Callable[[_Look], torch.Tensor]] = {
     "bald": lambda look: look.bald.mean(dim=1),
     "class_entropy": lambda look: (look.probabilities * look.entropy[..., None]).mean(dim=1),
     "class_bald": lambda look: (look.probabilities * look.bald[..., None]).mean(dim=1),
+    "bald_peak": lambda look: look.bald.amax(dim=1),
     "class_peaks": lambda look: look.probabilities.amax(dim=1),
     "deep_bald": lambda look: look.deep_bald.mean(dim=1),
     "deep_bald_peak": lambda look: look.deep_bald.amax(dim=1),

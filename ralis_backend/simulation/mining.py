@@ -104,8 +104,8 @@ def replay_mining(
         learned, pool = _split(regions, target, rules, np.random.default_rng([seed, game]))
         simulation.begin(learned, rules.num_updates, seed + game)
         count = max(1, round(rules.picked_share * len(pool)))
-        ranked = look(simulation, strategies, learned, pool, count, seed + game)
-        for name, order in ranked.items():
+        orders = look(simulation, strategies, learned, pool, count, seed + game)
+        for name, order in orders.items():
             picked = pool[order[:count]]
             scores[name].append(float(gathered(regions.class_pixels[:, target], picked, pool)))
         report(game + 1, rules.num_games)
@@ -120,28 +120,42 @@ def look(
     count: int,
     seed: int,
 ) -> dict[str, np.ndarray]:
-    """Strategies rank the same regions, which are described once for all of them.
+    """Strategies rank the same regions, which are described once for all of them; see `ranked`."""
+    needed = frozenset[str]().union(*(each.needs.features for each in strategies.values()))
+    described = simulation.describe(offered, needed)
+    return ranked(simulation, strategies, labelled, offered, described, count, seed)
+
+
+def ranked(
+    simulation: Simulation,
+    strategies: Mapping[str, Strategy],
+    labelled: np.ndarray,
+    offered: np.ndarray,
+    described: RegionFeatures,
+    count: int,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """The order in which each strategy would pick, from one look.
 
     Args:
         simulation: a segmenter that has learned from the labelled regions.
         strategies: by name.
         labelled: (L,) indices of regions.
         offered: (R,) likewise.
+        described: of these, what the strategies need.
         count: how many will be picked.
         seed: of strategies that draw.
 
     Returns:
         (R,) positions in `offered` of each strategy, its best first.
     """
-    needed = frozenset[str]().union(*(each.needs.features for each in strategies.values()))
-    described = simulation.describe(offered, needed)
-    ranked = {}
+    orders = {}
     for name, strategy in strategies.items():
         rng = np.random.default_rng([seed, 1])
         state = state_of(simulation, strategy, labelled, offered[None], rng, 0.0)
         state = replace(state, count=count, pool_index=None)
-        ranked[name] = np.argsort(-strategy.scores(state, described), kind="stable")
-    return ranked
+        orders[name] = np.argsort(-strategy.scores(state, described), kind="stable")
+    return orders
 
 
 def gathered(pixels: np.ndarray, picked: np.ndarray, pool: np.ndarray) -> float:

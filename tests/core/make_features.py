@@ -26,6 +26,7 @@ def region_features(class_probabilities: np.ndarray, **given: np.ndarray) -> Reg
         "class_entropy": np.zeros((num_regions, num_classes), np.float32),
         "class_bald": np.zeros((num_regions, num_classes), np.float32),
         "boundary": np.zeros(num_regions, np.float32),
+        "bald_peak": np.zeros(num_regions, np.float32),
         "class_peaks": np.zeros((num_regions, num_classes), np.float32),
         "deep_bald": np.zeros(num_regions, np.float32),
         "deep_bald_peak": np.zeros(num_regions, np.float32),

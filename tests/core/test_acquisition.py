@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ralis_backend.core.acquisition import STRATEGIES, Places, PoolState, select, strategy
+from ralis_backend.core.acquisition.state import greedy_scores, lazy_greedy_scores
 from ralis_backend.core.features import RegionFeatures
 from tests.core.make_features import region_features, told
 
@@ -151,6 +152,30 @@ def test_clasp_pe_splits_the_batch_over_classes():
     assert shares[0] > 0.4
     alone = np.argsort(-strategy("entropy").scores(state, actions))[:90]
     assert (shown[alone] == 0).all()
+
+
+@pytest.mark.parametrize("num_pools", [None, 7])
+def test_lazy_picks_equal_those_of_looking_at_every_region_each_time(num_pools):
+    rng = np.random.default_rng(0)
+    masses = rng.integers(0, 4, (300, 5)) * rng.integers(0, 2, (300, 1))  # many are equal
+    pools = None if num_pools is None else rng.integers(0, num_pools, 300)
+    state = replace(_state(count=40), pool_index=pools)
+    covered, looked_at = np.ones(5), []
+
+    def gains(index=slice(None)):
+        looked_at.append(masses[index].shape[0])
+        return np.log1p(masses[index] / covered).sum(axis=1)
+
+    def take(index):
+        covered[:] += masses[index]
+
+    eager = greedy_scores(state, 300, gains, take)
+    covered[:], num_eager = 1, sum(looked_at)
+    looked_at.clear()
+    lazy = lazy_greedy_scores(state, 300, gains, take)
+    np.testing.assert_array_equal(lazy, eager)
+    assert sum(looked_at) < num_eager / 2
+    assert len(lazy_greedy_scores(state, 0, gains, take)) == 0
 
 
 def test_coverage_equals_the_slow_greedy_cover():

@@ -20,7 +20,7 @@ def _state(**known) -> PoolState:
 
 
 def _regions():
-    return region_features(SEEN, class_peaks=PEAKS, class_deep_bald=SEEN[::-1], embeddings=LOOKS)
+    return region_features(SEEN, class_peaks=PEAKS, class_bald=SEEN[::-1], embeddings=LOOKS)
 
 
 @pytest.mark.parametrize(

@@ -200,7 +200,7 @@ class Harm:
             gap_s: least and most seconds that a worker works before something is done.
         """
         others = [*WEATHERS, *(["full disk"] if self.disk.can_fill else [])]
-        others += ["restart"] if self.server is not None else []
+        others += ["restart", "a minute's stop"] if self.server is not None else []
         self.rng.shuffle(others)
         for number in range(kills):
             self.crew.wait_at_work()  # else nothing but starting programs would be killed
@@ -231,9 +231,9 @@ class Harm:
         if name == "full disk":
             with self.disk.full():
                 time.sleep(lasting_s)
-        elif name == "restart" and self.server is not None:
+        elif name in ("restart", "a minute's stop") and self.server is not None:
             self.server.stop()
-            time.sleep(lasting_s)
+            time.sleep(lasting_s if name == "restart" else 60)
             self.server.start()
             self.server.wait_ready()
         else:

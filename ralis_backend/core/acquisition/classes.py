@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ralis_backend.core.acquisition.state import PoolState, greedy_scores
+from ralis_backend.core.acquisition.state import PoolState, greedy_scores, lazy_greedy_scores
 from ralis_backend.core.acquisition.strategy import Needs, Scorer, likeliest
 from ralis_backend.core.acquisition.uncertainty import mean_entropy
 from ralis_backend.core.features import BLOCK, RegionFeatures
@@ -202,17 +202,17 @@ def cover(
     masses, base = _masses(state, actions, class_bald, prior, pixels_per_point)
     covered = np.ones(len(base))
 
-    def gains() -> np.ndarray:
-        gained = np.empty(len(masses))
-        for start in range(0, len(masses), BLOCK):  # the logarithms of all take much memory
+    def gains(index: np.ndarray) -> np.ndarray:
+        gained = np.empty(len(index))
+        for start in range(0, len(index), BLOCK):  # the logarithms of all take much memory
             block = slice(start, start + BLOCK)
-            gained[block] = np.log1p(masses[block] / base / covered).sum(axis=1)
+            gained[block] = np.log1p(masses[index[block]] / base / covered).sum(axis=1)
         return gained
 
     def take(index: int) -> None:
         covered[:] += masses[index] / base
 
-    return greedy_scores(state, len(actions), gains, take)
+    return lazy_greedy_scores(state, len(actions), gains, take)
 
 
 def _masses(

@@ -76,12 +76,12 @@ class PresenceBald(Miner):
     """Where passes of the segmenter disagree about what it takes for the class."""
 
     name = "presence-bald"
-    needs = Needs(Miner.needs.features | {"class_deep_bald"}, has_target_class=True)
+    needs = Needs(Miner.needs.features | {"class_bald"}, has_target_class=True)
 
     def scores(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
         """(R,) mean of the class's probability times BALD, nats."""
-        target = target_of(state, actions.class_deep_bald.shape[1])
-        return np.asarray(actions.class_deep_bald[:, target], np.float32)
+        target = target_of(state, actions.class_bald.shape[1])
+        return np.asarray(actions.class_bald[:, target], np.float32)
 
 
 class Similarity(Miner):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ralis_backend.core.features import RegionFeatures
+
+_LIKELY = 64
+"""Candidates of which one is probably the best, or nearly."""
 
 
 @dataclass(frozen=True)
@@ -138,8 +141,73 @@ def greedy_scores(
         is_open[picks[-1]] = False
         take(picks[-1])
         state.stop()
-    scores = np.zeros(num_regions, np.float32)
-    rest = np.argsort(np.where(is_open, gains(), -np.inf), kind="stable")
-    scores[rest] = np.linspace(0, 1, num_regions, dtype=np.float32)
+    return _picks_first(picks, gains())
+
+
+def lazy_greedy_scores(
+    state: PoolState,
+    num_regions: int,
+    gains: Callable[[np.ndarray], np.ndarray],
+    take: Callable[[int], None],
+) -> np.ndarray:
+    """As `greedy_scores`, where no pick makes another region worth more: few gains are computed.
+
+    What a region added before is the most that it can add now, so that only those are looked at
+    again that could still be the best ("lazy greedy": Minoux, "Accelerated greedy algorithms for
+    maximizing submodular set functions", 1978).
+
+    Args:
+        state: how many picks are wanted, and from which pools.
+        num_regions: R candidates.
+        gains: (N,) indices of candidates -> (N,) what each adds to what is taken so far.
+        take: told of each pick.
+    """
+    if num_regions == 0:
+        return np.zeros(0, np.float32)
+    everything, pools = np.arange(num_regions), state.pool_index
+    first = gains(everything)
+    picks: list[int] = []
+    for index in (
+        _lazy_picks(first, gains, min(2 * state.count, num_regions))
+        if pools is None
+        else _best_of_pools(pools, gains)
+    ):
+        picks.append(index)
+        take(index)
+        state.stop()
+    return _picks_first(picks, gains(everything))
+
+
+def _lazy_picks(
+    first: np.ndarray, gains: Callable[[np.ndarray], np.ndarray], count: int
+) -> Iterator[int]:
+    """The best candidate, the first of equals, then the best of the others after it was taken."""
+    most = first.astype(np.float64)  # that each can add, as far as is known
+    for turn in range(count):
+        if turn:
+            likely = np.argpartition(-most, min(_LIKELY, len(most) - 1))[:_LIKELY]
+            likely = likely[np.isfinite(most[likely])]
+            most[likely] = gains(likely)
+            others = np.flatnonzero(most >= most[likely].max())
+            most[others] = gains(others)
+        best = int(np.argmax(most))
+        yield best
+        most[best] = -np.inf
+
+
+def _best_of_pools(pools: np.ndarray, gains: Callable[[np.ndarray], np.ndarray]) -> Iterator[int]:
+    """Of each pool the best, the first of equals."""
+    for pool in range(int(pools.max()) + 1):
+        offered = np.flatnonzero(pools == pool)
+        if len(offered):
+            yield int(offered[np.argmax(gains(offered))])
+
+
+def _picks_first(picks: Sequence[int], gains: np.ndarray) -> np.ndarray:
+    """(R,) scores: picks above all others, in their order, the others by their (R,) gains."""
+    scores = np.zeros(len(gains), np.float32)
+    left = gains.astype(np.float64)
+    left[picks] = -np.inf
+    scores[np.argsort(left, kind="stable")] = np.linspace(0, 1, len(gains), dtype=np.float32)
     scores[picks] = 2 + np.arange(len(picks), 0, -1, dtype=np.float32)
     return scores

@@ -33,6 +33,7 @@ _PIXELS_AT_ONCE = 4_000_000
 
 _MAPS = {
     "bald": "bald",
+    "bald_peak": "bald",
     "class_bald": "bald",
     "deep_bald": "deep_bald",
     "deep_bald_peak": "deep_bald",
@@ -350,6 +351,7 @@ _MEANS: dict[str, Callable[[_SeenPart], torch.Tensor]] = {
 
 
 _PEAKS: dict[str, Callable[[_SeenPart], torch.Tensor]] = {
+    "bald_peak": lambda seen: seen.peaks(seen.bald[None]),
     "class_peaks": lambda seen: seen.peaks(seen.pooled),
     "deep_bald_peak": lambda seen: seen.peaks(seen.deep_bald[None]),
 }

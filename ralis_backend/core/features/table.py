@@ -14,6 +14,7 @@ FEATURES: dict[str, str] = {
     "class_counts": "(R, C) pixels whose most probable class is C; rows sum to the region's pixels",
     "entropy_grid": "(R, 192) `entropy_grid` of the region's entropy map",
     "bald": "(R,) mean of how much passes with dropout disagree, nats",
+    "bald_peak": "(R,) the largest of these in a cell of 4 x 4 pixels",
     "class_entropy": "(R, C) mean of each class's probability times entropy",
     "class_bald": "(R, C) mean of each class's probability times BALD",
     "class_peaks": "(R, C) largest probability of each class in a cell of 4 x 4 pixels",
@@ -53,6 +54,7 @@ class RegionFeatures:
     class_counts: np.ndarray
     entropy_grid: np.ndarray
     bald: np.ndarray
+    bald_peak: np.ndarray
     class_entropy: np.ndarray
     class_bald: np.ndarray
     class_peaks: np.ndarray

@@ -6,8 +6,9 @@ moment as good a segmenter as if the rate had just come down, whenever that mome
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -81,6 +82,10 @@ class ContinuedTraining:
             besides=besides,
         )
 
+    def facts(self) -> dict[str, Any]:
+        """What the objectives want kept with what was trained, JSON."""
+        return self._training.facts()
+
     def advance(
         self,
         updates: int,
@@ -130,11 +135,13 @@ class Converged:
     segmenter: the best candidate; the start itself if none was better.
     course: the whole way.
     is_stopped: whether it ended before it had converged.
+    facts: what the objectives want kept with it, JSON.
     """
 
     segmenter: Segmenter
     course: Course
     is_stopped: bool
+    facts: Mapping[str, Any]
 
 
 def train_until_converged(
@@ -176,10 +183,10 @@ def train_until_converged(
     best = segmenter
     while not course.has_converged(rules):
         if not training.advance(next_look(training.updates, held_out, config, rules), should_stop):
-            return Converged(best, course, is_stopped=True)
+            return Converged(best, course, is_stopped=True, facts=training.facts())
         found = score(evaluate(training.candidate, held_out))
         course = course.seen(found, training.updates, rules)
         if course.best_updates == training.updates:
             best = training.candidate.copy()
         on_look(course, found)
-    return Converged(best, course, is_stopped=False)
+    return Converged(best, course, is_stopped=False, facts=training.facts())

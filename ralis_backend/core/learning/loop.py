@@ -88,7 +88,7 @@ def train(
         final_loss=float(np.mean(losses[-max(1, len(losses) // 10) :])) if losses else 0.0,
         epochs=len(losses) / steps_per_epoch,
         is_stopped=len(losses) < steps,
-        facts=dict(ChainMap(*(dict(each.facts()) for each in objectives))),
+        facts=training.facts(),
     )
 
 
@@ -158,6 +158,10 @@ class Training:
         self._segmenter.is_pretrained = True
         self.num_updates = step
         return value
+
+    def facts(self) -> dict[str, Any]:
+        """What the objectives want kept with what was trained, JSON."""
+        return dict(ChainMap(*(dict(each.facts()) for each in self.objectives)))
 
 
 def _progress(step: int, steps: int, epoch: float, loss: float, seconds: float) -> TrainingProgress:

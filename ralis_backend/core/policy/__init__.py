@@ -1,6 +1,7 @@
 """The query networks and the policies made of them."""
 
 from ralis_backend.core.policy.agnostic import AgnosticPolicy, AgnosticSpec
+from ralis_backend.core.policy.misical import MisicalPolicy, MisicalSpec
 from ralis_backend.core.policy.network import QueryNetwork
 from ralis_backend.core.policy.ralis import (
     PolicyDoesNotFit,
@@ -13,6 +14,8 @@ from ralis_backend.core.policy.ralis import (
 __all__ = [
     "AgnosticPolicy",
     "AgnosticSpec",
+    "MisicalPolicy",
+    "MisicalSpec",
     "PolicyDoesNotFit",
     "PolicySpec",
     "QueryNetwork",

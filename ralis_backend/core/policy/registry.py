@@ -9,8 +9,9 @@ from typing import Protocol, Self
 
 from ralis_backend.core import weights
 from ralis_backend.core.acquisition import STRATEGIES, Aimed, Strategy
-from ralis_backend.core.policy import AgnosticPolicy, AgnosticSpec, RalisPolicy
+from ralis_backend.core.policy import AgnosticPolicy, AgnosticSpec, MisicalPolicy, RalisPolicy
 from ralis_backend.core.policy.agnostic import KIND as AGNOSTIC
+from ralis_backend.core.policy.misical import KIND as MISICAL
 from ralis_backend.core.policy.ralis import KIND as RALIS
 from ralis_backend.core.registry import Registry
 
@@ -19,12 +20,17 @@ DEFAULT = "bald-rarity"
 MINER = "presence"
 """What looks for a class where nothing else is asked for."""
 
+MINER = "presence"
+"""What looks for a class where nobody says how; measured in `benchmarks/results/mining`."""
+
 SHIPPED = {
     "ralis": "ralis-camvid",
     "ralis-faithful": "ralis-camvid-faithful",
     "ralis-wiou": "ralis-camvid-wiou",
     "linear": "linear",
     "placebo-shuffled": "any-shuffled",
+    "misical": "misical",
+    "misical-linear": "misical-linear",
 }
 """Short names of policies that come with the backend -> their files."""
 
@@ -57,6 +63,7 @@ POLICIES: Registry[PolicyLoader] = Registry("kind of policy", "ralis_backend.pol
 """Kinds of policies, as their files name them in `kind` -> what loads them."""
 POLICIES.register(RALIS, RalisPolicy.load)
 POLICIES.register(AGNOSTIC, AgnosticPolicy.load)
+POLICIES.register(MISICAL, MisicalPolicy.load)
 
 
 def check_strategy(name: str, folder: Path) -> None:

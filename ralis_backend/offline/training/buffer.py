@@ -127,11 +127,11 @@ class ReplayBuffer:
         # An observation overwrites the oldest slot, never one between a step and its next state.
         order = (int(self._tensors["next"]) + np.arange(len(status))) % len(status)
         in_order = status[order]
-        is_complete = in_order == _TERMINAL
-        for index in np.flatnonzero(in_order == _ACTED):
-            ahead = in_order[index + 1 : index + 1 + self.num_steps]
-            is_over = (ahead[: self.num_steps - 1] == _TERMINAL).any()
-            is_complete[index] = is_over or len(ahead) == self.num_steps
+        is_over = in_order == _TERMINAL  # within this step and the n - 1 after it
+        for step in range(1, self.num_steps):
+            is_over[:-step] |= in_order[step:] == _TERMINAL
+        has_next = np.arange(len(status)) + self.num_steps < len(status)
+        is_complete = (in_order == _TERMINAL) | (in_order == _ACTED) & (is_over | has_next)
         complete: np.ndarray = order[is_complete]
         return complete
 

@@ -131,12 +131,94 @@ class EvolutionConfig:
     does_shuffle_rewards: bool = False
 
 
+@dataclass(frozen=True)
+class MisicalConfig:
+    """How a policy that looks for one class is trained.
+
+    architecture: `mlp`: Q(s, a), by double Q-learning; `linear`: ridge regression to the class's
+        share of a region, which shows what Q-learning adds.
+    region_size: (height, width) of a region in pixels, in training.
+    episodes: searches played; of the `mlp`.
+    num_steps, pool_size: T picks, each one of n regions that are offered.
+    num_segmenters: heads that are prepared of each dataset, each with other first labels and a
+        subset or merge of the classes; an episode looks for a class of one of them.
+    initial_regions: range from which the number of first labels, a head's to learn from, is drawn.
+    initial_updates: gradient steps of a head.
+    max_candidates: regions of a search, none of them learned from.
+    max_share: of the candidates; a class that more of them show is not looked for.
+    reward: `categorical`: -0.1 without the class, 0.3, 0.7 and 1 for little, some and much of it;
+        `continuous`: its share over what counts as much.
+    least_shares: what is some, and what is much: shares of a region's pixels.
+    quantiles: of the shares of first labels that show the class, instead, where there are at least
+        `least_positives` of them.
+    dqn: how the network learns. hidden: width of its layers.
+    soft_update: share of the way that the target network moves after each update.
+    priority_alpha, priority_beta: of prioritised replay.
+    ridge: of the `linear` one, per candidate.
+    keep, evaluate_every, evaluation_episodes, checkpoint_every, does_shuffle_rewards: as in
+        `TrainingConfig`; evaluations look for classes of other segmenters than episodes do.
+
+    That rewards are categories of presence, replay is prioritised, returns are of several steps and
+    the target is soft is the paper's (arXiv:2307.09109); it leaves every number open. Ours are those
+    that were measured: with discount 0.9 and returns of 3 steps, first meant here, greedy episodes
+    gathered 39 % after 100 episodes, with 0.5 and 1 step 50 %. A pick changes nothing about later
+    ones but what is left, so what follows it is noise.
+    """
+
+    architecture: Literal["mlp", "linear"] = "mlp"
+    region_size: tuple[int, int] = (90, 80)
+    episodes: int = 120
+    num_steps: int = 100
+    pool_size: int = 64
+    num_segmenters: int = 12
+    initial_regions: tuple[int, int] = (48, 240)
+    initial_updates: int = 300
+    max_candidates: int = 1000
+    max_share: float = 0.6
+    reward: str = field(default="categorical", metadata={"choices": ("categorical", "continuous")})
+    least_shares: tuple[float, float] = (0.01, 0.1)
+    quantiles: tuple[float, float] = (1 / 3, 2 / 3)
+    least_positives: int = 50
+    dqn: DqnConfig = field(
+        default_factory=lambda: DqnConfig(
+            optimizer="adam",
+            learning_rate=1e-3,
+            weight_decay=0.0,
+            learning_rate_decay=1.0,
+            discount=0.5,
+            num_steps=1,
+            choice_statistics="running",
+            batch_size=128,
+            update_every=12,
+            replay_capacity=20_000,
+            learning_starts=1000,
+            epsilon_start=1.0,
+            epsilon_decay=6000.0,
+            epsilon_schedule="linear",
+            exploration="pick",
+            clip_norm=10.0,
+        )
+    )
+    hidden: int = 256
+    soft_update: float = 0.01
+    priority_alpha: float = 0.6
+    priority_beta: tuple[float, float] = (0.4, 1.0)
+    ridge: float = 0.01
+    keep: Literal["last", "best"] = "best"
+    evaluate_every: int = 40
+    evaluation_episodes: int = 24
+    checkpoint_every: int = 40
+    does_shuffle_rewards: bool = False
+
+
 PRESETS: Registry[Any] = Registry("preset", "ralis_backend.presets")
 """Names -> configurations, each of a type that `registry.TRAINERS` knows."""
 PRESETS.register("faithful", FAITHFUL)
 PRESETS.register("repaired", REPAIRED)
 PRESETS.register("any", EvolutionConfig())
 PRESETS.register("linear", EvolutionConfig(ranker="linear"))
+PRESETS.register("misical", MisicalConfig())
+PRESETS.register("misical-linear", MisicalConfig(architecture="linear"))
 
 
 def read_config(source: str) -> Any:

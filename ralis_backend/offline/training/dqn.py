@@ -32,6 +32,7 @@ class DqnConfig:
         `batch`, as in the authors' code, or `running` ones, as when the policy is used.
     loss: of `losses`: `huber` as in the authors' code, or `squared` as in the paper.
     batch_size: transitions per update. updates_per_step: updates per AL step.
+    update_every: AL steps from one that is followed by updates to the next.
     replay_capacity: transitions. learning_starts: transitions gathered before the first update.
     target_update: the target network is renewed every so many AL steps.
     does_update_target_at_start: also at the first step of each episode.
@@ -54,6 +55,7 @@ class DqnConfig:
     loss: str = field(default="huber", metadata={"choices": LOSSES})
     batch_size: int = 16
     updates_per_step: int = 1
+    update_every: int = 1
     replay_capacity: int = 600
     learning_starts: int = 16
     target_update: int = 5

@@ -154,6 +154,12 @@ class LabellingEnv(gymnasium.Env[Any, Any]):
         return self._observation(), float(credits.mean()), is_over, False, info
 
     @property
+    def num_steps(self) -> int:
+        """Of an episode."""
+        rules = self.config
+        return (rules.budget - rules.initial_regions) // rules.regions_per_step
+
+    @property
     def pools(self) -> np.ndarray:
         """(K, N) regions offered now."""
         return self._pools

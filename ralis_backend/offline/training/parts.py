@@ -16,6 +16,7 @@ from ralis_backend.offline.training.dqn import DoubleDqn
 from ralis_backend.offline.training.environment import LabellingEnv
 from ralis_backend.offline.training.losses import Loss
 from ralis_backend.offline.training.observation import Encoder, RalisInputs
+from ralis_backend.offline.training.play import Game
 from ralis_backend.offline.training.sampling import Sampler, UniformSampler
 from ralis_backend.offline.training.targets import TargetRule
 from ralis_backend.simulation import Simulation
@@ -30,8 +31,8 @@ class Parts:
     device: where it learns.
     """
 
-    environment: LabellingEnv
-    evaluation: LabellingEnv
+    environment: Game
+    evaluation: Game
     dqn: DoubleDqn
     buffer: ReplayBuffer
     sampler: Sampler

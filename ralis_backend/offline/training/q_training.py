@@ -1,8 +1,7 @@
 """Games, a buffer and a double DQN -> a query network that picks well.
 
-The loop reads as the RALIS paper's: play the labelling game, store what happened, improve the
-network. Every few episodes everything is written down, so that a killed run goes on as if nothing
-happened.
+The loop reads as the RALIS paper's: play the game, store what happened, improve the network. Every
+few episodes everything is written down, so that a killed run goes on as if nothing happened.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ import torch
 
 from ralis_backend.core import checkpoints
 from ralis_backend.core.weights import below
-from ralis_backend.offline.training.config import TrainingConfig
 from ralis_backend.offline.training.parts import Parts
+from ralis_backend.offline.training.play import Schedule
 from ralis_backend.offline.training.trainer import OnProgress, Progress
 
 EVALUATION_SEED = 1_000_000
@@ -57,7 +56,7 @@ class QTraining:
     def __init__(
         self,
         parts: Parts,
-        config: TrainingConfig,
+        config: Schedule,
         seed: int,
         path: Path,
         facts: Mapping[str, Any],
@@ -146,7 +145,8 @@ class QTraining:
     def _improve(self) -> float | None:
         """The updates after one AL step; their mean loss, None before there is enough to learn."""
         config, parts = self.config.dqn, self.parts
-        if len(parts.buffer) < max(1, config.learning_starts):
+        is_due = parts.dqn.num_steps_done % config.update_every == 0
+        if not is_due or len(parts.buffer) < max(1, config.learning_starts):
             return None
         losses = []
         for _ in range(config.updates_per_step):
@@ -192,8 +192,7 @@ class QTraining:
         }
 
     def _progress(self, step: _Step) -> Progress:
-        rules, episodes = self.config.environment, self.config.episodes
-        steps = (rules.budget - rules.initial_regions) // rules.regions_per_step
+        steps, episodes = self.parts.environment.num_steps, self.config.episodes
         done = self._episode + step.number / steps
         per_episode = (time.monotonic() - self._started) / (done - self._resumed_at[0])
         loss = "–" if step.loss is None else f"{step.loss:.3f}"
@@ -204,13 +203,13 @@ class QTraining:
         return Progress(done, episodes, step.score, facts, per_episode * (episodes - done))
 
     def _write(self, log: Log, step: _Step) -> None:
-        dqn, environment = self.parts.dqn, self.parts.environment
+        dqn = self.parts.dqn
         log.add_scalar("step/reward", step.reward, dqn.num_steps_done)
         log.add_scalar("step/score", step.score, dqn.num_steps_done)
         log.add_scalar("step/epsilon", dqn.epsilon, dqn.num_steps_done)
         if step.loss is not None:
             log.add_scalar("step/loss", step.loss, dqn.num_steps_done)
-        if len(environment.labelled) >= environment.config.budget:
+        if step.number == self.parts.environment.num_steps:
             log.add_scalar("episode/last_score", step.score, self._episode + 1)
 
     def _save(self) -> None:

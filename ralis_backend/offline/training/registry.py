@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from ralis_backend.offline.training.any import AnyTrainer
-from ralis_backend.offline.training.config import PRESETS, EvolutionConfig, TrainingConfig
+from ralis_backend.offline.training.config import (
+    PRESETS,
+    EvolutionConfig,
+    MisicalConfig,
+    TrainingConfig,
+)
+from ralis_backend.offline.training.misical import MisicalTrainer
 from ralis_backend.offline.training.ralis import RalisTrainer
 from ralis_backend.offline.training.trainer import Trainer
 
@@ -15,6 +21,7 @@ Config = TypeVar("Config")
 TRAINERS: dict[type[Any], Trainer[Any]] = {
     TrainingConfig: RalisTrainer(),
     EvolutionConfig: AnyTrainer(),
+    MisicalConfig: MisicalTrainer(),
 }
 """Types of configurations -> who trains with them."""
 

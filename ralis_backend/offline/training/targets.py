@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 
@@ -43,3 +44,24 @@ class HardCopy(TargetRule):
         """Copy, if it is time."""
         if num_steps_done % self.every == 0:
             target.load_state_dict(network.state_dict())
+
+
+@dataclass(frozen=True)
+class SoftUpdate(TargetRule):
+    """After each gradient step the target network moves a little towards the query network.
+
+    rate: share of the way; counts, as BatchNorm's number of batches, are copied. Source:
+        arXiv:1509.02971.
+    """
+
+    rate: float = 0.005
+
+    def after_update(self, target: nn.Module, network: nn.Module) -> None:
+        """Move."""
+        new = network.state_dict()
+        with torch.no_grad():
+            for name, value in target.state_dict().items():
+                if value.is_floating_point():
+                    value.lerp_(new[name], self.rate)
+                else:
+                    value.copy_(new[name])

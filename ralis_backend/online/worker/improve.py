@@ -289,6 +289,7 @@ class Improver:
             lesson.newest_label_id,
             further.best_updates,
             further.seconds,
+            stretch.training.facts(),
         )
         version = self._versions.continued(project, stretch.version, work, *seen)
         if version is None:

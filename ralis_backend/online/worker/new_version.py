@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +49,7 @@ class ContinuedWork:
     plan, read: what it learned from, and what of that can be read.
     newest_label_id: of those labels.
     updates, seconds: since the version in use.
+    facts: what the objectives want kept, JSON.
     """
 
     plan: TrainingPlan
@@ -56,6 +57,7 @@ class ContinuedWork:
     newest_label_id: int
     updates: int
     seconds: float
+    facts: Mapping[str, Any]
 
 
 class NewVersions:
@@ -152,6 +154,7 @@ class NewVersions:
                 "steps": work.updates,
                 "newest_label_id": work.newest_label_id,
                 **metrics,
+                **work.facts,
                 **kept_off(parent.metrics, work.plan.besides),
                 "seconds": {"train": round(work.seconds, 2)},
                 CONTINUED: {

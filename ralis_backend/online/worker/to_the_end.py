@@ -156,7 +156,7 @@ class ToTheEnd:
                 raise ValueError(f"project {project.tool_id} has no version in use any more")
             updates, newest = end.course.best_updates, lesson.newest_label_id
             ended = Further(newest, ended=BY_COMMAND).as_metrics()
-            work = ContinuedWork(lesson.plan, lesson.read, newest, updates, seconds)
+            work = ContinuedWork(lesson.plan, lesson.read, newest, updates, seconds, end.facts)
             version = None
             if updates:
                 segmenters = [self._segmenter(project, in_use), end.segmenter]
@@ -194,6 +194,7 @@ class ToTheEnd:
                 is_accepted=False,
                 num_labels=plan.num_labels,
                 metrics={
+                    **training.facts(),
                     ALL_LABELS: {"updates": updates},
                     "training_regions": read.num_regions(every),
                     "newest_label_id": lesson.newest_label_id,

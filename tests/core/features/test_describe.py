@@ -77,7 +77,9 @@ def test_features_equal_a_loop_over_pixels_also_where_regions_overlap(size):
 def test_peaks_and_deep_bald_equal_a_loop_over_cells(size):
     forward = _forward(size)
     regions = [*grid(size, (20, 24)), *grid(size, (5, 5))[:3]]
-    features = describe(forward, regions, ("class_peaks", "deep_bald", "deep_bald_peak"))
+    features = describe(
+        forward, regions, ("class_peaks", "bald_peak", "deep_bald", "deep_bald_peak")
+    )
     probabilities, bald = forward.probabilities.numpy(), forward.deep_bald.numpy()
     cells = np.zeros((4, *bald.shape))
     for row, col in np.ndindex(*bald.shape):
@@ -92,6 +94,7 @@ def test_peaks_and_deep_bald_equal_a_loop_over_cells(size):
             largest = cells[name][touched].max()
             np.testing.assert_allclose(features.class_peaks[index, name], largest, rtol=1e-5)
         assert features.deep_bald_peak[index] == bald[touched].max()
+        assert features.bald_peak[index] == forward.bald.numpy()[touched].max()
         pixels = bald.repeat(4, axis=0).repeat(4, axis=1)[region.slices]
         np.testing.assert_allclose(features.deep_bald[index], pixels.mean(), rtol=1e-4)
 

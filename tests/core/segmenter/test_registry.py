@@ -151,7 +151,7 @@ def test_a_large_image_is_described_part_by_part_as_it_is_as_a_whole(tiny_segmen
     whole = segmenter.forward_pass(image, segmenter.offers)
     expected = describe(whole, regions)
     offered = [name for name in FEATURES if maps_for((name,)) <= segmenter.offers]
-    assert len(offered) == 12
+    assert len(offered) == 13
     for name in offered:
         np.testing.assert_allclose(
             features[name], expected[name], rtol=1e-3, atol=1e-5, err_msg=name

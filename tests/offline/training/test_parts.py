@@ -1,18 +1,19 @@
-"""Another sampler and target rule, defined here, in a training that is otherwise RALIS's own."""
+"""Another sampler and target rule in a training that is otherwise RALIS's own."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
 from ralis_backend.core.policy import QueryNetwork
-from ralis_backend.offline.training.buffer import ReplayBuffer
 from ralis_backend.offline.training.parts import Parts, put_together
 from ralis_backend.offline.training.q_training import QTraining
-from ralis_backend.offline.training.sampling import Draw
-from ralis_backend.offline.training.targets import TargetRule
+from ralis_backend.offline.training.sampling import PrioritisedSampler
+from ralis_backend.offline.training.targets import SoftUpdate
 from ralis_backend.offline.training.trainer import Progress
 from tests.offline import toy
 from tests.offline.toy import ToySimulation, picks_useful
@@ -26,63 +27,24 @@ CONFIG = replace(
 FACTS = {"trainer": "prioritised, soft"}
 
 
-class Prioritised:
-    """Transitions whose error was large are drawn more often, and weigh less (arXiv:1511.05952)."""
-
-    def __init__(self, buffer: ReplayBuffer) -> None:
-        self.buffer = buffer
-        self.priorities = torch.zeros(buffer.num_slots, buffer.num_pools)
-        self.largest = 1.0
-        self.weights: list[torch.Tensor] = []
-
-    def added(self, slot):
-        self.priorities[slot] = self.largest
-
-    def draw(self, batch_size, rng):
-        complete, num_pools = self.buffer.complete(), self.buffer.num_pools
-        chances = self.priorities[torch.from_numpy(complete)].double().flatten() ** 0.6
-        chances /= chances.sum()
-        drawn = rng.choice(len(chances), batch_size, p=chances.numpy())
-        weights = (len(chances) * chances[torch.from_numpy(drawn)]) ** -0.4
-        self.weights.append((weights / weights.max()).float())
-        slots, pools = complete[drawn // num_pools], drawn % num_pools
-        return Draw(torch.from_numpy(slots), torch.from_numpy(pools), self.weights[-1])
-
-    def learned(self, draw, errors):
-        self.priorities[draw.slots, draw.pools] = errors.abs() + 1e-3
-        self.largest = max(self.largest, float(errors.abs().max()))
-
-    def state_dict(self):
-        return {"priorities": self.priorities, "largest": torch.tensor(self.largest)}
-
-    def load_state_dict(self, tensors):
-        self.priorities.copy_(tensors["priorities"])
-        self.largest = float(tensors["largest"])
-
-
-class Soft(TargetRule):
-    """The target network moves a little after each update."""
-
-    def after_update(self, target, network):
-        theirs = network.state_dict()
-        for name, value in target.state_dict().items():
-            if value.is_floating_point():
-                value.lerp_(theirs[name], 0.05)
-            else:
-                value.copy_(theirs[name])
-
-
 def _parts() -> Parts:
     torch.manual_seed(0)
     network = QueryNetwork(4, 4)
-    return put_together(ToySimulation(), CONFIG, network, sampler=Prioritised, target_rule=Soft())
+    return put_together(
+        ToySimulation(),
+        CONFIG,
+        network,
+        sampler=partial(PrioritisedSampler, num_draws=50),
+        target_rule=SoftUpdate(0.05),
+    )
 
 
 def test_other_parts_solve_a_game_with_a_known_best_action(tmp_path):
     parts = _parts()
     QTraining(parts, CONFIG, 0, tmp_path / "checkpoint.safetensors", FACTS).run()
     assert picks_useful(parts.dqn.network) > 0.9
-    assert parts.sampler.weights[-1].min() < 0.9  # some were drawn for their errors
+    draw = parts.sampler.draw(64, np.random.default_rng(0))
+    assert draw.weights.min() < 0.9  # some were drawn for their errors
     target, network = (it.value.linear.weight for it in (parts.dqn.target, parts.dqn.network))
     assert 0 < (target - network).abs().mean() < 0.5 * network.abs().mean()  # it follows, behind
 
@@ -105,4 +67,6 @@ def test_an_interrupted_training_with_other_parts_goes_on_to_the_bit(tmp_path):
     expected = whole.dqn.network.state_dict()
     for name, value in resumed.dqn.network.state_dict().items():
         assert torch.equal(value, expected[name]), name
-    assert torch.equal(whole.sampler.priorities, resumed.sampler.priorities)
+    remembered = whole.sampler.state_dict()
+    for name, value in resumed.sampler.state_dict().items():
+        assert torch.equal(value, remembered[name]), name

@@ -8,6 +8,7 @@ import pytest
 
 from ralis_backend.offline.training.any import AnyTrainer
 from ralis_backend.offline.training.config import PRESETS, EvolutionConfig, read_config
+from ralis_backend.offline.training.misical import MisicalTrainer
 from ralis_backend.offline.training.ralis import RalisTrainer
 from ralis_backend.offline.training.registry import TRAINERS, find_trainer, register
 from ralis_backend.offline.training.trainer import Options
@@ -26,7 +27,9 @@ def _unchanged_registries() -> Iterator[None]:
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_every_preset_has_a_trainer(preset):
-    expected = AnyTrainer if preset in ("any", "linear") else RalisTrainer
+    trainers = {"any": AnyTrainer, "linear": AnyTrainer}
+    trainers |= {"misical": MisicalTrainer, "misical-linear": MisicalTrainer}
+    expected = trainers.get(preset, RalisTrainer)
     assert isinstance(find_trainer(read_config(preset)), expected)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ralis_backend.offline.training.targets import HardCopy, TargetRule
+from ralis_backend.offline.training.targets import HardCopy, SoftUpdate, TargetRule
 
 
 def _networks() -> tuple[nn.Module, nn.Module]:
@@ -42,3 +42,23 @@ def test_a_rule_that_overrides_nothing_leaves_the_target_as_it_was():
     rule.after_update(target, network)
     rule.end_step(target, network, 1)
     assert _is_equal(target, nn.BatchNorm1d(2))
+
+
+def test_a_soft_update_moves_a_share_of_the_way_and_takes_statistics_along():
+    target, network = _networks()
+    assert network.running_mean.tolist() == pytest.approx([0.3, 0.5])
+    SoftUpdate(0.25).after_update(target, network)
+    assert target.running_mean.tolist() == pytest.approx([0.075, 0.125])
+    SoftUpdate(0.25).after_update(target, network)
+    assert target.running_mean.tolist() == pytest.approx([0.13125, 0.21875])
+    assert int(target.num_batches_tracked) == int(network.num_batches_tracked) == 1
+
+
+def test_a_soft_update_happens_after_gradient_steps_alone():
+    target, network = _networks()
+    rule = SoftUpdate(1.0)
+    rule.begin_episode(target, network)
+    rule.end_step(target, network, 1)
+    assert not _is_equal(target, network)
+    rule.after_update(target, network)
+    assert _is_equal(target, network)

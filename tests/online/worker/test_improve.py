@@ -190,6 +190,20 @@ def test_a_version_that_is_better_takes_the_place_of_the_one_in_use(
     assert project.trained_label_id == first.metrics["newest_label_id"]
 
 
+def test_what_a_teacher_did_is_kept_with_the_version_that_was_trained_on(
+    store: Store, make_worker: Callable[..., Worker]
+):
+    worker = rested(make_worker(learner="paint+unlabelled"))
+    store.versions.change(version(store, 1).id, metrics={"seconds": {"rank": 0, "publish": 0}})
+    improve_until(worker, lambda: len(versions_of(store)) > 1)
+    metrics = version(store, 2).metrics
+    assert metrics["learned_from"] == ["unlabelled"]
+    assert metrics["unlabelled"] == {
+        "believed": pytest.approx(0.5, abs=0.5),
+        "has_collapsed": False,
+    }
+
+
 def test_training_goes_on_as_if_nothing_had_been_published(
     store: Store, make_worker: Callable[..., Worker]
 ):
