@@ -20,7 +20,7 @@ from ralis_backend.online.seeking import LINEAR
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project, Wish
 from ralis_backend.online.store.wishes import REACHED, STOPPED
-from ralis_backend.online.wanted import Wanted, make_wish
+from ralis_backend.online.wanted import Wanted, make_wish, remarks
 from ralis_backend.online.worker.search import least_typical, nearest
 from tests.online.conftest import RANKING, MakeWorker, label_round, settle
 from tests.online.fake_tool import CLASSES, FakeTool
@@ -332,6 +332,30 @@ def test_a_search_through_pictures_that_are_all_broken_comes_to_rest(
     status = shown_wish(store, store.projects.by_id(project.id))
     assert status is not None
     assert status.strategy is None
+
+
+def test_a_class_that_one_image_alone_shows_is_told_and_a_pool_without_open_regions_refused(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker()
+    settle(worker)
+    (project,) = store.projects.all()
+    task = next(it for it in tool.queue() if (tool.truth(it) == 1).any())
+    store.events.add("2.200", "ANNOTATION_CREATED", tool.annotate(task))
+    settle(worker)
+    project = store.projects.by_id(project.id)
+    wish = wish_for(store, project)
+    (told,) = remarks(store, project, wish, RANKING)
+    assert told.startswith("'bright' is labelled in one image alone")
+    for each in tool.pool_tasks:
+        mask = {"mask": tool.files[each.id][1].tolist()}
+        store.events.add(
+            "1.100", "ANNOTATION_CREATED", tool.annotate(each.id, [mask], project_id=1)
+        )
+    settle(worker)
+    with pytest.raises(ValueError, match="every region of project 1 is labelled"):
+        list(remarks(store, project, wish, RANKING))
+    assert len(store.queue.open(project.id)) <= 2  # what may be open; the wish asks for no more
 
 
 def test_the_least_typical_quarter_of_an_image_stands_for_it():
