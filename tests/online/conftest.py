@@ -59,8 +59,9 @@ def make_worker(store: Store, tool: FakeTool) -> MakeWorker:
         store.projects.register(
             tool.pool.uid, tool.pool.id, tool.pool.label_config, CLASSES, "pool"
         )
-        values = {"improve_s": 0.0, **values}  # what comes when nothing is due has its own tests
-        config = WorkerConfig(mode=mode, ranking=RANKING, finetune=TINY, **values)  # type: ignore[arg-type]
+        # what comes when nothing is due has its own tests
+        values = {"improve_s": 0.0, "ranking": RANKING, **values}
+        config = WorkerConfig(mode=mode, finetune=TINY, **values)  # type: ignore[arg-type]
         return Worker(store, tool, config)
 
     return make

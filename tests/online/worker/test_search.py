@@ -1,25 +1,30 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from ralis_backend.core.acquisition import STRATEGIES, PoolState
 from ralis_backend.core.acquisition.mining import Presence
 from ralis_backend.core.features import RegionFeatures
+from ralis_backend.core.policy import MisicalPolicy
+from ralis_backend.core.policy.misical import MisicalSpec
 from ralis_backend.core.regions import Region, grid
 from ralis_backend.online import trust
 from ralis_backend.online.hits import MINING, shown_wish
 from ralis_backend.online.report import notes
+from ralis_backend.online.seeking import LINEAR
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project, Wish
 from ralis_backend.online.store.wishes import REACHED, STOPPED
-from ralis_backend.online.wanted import Wanted, make_wish
+from ralis_backend.online.wanted import Wanted, make_wish, remarks
 from ralis_backend.online.worker.search import least_typical, nearest
 from tests.online.conftest import RANKING, MakeWorker, label_round, settle
 from tests.online.fake_tool import CLASSES, FakeTool
+from tests.tiny_segmenter import TinySegmenter
 
 
 def wish_for(store: Store, project: Project, **values: object) -> Wish:
@@ -242,6 +247,44 @@ def test_a_trained_miner_looks_where_it_was_not_found_worse(
     assert f"learned:bright, {verdict}" in "\n".join(notes([("v1", version.metrics)]))
 
 
+def test_a_policy_in_a_file_looks_by_its_name_where_it_is_trusted(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, tmp_path, monkeypatch
+):
+    for name, architecture in (("misical", "mlp"), (LINEAR, "linear")):
+        spec = MisicalSpec(architecture=architecture, hidden=8)
+        MisicalPolicy.untrained(spec, 0, name).save(tmp_path / f"{name}.safetensors")
+    played: list[list[str]] = []
+    look = TinySegmenter.look
+
+    def look_deeper(
+        self: TinySegmenter, pixels: torch.Tensor, maps: Collection[str]
+    ) -> dict[str, torch.Tensor]:
+        seen = look(self, pixels, {*maps, "bald"})
+        return {**seen, "deep_bald": seen["bald"]}
+
+    monkeypatch.setattr(TinySegmenter, "offers", TinySegmenter.offers | {"deep_bald"})
+    monkeypatch.setattr(TinySegmenter, "look", look_deeper)
+
+    def replay(regions: object, strategies: dict[str, object], *_: object, **__: object):
+        played.append(list(strategies))
+        return {name: np.array([0.5, 0.6]) for name in strategies}
+
+    monkeypatch.setattr(trust, "replay_mining", replay)
+    monkeypatch.setattr(trust, "check_target", lambda *_: None)
+    config = replace(RANKING, policies_dir=tmp_path)
+    worker = make_worker(ranking=config)
+    settle(worker)
+    label_round(store, tool)
+    settle(worker)
+    (project,) = store.projects.all()
+    store.wishes.begin(make_wish(store, project, Wanted("bright", strategy="misical"), config))
+    settle(worker)
+    assert played == [["misical:bright", "presence:bright", f"{LINEAR}:bright"]]
+    rows = mined(store, project)
+    assert {row.strategy for row in rows} == {"misical:bright"}
+    assert all(row.reason.startswith("looks for bright: ") for row in rows)
+
+
 def test_a_trained_miner_that_cannot_be_tested_yet_leaves_it_to_presence(
     store: Store, trained, learned
 ):
@@ -289,6 +332,30 @@ def test_a_search_through_pictures_that_are_all_broken_comes_to_rest(
     status = shown_wish(store, store.projects.by_id(project.id))
     assert status is not None
     assert status.strategy is None
+
+
+def test_a_class_that_one_image_alone_shows_is_told_and_a_pool_without_open_regions_refused(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker()
+    settle(worker)
+    (project,) = store.projects.all()
+    task = next(it for it in tool.queue() if (tool.truth(it) == 1).any())
+    store.events.add("2.200", "ANNOTATION_CREATED", tool.annotate(task))
+    settle(worker)
+    project = store.projects.by_id(project.id)
+    wish = wish_for(store, project)
+    (told,) = remarks(store, project, wish, RANKING)
+    assert told.startswith("'bright' is labelled in one image alone")
+    for each in tool.pool_tasks:
+        mask = {"mask": tool.files[each.id][1].tolist()}
+        store.events.add(
+            "1.100", "ANNOTATION_CREATED", tool.annotate(each.id, [mask], project_id=1)
+        )
+    settle(worker)
+    with pytest.raises(ValueError, match="every region of project 1 is labelled"):
+        list(remarks(store, project, wish, RANKING))
+    assert len(store.queue.open(project.id)) <= 2  # what may be open; the wish asks for no more
 
 
 def test_the_least_typical_quarter_of_an_image_stands_for_it():
