@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path(".cache/points"))
     parser.add_argument("--policies", type=Path, default=POLICIES)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--pool", type=int, default=4000, help="regions, drawn once")
+    parser.add_argument("--pool", type=int, default=3000, help="regions, drawn once")
     parser.add_argument("--retrain", type=int, default=0, help="for so many of the rarest classes")
     options = parser.parse_args()
     if options.dataset is None:

@@ -108,7 +108,7 @@ def test_a_policy_that_looks_for_a_class_was_trained_as_its_results_say(name: st
 
 
 def test_the_page_on_mining_shows_the_tables_that_the_results_make():
-    page = (REPOSITORY / "docs" / "mining.md").read_text()
+    page = (REPOSITORY / "docs" / "mining-figures.md").read_text()
     rows = mining.tables(RESULTS / "mining")
     assert len(rows) > 40
     assert "\n".join(rows).strip() in page

@@ -34,7 +34,9 @@ Example = Annotated[
     ),
 ]
 Like = Annotated[str | None, typer.Option(help="A labelled class that the sought one looks like.")]
-Stop = Annotated[bool, typer.Option("--stop", help="End the search; labels stay, tasks that nobody began leave.")]
+Stop = Annotated[
+    bool, typer.Option("--stop", help="End the search; labels stay, tasks that nobody began leave.")
+]
 
 
 def mine(
