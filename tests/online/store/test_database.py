@@ -9,6 +9,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.util import CommandError
 from sqlalchemy import delete, text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -45,6 +46,21 @@ def test_opening_twice_at_once_is_fine(tmp_path: Path):
     assert len(opened) == 3
     for each in opened:
         each.close()
+
+
+def test_a_database_that_is_up_to_date_opens_while_somebody_writes(store: Store, tmp_path: Path):
+    with store.database.write() as session:
+        session.execute(delete(Label))
+        again = Store.open(f"sqlite:///{tmp_path / 'ralis.db'}", tmp_path / "blobs")
+        assert again.projects.all() == []
+    again.close()
+
+
+def test_a_database_of_a_newer_release_is_refused(store: Store, tmp_path: Path):
+    with store.database.engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(CommandError, match="9999"):
+        Store.open(f"sqlite:///{tmp_path / 'ralis.db'}", tmp_path / "blobs")
 
 
 def go_back_to(store: Store, revision: str) -> None:
