@@ -17,6 +17,8 @@ from ralis_backend.online.worker.sync import attempt_on
 from tests.online.conftest import RANKING, TINY, MakeWorker, label_round, settle
 from tests.online.fake_tool import CLASSES, FakeTool
 
+pytestmark = pytest.mark.e2e  # rounds of small trainings
+
 DIED = 9
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from ralis_backend.core.images import content_of, decode_image
 from ralis_backend.core.regions import Region
@@ -12,6 +13,8 @@ from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project
 from tests.online.conftest import MakeWorker, label_round, settle
 from tests.online.fake_tool import FakeTool
+
+pytestmark = pytest.mark.e2e  # rounds of small trainings
 
 
 def the_project(store: Store) -> Project:
