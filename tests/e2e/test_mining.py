@@ -31,7 +31,7 @@ class Mining(Backend):
 
     def worker(self):
         ranking = RankingConfig(region_size=(80, 128), regions_per_round=8, spec=DEFAULT_SPEC)
-        finetune = FinetuneConfig(steps=60, crop_size=(128, 128))
+        finetune = FinetuneConfig(steps=40, crop_size=(128, 128))
         rules = WorkerConfig(ranking=ranking, finetune=finetune, improve_s=0.0, poll_s=0.05)
         return Worker(self.store, self.tool, rules)
 

@@ -95,7 +95,7 @@ def run(
 
 
 def choose(every_case: Sequence[Case], every: int, seed: int) -> list[Case]:
-    """One case of each step, kind and mode, then every `every`-th of the others, by chance."""
+    """One case of each step and kind, then every `every`-th of the others, by chance."""
     shuffled = list(every_case)
     random.Random(seed).shuffle(shuffled)
     firsts = {_sort(case): case for case in reversed(shuffled)}
@@ -103,8 +103,8 @@ def choose(every_case: Sequence[Case], every: int, seed: int) -> list[Case]:
     return [*firsts.values(), *others[::every]]
 
 
-def _sort(case: Case) -> tuple[str, str, str]:
-    return case.point.step, case.fault.kind, case.mode
+def _sort(case: Case) -> tuple[str, str]:
+    return case.point.step, case.fault.kind
 
 
 def _is_wanted(case: Case, only: Sequence[str]) -> bool:
