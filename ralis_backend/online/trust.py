@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,6 +105,24 @@ def judge(
     if entry["verdict"] != "trusted":
         entry["note"] = _drift_text(entry["drift"]) if is_drifted else replay_text(entry)
     return entry
+
+
+def standing_verdict(
+    verdicts: Iterable[dict[str, Any] | None], name: str, num_labels: int, period: int
+) -> dict[str, Any] | None:
+    """The newest verdict on a policy, if it was decided and not enough was labelled since.
+
+    Args:
+        verdicts: of a project's versions; None where nothing was judged.
+        name: of the policy.
+        num_labels: labelled regions now.
+        period: of them to the next test.
+    """
+    own = [entry for entry in verdicts if entry and entry["policy"] == name]
+    last = max(own, key=lambda entry: int(entry["labels"]), default=None)
+    if last is None or last["verdict"] not in ("trusted", "not trusted"):
+        return None
+    return last if num_labels < last["labels"] + period else None
 
 
 def _drift(policy: Strategy, state: PoolState, candidates: RegionFeatures) -> dict[str, Any] | None:

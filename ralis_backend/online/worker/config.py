@@ -59,3 +59,8 @@ class WorkerConfig:
     kept_versions: int = 10
     kept_events_days: float = 7.0
     pictures: PictureSettings = field(default_factory=PictureSettings)
+
+    @property
+    def trust_period(self) -> int:
+        """Labelled regions from one test of a policy to the next."""
+        return self.trust_rounds * self.ranking.regions_per_round

@@ -32,7 +32,7 @@ from ralis_backend.online.seeking import Seeking, seek
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Image, Project, Version
 from ralis_backend.online.tool import Tool
-from ralis_backend.online.trust import judge
+from ralis_backend.online.trust import judge, standing_verdict
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.described import DescribedRow
 from ralis_backend.online.worker.labelled_images import check_size
@@ -330,16 +330,10 @@ class Ranker:
     ) -> dict[str, Any]:
         """The standing verdict on a policy, or a new one where enough was labelled since."""
         num_labels = self._store.labels.count(project.id)
-        standing: list[dict[str, Any]] = [
-            entry
-            for version in self._store.versions.all(project.id)
-            if (entry := version.metrics.get("trust")) and entry["policy"] == policy.name
-        ]
-        period = self._config.trust_rounds * self._config.ranking.regions_per_round
-        last = max(standing, key=lambda entry: int(entry["labels"]), default=None)
-        is_decided = last is not None and last["verdict"] in ("trusted", "not trusted")
-        if last is not None and is_decided and num_labels < last["labels"] + period:
-            return last
+        verdicts = [it.metrics.get("trust") for it in self._store.versions.all(project.id)]
+        standing = standing_verdict(verdicts, policy.name, num_labels, self._config.trust_period)
+        if standing is not None:
+            return standing
         logger.info("project %s: policy %s is tested on the labels", project.tool_id, policy.name)
         entry = judge(
             self._store,

@@ -21,7 +21,7 @@ from ralis_backend.online.seeking import Seeking
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.tool import Tool
-from ralis_backend.online.trust import judge_miner
+from ralis_backend.online.trust import judge_miner, standing_verdict
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.described import DescribedRow
 from ralis_backend.online.worker.train import Stopped
@@ -181,17 +181,11 @@ class Search:
     ) -> dict[str, Any]:
         """The standing verdict on a miner, or a new one where enough was labelled since."""
         num_labels = self._store.labels.count(project.id)
-        standing: list[dict[str, Any]] = [
-            entry
-            for version in self._store.versions.all(project.id)
-            if (entry := (version.metrics.get(MINING) or {}).get("trust"))
-            and entry["policy"] == miner.name
-        ]
-        period = self._config.trust_rounds * self._config.ranking.regions_per_round
-        last = max(standing, key=lambda entry: int(entry["labels"]), default=None)
-        is_decided = last is not None and last["verdict"] in ("trusted", "not trusted")
-        if last is not None and is_decided and num_labels < last["labels"] + period:
-            return last
+        versions = self._store.versions.all(project.id)
+        verdicts = [(version.metrics.get(MINING) or {}).get("trust") for version in versions]
+        standing = standing_verdict(verdicts, miner.name, num_labels, self._config.trust_period)
+        if standing is not None:
+            return standing
         logger.info("project %s: miner %s is tested on the labels", project.tool_id, miner.name)
         entry = judge_miner(
             self._store,
