@@ -175,7 +175,7 @@ test check faults chaos load reproduce-benchmark reproduce-benchmark-long reprod
 
 .PHONY: test
 test: setup check ## Run every check and every test, with a real Label Studio and Chromium
-	$(BIN)/pytest -m e2e -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -m e2e -n 3 --dist loadfile --no-loadscope-reorder
 
 FUZZ_SECONDS ?= 3600
 FUZZ_TARGETS ?= rle payload label-config image weights

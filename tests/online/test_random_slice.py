@@ -66,6 +66,7 @@ def test_a_share_of_the_queue_is_random_marked_and_spread(
     assert prediction.reason == data[2]["reason"]
 
 
+@pytest.mark.e2e  # slow
 def test_small_rounds_reach_the_share_over_time(
     store: Store, tool: FakeTool, make_worker: MakeWorker
 ):
@@ -78,6 +79,7 @@ def test_small_rounds_reach_the_share_over_time(
     assert sum(row.strategy == SLICE for row in made) == len(made) // 8
 
 
+@pytest.mark.e2e  # slow
 def test_a_new_version_keeps_the_slice_and_is_scored_on_it_before_it_trains(
     store: Store, tool: FakeTool, make_worker: MakeWorker
 ):
@@ -122,6 +124,7 @@ def test_what_was_labelled_otherwise_leaves_the_slice_with_the_next_version(
     assert last not in {tool.region_tasks[it].data["source_task"] for it in tool.queue()[3:]}
 
 
+@pytest.mark.e2e  # slow
 def test_a_draw_that_waits_already_is_not_handed_out_twice(
     store: Store, tool: FakeTool, make_worker: MakeWorker
 ):

@@ -61,6 +61,7 @@ def _label_until_trained(worker: Worker, store: Store, tool: FakeTool) -> None:
     settle(worker)
 
 
+@pytest.mark.e2e  # slow
 @pytest.mark.parametrize("policy_pool", ["whole", "training"])
 def test_the_worker_ranks_a_project_with_a_policy(make_worker, store, tool, policy_pool):
     worker = make_worker(_policy(), policy_pool=policy_pool)
@@ -94,6 +95,7 @@ def test_a_policy_that_does_not_fit_is_replaced_and_the_version_says_why(
     assert len(tool.queue()) > 0
 
 
+@pytest.mark.e2e  # slow
 def test_a_damaged_policy_does_not_stop_the_project(make_worker, store, tool, tmp_path):
     worker = make_worker(_policy())
     (tmp_path / "policies" / "ralis-camvid.safetensors").write_bytes(b"no policy")

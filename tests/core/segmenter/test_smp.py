@@ -130,6 +130,7 @@ def test_a_second_look_mirrors_the_image_and_its_probabilities(segmenter):
         segmenter.forward_pass(image, ("bold",))
 
 
+@pytest.mark.e2e  # slow
 def test_tiles_agree_with_one_pass_where_the_network_is_local():
     # An FPN's GroupNorm looks at the whole tile; a Unet looks no further than its convolutions.
     local = SmpSegmenter(SegmenterSpec(3, "Unet", encoder_weights=None), seed=2)

@@ -138,6 +138,7 @@ def test_test_images_are_evenly_spaced(make):
     assert [it.key for it in replace(config, test_images=1).test_samples()] == ["all/test-0"]
 
 
+@pytest.mark.e2e  # slow
 def test_other_splits_and_labels_are_told_apart(make):
     config = make()
     facts = open_arena(config).describe()

@@ -40,6 +40,7 @@ def test_it_solves_a_game_with_a_known_best_action_and_shuffled_rewards_do_not(t
     assert np.mean([picks_useful(each.network) for each in shuffled]) < 0.6
 
 
+@pytest.mark.e2e  # slow
 def test_the_results_file_holds_everything_needed_to_repeat_it(tmp_path):
     config = replace(CONFIG, episodes=5)
     train(_dataset(), ToySimulation(), config, tmp_path / "policy", seed=3)
@@ -81,6 +82,7 @@ def test_the_best_network_is_kept_when_asked_to(tmp_path):
         assert torch.equal(value, tensors[f"best/{name}"])
 
 
+@pytest.mark.e2e  # slow
 def test_a_checkpoint_of_another_training_is_refused(tmp_path):
     config = replace(CONFIG, episodes=5)
     train(_dataset(), ToySimulation(), config, tmp_path / "policy")

@@ -11,6 +11,7 @@ from tests.online.conftest import MakeWorker, label_round, settle
 from tests.online.fake_tool import CLASSES, FakeTool
 
 
+@pytest.mark.e2e  # slow
 def test_lost_webhooks_are_repaired_by_reading_everything(
     store: Store, tool: FakeTool, make_worker: MakeWorker
 ):
