@@ -126,8 +126,8 @@ class Settings(BaseSettings):
     trust_rounds: int = Field(
         4,
         ge=0,
-        description="A trained policy must prove itself on the project's labels again after so "
-        "many rounds; 0: it ranks without a proof",
+        description="Whoever ranks is tested on the project's labels again after so many rounds: "
+        "a trained policy must prove itself, a formula must not lose to chance; 0: no test",
     )
     random_share: float = Field(
         0.1,

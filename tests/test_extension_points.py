@@ -332,7 +332,7 @@ def test_a_segmenter_that_offers_too_little_for_the_strategy_is_ranked_by_anothe
     site = make_site(spec=SegmenterSpec(1, "certain", encoder_weights=None), strategy="default")
     site.label_until_trained()
     assert site.version.strategy == "entropy"
-    assert "strategy bald-rarity looks at bald; the segmenter offers embeddings, mirr" in site.notes
+    assert "strategy coverage looks at bald; the segmenter offers embeddings, mirr" in site.notes
     assert [image.error for image in site.store.images.of(site.project.id)] == [None] * 6
     assert len(site.tool.queue()) > 0
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Strategies = Annotated[
     str | None,
     typer.Option(
-        help="Separated by commas; default: the project's own and entropy. bald-rarity, clasp-pe "
+        help="Separated by commas; default: the project's own and entropy. coverage, clasp-pe "
         "and random are always played beside them."
     ),
 ]
@@ -62,6 +62,7 @@ def simulate(
             ReplayRules(num_games=games),
             lambda done, total: status.update(f"Playing: {done} of {total} curves"),
         )
+    version = store.versions.find(row.id, row.current_version or 0)
     store.close()
     results = {name: played.verdict(name).to_json() for name in chosen}
     console.print(_table(results))
@@ -70,6 +71,8 @@ def simulate(
         f"{played.seconds:.0f} s. Points of mIoU with 95 % intervals over the games; what the "
         "project's images hold beyond the labelled regions is not in them."
     )
+    if version is not None and (manner := version.metrics.get("manner")):
+        console.print(f"{version.name} is ranked by {version.strategy}, which {manner}.")
     if json_file is not None:
         content = {
             "project": project,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from ralis_backend.core.acquisition import Needs, PoolState, Strategy, strategy
 from ralis_backend.core.features import RegionFeatures
-from ralis_backend.core.policy.registry import DEFAULT, find_strategy
+from ralis_backend.core.policy.registry import find_strategy
 from ralis_backend.core.segmenter import DEFAULT_SPEC, MAPS, SegmenterSpec
 from ralis_backend.online.labels import RegionLabel, labelled_pixels
 from ralis_backend.online.store.tables import Project, Version
@@ -21,8 +21,9 @@ logger = logging.getLogger(__name__)
 
 COLD_START = "k-center"
 RARITY = "rarity"
-FALLBACK = DEFAULT
-"""The best strategy that nobody has to train: ranks where a trained policy cannot."""
+FALLBACK = "coverage"
+"""The formula with the smallest worst regret, see `benchmarks/results/formulas`: ranks where the
+wanted strategy cannot."""
 WITHOUT_MAPS = "entropy"
 """Ranks where the segmenter offers too little for `FALLBACK`: probabilities are enough."""
 
@@ -139,11 +140,17 @@ def _served(project: Project, chosen: ChosenStrategy, instead: Strategy) -> Chos
 
 
 def fallback(
-    project: Project, offers: Collection[str], note: str, aside: str | None = None
+    project: Project,
+    offers: Collection[str],
+    note: str,
+    aside: str | None = None,
+    instead: str = FALLBACK,
 ) -> ChosenStrategy:
-    """The best heuristic instead of the wanted strategy, said in the log as well."""
-    heuristic = ChosenStrategy(strategy(FALLBACK), offers=offers).heuristic
-    return _instead(project, ChosenStrategy(heuristic, note, aside, offers))
+    """The best heuristic instead of the wanted strategy, or `instead`; said in the log as well."""
+    heuristic = ChosenStrategy(strategy(instead), offers=offers)
+    if instead == FALLBACK:
+        heuristic = replace(heuristic, strategy=heuristic.heuristic)
+    return _instead(project, replace(heuristic, note=note, aside=aside))
 
 
 def _instead(project: Project, chosen: ChosenStrategy) -> ChosenStrategy:

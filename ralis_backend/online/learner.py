@@ -371,8 +371,7 @@ class Learner:
             ranked = rank_image(
                 self._store, project, version, content, self._config, every_label, decode
             )
-        ranking = version.metrics.get("score_quantiles") if version else None
-        is_comparable = ranking is None or ranked.is_comparable
+        has_ranked = version is not None and "score_quantiles" in version.metrics
         regions = best_regions(
             ranked.image_size,
             self._config.region_size,
@@ -380,8 +379,8 @@ class Learner:
             ranked.reasons,
             covered(ranked.image_size, labels),
             self._suggestions_per_image,
-            ranking if is_comparable else None,
-            most=1.0 if is_comparable else _MOST_UNRANKED,
+            ranked.pool_scores,
+            most=_MOST_UNRANKED if has_ranked and ranked.pool_scores is None else 1.0,
         )
         number = version.number if version else 0
         if image is not None:

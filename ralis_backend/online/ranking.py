@@ -29,6 +29,8 @@ from ralis_backend.online.store.tables import Project, Version
 
 logger = logging.getLogger(__name__)
 
+ALONE = "alone_quantiles"
+"""Of a version's metrics: quantiles of what regions of the ranked pool are worth by themselves."""
 EXPECTED_ROUNDS = 20
 """How many rounds a project is thought to take, for strategies that change on the way."""
 MAX_EXPLAINED = 10_000
@@ -41,12 +43,12 @@ _REGIONS_AT_ONCE = 65_536
 class RankedImage:
     """One image's regions in the order of the grid: scores (R,), reasons, predicted mask (H, W).
 
-    is_comparable: whether the scores compare with those of the ranked pool.
+    pool_scores: quantiles of the ranked pool that the scores compare with; None: with nothing.
     """
 
     image_size: tuple[int, int]
     scores: np.ndarray
-    is_comparable: bool
+    pool_scores: Sequence[float] | None
     reasons: list[str]
     mask: np.ndarray | None
 
@@ -290,11 +292,14 @@ def rank_image(
         background=project.background_class,
     )
     is_trained = version is not None and version.weights_key is not None
-    is_ranked_by_it = version is not None and version.strategy == chosen.strategy.name
+    strategy, pool_scores = chosen.strategy, None
+    if version is not None and version.strategy == strategy.name:
+        pool_scores = version.metrics.get("score_quantiles" if strategy.is_pointwise else ALONE)
+    scores = None if pool_scores is None else strategy.alone(state, features)
     return RankedImage(
         described.image_size,
-        chosen.strategy.scores(state, features),
-        chosen.strategy.is_pointwise and is_ranked_by_it,
+        strategy.scores(state, features) if scores is None else scores,
+        None if scores is None else pool_scores,
         chosen.reasons(state, features, project.class_names),
         described.mask if is_trained else None,
     )

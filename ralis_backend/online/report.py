@@ -156,10 +156,10 @@ def notes(versions: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
         lines += [f"{name} has not learned from {what}" for what in metrics.get("left_out", [])]
         if note := metrics.get("strategy_note"):
             lines.append(f"{name}: {note}")
-        elif trust:
-            lines.append(
-                f"{name}: policy {trust['policy']}, {trust['verdict']}: {replay_text(trust)}"
-            )
+        elif trust and trust.get("games"):
+            lines.append(f"{name}: {trust['policy']}, {trust['verdict']}: {replay_text(trust)}")
+        if manner := metrics.get("manner"):
+            lines.append(f"{name}: its ranking {manner}")
         if mining := metrics.get("mining"):
             lines += _mining_notes(name, mining)
     everything = pooled(

@@ -1,4 +1,7 @@
-"""A project's labels -> whether a trained policy may rank it: a replay on them, and its drift.
+"""A project's labels -> whether a strategy may rank it: a replay on them, and a policy's drift.
+
+A trained policy proves that it is as good as the best formula; a formula ranks until it is shown to
+lose to a random choice.
 
 `replay_project` also serves `ralis simulate`.
 """
@@ -13,16 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from ralis_backend.core.acquisition import PoolState, Strategy, strategy
+from ralis_backend.core.acquisition import Aimed, PoolState, Strategy, strategy
 from ralis_backend.core.features import RegionFeatures
 from ralis_backend.core.regions import VOID, Region, grid
-from ralis_backend.online.choosing import RankingConfig
+from ralis_backend.online.choosing import FALLBACK, RARITY, RankingConfig
 from ralis_backend.online.labels import RegionLabel, labelled_pixels, labels_by_image
 from ralis_backend.online.masks import LabelMasks
 from ralis_backend.online.pictures import Pictures, task_of
 from ralis_backend.online.report import replay_text
 from ralis_backend.online.store import Store, now
-from ralis_backend.online.store.tables import Image, Project
+from ralis_backend.online.store.tables import Image, Project, Version
 from ralis_backend.online.tool import ToolTask, ToolUnavailable
 from ralis_backend.simulation.mining import MiningRules, check_target, replay_mining
 from ralis_backend.simulation.points import PointEncoder, RegionPoints
@@ -33,7 +36,9 @@ from ralis_backend.simulation.verdict import (
     TooFewLabels,
     Verdict,
     check_labels,
+    is_behind_random,
     lead,
+    lead_over_random,
     replay,
     verdict,
 )
@@ -45,6 +50,8 @@ MAX_SHARE_OUTSIDE = 0.2
 MINED_MARGIN = 0.05
 """Of what there is to find: a miner is trusted if it is shown to find less than this less."""
 _IMAGES_FOR_SCALE = 40
+_GAMES_AT_LEAST = 4
+"""Fewer say nothing sure, however far apart their scores are."""
 
 Stop = Callable[[], None]
 """Raises where the work should end."""
@@ -63,6 +70,15 @@ class Replayed:
         """Of one strategy that was played."""
         return verdict(self.scores, name)
 
+    def to_json(self, name: str) -> dict[str, Any]:
+        """The verdict on one strategy that was played, and on what it rests."""
+        return self.verdict(name).to_json() | {
+            "games": len(self.scores[name]),
+            "regions": self.num_regions,
+            "images": self.num_images,
+            "seconds": round(self.seconds, 1),
+        }
+
 
 def judge(
     store: Store,
@@ -80,7 +96,8 @@ def judge(
     What goes wrong on the way, other than what `stop` raises, is the verdict `failed`: a gate
     must not end the loop.
     """
-    strategies = {policy.name: policy, **{each: strategy(each) for each in (*HEURISTICS, BASELINE)}}
+    others = (*HEURISTICS, FALLBACK, BASELINE)
+    strategies = {policy.name: policy, **{each: strategy(each) for each in others}}
     entry: dict[str, Any] = {"policy": policy.name, "drift": None, "note": None}
     try:
         entry["drift"] = _drift(policy, state, candidates)
@@ -93,18 +110,65 @@ def judge(
         stop()  # being stopped is no failure
         logger.warning("project %s: policy %s: %s", project.tool_id, policy.name, error)
         return entry | {"verdict": "failed", "note": f"it could not be tested: {error}"}
-    entry |= played.verdict(policy.name).to_json()
-    entry |= {
-        "games": len(played.scores[policy.name]),
-        "regions": played.num_regions,
-        "images": played.num_images,
-        "seconds": round(played.seconds, 1),
-    }
+    entry |= played.to_json(policy.name)
+    entry["instead"] = BASELINE if is_behind_random(played.scores, FALLBACK) else FALLBACK
     if is_drifted := _is_drifted(entry["drift"]):
         entry["verdict"] = "not trusted"
     if entry["verdict"] != "trusted":
         entry["note"] = _drift_text(entry["drift"]) if is_drifted else replay_text(entry)
     return entry
+
+
+def may_be_refused(version: Version, formula: Strategy) -> bool:
+    """Whether a strategy is a formula that has to be no worse than a random choice.
+
+    Not one of the cold start, nor one that looks for a single class: mIoU is not what they are for.
+    """
+    is_cold = version.weights_key is None or formula.name == RARITY
+    is_compared = formula.name != BASELINE and not isinstance(formula, Aimed)
+    return is_compared and not is_cold and not formula.is_trained
+
+
+def judge_formula(
+    store: Store,
+    image: Callable[[ToolTask], bytes],
+    project: Project,
+    formula: Strategy,
+    config: RankingConfig,
+    rules: ReplayRules,
+    stop: Stop,
+) -> dict[str, Any]:
+    """Whether `formula` may go on ranking: `not trusted` where it is shown to lose to random.
+
+    `instead`, who ranks then: `FALLBACK`, or random where that loses as well. A replay ends with
+    the game after which every formula is shown to be ahead. What goes wrong on the way is the
+    verdict `failed`, as in `judge`.
+    """
+    formulas = dict.fromkeys((formula.name, FALLBACK))
+    strategies = {each: strategy(each) for each in (FALLBACK, BASELINE)} | {formula.name: formula}
+    entry: dict[str, Any] = {"policy": formula.name, "drift": None, "note": None}
+
+    def is_clear(scores: Mapping[str, np.ndarray]) -> bool:
+        played = len(scores[BASELINE])
+        ahead = (lead_over_random(scores, each).low > 0 for each in formulas)
+        return played >= _GAMES_AT_LEAST and all(ahead)
+
+    try:
+        played = replay_project(
+            store, image, project, strategies, config, rules, lambda done, total: stop(), is_clear
+        )
+    except TooFewLabels as few:
+        return entry | {"verdict": "too few labels", "note": str(few)}
+    except Exception as error:
+        stop()  # being stopped is no failure
+        logger.warning("project %s: %s: %s", project.tool_id, formula.name, error)
+        return entry | {"verdict": "failed", "note": f"it could not be tested: {error}"}
+    entry |= played.to_json(formula.name) | {"heuristic": None, "over_heuristic": None}
+    behind = [each for each in formulas if is_behind_random(played.scores, each)]
+    if formula.name not in behind:
+        return entry | {"verdict": "trusted"}
+    instead = BASELINE if FALLBACK in behind else FALLBACK
+    return entry | {"verdict": "not trusted", "instead": instead, "note": replay_text(entry)}
 
 
 def standing_verdict(
@@ -152,6 +216,7 @@ def replay_project(
     config: RankingConfig,
     rules: ReplayRules,
     report: Callable[[int, int], None] = lambda done, total: None,
+    is_clear: Callable[[Mapping[str, np.ndarray]], bool] = lambda _: False,
 ) -> Replayed:
     """Play `strategies` on what is labelled in a project, with the features of its encoder.
 
@@ -163,6 +228,7 @@ def replay_project(
         config: encoder, region size, device and seed.
         rules: of the replay.
         report: told how many curves of how many are done; what it raises ends the replay.
+        is_clear: asked after every game whether the scores so far say enough.
 
     Raises:
         TooFewLabels: saying how many there are, and how many it takes.
@@ -181,6 +247,7 @@ def replay_project(
         state_set=encoder.points(labelled.whole(num_state)) if num_state else None,
         device=config.device,
         report=report,
+        is_clear=is_clear,
     )
     num_images = len(np.unique(points.image_index))
     return Replayed(scores, len(points), num_images, time.monotonic() - started)

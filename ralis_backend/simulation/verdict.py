@@ -19,7 +19,7 @@ from ralis_backend.simulation.game import GameRules, play
 from ralis_backend.simulation.heads import HeadConfig
 from ralis_backend.simulation.points import RegionPoints
 
-HEURISTICS = ("bald-rarity", "clasp-pe")
+HEURISTICS = ("coverage", "clasp-pe")
 """Strategies that nobody has to train: what a learned one is measured against."""
 BASELINE = "random"
 MIN_REGIONS = 96
@@ -135,6 +135,7 @@ def replay(
     state_set: RegionPoints | None = None,
     device: str = "cpu",
     report: Callable[[int, int], None] = lambda done, total: None,
+    is_clear: Callable[[Mapping[str, np.ndarray]], bool] = lambda _: False,
 ) -> dict[str, np.ndarray]:
     """Play every strategy in every game.
 
@@ -149,6 +150,7 @@ def replay(
         state_set: for policies that look at one; the held-out regions if None.
         device: where heads learn.
         report: told how many curves of how many are done; what it raises ends the replay.
+        is_clear: asked after every game whether the scores so far say enough.
 
     Returns:
         (G,) mIoU in percent of each strategy, averaged over the budgets of each game.
@@ -167,6 +169,8 @@ def replay(
             curve = play(arena, strategy, seed + game, of_game)["curve"]
             scores[name].append(100 * float(np.mean([point["miou"] for point in curve])))
             report(sum(map(len, scores.values())), total)
+        if is_clear({name: np.array(values) for name, values in scores.items()}):
+            break
     return {name: np.array(values) for name, values in scores.items()}
 
 
@@ -185,7 +189,7 @@ def verdict(scores: Mapping[str, np.ndarray], name: str) -> Verdict:
     heuristic = max(others, key=lambda each: float(scores[each].mean()), default=None)
     over_heuristic = lead(scores[name] - scores[heuristic]) if heuristic else None
     is_compared = BASELINE in scores and name != BASELINE
-    over_random = lead(scores[name] - scores[BASELINE]) if is_compared else None
+    over_random = lead_over_random(scores, name) if is_compared else None
     return Verdict(
         _judged([each for each in (over_heuristic, over_random) if each is not None]),
         float(scores[name].mean()),
@@ -193,6 +197,16 @@ def verdict(scores: Mapping[str, np.ndarray], name: str) -> Verdict:
         over_heuristic,
         over_random,
     )
+
+
+def lead_over_random(scores: Mapping[str, np.ndarray], name: str) -> Lead:
+    """The lead of a strategy over a random choice, in what `replay` returned of both."""
+    return lead(scores[name] - scores[BASELINE])
+
+
+def is_behind_random(scores: Mapping[str, np.ndarray], name: str) -> bool:
+    """Whether a strategy is shown to lose to a random choice: its interval lies below 0."""
+    return lead_over_random(scores, name).high < 0
 
 
 def _judged(leads: Sequence[Lead]) -> VerdictName:

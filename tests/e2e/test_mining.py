@@ -107,7 +107,7 @@ def test_one_class_is_sought_from_the_command_to_its_end(
     assert WANTED - 2 <= len(mined) <= WANTED
     assert all(it["data"]["reason"].startswith("looks for Pothole: ") for it in mined)
     strategies = {it["data"]["strategy"] for it in client.tasks(regions_id)}
-    assert {"presence:Pothole", "bald-rarity", "random"} <= strategies
+    assert {"presence:Pothole", "coverage", "random"} <= strategies
 
     annotator = CropAnnotator(client, backend.tool.project(regions_id), truth, samples[0])
     assert sum(annotator.label_next() for _ in range(7)) == 7

@@ -9,6 +9,7 @@ import pytest
 
 from ralis_backend.online import learner as learner_module
 from ralis_backend.online.learner import Learner, SuggestionFailure
+from ralis_backend.online.ranking import rank_image
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Version
 from ralis_backend.online.store.wishes import STOPPED
@@ -163,6 +164,34 @@ def test_an_image_that_came_since_is_computed_on_the_spot(
     assert answer.image_size == (50, 70)
     # k-center's scores depend on all candidates: those of one image do not put it before others
     assert [region.usefulness for region in answer.regions] == [0.5, pytest.approx(0.5 * 5 / 6)]
+
+
+def test_an_image_that_came_since_has_its_place_though_picks_see_each_other(
+    learner: Learner, store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    settle(make_worker())
+    project = store.projects.all()[0]
+    store.projects.change(project.id, strategy="coverage")
+    worker = make_worker()
+    for task_id in tool.queue()[:4]:
+        learner.learn("2.200", "ANNOTATION_CREATED", tool.annotate(task_id))
+    settle(worker)
+    (project,) = store.projects.all()
+    version = store.versions.find(project.id, 1)
+    assert version is not None
+    assert version.strategy == "coverage"
+    worths = version.metrics["alone_quantiles"]
+    assert worths == sorted(worths)
+    for seed in (99, 98, 97):
+        tool.files[seed] = picture(seed, (64, 96))
+        (answer,) = learner.suggest("1.100", [ToolTask(seed, START, f"/data/{seed}.png")])
+        assert isinstance(answer, ImageSuggestion)
+        ranked = rank_image(
+            store, project, version, tool.files[seed][0], RANKING, store.labels.of(project.id)
+        )
+        assert ranked.pool_scores == worths
+        best = np.searchsorted(worths, ranked.scores.max(), side="right") / len(worths)
+        assert answer.regions[0].usefulness == pytest.approx(best)
 
 
 def test_one_bad_task_fails_alone(learner: Learner, tool: FakeTool, make_worker: MakeWorker):

@@ -90,7 +90,7 @@ def test_a_policy_that_does_not_fit_is_replaced_and_the_version_says_why(
     project = store.projects.all()[0]
     version = store.versions.find(project.id, project.current_version)
     assert version is not None
-    assert version.strategy == "bald-rarity"
+    assert version.strategy == "coverage"
     assert message in version.metrics["strategy_note"]
     assert len(tool.queue()) > 0
 
@@ -103,7 +103,7 @@ def test_a_damaged_policy_does_not_stop_the_project(make_worker, store, tool, tm
     project = store.projects.all()[0]
     version = store.versions.find(project.id, project.current_version)
     assert version is not None
-    assert version.strategy == "bald-rarity"
+    assert version.strategy == "coverage"
     assert "truncated" in version.metrics["strategy_note"]
 
 

@@ -104,4 +104,7 @@ def test_a_strategy_that_gives_no_reason_is_named():
     class Plain(Scorer):
         name = "plain"
 
+        def scores(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
+            return np.zeros(len(actions), np.float32)
+
     assert Plain().reasons(state(), pool(2, Needs()), ("road",)) == ["chosen by plain"] * 2

@@ -14,9 +14,15 @@ from ralis_backend.online import choosing, trust
 from ralis_backend.online.report import notes
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project, Version
-from ralis_backend.online.trust import judge_miner, replay_project
+from ralis_backend.online.trust import (
+    judge_formula,
+    judge_miner,
+    may_be_refused,
+    replay_project,
+)
 from ralis_backend.online.worker import Worker, WorkerConfig
 from ralis_backend.online.worker import rank as ranks
+from ralis_backend.simulation import verdict as replays
 from ralis_backend.simulation.heads import HeadConfig
 from ralis_backend.simulation.mining import MiningRules
 from ralis_backend.simulation.verdict import ReplayRules, TooFewLabels
@@ -70,7 +76,7 @@ def make_worker(
 ) -> Callable[..., Worker]:
     """A worker whose project, once trained, is to be ranked by this policy."""
 
-    def make(policy: Learned, num_labelled: int = 18, **values: object) -> Worker:
+    def make(policy: Strategy, num_labelled: int = 18, **values: object) -> Worker:
         for task in tool.pool_tasks[:num_labelled]:
             mask = tool.files[task.id][1].tolist()
             tool.annotate(task.id, [{"mask": mask}], project_id=1)
@@ -92,12 +98,12 @@ def _notes(version: Version) -> str:
     return "\n".join(notes([(version.name, version.metrics)]))
 
 
-def _scores_of(monkeypatch: pytest.MonkeyPatch, low: float, high: float) -> None:
-    """Let the policy score this in two games where all others score 50 and 51."""
+def _scores_of(monkeypatch: pytest.MonkeyPatch, **scores: tuple[float, float]) -> None:
+    """Let these score so in two games where all others score 50 and 51."""
 
     def replay(regions: object, strategies: Mapping[str, Strategy], *_: object, **__: object):
-        scores = {name: np.array([50.0, 51.0]) for name in strategies}
-        return scores | {"learned": np.array([low, high])}
+        given = {name: scores.get(name, (50.0, 51.0)) for name in strategies}
+        return {name: np.array(each) for name, each in given.items()}
 
     monkeypatch.setattr(trust, "replay", replay)
 
@@ -105,7 +111,7 @@ def _scores_of(monkeypatch: pytest.MonkeyPatch, low: float, high: float) -> None
 def test_a_policy_that_holds_its_own_ranks_and_the_version_tells_the_numbers(
     make_worker, store, monkeypatch
 ):
-    _scores_of(monkeypatch, 51.0, 52.0)
+    _scores_of(monkeypatch, learned=(51.0, 52.0))
     settle(make_worker(Learned()))
     version = _version(store)
     assert version.strategy == "learned"
@@ -114,19 +120,19 @@ def test_a_policy_that_holds_its_own_ranks_and_the_version_tells_the_numbers(
     assert (verdict["regions"], verdict["labels"]) == (100, 108)
     assert verdict["over_heuristic"]["low"] <= verdict["over_heuristic"]["high"]
     assert "strategy_note" not in version.metrics
-    assert "policy learned, trusted: replay on 100 regions" in _notes(version)
+    assert "learned, trusted: replay on 100 regions" in _notes(version)
 
 
 def test_a_policy_that_loses_does_not_rank_and_everybody_is_told(
     make_worker, store, tool, monkeypatch, caplog
 ):
-    _scores_of(monkeypatch, 40.0, 42.0)
+    _scores_of(monkeypatch, learned=(40.0, 42.0))
     settle(make_worker(Learned()))
     version = _version(store)
-    assert version.strategy == "bald-rarity"
+    assert version.strategy == "coverage"
     assert version.metrics["trust"]["verdict"] == "not trusted"
     assert "policy learned, not trusted: replay on" in _notes(version)
-    assert "-9.5 [-15.9, -3.1] against bald-rarity" in _notes(version)
+    assert "-9.5 [-15.9, -3.1] against coverage" in _notes(version)
     assert "policy learned, not trusted" in caplog.text
     reasons = [tool.region_tasks[task].data["reason"] for task in tool.queue()]
     ranked = [reason for reason in reasons if "at random" not in reason]
@@ -134,10 +140,11 @@ def test_a_policy_that_loses_does_not_rank_and_everybody_is_told(
     assert all(reason.endswith("(in place of learned: not trusted)") for reason in ranked)
 
 
-def test_a_policy_whose_inputs_have_drifted_does_not_rank(make_worker, store):
+def test_a_policy_whose_inputs_have_drifted_does_not_rank(make_worker, store, monkeypatch):
+    _scores_of(monkeypatch)
     settle(make_worker(Learned(share_outside=0.31)))
     version = _version(store)
-    assert version.strategy == "bald-rarity"
+    assert version.strategy == "coverage"
     assert version.metrics["trust"]["drift"] == {
         "share_outside": 0.31,
         "worst": ["margin", "entropy"],
@@ -149,7 +156,7 @@ def test_a_policy_whose_inputs_have_drifted_does_not_rank(make_worker, store):
 def test_with_too_few_labels_the_heuristic_ranks_and_says_how_many_it_takes(make_worker, store):
     settle(make_worker(Learned(), num_labelled=10))
     version = _version(store)
-    assert version.strategy == "bald-rarity"
+    assert version.strategy == "coverage"
     assert "60 regions of 10 images are labelled" in _notes(version)
     assert "takes 96 regions of 8 images" in _notes(version)
 
@@ -161,7 +168,7 @@ def test_a_test_that_fails_does_not_stop_the_loop(make_worker, store, tool, monk
     monkeypatch.setattr(trust, "PointEncoder", encoder)
     settle(make_worker(Learned()))
     version = _version(store)
-    assert version.strategy == "bald-rarity"
+    assert version.strategy == "coverage"
     assert version.metrics["trust"]["verdict"] == "failed"
     assert "could not be tested: the imagenet weights could not be had" in _notes(version)
     assert len(tool.queue()) > 0
@@ -199,6 +206,81 @@ def test_trust_rounds_0_asks_for_no_proof(make_worker, store):
     version = _version(store)
     assert version.strategy == "learned"
     assert "trust" not in version.metrics
+
+
+def test_where_the_best_heuristic_loses_to_random_a_refused_policy_makes_way_for_random(
+    make_worker, store, monkeypatch
+):
+    _scores_of(monkeypatch, learned=(40.0, 42.0), coverage=(45.0, 46.0))
+    settle(make_worker(Learned()))
+    assert _version(store).strategy == "random"
+
+
+@pytest.mark.parametrize(
+    ("scores", "ranks_instead"),
+    [
+        ({"margin": (40.0, 42.0)}, "coverage"),
+        ({"margin": (40.0, 42.0), "coverage": (48.0, 49.0)}, "random"),
+        ({"margin": (40.0, 61.0)}, None),  # not shown to lose
+        ({"margin": (50.0, 51.0), "coverage": (40.0, 42.0)}, None),
+        ({"coverage": (40.0, 42.0)}, None),
+    ],
+)
+def test_a_formula_that_is_shown_to_lose_to_random_makes_way_and_says_so(
+    make_worker, store, tool, monkeypatch, scores, ranks_instead
+):
+    _scores_of(monkeypatch, **scores)
+    settle(make_worker(strategy("margin")))
+    version = _version(store)
+    assert version.strategy == (ranks_instead or "margin")
+    refused = "strategy margin, not trusted: replay on 100 regions, points of mIoU: "
+    assert (refused in _notes(version)) == (ranks_instead is not None)
+    assert ("margin, trusted: replay on 100 regions" in _notes(version)) == (ranks_instead is None)
+    reasons = [tool.region_tasks[task].data["reason"] for task in tool.queue()]
+    told = [reason for reason in reasons if reason.endswith("(in place of margin: not trusted)")]
+    assert bool(told) == (ranks_instead is not None)
+
+
+def test_a_formula_ranks_without_a_proof_where_labels_are_too_few(make_worker, store):
+    settle(make_worker(strategy("margin"), num_labelled=10))
+    version = _version(store)
+    assert version.strategy == "margin"
+    assert version.metrics["trust"]["verdict"] == "too few labels"
+    assert "margin" not in _notes(version)
+
+
+def test_a_formula_that_cannot_be_tested_ranks(make_worker, store, monkeypatch):
+    def encoder(*_):
+        raise ValueError("the imagenet weights could not be had")
+
+    monkeypatch.setattr(trust, "PointEncoder", encoder)
+    settle(make_worker(strategy("margin")))
+    assert _version(store).strategy == "margin"
+    assert _version(store).metrics["trust"]["verdict"] == "failed"
+
+
+def test_random_and_what_looks_for_one_class_need_not_beat_random(make_worker, store):
+    for chosen in (strategy("random"), Aimed(strategy("presence"), 1, "bright")):
+        assert not may_be_refused(Version(weights_key="w"), chosen)
+    assert may_be_refused(Version(weights_key="w"), strategy("coverage"))
+    assert not may_be_refused(Version(weights_key=None), strategy("coverage"))
+
+
+def test_a_replay_of_formulas_ends_when_they_are_clearly_ahead(
+    make_worker, store, tool, project, monkeypatch
+):
+    settle(make_worker(strategy("margin"), num_labelled=18, trust_rounds=0))
+    curves = {"margin": 0.6, "coverage": 0.55, "random": 0.5}
+
+    def play(arena: object, chosen: Strategy, *_: object):
+        return {"curve": [{"miou": curves[chosen.name]}]}
+
+    monkeypatch.setattr(replays, "play", play)
+    arguments = (store, tool.image, project, strategy("margin"), RANKING, ReplayRules(num_games=9))
+    assert judge_formula(*arguments, lambda: None)["games"] == 4
+    curves["coverage"] = 0.5  # neither ahead nor behind: every game is played
+    entry = judge_formula(*arguments, lambda: None)
+    assert (entry["games"], entry["verdict"]) == (9, "trusted")
 
 
 def test_a_replay_reads_the_labelled_regions_and_bounds_them(make_worker, store, tool, project):

@@ -41,13 +41,13 @@ class Worst(BaldRarity):
 def test_the_opposite_of_the_best_heuristic_is_not_trusted():
     strategies = {"random": strategy("random"), "worst": Worst()}
     scores = replay(labelled(), strategies, replace(RULES, num_games=8))
-    scores = {**scores, "bald-rarity": scores["random"]}
+    scores = {**scores, "coverage": scores["random"]}
     judged = verdict(scores, "worst")
     assert judged.name == "not trusted"
-    assert judged.heuristic == "bald-rarity"
+    assert judged.heuristic == "coverage"
     assert judged.over_heuristic is not None
     assert judged.over_heuristic.high < 0
-    assert verdict(scores, "bald-rarity").over_heuristic is None
+    assert verdict(scores, "coverage").over_heuristic is None
 
 
 @pytest.mark.e2e  # slow
@@ -110,7 +110,7 @@ def test_the_lead_is_a_mean_with_an_interval_around_it():
     ],
 )
 def test_verdicts_follow_from_the_interval(differences, name):
-    scores = {"policy": np.array(differences) + 30, "bald-rarity": np.full(3, 30.0)}
+    scores = {"policy": np.array(differences) + 30, "coverage": np.full(3, 30.0)}
     assert verdict(scores, "policy").name == name
 
 

@@ -37,7 +37,10 @@ def has_what_a_strategy_has(name: str, thing: object) -> None:
             f"it is the class {thing.__name__}, expected a strategy; end the module with "
             f"`{name.upper().replace('-', '_')} = {thing.__name__}()` and name that as entry point"
         )
-    expected = ("name", "needs", "is_pointwise", "is_trained", "scores", "reasons", "drift")
+    expected = (
+        *("name", "needs", "is_pointwise", "is_trained"),
+        *("scores", "alone", "reasons", "drift", "manner"),
+    )
     if missing := [each for each in expected if not hasattr(thing, each)]:
         raise ValueError(
             f"it has no {', '.join(missing)}; derive it from Scorer of "

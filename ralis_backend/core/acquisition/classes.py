@@ -162,6 +162,16 @@ class Coverage(Scorer):
             return np.zeros(0, np.float32)
         return cover(state, actions, actions.class_bald, self.prior, self.pixels_per_point)
 
+    def alone(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
+        """(R,) doubtful points of each class over those it has, summed.
+
+        That is the gain of a first pick, but for the logarithm and the pool's mean BALD.
+        """
+        masses, base = _masses(
+            state, actions, actions.class_bald, self.prior, self.pixels_per_point, 1.0
+        )
+        return np.asarray((masses / base).sum(axis=1), np.float32)
+
     def reasons(
         self, state: PoolState, actions: RegionFeatures, class_names: Sequence[str]
     ) -> list[str]:

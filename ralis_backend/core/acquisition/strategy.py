@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -96,6 +97,12 @@ class Strategy(Protocol):
     def scores(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
         """(R,) float32, the most useful region highest; R may be 0."""
 
+    def alone(self, state: PoolState, actions: RegionFeatures) -> np.ndarray | None:
+        """(R,) what each region is worth by itself, so that values of two calls compare.
+
+        For what comes after the pool was ranked; None where it can say nothing of that.
+        """
+
     def reasons(
         self, state: PoolState, actions: RegionFeatures, class_names: Sequence[str]
     ) -> list[str]:
@@ -104,14 +111,25 @@ class Strategy(Protocol):
     def drift(self, state: PoolState, actions: RegionFeatures) -> Drift | None:
         """How far the candidates are from what it was trained on; None where it cannot tell."""
 
+    def manner(self, state: PoolState, actions: RegionFeatures) -> str | None:
+        """What it looks for in this project now, in words; None where that is always the same."""
 
-class Scorer:
+
+class Scorer(ABC):
     """What most strategies have in common: a subclass adds `name`, `needs` and `scores`."""
 
     name: str
     needs: Needs = Needs()
     is_pointwise: bool = False
     is_trained: bool = False
+
+    @abstractmethod
+    def scores(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
+        """See `Strategy`."""
+
+    def alone(self, state: PoolState, actions: RegionFeatures) -> np.ndarray | None:
+        """The scores, where they depend on nothing else."""
+        return self.scores(state, actions) if self.is_pointwise else None
 
     def reasons(
         self, state: PoolState, actions: RegionFeatures, class_names: Sequence[str]
@@ -121,6 +139,10 @@ class Scorer:
 
     def drift(self, state: PoolState, actions: RegionFeatures) -> Drift | None:
         """A formula was not trained."""
+        return None
+
+    def manner(self, state: PoolState, actions: RegionFeatures) -> str | None:
+        """A formula is the same in every project."""
         return None
 
 
@@ -143,6 +165,10 @@ class Aimed(Scorer):
         """Those of the strategy, aimed at the class."""
         return self._strategy.scores(self._aimed(state), actions)
 
+    def alone(self, state: PoolState, actions: RegionFeatures) -> np.ndarray | None:
+        """Those of the strategy, aimed at the class."""
+        return self._strategy.alone(self._aimed(state), actions)
+
     def reasons(
         self, state: PoolState, actions: RegionFeatures, class_names: Sequence[str]
     ) -> list[str]:
@@ -152,6 +178,10 @@ class Aimed(Scorer):
     def drift(self, state: PoolState, actions: RegionFeatures) -> Drift | None:
         """That of the strategy, aimed at the class."""
         return self._strategy.drift(self._aimed(state), actions)
+
+    def manner(self, state: PoolState, actions: RegionFeatures) -> str | None:
+        """That of the strategy, aimed at the class."""
+        return self._strategy.manner(self._aimed(state), actions)
 
     def _aimed(self, state: PoolState) -> PoolState:
         return replace(state, target_class=self._target)

@@ -15,7 +15,7 @@ from ralis_backend.core.policy.misical import KIND as MISICAL
 from ralis_backend.core.policy.ralis import KIND as RALIS
 from ralis_backend.core.registry import Registry
 
-DEFAULT = "bald-rarity"
+DEFAULT = "coverage"
 """What `default` stands for: the best of the benchmark, and what ranks where a policy cannot."""
 MINER = "presence"
 """What looks for a class where nobody says how; measured in `benchmarks/results/mining`."""

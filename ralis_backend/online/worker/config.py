@@ -25,9 +25,9 @@ class WorkerConfig:
     continuing: how it is trained on.
     learner: what segmenters learn from, see `besides_paint`.
     promotion_tolerance: a version may be this much worse in validation mIoU and still be used.
-    trust_rounds: a trained policy proves itself again after so many rounds of new labels; 0: it
-        ranks without a proof.
-    replay: the rules of that proof.
+    trust_rounds: whoever ranks is tested again after so many rounds of new labels, a trained policy
+        whether it is good enough, a formula whether it loses to chance; 0: nobody is.
+    replay: the rules of that test.
     mining: the same of a trained miner's.
     random_share: of the regions handed out (crops mode), drawn uniformly to measure on.
     sync_s: everything is read from the tool at least this often.

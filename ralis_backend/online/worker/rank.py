@@ -14,11 +14,12 @@ from ralis_backend.core.acquisition import Places, PoolState, Strategy, strategy
 from ralis_backend.core.features import RegionFeatures
 from ralis_backend.core.regions import grid, is_labelled
 from ralis_backend.core.segmenter import Segmenter
-from ralis_backend.online.choosing import ChosenStrategy, fallback, strategy_for
+from ralis_backend.online.choosing import FALLBACK, ChosenStrategy, fallback, strategy_for
 from ralis_backend.online.hits import MINING
 from ralis_backend.online.labels import RegionLabel, covered, labelled_pixels
 from ralis_backend.online.pictures import Pictures
 from ralis_backend.online.ranking import (
+    ALONE,
     DescribedPool,
     describe_image,
     finite,
@@ -32,7 +33,7 @@ from ralis_backend.online.seeking import Seeking, seek
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Image, Project, Version
 from ralis_backend.online.tool import Tool
-from ralis_backend.online.trust import judge, standing_verdict
+from ralis_backend.online.trust import judge, judge_formula, may_be_refused, standing_verdict
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.described import DescribedRow
 from ralis_backend.online.worker.labelled_images import check_size
@@ -51,7 +52,9 @@ Report = Callable[[dict[str, Any]], None]
 class _Scored:
     """A pool's ranking: (R,) scores, reasons of those that may be handed out, who ranked.
 
-    trust: the verdict on the wanted policy, if it is one.
+    trust: the verdict on the wanted strategy, if it was tested.
+    manner: what it looks for now, in words. alone: what (N,) candidates are worth by themselves,
+        with which images compare that come later; None: as their scores, or nothing to compare.
     mined: the same of the class that is sought; None: none is.
     """
 
@@ -59,19 +62,27 @@ class _Scored:
     reasons: Mapping[int, str]
     chosen: ChosenStrategy
     trust: Mapping[str, Any] | None = None
+    manner: str | None = None
+    alone: np.ndarray | None = None
     mined: Mined | None = None
 
 
 def _earned(project: Project, chosen: ChosenStrategy, trust: Mapping[str, Any]) -> ChosenStrategy:
-    """The policy where it is trusted, else the best heuristic and why."""
-    if trust["verdict"] == "trusted":
+    """A strategy that may rank, else the best one that may and why.
+
+    A trained policy must be trusted; a formula may rank as long as it is not refused.
+    """
+    name, verdict = chosen.strategy.name, trust["verdict"]
+    if verdict == "trusted" or (verdict != "not trusted" and not chosen.strategy.is_trained):
         return chosen
-    name = chosen.strategy.name
+    kind = "policy" if chosen.strategy.is_trained else "strategy"
+    note = f"{kind} {name}, {verdict}: {trust['note']}"
     return fallback(
         project,
         chosen.offers,
-        f"policy {name}, {trust['verdict']}: {trust['note']}",
-        f"in place of {name}: {trust['verdict']}",
+        note if chosen.note is None else f"{chosen.note}; {note}",
+        f"in place of {name}: {verdict}",
+        trust.get("instead", FALLBACK),
     )
 
 
@@ -113,6 +124,11 @@ class Ranker:
         images = self._store.images.of(project.id)
         labels = self._store.labels.of(project.id)
         chosen = strategy_for(project, version, labels, ranking, segmenter.offers)
+        trust = None
+        if self._config.trust_rounds and may_be_refused(version, chosen.strategy):
+            report({"state": "testing the strategy"})
+            trust = self._trust(project, chosen.strategy, stop)
+            chosen = _earned(project, chosen, trust)
         seeking = self._seeking(project, version, labels, segmenter)
         chosen = replace(chosen, beside=seeking.features if seeking else frozenset())
         metrics: dict[str, Any] = {}
@@ -124,6 +140,7 @@ class Ranker:
                 pool = self._pool(described, spool.features(), labels)
                 state = self._state(project, version, described, pool, labels, stop)
                 scored = self._score(project, pool, state, chosen, report, stop)
+                scored = replace(scored, trust=scored.trust or trust)
                 if seeking is not None:
                     state = self._search.state(project, seeking, described, pool, labels, state)
                     mined = self._search.mined(project, seeking, pool, state, report, stop)
@@ -289,7 +306,7 @@ class Ranker:
         trust = None
         if chosen.strategy.is_trained and self._config.trust_rounds:
             report({"state": "testing the policy"})
-            trust = self._trust(project, chosen.strategy, state, pool, stop)
+            trust = self._trust(project, chosen.strategy, stop, state, pool)
             chosen = _earned(project, chosen, trust)
         offered_scores, chosen = self._scored(project, chosen, state, pool)
         scores[pool.is_done] = offered_scores.min() - 1
@@ -301,7 +318,8 @@ class Ranker:
             chosen, state.part(explained), pool.features.take(candidates[explained]), project
         )
         by_region = dict(zip(candidates[explained].tolist(), reasons, strict=True))
-        return _Scored(scores, by_region, chosen, trust)
+        manner = _manner(chosen, state, pool)
+        return _Scored(scores, by_region, chosen, trust, manner, _alone(chosen, state, pool))
 
     def _scored(
         self, project: Project, chosen: ChosenStrategy, state: PoolState, pool: DescribedPool
@@ -323,29 +341,27 @@ class Ranker:
     def _trust(
         self,
         project: Project,
-        policy: Strategy,
-        state: PoolState,
-        pool: DescribedPool,
+        wanted: Strategy,
         stop: Callable[[], None],
+        state: PoolState | None = None,
+        pool: DescribedPool | None = None,
     ) -> dict[str, Any]:
-        """The standing verdict on a policy, or a new one where enough was labelled since."""
+        """The standing verdict on a strategy, or a new one where enough was labelled since.
+
+        A trained policy is told of the project's state and pool.
+        """
         num_labels = self._store.labels.count(project.id)
         verdicts = [it.metrics.get("trust") for it in self._store.versions.all(project.id)]
-        standing = standing_verdict(verdicts, policy.name, num_labels, self._config.trust_period)
+        standing = standing_verdict(verdicts, wanted.name, num_labels, self._config.trust_period)
         if standing is not None:
             return standing
-        logger.info("project %s: policy %s is tested on the labels", project.tool_id, policy.name)
-        entry = judge(
-            self._store,
-            self._tool.image,
-            project,
-            policy,
-            state,
-            pool.features.select(pool.candidates),
-            self._config.ranking,
-            self._config.replay,
-            stop,
-        )
+        logger.info("project %s: %s is tested on the labels", project.tool_id, wanted.name)
+        place, config = (self._store, self._tool.image, project), self._config
+        if state is None or pool is None:
+            entry = judge_formula(*place, wanted, config.ranking, config.replay, stop)
+        else:
+            candidates = pool.features.select(pool.candidates)
+            entry = judge(*place, wanted, state, candidates, config.ranking, config.replay, stop)
         return {**entry, "labels": num_labels}
 
     # Store
@@ -367,14 +383,51 @@ class Ranker:
         self._store.versions.change(version.id, strategy=scored.chosen.strategy.name)
 
 
+def _alone(chosen: ChosenStrategy, state: PoolState, pool: DescribedPool) -> np.ndarray | None:
+    """(N,) what the candidates are worth by themselves, where their scores are not that."""
+    if chosen.strategy.is_pointwise:
+        return None
+    parts = []
+    for rows, part in pool.features.select(pool.candidates).blocks():
+        worth = chosen.strategy.alone(state.part(np.arange(rows.start, rows.stop)), part)
+        if worth is None:
+            return None
+        parts.append(worth)
+        state.stop()
+    worths: np.ndarray = np.concatenate(parts)
+    return worths
+
+
+def _quantiles(scores: np.ndarray) -> list[float]:
+    """101 of them, to six digits: what regions are worth alone may be very small numbers."""
+    return [float(f"{value:.6g}") for value in np.quantile(scores, np.linspace(0, 1, 101))]
+
+
+def _manner(chosen: ChosenStrategy, state: PoolState, pool: DescribedPool) -> str | None:
+    """What the strategy looks for now; None where it says nothing, or breaks in saying it."""
+    try:
+        return chosen.strategy.manner(state, pool.features.select(pool.candidates))
+    except (Stopped, MemoryError):
+        raise
+    except Exception as error:
+        logger.warning("%s does not say what it looks for: %s", chosen.strategy.name, error)
+        return None
+
+
 def _metrics(version: Version, scored: _Scored, candidates: np.ndarray) -> dict[str, Any]:
     """What is kept with the version; None only where an earlier ranking of it said something."""
     mining = None if scored.mined is None else scored.mined.to_json()
-    said = {"strategy_note": scored.chosen.note, "trust": scored.trust, MINING: mining}
+    said = {
+        "strategy_note": scored.chosen.note,
+        "trust": scored.trust,
+        "manner": scored.manner,
+        MINING: mining,
+    }
     metrics: dict[str, Any] = {
         name: value for name, value in said.items() if value or name in version.metrics
     }
     if len(candidates):
-        quantiles = np.quantile(scored.scores[candidates], np.linspace(0, 1, 101))
-        metrics["score_quantiles"] = [round(float(value), 5) for value in quantiles]
+        metrics["score_quantiles"] = _quantiles(scored.scores[candidates])
+    if scored.alone is not None or ALONE in version.metrics:
+        metrics[ALONE] = None if scored.alone is None else _quantiles(scored.alone)
     return metrics

@@ -318,7 +318,7 @@ class _Broken(Scorer):
 
 
 @pytest.mark.parametrize("where", ["scores", "reasons", "one", "all"])
-@pytest.mark.parametrize("features", [(), ("bald", "class_probabilities")])
+@pytest.mark.parametrize("features", [(), ("bald", "class_bald", "class_counts")])
 def test_a_strategy_that_breaks_is_replaced_and_the_versions_say_why(
     store: Store,
     tool: FakeTool,
@@ -334,7 +334,7 @@ def test_a_strategy_that_breaks_is_replaced_and_the_versions_say_why(
     assert (version.strategy == "broken") == (where in ("reasons", "one"))
     if where in ("scores", "all"):
         assert "broken" in version.metrics["strategy_note"]
-        assert version.strategy == ("bald-rarity" if features else "random")
+        assert version.strategy == ("coverage" if features else "random")
     assert store.projects.all()[0].published_version == version.number
 
 
