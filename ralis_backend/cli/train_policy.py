@@ -23,8 +23,9 @@ DatasetFolders = Annotated[
 Config = Annotated[
     str,
     typer.Option(
-        help="faithful, repaired, or a JSON file with a base and what differs; any: a policy "
-        "for any label set; linear: its linear placebo; misical, misical-linear: one that looks "
+        help="faithful, repaired, repaired-warm, or a JSON file with a base and what differs; "
+        "adaptive, any: policies for any label set; adaptive-fixed, linear: what they are "
+        "measured by; misical, misical-linear: one that looks "
         "for a class; or a plug-in's."
     ),
 ]

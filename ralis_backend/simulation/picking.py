@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,23 @@ def pick(
     scores = strategy.scores(state, simulation.describe(offered, strategy.needs.features))
     best = scores.reshape(pools.shape).argmax(axis=1)
     picked: np.ndarray = pools[np.arange(len(pools)), best]
+    return picked
+
+
+def pick_from_all(
+    simulation: Simulation,
+    strategy: Strategy,
+    labelled: np.ndarray,
+    pools: np.ndarray,
+    rng: np.random.Generator,
+    progress: float,
+) -> np.ndarray:
+    """The best K of (K, N) regions together, as a project's pool is ranked; see `pick`."""
+    offered = pools.reshape(-1)
+    state = state_of(simulation, strategy, labelled, pools, rng, progress)
+    state = replace(state, pool_index=None)
+    scores = strategy.scores(state, simulation.describe(offered, strategy.needs.features))
+    picked: np.ndarray = offered[np.argsort(-scores, kind="stable")[: len(pools)]]
     return picked
 
 

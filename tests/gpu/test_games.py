@@ -187,7 +187,7 @@ def test_heads_side_by_side_play_a_game(device, pool):
     )  # fmt: skip
     drawn = draw_scenario([pool], config, np.random.default_rng(0))
     players = [strategy("random"), strategy("bald-rarity")]
-    scores, labelled = play_together(drawn, players, config, device)
+    scores, labelled = play_together(drawn, players, device)
     assert scores.shape == (2, 2)
     assert [len(each) for each in labelled] == [len(drawn.initial) + 6] * 2
 

@@ -10,6 +10,8 @@ from typing import Protocol, Self
 from ralis_backend.core import weights
 from ralis_backend.core.acquisition import STRATEGIES, Aimed, Strategy
 from ralis_backend.core.policy import AgnosticPolicy, AgnosticSpec, MisicalPolicy, RalisPolicy
+from ralis_backend.core.policy.adaptive import KIND as ADAPTIVE
+from ralis_backend.core.policy.adaptive import AdaptivePolicy
 from ralis_backend.core.policy.agnostic import KIND as AGNOSTIC
 from ralis_backend.core.policy.misical import KIND as MISICAL
 from ralis_backend.core.policy.ralis import KIND as RALIS
@@ -60,6 +62,7 @@ POLICIES: Registry[PolicyLoader] = Registry("kind of policy", "ralis_backend.pol
 """Kinds of policies, as their files name them in `kind` -> what loads them."""
 POLICIES.register(RALIS, RalisPolicy.load)
 POLICIES.register(AGNOSTIC, AgnosticPolicy.load)
+POLICIES.register(ADAPTIVE, AdaptivePolicy.load)
 POLICIES.register(MISICAL, MisicalPolicy.load)
 
 

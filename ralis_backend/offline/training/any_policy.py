@@ -71,7 +71,7 @@ def input_ranges(
         first = scenario.held_out.take(np.arange(1))
         simulation = FastSimulation(scenario.pool, first, first, scenario.head)
         simulation.begin(scenario.initial, config.initial_updates, scenario.seed)
-        values.append(flat_inputs(offer(simulation, scenario, config, rng)[1]))
+        values.append(flat_inputs(offer(simulation, scenario, rng)[1]))
     low, high = np.quantile(np.concatenate(values), [0.005, 0.995], axis=0)
     at = (*CLASS_INPUTS, *REGION_INPUTS).index("progress")
     low[at], high[at] = 0, 1

@@ -6,7 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints
+
+import numpy as np
 
 from ralis_backend.core.registry import Registry
 from ralis_backend.offline.training.dqn import DqnConfig
@@ -31,6 +33,8 @@ class TrainingConfig:
     checkpoint_every: episodes between two checkpoints.
     does_shuffle_rewards: each step's reward is replaced by an earlier one's: a placebo that must
         not learn.
+    warm_episodes: the first ones are played by `warm_strategy`, a formula, so that the replay holds
+        good picks.
     """
 
     episodes: int = 100
@@ -45,6 +49,8 @@ class TrainingConfig:
     evaluation_episodes: int = 4
     checkpoint_every: int = 5
     does_shuffle_rewards: bool = False
+    warm_episodes: int = 0
+    warm_strategy: str = "coverage"
 
 
 FAITHFUL = TrainingConfig(
@@ -94,6 +100,46 @@ REPAIRED = TrainingConfig(
 
 
 @dataclass(frozen=True)
+class ScenarioRules:
+    """The rules of one game of a scenario.
+
+    initial_regions: labelled first; a quarter of the pool at most.
+    steps, regions_per_step, pool_size: in each step K pools of N regions are offered, and the best
+        of each is labelled; with `is_whole` the best K of all K N.
+    initial_updates, updates_per_step: gradient steps of the segmenter.
+    hidden: width of its head.
+    """
+
+    initial_regions: int
+    steps: int
+    regions_per_step: int
+    pool_size: int
+    initial_updates: int
+    updates_per_step: int
+    is_whole: bool = False
+    hidden: int = HeadConfig.hidden
+
+
+class ScenarioConfig(Protocol):
+    """What the games have in common that scenarios are drawn for."""
+
+    @property
+    def held_out(self) -> float:
+        """Share of the images that a game is measured on."""
+
+    @property
+    def max_held_out(self) -> int:
+        """At most so many of their regions."""
+
+    @property
+    def class_weight_powers(self) -> tuple[float, ...]:
+        """Of the losses among which each game draws."""
+
+    def rules(self, rng: np.random.Generator) -> ScenarioRules:
+        """Of one game."""
+
+
+@dataclass(frozen=True)
 class EvolutionConfig:
     """How a policy for any label set is trained.
 
@@ -129,6 +175,74 @@ class EvolutionConfig:
     linear_games: int = 60
     checkpoint_every: int = 10
     does_shuffle_rewards: bool = False
+
+    def rules(self, rng: np.random.Generator) -> ScenarioRules:
+        """Of one game: only the number of first labels is drawn."""
+        low, high = self.initial_regions
+        return ScenarioRules(
+            int(rng.integers(low, high + 1)),
+            self.steps,
+            self.regions_per_step,
+            self.pool_size,
+            self.initial_updates,
+            self.updates_per_step,
+        )
+
+
+@dataclass(frozen=True)
+class AdaptiveConfig:
+    """How a policy that adapts to any label set is trained.
+
+    region_size: (height, width) of a region in pixels, in training.
+    games: of each dataset, in which knobs are turned at random; pairs: antithetic ones that play
+        each.
+    search_games: others of each dataset, in which the gradient is followed.
+    lengths: how far, in deviations of all knobs together.
+    ridge: of what depends on the project's inputs, among which one is chosen; the last, where there
+        is but one dataset.
+    adapts: False for the best fixed mixture, whose knobs are the same in every project.
+    initial_regions: range of first labels, drawn evenly on a logarithmic scale.
+    steps, regions_per_step, pool_sizes, hidden: among which each game draws, see `ScenarioRules`.
+    whole_share: of the games, in which the best of all that is offered are picked.
+    initial_updates, updates_per_step: gradient steps of the segmenter.
+    held_out: share of the images that a game is measured on, at most `max_held_out` regions.
+    class_weight_powers: of the losses among which each game draws.
+    does_shuffle_rewards: give each pair another one's difference: a placebo.
+    """
+
+    region_size: tuple[int, int] = (90, 80)
+    games: int = 48
+    pairs: int = 5
+    search_games: int = 8
+    lengths: tuple[float, ...] = (1.0, 2.0, 3.0, 4.5)
+    ridge: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
+    adapts: bool = True
+    initial_regions: tuple[int, int] = (16, 200)
+    steps: tuple[int, ...] = (3, 4, 5)
+    regions_per_step: tuple[int, ...] = (12, 24, 48)
+    pool_sizes: tuple[int, ...] = (5, 10, 20, 40)
+    hidden: tuple[int, ...] = (64, 128)
+    whole_share: float = 0.5
+    initial_updates: int = 150
+    updates_per_step: int = 60
+    held_out: float = 0.35
+    max_held_out: int = 400
+    class_weight_powers: tuple[float, ...] = (0.0, 0.5)
+    does_shuffle_rewards: bool = False
+
+    def rules(self, rng: np.random.Generator) -> ScenarioRules:
+        """Of one game, everything drawn."""
+        low, high = np.log(self.initial_regions)
+        return ScenarioRules(
+            round(float(np.exp(rng.uniform(low, high)))),
+            int(rng.choice(self.steps)),
+            int(rng.choice(self.regions_per_step)),
+            int(rng.choice(self.pool_sizes)),
+            self.initial_updates,
+            self.updates_per_step,
+            bool(rng.random() < self.whole_share),
+            int(rng.choice(self.hidden)),
+        )
 
 
 @dataclass(frozen=True)
@@ -215,8 +329,11 @@ PRESETS: Registry[Any] = Registry("preset", "ralis_backend.presets")
 """Names -> configurations, each of a type that `registry.TRAINERS` knows."""
 PRESETS.register("faithful", FAITHFUL)
 PRESETS.register("repaired", REPAIRED)
+PRESETS.register("repaired-warm", replace(REPAIRED, warm_episodes=15))
 PRESETS.register("any", EvolutionConfig())
 PRESETS.register("linear", EvolutionConfig(ranker="linear"))
+PRESETS.register("adaptive", AdaptiveConfig())
+PRESETS.register("adaptive-fixed", AdaptiveConfig(adapts=False))
 PRESETS.register("misical", MisicalConfig())
 PRESETS.register("misical-linear", MisicalConfig(architecture="linear"))
 

@@ -6,14 +6,14 @@ State, actions, reward and end follow "Reinforced Active Learning for Image Segm
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from ralis_backend.core.acquisition import PoolState
+from ralis_backend.core.acquisition import PoolState, Strategy
 from ralis_backend.core.features.ralis import Unlabelled, Variant
 from ralis_backend.offline.training import rewards
 from ralis_backend.offline.training.observation import Encoder, RalisInputs
@@ -163,6 +163,18 @@ class LabellingEnv(gymnasium.Env[Any, Any]):
     def pools(self) -> np.ndarray:
         """(K, N) regions offered now."""
         return self._pools
+
+    def advised(self, strategy: Strategy) -> np.ndarray:
+        """(K,) the picks of a formula, as an action."""
+        offered, pools = self._pools.reshape(-1), np.arange(len(self._pools))
+        state = replace(
+            self.pool_state(self.np_random),
+            pool_index=np.repeat(pools, self._pools.shape[1]),
+        )
+        features = self.simulation.describe(offered, strategy.needs.features)
+        scores = strategy.scores(state, features).reshape(self._pools.shape)
+        picked: np.ndarray = scores.argmax(axis=1)
+        return picked
 
     def pool_state(self, rng: np.random.Generator) -> PoolState:
         """What a strategy of `core` is told, so that heuristics play the same game."""

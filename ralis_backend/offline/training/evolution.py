@@ -121,7 +121,7 @@ def _evolve_once(
         for each in noise
         for sign in (1, -1)
     ]
-    scores = play_together(scenario, members, config, device)[0].mean(axis=1)  # (2 pairs,)
+    scores = play_together(scenario, members, device)[0].mean(axis=1)  # (2 pairs,)
     if config.does_shuffle_rewards:
         scores = rng.permutation(scores)
     differences = scores[::2] - scores[1::2]

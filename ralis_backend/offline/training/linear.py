@@ -80,7 +80,7 @@ def _played(
     state_set = scenario.held_out.take(np.arange(1))
     simulation = FastSimulation(scenario.pool, state_set, scenario.held_out, scenario.head, device)
     simulation.begin(scenario.initial, config.initial_updates, scenario.seed)
-    offered, shown = offer(simulation, scenario, config, rng)
+    offered, shown = offer(simulation, scenario, rng)
     features = linear_inputs(
         torch.from_numpy(shown.classes), torch.from_numpy(shown.regions)
     ).numpy()  # (R, 18)

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
 from torch import nn
 
+from ralis_backend.core.acquisition import strategy
 from ralis_backend.offline.training.buffer import ReplayBuffer
 from ralis_backend.offline.training.config import TrainingConfig
 from ralis_backend.offline.training.dqn import DoubleDqn
@@ -23,12 +25,20 @@ from ralis_backend.simulation import Simulation
 
 
 @dataclass(frozen=True)
+class WarmUp:
+    """Who plays the first episodes: `pick` gives (K,) indices into the pools that are offered."""
+
+    episodes: int
+    pick: Callable[[], np.ndarray]
+
+
+@dataclass(frozen=True)
 class Parts:
     """What a training by Q-learning is put together from.
 
     environment: the game that is learned from. evaluation: the one that networks are measured in.
     dqn: the learner. buffer: what it remembers. sampler: what of it is learned from.
-    device: where it learns.
+    device: where it learns. warm_up: who plays the first episodes; None: the learner.
     """
 
     environment: Game
@@ -37,6 +47,7 @@ class Parts:
     buffer: ReplayBuffer
     sampler: Sampler
     device: str = "cpu"
+    warm_up: WarmUp | None = None
 
 
 def put_together(
@@ -84,4 +95,12 @@ def put_together(
         buffer,
         sampler(buffer),
         device,
+        _warm_up(environment, config),
     )
+
+
+def _warm_up(environment: LabellingEnv, config: TrainingConfig) -> WarmUp | None:
+    if not config.warm_episodes:
+        return None
+    formula = strategy(config.warm_strategy)
+    return WarmUp(config.warm_episodes, lambda: environment.advised(formula))

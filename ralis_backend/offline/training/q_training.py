@@ -18,7 +18,7 @@ import torch
 from ralis_backend.core import checkpoints
 from ralis_backend.core.weights import below
 from ralis_backend.offline.training.parts import Parts
-from ralis_backend.offline.training.play import Schedule
+from ralis_backend.offline.training.play import Observation, Schedule
 from ralis_backend.offline.training.trainer import OnProgress, Progress
 
 EVALUATION_SEED = 1_000_000
@@ -123,7 +123,7 @@ class QTraining:
         dqn.begin_episode()
         steps, is_over = list[_Step](), False
         while not is_over:
-            picked = dqn.act(observation, self._rng)
+            picked = self._pick(observation)
             observation, reward, is_over, _, info = environment.step(picked)
             credits = self._credits(info["rewards"])
             slot = self.parts.buffer.add(picked, credits, observation, is_over)
@@ -134,6 +134,13 @@ class QTraining:
             yield steps[-1]
         self._episode += 1
         self._curve.append(self._summary(steps, time.monotonic() - started))
+
+    def _pick(self, observation: Observation) -> np.ndarray:
+        """(K,) the learner's picks, or whose it is to begin."""
+        warm_up = self.parts.warm_up
+        if warm_up is not None and self._episode < warm_up.episodes:
+            return warm_up.pick()
+        return self.parts.dqn.act(observation, self._rng)
 
     def _credits(self, credits: np.ndarray) -> np.ndarray:
         if not self.config.does_shuffle_rewards:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from ralis_backend.offline.training.adaptive import AdaptiveTrainer
 from ralis_backend.offline.training.any import AnyTrainer
 from ralis_backend.offline.training.config import (
     PRESETS,
+    AdaptiveConfig,
     EvolutionConfig,
     MisicalConfig,
     TrainingConfig,
@@ -21,6 +23,7 @@ Config = TypeVar("Config")
 TRAINERS: dict[type[Any], Trainer[Any]] = {
     TrainingConfig: RalisTrainer(),
     EvolutionConfig: AnyTrainer(),
+    AdaptiveConfig: AdaptiveTrainer(),
     MisicalConfig: MisicalTrainer(),
 }
 """Types of configurations -> who trains with them."""

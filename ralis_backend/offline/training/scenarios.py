@@ -17,10 +17,10 @@ from ralis_backend.core.acquisition import PoolState, Strategy
 from ralis_backend.core.metrics import mean_iou
 from ralis_backend.core.policy.agnostic_inputs import NEEDS, AgnosticInputs, agnostic_inputs
 from ralis_backend.core.regions import VOID
-from ralis_backend.offline.training.config import EvolutionConfig
+from ralis_backend.offline.training.config import ScenarioConfig, ScenarioRules
 from ralis_backend.simulation.fast import FastSimulation
 from ralis_backend.simulation.heads import HeadConfig, Heads, Points
-from ralis_backend.simulation.picking import pick
+from ralis_backend.simulation.picking import pick, pick_from_all
 from ralis_backend.simulation.points import RegionPoints
 
 
@@ -33,12 +33,17 @@ class Scenario:
     head: HeadConfig
     initial: np.ndarray
     seed: int
+    rules: ScenarioRules
 
 
 def draw_scenario(
-    sources: Sequence[RegionPoints], config: EvolutionConfig, rng: np.random.Generator
+    sources: Sequence[RegionPoints], config: ScenarioConfig, rng: np.random.Generator
 ) -> Scenario:
-    """A game of one of the sources, with its images split and its classes merged or left out."""
+    """A game of one of the sources, with its images split and its classes merged or left out.
+
+    Raises:
+        ValueError: if no game fits the pool.
+    """
     source = sources[int(rng.integers(len(sources)))]
     images = rng.permutation(np.unique(source.image_index))
     num_held_out = max(1, round(config.held_out * len(images)))
@@ -48,23 +53,24 @@ def draw_scenario(
         drawn = relabelled(source, draw_mapping(num_classes, rng))
         is_annotated = drawn.class_pixels[:, :-1].sum(axis=1) > 0
         pool = drawn.take(np.flatnonzero(~is_held_out & is_annotated))
-        low, high = config.initial_regions
-        count = min(int(rng.integers(low, high + 1)), max(1, len(pool) // 4))
+        rules = config.rules(rng)
+        count = min(rules.initial_regions, max(1, len(pool) // 4))
         shown = pool.class_pixels[:, :-1].sum(axis=0) > 0
-        if shown.sum() >= 2 and len(pool) > count + config.steps * config.regions_per_step:
+        if shown.sum() >= 2 and len(pool) > count + rules.steps * rules.regions_per_step:
             break
     else:
         raise ValueError(
-            f"no game of {config.steps} steps of {config.regions_per_step} regions fits a pool of "
+            f"no game of {rules.steps} steps of {rules.regions_per_step} regions fits a pool of "
             f"{int((~is_held_out).sum())} regions; lower steps or regions per step"
         )
     power = float(rng.choice(config.class_weight_powers))
     return Scenario(
         pool,
         drawn.take(rng.permutation(np.flatnonzero(is_held_out))[: config.max_held_out]),
-        HeadConfig(class_weight_power=power),
+        HeadConfig(class_weight_power=power, hidden=rules.hidden),
         rng.choice(len(pool), count, replace=False),
         int(rng.integers(2**31)),
+        rules,
     )
 
 
@@ -97,10 +103,7 @@ def relabelled(points: RegionPoints, mapping: np.ndarray) -> RegionPoints:
 
 
 def play_together(
-    scenario: Scenario,
-    strategies: Sequence[Strategy],
-    config: EvolutionConfig,
-    device: str = "cpu",
+    scenario: Scenario, strategies: Sequence[Strategy], device: str = "cpu"
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Several strategies play one scenario, their segmenters side by side.
 
@@ -108,28 +111,30 @@ def play_together(
         (M, steps) mIoU on the held-out regions after each step, and the (L,) labelled regions of
         each strategy.
     """
+    rules = scenario.rules
     first = scenario.held_out.take(np.arange(1))
     simulations = [
         FastSimulation(scenario.pool, first, first, scenario.head, device) for _ in strategies
     ]
-    simulations[0].begin(scenario.initial, config.initial_updates, scenario.seed)
+    simulations[0].begin(scenario.initial, rules.initial_updates, scenario.seed)
     for other in simulations[1:]:
         other.heads = simulations[0].heads
     labelled = [scenario.initial] * len(strategies)
     held_out = scenario.held_out.to(torch.device(device)).points
-    budget = len(scenario.initial) + config.steps * config.regions_per_step
-    scores = np.zeros((len(strategies), config.steps))
-    for step in range(config.steps):
+    budget = len(scenario.initial) + rules.steps * rules.regions_per_step
+    scores = np.zeros((len(strategies), rules.steps))
+    for step in range(rules.steps):
         order = np.random.default_rng([scenario.seed, step]).permutation(len(scenario.pool))
         for index, (strategy, simulation) in enumerate(zip(strategies, simulations, strict=True)):
-            pools = _pools(order, labelled[index], config)
+            pools = _pools(order, labelled[index], rules)
             rng = np.random.default_rng([scenario.seed, step, 1])
             spent = len(labelled[index]) / budget
-            picked = pick(simulation, strategy, labelled[index], pools, rng, spent)
+            choose = pick_from_all if rules.is_whole else pick
+            picked = choose(simulation, strategy, labelled[index], pools, rng, spent)
             labelled[index] = np.concatenate([labelled[index], picked])
         heads = Heads.joined([each.heads for each in simulations])
         heads = heads.trained(
-            simulations[0].points, labelled, config.updates_per_step, scenario.seed + step
+            simulations[0].points, labelled, rules.updates_per_step, scenario.seed + step
         )
         for index, simulation in enumerate(simulations):
             simulation.heads = heads.only(index)
@@ -137,30 +142,28 @@ def play_together(
     return scores, labelled
 
 
-def _pools(order: np.ndarray, labelled: np.ndarray, config: EvolutionConfig) -> np.ndarray:
+def _pools(order: np.ndarray, labelled: np.ndarray, rules: ScenarioRules) -> np.ndarray:
     """(K, N) regions that are not labelled, the first ones in the order."""
     is_open = np.ones(len(order), bool)
     is_open[labelled] = False
     left = order[is_open[order]]
-    count = min(config.regions_per_step, len(left))
-    size = min(config.pool_size, len(left) // count)
+    count = min(rules.regions_per_step, len(left))
+    size = min(rules.pool_size, len(left) // count)
     pools: np.ndarray = left[: count * size].reshape(count, size)
     return pools
 
 
 def offer(
-    simulation: FastSimulation,
-    scenario: Scenario,
-    config: EvolutionConfig,
-    rng: np.random.Generator,
+    simulation: FastSimulation, scenario: Scenario, rng: np.random.Generator
 ) -> tuple[np.ndarray, AgnosticInputs]:
     """Candidates of a first step, and what a policy sees of them."""
+    rules = scenario.rules
     left = np.setdiff1d(np.arange(len(scenario.pool)), scenario.initial)
-    offered = rng.permutation(left)[: config.regions_per_step * config.pool_size]
+    offered = rng.permutation(left)[: rules.regions_per_step * rules.pool_size]
     state = PoolState(
         simulation.class_pixels[scenario.initial],
         simulation.embeddings(scenario.initial),
-        config.regions_per_step,
+        rules.regions_per_step,
         rng,
     )
     return offered, agnostic_inputs(state, simulation.describe(offered, NEEDS.features))

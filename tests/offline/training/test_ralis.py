@@ -14,9 +14,12 @@ import pytest
 import torch
 
 from ralis_backend.core import weights
-from ralis_backend.core.policy import RalisPolicy
+from ralis_backend.core.acquisition import strategy
+from ralis_backend.core.policy import QueryNetwork, RalisPolicy
 from ralis_backend.offline.datasets import Dataset, DatasetClass
 from ralis_backend.offline.training.config import read_config
+from ralis_backend.offline.training.parts import put_together
+from ralis_backend.offline.training.q_training import QTraining
 from ralis_backend.offline.training.ralis import train
 from tests.offline.toy import CONFIG, ToySimulation, picks_useful
 
@@ -57,6 +60,25 @@ def test_the_results_file_holds_everything_needed_to_repeat_it(tmp_path):
     assert policy.name == "policy"
 
 
+def test_the_first_episodes_are_played_by_a_formula(tmp_path, monkeypatch):
+    config = replace(CONFIG, episodes=3, warm_episodes=2, warm_strategy="entropy")
+    parts = put_together(ToySimulation(), config, QueryNetwork(4, 4))
+    played, advised = [], []
+    step, environment = parts.environment.step, parts.environment
+
+    def stepped(action: np.ndarray):
+        played.append(np.asarray(action).tolist())
+        advised.append(environment.advised(strategy("entropy")).tolist())
+        return step(action)
+
+    monkeypatch.setattr(environment, "step", stepped)
+    QTraining(parts, config, 0, tmp_path / "checkpoint.safetensors", {}).run()
+    warm = 2 * environment.num_steps
+    assert len(played) == 3 * environment.num_steps
+    assert played[:warm] == advised[:warm]
+    assert played[warm:] != advised[warm:]
+
+
 @pytest.mark.e2e  # slow
 def test_the_same_seed_gives_the_same_policy_and_another_seed_another(tmp_path):
     config = replace(CONFIG, episodes=3)
@@ -95,6 +117,8 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from ralis_backend.offline.training.open_simulation import open_simulation
+from ralis_backend.offline.training.parts import put_together
+from ralis_backend.offline.training.q_training import QTraining
 from ralis_backend.offline.training.ralis import train
 from tests.offline.training.test_ralis import KILLED_CONFIG, _dataset
 from tests.offline.toy import ToySimulation

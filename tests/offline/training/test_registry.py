@@ -6,6 +6,7 @@ from unittest.mock import patch
 
 import pytest
 
+from ralis_backend.offline.training.adaptive import AdaptiveTrainer
 from ralis_backend.offline.training.any import AnyTrainer
 from ralis_backend.offline.training.config import PRESETS, EvolutionConfig, read_config
 from ralis_backend.offline.training.misical import MisicalTrainer
@@ -27,7 +28,12 @@ def _unchanged_registries() -> Iterator[None]:
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_every_preset_has_a_trainer(preset):
-    trainers = {"any": AnyTrainer, "linear": AnyTrainer}
+    trainers = {
+        "any": AnyTrainer,
+        "linear": AnyTrainer,
+        "adaptive": AdaptiveTrainer,
+        "adaptive-fixed": AdaptiveTrainer,
+    }
     trainers |= {"misical": MisicalTrainer, "misical-linear": MisicalTrainer}
     expected = trainers.get(preset, RalisTrainer)
     assert isinstance(find_trainer(read_config(preset)), expected)

@@ -44,7 +44,7 @@ def test_a_scenario_holds_out_whole_images(source):
 
 def test_the_same_strategy_twice_plays_the_same_scenario(source):
     scenario = draw_scenario([source], CONFIG, np.random.default_rng(0))
-    scores, labelled = play_together(scenario, [strategy("bald-rarity")] * 2, CONFIG)
+    scores, labelled = play_together(scenario, [strategy("bald-rarity")] * 2)
     np.testing.assert_array_equal(scores[0], scores[1])
     np.testing.assert_array_equal(labelled[0], labelled[1])
     assert len(set(labelled[0].tolist())) == len(scenario.initial) + 6
