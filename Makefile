@@ -76,6 +76,12 @@ full = $(BIN)/ralis benchmark --dataset '$(DATA)/camvid' --fidelity full --image
 	--test-images 58 --updates 240 --first-seed 3000 --class-weight-power $(2) \
 	--strategies '$(3)' --out '$(LABELS)/long/$(1)' $(4) $(OPTIONS)
 
+# A line of a recipe each.
+define NEWLINE
+
+	
+endef
+
 SHORT := --seeds 3 --budgets 96,192,384 --regions-per-step 48 --updates 300
 LONG := --seeds 24 --first-seed 2000 --budgets 144,240,480,960,1440 --regions-per-step 48
 EVERY := random,entropy,bald-rarity,coverage,margin,clasp-pe,class-bal,power,equal,$\
@@ -120,6 +126,27 @@ reproduce-benchmark-long: $(BACKEND_STAMP) ## What the repository shows, from th
 	  --out '$(LABELS)/trust-gate-camvid.json'
 	$(BIN)/python benchmarks/labels_report.py
 	$(BIN)/python benchmarks/policy_report.py
+
+KINDS := .cache/kinds
+FORMULAS := benchmarks/results/formulas
+GENERATED := grey cells streets
+SETS := camvid clothing dubai_aerial nuclei roads $(GENERATED)
+# $(call sets,left out): the options for every label set but one.
+sets = $(foreach set,$(filter-out $(1),$(SETS)),\
+	--dataset '$(if $(filter $(set),$(GENERATED)),$(KINDS),$(DATA))/$(set)')
+# $(call adaptive,policy,left out,preset,options): games of a label set are played once for all.
+adaptive = $(BIN)/ralis train-policy $(call sets,$(2)) --config $(3) --out $(1) $(4)
+
+.PHONY: reproduce-default
+reproduce-default: $(BACKEND_STAMP) ## The default and the policy `any`, on eight label sets: hours
+	$(BIN)/python -m benchmarks.kinds --out $(KINDS)
+	$(call adaptive,policies/any,,adaptive)
+	$(call adaptive,$(FORMULAS)/policies/any-fixed,,adaptive-fixed)
+	$(call adaptive,$(FORMULAS)/policies/any-placebo,,adaptive,--shuffle-rewards)
+	$(foreach set,$(SETS),$(call adaptive,$(FORMULAS)/policies/any-without-$(set),$(set),adaptive)$(NEWLINE))
+	$(BIN)/python -m benchmarks.formulas $(call sets,) --report --left-out any --strategies \
+	  random,entropy,margin,bald,bald-rarity,clasp-pe,coverage,any,any-fixed,any-placebo,$\
+	  oracle-coverage,coverage-neighbours,coverage-mixed,coverage-noise,coverage-apart,coverage-both
 
 REWARDS := benchmarks/results/rewards
 # $(call rewards,dataset): every arm that the file does not hold yet.
@@ -170,7 +197,8 @@ setup: $(BACKEND_STAMP) $(LABEL_STUDIO_STAMP) ## Install both environments at th
 ##@ Develop
 
 # Several small processes share the cores: one thread each is faster than many.
-test check faults chaos load reproduce-benchmark reproduce-benchmark-long reproduce-rewards: \
+test check faults chaos load reproduce-benchmark reproduce-benchmark-long reproduce-default \
+  reproduce-rewards: \
   export OMP_NUM_THREADS ?= 1
 
 .PHONY: test

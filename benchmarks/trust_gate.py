@@ -28,7 +28,7 @@ from ralis_backend.simulation.verdict import (
 )
 
 POLICIES = Path(__file__).resolve().parent.parent / "policies"
-JUDGED = ("any", "any-shuffled")
+JUDGED = ("any-set", "any-shuffled")
 DRAWS = ((120, 0), (120, 1), (240, 2), (240, 3), (120, 4))
 """Labelled regions, and the seed that draws them."""
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import mining
+from benchmarks import formulas, mining
 from ralis_backend.core import weights
 from ralis_backend.core.acquisition import Aimed
 from ralis_backend.core.policy import AgnosticPolicy, MisicalPolicy, PolicyDoesNotFit, RalisPolicy
+from ralis_backend.core.policy.adaptive import AdaptivePolicy
 from ralis_backend.core.policy.registry import MINER, SHIPPED, find_strategy
 from ralis_backend.offline.datasets import read_classes
 from tests import REPOSITORY
@@ -20,13 +21,14 @@ POLICIES = REPOSITORY / "policies"
 RESULTS = REPOSITORY / "benchmarks" / "results"
 COMPARISON = RESULTS / "labels" / "long" / "camvid-policies" / "summary.json"
 RALIS = {short: name for short, name in SHIPPED.items() if name.startswith("ralis-")}
-FOR_ANY_LABELS = ("any", "any-camvid", "any-aerial", "any-shuffled", "linear")
+FOR_ANY_LABELS = ("any-set", "any-camvid", "any-aerial", "any-shuffled", "linear")
 MINERS = ("misical", "misical-linear")
+ADAPTIVE = "any"
 
 
 def test_every_policy_in_the_folder_has_a_card_and_a_results_file():
     names = {path.stem for path in POLICIES.glob("*.safetensors")}
-    assert names == {*RALIS.values(), *FOR_ANY_LABELS, *MINERS}
+    assert names == {*RALIS.values(), *FOR_ANY_LABELS, *MINERS, ADAPTIVE}
     rows = (POLICIES / "README.md").read_text()
     for name in names:
         assert (POLICIES / f"{name}.json").is_file()
@@ -83,6 +85,7 @@ def test_a_policy_for_any_labels_was_trained_as_its_results_say(name: str):
 def test_the_card_of_a_policy_for_any_labels_gives_what_was_measured(name: str):
     card = (POLICIES / f"{name}.md").read_text()
     short = {file: short for short, file in SHIPPED.items()}.get(name, name)
+    short = {"any-set": "any"}.get(short, short)  # as it was called when it played
     played = 0
     for path in (RESULTS / "labels" / "long").glob("*-weight-*/summary.json"):
         pairs = json.loads(path.read_text())["pairs"]
@@ -93,6 +96,21 @@ def test_the_card_of_a_policy_for_any_labels_gives_what_was_measured(name: str):
             lead = pairs[short][other]
             assert f"{lead['lead']:+.2f} ({lead['low']:+.2f} to {lead['high']:+.2f})" in card
     assert played
+
+
+def test_the_policy_that_adapts_was_trained_as_its_results_say_and_its_card_is_theirs():
+    results = json.loads((POLICIES / f"{ADAPTIVE}.json").read_text())
+    policy = find_strategy(ADAPTIVE, POLICIES, ["a", "b"], (64, 48))
+    assert isinstance(policy, AdaptivePolicy)
+    for name in ("config", "labelled_regions", "datasets", "seed"):
+        assert policy.spec.training[name] == results[name]
+    np.testing.assert_allclose(policy.gains, list(results["gains"].values()), atol=1e-4)
+    assert (np.array(policy.spec.low) < np.array(policy.spec.high)).all()
+    played = {
+        path.stem: json.loads(path.read_text()) for path in sorted(formulas.RESULTS.glob("*.json"))
+    }
+    card = "\n".join(formulas.card(played, results))
+    assert (POLICIES / f"{ADAPTIVE}.md").read_text() == card
 
 
 @pytest.mark.parametrize("name", MINERS)

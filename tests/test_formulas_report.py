@@ -1,0 +1,93 @@
+"""That the default is what the games on many label sets say, and that their report is true."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import formulas
+from benchmarks.ideas import IDEAS, Changed
+from benchmarks.kinds import CLASS_NAMES, SIZE, pictures
+from ralis_backend.core.acquisition import STRATEGIES
+from ralis_backend.core.intervals import mean_interval
+from ralis_backend.online.choosing import FALLBACK
+from tests import REPOSITORY
+from tests.core.policy.test_agnostic import _actions, _state
+
+PLAYED = {
+    path.stem: json.loads(path.read_text()) for path in sorted(formulas.RESULTS.glob("*.json"))
+}
+
+
+def _set(**scores: list[float]) -> dict[str, object]:
+    """A label set with games of these scores."""
+    columns = {name.replace("_", "-"): values for name, values in scores.items()}
+    games = [
+        {
+            "seed": index, "classes": 3, "class_weight_power": 0.0, "initial_regions": 20,
+            "picks": 9, "is_whole": True,
+            "scores": {name: values[index] for name, values in columns.items()},
+        }
+        for index in range(len(next(iter(columns.values()))))
+    ]  # fmt: skip
+    return {"split": "d_t", "games": games}
+
+
+def test_regret_is_what_a_strategy_is_behind_the_best_formula_of_a_set():
+    played = {
+        "a": _set(random=[1.0, 1.0], entropy=[4.0, 6.0], coverage=[3.0, 5.0], policy=[6.0, 6.0]),
+        "b": _set(random=[1.0, 1.0], entropy=[0.0, 1.0], coverage=[2.0, 2.0], policy=[2.0, 2.5]),
+    }
+    assert formulas.regrets(played, "entropy") == {"a": 0.0, "b": 1.5}
+    assert formulas.regrets(played, "coverage") == {"a": 1.0, "b": 0.0}
+    assert formulas.regrets(played, "policy") == {"a": -1.0, "b": -0.25}
+    text = "\n".join(formulas.report(played))
+    assert "| coverage | 1.00 | 0.00 | 1.00 | none |" in text
+    assert "- a: `coverage`, 1.00" in text  # chosen on b alone
+    assert "- b: `entropy`, 1.50" in text
+    behind = {"c": _set(random=[5.0, 5.0, 5.0], coverage=[4.0, 4.1, 4.0], entropy=[6.0, 6.0, 6.0])}
+    assert "| coverage | 1.97 | 1.97 | c |" in "\n".join(formulas.report(behind))
+
+
+def test_the_report_is_that_of_the_games_that_lie_beside_it():
+    assert (formulas.RESULTS / "README.md").read_text() == "\n".join(formulas.report(PLAYED))
+
+
+def test_the_fallback_has_the_smallest_worst_regret_and_is_nowhere_behind_random():
+    names = [name for name in formulas.FORMULAS if name in STRATEGIES]
+    worst = {name: max(formulas.regrets(PLAYED, name).values()) for name in names}
+    assert min(worst, key=lambda name: worst[name]) == FALLBACK
+    for played in PLAYED.values():
+        assert mean_interval(formulas.leads(played, FALLBACK))[1] > 0
+
+
+def test_an_idea_that_changes_nothing_is_coverage():
+    state, actions = _state(), _actions(40)
+    expected = STRATEGIES["coverage"].scores(state, actions)
+    order = np.argsort(-Changed("same").scores(state, actions))[: 2 * state.count]
+    np.testing.assert_array_equal(order, np.argsort(-expected)[: 2 * state.count])
+    for idea in IDEAS.values():
+        assert idea.scores(state, actions).shape == (40,)
+
+
+def test_the_page_on_strategies_gives_what_was_measured():
+    page = " ".join((REPOSITORY / "docs" / "strategies.md").read_text().split())
+    worst = {name: max(formulas.regrets(PLAYED, name).values()) for name in formulas.FORMULAS}
+    assert f"{worst['coverage']:.2f} points of mIoU at worst; `bald-rarity`" in page
+    assert f"the default before it, {worst['bald-rarity']:.2f}" in page
+    assert f"`entropy` {worst['entropy']:.2f}" in page
+    for name, told in (("any", "points ahead on average"), ("any-without", "on a label set that")):
+        assert f"{formulas.ahead(PLAYED, name)} {told}" in page
+
+
+@pytest.mark.parametrize("kind", CLASS_NAMES)
+def test_generated_pictures_show_every_class_and_can_be_drawn_again(kind):
+    drawn = list(pictures(kind, 12, 0))
+    shown = np.unique(np.concatenate([mask.ravel() for _, mask in drawn]))
+    assert shown.tolist() == list(range(len(CLASS_NAMES[kind])))
+    for image, mask in drawn:
+        assert (image.shape, image.dtype, mask.shape) == ((*SIZE, 3), np.uint8, SIZE)
+    (again,) = pictures(kind, 1, 0)
+    np.testing.assert_array_equal(again[0], drawn[0][0])
