@@ -265,7 +265,7 @@ def tables(folder: Path) -> list[str]:
             cells = (name, *of_picks, hits, lead, f"{wins} of {len(classes)}")
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
-        lines += _retrained_table(content["retrained"])
+        lines += _retrained_table(content["dataset"], content["retrained"])
     return lines
 
 
@@ -278,19 +278,30 @@ def by_seed(
     )
 
 
-def _retrained_table(games: Sequence[dict[str, dict[str, float]]]) -> list[str]:
-    """IoU of each class after a head learned from the picks, over seeds."""
+def _retrained_table(dataset: str, games: Sequence[dict[str, dict[str, float]]]) -> list[str]:
+    """IoU of each class after a head learned from the picks, over seeds.
+
+    Nobody looks for what resembles a class that the first labels do not show.
+    """
     if not games:
         return []
-    names = [name for name in ("before", *RETRAINED) if all(name in it for it in games[0].values())]
+    shown = {name for game in games for found in game.values() for name in found}
+    names = [name for name in ("before", *RETRAINED) if name in shown]
     lines = [
-        f"IoU of a class on the test set after {RETRAINED_PICKS} picks, {len(games)} seeds:",
+        f"IoU of a class on the test set of {dataset}, in percent, after {RETRAINED_PICKS} picks, "
+        f"{len(games)} seeds:",
         "",
         f"| class | {' | '.join(names)} |",
         "| --- " * (len(names) + 1) + "|",
     ]
     for of_class in games[0]:
-        scores = [_shown(np.array([game[of_class][name] for game in games])) for name in names]
+        found = [[it[of_class][name] for it in games if name in it[of_class]] for name in names]
+        scores = [
+            _shown(np.array(each)) + (f", {len(each)} seeds" if len(each) < len(games) else "")
+            if each
+            else ""
+            for each in found
+        ]
         lines.append(f"| {of_class} | {' | '.join(scores)} |")
     return [*lines, ""]
 
