@@ -130,12 +130,22 @@ reproduce-benchmark-long: $(BACKEND_STAMP) ## What the repository shows, from th
 KINDS := .cache/kinds
 FORMULAS := benchmarks/results/formulas
 GENERATED := grey cells streets
+# Of these the small segmenter learns something over more than 144 regions.
+LEARNED := camvid clothing dubai_aerial nuclei
 SETS := camvid clothing dubai_aerial nuclei roads $(GENERATED)
 # $(call sets,left out): the options for every label set but one.
 sets = $(foreach set,$(filter-out $(1),$(SETS)),\
 	--dataset '$(if $(filter $(set),$(GENERATED)),$(KINDS),$(DATA))/$(set)')
 # $(call adaptive,policy,left out,preset,options): games of a label set are played once for all.
 adaptive = $(BIN)/ralis train-policy $(call sets,$(2)) --config $(3) --out $(1) $(4)
+
+# $(call unseen,dataset,power): the regions that strategies need, and a policy that never saw it.
+unseen = $(BIN)/ralis benchmark --dataset '$(DATA)/$(1)' --class-weight-power $(2) \
+	--strategies '$(UNSEEN),any-without-$(1)' --policies $(FORMULAS)/policies \
+	--out '$(LABELS)/long/unseen-$(1)-weight-$(2)' $(UNSEEN_RULES) $(OPTIONS)
+UNSEEN := random,entropy,bald-rarity,coverage
+UNSEEN_RULES := --seeds 8 --first-seed 7000 --budgets 96,192,384,768 --regions-per-step 48 \
+	--updates 300
 
 .PHONY: reproduce-default
 reproduce-default: $(BACKEND_STAMP) ## The default and the policy `any`, on eight label sets: hours
@@ -144,6 +154,7 @@ reproduce-default: $(BACKEND_STAMP) ## The default and the policy `any`, on eigh
 	$(call adaptive,$(FORMULAS)/policies/any-fixed,,adaptive-fixed)
 	$(call adaptive,$(FORMULAS)/policies/any-placebo,,adaptive,--shuffle-rewards)
 	$(foreach set,$(SETS),$(call adaptive,$(FORMULAS)/policies/any-without-$(set),$(set),adaptive)$(NEWLINE))
+	$(foreach set,$(LEARNED),$(call unseen,$(set),0)$(NEWLINE)$(call unseen,$(set),0.5)$(NEWLINE))
 	$(BIN)/python -m benchmarks.formulas $(call sets,) --report --left-out any --strategies \
 	  random,entropy,margin,bald,bald-rarity,clasp-pe,coverage,any,any-fixed,any-placebo,$\
 	  oracle-coverage,coverage-neighbours,coverage-mixed,coverage-noise,coverage-apart,coverage-both

@@ -34,6 +34,8 @@ from ralis_backend.simulation.oracles import ORACLES
 from ralis_backend.simulation.points import RegionPoints
 
 RESULTS = Path(__file__).resolve().parent / "results" / "formulas"
+LONG = RESULTS.parent / "labels" / "long"
+SHARE = "0.95"
 CARD = Path(__file__).resolve().parent.parent / "policies" / "any.md"
 UNSEEN = "any-without"
 """The policies that were trained without the label set that they play on."""
@@ -78,7 +80,7 @@ def main() -> None:
     if options.report:
         files = sorted(options.out.glob("*.json"))
         played = {path.stem: json.loads(path.read_text()) for path in files}
-        write_bytes(options.out / "README.md", "\n".join(report(played)).encode())
+        write_bytes(options.out / "README.md", "\n".join(report(played, long_runs())).encode())
         trained = json.loads(CARD.with_suffix(".json").read_text())
         write_bytes(CARD, "\n".join(card(played, trained)).encode())
         print(options.out / "README.md", CARD)
@@ -156,8 +158,10 @@ def _scores(
 # Sum up
 
 
-def report(played: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """The lines of `README.md`."""
+def report(
+    played: Mapping[str, Mapping[str, Any]], summaries: Mapping[str, Mapping[str, Any]]
+) -> Iterator[str]:
+    """The lines of `README.md`; `summaries` of `ralis benchmark`, by their folders."""
     names = _names(played)
     yield "# Which strategy is best in the worst place"
     yield ""
@@ -182,6 +186,8 @@ def report(played: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     yield from _regrets(played, names)
     yield ""
     yield from _left_out(played)
+    yield ""
+    yield from _needed(summaries)
     yield ""
     yield "## By loss, and by number of classes"
     yield ""
@@ -287,6 +293,56 @@ def _left_out(played: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         chosen = min(formulas, key=lambda it: max(regrets(others, it).values()))
         regret = max(_mean(own, it) for it in formulas) - _mean(own, chosen)
         yield f"- {left_out}: `{chosen}`, {regret:.2f}"
+
+
+def long_runs() -> dict[str, dict[str, Any]]:
+    """What `ralis benchmark` made of whole label sets, by folder."""
+    files = sorted(LONG.glob("unseen-*/summary.json"))
+    return {path.parent.name: json.loads(path.read_text()) for path in files}
+
+
+def _needed(summaries: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Regions that strategies need on whole label sets, and the worst of their ratios."""
+    yield "## Regions needed"
+    yield ""
+    yield (
+        "On the label sets as they are, from 48 random regions on (`ralis benchmark`; a reference "
+        f"of all labels, of which the mean curve reaches {100 * float(SHARE):.0f} %; 8 paired "
+        "seeds, 95 % intervals). *Unseen* is the policy trained without that label set."
+    )
+    yield ""
+    names = ("random", "entropy", "bald-rarity", "coverage", UNSEEN)
+    yield f"| label set, loss | {' | '.join(names)} |"
+    yield "| --- " * (len(names) + 1) + "|"
+    ratios: dict[str, list[float]] = {name: [] for name in names}
+    for folder, summary in summaries.items():
+        dataset, power = folder.removeprefix("unseen-").split("-weight-")
+        found = {
+            name: summary["strategies"][f"{name}-{dataset}" if name == UNSEEN else name]
+            for name in names
+        }
+        needed = {name: each["regions_to"][SHARE] for name, each in found.items()}
+        known = [each["value"] for each in needed.values() if each["value"] is not None]
+        for name, each in needed.items():
+            ratios[name].append((each["value"] or float("inf")) / min(known))
+        cells = [_regions(each) for each in needed.values()]
+        yield (
+            f"| [{dataset}](../labels/long/{folder}/report.md), "
+            f"{'plain' if float(power) == 0 else 'weighted'} | {' | '.join(cells)} |"
+        )
+    cells = [
+        "not reached" if max(each) == float("inf") else f"{max(each):.2f}"
+        for each in ratios.values()
+        if each
+    ]
+    yield f"| worst, over the best of its row | {' | '.join(cells)} |"
+
+
+def _regions(found: Mapping[str, Any]) -> str:
+    if found["value"] is None:
+        return "not reached"
+    low, high = ("–" if found[key] is None else f"{found[key]:.0f}" for key in ("low", "high"))
+    return f"{found['value']:.0f} ({low} to {high})"
 
 
 def _by_kind(played: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> Iterator[str]:

@@ -43,16 +43,18 @@ def test_regret_is_what_a_strategy_is_behind_the_best_formula_of_a_set():
     assert formulas.regrets(played, "entropy") == {"a": 0.0, "b": 1.5}
     assert formulas.regrets(played, "coverage") == {"a": 1.0, "b": 0.0}
     assert formulas.regrets(played, "policy") == {"a": -1.0, "b": -0.25}
-    text = "\n".join(formulas.report(played))
+    text = "\n".join(formulas.report(played, {}))
     assert "| coverage | 1.00 | 0.00 | 1.00 | none |" in text
     assert "- a: `coverage`, 1.00" in text  # chosen on b alone
     assert "- b: `entropy`, 1.50" in text
     behind = {"c": _set(random=[5.0, 5.0, 5.0], coverage=[4.0, 4.1, 4.0], entropy=[6.0, 6.0, 6.0])}
-    assert "| coverage | 1.97 | 1.97 | c |" in "\n".join(formulas.report(behind))
+    assert "| coverage | 1.97 | 1.97 | c |" in "\n".join(formulas.report(behind, {}))
 
 
 def test_the_report_is_that_of_the_games_that_lie_beside_it():
-    assert (formulas.RESULTS / "README.md").read_text() == "\n".join(formulas.report(PLAYED))
+    assert (formulas.RESULTS / "README.md").read_text() == "\n".join(
+        formulas.report(PLAYED, formulas.long_runs())
+    )
 
 
 def test_the_fallback_has_the_smallest_worst_regret_and_is_nowhere_behind_random():
@@ -78,6 +80,12 @@ def test_the_page_on_strategies_gives_what_was_measured():
     assert f"{worst['coverage']:.2f} points of mIoU at worst; `bald-rarity`" in page
     assert f"the default before it, {worst['bald-rarity']:.2f}" in page
     assert f"`entropy` {worst['entropy']:.2f}" in page
+    needed = (
+        (formulas.RESULTS / "README.md").read_text().split("worst, over the best of its row")[1]
+    )
+    ratios = [cell.strip() for cell in needed.splitlines()[0].split("|")][1:-1]  # from random on
+    assert f"at worst {ratios[3]} times the regions" in page
+    assert f"(`any`, unseen, {ratios[4]}; `bald-rarity` {ratios[2]})" in page
     for name, told in (("any", "points ahead on average"), ("any-without", "on a label set that")):
         assert f"{formulas.ahead(PLAYED, name)} {told}" in page
 
