@@ -18,6 +18,8 @@ def pick(
     pools: np.ndarray,
     rng: np.random.Generator,
     progress: float,
+    *,
+    is_whole: bool = False,
 ) -> np.ndarray:
     """The best region of each pool.
 
@@ -28,32 +30,21 @@ def pick(
         pools: (K, N) indices of regions that are offered.
         rng: for strategies that draw.
         progress: share of the budget that is spent.
+        is_whole: the best K of all pools together instead, as a project's pool is ranked.
 
     Returns:
-        (K,) indices, one from each pool.
+        (K,) indices.
     """
     offered = pools.reshape(-1)
     state = state_of(simulation, strategy, labelled, pools, rng, progress)
+    if is_whole:
+        state = replace(state, pool_index=None)
     scores = strategy.scores(state, simulation.describe(offered, strategy.needs.features))
+    if is_whole:
+        best_of_all: np.ndarray = offered[np.argsort(-scores, kind="stable")[: len(pools)]]
+        return best_of_all
     best = scores.reshape(pools.shape).argmax(axis=1)
     picked: np.ndarray = pools[np.arange(len(pools)), best]
-    return picked
-
-
-def pick_from_all(
-    simulation: Simulation,
-    strategy: Strategy,
-    labelled: np.ndarray,
-    pools: np.ndarray,
-    rng: np.random.Generator,
-    progress: float,
-) -> np.ndarray:
-    """The best K of (K, N) regions together, as a project's pool is ranked; see `pick`."""
-    offered = pools.reshape(-1)
-    state = state_of(simulation, strategy, labelled, pools, rng, progress)
-    state = replace(state, pool_index=None)
-    scores = strategy.scores(state, simulation.describe(offered, strategy.needs.features))
-    picked: np.ndarray = offered[np.argsort(-scores, kind="stable")[: len(pools)]]
     return picked
 
 

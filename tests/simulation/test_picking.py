@@ -101,3 +101,11 @@ def test_a_draw_follows_the_generator_alone(simulation):
     ]
     np.testing.assert_array_equal(picks[0], picks[1])
     assert len({tuple(each) for each in picks}) > 1
+
+
+def test_the_best_of_everything_may_all_come_from_one_pool(simulation):
+    witness, rng = Witness(), np.random.default_rng(0)
+    picked = pick(simulation, witness, LABELLED, POOLS, rng, 0.25, is_whole=True)
+    np.testing.assert_array_equal(picked, [28, 5])
+    assert witness.state.pool_index is None
+    assert witness.state.count == 2

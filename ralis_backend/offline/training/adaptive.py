@@ -26,9 +26,9 @@ from ralis_backend.core.intervals import mean_interval
 from ralis_backend.core.policy.adaptive import KNOBS, AdaptivePolicy, AdaptiveSpec
 from ralis_backend.core.policy.adaptive_inputs import PROJECT_INPUTS, project_inputs
 from ralis_backend.offline.datasets import Dataset
-from ralis_backend.offline.point_features import PointFeatures
 from ralis_backend.offline.training.config import AdaptiveConfig
 from ralis_backend.offline.training.scenarios import draw_scenario, play_together
+from ralis_backend.offline.training.sources import digest, regions_of
 from ralis_backend.offline.training.trainer import (
     Equipment,
     OnProgress,
@@ -124,17 +124,7 @@ class AdaptiveTrainer:
         Raises:
             ValueError: if an image is smaller than a region.
         """
-        sources = {}
-        for dataset in datasets:
-            features = PointFeatures(
-                dataset,
-                config.region_size,
-                equipment.cache,
-                spec=equipment.spec,
-                device=equipment.device,
-                report=equipment.report,
-            )
-            sources[dataset.name] = features.split(self.splits[0])
+        sources = regions_of(datasets, self.splits[0], config.region_size, equipment)
         return partial(
             train, sources, config, cache=equipment.cache.parent / "games", device=equipment.device
         )
@@ -227,7 +217,7 @@ def _games(
     told: Callable[[float | None], None],
 ) -> list[PlayedGame]:
     """The games of one dataset, from the cache as far as it has them."""
-    facts = {"dataset": _digest(source), "config": _of_games(config), "seed": seed}
+    facts = {"dataset": digest(source), "config": _of_games(config), "seed": seed}
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     path = cache / f"{name}-{key}.json"
     entries = json.loads(path.read_text())["games"] if path.is_file() else []
@@ -263,11 +253,6 @@ def _play(
     return PlayedGame(np.array(watched.seen), turned, differences, worth), scores[1] / 100
 
 
-def _digest(source: RegionPoints) -> str:
-    content = source.class_pixels.tobytes() + source.embeddings.tobytes()
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
 def _spec(
     games: Mapping[str, Sequence[PlayedGame]],
     config: AdaptiveConfig,
@@ -283,7 +268,7 @@ def _spec(
         "kind": "policy gradient",
         "config": json.loads(json.dumps(asdict(config))),
         "seed": seed,
-        "datasets": {name: _digest(source) for name, source in sources.items()},
+        "datasets": {name: digest(source) for name, source in sources.items()},
         "labelled_regions": {name: len(source) for name, source in sources.items()},
     }
     spread = np.maximum(inputs.std(axis=0), 1e-3)

@@ -8,10 +8,10 @@ from functools import partial
 
 from ralis_backend.core.policy import AgnosticPolicy
 from ralis_backend.offline.datasets import Dataset
-from ralis_backend.offline.point_features import PointFeatures
 from ralis_backend.offline.training.config import EvolutionConfig
 from ralis_backend.offline.training.evolution import evolve
 from ralis_backend.offline.training.linear import fit_linear
+from ralis_backend.offline.training.sources import regions_of
 from ralis_backend.offline.training.trainer import Equipment, Options, Training
 
 RANKERS: dict[str, Callable[..., AgnosticPolicy]] = {"set": evolve, "linear": fit_linear}
@@ -46,15 +46,5 @@ class AnyTrainer:
         Raises:
             ValueError: if an image is smaller than a region.
         """
-        sources = {}
-        for dataset in datasets:
-            features = PointFeatures(
-                dataset,
-                config.region_size,
-                equipment.cache,
-                spec=equipment.spec,
-                device=equipment.device,
-                report=equipment.report,
-            )
-            sources[dataset.name] = features.split(self.splits[0])
+        sources = regions_of(datasets, self.splits[0], config.region_size, equipment)
         return partial(RANKERS[config.ranker], sources, config, device=equipment.device)

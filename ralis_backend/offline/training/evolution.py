@@ -7,7 +7,6 @@ the doing of its weights.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from ralis_backend.core.policy import AgnosticPolicy, AgnosticSpec
 from ralis_backend.offline.training.any_policy import labelled_regions, with_weights, write_policy
 from ralis_backend.offline.training.config import EvolutionConfig
 from ralis_backend.offline.training.scenarios import draw_scenario, play_together
+from ralis_backend.offline.training.sources import digest
 from ralis_backend.offline.training.trainer import OnProgress, Progress, checkpoint_path
 from ralis_backend.simulation.points import RegionPoints
 
@@ -84,7 +84,7 @@ def evolve(
 
 def _facts(sources: Mapping[str, RegionPoints], config: EvolutionConfig, seed: int) -> Any:
     """What a training depends on, as JSON gives it back."""
-    digests = {name: _digest(source) for name, source in sources.items()}
+    digests = {name: digest(source) for name, source in sources.items()}
     return json.loads(json.dumps({"datasets": digests, "config": asdict(config), "seed": seed}))
 
 
@@ -143,8 +143,3 @@ def _adam(
     second = 0.99 * moments[1] + 0.01 * gradient**2
     corrected = (first / (1 - 0.9**step), second / (1 - 0.99**step))
     return center + rate * corrected[0] / (corrected[1].sqrt() + 1e-8), torch.stack([first, second])
-
-
-def _digest(source: RegionPoints) -> str:
-    content = source.class_pixels.tobytes() + source.embeddings.tobytes()
-    return hashlib.sha256(content).hexdigest()[:16]

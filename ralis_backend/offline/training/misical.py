@@ -18,7 +18,6 @@ from ralis_backend.core.files import write_json
 from ralis_backend.core.policy import MisicalPolicy, MisicalSpec
 from ralis_backend.core.policy.misical_inputs import STATE_INPUTS
 from ralis_backend.offline.datasets import Dataset
-from ralis_backend.offline.point_features import PointFeatures
 from ralis_backend.offline.training.any_policy import labelled_regions
 from ralis_backend.offline.training.buffer import ReplayBuffer
 from ralis_backend.offline.training.config import MisicalConfig
@@ -28,6 +27,7 @@ from ralis_backend.offline.training.parts import Parts
 from ralis_backend.offline.training.q_training import QTraining
 from ralis_backend.offline.training.sampling import PrioritisedSampler
 from ralis_backend.offline.training.searches import Search, prepare_searches
+from ralis_backend.offline.training.sources import regions_of
 from ralis_backend.offline.training.targets import SoftUpdate
 from ralis_backend.offline.training.trainer import (
     Equipment,
@@ -80,17 +80,7 @@ class MisicalTrainer:
         Raises:
             ValueError: if an image is smaller than a region.
         """
-        sources = {
-            dataset.name: PointFeatures(
-                dataset,
-                config.region_size,
-                equipment.cache,
-                spec=equipment.spec,
-                device=equipment.device,
-                report=equipment.report,
-            ).split(self.splits[0])
-            for dataset in datasets
-        }
+        sources = regions_of(datasets, self.splits[0], config.region_size, equipment)
         return partial(train_misical, sources, config, device=equipment.device)
 
 

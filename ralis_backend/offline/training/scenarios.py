@@ -20,7 +20,7 @@ from ralis_backend.core.regions import VOID
 from ralis_backend.offline.training.config import ScenarioConfig, ScenarioRules
 from ralis_backend.simulation.fast import FastSimulation
 from ralis_backend.simulation.heads import HeadConfig, Heads, Points
-from ralis_backend.simulation.picking import pick, pick_from_all
+from ralis_backend.simulation.picking import pick
 from ralis_backend.simulation.points import RegionPoints
 
 
@@ -129,8 +129,9 @@ def play_together(
             pools = _pools(order, labelled[index], rules)
             rng = np.random.default_rng([scenario.seed, step, 1])
             spent = len(labelled[index]) / budget
-            choose = pick_from_all if rules.is_whole else pick
-            picked = choose(simulation, strategy, labelled[index], pools, rng, spent)
+            picked = pick(
+                simulation, strategy, labelled[index], pools, rng, spent, is_whole=rules.is_whole
+            )
             labelled[index] = np.concatenate([labelled[index], picked])
         heads = Heads.joined([each.heads for each in simulations])
         heads = heads.trained(
