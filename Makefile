@@ -297,7 +297,8 @@ $(AUDIT_STAMP): | $(UV_STAMP)
 $(BACKEND_STAMP): requirements.txt pyproject.toml | $(UV_STAMP)
 	@echo 'Installing the backend in .venv: some gigabytes, minutes at the first time …'
 	test -x .venv/bin/python || $(UV) venv --quiet --python 3.11 .venv
-	$(UV) pip sync --quiet --require-hashes --python .venv requirements.txt
+	# compiled at once: else each of the first processes compiles torch for itself
+	$(UV) pip sync --quiet --compile-bytecode --require-hashes --python .venv requirements.txt
 	$(UV) pip install --quiet --python .venv --no-deps --no-build-isolation --editable .
 	touch $@
 

@@ -14,6 +14,7 @@ from ralis_backend.labelstudio.payloads.masks import mask_to_results
 from ralis_backend.offline.datasets import Dataset
 from ralis_backend.online.choosing import RankingConfig
 from ralis_backend.online.worker import Worker, WorkerConfig
+from ralis_backend.simulation.verdict import ReplayRules
 from tests.e2e.pool import config
 from tests.e2e.test_connection import Backend, settled
 from tests.real_parts import SHARED, missing
@@ -32,7 +33,13 @@ class Mining(Backend):
     def worker(self):
         ranking = RankingConfig(region_size=(80, 128), regions_per_round=8, spec=DEFAULT_SPEC)
         finetune = FinetuneConfig(steps=40, crop_size=(128, 128))
-        rules = WorkerConfig(ranking=ranking, finetune=finetune, improve_s=0.0, poll_s=0.05)
+        rules = WorkerConfig(
+            ranking=ranking,
+            finetune=finetune,
+            improve_s=0.0,
+            poll_s=0.05,
+            replay=ReplayRules(num_games=2),
+        )
         return Worker(self.store, self.tool, rules)
 
 

@@ -352,7 +352,7 @@ def test_a_miner_that_finds_less_or_knows_no_such_pool_is_not_trusted(
 ):
     for task in tool.pool_tasks[:18]:
         tool.annotate(task.id, [{"mask": tool.files[task.id][1].tolist()}], project_id=1)
-    settle(Worker(store, tool, WorkerConfig("crops", RANKING, TINY, improve_s=0.0)))
+    settle(Worker(store, tool, WorkerConfig("crops", RANKING, TINY, improve_s=0.0, replay=RULES)))
     state = PoolState(np.zeros((0, 3), np.int64), None, 4, np.random.default_rng(0))
     rules = MiningRules(num_games=3, num_updates=20, head=HeadConfig(hidden=8, batch_size=32))
     rivals = [Aimed(strategy("presence"), 1, "bright")]
@@ -367,7 +367,7 @@ def test_a_miner_that_finds_less_or_knows_no_such_pool_is_not_trusted(
 
 
 def test_a_search_for_what_hardly_any_region_shows_is_not_replayed(store, tool, project):
-    settle(Worker(store, tool, WorkerConfig("crops", RANKING, TINY, improve_s=0.0)))
+    settle(Worker(store, tool, WorkerConfig("crops", RANKING, TINY, improve_s=0.0, replay=RULES)))
     state = PoolState(np.zeros((0, 3), np.int64), None, 4, np.random.default_rng(0))
     num_looks = tool.calls.count("image")
     entry = judge_miner(
