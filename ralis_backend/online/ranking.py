@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ralis_backend.core.acquisition import Needs, PoolState, Strategy
+from ralis_backend.core.acquisition import STRATEGIES, Needs, PoolState, Strategy
 from ralis_backend.core.acquisition.selection import occurrence
 from ralis_backend.core.features import RegionFeatures, concat, describe_parts
 from ralis_backend.core.images import content_of, decode_image
@@ -306,8 +306,15 @@ def rank_image(
 
 
 def _without_pool(chosen: ChosenStrategy, version: Version | None) -> ChosenStrategy:
-    """What ranks one image: a policy that looks at a pool cannot, nor one that is not trusted."""
+    """What ranks one image: a policy that looks at a pool cannot, nor one that is not trusted.
+
+    Where the trust gate gave the ranking to another, that one ranks what comes later, too.
+    """
     chooser = chosen.strategy
+    ranked_by = "" if version is None else version.strategy or ""
+    tested = (version.metrics.get("trust") if version else None) or {}
+    if tested.get("policy") == chooser.name and ranked_by in STRATEGIES:
+        return ChosenStrategy(STRATEGIES[ranked_by], offers=chosen.offers)
     is_trusted = version is not None and version.strategy == chooser.name
     looks_at_pool = chooser.needs.state_regions or chooser.needs.has_unlabelled_pool
     if looks_at_pool or (chooser.is_trained and not is_trusted):

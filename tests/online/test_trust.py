@@ -11,6 +11,7 @@ from ralis_backend.core.acquisition.classes import BaldRarity
 from ralis_backend.core.acquisition.mining import Presence
 from ralis_backend.core.features import RegionFeatures
 from ralis_backend.online import choosing, trust
+from ralis_backend.online.ranking import rank_image
 from ralis_backend.online.report import notes
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project, Version
@@ -27,7 +28,7 @@ from ralis_backend.simulation.heads import HeadConfig
 from ralis_backend.simulation.mining import MiningRules
 from ralis_backend.simulation.verdict import ReplayRules, TooFewLabels
 from tests.online.conftest import RANKING, TINY, settle
-from tests.online.fake_tool import CLASSES, FakeTool
+from tests.online.fake_tool import CLASSES, FakeTool, picture
 
 pytestmark = pytest.mark.e2e  # a dozen replays
 
@@ -239,6 +240,29 @@ def test_a_formula_that_is_shown_to_lose_to_random_makes_way_and_says_so(
     reasons = [tool.region_tasks[task].data["reason"] for task in tool.queue()]
     told = [reason for reason in reasons if reason.endswith("(in place of margin: not trusted)")]
     assert bool(told) == (ranks_instead is not None)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "scores", "ranks_instead"),
+    [
+        (strategy("margin"), {"margin": (40.0, 42.0)}, "coverage"),
+        (strategy("margin"), {"margin": (40.0, 42.0), "coverage": (48.0, 49.0)}, "random"),
+        (Learned(), {"learned": (40.0, 42.0), "coverage": (45.0, 46.0)}, "random"),
+        (strategy("margin"), {}, "margin"),
+    ],
+)
+def test_an_image_that_comes_later_is_ranked_by_whoever_ranks_the_pool(
+    make_worker, store, tool, monkeypatch, wanted, scores, ranks_instead
+):
+    _scores_of(monkeypatch, **scores)
+    settle(make_worker(wanted))
+    (project,), version = store.projects.all(), _version(store)
+    assert version.strategy == ranks_instead
+    labels = store.labels.of(project.id)
+    ranked = rank_image(store, project, version, picture(99)[0], RANKING, labels)
+    told = {"coverage": "may teach the model", "random": "random", "margin": ""}[ranks_instead]
+    assert all(told in reason for reason in ranked.reasons)
+    assert ranked.pool_scores is not None
 
 
 def test_a_formula_ranks_without_a_proof_where_labels_are_too_few(make_worker, store):
