@@ -169,10 +169,8 @@ class AdaptivePolicy(Scorer):
         if len(actions) < 2:
             return None
         knobs = self.knobs(state, actions)
-        masses, class_weights = _masses(state, actions, knobs)
-        points = state.labelled_pixels / Coverage.pixels_per_point
-        points = points + Coverage.prior * np.exp(knobs["prior"])
-        doubt = np.log(np.maximum(masses @ (points * (class_weights > 0)), _TINY))
+        masses, base, class_weights = _masses(state, actions, knobs)
+        doubt = np.log(np.maximum(masses @ (base * (class_weights > 0)), _TINY))
         gain = np.log(np.maximum(np.log1p(masses) @ class_weights, _TINY))
         parts = {"doubtful pixels": doubt, "classes with few labels": gain - doubt}
         own = _own_terms(state, actions, knobs)
@@ -195,7 +193,7 @@ class AdaptivePolicy(Scorer):
 
 def _cover(state: PoolState, actions: RegionFeatures, knobs: Mapping[str, float]) -> np.ndarray:
     """(R,) scores of the greedy cover with these knobs; see `KNOBS`."""
-    masses, class_weights = _masses(state, actions, knobs)
+    masses, _, class_weights = _masses(state, actions, knobs)
     own = sum(_own_terms(state, actions, knobs).values(), np.zeros(len(actions)))
     covered = np.ones(masses.shape[1])
 
@@ -215,8 +213,8 @@ def _cover(state: PoolState, actions: RegionFeatures, knobs: Mapping[str, float]
 
 def _masses(
     state: PoolState, actions: RegionFeatures, knobs: Mapping[str, float]
-) -> tuple[np.ndarray, np.ndarray]:
-    """(R, C) doubtful points of each class over those it has, and (C,) weights of classes."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(R, C) doubtful points of each class over those it has, (C,) these, (C,) class weights."""
     num_classes = actions.class_bald.shape[1]
     base = state.labelled_pixels / Coverage.pixels_per_point
     base = base + Coverage.prior * np.exp(knobs["prior"])
@@ -232,7 +230,7 @@ def _masses(
         doubtful = bald ** (1 + knobs["bald"]) * entropy ** knobs["entropy"]
         masses[rows] = size * present * doubtful / base
         state.stop()
-    return masses, class_weights
+    return masses, base, class_weights
 
 
 def _own_terms(
