@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import os
 import shutil
 import sys
@@ -38,19 +39,21 @@ def server_in(folder: Path) -> LabelStudioServer:
 
 @pytest.fixture(scope="session")
 def label_studio_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder whose database exists: the first start takes a minute, so it is kept."""
+    """A data folder whose database exists: the first start takes half a minute, so it is kept."""
     if not LABEL_STUDIO.is_file():
         missing(f"{LABEL_STUDIO} is not there; run `make setup`")
     cache = Path(os.environ.get("RALIS_TEST_CACHE", tempfile.gettempdir()))
     template = cache / "ralis-label-studio-1.23.2"
-    if not (template / "label_studio.sqlite3").is_file():
-        made = tmp_path_factory.mktemp("making") / "data"
-        with server_in(made):
-            pass
-        copied = Path(tempfile.mkdtemp(dir=cache, prefix="ralis-label-studio-making-"))
-        shutil.copytree(made, copied, dirs_exist_ok=True)
-        shutil.rmtree(template, ignore_errors=True)
-        copied.rename(template)
+    with (cache / "ralis-label-studio.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one process makes it, the others wait for that
+        if not (template / "label_studio.sqlite3").is_file():
+            made = tmp_path_factory.mktemp("making") / "data"
+            with server_in(made):
+                pass
+            copied = Path(tempfile.mkdtemp(dir=cache, prefix="ralis-label-studio-making-"))
+            shutil.copytree(made, copied, dirs_exist_ok=True)
+            shutil.rmtree(template, ignore_errors=True)
+            copied.rename(template)
     return template
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torchvision.transforms import v2
 
 from ralis_backend.core.learning.config import UnlabelledConfig
 
@@ -23,6 +22,8 @@ class StrongViews:
     """
 
     def __init__(self, settings: UnlabelledConfig, rng: np.random.Generator) -> None:
+        from torchvision.transforms import v2  # longer to import than torch itself
+
         blur = v2.GaussianBlur(_BLUR_SIZE, _BLUR_SIGMA)
         self._colours = v2.Compose(
             [
