@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ralis_backend.cli.options import without_suffix
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -36,7 +38,12 @@ Reward = Annotated[
         "plug-in's; else the config's."
     ),
 ]
-Out = Annotated[Path, typer.Option(help="The policy's path without a suffix: policies/NAME.")]
+Out = Annotated[
+    Path,
+    typer.Option(
+        help="The policy's path without a suffix: policies/NAME.", callback=without_suffix
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
 Episodes = Annotated[int | None, typer.Option(min=1, help="Games played; else the config's.")]
 Fidelity = Annotated[str | None, typer.Option(help="fast or full; else the config's.")]

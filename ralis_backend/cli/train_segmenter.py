@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ralis_backend.cli.options import without_suffix
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -17,7 +19,12 @@ if TYPE_CHECKING:
 DatasetFolder = Annotated[
     Path, typer.Option("--dataset", help="Images, masks, classes.json and splits.json.")
 ]
-Out = Annotated[Path, typer.Option(help="Path without a suffix: of the segmenter and its results.")]
+Out = Annotated[
+    Path,
+    typer.Option(
+        help="Path without a suffix: of the segmenter and its results.", callback=without_suffix
+    ),
+]
 Reward = Annotated[
     str,
     typer.Option(

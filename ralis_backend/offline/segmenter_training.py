@@ -34,7 +34,12 @@ from ralis_backend.core.segmenter import Segmenter, SegmenterSpec, build, load
 from ralis_backend.offline.datasets import Dataset, DatasetError, Sample
 from ralis_backend.offline.lessons import LESSONS, Lesson, Material
 from ralis_backend.offline.scaled import scaled
-from ralis_backend.offline.training.trainer import OnProgress, Progress, checkpoint_path
+from ralis_backend.offline.training.trainer import (
+    OnProgress,
+    Progress,
+    checkpoint_path,
+    result_path,
+)
 
 INITS = ("random", "imagenet")
 """What a training begins with, or a segmenter's file."""
@@ -144,7 +149,9 @@ class SegmenterTraining:
             self.curve.append(self._cycle(cycle, on_progress))
             self._seconds += time.monotonic() - started
             self._save()
-        self.segmenter.save(self._file("safetensors"), {"classes": list(self._dataset.class_names)})
+        self.segmenter.save(
+            result_path(self._out, "safetensors"), {"classes": list(self._dataset.class_names)}
+        )
         return self._write_results()
 
     def _cycle(self, cycle: int, on_progress: OnProgress) -> dict[str, Any]:
@@ -222,11 +229,8 @@ class SegmenterTraining:
             "torch": torch.__version__,
             "device": str(self.segmenter.device),
         }
-        write_json(self._file("json"), results)
+        write_json(result_path(self._out, "json"), results)
         return results
-
-    def _file(self, suffix: str) -> Path:
-        return self._out.with_name(f"{self._out.name}.{suffix}")  # the name may hold dots
 
     def _all_facts(self) -> dict[str, Any]:
         """What the result depends on, as JSON."""

@@ -100,6 +100,7 @@ def test_a_policy_is_trained_and_compared_from_the_command_line(dataset, run, tm
         ("--config", "nowhere.json", "is no file"),
         ("--fidelity", "slow", "--fidelity 'slow' is unknown"),
         ("--dataset", "nowhere", "is no folder"),
+        ("--out", "mine.safetensors", "leave out .safetensors"),
     ],
 )
 def test_wrong_options_are_refused_before_any_work(dataset, run, option, value, message):

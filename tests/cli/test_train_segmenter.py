@@ -72,6 +72,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on(run, tmp_path):
         (("--crop", "30x30"), "multiples of 32"),
         (("--reward", "money"), "unknown reward 'money'"),
         (("--init", "missing.safetensors"), "nor the file of a segmenter"),
+        (("--out", "learned.json"), "leave out .json"),
     ],
 )
 def test_what_cannot_work_is_said_before_anything_is_trained(run, arguments, message):

@@ -35,6 +35,7 @@ from ralis_backend.offline.training.trainer import (
     Options,
     Progress,
     Training,
+    result_path,
 )
 from ralis_backend.simulation.points import RegionPoints
 
@@ -171,7 +172,7 @@ def train(
     }
     length, table = longest(lengths, config)
     policy = AdaptivePolicy(spec, length * direction, out.name)
-    policy.save(out.with_suffix(".safetensors"))
+    policy.save(result_path(out, "safetensors"))
     results = {
         **spec.training,
         "fits": fits,
@@ -183,7 +184,7 @@ def train(
             for name, row in zip(KNOBS, policy.gains, strict=True)
         },
     }
-    write_json(out.with_suffix(".json"), results)
+    write_json(result_path(out, "json"), results)
     return policy
 
 

@@ -17,6 +17,7 @@ from ralis_backend.core.policy.agnostic import flat_inputs
 from ralis_backend.core.policy.agnostic_inputs import CLASS_INPUTS, REGION_INPUTS
 from ralis_backend.offline.training.config import EvolutionConfig
 from ralis_backend.offline.training.scenarios import draw_scenario, offer
+from ralis_backend.offline.training.trainer import result_path
 from ralis_backend.simulation.fast import FastSimulation
 from ralis_backend.simulation.points import RegionPoints
 
@@ -55,8 +56,8 @@ def write_policy(
     """
     low, high = input_ranges(list(sources.values()), config, seed)
     policy = with_weights(replace(spec, low=low, high=high), weights, out.name)
-    policy.save(out.with_suffix(".safetensors"))
-    write_json(out.with_suffix(".json"), results)
+    policy.save(result_path(out, "safetensors"))
+    write_json(result_path(out, "json"), results)
     return policy
 
 

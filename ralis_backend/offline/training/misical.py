@@ -36,6 +36,7 @@ from ralis_backend.offline.training.trainer import (
     Progress,
     Training,
     checkpoint_path,
+    result_path,
 )
 from ralis_backend.simulation.points import RegionPoints
 
@@ -285,9 +286,9 @@ def _written(
     training = {key: facts[key] for key in ("labelled_regions", "seed", "config")}
     spec = replace(policy.spec, low=low, high=high, training=training)
     policy = MisicalPolicy(spec, policy.network.cpu(), out.name)
-    policy.save(out.with_suffix(".safetensors"))
+    policy.save(result_path(out, "safetensors"))
     measured = {"gathered": round(one_look(policy, others), 5)}
-    write_json(out.with_suffix(".json"), {**facts, **results, **measured})
+    write_json(result_path(out, "json"), {**facts, **results, **measured})
     return policy
 
 

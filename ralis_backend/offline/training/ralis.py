@@ -26,6 +26,7 @@ from ralis_backend.offline.training.trainer import (
     Options,
     Training,
     checkpoint_path,
+    result_path,
     training_folder,
 )
 from ralis_backend.simulation import Simulation
@@ -114,8 +115,8 @@ def train(
     trained = QueryNetwork(len(spec.classes), spec.num_state_regions)
     trained.load_state_dict(training.network_state())
     policy = RalisPolicy(spec, trained)
-    policy.save(out.with_suffix(".safetensors"))
-    write_json(out.with_suffix(".json"), facts | training.results())
+    policy.save(result_path(out, "safetensors"))
+    write_json(result_path(out, "json"), facts | training.results())
     return policy
 
 

@@ -119,9 +119,14 @@ def check_splits(dataset: Dataset, splits: Sequence[str]) -> None:
         )
 
 
+def result_path(out: Path, suffix: str) -> Path:
+    """`OUT.suffix`; the name itself may hold dots, as `any-0.5`."""
+    return out.with_name(f"{out.name}.{suffix}")
+
+
 def training_folder(out: Path) -> Path:
     """Where a training keeps its checkpoint and logs."""
-    return out.with_name(f"{out.name}.training")
+    return result_path(out, "training")
 
 
 def checkpoint_path(out: Path) -> Path:

@@ -95,13 +95,19 @@ def test_a_policy_is_trained_saved_and_trained_again_to_the_bit(source, tmp_path
 
     whole = train({"tiny": source}, CONFIG, tmp_path / "whole", cache=tmp_path / "one")
     with pytest.raises(KeyboardInterrupt):
-        train({"tiny": source}, CONFIG, tmp_path / "half", cache=tmp_path / "two", on_progress=told)
-    half = train({"tiny": source}, CONFIG, tmp_path / "half", cache=tmp_path / "two")
+        train(
+            {"tiny": source},
+            CONFIG,
+            tmp_path / "half-0.5",
+            cache=tmp_path / "two",
+            on_progress=told,
+        )
+    half = train({"tiny": source}, CONFIG, tmp_path / "half-0.5", cache=tmp_path / "two")
     np.testing.assert_array_equal(whole.gains, half.gains)
-    results = json.loads((tmp_path / "half.json").read_text())
+    results = json.loads((tmp_path / "half-0.5.json").read_text())
     assert results["labelled_regions"] == {"tiny": 30}
     assert [entry["length"] for entry in results["lengths"]] == [1.0, 2.0]
-    saved = AdaptivePolicy.load(tmp_path / "half.safetensors")
+    saved = AdaptivePolicy.load(tmp_path / "half-0.5.safetensors")
     assert saved.spec.training["config"] == results["config"]
     assert len(saved.spec.low) == len(PROJECT_INPUTS)
     # games of a dataset are played once, whatever else is made of them

@@ -82,14 +82,14 @@ def test_ridge_regression_is_what_its_formula_says():
 def test_the_files_hold_everything_needed_to_repeat_a_search(config, tmp_path):
     heard: list[Progress] = []
     sources = {"one": labelled(), "other": labelled(num_images=12)}
-    policy = train_misical(sources, config, tmp_path / "mine", seed=3, on_progress=heard.append)
-    results = json.loads((tmp_path / "mine.json").read_text())
+    policy = train_misical(sources, config, tmp_path / "mine-0.5", seed=3, on_progress=heard.append)
+    results = json.loads((tmp_path / "mine-0.5.json").read_text())
     assert results["labelled_regions"] == {"one": 160, "other": 120}
     assert results["seed"] == 3
     assert 0 < results["gathered"] <= 1
     (tmp_path / "again.json").write_text(json.dumps({"base": "misical", **results["config"]}))
     assert read_config(str(tmp_path / "again.json")) == config
-    again = MisicalPolicy.load(tmp_path / "mine.safetensors")
+    again = MisicalPolicy.load(tmp_path / "mine-0.5.safetensors")
     assert again.spec.low == list(policy.spec.low)
     assert again.spec.training["config"] == results["config"]
     assert len(again.spec.low) == len(INPUTS)

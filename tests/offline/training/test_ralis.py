@@ -46,18 +46,18 @@ def test_it_solves_a_game_with_a_known_best_action_and_shuffled_rewards_do_not(t
 @pytest.mark.e2e  # slow
 def test_the_results_file_holds_everything_needed_to_repeat_it(tmp_path):
     config = replace(CONFIG, episodes=5)
-    train(_dataset(), ToySimulation(), config, tmp_path / "policy", seed=3)
-    results = json.loads((tmp_path / "policy.json").read_text())
+    train(_dataset(), ToySimulation(), config, tmp_path / "policy-0.5", seed=3)
+    results = json.loads((tmp_path / "policy-0.5.json").read_text())
     assert results["seed"] == 3
     assert results["config"]["environment"]["credit"] == "difference"
     assert [each["episode"] for each in results["episodes"]] == [1, 2, 3, 4, 5]
     assert results["evaluations"][0]["episode"] == 5
     (tmp_path / "again.json").write_text(json.dumps({"base": "repaired", **results["config"]}))
     assert read_config(str(tmp_path / "again.json")) == config
-    policy = RalisPolicy.load(tmp_path / "policy.safetensors")
+    policy = RalisPolicy.load(tmp_path / "policy-0.5.safetensors")
     assert policy.spec.classes == NAMES
     assert policy.spec.num_state_regions == 4
-    assert policy.name == "policy"
+    assert policy.name == "policy-0.5"
 
 
 def test_the_first_episodes_are_played_by_a_formula(tmp_path, monkeypatch):
@@ -94,12 +94,12 @@ def test_the_same_seed_gives_the_same_policy_and_another_seed_another(tmp_path):
 @pytest.mark.e2e
 def test_the_best_network_is_kept_when_asked_to(tmp_path):
     config = replace(CONFIG, episodes=10, keep="best", evaluate_every=1)
-    train(_dataset(), ToySimulation(), config, tmp_path / "policy")
-    results = json.loads((tmp_path / "policy.json").read_text())
+    train(_dataset(), ToySimulation(), config, tmp_path / "policy-0.5")
+    results = json.loads((tmp_path / "policy-0.5.json").read_text())
     best = max(results["evaluations"], key=lambda it: it["mean_score"])
     assert results["kept_episode"] == best["episode"]
-    tensors, _ = weights.load(tmp_path / "policy.training" / "checkpoint.safetensors")
-    policy = RalisPolicy.load(tmp_path / "policy.safetensors")
+    tensors, _ = weights.load(tmp_path / "policy-0.5.training" / "checkpoint.safetensors")
+    policy = RalisPolicy.load(tmp_path / "policy-0.5.safetensors")
     for name, value in policy.network.state_dict().items():
         assert torch.equal(value, tensors[f"best/{name}"])
 
@@ -107,9 +107,9 @@ def test_the_best_network_is_kept_when_asked_to(tmp_path):
 @pytest.mark.e2e  # slow
 def test_a_checkpoint_of_another_training_is_refused(tmp_path):
     config = replace(CONFIG, episodes=5)
-    train(_dataset(), ToySimulation(), config, tmp_path / "policy")
+    train(_dataset(), ToySimulation(), config, tmp_path / "policy-0.5")
     with pytest.raises(ValueError, match="other settings"):
-        train(_dataset(), ToySimulation(), config, tmp_path / "policy", seed=1)
+        train(_dataset(), ToySimulation(), config, tmp_path / "policy-0.5", seed=1)
 
 
 KILLED_CONFIG = replace(CONFIG, episodes=5, checkpoint_every=2)
