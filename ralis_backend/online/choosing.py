@@ -14,7 +14,6 @@ from ralis_backend.core.acquisition import Needs, PoolState, Strategy, strategy
 from ralis_backend.core.features import RegionFeatures
 from ralis_backend.core.policy.registry import find_strategy
 from ralis_backend.core.segmenter import DEFAULT_SPEC, MAPS, SegmenterSpec
-from ralis_backend.online.labels import RegionLabel, labelled_pixels
 from ralis_backend.online.store.tables import Project, Version
 
 logger = logging.getLogger(__name__)
@@ -94,11 +93,13 @@ class ChosenStrategy:
 def strategy_for(
     project: Project,
     version: Version | None,
-    labels: Sequence[RegionLabel],
+    labelled: np.ndarray,
     config: RankingConfig,
     offers: Collection[str] = MAPS,
 ) -> ChosenStrategy:
     """The strategy that ranks a project now, with a segmenter that offers these maps.
+
+    `labelled`: (L, C + 1) pixels of each class in each labelled region, see `labelled_pixels`.
 
     Cold start: without a trained segmenter an entropy means nothing, so the first round is
     spread over the images' looks; while that of the first round has not seen every class, regions
@@ -112,7 +113,7 @@ def strategy_for(
     if version is None or version.weights_key is None:
         first = ChosenStrategy(strategy(COLD_START), offers=offers)
         return _served(project, first, strategy("random"))
-    pixels = labelled_pixels(labels, len(project.classes)).sum(axis=0)[:-1]
+    pixels = labelled.sum(axis=0)[:-1]
     is_sought = np.array([entry["is_active"] for entry in project.classes], bool)
     if project.background_class is not None:
         is_sought[project.background_class] = False

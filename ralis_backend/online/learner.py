@@ -21,7 +21,7 @@ from ralis_backend.core.policy.registry import check_strategy
 from ralis_backend.online.background import Kept, said_choice
 from ralis_backend.online.choosing import RankingConfig
 from ralis_backend.online.hits import shown_wish, sought
-from ralis_backend.online.labels import RegionLabel, covered
+from ralis_backend.online.labels import RegionLabel, covered, labelled_pixels
 from ralis_backend.online.pictures import Pictures
 from ralis_backend.online.ranking import rank_image
 from ralis_backend.online.store import Store
@@ -49,6 +49,8 @@ TURN_S = 2.0
 """How long an answer waits for the one that is being computed."""
 REQUEST_S = 60.0
 """How long a request's images are computed; Label Studio throws everything away after 100 s."""
+MOST_TABLES = 8
+"""Projects whose labelled regions' pixels are kept in memory, for images that no ranking holds."""
 MEMORY_S = 1.0
 """How long an answer to `/setup` is served from memory before the database is asked again."""
 
@@ -103,6 +105,7 @@ class Learner:
         self._known_lock = threading.Lock()
         self._computing = threading.Lock()  # one at a time: two would only slow each other down
         self._arrival: Future[bytes] | None = None
+        self._labelled: dict[tuple[int, ...], np.ndarray] = {}
 
     def register(
         self,
@@ -366,10 +369,10 @@ class Learner:
             )
         with self._turn(until):
             content = self._arrived(self._image, task)
-            every_label = self._store.labels.of(project.id)
+            labelled = self._labelled_pixels(project, version)
             decode = Pictures(self._store, project, self._image, may_measure=False).decode
             ranked = rank_image(
-                self._store, project, version, content, self._config, every_label, decode
+                self._store, project, version, content, self._config, labelled, decode
             )
         has_ranked = version is not None and "score_quantiles" in version.metrics
         regions = best_regions(
@@ -387,6 +390,22 @@ class Learner:
             regions = keep_suggestion(self._store, image.id, number, regions)
         mask = None if ranked.mask is None else to_paint(ranked.mask, project)
         return image_suggestion(task.id, ranked.image_size, regions, mask, f"v{number}")
+
+    def _labelled_pixels(self, project: Project, version: Version | None) -> np.ndarray:
+        """See `labelled_pixels`; all labels are read once for each version, as for its ranking.
+
+        Before a segmenter has learned nobody looks at them.
+        """
+        num_classes = len(project.classes)
+        if version is None or version.weights_key is None:
+            return labelled_pixels((), num_classes)
+        key = (project.id, version.id, num_classes)
+        if key not in self._labelled:
+            while len(self._labelled) >= MOST_TABLES:
+                del self._labelled[next(iter(self._labelled))]
+            labels = self._store.labels.of(project.id)
+            self._labelled[key] = labelled_pixels(labels, num_classes)
+        return self._labelled[key]
 
     def _check_strategy(self, name: object) -> None:
         if not isinstance(name, str) or len(name) > MAX_STRATEGY_CHARACTERS or "\0" in name:

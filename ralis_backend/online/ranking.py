@@ -21,7 +21,6 @@ from ralis_backend.core.policy import state_images
 from ralis_backend.core.regions import grid
 from ralis_backend.core.segmenter import Segmenter
 from ralis_backend.online.choosing import ChosenStrategy, RankingConfig, fallback, strategy_for
-from ralis_backend.online.labels import RegionLabel, labelled_pixels
 from ralis_backend.online.seeking import Seeking
 from ralis_backend.online.segmenters import load_segmenter
 from ralis_backend.online.store import Store
@@ -260,7 +259,7 @@ def rank_image(
     version: Version | None,
     content: bytes,
     config: RankingConfig,
-    labels: Sequence[RegionLabel],
+    labelled: np.ndarray,
     decode: Callable[[bytes], np.ndarray] = decode_image,
 ) -> RankedImage:
     """Rank one image on the spot, without the rest of the pool.
@@ -272,19 +271,19 @@ def rank_image(
             where its weights are missing or damaged.
         content: the image file.
         config: how regions are cut and ranked.
-        labels: of the whole project.
+        labelled: (L, C + 1) pixels of each class in the project's labelled regions, void last.
         decode: as for `describe_image`.
     """
     usable = load_segmenter(
         store, project, version, config.spec, seed=config.seed, device=config.device
     )
     segmenter, version = usable.segmenter, usable.version
-    wanted = strategy_for(project, version, labels, config, segmenter.offers)
+    wanted = strategy_for(project, version, labelled, config, segmenter.offers)
     chosen = _without_pool(wanted, version)
     described = describe_image(segmenter, content, config, chosen.described, decode)
     features, needs = described.features, chosen.strategy.needs
     state = pool_state(
-        labelled_pixels(labels, len(project.classes)),
+        labelled,
         features.embeddings[:0] if "embeddings" in needs.features else None,
         len(features),
         config,

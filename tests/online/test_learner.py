@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ralis_backend.online import learner as learner_module
+from ralis_backend.online.labels import labelled_pixels
 from ralis_backend.online.learner import Learner, SuggestionFailure
 from ralis_backend.online.ranking import rank_image
 from ralis_backend.online.store import Store
@@ -186,12 +187,36 @@ def test_an_image_that_came_since_has_its_place_though_picks_see_each_other(
         tool.files[seed] = picture(seed, (64, 96))
         (answer,) = learner.suggest("1.100", [ToolTask(seed, START, f"/data/{seed}.png")])
         assert isinstance(answer, ImageSuggestion)
-        ranked = rank_image(
-            store, project, version, tool.files[seed][0], RANKING, store.labels.of(project.id)
-        )
+        labelled = labelled_pixels(store.labels.of(project.id), len(project.classes))
+        ranked = rank_image(store, project, version, tool.files[seed][0], RANKING, labelled)
         assert ranked.pool_scores == worths
         best = np.searchsorted(worths, ranked.scores.max(), side="right") / len(worths)
         assert answer.regions[0].usefulness == pytest.approx(best)
+
+
+def test_all_labels_are_read_once_for_the_images_that_a_version_did_not_rank(
+    learner: Learner, store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch
+):
+    settle(make_worker())
+    worker, read, of = make_worker(), [], store.labels.of
+    monkeypatch.setattr(store.labels, "of", lambda project_id: read.append(project_id) or of(1))
+
+    def ask(seed: int) -> int:
+        tool.files[seed] = picture(seed, (64, 96))
+        (answer,) = learner.suggest("1.100", [ToolTask(seed, START, f"/data/{seed}.png")])
+        assert isinstance(answer, ImageSuggestion)
+        before = len(read)
+        read.clear()
+        return before
+
+    assert ask(99) == 0
+    for number in (1, 2):
+        for task_id in tool.queue()[:4]:
+            learner.learn("2.200", "ANNOTATION_CREATED", tool.annotate(task_id))
+        settle(worker)
+        assert store.projects.all()[0].current_version == number
+        read.clear()
+        assert [ask(seed) for seed in (98, 97, 96)] == [1, 0, 0]
 
 
 def test_one_bad_task_fails_alone(learner: Learner, tool: FakeTool, make_worker: MakeWorker):

@@ -11,6 +11,7 @@ from ralis_backend.core.acquisition.classes import BaldRarity
 from ralis_backend.core.acquisition.mining import Presence
 from ralis_backend.core.features import RegionFeatures
 from ralis_backend.online import choosing, trust
+from ralis_backend.online.labels import labelled_pixels
 from ralis_backend.online.ranking import rank_image
 from ralis_backend.online.report import notes
 from ralis_backend.online.store import Store
@@ -258,8 +259,8 @@ def test_an_image_that_comes_later_is_ranked_by_whoever_ranks_the_pool(
     settle(make_worker(wanted))
     (project,), version = store.projects.all(), _version(store)
     assert version.strategy == ranks_instead
-    labels = store.labels.of(project.id)
-    ranked = rank_image(store, project, version, picture(99)[0], RANKING, labels)
+    labelled = labelled_pixels(store.labels.of(project.id), len(project.classes))
+    ranked = rank_image(store, project, version, picture(99)[0], RANKING, labelled)
     told = {"coverage": "may teach the model", "random": "random", "margin": ""}[ranks_instead]
     assert all(told in reason for reason in ranked.reasons)
     assert ranked.pool_scores is not None

@@ -123,7 +123,8 @@ class Ranker:
         segmenter = usable.segmenter
         images = self._store.images.of(project.id)
         labels = self._store.labels.of(project.id)
-        chosen = strategy_for(project, version, labels, ranking, segmenter.offers)
+        labelled = labelled_pixels(labels, len(project.classes))
+        chosen = strategy_for(project, version, labelled, ranking, segmenter.offers)
         trust = None
         if self._config.trust_rounds and may_be_refused(version, chosen.strategy):
             report({"state": "testing the strategy"})
