@@ -258,9 +258,9 @@ def tables(folder: Path) -> list[str]:
             "| --- " * (len(picks) + 4) + "|",
         ]
         for name in names:
-            of_picks = [_shown(by_seed(games, name, at)) for at in range(len(picks))]
+            of_picks = [percent(by_seed(games, name, at)) for at in range(len(picks))]
             hits = f"{100 * by_seed(games, name, 1, is_hit=True).mean():.0f} %"
-            lead = _shown(by_seed(games, name, 1) - by_seed(games, "presence", 1), "+")
+            lead = percent(by_seed(games, name, 1) - by_seed(games, "presence", 1), "+")
             wins = sum(_wins(games, each, name) for each in classes)
             cells = (name, *of_picks, hits, lead, f"{wins} of {len(classes)}")
             lines.append(f"| {' | '.join(cells)} |")
@@ -297,7 +297,7 @@ def _retrained_table(dataset: str, games: Sequence[dict[str, dict[str, float]]])
     for of_class in games[0]:
         found = [[it[of_class][name] for it in games if name in it[of_class]] for name in names]
         scores = [
-            _shown(np.array(each)) + (f", {len(each)} seeds" if len(each) < len(games) else "")
+            percent(np.array(each)) + (f", {len(each)} seeds" if len(each) < len(games) else "")
             if each
             else ""
             for each in found
@@ -313,7 +313,7 @@ def _wins(games: Sequence[dict[str, Any]], of_class: str, name: str) -> bool:
     return bool(mean_interval(leads)[0] > 0)
 
 
-def _shown(values: np.ndarray, sign: str = "") -> str:
+def percent(values: np.ndarray, sign: str = "") -> str:
     """Percent with the 95 % interval."""
     low, high = mean_interval(values)
     shown = [f"{100 * each:{sign}.1f}" for each in (values.mean(), low, high)]

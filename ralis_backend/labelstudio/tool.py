@@ -268,7 +268,7 @@ class LabelStudioTool:
         regions_project_id: int,
         version: str,
         class_names: Sequence[str],
-        predictions: Sequence[CropPrediction],
+        predictions: Iterable[CropPrediction],
     ) -> None:
         """Store the predictions under `version`, make it the project's, drop the others."""
         config = self._config(self._client.project(regions_project_id)["label_config"])

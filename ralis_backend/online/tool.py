@@ -361,7 +361,7 @@ class Tool(Protocol):
         regions_project_id: int,
         version: str,
         class_names: Sequence[str],
-        predictions: Sequence[CropPrediction],
+        predictions: Iterable[CropPrediction],
     ) -> None:
         """Store the predictions under `version`, make it the project's, drop older versions'."""
 

@@ -179,20 +179,20 @@ class CropQueue:
         made = [row for row in self._store.queue.open(project.id) if row.task_id is not None]
         rows = plan.in_order(made)
         usefulness = {row.id: 1 - index / len(rows) for index, row in enumerate(rows)}
-        patches = _patches(publication, rows, masks)
-        predictions = [
+        rank = {row.id: number for number, row in enumerate(rows, start=1)}
+        predictions = (
             CropPrediction(
                 task_id=row.task_id,
                 region=row.region,
                 scale=row.scale,
-                mask=patches.get(row.id),
+                mask=patch,
                 usefulness=usefulness[row.id],
-                rank=rank,
+                rank=rank[row.id],
                 reason=row.reason,
             )
-            for rank, row in enumerate(rows, start=1)
+            for row, patch in _patches(publication, rows, masks)
             if row.task_id is not None
-        ]
+        )
         self._tool.publish_crop_predictions(
             regions_id, version.name, project.class_names, predictions
         )
@@ -202,21 +202,19 @@ class CropQueue:
 
 def _patches(
     publication: Publication, rows: Sequence[CropTask], masks: PredictedMasks
-) -> dict[int, np.ndarray]:
-    """The predicted mask of each row's region, by row id; each image's mask is read once."""
+) -> Iterator[tuple[CropTask, np.ndarray | None]]:
+    """Each row and the predicted mask of its region, if there is one; by image, one in memory."""
     by_image: dict[int, list[CropTask]] = {}
     for row in rows:
         by_image.setdefault(row.image_id, []).append(row)
-    patches = {}
     for image_id, of_image in by_image.items():
         image = publication.images.get(image_id)
         mask = None if image is None else masks.of(image, publication.rankings.get(image_id))
-        if mask is None:
-            continue
         for row in of_image:
-            if row.region.is_inside((mask.shape[0], mask.shape[1])):
-                patches[row.id] = mask[row.region.slices].copy()  # not a view of the whole mask
-    return patches
+            if mask is not None and row.region.is_inside((mask.shape[0], mask.shape[1])):
+                yield row, mask[row.region.slices].copy()  # not a view of the whole mask
+            else:
+                yield row, None
 
 
 def _last_ranks(rows: Iterable[CropTask]) -> dict[int, int]:
