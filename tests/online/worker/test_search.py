@@ -20,6 +20,7 @@ from ralis_backend.online.seeking import LINEAR
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project, Wish
 from ralis_backend.online.store.wishes import REACHED, STOPPED
+from ralis_backend.online.tool import ClassLabel
 from ralis_backend.online.wanted import Wanted, make_wish, remarks
 from ralis_backend.online.worker.search import least_typical, nearest
 from tests.online.conftest import RANKING, MakeWorker, label_round, settle
@@ -126,6 +127,27 @@ def test_before_any_version_only_what_looks_like_an_example_can_be_mined(
     status = shown_wish(store, store.projects.by_id(project.id))
     assert status is not None
     assert status.note == "v0 has not learned 'bright': what looks like it is sought"
+
+
+def test_a_class_without_labels_is_sought_by_the_one_that_it_is_said_to_look_like(
+    store: Store, tool: FakeTool, trained
+):
+    classes = (*CLASSES, ClassLabel("new", "#FF0000"))
+    tool.pool = replace(tool.pool, label_config="<View2/>", classes=classes)
+    (project,) = store.projects.all()
+    store.projects.change(project.id, is_sync_requested=True)
+    settle(trained)
+    (project,) = store.projects.all()
+    wanted = Wanted("new", like="bright", count=6)
+    store.wishes.begin(make_wish(store, project, wanted, RANKING))
+    settle(trained)
+    rows = mined(store, project)
+    assert len(rows) == 6
+    assert {row.strategy for row in rows} == {"presence:bright"}
+    assert all("in search of new, said to look like it" in row.reason for row in rows)
+    status = shown_wish(store, store.projects.by_id(project.id))
+    assert status is not None
+    assert status.note == "v1 has not learned 'new': what it takes for 'bright' is sought"
 
 
 def test_a_wish_that_nothing_is_known_for_leaves_the_queue_as_it_is_and_says_why(
