@@ -12,7 +12,7 @@ from benchmarks import formulas, mining
 from ralis_backend.core import weights
 from ralis_backend.core.acquisition import Aimed
 from ralis_backend.core.policy import AgnosticPolicy, MisicalPolicy, PolicyDoesNotFit, RalisPolicy
-from ralis_backend.core.policy.adaptive import AdaptivePolicy
+from ralis_backend.core.policy.adaptive import KNOBS, AdaptivePolicy
 from ralis_backend.core.policy.registry import MINER, SHIPPED, find_strategy
 from ralis_backend.offline.datasets import read_classes
 from tests import REPOSITORY
@@ -104,7 +104,9 @@ def test_the_policy_that_adapts_was_trained_as_its_results_say_and_its_card_is_t
     assert isinstance(policy, AdaptivePolicy)
     for name in ("config", "labelled_regions", "datasets", "seed"):
         assert policy.spec.training[name] == results[name]
-    np.testing.assert_allclose(policy.gains, list(results["gains"].values()), atol=1e-4)
+    gains = dict(zip(KNOBS, policy.gains, strict=True))
+    for name in KNOBS:
+        np.testing.assert_allclose(gains[name], results["gains"].get(name, np.zeros(9)), atol=1e-4)
     assert (np.array(policy.spec.low) < np.array(policy.spec.high)).all()
     played = {
         path.stem: json.loads(path.read_text()) for path in sorted(formulas.RESULTS.glob("*.json"))

@@ -83,7 +83,9 @@ def pool(client, samples):
     truth = dict(zip(tasks, chosen, strict=True))
     for task in tasks[:NUM_LABELLED]:
         mask = truth[task].mask()
-        results = mask_to_results(mask, names, parse_label_config(labels_and_boxes(names)), key=str(task))
+        results = mask_to_results(
+            mask, names, parse_label_config(labels_and_boxes(names)), key=str(task)
+        )
         client.annotate(task, result=results, lead_time=1)
     yield made, truth
     client.delete_project(made)

@@ -18,7 +18,7 @@ from ralis_backend.core import weights
 from ralis_backend.core.acquisition import Drift, Needs, PoolState, Scorer
 from ralis_backend.core.acquisition.classes import Coverage
 from ralis_backend.core.acquisition.diversity import most_similar
-from ralis_backend.core.acquisition.state import lazy_greedy_scores
+from ralis_backend.core.acquisition.state import greedy_scores, lazy_greedy_scores
 from ralis_backend.core.features import BLOCK, RegionFeatures
 from ralis_backend.core.policy.adaptive_inputs import PROJECT_INPUTS, project_inputs
 
@@ -32,14 +32,15 @@ KNOBS: dict[str, float] = {
     "novelty": 0.3,
     "typicality": 0.3,
     "boundary": 0.3,
+    "apart": 0.4,
 }
 """What can be turned -> by how much a training tries it (one deviation). In the gain of a region,
 ln sum_c w_c ln(1 + m_c / (n_c + 60 e^prior)) + its own terms, m_c is the class's probability times
 its doubtfulness: BALD there, relative to the pool, to the power 1 + `bald`, times entropy likewise
 to the power `entropy`; w_c = n_c to the power -`scarcity`, about the mean. Its own terms are
 standardised over the candidates: `margin`, `novelty` (unlike what is labelled), `typicality` (like
-the pool) and `boundary`. What did not help: Gumbel noise, and keeping away from what looks like
-earlier picks of a batch."""
+the pool) and `boundary`; `apart` takes off how much it looks like a pick of the same batch. What
+did not help: Gumbel noise."""
 
 _WORDS = {
     ("margin", True): "clear pixels",
@@ -51,6 +52,7 @@ _WORDS = {
     ("boundary", True): "borders between classes",
     ("boundary", False): "areas without borders",
 }
+_PICKS = {True: "picks unlike each other", False: "picks alike"}
 """Knobs, and whether they are turned up -> what is looked for."""
 _LEAST_SHOWN = 0.03
 _TINY = 1e-12
@@ -80,7 +82,7 @@ class AdaptivePolicy(Scorer):
 
     Args:
         spec: how it looks at projects.
-        gains: (8, 1 + 8) float64, each knob's setting, and its change by each standardised input.
+        gains: (9, 1 + 8) float64, each knob's setting, and its change by each standardised input.
         name: shown to people and stored with each ranking.
     """
 
@@ -119,15 +121,18 @@ class AdaptivePolicy(Scorer):
             )
         try:
             spec = AdaptiveSpec(**metadata["spec"])
-            if list(KNOBS) != metadata["knobs"]:
-                raise ValueError(f"its knobs are {metadata['knobs']}, not {list(KNOBS)}")
+            knobs = [str(name) for name in metadata["knobs"]]
+            if not set(knobs) <= set(KNOBS):
+                raise ValueError(f"its knobs are {knobs}, not among {list(KNOBS)}")
             sizes = {len(each) for each in (spec.center, spec.scale)}
             if sizes != {len(PROJECT_INPUTS)} or len(spec.low) != len(spec.high):
                 raise ValueError(f"it looks at {sizes} inputs, not at {len(PROJECT_INPUTS)}")
-            gains = tensors["gains"].double().numpy()
-            expected = (len(KNOBS), 1 + len(PROJECT_INPUTS))
-            if gains.shape != expected or not np.isfinite(gains).all():
-                raise ValueError(f"its weights are {gains.shape}, not {expected} finite numbers")
+            turned = tensors["gains"].double().numpy()
+            expected = (len(knobs), 1 + len(PROJECT_INPUTS))
+            if turned.shape != expected or not np.isfinite(turned).all():
+                raise ValueError(f"its weights are {turned.shape}, not {expected} finite numbers")
+            gains = np.zeros((len(KNOBS), turned.shape[1]))
+            gains[[list(KNOBS).index(name) for name in knobs]] = turned
         except (KeyError, TypeError, ValueError) as error:
             raise weights.WeightsError(
                 f"{path} does not fit the policy it describes: {error}; train it again"
@@ -177,12 +182,13 @@ class AdaptivePolicy(Scorer):
         parts |= {_WORDS[name, knobs[name] > 0]: values for name, values in own.items()}
         weights = {words: float(values.std()) for words, values in parts.items()}
         total = max(_TINY, sum(weights.values()))
-        shown = sorted(weights.items(), key=lambda item: -item[1])
-        return "looks for " + ", ".join(
+        said = [
             f"{words} ({100 * weight / total:.0f} %)"
-            for words, weight in shown
+            for words, weight in sorted(weights.items(), key=lambda item: -item[1])
             if weight / total >= _LEAST_SHOWN
-        )
+        ]
+        apart = [_PICKS[knobs["apart"] > 0]] if abs(knobs["apart"]) >= _LEAST_SHOWN else []
+        return "looks for " + ", ".join([*said, *apart])
 
     def reasons(
         self, state: PoolState, actions: RegionFeatures, class_names: Sequence[str]
@@ -195,7 +201,7 @@ def _cover(state: PoolState, actions: RegionFeatures, knobs: Mapping[str, float]
     """(R,) scores of the greedy cover with these knobs; see `KNOBS`."""
     masses, _, class_weights = _masses(state, actions, knobs)
     own = sum(_own_terms(state, actions, knobs).values(), np.zeros(len(actions)))
-    covered = np.ones(masses.shape[1])
+    covered, near, apart = np.ones(masses.shape[1]), np.zeros(len(actions)), knobs["apart"]
 
     def gains(index: np.ndarray) -> np.ndarray:
         gained = np.empty(len(index))
@@ -203,11 +209,17 @@ def _cover(state: PoolState, actions: RegionFeatures, knobs: Mapping[str, float]
             block = index[start : start + BLOCK]
             mass = np.log1p(masses[block] / covered) @ class_weights
             gained[start : start + BLOCK] = np.log(np.maximum(mass, _TINY)) + own[block]
-        return gained
+        return gained - apart * near[index] if apart else gained
 
     def take(index: int) -> None:
         covered[:] += masses[index]
+        if apart:
+            likeness = actions.embeddings @ actions.embeddings[index]
+            near[:] = np.maximum(near, _standardised(likeness))
 
+    if apart < 0:  # then a pick may make others worth more
+        everything = np.arange(len(actions))
+        return greedy_scores(state, len(actions), lambda: gains(everything), take)
     return lazy_greedy_scores(state, len(actions), gains, take)
 
 

@@ -48,7 +48,7 @@ _MOST_LABELS = np.log(1e6)
 class PlayedGame:
     """What one game says of the knobs.
 
-    inputs: (T, 8) the project at each step. turned: (P, 8) how each pair's knobs were turned, in
+    inputs: (T, 8) the project at each step. turned: (P, 9) how each pair's knobs were turned, in
     deviations. differences: (P,) half of what the two of a pair differ by, in points of mIoU over
     the game. worth: points that choosing is worth there: the lead of `coverage` over random, 1 at
     least.
@@ -235,7 +235,9 @@ def _games(
 
 def _of_games(config: AdaptiveConfig) -> dict[str, Any]:
     """What games depend on: neither how many there are, nor what is made of them."""
-    later = {"games", "search_games", "lengths", "ridge", "adapts", "does_shuffle_rewards"}
+    later = {
+        "games", "search_games", "lengths", "ridge", "adapts", "inputs", "does_shuffle_rewards",
+    }  # fmt: skip
     return {name: value for name, value in asdict(config).items() if name not in later}
 
 
@@ -243,7 +245,7 @@ def _play(
     source: RegionPoints, config: AdaptiveConfig, rng: np.random.Generator, device: str
 ) -> tuple[PlayedGame, float]:
     scenario = draw_scenario([source], config, rng)
-    turned = rng.normal(size=(config.pairs, len(KNOBS)))
+    turned = rng.normal(size=(config.pairs, len(KNOBS))) * [name in config.knobs for name in KNOBS]
     policy = AdaptivePolicy.untrained(AdaptiveSpec(), "turned")
     watched = _Watched(policy, np.zeros(len(KNOBS)))
     members = [_Watched(policy, sign * each) for each in turned for sign in (1, -1)]
@@ -288,7 +290,7 @@ def _rounded(values: Sequence[float] | np.ndarray) -> tuple[float, ...]:
 def fit(
     games: Mapping[str, Sequence[PlayedGame]], spec: AdaptiveSpec, config: AdaptiveConfig, seed: int
 ) -> tuple[np.ndarray, list[dict[str, float]]]:
-    """(8, 1 + 8) the slope of the score along each knob, and its change by each input.
+    """(9, 1 + 8) the slope of the score along each knob, and its change by each input.
 
     How much may depend on the inputs is chosen by leaving out each dataset in turn: the ridge whose
     slopes foretell best what happened there. Also returns what each of `config.ridge` foretold.
@@ -300,20 +302,20 @@ def fit(
         cosines = []
         for left_out, (design, target) in parts.items() if len(parts) > 1 else ():
             others = [part for name, part in parts.items() if name != left_out]
-            predicted = design @ _slopes(others, ridge, config.adapts)
+            predicted = design @ _slopes(others, ridge, config)
             scale = np.linalg.norm(predicted) * np.linalg.norm(target) + 1e-12
             cosines.append(float(predicted @ target / scale))
         mean = float(np.mean(cosines)) if cosines else 0.0
         foretold.append({"ridge": ridge, "cosine": round(mean, 5)})
     best = max(foretold, key=lambda entry: entry["cosine"])
-    slopes = _slopes(list(parts.values()), best["ridge"], config.adapts)
+    slopes = _slopes(list(parts.values()), best["ridge"], config)
     return slopes.reshape(len(KNOBS), 1 + len(PROJECT_INPUTS)), foretold
 
 
 def _design(
     games: Sequence[PlayedGame], spec: AdaptiveSpec, config: AdaptiveConfig, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 8 (1 + 8)) knobs times inputs of each pair, and (N,) its difference over its worth.
+    """(N, 9 (1 + 8)) knobs times inputs of each pair, and (N,) its difference over its worth.
 
     Each dataset counts alike, however many pairs it has.
     """
@@ -336,12 +338,15 @@ def _standardised(inputs: np.ndarray, spec: AdaptiveSpec) -> np.ndarray:
 
 
 def _slopes(
-    parts: Sequence[tuple[np.ndarray, np.ndarray]], ridge: float, adapts: bool
+    parts: Sequence[tuple[np.ndarray, np.ndarray]], ridge: float, config: AdaptiveConfig
 ) -> np.ndarray:
-    """(8 (1 + 8),) by ridge regression; what does not depend on inputs is held back less."""
+    """(9 (1 + 8),) by ridge regression; what does not depend on inputs is held back less."""
     design, target = (np.concatenate(each) for each in zip(*parts, strict=True))
-    penalty = np.full((len(KNOBS), 1 + len(PROJECT_INPUTS)), ridge if adapts else np.inf)
-    penalty[:, 0] = 0.1
+    may_depend = [config.adapts and name in config.inputs for name in PROJECT_INPUTS]
+    penalty = np.full((len(KNOBS), 1 + len(PROJECT_INPUTS)), np.inf)
+    for row, name in enumerate(KNOBS):
+        if name in config.knobs:
+            penalty[row] = [0.1, *np.where(may_depend, ridge, np.inf)]
     free = np.isfinite(penalty.ravel())
     slopes = np.zeros(design.shape[1])
     chosen = design[:, free]
@@ -357,7 +362,7 @@ def _of_length_one(
     inputs = np.concatenate(
         [_standardised(it.inputs, spec) for each in games.values() for it in each]
     )
-    moves = np.column_stack([np.ones(len(inputs)), inputs]) @ slopes.T  # (N, 8)
+    moves = np.column_stack([np.ones(len(inputs)), inputs]) @ slopes.T  # (N, 9)
     length = float(np.sqrt((moves**2).sum(axis=1).mean()))
     direction: np.ndarray = slopes * DEVIATIONS[:, None] / max(length, 1e-12)
     return direction

@@ -10,6 +10,8 @@ from typing import Any, Literal, Protocol, TypeVar, get_args, get_origin, get_ty
 
 import numpy as np
 
+from ralis_backend.core.policy.adaptive import KNOBS
+from ralis_backend.core.policy.adaptive_inputs import PROJECT_INPUTS
 from ralis_backend.core.registry import Registry
 from ralis_backend.offline.training.dqn import DqnConfig
 from ralis_backend.offline.training.environment import EnvironmentConfig
@@ -201,6 +203,8 @@ class AdaptiveConfig:
     ridge: of what depends on the project's inputs, among which one is chosen; the last, where there
         is but one dataset.
     adapts: False for the best fixed mixture, whose knobs are the same in every project.
+    knobs: that are turned, of `core.policy.adaptive.KNOBS`; the others stay as in `coverage`.
+    inputs: on which they may depend, of `PROJECT_INPUTS`.
     initial_regions: range of first labels, drawn evenly on a logarithmic scale.
     steps, regions_per_step, pool_sizes, hidden: among which each game draws, see `ScenarioRules`.
     whole_share: of the games, in which the best of all that is offered are picked.
@@ -217,6 +221,8 @@ class AdaptiveConfig:
     lengths: tuple[float, ...] = (1.0, 2.0, 3.0, 4.5)
     ridge: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
     adapts: bool = True
+    knobs: tuple[str, ...] = tuple(KNOBS)
+    inputs: tuple[str, ...] = PROJECT_INPUTS
     initial_regions: tuple[int, int] = (16, 200)
     steps: tuple[int, ...] = (3, 4, 5)
     regions_per_step: tuple[int, ...] = (12, 24, 48)
@@ -229,6 +235,12 @@ class AdaptiveConfig:
     max_held_out: int = 400
     class_weight_powers: tuple[float, ...] = (0.0, 0.5)
     does_shuffle_rewards: bool = False
+
+    def __post_init__(self) -> None:
+        for said, known in ((self.knobs, tuple(KNOBS)), (self.inputs, PROJECT_INPUTS)):
+            unknown = sorted(set(said) - set(known))
+            if unknown:
+                raise ValueError(f"{', '.join(unknown)} is none of {', '.join(known)}")
 
     def rules(self, rng: np.random.Generator) -> ScenarioRules:
         """Of one game, everything drawn."""

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks.ideas import Changed
 from ralis_backend.core import weights
 from ralis_backend.core.acquisition import strategy
 from ralis_backend.core.policy.adaptive import KNOBS, AdaptivePolicy, AdaptiveSpec
@@ -143,12 +144,13 @@ def test_a_policy_comes_back_from_its_file_as_it_was(tmp_path):
 @pytest.mark.parametrize(
     ("tensors", "metadata", "message"),
     [
-        ((8, 9), {"kind": "segmenter"}, "holds a segmenter"),
-        ((8, 9), {"knobs": ["bald"]}, "its knobs are"),
-        ((8, 4), {}, r"its weights are \(8, 4\)"),
-        ((8, 9), {"spec": {"center": [0.0], "scale": [1.0]}}, "inputs"),
-        ((8, 9), {"spec": {"depth": 3}}, "train it again"),
-        ((8, 9), {"spec": {"low": [0.0]}}, "train it again"),
+        ((9, 9), {"kind": "segmenter"}, "holds a segmenter"),
+        ((9, 9), {"knobs": ["bald", "luck"]}, "its knobs are"),
+        ((9, 9), {"knobs": ["bald"]}, r"its weights are \(9, 9\), not \(1, 9\)"),
+        ((9, 4), {}, r"its weights are \(9, 4\)"),
+        ((9, 9), {"spec": {"center": [0.0], "scale": [1.0]}}, "inputs"),
+        ((9, 9), {"spec": {"depth": 3}}, "train it again"),
+        ((9, 9), {"spec": {"low": [0.0]}}, "train it again"),
     ],
 )
 def test_a_file_that_is_no_such_policy_is_refused(tmp_path, tensors, metadata, message):
@@ -159,3 +161,39 @@ def test_a_file_that_is_no_such_policy_is_refused(tmp_path, tensors, metadata, m
     weights.save(path, {"gains": torch.zeros(tensors)}, {**known, **metadata})
     with pytest.raises(weights.WeightsError, match=message):
         AdaptivePolicy.load(path)
+
+
+def test_a_file_with_fewer_knobs_leaves_the_others_as_they_are_in_coverage(tmp_path):
+    import torch
+
+    rows = np.array([[0.25], [-0.5]]) * np.ones(1 + len(PROJECT_INPUTS))
+    metadata = {"kind": "adaptive-policy", "knobs": ["apart", "bald"], "spec": {}}
+    path = tmp_path / "few.safetensors"
+    weights.save(path, {"gains": torch.from_numpy(rows).float()}, metadata)
+    gains = dict(zip(KNOBS, AdaptivePolicy.load(path).gains, strict=True))
+    assert gains.pop("apart").tolist() == [0.25] * 9
+    assert gains.pop("bald").tolist() == [-0.5] * 9
+    assert not np.any(list(gains.values()))
+
+
+def test_picks_are_kept_apart_or_together():
+    state, actions = _state(), _actions(200)
+
+    def likeness(setting: float) -> float:
+        picks = np.argsort(-_turned(apart=setting).scores(state, actions))[: state.count]
+        looks = actions.embeddings[picks]
+        return float((looks @ looks.T).mean())
+
+    assert likeness(-2.0) > likeness(0.0) > likeness(2.0)
+    assert "picks unlike each other" in (_turned(apart=0.4).manner(state, actions) or "")
+    assert "picks alike" in (_turned(apart=-0.4).manner(state, actions) or "")
+    assert "picks" not in (_turned().manner(state, actions) or "")
+
+
+def test_picks_apart_are_those_of_looking_at_every_region_after_each():
+    """The lazy search gives what the plain one gives, see `benchmarks/ideas.py`."""
+    state, actions = _state(), _actions(200)
+    plain = Changed("coverage-apart", apart=0.4).scores(state, actions)
+    lazy = _turned(apart=0.4).scores(state, actions)
+    count = 2 * state.count
+    assert np.argsort(-lazy)[:count].tolist() == np.argsort(-plain)[:count].tolist()

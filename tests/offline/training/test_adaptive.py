@@ -22,11 +22,11 @@ SPEC = AdaptiveSpec()
 
 
 def _games(slopes: np.ndarray, count: int, seed: int, noise: float = 0.1) -> list[PlayedGame]:
-    """Games in which (8, 1 + 8) slopes tell what a pair differs by."""
+    """Games in which (9, 1 + 8) slopes tell what a pair differs by."""
     rng = np.random.default_rng(seed)
     games = []
     for _ in range(count):
-        inputs, turned = rng.normal(size=(3, 8)), rng.normal(size=(5, 8))
+        inputs, turned = rng.normal(size=(3, 8)), rng.normal(size=(5, len(KNOBS)))
         slope = slopes @ np.append(1.0, inputs.mean(axis=0))
         differences = 2.0 * (turned @ slope) + noise * rng.normal(size=5)
         games.append(PlayedGame(inputs, turned, differences, 2.0))
@@ -59,6 +59,23 @@ def test_a_fixed_mixture_depends_on_nothing():
     found, _ = fit({"a": _games(truth, 80, 0)}, SPEC, replace(CONFIG, adapts=False), 0)
     assert found[1, 0] == pytest.approx(0.3, abs=0.15)
     assert (found[:, 1:] == 0).all()
+
+
+def test_only_what_may_be_turned_is_and_depends_on_what_it_may():
+    truth = np.zeros((len(KNOBS), 1 + len(PROJECT_INPUTS)))
+    truth[1, 0], truth[1, 3], truth[8, 0], truth[8, 3], truth[8, 5] = 0.3, 0.4, 0.5, 0.3, 0.4
+    config = replace(CONFIG, knobs=("apart",), inputs=("labels",), ridge=(0.001,))
+    found, _ = fit({name: _games(truth, 80, ord(name)) for name in "ab"}, SPEC, config, 0)
+    assert found[8, 0] == pytest.approx(0.5, abs=0.1)
+    assert found[8, 3] == pytest.approx(0.3, abs=0.15)
+    found[8, [0, 3]] = 0
+    assert (found == 0).all()
+
+
+@pytest.mark.parametrize("wrong", [{"knobs": ("luck",)}, {"inputs": ("weather", "labels")}])
+def test_a_knob_or_an_input_that_there_is_none_of_is_refused(wrong):
+    with pytest.raises(ValueError, match="is none of"):
+        replace(CONFIG, **wrong)
 
 
 def test_shuffled_rewards_teach_nothing():
