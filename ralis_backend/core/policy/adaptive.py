@@ -39,8 +39,8 @@ ln sum_c w_c ln(1 + m_c / (n_c + 60 e^prior)) + its own terms, m_c is the class'
 its doubtfulness: BALD there, relative to the pool, to the power 1 + `bald`, times entropy likewise
 to the power `entropy`; w_c = n_c to the power -`scarcity`, about the mean. Its own terms are
 standardised over the candidates: `margin`, `novelty` (unlike what is labelled), `typicality` (like
-the pool) and `boundary`; `apart` takes off how much it looks like a pick of the same batch. What
-did not help: Gumbel noise."""
+the pool) and `boundary`; `apart` takes off how much it looks like a pick of the same batch, which
+a policy never rewards. What did not help: Gumbel noise."""
 
 _WORDS = {
     ("margin", True): "clear pixels",
@@ -52,7 +52,6 @@ _WORDS = {
     ("boundary", True): "borders between classes",
     ("boundary", False): "areas without borders",
 }
-_PICKS = {True: "picks unlike each other", False: "picks alike"}
 """Knobs, and whether they are turned up -> what is looked for."""
 _LEAST_SHOWN = 0.03
 _TINY = 1e-12
@@ -148,7 +147,8 @@ class AdaptivePolicy(Scorer):
         inputs = (project_inputs(state, actions) - self.spec.center) / self.spec.scale
         inputs = np.clip(inputs, -_MAX_DEVIATION, _MAX_DEVIATION)
         settings = np.clip(self.gains @ np.append(1.0, inputs), -_MAX_KNOB, _MAX_KNOB)
-        return dict(zip(KNOBS, settings.tolist(), strict=True))
+        knobs = dict(zip(KNOBS, settings.tolist(), strict=True))
+        return knobs | {"apart": max(0.0, knobs["apart"])}
 
     def scores(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
         """(R,) float32, picks first, in the order they were made."""
@@ -187,7 +187,7 @@ class AdaptivePolicy(Scorer):
             for words, weight in sorted(weights.items(), key=lambda item: -item[1])
             if weight / total >= _LEAST_SHOWN
         ]
-        apart = [_PICKS[knobs["apart"] > 0]] if abs(knobs["apart"]) >= _LEAST_SHOWN else []
+        apart = ["picks unlike each other"] if knobs["apart"] >= _LEAST_SHOWN else []
         return "looks for " + ", ".join([*said, *apart])
 
     def reasons(
