@@ -52,6 +52,8 @@ COMPARED = {
     "coverage-noise": "with a little chance",
     "coverage-apart": "away from what looks like earlier picks of the batch",
     "coverage-both": "of BALD and entropy",
+    "apart-without": "the policy whose one knob keeps picks apart, the more the fewer labels there "
+    "are, trained without the label set it plays on",
     "oracle-coverage": "which knows the labels",
 }
 """Players -> what they are."""
@@ -80,10 +82,12 @@ def main() -> None:
     if options.report:
         files = sorted(options.out.glob("*.json"))
         played = {path.stem: json.loads(path.read_text()) for path in files}
-        write_bytes(options.out / "README.md", "\n".join(report(played, long_runs())).encode())
-        trained = json.loads(CARD.with_suffix(".json").read_text())
-        write_bytes(CARD, "\n".join(card(played, trained)).encode())
-        print(options.out / "README.md", CARD)
+        summaries = long_runs() if options.out == RESULTS else {}
+        write_bytes(options.out / "README.md", "\n".join(report(played, summaries)).encode())
+        if options.out == RESULTS:
+            trained = json.loads(CARD.with_suffix(".json").read_text())
+            write_bytes(CARD, "\n".join(card(played, trained)).encode())
+        print(options.out / "README.md")
 
 
 # Play
@@ -187,8 +191,9 @@ def report(
     yield ""
     yield from _left_out(played)
     yield ""
-    yield from _needed(summaries)
-    yield ""
+    if summaries:
+        yield from _needed(summaries)
+        yield ""
     yield "## By loss, and by number of classes"
     yield ""
     yield from _by_kind(played, names)

@@ -26,9 +26,8 @@ Config = Annotated[
     str,
     typer.Option(
         help="faithful, repaired, repaired-warm, or a JSON file with a base and what differs; "
-        "adaptive, any: policies for any label set; adaptive-fixed, linear: what they are "
-        "measured by; misical, misical-linear: one that looks "
-        "for a class; or a plug-in's."
+        "adaptive, adaptive-apart, any: policies for any label set; adaptive-fixed, linear: what "
+        "they are measured by; misical, misical-linear: one that looks for a class; or a plug-in's."
     ),
 ]
 Reward = Annotated[

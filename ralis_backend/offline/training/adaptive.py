@@ -245,7 +245,10 @@ def _play(
     source: RegionPoints, config: AdaptiveConfig, rng: np.random.Generator, device: str
 ) -> tuple[PlayedGame, float]:
     scenario = draw_scenario([source], config, rng)
-    turned = rng.normal(size=(config.pairs, len(KNOBS))) * [name in config.knobs for name in KNOBS]
+    is_turned = np.array([name in config.knobs for name in KNOBS])
+    drawn = 1 + int(np.flatnonzero(is_turned).max())  # so that new knobs change no old game
+    turned = np.zeros((config.pairs, len(KNOBS)))
+    turned[:, :drawn] = rng.normal(size=(config.pairs, drawn)) * is_turned[:drawn]
     policy = AdaptivePolicy.untrained(AdaptiveSpec(), "turned")
     watched = _Watched(policy, np.zeros(len(KNOBS)))
     members = [_Watched(policy, sign * each) for each in turned for sign in (1, -1)]

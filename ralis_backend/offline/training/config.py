@@ -221,7 +221,7 @@ class AdaptiveConfig:
     lengths: tuple[float, ...] = (1.0, 2.0, 3.0, 4.5)
     ridge: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
     adapts: bool = True
-    knobs: tuple[str, ...] = tuple(KNOBS)
+    knobs: tuple[str, ...] = tuple(name for name in KNOBS if name != "apart")
     inputs: tuple[str, ...] = PROJECT_INPUTS
     initial_regions: tuple[int, int] = (16, 200)
     steps: tuple[int, ...] = (3, 4, 5)
@@ -237,6 +237,8 @@ class AdaptiveConfig:
     does_shuffle_rewards: bool = False
 
     def __post_init__(self) -> None:
+        if not self.knobs:
+            raise ValueError(f"no knob may be turned; name some of {', '.join(KNOBS)}")
         for said, known in ((self.knobs, tuple(KNOBS)), (self.inputs, PROJECT_INPUTS)):
             unknown = sorted(set(said) - set(known))
             if unknown:
@@ -337,6 +339,16 @@ class MisicalConfig:
     does_shuffle_rewards: bool = False
 
 
+APART = AdaptiveConfig(
+    games=40,
+    pairs=4,
+    search_games=6,
+    lengths=(0.5, 1.0, 1.5, 2.0, 3.0),
+    knobs=("apart",),
+    inputs=("labels",),
+)
+"""One knob, one input: how far picks of a batch are kept apart, by how many labels there are."""
+
 PRESETS: Registry[Any] = Registry("preset", "ralis_backend.presets")
 """Names -> configurations, each of a type that `registry.TRAINERS` knows."""
 PRESETS.register("faithful", FAITHFUL)
@@ -346,6 +358,7 @@ PRESETS.register("any", EvolutionConfig())
 PRESETS.register("linear", EvolutionConfig(ranker="linear"))
 PRESETS.register("adaptive", AdaptiveConfig())
 PRESETS.register("adaptive-fixed", AdaptiveConfig(adapts=False))
+PRESETS.register("adaptive-apart", APART)
 PRESETS.register("misical", MisicalConfig())
 PRESETS.register("misical-linear", MisicalConfig(architecture="linear"))
 

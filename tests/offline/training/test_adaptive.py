@@ -72,9 +72,16 @@ def test_only_what_may_be_turned_is_and_depends_on_what_it_may():
     assert (found == 0).all()
 
 
-@pytest.mark.parametrize("wrong", [{"knobs": ("luck",)}, {"inputs": ("weather", "labels")}])
-def test_a_knob_or_an_input_that_there_is_none_of_is_refused(wrong):
-    with pytest.raises(ValueError, match="is none of"):
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"knobs": ("luck",)}, "luck is none of bald, "),
+        ({"inputs": ("weather", "labels")}, "weather is none of classes, "),
+        ({"knobs": ()}, "no knob may be turned"),
+    ],
+)
+def test_knobs_and_inputs_that_there_are_none_of_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
         replace(CONFIG, **wrong)
 
 

@@ -33,6 +33,7 @@ def test_every_preset_has_a_trainer(preset):
         "linear": AnyTrainer,
         "adaptive": AdaptiveTrainer,
         "adaptive-fixed": AdaptiveTrainer,
+        "adaptive-apart": AdaptiveTrainer,
     }
     trainers |= {"misical": MisicalTrainer, "misical-linear": MisicalTrainer}
     expected = trainers.get(preset, RalisTrainer)
