@@ -34,6 +34,8 @@ from ralis_backend.simulation.oracles import ORACLES
 from ralis_backend.simulation.points import RegionPoints
 
 RESULTS = Path(__file__).resolve().parent / "results" / "formulas"
+FRESH = RESULTS.parent / "formulas-fresh"
+"""Other games of the same kind, that nobody had seen when something was chosen by the first."""
 LONG = RESULTS.parent / "labels" / "long"
 SHARE = "0.95"
 CARD = Path(__file__).resolve().parent.parent / "policies" / "any.md"

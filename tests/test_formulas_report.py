@@ -57,6 +57,21 @@ def test_the_report_is_that_of_the_games_that_lie_beside_it():
     )
 
 
+def test_the_report_of_fresh_games_is_theirs_and_the_page_gives_it():
+    files = sorted(formulas.FRESH.glob("*.json"))
+    fresh = {path.stem: json.loads(path.read_text()) for path in files}
+    assert set(fresh) == set(PLAYED)
+    seeds = [
+        {game["seed"] for game in each["games"]} for each in (*PLAYED.values(), *fresh.values())
+    ]
+    assert all(seen.isdisjoint(new) for seen, new in zip(seeds, seeds[len(PLAYED) :], strict=False))
+    assert (formulas.FRESH / "README.md").read_text() == "\n".join(formulas.report(fresh, {}))
+    page = " ".join((REPOSITORY / "docs" / "strategies.md").read_text().split())
+    assert f"{formulas.ahead(fresh, 'apart-without')} points ahead of `coverage` there" in page
+    assert f"the knob at four tenths everywhere, {formulas.ahead(fresh, 'coverage-apart')}" in page
+    assert f"`bald-rarity` is {formulas.ahead(fresh, 'bald-rarity')} there" in page
+
+
 def test_the_fallback_has_the_smallest_worst_regret_and_is_nowhere_behind_random():
     names = [name for name in formulas.FORMULAS if name in STRATEGIES]
     worst = {name: max(formulas.regrets(PLAYED, name).values()) for name in names}
