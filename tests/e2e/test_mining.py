@@ -33,7 +33,7 @@ class Mining(Backend):
 
     def worker(self, spec=DEFAULT_SPEC):
         ranking = RankingConfig(region_size=(80, 128), regions_per_round=8, spec=spec)
-        finetune = FinetuneConfig(steps=40, crop_size=(128, 128))
+        finetune = FinetuneConfig(steps=20, crop_size=(128, 128))
         rules = WorkerConfig(
             ranking=ranking,
             finetune=finetune,
@@ -56,9 +56,9 @@ def samples():
     for sample in dataset.samples.values():
         has_potholes = (sample.mask() == POTHOLE).sum() > 300
         (showing if has_potholes else others).append(sample)
-        if len(showing) >= NUM_LABELLED + 8 and len(others) >= 12:
+        if len(showing) >= NUM_LABELLED + 8 and len(others) >= 8:
             break
-    return dataset.class_names, showing[: NUM_LABELLED + 8] + others[:12]
+    return dataset.class_names, showing[: NUM_LABELLED + 8] + others[:8]
 
 
 def labels_and_boxes(names):

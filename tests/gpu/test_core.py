@@ -62,6 +62,7 @@ def _features() -> RegionFeatures:
     return describe(_forward_pass(), grid((70, 90), (32, 32)))
 
 
+@pytest.mark.e2e  # seconds where a stand-in takes the device's place
 @pytest.mark.parametrize("size", [(50, 70), (40, 500)])
 def test_a_forward_pass_agrees_with_the_cpu_whole_and_in_tiles(device, size):
     image = _image(*size)
@@ -131,6 +132,7 @@ def test_a_segmenter_trained_on_the_device_is_measured_resized_saved_and_loaded(
     )
 
 
+@pytest.mark.e2e  # likewise
 def test_training_goes_on_on_the_device_and_gives_what_is_better_there(device):
     rules = ContinuingConfig(updates_per_look=2, patience=1)
     segmenter, images = build(SPEC, device=device), [_labelled_image()]
