@@ -216,12 +216,8 @@ test check faults chaos load reproduce-benchmark reproduce-benchmark-long reprod
   reproduce-rewards: \
   export OMP_NUM_THREADS ?= 1
 
-UNIT_TESTS = $(BIN)/pytest -m "not e2e" -n 2 --dist worksteal
-
 .PHONY: test
-test: ## Run every check and every test, with a real Label Studio and Chromium
-	$(MAKE) --no-print-directory --jobs 2 --output-sync=target setup lint
-	$(UNIT_TESTS)
+test: setup check ## Run every check and every test, with a real Label Studio and Chromium
 	$(BIN)/pytest -m e2e -n 3 --dist loadfile --no-loadscope-reorder
 
 FUZZ_SECONDS ?= 3600
@@ -241,7 +237,7 @@ fuzz: $(BACKEND_STAMP) $(FUZZ)/.installed ## Damaged input for what decodes, FUZ
 
 .PHONY: check
 check: $(BACKEND_STAMP) lint ## Format, lint, types, imports, Docker files, unit tests
-	$(UNIT_TESTS)
+	$(BIN)/pytest -m "not e2e" -n 2 --dist worksteal
 
 .PHONY: faults
 faults: $(BACKEND_STAMP) ## Let each statement, file operation and call fail in each way: hours

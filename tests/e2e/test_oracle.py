@@ -31,7 +31,8 @@ from tests.e2e.scripted import (
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
-ROUNDS = 2
+ROUNDS = 1
+"""A real network learns; two rounds are labelled in place, where a tiny one does."""
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def test_a_script_labels_crops_and_the_segmenter_learns(crops, demo_folder):
     out, printed = crops
     check_results(out, printed, ROUNDS, 0.05)
     provenance = check_dataset(out, ROUNDS)
-    assert {row["round"] for row in provenance} == {"1", "2"}
+    assert {row["round"] for row in provenance} == {"1"}
     assert all(float(row["seconds"]) > 0 for row in provenance)
     assert processes_of(demo_folder) == []
 
