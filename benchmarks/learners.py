@@ -5,6 +5,7 @@ from them for so many updates, and is measured once on test images. Learners dif
 learn from besides labels, and in its settings. A stopped run goes on after the last measurement.
 
     python benchmarks/learners.py --dataset ../shared/data/camvid --out learners-camvid.json
+    python benchmarks/learners.py --out learners-camvid.json  # a table of what is there
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -25,6 +26,7 @@ import numpy as np
 
 from ralis_backend.core.files import write_json
 from ralis_backend.core.learning.config import FinetuneConfig, UnlabelledConfig
+from ralis_backend.core.learning.registry import PAINT
 from ralis_backend.core.metrics import ious, mean_iou
 from ralis_backend.core.segmenter import SegmenterSpec
 from ralis_backend.offline.benchmark.arenas import ArenaConfig
@@ -34,7 +36,7 @@ from ralis_backend.settings import load_settings
 from ralis_backend.simulation.full_arena import FullArena
 
 LEARNERS: dict[str, UnlabelledConfig | None] = {
-    "paint": None,
+    PAINT: None,
     "unlabelled": UnlabelledConfig(),
     "own": UnlabelledConfig(own_crops=4, pool_crops=0),
     "pool": UnlabelledConfig(own_crops=0, pool_crops=4),
@@ -63,6 +65,9 @@ class Run:
 def main() -> None:
     """Measure and write."""
     options = _options()
+    if options.dataset is None:
+        print("\n".join(table(json.loads(options.out.read_text())["runs"])))
+        return
     load_settings()
     found = json.loads(options.out.read_text()) if options.out.is_file() else _facts(options)
     if _facts(options) != {key: value for key, value in found.items() if key != "runs"}:
@@ -82,6 +87,44 @@ def main() -> None:
                 print(
                     *(f"{key} {value}" for key, value in result.items() if key != "iou"), flush=True
                 )
+
+
+def table(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Markdown: test mIoU in %, and of each learner its lead over paint under each seed of both."""
+    scores = {Run(*(each[name] for name in Run.__annotations__)): each["miou"] for each in runs}
+    learners = [name for name in LEARNERS if any(run.learner == name for run in scores)]
+    others = [name for name in learners if name != PAINT]
+    lines = [
+        "| regions | updates | "
+        + " | ".join([*learners, *(f"{name}: lead over paint by seed" for name in others)])
+        + " |",
+        "| --- " * (2 + len(learners) + len(others)) + "|",
+    ]
+    for regions, updates in sorted({(run.regions, run.updates) for run in scores}):
+        of_learner = {
+            name: {
+                run.seed: 100 * score
+                for run, score in scores.items()
+                if run == Run(name, regions, updates, run.seed)
+            }
+            for name in learners
+        }
+        means = [_mean(list(it.values())) for it in of_learner.values()]
+        painted = of_learner.get(PAINT, {})
+        leads = [
+            ", ".join(
+                f"{score - painted[seed]:+.1f}"
+                for seed, score in sorted(of_learner[name].items())
+                if seed in painted
+            )
+            for name in others
+        ]
+        lines.append(f"| {regions} | {updates} | {' | '.join(means + leads)} |")
+    return lines
+
+
+def _mean(scores: Sequence[float]) -> str:
+    return f"{np.mean(scores):.1f} ({len(scores)} seeds)" if scores else ""
 
 
 def _runs(options: argparse.Namespace) -> Iterator[Run]:
@@ -136,21 +179,26 @@ def _arena(
         scaled(config.test_samples(), scale),
         SegmenterSpec(len(dataset.classes), "FPN", "mobilenet_v2", "imagenet"),
         (round(90 * scale), round(80 * scale)),
-        replace(FinetuneConfig(), batch_size=batch_size, unlabelled=settings or UnlabelledConfig()),
+        replace(
+            FinetuneConfig(),
+            batch_size=batch_size,
+            crop_size=(crop, crop),
+            unlabelled=settings or UnlabelledConfig(),
+        ),
         besides=() if settings is None else ("unlabelled",),
         device=device,
     )
 
 
 def _facts(options: argparse.Namespace) -> dict[str, Any]:
-    names = ("test_images", "image_scale", "batch_size", "crop")
+    names = ("test_images", "image_scale", "batch_size", "crop", "device")
     return {"dataset": options.dataset.name, **{name: getattr(options, name) for name in names}}
 
 
 def _options() -> argparse.Namespace:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", type=Path, required=True)
+    parser.add_argument("--dataset", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument(
         "--learners", type=lambda it: it.split(","), default=["paint", "unlabelled"]
