@@ -189,20 +189,24 @@ def open_places(
 def plan_queue(state: QueueState, rules: QueueRules, reason: Callable[[Place], str]) -> Plan:
     """What brings a queue in line with the scores; `reason` says why a place is in it."""
     size = rules.size_with(state.mining)
-    best = _best(state, size)
+    best = _best(state, size, _slice(state.waiting))
     outdated = _outdated(state, best) if state.is_new_version else []
     taken_out = list({row.id: row for row in (*outdated, *_doubles(state))}.values())
     removed = {row.id for row in taken_out}
     kept = [row for row in state.waiting if row.id not in removed]
     waiting = {place_of(row): row for row in kept}
-    claimed = _claimed(state, best, kept)
-    to_mine = _num_to_mine(state.mining, kept, claimed)
-    room = max(0, size - len(kept), min(to_mine or 0, size))
     handed_out = [row for row in state.tasks if row.id not in removed]
+    room = max(0, size - len(kept), min(_num_to_mine(state, best, kept) or 0, size))
     drawn = _drawn(state, rules, handed_out, room)
     fresh_draws = [place for place in drawn if place not in waiting]  # the others take no room
+    others = [row for row in kept if place_of(row) not in set(drawn)]
+    if drawn:  # it is not mined
+        best = _best(state, size, _slice(kept) | set(drawn))
+    claimed = _claimed(state, best, others)
+    to_mine = _num_to_mine(state, best, others)
     taken = waiting.keys() | set(fresh_draws)
-    chosen = _chosen(best, taken, room - len(fresh_draws), to_mine)
+    room = max(room - len(fresh_draws), min(to_mine or 0, size))
+    chosen = _chosen(best, taken, room, to_mine)
     goes_on = state.is_new_version and not state.is_new_round
     number = state.round if goes_on else state.round + 1
     taken_slots = {(row.round, row.rank) for row in handed_out} if goes_on else set()
@@ -217,7 +221,7 @@ def plan_queue(state: QueueState, rules: QueueRules, reason: Callable[[Place], s
         taken_out=taken_out,
         kept=kept,
         drawn=[waiting[place] for place in drawn if place in waiting],
-        claimed=[row for row in claimed if place_of(row) not in set(drawn)],
+        claimed=claimed,
         added=added,
         best=best,
         round=number if added or state.is_new_version else state.round,
@@ -242,18 +246,22 @@ def _half(size: int) -> int:
     return -(-size // 2)
 
 
-def _best(state: QueueState, count: int) -> dict[Place, bool]:
+def _best(state: QueueState, count: int, held: Set[Place]) -> dict[Place, bool]:
     """The `count` places that are asked for, best first, and whether each is mined.
 
     The others are spread over their images; what is mined is not, since a rare class may lie in a
-    few images alone.
+    few images alone. Places that the random slice holds are asked for anyway: others are mined.
     """
     image_ids = np.array([place.image_id for place in state.places])
     if state.mining is None:
         return {state.places[index]: False for index in select(state.scores, image_ids, count)}
     mining, count = state.mining, min(count, len(image_ids))
     num_mined = num_in_share(mining.share, count, mining.count)
-    mined = select(mining.scores, image_ids, num_mined, max_per_image=max(1, len(image_ids)))
+    free = np.flatnonzero([place not in held for place in state.places])
+    found = select(
+        mining.scores[free], image_ids[free], num_mined, max_per_image=max(1, len(image_ids))
+    )
+    mined = free[found]
     is_mined = np.zeros(len(image_ids), bool)
     is_mined[mined] = True
     others = [index for index in select(state.scores, image_ids, count) if not is_mined[index]]
@@ -264,16 +272,20 @@ def _best(state: QueueState, count: int) -> dict[Place, bool]:
 def _chosen(
     best: Mapping[Place, bool], taken: Set[Place], room: int, to_mine: int | None
 ) -> dict[Place, bool]:
-    """Those of the best places that join the queue; of mined ones no more than are wanted."""
+    """Those of the best places that join the queue, in their order.
+
+    Of mined ones as many as are wanted, before others have room, and no more.
+    """
+    free = {place: is_mined for place, is_mined in best.items() if place not in taken}
+    left = {True: sum(free.values()), False: room}
+    if to_mine is not None:
+        left[True] = min(left[True], max(0, to_mine), room)
+        left[False] = room - left[True]
     chosen: dict[Place, bool] = {}
-    num_mined = 0
-    for place, is_mined in best.items():
-        if len(chosen) >= room:
-            break
-        if place in taken or (is_mined and to_mine is not None and num_mined >= to_mine):
-            continue
-        chosen[place] = is_mined
-        num_mined += is_mined
+    for place, is_mined in free.items():
+        if len(chosen) < room and left[is_mined]:
+            chosen[place] = is_mined
+            left[is_mined] -= 1
     return chosen
 
 
@@ -288,12 +300,13 @@ def _claimed(
 
 
 def _num_to_mine(
-    mining: Mining | None, kept: Iterable[CropTask], claimed: Sequence[CropTask]
+    state: QueueState, best: Mapping[Place, bool], kept: Sequence[CropTask]
 ) -> int | None:
     """Mined regions that are wanted besides those that wait; None: as many as there is room for."""
-    if mining is None or mining.count is None:
+    if state.mining is None or state.mining.count is None:
         return None
-    return mining.count - len(claimed) - sum(row.wish_id == mining.wish_id for row in kept)
+    waiting = sum(row.wish_id == state.mining.wish_id for row in kept)
+    return state.mining.count - waiting - len(_claimed(state, best, kept))
 
 
 def _outdated(state: QueueState, best: Mapping[Place, bool]) -> list[CropTask]:

@@ -219,9 +219,18 @@ class Game:
         """What is stored before the tool has the new tasks."""
         self.tasks = [row for row in self.tasks if row not in plan.taken_out]
         for row in plan.drawn:
-            row.strategy = SLICE
+            row.strategy, row.wish_id = SLICE, None
+        for row in plan.claimed:
+            row.strategy, row.wish_id = "presence:bike", 3
         self.tasks += [
-            make_task(next(self.ids), it.place, round=it.round, rank=it.rank, strategy=it.strategy)
+            make_task(
+                next(self.ids),
+                it.place,
+                round=it.round,
+                rank=it.rank,
+                strategy=it.strategy,
+                wish_id=it.wish_id,
+            )
             for it in plan.added
         ]
 
@@ -354,6 +363,23 @@ def test_no_more_is_mined_than_is_wanted_besides_what_waits():
     assert [task.wish_id for task in plan.added] == [3, None, None]
 
 
+def test_what_others_hold_takes_no_room_from_what_is_wanted():
+    tasks = [make_task(1, PLACES[2], usefulness=1.0), make_task(2, PLACES[3], usefulness=0.5)]
+    plan = make_plan(make_state(tasks, num_annotators=1, mining=mining(count=2, share=0.5)))
+    assert [row.id for row in plan.kept] == [1, 2]  # somebody may have them open
+    assert [(task.place, task.wish_id) for task in plan.added] == [
+        (PLACES[-1], 3),
+        (PLACES[-2], 3),
+    ]
+
+
+def test_what_the_slice_draws_is_not_counted_as_mined():
+    for seed in range(8):
+        plan = make_plan(make_state(mining=mining(count=3)), share=0.4, seed=seed)
+        assert sum(task.strategy == SLICE for task in plan.added) == 2
+        assert sum(task.wish_id == 3 for task in plan.added) == 3
+
+
 def test_a_task_for_another_reason_is_replaced_but_for_one_that_may_be_open():
     tasks = [
         make_task(1, PLACES[-1], usefulness=1.0),  # the head: somebody may have it open
@@ -366,7 +392,7 @@ def test_a_task_for_another_reason_is_replaced_but_for_one_that_may_be_open():
     assert [row.id for row in plan.claimed] == [1]
     assert [(task.place, task.wish_id) for task in plan.added] == [
         (PLACES[-2], 3),
-        (PLACES[0], None),
+        (PLACES[-4], 3),  # the slice asks for the one before, of everybody
     ]
 
 
@@ -376,6 +402,57 @@ def test_what_is_mined_may_lie_in_one_image_alone():
     state = make_state(places=places, scores=np.zeros(len(places)), mining=mining(scores=scores))
     plan = make_plan(state, per_round=3)
     assert {task.place.image_id for task in plan.added} == {1}
+
+
+@settings(deadline=None)
+@given(
+    num_images=st.integers(1, 5),
+    per_round=st.integers(1, 4),
+    random_share=st.sampled_from([0.0, 0.1, 0.25, 0.5]),
+    share=st.sampled_from([0.25, 0.5, 0.75, 1.0]),
+    wanted=st.integers(1, 12),
+    steps=st.lists(
+        st.tuples(st.integers(0, 4), st.booleans(), st.integers(0, 99), st.integers(0, 2)),
+        min_size=1,
+        max_size=6,
+    ),
+)
+def test_as_many_as_are_wanted_wait_whatever_else_the_queue_holds(
+    num_images, per_round, random_share, share, wanted, steps
+):
+    game = Game(num_images, QueueRules(per_round, random_share, (0, 1)))
+    for turn, (number, is_new_version, seed, num_begun) in enumerate(steps):
+        game.label(number, f"annotator {turn % 3}")
+        state = game.state(seed, is_new_version or turn in (0, 1))
+        if turn:  # the first queue is made before anybody looks for anything
+            done = sum(row.wish_id == 3 and row.state == "done" for row in game.tasks)
+            scores = np.random.default_rng([seed, 1]).normal(size=len(state.places))
+            search = mining(scores=scores, share=share, count=max(0, wanted - done))
+            state = replace(state, mining=search)
+        begun = {row.id for row in game.waiting()[-num_begun:]} if num_begun else set()
+        state = replace(state, begun=begun)
+        plan = plan_queue(state, game.rules, lambda place: "uncertain")
+        game.write(plan)
+
+        if state.mining is not None:
+            in_share = -(-share * min(game.rules.size_with(state.mining), len(state.places)) // 1)
+            others = {place_of(row) for row in plan.kept if row.wish_id != 3}
+            others |= {task.place for task in plan.added if task.strategy == SLICE}
+            free = set(state.places) - others
+            num_mined = sum(row.wish_id == 3 for row in game.waiting())
+            assert num_mined >= min(state.mining.count, in_share, len(free))
+            places = [place_of(row) for row in game.waiting()]
+            assert len(places) == len(set(places))
+        repeated = plan_queue(state_after(state, game), game.rules, lambda place: "uncertain")
+        assert (repeated.taken_out, repeated.added, repeated.drawn) == ([], [], [])
+        assert repeated.claimed == []
+        game.publish(plan)
+
+
+def state_after(state: QueueState, game: Game) -> QueueState:
+    """The same scores and wish once a plan was stored."""
+    tasks = sorted(game.tasks, key=lambda row: (row.round, row.rank, row.id))
+    return replace(state, tasks=tasks)
 
 
 def test_when_nobody_looks_any_more_the_mined_tasks_go():
