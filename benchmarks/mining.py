@@ -261,7 +261,7 @@ def tables(folder: Path) -> list[str]:
             of_picks = [percent(by_seed(games, name, at)) for at in range(len(picks))]
             hits = f"{100 * by_seed(games, name, 1, is_hit=True).mean():.0f} %"
             lead = percent(by_seed(games, name, 1) - by_seed(games, "presence", 1), "+")
-            wins = sum(_wins(games, each, name) for each in classes)
+            wins = sum(wins(games, each, name) for each in classes)
             cells = (name, *of_picks, hits, lead, f"{wins} of {len(classes)}")
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
@@ -306,7 +306,7 @@ def _retrained_table(dataset: str, games: Sequence[dict[str, dict[str, float]]])
     return [*lines, ""]
 
 
-def _wins(games: Sequence[dict[str, Any]], of_class: str, name: str) -> bool:
+def wins(games: Sequence[dict[str, Any]], of_class: str, name: str) -> bool:
     """Whether it gathers more than random with 480 picks, the interval above 0."""
     of_seeds = [game[of_class] for game in games if of_class in game]
     leads = np.array([each[name][1][0] - each["random"][1][0] for each in of_seeds])

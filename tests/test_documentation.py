@@ -169,6 +169,8 @@ def _check(words: list[str]) -> None:
     program, *rest = words
     if program.removeprefix(".venv/bin/") == "ralis":
         _ralis(rest)
+    elif words[:3] == ["benchmarks/gpu/python", "-m", "ralis_backend.cli"]:
+        _ralis(words[3:])
     elif program == "make":
         _make(rest)
     elif words[:2] == ["docker", "compose"]:
