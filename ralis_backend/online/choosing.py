@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 COLD_START = "k-center"
 RARITY = "rarity"
 FALLBACK = "coverage"
-"""The formula with the smallest worst regret, see `benchmarks/results/formulas`: ranks where the
-wanted strategy cannot."""
+"""Ranks where the wanted strategy cannot: what the default becomes with many labels, and the best
+of the formulas that look at no embeddings, see `benchmarks/results/formulas`."""
 WITHOUT_MAPS = "entropy"
 """Ranks where the segmenter offers too little for `FALLBACK`: probabilities are enough."""
 
