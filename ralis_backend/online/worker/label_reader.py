@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 MAX_LOGGED = 300
 """Characters of what was left out, in a line of the log."""
 NOTHING_PAINTED = "nothing is painted in it, and the project has no background label"
+NOTHING_INSIDE = "none of the regions that were suggested in it lies in the image as it is now"
+_PLACE = ("row", "col", "height", "width")
 NOT_ITS_FAULT = (ToolUnavailable, StoreError)
 """What says nothing of the image or annotation that was being read: the step is tried again."""
 
@@ -150,10 +152,9 @@ class LabelReader:
         if not regions and row.suggested_version is not None:
             handed_out = self._store.queue.handed_out(image_id, row.suggested_version)
             if handed_out is not None:
-                regions = [
-                    Region(entry["row"], entry["col"], entry["height"], entry["width"])
-                    for entry in handed_out.regions
-                ]
+                regions = _within(handed_out.regions, size)
+                if handed_out.regions and not regions:
+                    left_out.append(NOTHING_INSIDE)
         if regions or left_out:
             return regions, True, left_out
         return grid(size, self._config.ranking.region_size), False, left_out
@@ -168,6 +169,15 @@ class LabelReader:
         height, width = pixels.shape[:2]
         self._store.images.seen(image.id, (height, width), content_of(pixels))
         return height, width
+
+
+def _within(entries: Sequence[Mapping[str, int]], size: tuple[int, int]) -> list[Region]:
+    """What of suggested regions lies in an image of (height, width) pixels, each once.
+
+    The image may have been a larger one when they were suggested.
+    """
+    regions = (Region(*(it[name] for name in _PLACE)).clipped(size) for it in entries)
+    return list(dict.fromkeys(region for region in regions if region.is_inside(size)))
 
 
 def attempt_on(image: Image) -> tuple[int, str, int, str]:
