@@ -363,9 +363,10 @@ def _withdraw_others(
 ) -> None:
     """Withdraw what is stored of the task and not among what was found.
 
-    A task that had the id before is another one: its annotations are kept.
+    A task that had the id before is another one: its annotations are kept. An annotation that had
+    the id before is gone.
     """
-    listed = {annotation.id for annotation in found.annotations} | set(found.unreadable)
+    listed = {(annotation.id, annotation.created_at) for annotation in found.annotations}
     query = select(Annotation).where(
         Annotation.tool_uid == tool_uid,
         Annotation.task_id == found.task.id,
@@ -376,7 +377,8 @@ def _withdraw_others(
             row.image_id == (image and image.id)
             and row.crop_task_id == (crop_task and crop_task.id)
         )
-        if is_here and row.annotation_id not in listed:
+        is_listed = (row.annotation_id, row.created_at) in listed
+        if is_here and not is_listed and row.annotation_id not in found.unreadable:
             _withdraw(session, row)
 
 
