@@ -7,12 +7,17 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.orm import Session, undefer
 
 from ralis_backend.online.left_out import MOST_NAMED, LeftOut, summary
 from ralis_backend.online.store.database import BATCH, Database, pack, parts
-from ralis_backend.online.store.left_out import UNREAD, count_left_out, find_left_out
+from ralis_backend.online.store.left_out import (
+    UNREAD,
+    WAITING,
+    count_left_out,
+    find_left_out,
+)
 from ralis_backend.online.store.readings import is_kept, keep_state
 from ralis_backend.online.store.tables import Annotation, CropTask, Image, Label, Project
 from ralis_backend.online.tool import TaskAnnotations, ToolAnnotation
@@ -90,16 +95,28 @@ class Annotations:
 
     def unread(self, project_id: int) -> Iterator[Annotation]:
         """As `failed`, one after the other: payloads are large."""
-        for row_id in self.unread_ids(project_id):
+        return self._each(self.unread_ids(project_id))
+
+    def waiting(self, project_id: int) -> Iterator[Annotation]:
+        """Of `unread` those with which nothing is wrong: their turn has not come yet."""
+        return self._each(self.waiting_ids(project_id))
+
+    def unread_ids(self, project_id: int) -> list[int]:
+        """The row ids of those that could not be read so far."""
+        return self._ids(project_id, Annotation.error.is_not(None))
+
+    def waiting_ids(self, project_id: int) -> list[int]:
+        """The row ids of `waiting`."""
+        return self._ids(project_id, Annotation.error.is_not(None), Annotation.error.in_(WAITING))
+
+    def _each(self, row_ids: Sequence[int]) -> Iterator[Annotation]:
+        for row_id in row_ids:
             with self._database.read() as session:
                 found = session.get_one(Annotation, row_id, options=[undefer(Annotation.payload)])
             yield found
 
-    def unread_ids(self, project_id: int) -> list[int]:
-        """The row ids of those that could not be read so far."""
-        query = select(Annotation.id).where(
-            Annotation.project_id == project_id, Annotation.error.is_not(None)
-        )
+    def _ids(self, project_id: int, *which: ColumnElement[bool]) -> list[int]:
+        query = select(Annotation.id).where(Annotation.project_id == project_id, *which)
         with self._database.read() as session:
             return list(session.scalars(query.where(~Annotation.is_deleted)))
 

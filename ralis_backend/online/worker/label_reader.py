@@ -72,8 +72,7 @@ class LabelReader:
                     "which is not known here"
                 )
             with self._store.attempts.trying(*_attempt_at(row)):
-                unpainted = self._unpainted(answers)
-                labels, left_out = self._labels(row, row.image_id, annotation, unpainted)
+                labels, left_out = self._labels(row, row.image_id, annotation, answers)
         except StoreError:
             raise
         except Exception as error:
@@ -82,7 +81,7 @@ class LabelReader:
             return
         if left_out:
             self._say(annotation, labels, left_out)
-        self._store.labels.put(row, labels, answers, left_out)
+        self._store.labels.put(row, labels, answers, left_out, self._project.meaning)
 
     def _note_failure(self, row: Annotation, error: Exception, answers: Mapping[str, Any]) -> None:
         """It is tried again; a region that was asked for does not wait for it meanwhile."""
@@ -108,13 +107,26 @@ class LabelReader:
             f" (and {len(left_out) - 1} more)" if len(left_out) > 1 else "",
         )
 
-    def _unpainted(self, answers: Mapping[str, Any]) -> str | None:
-        """The class of this annotation's unpainted pixels: as the annotator said, or as usual."""
-        rest = answers.get(REST.name)
-        return rest if rest in self._project.class_names else self._project.background_name
+    def _unpainted(self, answers: Mapping[str, Any]) -> tuple[str | None, list[str]]:
+        """The class of this annotation's unpainted pixels: as the annotator said, or as usual.
+
+        And what of that does not count.
+        """
+        rest, names = answers.get(REST.name), self._project.class_names
+        if rest is None or rest in names:
+            return rest or self._project.background_name, []
+        return self._project.background_name, [
+            f"what is left unpainted is said to be {shortened(repr(rest), 100)}, which is not one "
+            f"of {shortened(', '.join(names), 100)}; add it to the label config or repair the "
+            "annotation"
+        ]
 
     def _labels(
-        self, row: Annotation, image_id: int, annotation: ToolAnnotation, unpainted: str | None
+        self,
+        row: Annotation,
+        image_id: int,
+        annotation: ToolAnnotation,
+        answers: Mapping[str, Any],
     ) -> tuple[list[NewLabel], list[str]]:
         """What an annotation labels, and what of it does not count."""
         left_out: list[str]
@@ -129,10 +141,11 @@ class LabelReader:
         if annotation.is_skipped:
             return [NewLabel(region, None) for region in regions], left_out
         names = self._project.class_names
+        unpainted, odd_rest = self._unpainted(answers)
         painted = self._tool.mask(annotation, self._pool, names, size, unpainted)
         patches = [(region, painted.mask[it]) for region, it in zip(regions, slices, strict=True)]
         labels = painted_labels(patches, were_asked_for=were_asked_for)
-        left_out += painted.left_out
+        left_out += [*painted.left_out, *odd_rest]
         if not left_out and not any(label.mask is not None for label in labels):
             left_out.append(NOTHING_PAINTED)
         return labels, left_out
