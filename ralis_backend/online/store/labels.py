@@ -24,6 +24,7 @@ from ralis_backend.online.store.tables import (
     CropTask,
     Image,
     Label,
+    Project,
     Suggestion,
     Version,
 )
@@ -70,15 +71,25 @@ class Labels:
         labels: Sequence[NewLabel],
         answers: Mapping[str, Any],
         left_out: Sequence[str] = (),
+        meaning: int | None = None,
     ) -> None:
         """Replace what was read from an annotation; masks are written before the rows.
 
         Labels that are as they were keep their ids: nothing new was painted. An annotation that
-        was stored anew or moved meanwhile stays as one that has to be read. `left_out` says what
-        of it does not count.
+        was stored anew or moved meanwhile stays as one that has to be read, and so does one that
+        was read with what its project does not mean any more.
+
+        Args:
+            annotation: as it was read.
+            labels: of its regions.
+            answers: by kind.
+            left_out: what of it does not count.
+            meaning: the project's `meaning` that it was read with; None: whatever it is.
         """
         rows = [self._label_row(annotation, label) for label in labels]
         with self._database.write() as session:
+            if meaning is not None and meaning != _meaning(session, annotation.project_id):
+                return
             stored = session.get_one(Annotation, annotation.id)
             if _what_was_read(stored) != _what_was_read(annotation):
                 return
@@ -277,6 +288,12 @@ class Labels:
 
 def _what_was_read(annotation: Annotation) -> tuple[str, int | None, int | None]:
     return annotation.digest, annotation.image_id, annotation.crop_task_id
+
+
+def _meaning(session: Session, project_id: int) -> int | None:
+    """What labels are read with; nobody changes it before this transaction ends."""
+    query = select(Project.meaning).where(Project.id == project_id)
+    return session.scalar(query.with_for_update())
 
 
 def _mask_key(content: bytes) -> str:

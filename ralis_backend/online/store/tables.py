@@ -76,6 +76,7 @@ class Project(Base):
     # [{name, color, is_active, background?}]; background: why unpainted pixels are this class
     classes: Mapped[list[Any]] = mapped_column(default=list)
     background: Mapped[str | None] = mapped_column(Text)  # as chosen; None: as usual, "": none
+    meaning: Mapped[int] = mapped_column(default=0)  # counts what changes how labels are read
     strategy: Mapped[str | None] = mapped_column(String(64))  # None: the worker's setting
     pixel_rule: Mapped[dict[str, Any] | None]  # how its pictures are shown: `online/pictures`
     regions_uid: Mapped[str | None] = mapped_column(String(64), index=True)

@@ -69,10 +69,12 @@ class Sync:
     def full(self, project: Project) -> Project:
         """Bring settings in order and read whatever changed: repairs lost webhooks."""
         pool = self.project(project)
-        pool = replace(pool, background=self._register(pool).background_name)
         project = self._store.projects.begin_reading(project.id)
-        project = keep_settings(self._store, project, self._config.pictures)
+        keep_settings(self._store, project, self._config.pictures)
+        project = self._register(pool)  # of what others register from now on the reader knows not
+        reader = self._reader(project, pool)
         number = project.num_readings
+        pool = replace(pool, background=project.background_name)
         regions_id = self._tool.prepare(pool, self._config.mode, project.regions_tool_id)
         regions_uid = self._tool.project(regions_id).uid if regions_id is not None else None
         if regions_uid != project.regions_uid:
@@ -82,7 +84,6 @@ class Sync:
         )
         if regions_id is not None and number % DOUBLES_EVERY == 1:
             self._tidy_doubles(project, pool, regions_id)
-        reader = self._reader(project, pool)
         for source in sources_of(project):
             reader.read_changes(source)
         reader.read_unread()
@@ -90,10 +91,11 @@ class Sync:
 
     def changes(self, project: Project) -> None:
         """Read what annotators did since the last reading, whether a webhook told of it or not."""
-        pool = self.project(project)
+        project, pool = self._renewed(project)
         reader = self._reader(project, pool)
         for source in sources_of(project):
             reader.read_changes(source)
+        reader.read_waiting()
 
     def num_missing(self, project: Project) -> int:
         """Annotations that the tool counts and that are not stored yet."""
@@ -113,7 +115,7 @@ class Sync:
         events = self._store.events.unread(project)
         if not events:
             return False
-        pool = self.project(project)
+        project, pool = self._renewed(project)
         for tool_uid, hint in self._hints(events).items():
             try:
                 project = self._follow(project, pool, tool_uid, hint)
@@ -177,6 +179,13 @@ class Sync:
         pool = self._store.projects.find(found.pool_uid) if found.pool_uid else None
         number = pool.tool_id if pool else (found.pool_uid or "another one").partition(".")[0]
         return f"project {number}" if found.pool_uid else str(number)
+
+    def _renewed(self, project: Project) -> tuple[Project, ToolProject]:
+        """The project with the labels that the tool has now, and its pool."""
+        pool = self.project(project)
+        default = self._config.background_label
+        renewed = self._store.projects.renew(project.id, pool.label_config, pool.classes, default)
+        return renewed, pool
 
     def _register(self, pool: ToolProject) -> Project:
         default = self._config.background_label

@@ -87,9 +87,11 @@ class ToolReader:
 
     def read_unread(self) -> None:
         """Try those annotations again whose labels could not be read before."""
-        for row in self._store.annotations.unread(self._project.id):
-            if row.id not in self._tried:
-                self._read_labels(self._placed(row) if row.image_id is None else row)
+        self._read_again(self._store.annotations.unread(self._project.id))
+
+    def read_waiting(self) -> None:
+        """Read the labels of those annotations whose turn had not come."""
+        self._read_again(self._store.annotations.waiting(self._project.id))
 
     # What is listed
 
@@ -215,6 +217,11 @@ class ToolReader:
             return row
         project, tool_uid = self._project, row.tool_uid
         return self._store.annotations.put(project, tool_uid, annotation, image, crop_task) or row
+
+    def _read_again(self, rows: Iterable[Annotation]) -> None:
+        for row in rows:
+            if row.id not in self._tried:
+                self._read_labels(self._placed(row) if row.image_id is None else row)
 
     def _read_labels(self, row: Annotation) -> None:
         self._tried.add(row.id)

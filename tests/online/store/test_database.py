@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
@@ -14,13 +16,18 @@ from sqlalchemy import delete, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from ralis_backend.core.intensity import PixelRule
-from ralis_backend.online.labels import RegionLabel
+from ralis_backend.core.regions import Region
+from ralis_backend.online.labels import NewLabel, RegionLabel
 from ralis_backend.online.pictures import pixel_rule
 from ralis_backend.online.store import Store, database, now
 from ralis_backend.online.store.tables import Base, Label
+from ralis_backend.online.tool import ToolTask
 from ralis_backend.online.worker import Worker
 from tests.online.conftest import settle
 from tests.online.fake_tool import CLASSES, START, FakeTool
+from tests.online.store.conftest import annotation
+
+PAINTED = NewLabel(Region(0, 0, 1, 1), np.ones((1, 1), np.uint8))
 
 
 def test_the_migrations_make_the_tables_that_the_code_uses(store: Store):
@@ -190,3 +197,43 @@ def test_trained_projects_from_before_go_on_showing_their_pictures_as_they_did(
     opened.close()
     assert rules["trained"].ranges == {"integers": (0, 65535), "floats": (0, 1)}
     assert rules["new"] == PixelRule()
+
+
+def test_of_a_database_from_before_meanings_only_what_may_be_wrong_is_read_again(
+    store: Store, tmp_path: Path
+):
+    uids = ["as usual", "chosen", "one label"]
+    classes = {"one label": CLASSES[:1]}
+    for number, uid in enumerate(uids, start=1):
+        choice = "dark" if uid == "chosen" else None
+        project = store.projects.register(
+            uid, number, "<View/>", classes.get(uid, CLASSES), "", None, choice
+        )
+        store.images.reconcile(project.id, [ToolTask(1, START, "/data/1.png")])
+        image = store.images.of(project.id)[0]
+        for left_out, source in (
+            ((), annotation(1)),
+            (["a label that is none"], annotation(2)),
+            ((), annotation(3, is_skipped=True)),
+        ):
+            row = store.annotations.put(project, uid, source, image, None)
+            assert row is not None
+            store.labels.put(row, [PAINTED], {}, left_out)
+    replaced = annotation(1, created_at=START + timedelta(days=1))
+    project = store.projects.get("as usual")
+    row = store.annotations.put(project, "as usual", replaced, store.images.of(project.id)[0], None)
+    assert row is not None
+    store.labels.put(row, [PAINTED], {})
+    go_back_to(store, "0011")
+    store.close()
+    opened = Store.open(f"sqlite:///{tmp_path / 'ralis.db'}", tmp_path / "blobs")
+    waiting = {
+        uid: [it.annotation_id for it in opened.annotations.waiting(opened.projects.get(uid).id)]
+        for uid in uids
+    }
+    counts = [opened.annotations.count(uid) for uid in uids]
+    kept = [len(opened.labels.every(opened.projects.get(uid).id)) for uid in uids]
+    opened.close()
+    assert waiting == {"as usual": [2], "chosen": [1, 2], "one label": [2]}
+    assert counts == [3, 3, 3], "the annotation whose number another one has is gone"
+    assert kept == [3, 3, 3], "labels count until they are read"
