@@ -69,12 +69,15 @@ def train_to_the_end(
 
 
 def _told(project: Project, end: Ending) -> str:
+    from ralis_backend.online.further import NOT_IN_USE, not_in_use_text
+
     name = end.version.name
-    told = (
-        f"{name} is in use: it was best after {end.best_updates} more updates"
-        if end.best_updates
-        else f"{name} stays in use: it had converged already"
-    )
+    if not end.best_updates:
+        told = f"{name} stays in use: it had converged already"
+    elif why := end.version.metrics.get(NOT_IN_USE):
+        told = not_in_use_text(name, why)
+    else:
+        told = f"{name} is in use: it was best after {end.best_updates} more updates"
     if end.for_all is not None:
         told += (
             f"; {end.for_all.name} has learned from all labels, and is for export alone: "

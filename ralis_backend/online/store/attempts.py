@@ -13,11 +13,13 @@ from sqlalchemy import ColumnElement, delete, select, true
 from sqlalchemy.orm import Session
 
 from ralis_backend.online.store.database import Database
-from ralis_backend.online.store.tables import Attempt
+from ralis_backend.online.store.tables import Attempt, Project
 
 MOST_ATTEMPTS = 3
 """After so many the culprit is set aside."""
 STEP = "step"
+REQUEST = "request"
+"""A training that somebody has asked for and that has begun: due until it has ended in order."""
 
 
 class SetAsideError(ValueError):
@@ -33,6 +35,22 @@ class Attempts:
     def begin(self, project_id: int, kind: str, key: object) -> int:
         """Count an attempt, on disk before it begins; which one in a row it is, from 1."""
         return self._count(project_id, kind, key, 1)
+
+    def begin_requested(self, project_id: int) -> None:
+        """A training begins that answers every request made so far.
+
+        A request made from now on asks for another one. This one stays due, whatever ends it or
+        the worker, until its `REQUEST` is forgotten.
+        """
+        with self._database.write() as session:
+            project = session.get_one(Project, project_id)
+            if project.is_training_requested:
+                project.is_training_requested = False
+                _find_or_add(session, project_id, REQUEST, "").count = 1
+
+    def has_open_request(self, project_id: int) -> bool:
+        """Whether a training that was asked for has begun and not ended."""
+        return self.count(project_id, REQUEST, "") > 0
 
     def count(self, project_id: int, kind: str, key: object) -> int:
         """How many are counted."""

@@ -226,6 +226,12 @@ class Labels:
         if not is_whole:
             self._blobs.path(label.mask_key).unlink(missing_ok=True)
 
+    def mask_keys(self) -> set[str]:
+        """Where the masks of all projects' labels lie."""
+        query = select(Label.mask_key).where(Label.mask_key.is_not(None)).distinct()
+        with self._database.read() as session:
+            return set(session.scalars(query))
+
     def image_mask(self, image_size: tuple[int, int], labels: Sequence[RegionLabel]) -> np.ndarray:
         """One image's labels as one (H, W) uint8 mask.
 
@@ -267,9 +273,7 @@ class Labels:
         key, pixels = None, []
         if label.mask is not None:
             content = mask_to_png(label.mask)
-            key = _mask_key(content)
-            if not self._blobs.path(key).exists():
-                self._blobs.put(key, content)
+            key = self._blobs.have(_mask_key(content), content)
             pixels = np.bincount(label.mask[label.mask != VOID], minlength=1).tolist()
         region = label.region
         return Label(

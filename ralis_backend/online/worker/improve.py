@@ -298,7 +298,9 @@ class Improver:
         self._versions.measure(project, stretch.version, stretch.in_use, unseen)
         spent = Further(lesson.newest_label_id, seconds_on_labels=further.seconds_on_labels)
         version.metrics = {**version.metrics, **spent.as_metrics()}
-        stretch.version = self._versions.keep(project, version, segmenter)
+        stretch.version = self._versions.keep(
+            project, version, segmenter, instead_of=stretch.version.number
+        )
         # Training does not notice that its best candidate is in use now; it is counted anew.
         stretch.training.count_from(further.best_updates)
         stretch.in_use, stretch.best, stretch.before = segmenter, None, Looked()

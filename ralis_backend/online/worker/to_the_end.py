@@ -42,7 +42,7 @@ BY_COMMAND = "a command has trained it to the end"
 class Ending:
     """What came of it.
 
-    version: the version in use afterwards.
+    version: the best; it is in use afterwards, unless its metrics say why not.
     best_updates: after how many more updates it was best; 0: it had converged before.
     for_all: the version that has learned from all labels, if it was asked for.
     """
@@ -170,7 +170,9 @@ class ToTheEnd:
                 unseen = lesson.read.of(lesson.plan.unseen)
                 versions.measure(project, in_use, lesson.in_use, unseen)
             version.metrics = {**version.metrics, **ended}
-            return versions.keep(project, version, end.segmenter)
+            # Where somebody went back behind what was trained on, that stays so.
+            newer = max(in_use.number, lesson.version.number)
+            return versions.keep(project, version, end.segmenter, instead_of=newer)
 
     def _on_all(self, project: Project, lesson: _Lesson, best_updates: int) -> Version:
         """A version that has learned from what is held out as well; for export alone."""
@@ -201,7 +203,9 @@ class ToTheEnd:
                     "seconds": {"train": round(time.monotonic() - started, 2)},
                 },
             )
-            return NewVersions(visit.store, config).keep(project, version, training.candidate)
+            return NewVersions(visit.store, config).keep(
+                project, version, training.candidate, instead_of=lesson.version.number
+            )
 
     @contextmanager
     def _visit(self, project: Project) -> Iterator[Visit]:

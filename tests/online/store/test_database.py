@@ -11,7 +11,6 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from alembic.util import CommandError
 from sqlalchemy import delete, text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -66,8 +65,21 @@ def test_a_database_that_is_up_to_date_opens_while_somebody_writes(store: Store,
 def test_a_database_of_a_newer_release_is_refused(store: Store, tmp_path: Path):
     with store.database.engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(CommandError, match="9999"):
+    with pytest.raises(
+        ValueError, match=r"ralis.db was made by a newer release .* '9999'.*Install"
+    ):
         Store.open(f"sqlite:///{tmp_path / 'ralis.db'}", tmp_path / "blobs")
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: Path):
+    (tmp_path / "ralis.db").write_bytes(b"no database " * 99)
+    with pytest.raises(ValueError, match=r"ralis.db cannot be used: file is not a database"):
+        Store.open(f"sqlite:///{tmp_path / 'ralis.db'}", tmp_path / "blobs")
+
+
+def test_a_database_that_cannot_be_reached_is_named(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"none/ralis.db cannot be used: unable to open database"):
+        Store.open(f"sqlite:///{tmp_path / 'none' / 'ralis.db'}", tmp_path / "blobs")
 
 
 def go_back_to(store: Store, revision: str) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ralis_backend.cli.to_the_end import _told
 from ralis_backend.core.segmenter import load
 from ralis_backend.online.export import write_model
 from ralis_backend.online.further import ALL_LABELS, Further, continued_text
@@ -127,6 +128,16 @@ def test_it_is_judged_by_what_is_in_use_when_it_is_done(
     assert end.version.number == project_of(store).current_version == 3
     assert third.metrics["validation_miou_before"] == second.metrics["validation_miou"]
     assert (third.parent, third.num_labels, second.num_labels) == (1, 90, 94)
+
+
+def test_who_goes_back_meanwhile_is_not_overruled(
+    store: Store, tool: FakeTool, worker: Worker, to_the_end: Callable[..., Ending]
+):
+    label_round(store, tool, 4)
+    rested(worker)
+    end = to_the_end(on_look=lambda course, score: store.versions.use(project_of(store).id, 1))
+    assert (end.version.number, project_of(store).current_version) == (3, 1)
+    assert "v3 is not in use: somebody went back to v1" in _told(project_of(store), end)
 
 
 def test_without_enough_that_is_held_out_it_says_what_is_missing(
