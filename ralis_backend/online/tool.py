@@ -19,6 +19,11 @@ MAX_ID = 2**63 - 1
 """Of projects, tasks and annotations: what a database's integer holds."""
 
 
+def is_id(value: Any) -> bool:
+    """Whether it is an id that the tool gives and a database holds."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_ID
+
+
 class ToolError(Exception):
     """The labelling tool did not do what was asked; the message says what to do.
 

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from ralis_backend.online.store import annotation_from_json, now, parts, unpack, version_number
+from ralis_backend.online.store import annotation_from_json, now, parts, unpack
 from ralis_backend.online.store.tables import CropTask, Image, Project
 from ralis_backend.online.tool import Tool, ToolAnnotation, ToolTask
 from ralis_backend.online.worker.label_reader import LabelReader
+from ralis_backend.online.worker.region_tasks import RegionTasks
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Set
+    from collections.abc import Set
 
-    from ralis_backend.core.regions import Region
     from ralis_backend.online.store import Store
     from ralis_backend.online.store.tables import Annotation, Source
 
@@ -61,6 +61,7 @@ class ToolReader:
         self._tool = tool
         self._labels = labels
         self._project = project
+        self._region_tasks = RegionTasks(store, project)
         self._tried: set[int] = set()
 
     def read_changes(self, source: ToolSource) -> None:
@@ -86,7 +87,12 @@ class ToolReader:
                 self._read_labels(row)
 
     def read_unread(self) -> None:
-        """Try those annotations again whose labels could not be read before."""
+        """Try those annotations again whose labels could not be read before.
+
+        And those whose regions turn out to lie outside their images, whose sizes are known now.
+        """
+        if misplaced := self._store.queue.misplaced(self._project.id):
+            self._store.annotations.reread(misplaced)
         for row in self._store.annotations.unread(self._project.id):
             if row.id not in self._tried:
                 self._read_labels(self._placed(row) if row.image_id is None else row)
@@ -133,7 +139,7 @@ class ToolReader:
         if self._is_pool(source):
             self._store.images.note(self._project.id, tasks)
         else:
-            self._adopt(tasks)
+            self._region_tasks.adopt(tasks)
         due = {task.id for task in self._store.readings.changed(source.uid, tasks)}
         if is_whole:
             turn = self._project.num_readings // WHOLE_EVERY % COMPARED_SHARE
@@ -200,7 +206,7 @@ class ToolReader:
             return self._store.images.find(self._project.id, task.id, task.created_at), None
         crop_task = self._store.queue.find(self._project.id, task.id, task.created_at)
         if crop_task is None:
-            self._adopt([task])
+            self._region_tasks.adopt([task])
             crop_task = self._store.queue.find(self._project.id, task.id, task.created_at)
         if crop_task is None:
             return None, None
@@ -220,50 +226,6 @@ class ToolReader:
         self._tried.add(row.id)
         self._labels.read(row)
 
-    # Tasks of the regions project
-
-    def _adopt(self, tasks: Sequence[ToolTask]) -> None:
-        """Match the regions project's tasks with our rows.
-
-        A task that was made just before a kill gets its id; one that is unknown here (a lost
-        data folder) becomes known from its data; a task id belongs to one task at a time.
-        """
-        rows = self._store.queue.of_tasks(self._project.id, [task.id for task in tasks])
-        known = {(row.task_id, row.task_created_at): row for row in rows}
-        listed = {(task.id, task.created_at): task for task in tasks}
-        changes: dict[int, Mapping[str, object]] = {}
-        for key, row in known.items():
-            if key in listed and row.state == "deleted":
-                changes[row.id] = {"state": "open"}
-            elif key not in listed and row.state == "open":
-                changes[row.id] = {"state": "deleted"}
-        unknown = [task for key, task in listed.items() if key not in known]
-        new = self._adopt_unknown(unknown, changes) if unknown else []
-        if changes:
-            self._store.queue.change(changes)
-        if new:
-            self._store.queue.add(new)
-
-    def _adopt_unknown(
-        self, tasks: Sequence[ToolTask], changes: dict[int, Mapping[str, object]]
-    ) -> list[CropTask]:
-        """Rows for tasks that have none; a planned row's change is added to `changes`."""
-        sources = {source for task in tasks if (source := _source_task(task)) is not None}
-        images = self._store.images.of_tasks(self._project.id, sources)
-        waiting = self._store.queue.planned(self._project.id)
-        planned = {_place_key(row): row for row in waiting}
-        new = []
-        for task in tasks:
-            adopted = _crop_task_of(self._project, task, images)
-            if adopted is None:
-                continue
-            row = planned.pop(_place_key(adopted), None)
-            if row is None:
-                new.append(adopted)
-            else:
-                changes[row.id] = {"task_id": task.id, "task_created_at": task.created_at}
-        return new
-
 
 def _unexplained(counted: int, before: int, after: int, usual: int) -> int:
     """`usual` where what was stored before and after the tool counted lies on both sides of it."""
@@ -282,51 +244,3 @@ def _task_of(annotation: ToolAnnotation) -> ToolTask | None:
     if annotation.task_created_at is None:
         return None
     return ToolTask(annotation.task_id, annotation.task_created_at, "")
-
-
-def _source_task(task: ToolTask) -> int | None:
-    """The pool's task that a task says it shows; None if it says nothing of the kind."""
-    try:
-        return int(task.data["source_task"])
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def _place_key(row: CropTask) -> tuple[int, Region, int]:
-    return (row.image_id, row.region, row.round)
-
-
-_NUMBERS = ("row", "col", "height", "width", "scale", "round", "rank")
-_MOST = 2**31 - 1
-"""What a column of the database holds; anyone may write into a task."""
-
-
-def _crop_task_of(project: Project, task: ToolTask, images: Mapping[int, Image]) -> CropTask | None:
-    """A row from what a task's data says; None if the task is not one of ours."""
-    data = task.data
-    try:
-        image = images.get(int(data["source_task"]))
-        if image is None:
-            return None
-        if any(abs(int(data.get(name, 0))) > _MOST for name in _NUMBERS):
-            return None
-        return CropTask(
-            project_id=project.id,
-            image_id=image.id,
-            row=int(data["row"]),
-            col=int(data["col"]),
-            height=int(data["height"]),
-            width=int(data["width"]),
-            scale=int(data.get("scale", 1)),
-            round=int(data["round"]),
-            rank=int(data["rank"]),
-            reason=str(data.get("reason", "")),
-            strategy=str(data.get("strategy", "")),
-            version=version_number(str(data.get("version", "v0"))) or 0,
-            usefulness=0.0,
-            task_id=task.id,
-            task_created_at=task.created_at,
-            state="open",
-        )
-    except (KeyError, TypeError, ValueError):
-        return None
