@@ -170,6 +170,16 @@ class Hint:
     is_about_settings: bool = False
     is_unclear: bool = False
 
+    @property
+    def num_ids(self) -> int:
+        """How many ids it names."""
+        named = (self.annotated, self.annotations, self.made, self.deleted)
+        return sum(len(ids) for ids in named)
+
+    def unclear(self) -> Hint:
+        """The same without what it names."""
+        return Hint(is_about_settings=self.is_about_settings, is_unclear=True)
+
     def __or__(self, other: Hint) -> Hint:
         """What both say."""
         return Hint(
