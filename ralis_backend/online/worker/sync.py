@@ -20,7 +20,8 @@ from ralis_backend.online.worker.label_reader import (
     LabelReader,
     attempt_on,
 )
-from ralis_backend.online.worker.tool_reader import ToolReader, ToolSource
+from ralis_backend.online.worker.task_answers import ToolSource
+from ralis_backend.online.worker.tool_reader import ToolReader
 
 if TYPE_CHECKING:
     from ralis_backend.online.store import Store
@@ -89,6 +90,7 @@ class Sync:
             self._tidy_doubles(project, pool, regions_id)
         reader = self._reader(project, pool)
         for source in sources_of(project):
+            reader.read_aside(source)
             reader.read_changes(source)
         reader.read_unread()
         return self._store.projects.end_reading(project.id, number)

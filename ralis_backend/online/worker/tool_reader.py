@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from ralis_backend.online.store import annotation_from_json, now, parts, unpack
 from ralis_backend.online.store.tables import CropTask, Image, Project
-from ralis_backend.online.tool import Tool, ToolAnnotation, ToolTask
+from ralis_backend.online.tool import TaskAnnotations, Tool, ToolAnnotation, ToolTask
 from ralis_backend.online.worker.label_reader import LabelReader
 from ralis_backend.online.worker.region_tasks import RegionTasks
+from ralis_backend.online.worker.task_answers import TaskAnswers, ToolSource
 
 if TYPE_CHECKING:
     from collections.abc import Set
@@ -38,14 +38,6 @@ OVERLAP = timedelta(seconds=60)
 """Changes are listed from so long before the newest one seen: some were still being written."""
 
 
-@dataclass(frozen=True)
-class ToolSource:
-    """One of the tool's projects that is read: the pool, or the regions project."""
-
-    uid: str
-    id: int
-
-
 class ToolReader:
     """Reads one project at one time.
 
@@ -62,6 +54,7 @@ class ToolReader:
         self._labels = labels
         self._project = project
         self._region_tasks = RegionTasks(store, project)
+        self._answers = TaskAnswers(store, tool, project, self._read_task)
         self._tried: set[int] = set()
 
     def read_changes(self, source: ToolSource) -> None:
@@ -76,15 +69,12 @@ class ToolReader:
 
     def read_tasks(self, source: ToolSource, task_ids: Sequence[int]) -> None:
         """Read the annotations of these tasks; tasks that the tool does not have are left alone."""
-        if not task_ids:
-            return
-        for found in self._tool.annotations(source.id, task_ids):
-            image, crop_task = self._place(source, found.task)
-            rows = self._store.annotations.put_task(
-                self._project, source.uid, found, image, crop_task
-            )
-            for row in rows:
-                self._read_labels(row)
+        if task_ids:
+            self._answers.read(source, task_ids)
+
+    def read_aside(self, source: ToolSource) -> None:
+        """Try tasks again that the tool could not tell of."""
+        self._answers.read_aside(source)
 
     def read_unread(self) -> None:
         """Try those annotations again whose labels could not be read before.
@@ -199,6 +189,12 @@ class ToolReader:
             self._store.queue.mark_missing(self._project.id, task_ids)
 
     # What is annotated
+
+    def _read_task(self, source: ToolSource, found: TaskAnnotations) -> None:
+        image, crop_task = self._place(source, found.task)
+        rows = self._store.annotations.put_task(self._project, source.uid, found, image, crop_task)
+        for row in rows:
+            self._read_labels(row)
 
     def _place(self, source: ToolSource, task: ToolTask) -> tuple[Image | None, CropTask | None]:
         """The image of a task, and the crop task if it is one of the regions project."""
