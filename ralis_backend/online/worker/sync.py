@@ -20,6 +20,7 @@ from ralis_backend.online.worker.label_reader import (
     LabelReader,
     attempt_on,
 )
+from ralis_backend.online.worker.standing import Standing
 from ralis_backend.online.worker.task_answers import ToolSource
 from ralis_backend.online.worker.tool_reader import ToolReader
 
@@ -56,6 +57,7 @@ class Sync:
         self._store = store
         self._tool = tool
         self._config = config
+        self._standing = Standing()
 
     def project(self, project: Project) -> ToolProject:
         """The pool project as the tool has it; `ToolNotFound` if it was deleted."""
@@ -206,7 +208,7 @@ class Sync:
 
     def _reader(self, project: Project, pool: ToolProject) -> ToolReader:
         labels = LabelReader(self._store, self._tool, self._config, project, pool)
-        return ToolReader(self._store, self._tool, labels, project)
+        return ToolReader(self._store, self._tool, labels, project, self._standing)
 
     def _forget_crop_tasks(self, project: Project) -> None:
         """The regions project is another one: its open tasks are gone, its labels are kept."""

@@ -16,6 +16,7 @@ from ralis_backend.online.store.tables import CropTask, Image, Project
 from ralis_backend.online.tool import TaskAnnotations, Tool, ToolAnnotation, ToolTask
 from ralis_backend.online.worker.label_reader import LabelReader
 from ralis_backend.online.worker.region_tasks import RegionTasks
+from ralis_backend.online.worker.standing import Standing
 from ralis_backend.online.worker.task_answers import TaskAnswers, ToolSource
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ COMPARED_SHARE = 24
 """Of the annotated tasks, one in so many is read by such a reading whether changed or not."""
 NUM_DOUBTS = 3
 """A list that lacks tasks which the tool counts is believed when it came so often in a row."""
+DOUBT_EVERY_S = 120.0
+"""Of such lists that come sooner after one another only the first is counted."""
 OVERLAP = timedelta(seconds=60)
 """Changes are listed from so long before the newest one seen: some were still being written."""
 
@@ -46,9 +49,18 @@ class ToolReader:
         tool: where it is read.
         labels: reads the labels of annotations that are new or changed.
         project: the project, with its pool's uid.
+        standing: since when doubts about lists have stood as they are.
     """
 
-    def __init__(self, store: Store, tool: Tool, labels: LabelReader, project: Project) -> None:
+    def __init__(
+        self,
+        store: Store,
+        tool: Tool,
+        labels: LabelReader,
+        project: Project,
+        standing: Standing,
+    ) -> None:
+        self._standing = standing
         self._store = store
         self._tool = tool
         self._labels = labels
@@ -98,13 +110,18 @@ class ToolReader:
 
     def _read_whole(self, source: ToolSource, known: Source) -> None:
         newest, seen = self._read_listed(source, self._tool.tasks(source.id), is_whole=True)
-        num_doubts = self._doubts(source, known, seen)
+        num_tasks = self._tool.project(source.id).num_tasks
+        is_complete = num_tasks is not None and len(seen) >= num_tasks
+        num_doubts = 0 if is_complete else self._doubts(source, known, len(seen), num_tasks)
         if num_doubts in (0, NUM_DOUBTS):
             self._mark_missing(source, seen)
         known = self._store.readings.note(
             known, changed_at=newest, num_doubts=num_doubts % NUM_DOUBTS
         )
         tasks, annotations = self._extra(source, known) or (0, 0)
+        if not is_complete:  # what the list lacks is not usual: it is listed until it is there
+            tasks = min(tasks, known.extra_tasks)
+            annotations = min(annotations, known.extra_annotations)
         self._store.readings.note(known, extra_tasks=tasks, extra_annotations=annotations)
 
     def _read_listed(
@@ -136,20 +153,24 @@ class ToolReader:
             due |= {it.id for it in tasks if it.num_annotations and it.id % COMPARED_SHARE == turn}
         return sorted(due)
 
-    def _doubts(self, source: ToolSource, known: Source, seen: Set[int]) -> int:
-        """How many lists in a row, with this one, lacked tasks that the tool counts."""
-        num_tasks = self._tool.project(source.id).num_tasks
-        if num_tasks is not None and len(seen) >= num_tasks:
-            return 0
+    def _doubts(
+        self, source: ToolSource, known: Source, num_listed: int, num_counted: int | None
+    ) -> int:
+        """How many lists in a row, minutes apart, lacked tasks that the tool counts, with this."""
         logger.warning(
             "project %s: project %d of the tool lists %d tasks and counts %s; those that are "
-            "missing are taken for deleted when %d lists in a row say so",
+            "missing are taken for deleted when %d lists in a row say so, %.0f s apart",
             self._project.tool_id,
             source.id,
-            len(seen),
-            num_tasks,
+            num_listed,
+            num_counted,
             NUM_DOUBTS,
+            DOUBT_EVERY_S,
         )
+        stood_s = self._standing.seconds(source.uid, known.num_doubts)
+        if known.num_doubts and stood_s < DOUBT_EVERY_S:
+            return known.num_doubts
+        self._standing.seconds(source.uid, known.num_doubts + 1)
         return known.num_doubts + 1
 
     def _extra(self, source: ToolSource, known: Source) -> tuple[int, int] | None:
