@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 
 from ralis_backend.labelstudio.deadline import DeadlineTransport, ending_within
+from ralis_backend.labelstudio.deep_json import parsed
 from ralis_backend.labelstudio.errors import (
     LabelStudioError,
     NotFound,
@@ -489,8 +490,8 @@ class LabelStudioClient:
                 "of JSON; LABEL_STUDIO_URL probably points to another server or to a login page"
             )
         try:
-            return response.json()
-        except (ValueError, RecursionError):
+            return parsed(response.content)
+        except ValueError:
             raise Unavailable(f"{self.url}{path} answered with broken JSON") from None
 
     def _error(self, response: httpx.Response, method: str, path: str) -> LabelStudioError:

@@ -14,6 +14,7 @@ from ralis_backend.core.acquisition import Needs, PoolState, Strategy, strategy
 from ralis_backend.core.features import RegionFeatures
 from ralis_backend.core.policy.registry import find_strategy
 from ralis_backend.core.segmenter import DEFAULT_SPEC, MAPS, SegmenterSpec
+from ralis_backend.core.text import reason_of
 from ralis_backend.online.store.tables import Project, Version
 
 logger = logging.getLogger(__name__)
@@ -122,7 +123,7 @@ def strategy_for(
     try:
         found = find_strategy(wanted, config.policies_dir, project.class_names, config.region_size)
     except (ValueError, OSError) as error:
-        return fallback(project, offers, str(error))
+        return fallback(project, offers, reason_of(error))
     chosen = ChosenStrategy(found, offers=offers)
     return _served(project, chosen, chosen.heuristic)
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ralis_backend.core.policy.registry import check_strategy
+from ralis_backend.core.text import reason_of
 from ralis_backend.online.background import Kept, said_choice
 from ralis_backend.online.choosing import RankingConfig
 from ralis_backend.online.hits import shown_wish, sought
@@ -186,7 +187,7 @@ class Learner:
             except Exception as error:
                 # One bad task must not cost the others their answer.
                 logger.warning("project %s, task %s: no suggestion: %s", uid, task.id, error)
-                answers.append(SuggestionFailure(task.id, str(error)))
+                answers.append(SuggestionFailure(task.id, reason_of(error)))
         return answers
 
     def learn(self, uid: str, event: str, payload: Mapping[str, Any]) -> None:

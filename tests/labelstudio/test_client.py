@@ -323,6 +323,20 @@ def test_an_export_that_is_no_list_is_none():
         list(client.annotated_tasks(1, [1]))
 
 
+@pytest.mark.parametrize("depth", [1500, 200_000])
+def test_one_annotation_nested_without_end_costs_the_others_nothing(depth):
+    deep = '{"a":[' * depth + '"\\"]}\\u00e9"' + "]}" * depth
+    content = (
+        f'[{{"id": 1, "annotations": [{{"id": 9, "result": {deep}}}], "x": "[["}}, {{"id": 2}}]'
+    )
+    answer = httpx.Response(
+        200, content=content.encode(), headers={"content-type": "application/json"}
+    )
+    first, second = client_of(lambda request: answer).annotated_tasks(1, [1, 2])
+    assert (first["id"], first["annotations"][0]["id"], first["x"]) == (1, 9, "[[")
+    assert second == {"id": 2}
+
+
 def test_annotations_are_asked_for_by_task_in_bounded_parts(monkeypatch):
     monkeypatch.setattr(module, "EXPORT_SIZE", 2)
     asked = []

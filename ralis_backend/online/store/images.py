@@ -106,6 +106,16 @@ class Images:
                 found.update((row.task_id, row) for row in rows)
         return found
 
+    def sizes(self, image_ids: Collection[int]) -> dict[int, tuple[int, int] | None]:
+        """(height, width) in pixels by row id; None until the image was read once."""
+        query = select(Image)
+        with self._database.read() as session:
+            return {
+                row.id: row.size
+                for part in parts(image_ids, BATCH)
+                for row in session.scalars(query.where(Image.id.in_(part)))
+            }
+
     def known_tasks(self, project_id: int, task_ids: Collection[int]) -> set[int]:
         """Those of the tasks whose images still exist."""
         return set(self.of_tasks(project_id, task_ids))

@@ -13,6 +13,8 @@ from ralis_backend.online.store.tables import Annotation, Image, Label, TaskStat
 _Query = TypeVar("_Query", bound=Select)
 UNREAD = "it has not been read yet"
 REREAD = "unpainted pixels mean something else now: it is read again"
+SAID_NOTHING = "it cannot be read, and the error said nothing; it is tried again"
+"""Where an empty error was stored by an earlier release."""
 WAITING = (UNREAD, REREAD)
 """Errors of annotations whose turn to be read has not come: nothing is wrong with them."""
 
@@ -89,7 +91,10 @@ def _of_annotation(row: Annotation, has_label: bool) -> LeftOut:
         row.task_id,
         row.tool_uid,
         is_read=row.error is None and bool(has_label),
-        what=(*bounded([row.error] if row.error else []), *(row.left_out or ())),
+        what=(
+            *bounded([row.error or SAID_NOTHING] if row.error is not None else []),
+            *(row.left_out or ()),
+        ),
     )
 
 

@@ -21,6 +21,7 @@ from ralis_backend.core.learning.continuing import ContinuedTraining, next_look
 from ralis_backend.core.learning.course import Course
 from ralis_backend.core.learning.crops import NothingReadable
 from ralis_backend.core.segmenter import Segmenter, load
+from ralis_backend.core.text import reason_of
 from ralis_backend.core.weights import WeightsError
 from ralis_backend.online.advice import gain_over, held_out_score
 from ralis_backend.online.further import CONVERGED, Further
@@ -99,7 +100,7 @@ class Improver:
                 else:
                     self._go_on(project, version, newest_label_id, report, should_stop)
         except (FloatingPointError, NothingReadable) as error:
-            self._end(version, newest_label_id, str(error))
+            self._end(version, newest_label_id, reason_of(error))
         except Exception:
             self._stretch = None
             self._rests_until[project.id] = time.monotonic() + REST_S

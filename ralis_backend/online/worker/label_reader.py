@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ralis_backend.core.images import content_of
 from ralis_backend.core.regions import Region, grid
-from ralis_backend.core.text import printable, shortened
+from ralis_backend.core.text import printable, reason_of, shortened
 from ralis_backend.online.answers import REST
 from ralis_backend.online.labels import NewLabel, painted_labels
 from ralis_backend.online.pictures import Pictures, task_of
@@ -16,6 +16,7 @@ from ralis_backend.online.store import StoreError, annotation_from_json, unpack
 from ralis_backend.online.store.tables import Image, Project
 from ralis_backend.online.tool import Tool, ToolAnnotation, ToolProject, ToolUnavailable
 from ralis_backend.online.worker.config import WorkerConfig
+from ralis_backend.online.worker.region_tasks import MisplacedRegion, misfit
 
 if TYPE_CHECKING:
     from ralis_backend.online.store import Store
@@ -71,12 +72,13 @@ class LabelReader:
                     f"annotation {annotation.id} belongs to task {annotation.task_id}, "
                     "which is not known here"
                 )
+            self._refuse_misplaced(row)
             with self._store.attempts.trying(*_attempt_at(row)):
                 labels, left_out = self._labels(row, row.image_id, annotation, answers)
         except StoreError:
             raise
         except Exception as error:
-            logger.warning("project %s: %s", self._project.tool_id, error)
+            logger.warning("project %s: %s", self._project.tool_id, reason_of(error))
             self._note_failure(row, error, answers)
             return
         if left_out:
@@ -85,13 +87,34 @@ class LabelReader:
 
     def _note_failure(self, row: Annotation, error: Exception, answers: Mapping[str, Any]) -> None:
         """It is tried again; a region that was asked for does not wait for it meanwhile."""
+        message = reason_of(error)
         if isinstance(error, ToolUnavailable) or row.crop_task_id is None:
-            self._store.annotations.fail(row, str(error))
+            self._store.annotations.fail(row, message)
+        elif isinstance(error, MisplacedRegion):
+            self._take_out(row, row.crop_task_id)
+            self._store.annotations.fail(row, message)
         else:
             region = self._store.queue.get(row.crop_task_id).region
-            self._store.labels.put_unread(row, region, answers, str(error))
+            self._store.labels.put_unread(row, region, answers, message)
         if isinstance(error, ToolUnavailable):
             self._tool.project(self._project.tool_id)
+
+    def _take_out(self, row: Annotation, crop_task_id: int) -> None:
+        """A misplaced region waits for nobody; what was read of it while it was believed goes."""
+        state = self._store.queue.get(crop_task_id).state
+        if state == "done":
+            self._store.labels.put(row, [], {})
+        elif state == "open":
+            self._store.queue.change({crop_task_id: {"state": "deleted"}})
+
+    def _refuse_misplaced(self, row: Annotation) -> None:
+        """Raises `MisplacedRegion` if the image cannot have the region that a task is about."""
+        if row.crop_task_id is None or row.image_id is None:
+            return
+        image = self._store.images.get(row.image_id)
+        why = misfit(self._store.queue.get(row.crop_task_id), image.size)
+        if why is not None:
+            raise MisplacedRegion(f"annotation {row.annotation_id} of task {row.task_id}: {why}")
 
     def _say(
         self, annotation: ToolAnnotation, labels: Sequence[NewLabel], left_out: Sequence[str]

@@ -14,6 +14,7 @@ from ralis_backend.core.acquisition import Places, PoolState, Strategy, strategy
 from ralis_backend.core.features import RegionFeatures
 from ralis_backend.core.regions import grid, is_labelled
 from ralis_backend.core.segmenter import Segmenter
+from ralis_backend.core.text import reason_of
 from ralis_backend.online.choosing import FALLBACK, ChosenStrategy, fallback, strategy_for
 from ralis_backend.online.hits import MINING
 from ralis_backend.online.labels import RegionLabel, covered, labelled_pixels
@@ -230,7 +231,7 @@ class Ranker:
         except Exception as error:
             # A bad image is left out; the operator finds why in log, doctor and report.
             logger.warning("project %s, task %s: %s", project.tool_id, image.task_id, error)
-            self._store.images.fail(image.id, str(error))
+            self._store.images.fail(image.id, reason_of(error))
             return None
         spool.append(result.features)
         found = (result.image_size, result.content)
