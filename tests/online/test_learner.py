@@ -284,6 +284,48 @@ def test_setup_revives_a_project_that_another_web_process_was_told_to_forget(
     assert project.is_sync_requested
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "known"),
+    [
+        ({}, {"mine_class": "bright"}, lambda project, wish: wish is None),
+        ({"strategy": "entropy"}, {"strategy": "margin"}, lambda it, _: it.strategy == "entropy"),
+        ({"background": "dark"}, {"background": "bright"}, lambda it, _: it.background == "dark"),
+        ({}, "<View2/>", lambda it, _: it.classes[1]["is_active"]),
+    ],
+)
+def test_what_is_said_last_holds_whichever_web_process_it_is_said_to(
+    learner: Learner, store: Store, monkeypatch: pytest.MonkeyPatch, first, second, known
+):
+    clock = [100.0]
+    monkeypatch.setattr(learner_module.time, "monotonic", lambda: clock[0])
+    other = Learner(store, RANKING, None)
+    learner.register("1.100", "<View/>", CLASSES, first)
+    if isinstance(second, str):
+        other.register("1.100", second, CLASSES[:1], first)
+    else:
+        other.register("1.100", "<View/>", CLASSES, second)
+    clock[0] += 0.9
+    learner.model_version("1.100")  # does not make what was said any newer
+    clock[0] += 0.1
+    for _ in range(2):
+        learner.register("1.100", "<View/>", CLASSES, first)
+        (project,) = store.projects.all()
+        assert known(project, store.wishes.standing(project.id))
+        clock[0] += learner_module.MEMORY_S
+
+
+def test_a_connection_that_says_the_same_again_changes_nothing(
+    learner: Learner, store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    clock = [100.0]
+    monkeypatch.setattr(learner_module.time, "monotonic", lambda: clock[0])
+    learner.register("1.100", "<View/>", CLASSES, MINE)
+    clock[0] += learner_module.MEMORY_S
+    monkeypatch.setattr(store.projects, "register", None)
+    monkeypatch.setattr(store.projects, "change", None)
+    learner.register("1.100", "<View/>", CLASSES, MINE)
+
+
 def make_gone(store: Store, **values: object) -> None:
     project = store.projects.register("1.100", 1, "<View/>", CLASSES, "pool")
     store.projects.change(

@@ -94,6 +94,7 @@ class Project(Base):
     published_version: Mapped[int | None]
     published_label_id: Mapped[int] = mapped_column(default=0)
     round: Mapped[int] = mapped_column(default=0)
+    said: Mapped[str | None] = mapped_column(String(64))  # SHA-256 of what `/setup` said last
     said_wish: Mapped[dict[str, Any] | None] = _nullable_json()  # of the connection, the last
     published_wish: Mapped[int | None]  # whose regions annotators meet; None: nobody's
     # what people see
