@@ -154,22 +154,27 @@ def wish_looked_for(version: Version | None, wish: Wish | None) -> int | None:
 
 
 def sought(
-    store: Store, project: Project, version: Version, labels: Sequence[RegionLabel] | None = None
+    store: Store,
+    project: Project,
+    version: Version | None,
+    labels: Sequence[RegionLabel] | None = None,
 ) -> Sought | None:
     """What of a version's ranking is for the wish that stands; None if nothing is.
 
     Args:
         store: knows the wish.
         project: whose wish it is.
-        version: that has ranked.
-        labels: of the project; None: they are looked up.
+        version: that has ranked, if any has.
+        labels: of the project; None: those that count are looked up.
     """
     wish = followed(store, project)
-    if wish is None or wish_looked_for(version, wish) is None:
+    if wish is None or version is None or wish_looked_for(version, wish) is None:
         return None
     found = _found(version)
-    mined = store.labels.mined(project.id, wish.id) if labels is None else labels
-    count = still_wanted(wish, len(mined_regions(mined, wish)))
+    count = None
+    if wish.count is not None:
+        mined = store.labels.mined(project.id, wish.id) if labels is None else labels
+        count = still_wanted(wish, len(mined_regions(mined, wish)))
     name = shortened(found["strategy"], MOST_CHARACTERS)
     return Sought(wish.id, name, wish.share, count, found["score_quantiles"])
 
@@ -236,9 +241,11 @@ def counted(store: Store, project: Project) -> dict[str, Any]:
     wish = _newest(store, project)
     if wish is None:
         return {}
-    labels = store.labels.of(project.id)
-    rounds = [[it.number, it.num_labelled, it.num_hits] for it in _rounds(project, wish, labels)]
-    pixels = class_pixels(project, labels, wish.class_name)
+    mined = store.labels.mined(project.id, wish.id)
+    rounds = [[it.number, it.num_labelled, it.num_hits] for it in _rounds(project, wish, mined)]
+    names = project.class_names
+    is_known = wish.class_name in names
+    pixels = store.labels.class_pixels(project.id, names.index(wish.class_name)) if is_known else 0
     return {MINING: {"wish": wish.id, "rounds": rounds, "pixels_now": pixels}}
 
 

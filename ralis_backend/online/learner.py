@@ -6,6 +6,7 @@ never trains; only an image that the ranking has not seen yet is computed on the
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import math
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,7 @@ import numpy as np
 from ralis_backend.core.policy.registry import check_strategy
 from ralis_backend.online.background import Kept, said_choice
 from ralis_backend.online.choosing import RankingConfig
-from ralis_backend.online.hits import shown_wish, sought
+from ralis_backend.online.hits import Sought, shown_wish, sought
 from ralis_backend.online.labels import RegionLabel, covered, labelled_pixels
 from ralis_backend.online.pictures import Pictures
 from ralis_backend.online.ranking import rank_image
@@ -186,10 +188,11 @@ class Learner:
             return [SuggestionFailure(task.id, message) for task in tasks]
         version = self._store.versions.serving(project)
         until = time.monotonic() + REQUEST_S
+        for_wish = functools.cache(partial(sought, self._store, project, version))
         answers: list[ImageSuggestion | SuggestionFailure] = []
         for task in tasks:
             try:
-                answers.append(self._suggest_one(project, version, task, until))
+                answers.append(self._suggest_one(project, version, task, until, for_wish))
             except Exception as error:
                 # One bad task must not cost the others their answer.
                 logger.warning("project %s, task %s: no suggestion: %s", uid, task.id, error)
@@ -329,6 +332,7 @@ class Learner:
         version: Version | None,
         task: ToolTask,
         until: float,
+        for_wish: Callable[[], Sought | None],
     ) -> ImageSuggestion:
         image = self._store.images.find(project.id, task.id, task.created_at)
         labels = self._store.labels.of_image(image.id) if image else []
@@ -347,7 +351,7 @@ class Learner:
                 self._config.region_size,
                 self._suggestions_per_image,
                 self._stored_mask(project, image, ranking),
-                sought(self._store, project, version),
+                for_wish,
             )
         except RankingMisfit:
             return self._compute(project, version, image, labels, task, until)

@@ -5,12 +5,21 @@ from dataclasses import replace
 import pytest
 
 from ralis_backend.core.regions import Region
-from ralis_backend.online.hits import Round, num_in_share, shared, wish_lines, wish_status
-from ralis_backend.online.store import now
+from ralis_backend.online.hits import (
+    Round,
+    counted,
+    num_in_share,
+    shared,
+    wish_lines,
+    wish_status,
+)
+from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Project, Version, Wish
-from tests.online.conftest import make_label
+from ralis_backend.online.tool import ClassLabel
+from tests.online.conftest import make_label, selects
 
 CLASSES = [{"name": name, "is_active": True} for name in ("road", "bike")]
+CLASS_LABELS = [ClassLabel(name, "#804080") for name in ("road", "bike")]
 
 
 def make_wish(**values: object) -> Wish:
@@ -72,6 +81,17 @@ def test_rounds_of_long_ago_are_added_up():
         "hits by round: rounds before: 2 of 3, round 4: 0 of 1, round 5: 1 of 1, round 6: 0 of 1, "
         "round 7: 1 of 1, round 8: 0 of 1"
     )
+
+
+def test_a_wish_is_counted_without_reading_every_label(store: Store):
+    project = store.projects.register("1.100", 1, "<View/>", CLASS_LABELS, "pool")
+    with selects(store) as read:
+        assert counted(store, project) == {}
+        store.wishes.begin(make_wish(id=None, project_id=project.id))
+        assert counted(store, project)["mining"]["pixels_now"] == 0
+    of_labels = [it for it in read if "labels.mask_key" in it]
+    assert all("suggestions.regions" in it.partition("WHERE")[2] for it in of_labels)
+    assert len(of_labels) == 1
 
 
 def test_a_wish_whose_class_is_gone_says_so_with_nobody_looking():

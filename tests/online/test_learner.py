@@ -15,6 +15,7 @@ from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Version
 from ralis_backend.online.store.wishes import STOPPED
 from ralis_backend.online.tool import ImageSuggestion, ToolTask
+from ralis_backend.online.wanted import Wanted, make_wish
 from ralis_backend.online.worker import Worker
 from tests.cli.process import wait_for
 from tests.online.conftest import RANKING, selects, settle
@@ -435,6 +436,32 @@ def test_suggesting_again_reads_neither_scores_nor_reasons(
         again = learner.suggest("1.100", tool.pool_tasks[:1])
     assert first == again
     assert [it for it in read if "rankings.scores" in it or "rankings.reasons" in it] == []
+
+
+@pytest.mark.parametrize(("count", "num_looks"), [(None, 0), (50, 1)])
+def test_what_was_mined_is_counted_once_a_request_and_only_where_a_number_is_wanted(
+    learner: Learner,
+    store: Store,
+    tool: FakeTool,
+    make_worker: MakeWorker,
+    monkeypatch: pytest.MonkeyPatch,
+    count,
+    num_looks,
+):
+    worker = make_worker("in-place")
+    settle(worker)
+    (project,) = store.projects.all()
+    wanted = Wanted("bright", count=count, examples=["task:3"])
+    wish = store.wishes.begin(make_wish(store, project, wanted, RANKING))
+    settle(worker)
+    looks, mined = [], store.labels.mined
+    monkeypatch.setattr(store.labels, "mined", lambda *it: looks.append(it) or mined(*it))
+    learner.suggest("1.100", tool.pool_tasks)
+    assert looks == []
+    store.queue.take_back(project.id, 0)
+    answers = learner.suggest("1.100", tool.pool_tasks)
+    assert {region.wish_id for it in answers for region in it.regions} == {wish.id}
+    assert looks == [(project.id, wish.id)] * num_looks
 
 
 @pytest.mark.parametrize("strategy", ["x" * 300, "no-such-strategy", "a\0b", ["margin"], 7])

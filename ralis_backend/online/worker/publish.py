@@ -104,7 +104,7 @@ class Publisher:
                 publication.region_size,
                 self._config.suggestions_per_image,
                 masks.of(image, ranking),
-                publication.sought,
+                lambda: publication.sought,
             )
             is_double = publication.pictures.is_double(image_id)  # it is asked in another task
             yield replace(suggestion, usefulness=0.0) if is_double else suggestion
