@@ -142,8 +142,27 @@ def followed(store: Store, project: Project) -> Wish | None:
 
 
 def has_looked(version: Version | None, wish: Wish | None) -> bool:
-    """Whether a version's ranking was made for a wish, whatever it found."""
+    """Whether a version's ranking was made for a wish, whatever it found.
+
+    See also `may_look_again`.
+    """
     return wish is None or (version is not None and _found(version).get("wish") == wish.id)
+
+
+def may_look_again(store: Store, project: Project, version: Version, wish: Wish) -> bool:
+    """Whether a class is known now that nobody could look for in a version's ranking.
+
+    Its first labelled region is there, or the picture of an example can be read.
+    """
+    found = _found(version)
+    if found.get("wish") != wish.id or found["strategy"] is not None:
+        return False
+    known = found.get("known") or {"is_shown": False, "newest_label_id": 0, "unread": []}
+    if not known["is_shown"]:
+        target = project.class_names.index(wish.class_name)
+        if store.labels.has_class(project.id, target, known["newest_label_id"]):
+            return True
+    return any(store.images.get(image).is_readable for image in known["unread"])
 
 
 def wish_looked_for(version: Version | None, wish: Wish | None) -> int | None:
@@ -215,7 +234,8 @@ def _status(
 ) -> WishStatus:
     found = _found(version) if version is not None and has_looked(version, wish) else {}
     waits = "the next ranking looks for it" if wish.ended_at is None and not found else None
-    note = rests_because(project, wish) or found.get("note") or waits
+    rests = rests_because(project, wish) if wish.ended_at is None else None
+    note = rests or found.get("note") or waits
     return WishStatus(wish, found.get("strategy"), note, rounds, wish.pixels_before, pixels_now)
 
 

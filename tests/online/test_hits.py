@@ -15,6 +15,7 @@ from ralis_backend.online.hits import (
 )
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Project, Version, Wish
+from ralis_backend.online.store.wishes import REACHED
 from ralis_backend.online.tool import ClassLabel
 from tests.online.conftest import make_label, selects
 
@@ -101,3 +102,11 @@ def test_a_wish_whose_class_is_gone_says_so_with_nobody_looking():
         lines = wish_lines(wish_status(project, None, make_wish(), []))
         assert lines[0].startswith("bike, by nobody yet: 0 mined regions labelled")
         assert lines[-1].startswith("'bike' is no label of the project any more; the wish rests")
+
+
+def test_a_wish_that_has_ended_does_not_rest():
+    gone = Project(tool_id=7, classes=[CLASSES[0], {"name": "bike", "is_active": False}])
+    ended = make_wish(ended_at=now(), ended_by=REACHED)
+    status = wish_status(gone, None, ended, [])
+    assert status.note is None
+    assert not any("rests" in line for line in wish_lines(status))

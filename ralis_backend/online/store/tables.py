@@ -170,6 +170,11 @@ class Image(Base):
     num_failures: Mapped[int] = mapped_column(default=0)  # to read it, in a row
     retry_at: Mapped[datetime | None]
 
+    @property
+    def is_readable(self) -> bool:
+        """Whether it was read, and can still be, as far as is known."""
+        return self.size is not None and self.error is None and not self.is_deleted
+
     def may_be_tried(self, moment: datetime) -> bool:
         """Whether it can be read as far as is known, or the pause after it could not is over."""
         if self.retry_at is None or self.retry_at <= moment:

@@ -19,9 +19,10 @@ from ralis_backend.online.ranking import DescribedPool, finite, reasons_of, scor
 from ralis_backend.online.same_pictures import SamePictures
 from ralis_backend.online.seeking import Seeking
 from ralis_backend.online.store import Store
-from ralis_backend.online.store.tables import Project
+from ralis_backend.online.store.tables import Project, Wish
 from ralis_backend.online.tool import Tool
 from ralis_backend.online.trust import judge_miner, standing_verdict
+from ralis_backend.online.wanted import class_pixels
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.described import DescribedRow
 from ralis_backend.online.worker.train import Stopped
@@ -46,6 +47,7 @@ class Mined:
     note: why it is another one than wanted, or why nobody looks.
     trust: the verdict on a trained miner, if one is wanted.
     quantiles: (101,) of the scores of what can still be suggested.
+    known: of the class, where nobody could look, see `known_of`.
     """
 
     wish_id: int
@@ -55,6 +57,7 @@ class Mined:
     note: str | None
     trust: Mapping[str, Any] | None = None
     quantiles: Sequence[float] = ()
+    known: Mapping[str, Any] | None = None
 
     def part(self, start: int, stop: int) -> tuple[np.ndarray, list[str]] | None:
         """Scores and reasons of one image's regions; None where nobody could look."""
@@ -71,12 +74,37 @@ class Mined:
             "note": self.note,
             "trust": self.trust,
             "score_quantiles": list(self.quantiles),
+            **({} if self.scores is not None else {"known": self.known}),
         }
 
 
 def nothing_found(seeking: Seeking) -> Mined:
     """Nobody could look, or there was nothing to look through; it is not tried again at once."""
     return Mined(seeking.wish.id, None, {}, None, seeking.note)
+
+
+def known_of(
+    project: Project,
+    wish: Wish,
+    labels: Sequence[RegionLabel],
+    newest_label_id: int,
+    described: Sequence[DescribedRow],
+) -> dict[str, Any]:
+    """What is known of a wish's class, as JSON: `hits.may_look_again` asks whether it is more.
+
+    Args:
+        project: whose wish it is.
+        wish: that is followed.
+        labels: of the project.
+        newest_label_id: of labels that are among them at least.
+        described: the images that could be read.
+    """
+    readable = {row.image.id for row in described}
+    return {
+        "is_shown": class_pixels(project, labels, wish.class_name) > 0,
+        "newest_label_id": newest_label_id,
+        "unread": [it["image"] for it in wish.examples if it["image"] not in readable],
+    }
 
 
 class Search:
