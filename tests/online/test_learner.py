@@ -458,7 +458,7 @@ def test_what_was_mined_is_counted_once_a_request_and_only_where_a_number_is_wan
     monkeypatch.setattr(store.labels, "mined", lambda *it: looks.append(it) or mined(*it))
     learner.suggest("1.100", tool.pool_tasks)
     assert looks == []
-    store.queue.take_back(project.id, 0)
+    store.queue.take_back(project.id, 0, None)
     answers = learner.suggest("1.100", tool.pool_tasks)
     assert {region.wish_id for it in answers for region in it.regions} == {wish.id}
     assert looks == [(project.id, wish.id)] * num_looks

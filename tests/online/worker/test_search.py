@@ -214,6 +214,44 @@ def test_on_whole_images_the_regions_of_a_class_come_first_and_are_counted(
     assert label.strategy == "presence:bright"
 
 
+def test_going_back_to_a_version_hands_out_what_is_sought_now_and_no_more(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker("in-place", suggestions_per_image=2, promotion_tolerance=1.0)
+    settle(worker)
+    (project,) = store.projects.all()
+    for task in tool.pool_tasks[:4]:
+        annotate_suggestion(store, tool, task.id)
+    settle(worker)
+    store.projects.change(project.id, is_training_requested=True)
+    settle(worker)
+    assert store.projects.by_id(project.id).published_version == 2
+    asked_for = tool.pool_tasks[4:]
+
+    def suggested() -> set[tuple[int | None, bool]]:
+        """Wishes of what the last tasks suggest, and whether a reason says that a class is sought.
+
+        Nobody has begun on those.
+        """
+        regions = {it.task_id: it.regions for it in tool.image_predictions}
+        every = (region for task in asked_for for region in regions[task.id])
+        return {(it.wish_id, it.reason.startswith("looks for bright")) for it in every}
+
+    wish = wish_for(store, project)
+    store.versions.use(project.id, 1)
+    settle(worker)
+    assert tool.version == "v1"
+    assert suggested() == {(wish.id, True)}
+    store.versions.use(project.id, 2)
+    settle(worker)
+    assert suggested() == {(wish.id, True)}
+    store.wishes.end(wish.id, STOPPED)
+    store.versions.use(project.id, 1)
+    settle(worker)
+    assert tool.version == "v1"
+    assert suggested() == {(None, False)}
+
+
 def annotate_suggestion(store: Store, tool: FakeTool, task_id: int) -> None:
     """Paint what was suggested on a whole image."""
     (suggestion,) = (it for it in tool.image_predictions if it.task_id == task_id)
