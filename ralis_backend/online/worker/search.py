@@ -33,6 +33,9 @@ TYPICAL_SHARE = 0.75
 """Of an example image's regions, so many are left out: those most like the mean of the pool, which
 are what every image shows."""
 
+MOST_PARTS = 500
+"""Regions that are labelled in part and shown as examples: those with most of the class."""
+
 Report = Callable[[dict[str, Any]], None]
 
 
@@ -136,13 +139,14 @@ class Search:
         state = replace(state, count=max(state.count, wanted or 0))
         if "embeddings" not in seeking.features:
             return state
-        return replace(
-            state,
-            embedded_pixels=self._embedded_pixels(project, described, pool, labels),
-            examples=example_embeddings(
-                seeking.wish.examples, described, pool, self._config.ranking.region_size
-            ),
-        )
+        pixels = self._embedded_pixels(project, described, pool, labels)
+        size = self._config.ranking.region_size
+        examples = example_embeddings(seeking.wish.examples, described, pool, size)
+        target = project.class_names.index(seeking.target)
+        if not pixels[:, target].any():
+            parts = self._painted_in_part(project, described, pool, labels, target)
+            examples = np.concatenate([examples, parts])
+        return replace(state, embedded_pixels=pixels, examples=examples)
 
     def mined(
         self,
@@ -282,6 +286,32 @@ class Search:
                 of_image = shown.labels(row.image.id)
                 rows += pixels_of_regions(masks, row.size, of_image, regions, num_classes)
         return np.array(rows, np.int64).reshape(len(rows), num_classes + 1)
+
+    def _painted_in_part(
+        self,
+        project: Project,
+        described: Sequence[DescribedRow],
+        pool: DescribedPool,
+        labels: Sequence[RegionLabel],
+        target: int,
+    ) -> np.ndarray:
+        """(E, D) float32: regions that show a class though no label is of all of them.
+
+        Boxes on whole images may lie anywhere, and the size of regions may have changed since.
+        """
+        shown = SamePictures.of({row.image.id: row.content for row in described}, labels)
+        masks = LabelMasks(self._store, project)
+        size, num_classes = self._config.ranking.region_size, len(project.classes)
+        counts = np.zeros(len(pool.is_done), np.int64)
+        starts = np.cumsum([0, *pool.image_sizes])
+        for row, (start, end) in zip(described, pairwise(starts), strict=True):
+            of_image = shown.labels(row.image.id)
+            if any(sum(label.pixels[target : target + 1]) for label in of_image):
+                regions = grid(row.size, size)
+                pixels = pixels_of_regions(masks, row.size, of_image, regions, num_classes)
+                counts[start:end] = [each[target] for each in pixels]
+        most = np.argsort(-counts, kind="stable")[: min(MOST_PARTS, np.count_nonzero(counts))]
+        return np.asarray(pool.features.embeddings[np.sort(most)], np.float32)
 
 
 def pixels_of_regions(
