@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 import numpy as np
-from sqlalchemy import ColumnElement, Select, and_, delete, func, or_, select
+from sqlalchemy import ColumnElement, Select, Text, and_, cast, delete, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from ralis_backend.core.images import mask_from_png, mask_to_png
@@ -134,13 +134,37 @@ class Labels:
 
     def mined(self, project_id: int, wish_id: int) -> list[RegionLabel]:
         """As `of`, those that were mined for a wish."""
-        may_be = or_(CropTask.wish_id == wish_id, Suggestion.id.is_not(None))
+        suggested = cast(Suggestion.regions, Text).like(f'%"wish": {wish_id}%')
+        may_be = or_(CropTask.wish_id == wish_id, suggested)
         found = newest(self._select(and_(Label.project_id == project_id, may_be)))
         return [label for label in found if label.wish_id == wish_id]
 
     def every(self, project_id: int) -> list[RegionLabel]:
         """As `of`, with the labels that newer ones of the same region supersede."""
         return self._select(Label.project_id == project_id)
+
+    def class_pixels(self, project_id: int, index: int) -> int:
+        """Labelled pixels of a class in the regions that `of` gives; counted by the database."""
+        best_first = (
+            Annotation.is_starred.desc(),
+            Label.is_skipped,
+            _PAINTED_AT.desc(),
+            Label.id.desc(),
+        )
+        place = func.row_number().over(partition_by=(Label.image_id, *_REGION), order_by=best_first)
+        pixels = Label.pixels[index].as_integer()
+        counting = _counting(select(pixels.label("pixels"), place.label("place")))
+        every = counting.where(Label.project_id == project_id).subquery()
+        query = select(func.sum(every.c.pixels)).where(every.c.place == 1)
+        with self._database.read() as session:
+            return int(session.scalar(query) or 0)
+
+    def has_class(self, project_id: int, index: int, since_id: int) -> bool:
+        """Whether a label with a larger id shows a class."""
+        shows = Label.pixels[index].as_integer() > 0
+        query = _counting(select(Label.id)).where(Label.project_id == project_id, shows)
+        with self._database.read() as session:
+            return session.scalar(query.where(Label.id > since_id).limit(1)) is not None
 
     def shared_regions(self, project_id: int) -> list[int]:
         """How many regions several people painted, and the newest label of them: [0, 0] of none."""

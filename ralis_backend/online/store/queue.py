@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from datetime import datetime
 from typing import Any
 
@@ -155,10 +155,10 @@ class Queue:
                 session.add(row)
             return list(row.regions)
 
-    def take_back(self, project_id: int, version: int) -> None:
-        """Forget what was handed out under a version, so that something else can be.
+    def take_back(self, project_id: int, version: int, wish_id: int | None) -> None:
+        """Forget what was handed out under a version for another wish than this one, or for none.
 
-        What an annotation has begun from stays: it says what was asked.
+        So something else can be. What an annotation has begun from stays: it says what was asked.
         """
         begun = select(Annotation.image_id).where(
             Annotation.project_id == project_id,
@@ -166,14 +166,17 @@ class Queue:
             Annotation.image_id.is_not(None),
         )
         of_project = select(Image.id).where(Image.project_id == project_id)
+        may_go = (
+            Suggestion.version == version,
+            Suggestion.image_id.in_(of_project),
+            Suggestion.image_id.not_in(begun),
+        )
+        wanted = {wish_id} - {None}
         with self._database.write() as session:
-            session.execute(
-                delete(Suggestion).where(
-                    Suggestion.version == version,
-                    Suggestion.image_id.in_(of_project),
-                    Suggestion.image_id.not_in(begun),
-                )
-            )
+            rows = session.execute(select(Suggestion.id, Suggestion.regions).where(*may_go))
+            gone = [row.id for row in rows if _wishes(row.regions) != wanted]
+            for part in parts(gone, BATCH):
+                session.execute(delete(Suggestion).where(Suggestion.id.in_(part)))
 
     def _tasks(self, *conditions: ColumnElement[bool]) -> list[CropTask]:
         query = select(CropTask).where(*conditions)
@@ -184,3 +187,8 @@ class Queue:
 def _sum(start: InstrumentedAttribute[int], length: InstrumentedAttribute[int]) -> Any:
     """Of two columns, which may not fit into one of their kind."""
     return cast(start, BigInteger) + cast(length, BigInteger)
+
+
+def _wishes(regions: Iterable[Mapping[str, Any]]) -> set[Any]:
+    """The wishes that regions were handed out for."""
+    return {entry["wish"] for entry in regions if entry.get("wish") is not None}

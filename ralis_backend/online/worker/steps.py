@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ralis_backend.online.further import Further
-from ralis_backend.online.hits import followed, has_looked, wish_looked_for
+from ralis_backend.online.hits import followed, has_looked, may_look_again, wish_looked_for
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.attempts import MOST_ATTEMPTS, REQUEST
 from ralis_backend.online.store.tables import Project, Version, Wish
@@ -138,7 +138,7 @@ def read_state(store: Store, project: Project, unread_s: float, enough: int) -> 
         has_labels=store.labels.count(project.id, most=1) > 0,
         num_new_labels=store.labels.count(project.id, project.trained_label_id, most=enough),
         newest_label_id=store.labels.newest_id(project.id),
-        is_ranked=_is_ranked(version, wish),
+        is_ranked=_is_ranked(store, project, version, wish),
         num_waiting=len(waiting),
         num_planned=sum(row.task_id is None for row in waiting),
         further=_further(version),
@@ -210,8 +210,10 @@ def is_improving_due(state: ProjectState, config: WorkerConfig) -> bool:
     return not state.further.is_over(state.newest_label_id, config.improve_s)
 
 
-def _is_ranked(version: Version | None, wish: Wish | None) -> bool:
-    return version is not None and version.ranked_at is not None and has_looked(version, wish)
+def _is_ranked(store: Store, project: Project, version: Version | None, wish: Wish | None) -> bool:
+    if version is None or version.ranked_at is None or not has_looked(version, wish):
+        return False
+    return wish is None or not may_look_again(store, project, version, wish)
 
 
 def _further(version: Version | None) -> Further | None:

@@ -180,6 +180,14 @@ def test_an_error_shows_none_of_the_values_that_were_written(tmp_path):
     assert "ann@labels.test" not in str(refused.value)
 
 
+def test_a_database_that_does_not_know_what_was_said_hears_it_again(store: Store, tmp_path: Path):
+    project = store.projects.register("1.100", 1, "<View/>", CLASSES, "pool")
+    store.projects.change(project.id, said="a" * 64)
+    go_back_to(store, "0011")
+    Store.open(f"sqlite:///{tmp_path / 'ralis.db'}", tmp_path / "blobs").close()
+    assert store.projects.by_id(project.id).said is None
+
+
 def test_a_database_from_before_pauses_keeps_its_images(store: Store, tmp_path: Path):
     project = store.projects.register("1.100", 1, "<View/>", [], "pool")
     store.images.reconcile(project.id, FakeTool().pool_tasks)
