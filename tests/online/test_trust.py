@@ -266,6 +266,17 @@ def test_an_image_that_comes_later_is_ranked_by_whoever_ranks_the_pool(
     assert ranked.pool_scores is not None
 
 
+def test_a_class_is_sought_in_an_image_that_comes_later(make_worker, store):
+    similar = Aimed(strategy("similarity"), 1, CLASSES[1].name)
+    settle(make_worker(similar))
+    (project,), version = store.projects.all(), _version(store)
+    assert version.strategy == similar.name
+    labelled = labelled_pixels(store.labels.of(project.id), len(project.classes))
+    ranked = rank_image(store, project, version, picture(99)[0], RANKING, labelled)
+    assert all(f"looks for {CLASSES[1].name}" in reason for reason in ranked.reasons)
+    assert ranked.pool_scores is None  # the pool's are of another kind
+
+
 def test_a_formula_ranks_without_a_proof_where_labels_are_too_few(make_worker, store):
     settle(make_worker(strategy("margin"), num_labelled=10))
     version = _version(store)
