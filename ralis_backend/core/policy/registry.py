@@ -73,7 +73,7 @@ def check_strategy(name: str, folder: Path) -> None:
         ValueError: naming what there is.
     """
     name = name.partition(":")[0]
-    if name in (*STRATEGIES, "default", *PLACEBOS) or policy_file(name, folder).is_file():
+    if _is_built_in(name) or policy_file(name, folder).is_file():
         return
     folders = [it for it in (folder, *SHIPPED_FOLDERS) if it.is_dir()]
     policies = sorted({path.stem for it in folders for path in it.glob("*.safetensors")})
@@ -128,6 +128,17 @@ def policy_file(name: str, folder: Path) -> Path:
     file = f"{Path(SHIPPED.get(name, name)).name}.safetensors"
     found = (it / file for it in (folder, *SHIPPED_FOLDERS))
     return next((path for path in found if path.is_file()), folder / file)
+
+
+def policy_digest(name: str, folder: Path) -> str | None:
+    """SHA-256 of the file of a strategy of that name; None where it has none, as a formula."""
+    plain = name.partition(":")[0]
+    path = policy_file(plain, folder)
+    return None if _is_built_in(plain) or not path.is_file() else weights.digest(path)
+
+
+def _is_built_in(name: str) -> bool:
+    return name in (*STRATEGIES, "default", *PLACEBOS)
 
 
 def _named(
