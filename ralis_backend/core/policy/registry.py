@@ -115,8 +115,13 @@ def find_strategy(
             if it is a policy that cannot be used.
     """
     check_strategy(name, folder)
-    plain, _, target = name.partition(":")
-    return _aimed(_named(plain, folder, classes, region_size), target, classes)
+    plain, colon, target = name.partition(":")
+    found = _named(plain, folder, classes, region_size)
+    if colon and not found.needs.has_target_class:
+        raise ValueError(
+            f"strategy '{plain}' looks for no single class; leave out '{colon}{target}'"
+        )
+    return _aimed(found, target, classes) if found.needs.has_target_class else found
 
 
 def policy_file(name: str, folder: Path) -> Path:
@@ -164,12 +169,8 @@ def _loaded(name: str, folder: Path) -> Policy:
 
 
 def _aimed(strategy: Strategy, target: str, classes: Sequence[str]) -> Strategy:
-    """The strategy, told which class it looks for, if it looks for one."""
+    """The strategy, told which class it looks for."""
     name = strategy.name
-    if not strategy.needs.has_target_class:
-        if target:
-            raise ValueError(f"strategy '{name}' looks for no single class; leave out ':{target}'")
-        return strategy
     if target not in classes:
         raise ValueError(
             f"strategy '{name}' looks for one class, named as '{name}:CLASS'; "
