@@ -65,7 +65,7 @@ def _show(checks: Iterable[Check]) -> None:
 def create_surroundings(settings: Settings, project: int | None = None) -> Surroundings:
     """What the checks look at, of a project as well."""
     from ralis_backend import wiring
-    from ralis_backend.core.policy.registry import check_strategy
+    from ralis_backend.core.policy.registry import check_strategy, unused_policies
     from ralis_backend.labelstudio.doctor import Surroundings
     from ralis_backend.online.wanted import fitting_strategy
 
@@ -73,7 +73,7 @@ def create_surroundings(settings: Settings, project: int | None = None) -> Surro
 
     def known_strategy() -> str:
         check_strategy(settings.strategy, settings.policies_dir)
-        return settings.strategy
+        return "; ".join([settings.strategy, *unused_policies(settings.policies_dir)])
 
     def strategy(class_names: Sequence[str]) -> str:
         said = {} if project is None else setup.extra_params(project)

@@ -73,12 +73,14 @@ def train_policy(
     import torch
     from rich.console import Console
 
+    from ralis_backend.core.policy.registry import check_policy_name
     from ralis_backend.offline.training.config import read_config
     from ralis_backend.offline.training.registry import find_trainer
     from ralis_backend.offline.training.trainer import Equipment, Options
     from ralis_backend.settings import load_settings
     from ralis_backend.wiring import find_device, segmenter_spec
 
+    check_policy_name(out.name)
     torch.set_num_threads(threads)
     settings, console = load_settings(), Console()
     chosen = read_config(config)

@@ -65,6 +65,12 @@ def run(tmp_path, monkeypatch):
     return invoke
 
 
+def test_a_name_that_stands_for_another_strategy_is_refused_before_training(run, tmp_path):
+    answer = run("train-policy", "--dataset", str(tmp_path), "--out", "policies/ralis")
+    assert "a policy named 'ralis' would never be used" in str(answer.exception or answer.output)
+    assert not (tmp_path / "policies").exists()
+
+
 @pytest.mark.e2e
 def test_a_policy_is_trained_and_compared_from_the_command_line(dataset, run, tmp_path):
     (tmp_path / "tiny.json").write_text(json.dumps(TINY))

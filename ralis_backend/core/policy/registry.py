@@ -142,6 +142,47 @@ def policy_digest(name: str, folder: Path) -> str | None:
     return None if _is_built_in(plain) or not path.is_file() else weights.digest(path)
 
 
+def check_policy_name(name: str) -> None:
+    """Refuse a name for a new policy under which nobody would find it.
+
+    Raises:
+        ValueError: saying what it stands for.
+    """
+    if ":" in name:
+        raise ValueError(
+            f"a policy cannot be named '{name}': what follows ':' in the name of a strategy is a "
+            "class; choose another name"
+        )
+    if (stands_for := _reserved(name)) is not None:
+        raise ValueError(
+            f"a policy named '{name}' would never be used: the name stands for {stands_for}; "
+            "choose another one"
+        )
+
+
+def unused_policies(folder: Path) -> list[str]:
+    """Why files of a folder are never used, a sentence each: their names stand for others."""
+    reasons = {path: _reserved(path.stem) for path in sorted(folder.glob("*.safetensors"))}
+    unused = [
+        f"{path} is never used: '{path.stem}' stands for {reason}; rename the file"
+        for path, reason in reasons.items()
+        if reason is not None
+    ]
+    return unused + [
+        f"{path} is never used: what follows ':' is a class; rename the file"
+        for path in reasons
+        if ":" in path.stem
+    ]
+
+
+def _reserved(name: str) -> str | None:
+    """What a name stands for, whatever files there are; None where it is free."""
+    if _is_built_in(name):
+        return f"the strategy '{DEFAULT if name == 'default' else name}' of the backend"
+    file = SHIPPED.get(name, name)
+    return None if file == name else f"the policy '{file}'"
+
+
 def _is_built_in(name: str) -> bool:
     return name in (*STRATEGIES, "default", *PLACEBOS)
 
