@@ -95,7 +95,8 @@ def train_policy(
         )
         training = trainer.prepare(chosen, _opened(trainer, dataset, config), equipment)
     _train(training, out, seed, console)
-    console.print(f"{out}.safetensors is the policy, {out}.json how it was trained.")
+    text = f"{out}.safetensors is the policy, {out}.json how it was trained."
+    console.print(text, markup=False)
 
 
 def _opened(trainer: Trainer[Any], folders: list[Path], config: str) -> list[Dataset]:
@@ -117,7 +118,7 @@ def _train(training: Training, out: Path, seed: int, console: Console) -> None:
 
     from ralis_backend.offline.training.trainer import Progress as Done
 
-    columns = (BarColumn(), TextColumn("{task.fields[facts]}"), TimeElapsedColumn())
+    columns = (BarColumn(), TextColumn("{task.fields[facts]}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("", total=None, facts="")
 

@@ -311,7 +311,8 @@ def judge_miner(
         # at the labels first: to encode images takes long, and is for nothing with too few
         labels = [it for it in store.labels.of(project.id) if any(it.pixels)]
         index = np.array([label.image_id for label in labels], np.int64)
-        check_target(labelled_pixels(labels, len(project.classes)), index, target)
+        name, pixels = project.class_names[target], labelled_pixels(labels, len(project.classes))
+        check_target(pixels, index, target, name)
         labelled = _Labelled(store, image, project, config, rules.max_regions, lambda *_: None)
         _, points = _points(project, labelled, strategies, config)
         found = replay_mining(
@@ -320,6 +321,7 @@ def judge_miner(
             target,
             rules,
             config.seed,
+            class_name=name,
             device=config.device,
             report=lambda done, total: stop(),
         )

@@ -454,5 +454,5 @@ def test_a_search_for_what_hardly_any_region_shows_is_not_replayed(store, tool, 
         RegionFeatures(0, {}), RANKING, MiningRules(), lambda: None,
     )  # fmt: skip
     assert entry["verdict"] == "too few labels"
-    assert "0 labelled regions of 0 images show class 1" in entry["note"]
+    assert "0 labelled regions of 0 images show 'bright'" in entry["note"]
     assert tool.calls.count("image") == num_looks  # nothing was read for it
