@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import dataclass, replace
 from functools import partial
+from shutil import copytree
 from unittest.mock import patch
 
 import numpy as np
@@ -123,10 +124,12 @@ def test_a_policy_for_any_label_set_is_trained_and_compared(dataset, run, tmp_pa
         "initial_regions": [3, 4], "regions_per_step": 3, "pool_size": 2, "updates_per_step": 2,
         "initial_updates": 3, "linear_games": 2,
     }  # fmt: skip
+    folders = ("--dataset", str(dataset), "--dataset", str(tmp_path / "other"))
+    copytree(dataset, tmp_path / "other")
     for base in ("any", "linear"):
         (tmp_path / "config.json").write_text(json.dumps(config | {"base": base}))
         options = ("--out", base, "--config", "config.json", "--shuffle-rewards")
-        done = run("train-policy", *2 * ("--dataset", str(dataset)), *options)
+        done = run("train-policy", *folders, *options)
         assert done.exit_code == 0, done.output
         assert "game 2 of 2, spread" in done.output
         assert AgnosticPolicy.load(tmp_path / f"{base}.safetensors").name == base
