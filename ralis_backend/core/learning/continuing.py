@@ -174,12 +174,18 @@ def train_until_converged(
         on_look: told where it stands after each look, and the score of that one.
 
     Raises:
-        ValueError: as `finetune`.
+        ValueError: as `finetune`; if the score of the start is NaN.
         FloatingPointError: if the loss is not finite.
     """
     training = ContinuedTraining(segmenter, config, rules, seed=seed)
     training.learn_from(images, besides)
-    course = Course().seen(score(evaluate(segmenter, held_out)), 0, rules)
+    first = score(evaluate(segmenter, held_out))
+    if np.isnan(first):
+        raise ValueError(
+            f"none of the {len(held_out)} images that are held out can be read and has a labelled "
+            "pixel, expected at least one, to tell when to stop"
+        )
+    course = Course().seen(first, 0, rules)
     best = segmenter
     while not course.has_converged(rules):
         if not training.advance(next_look(training.updates, held_out, config, rules), should_stop):

@@ -604,7 +604,6 @@ def test_what_a_command_has_ended_is_not_kept_over_it(store: Store, two_projects
     idle(two_projects)
     newest = store.labels.newest_id(store.projects.all()[0].id)
     ended = Further(newest, ended="a command has trained it to the end")
-    (step,) = two_projects._steps
     first = store.versions.find(store.projects.all()[0].id, 1)
     assert first is not None
     store.versions.change(first.id, metrics=ended.as_metrics())
@@ -616,7 +615,7 @@ def test_what_a_command_has_ended_is_not_kept_over_it(store: Store, two_projects
 def test_a_look_that_a_label_interrupts_makes_nothing_worse_the_best(
     store: Store, tool: FakeTool, make_worker: Callable[..., Worker], monkeypatch
 ):
-    """The course begins anew with the label, at the update at which the look is still to be done."""
+    """The course begins anew with the label, at the update of the look that is still to be done."""
     worker = rested(make_worker())
     looks: list[int] = []
     real = stretching.evaluate
