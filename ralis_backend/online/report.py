@@ -14,7 +14,7 @@ from typing import Any
 
 from ralis_backend.core.files import write_bytes
 from ralis_backend.online.further import ALL_LABELS, CONTINUED, continued_text
-from ralis_backend.online.paint_alone import PAINT_ALONE
+from ralis_backend.online.paint_alone import LEARNED_FROM, PAINT_ALONE
 from ralis_backend.online.random_slice import pooled
 
 HEADERS = ("version", "regions", "% of pool", "validation mIoU", "test mIoU")
@@ -147,7 +147,9 @@ def notes(versions: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
         if metrics.get(ALL_LABELS):
             lines.append(f"{name} has learned from what is held out, too: it is for export alone")
         if alone := metrics.get(PAINT_ALONE):
-            lines.append(f"{name} has learned from paint alone: {alone['why']}")
+            is_later = bool(metrics.get(LEARNED_FROM))
+            what = "what follows learns" if is_later else "has learned"
+            lines.append(f"{name}{':' if is_later else ''} {what} from paint alone: {alone['why']}")
         if metrics.get("unlabelled", {}).get("has_collapsed"):
             lines.append(
                 f"{name}: what nobody labelled was left off in mid-training, the model said nearly "

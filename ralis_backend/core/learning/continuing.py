@@ -7,7 +7,7 @@ moment as good a segmenter as if the rate had just come down, whenever that mome
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ class ContinuedTraining:
 
     Args:
         segmenter: where it begins; left alone.
-        config: as it was trained; its schedule and number of steps play no part.
+        config: as it was trained; its schedule, warm-up and number of steps play no part.
         continuing: how it goes on.
         seed: of everything random.
         updates: that were made before, if it is taken up again.
@@ -50,6 +50,8 @@ class ContinuedTraining:
         updates: int = 0,
     ) -> None:
         config.check()
+        warm = replace(config.unlabelled, warm_up=0)  # it has learned something already
+        config = replace(config, unlabelled=warm)
         self._segmenter, self._config = segmenter.copy(), config
         self._seed = seed + updates  # other draws than before, where it is taken up again
         self._before = updates
