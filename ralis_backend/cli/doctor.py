@@ -81,7 +81,7 @@ def create_surroundings(settings: Settings) -> Surroundings:
         data_dir=settings.data_dir,
         spec=wiring.segmenter_spec(settings),
         background_label=settings.background_label,
-        device=wiring.find_device(settings.device),
+        device=_device(settings.device),
         strategy=lambda classes: (
             find_strategy(
                 settings.strategy, settings.policies_dir, classes, settings.region_size
@@ -91,6 +91,16 @@ def create_surroundings(settings: Settings) -> Surroundings:
         store=wiring.find_store(settings),
         pictures=lambda uid: _pictures(settings, uid),
     )
+
+
+def _device(name: str) -> str:
+    """Where segmenters are; one that cannot be used is for the check of the segmenter to tell."""
+    from ralis_backend.wiring import find_device
+
+    try:
+        return find_device(name)
+    except ValueError:
+        return name
 
 
 def _pictures(settings: Settings, uid: str) -> str:
