@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ralis_backend.core.files import write_bytes
-from ralis_backend.online.further import ALL_LABELS, CONTINUED, continued_text
+from ralis_backend.online.further import ALL_LABELS, CONTINUED, Further, continued_text
 from ralis_backend.online.paint_alone import LEARNED_FROM, PAINT_ALONE
 from ralis_backend.online.random_slice import pooled
 
@@ -154,6 +154,11 @@ def notes(versions: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
             lines.append(
                 f"{name}: what nobody labelled was left off in mid-training, the model said nearly "
                 "everywhere the same of it"
+            )
+        if Further.of(metrics).facts.get("unlabelled", {}).get("has_collapsed"):
+            lines.append(
+                f"{name}: what nobody labelled was left off while it was trained on, the model "
+                "said nearly everywhere the same of it"
             )
         lines += [f"{name} has not learned from {what}" for what in metrics.get("left_out", [])]
         if note := metrics.get("strategy_note"):

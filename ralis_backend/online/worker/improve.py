@@ -274,6 +274,7 @@ class Improver:
         score = held_out_score(after, project.background_class)
         course = stretch.further.course.seen(score, stretch.training.updates, rules)
         stretch.further = _with_course(stretch.further, course)
+        stretch.further = replace(stretch.further, facts=stretch.training.facts())
         if not course.num_looks:  # not by updates: labels that came begin a course at this update
             stretch.best = candidate.copy(), after
         if stretch.best is not None and self._publish(stretch, lesson, *stretch.best, project):

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ralis_backend.core.learning import pseudo_labels
 from ralis_backend.core.learning.continuing import ContinuedTraining
 from ralis_backend.core.learning.course import ContinuingConfig
 from ralis_backend.core.regions import Region
@@ -15,6 +16,7 @@ from ralis_backend.core.segmenter import load
 from ralis_backend.online.further import CONVERGED, Further
 from ralis_backend.online.labels import RegionLabel
 from ralis_backend.online.paint_alone import left_off
+from ralis_backend.online.report import notes
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Image, Project, Version
 from ralis_backend.online.tool import ClassLabel
@@ -202,6 +204,22 @@ def test_what_a_teacher_did_is_kept_with_the_version_that_was_trained_on(
         "believed": pytest.approx(0.5, abs=0.5),
         "has_collapsed": False,
     }
+
+
+def test_a_teacher_that_was_left_is_told_of_the_version_that_is_trained_on(
+    store: Store, make_worker: Callable[..., Worker], monkeypatch
+):
+    worker = rested(make_worker(learner="paint+unlabelled"))
+    store.versions.change(version(store, 1).id, metrics=NEVER_WORTH_IT)
+    monkeypatch.setattr(pseudo_labels.PseudoLabels, "has_collapsed", True)
+    monkeypatch.setattr(improve, "KEEP_EVERY_S", 0.0)
+    idle(worker)
+    assert further_of(store).facts["unlabelled"]["has_collapsed"]
+    told = [it for it in notes([("v1", version(store, 1).metrics)]) if "left off" in it]
+    assert told == [
+        "v1: what nobody labelled was left off while it was trained on, the model said nearly "
+        "everywhere the same of it"
+    ]
 
 
 def test_training_goes_on_as_if_nothing_had_been_published(
