@@ -104,7 +104,8 @@ def train_segmenter(
     from ralis_backend.wiring import find_device, segmenter_spec
 
     _check_reward(reward, {"--strides": strides, "--wrong": wrong, "--stars": stars}, maps)
-    rewards = RewardConfig(num_maps=maps or 32, strides=_numbers(strides or "32,16,8,4"))
+    sides = _numbers("32,16,8,4" if strides is None else strides)
+    rewards = RewardConfig(num_maps=maps or 32, strides=sides)
     torch.set_num_threads(threads)
     settings, console = load_settings(), Console()
     recipe = Recipe(

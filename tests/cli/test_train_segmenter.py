@@ -86,6 +86,7 @@ def test_what_another_run_differs_in_is_named(run):
     ("arguments", "message"),
     [
         (("--strides", "8,16"), "must fall"),
+        (("--strides", ""), "whole numbers separated by commas"),
         (("--strides", "eight"), "whole numbers separated by commas"),
         (("--crop", "32"), "--crop '32' must look like"),
         (("--crop", "30x30"), "multiples of 32"),

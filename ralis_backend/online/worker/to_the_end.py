@@ -132,8 +132,13 @@ class ToTheEnd:
         lesson = self._lesson(project)
         background, seed = project.background_class, self._config.ranking.seed
 
+        is_begun = False
+
         def score(matrix: np.ndarray) -> float:
-            self._require_readable(project, lesson)
+            nonlocal is_begun
+            if not is_begun:  # later it would cost what was learned
+                self._require_readable(project, lesson)
+                is_begun = True
             return held_out_score(matrix[np.newaxis], background)
 
         end = train_until_converged(
