@@ -238,9 +238,13 @@ def ranking_config(settings: Settings, device: str) -> RankingConfig:
 def find_device(name: str) -> str:
     """`auto` -> `cuda` where torch can use it, else `mps` where a trial works, else `cpu`.
 
-    Any other name as it is.
+    Any other name as it is, once a number was put there and read again.
+
+    Raises:
+        ValueError: if the machine, or this torch, has no such device.
     """
     if name != "auto":
+        _try_device(name)
         return name
     import torch
 
@@ -254,3 +258,17 @@ def find_device(name: str) -> str:
             return "mps"
         logger.warning("mps is there and not used, since a trial failed: %s", reason)
     return "cpu"
+
+
+def _try_device(name: str) -> None:
+    import torch
+
+    try:
+        torch.ones(1, device=name).item()
+    except Exception as error:  # torch raises whatever its backends do
+        why = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"device {name!r} cannot be used: {why}; expected auto, which takes the best that "
+            "works here, cpu, which always works, or the name of one that this machine has, such "
+            "as cuda:0 (set by --device, or RALIS_DEVICE)"
+        ) from error

@@ -67,5 +67,22 @@ def test_without_it_nothing_is_tried(monkeypatch):
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
     monkeypatch.setattr(module, "why_not", lambda device: pytest.fail("it was tried"))
     assert find_device("auto") == "cpu"
-    assert find_device("mps") == "mps"
     assert why_not("cpu") is None
+
+
+@pytest.mark.parametrize("name", ["foo", "cuda:77", "meta", "", "cpu:x"])
+def test_a_device_that_is_not_there_is_refused_with_what_to_take_instead(name):
+    with pytest.raises(
+        ValueError, match=rf"device '{name}' cannot be used: .*expected auto, .*cpu"
+    ):
+        find_device(name)
+
+
+def test_apples_device_that_is_asked_for_in_vain_is_refused():
+    if not torch.backends.mps.is_available():
+        with pytest.raises(ValueError, match="device 'mps' cannot be used"):
+            find_device("mps")
+
+
+def test_the_processor_is_always_there():
+    assert find_device("cpu") == "cpu"

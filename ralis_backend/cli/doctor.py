@@ -69,7 +69,7 @@ def create_surroundings(settings: Settings, project: int | None = None) -> Surro
     from ralis_backend.labelstudio.doctor import Surroundings
     from ralis_backend.online.wanted import fitting_strategy
 
-    setup, device = wiring.create_setup(settings), wiring.find_device(settings.device)
+    setup, device = wiring.create_setup(settings), _device(settings.device)
 
     def known_strategy() -> str:
         check_strategy(settings.strategy, settings.policies_dir)
@@ -94,6 +94,16 @@ def create_surroundings(settings: Settings, project: int | None = None) -> Surro
         store=wiring.find_store(settings),
         pictures=lambda uid: _pictures(settings, uid),
     )
+
+
+def _device(name: str) -> str:
+    """Where segmenters are; one that cannot be used is for the check of the segmenter to tell."""
+    from ralis_backend.wiring import find_device
+
+    try:
+        return find_device(name)
+    except ValueError:
+        return name
 
 
 def _pictures(settings: Settings, uid: str) -> str:

@@ -41,6 +41,7 @@ def train_to_the_end(
     settings: Settings, store: Store, project: Project, console: Console, *, all_labels: bool
 ) -> Version:
     """Train, and say what came of it; the version to be exported."""
+    from ralis_backend.cli.supervisor import stopping_on_signals
     from ralis_backend.cli.worker import worker_config
     from ralis_backend.online.worker.catching_up import catch_up
     from ralis_backend.online.worker.to_the_end import ToTheEnd
@@ -61,23 +62,18 @@ def train_to_the_end(
             )
 
         project = store.projects.by_id(project.id)
-        end = ToTheEnd(store, tool, config).train(
-            project, has_all_labels=all_labels, on_look=on_look
-        )
+        with stopping_on_signals() as stop:
+            end = ToTheEnd(store, tool, config).train(
+                project, has_all_labels=all_labels, should_stop=stop.is_set, on_look=on_look
+            )
     console.print(_told(project, end), markup=False)
     return end.for_all or end.version
 
 
 def _told(project: Project, end: Ending) -> str:
-    from ralis_backend.online.further import NOT_IN_USE, not_in_use_text
-
-    name = end.version.name
-    if not end.best_updates:
-        told = f"{name} stays in use: it had converged already"
-    elif why := end.version.metrics.get(NOT_IN_USE):
-        told = not_in_use_text(name, why)
-    else:
-        told = f"{name} is in use: it was best after {end.best_updates} more updates"
+    told = _told_of_use(end)
+    if end.is_stopped:
+        told = f"Stopped before the end; the same command goes on from the best so far. {told}"
     if end.for_all is not None:
         told += (
             f"; {end.for_all.name} has learned from all labels, and is for export alone: "
@@ -85,3 +81,24 @@ def _told(project: Project, end: Ending) -> str:
             f"{end.for_all.name}`"
         )
     return told
+
+
+def _told_of_use(end: Ending) -> str:
+    """Which version is in use, and why."""
+    from ralis_backend.online.further import NOT_IN_USE, not_in_use_text
+
+    name, start = end.version.name, end.start.name
+    if why := end.version.metrics.get(NOT_IN_USE):
+        return not_in_use_text(name, why)
+    if end.is_better:
+        return f"{name} is in use: it was best after {end.best_updates} more updates"
+    if name != start:
+        return (
+            f"{name} stays in use, which came meanwhile: what was trained on from {start} is no "
+            "better on what is held out"
+        )
+    if end.best_updates:
+        return f"{name} stays in use: what was trained is not better by the gate's measure"
+    return f"{name} stays in use: " + (
+        "nothing was better yet" if end.is_stopped else "it had converged already"
+    )

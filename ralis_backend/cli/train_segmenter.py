@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -33,15 +34,26 @@ Reward = Annotated[
     ),
 ]
 Init = Annotated[str, typer.Option(help="random, imagenet, or a segmenter's file.")]
-Cycles = Annotated[int, typer.Option(min=1, help="Each is measured and can be gone on from.")]
-Updates = Annotated[int, typer.Option(min=1, help="Updates of a cycle.")]
-Maps = Annotated[int, typer.Option(min=2, help="Action maps drawn, and scored, of each crop.")]
-Strides = Annotated[
-    str, typer.Option(help="Sides of cells in pixels, falling; one alone: no progressive scale.")
+Cycles = Annotated[
+    int, typer.Option(min=1, help="Each is measured; a stopped run goes on after its last one.")
 ]
-Wrong = Annotated[float, typer.Option(min=0, max=1, help="Share of scores that are guessed.")]
+Updates = Annotated[int, typer.Option(min=1, help="Updates of a cycle.")]
+Maps = Annotated[
+    int | None,
+    typer.Option(min=2, help="Image, pixel: action maps drawn, and scored, of each crop; else 32."),
+]
+Strides = Annotated[
+    str | None,
+    typer.Option(
+        help="Image: sides of cells in pixels, falling; one alone: no progressive scale; else "
+        "32,16,8,4."
+    ),
+]
+Wrong = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Image: share of scores that are guessed.")
+]
 Stars = Annotated[
-    int | None, typer.Option(min=2, help="Scores are told as so many stars; else exactly.")
+    int | None, typer.Option(min=2, help="Image: scores are told as so many stars; else exactly.")
 ]
 Crop = Annotated[str, typer.Option(help="Height x width of a crop in pixels, multiples of 32.")]
 Batch = Annotated[int, typer.Option(min=1, help="Crops of an update.")]
@@ -65,9 +77,9 @@ def train_segmenter(
     init: Init = "imagenet",
     cycles: Cycles = 10,
     updates: Updates = 200,
-    maps: Maps = 32,
-    strides: Strides = "32,16,8,4",
-    wrong: Wrong = 0.0,
+    maps: Maps = None,
+    strides: Strides = None,
+    wrong: Wrong = None,
     stars: Stars = None,
     crop: Crop = "192x192",
     batch: Batch = 4,
@@ -91,6 +103,9 @@ def train_segmenter(
     from ralis_backend.settings import load_settings
     from ralis_backend.wiring import find_device, segmenter_spec
 
+    _check_reward(reward, {"--strides": strides, "--wrong": wrong, "--stars": stars}, maps)
+    sides = _numbers("32,16,8,4" if strides is None else strides)
+    rewards = RewardConfig(num_maps=maps or 32, strides=sides)
     torch.set_num_threads(threads)
     settings, console = load_settings(), Console()
     recipe = Recipe(
@@ -100,8 +115,8 @@ def train_segmenter(
         finetune=FinetuneConfig(
             batch_size=batch, crop_size=_size("--crop", crop), rarity_share=0.0
         ),
-        rewards=_rewards(RewardConfig(num_maps=maps, strides=_numbers(strides)), cycles * updates),
-        noise=Noise(wrong, stars),
+        rewards=_rewards(rewards, cycles * updates),
+        noise=Noise(wrong or 0.0, stars),
     )  # fmt: skip
     with console.status("Reading the dataset"):
         training = SegmenterTraining(
@@ -111,11 +126,31 @@ def train_segmenter(
     try:
         _train(training, console)
     except KeyboardInterrupt:
-        console.print(f"Stopped. What was measured is in {out}.json; the same command goes on.")
+        kept = (
+            f"What was measured is in {out}.json; the same command goes on."
+            if len(training.curve) > 1
+            else "No cycle was done, so that nothing is kept; the same command begins anew."
+        )
+        console.print(f"Stopped. {kept}")
         raise typer.Exit(130) from None
     first, last = training.curve[0]["miou"], training.curve[-1]["miou"]
     console.print(f"mIoU {100 * first:.1f} -> {100 * last:.1f} % on {recipe.measured_on}.")
     console.print(f"{out}.safetensors is the segmenter, {out}.json how it was trained.")
+
+
+def _check_reward(reward: str, of_images: Mapping[str, object], maps: int | None) -> None:
+    """Refuse options that the reward has no use for."""
+    unused = [name for name, value in of_images.items() if value is not None]
+    if unused and reward in ("pixel", "none"):
+        raise ValueError(
+            f"{' and '.join(unused)} cannot go with --reward {reward}: only --reward image draws "
+            "maps in strides, and is told a score of each; leave them out"
+        )
+    if reward == "none" and maps is not None:
+        raise ValueError(
+            "--maps cannot go with --reward none, which draws no maps: it goes with --reward image "
+            "or pixel; leave it out"
+        )
 
 
 def _rewards(config: RewardConfig, updates: int) -> RewardConfig:

@@ -7,7 +7,7 @@ may go on from a checkpoint.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +54,19 @@ def load(
     tensors, state = weights.load(path)
     found, wanted = state.pop("facts", {}), json.loads(json.dumps(facts))
     if found != wanted:
-        names = sorted(it for it in {*found, *wanted} if found.get(it) != wanted.get(it))
+        names = ", ".join(_differences(found, wanted))
         raise OtherRun(
-            f"{path} belongs to a run with other settings or data (it differs in "
-            f"{', '.join(names)}); delete it to begin anew, or write the results elsewhere"
+            f"{path} belongs to a run with other settings or data (it differs in {names}); delete "
+            "it to begin anew, or write the results elsewhere"
         )
     return tensors, state
+
+
+def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
+    """The names of what differs, those within others after a dot."""
+    for name in sorted({*found, *wanted}):
+        one, other = found.get(name), wanted.get(name)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            yield from (f"{name}.{inner}" for inner in _differences(one, other))
+        elif one != other:
+            yield name

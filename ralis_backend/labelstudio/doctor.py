@@ -214,16 +214,18 @@ def _disk(folder: Path) -> Check:
 
 
 def _device(around: Surroundings) -> Check:
+    from ralis_backend.core.segmenter.trial import why_not
+
+    if around.device != "cpu" and (why := why_not(around.device)):
+        return Check(
+            "device",
+            False,
+            f"{around.device} cannot be used by torch: {why}",
+            "install the NVIDIA driver (in a container: its runtime), or set RALIS_DEVICE=cpu",
+        )
     if around.device.startswith("cuda"):
         import torch
 
-        if not torch.cuda.is_available():
-            return Check(
-                "device",
-                False,
-                f"{around.device} cannot be used by torch",
-                "install the NVIDIA driver (in a container: its runtime), or set RALIS_DEVICE=cpu",
-            )
         return Check("device", True, f"{around.device}: {torch.cuda.get_device_name()}")
     if around.device == "mps":
         return Check("device", True, "mps: Apple's GPU, which did what the processor does")

@@ -99,7 +99,7 @@ class SegmenterTraining:
 
     Raises:
         ValueError: if the settings cannot work, or the checkpoint is of another training.
-        DatasetError: if a split holds no labelled image.
+        DatasetError: if a split holds no labelled image, or what is chosen of it no labelled pixel.
         WeightsError: if `init` is a file that cannot be used.
     """
 
@@ -281,7 +281,7 @@ def _start(init: str, spec: SegmenterSpec, num_classes: int, seed: int, device: 
 def _learned_images(recipe: Recipe, dataset: Dataset, seed: int) -> list[LabelledImage]:
     """The pool: whole images, or the random regions that are known of some."""
     samples = _labelled(dataset, recipe.pool, recipe.image_scale)
-    whole = [_labelled_image(sample) for sample in samples]
+    whole = _with_labels([_labelled_image(sample) for sample in samples], recipe.pool, dataset)
     if recipe.regions is None:
         return whole
     return random_regions(whole, recipe.regions, recipe.region_size, seed)
@@ -332,7 +332,18 @@ def _test_images(recipe: Recipe, dataset: Dataset) -> list[LabelledImage]:
     samples = _labelled(dataset, recipe.measured_on, recipe.image_scale)
     count = min(recipe.test_images or len(samples), len(samples))
     chosen = np.linspace(0, len(samples) - 1, count).round().astype(int)
-    return [_labelled_image(samples[index]) for index in chosen]
+    images = [_labelled_image(samples[index]) for index in chosen]
+    return _with_labels(images, recipe.measured_on, dataset)
+
+
+def _with_labels(images: list[LabelledImage], split: str, dataset: Dataset) -> list[LabelledImage]:
+    """The same; refused where no pixel of any of them is labelled."""
+    if not any((np.asarray(image.mask) != VOID).any() for image in images):
+        raise DatasetError(
+            f"no pixel of the {len(images)} images of split {split} of {dataset.name} that are "
+            "used is labelled: all of their masks are void; complete them, or use others, or more"
+        )
+    return images
 
 
 def _labelled(dataset: Dataset, split: str, scale: float) -> list[Sample]:

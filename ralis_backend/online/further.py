@@ -6,7 +6,7 @@ A version that comes of it stands for the same round of labels as the one that i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ralis_backend.core.learning.course import Course
@@ -32,6 +32,7 @@ class Further:
     best_score, best_updates, num_looks: see `Course`, on these labels.
     ended: why it does not go on with these labels; None: it may.
     checkpoint: where what was learned lies; None: nothing is kept yet.
+    facts: what the objectives said at the last look, as a version's metrics have it.
     """
 
     newest_label_id: int = 0
@@ -43,6 +44,7 @@ class Further:
     num_looks: int = 0
     ended: str | None = None
     checkpoint: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, metrics: Mapping[str, Any]) -> Further:

@@ -17,10 +17,11 @@ from ralis_backend.online.further import (
     ALL_LABELS,
     CONTINUED,
     NOT_IN_USE,
+    Further,
     continued_text,
     not_in_use_text,
 )
-from ralis_backend.online.paint_alone import PAINT_ALONE
+from ralis_backend.online.paint_alone import LEARNED_FROM, PAINT_ALONE
 from ralis_backend.online.random_slice import pooled
 
 HEADERS = ("version", "regions", "% of pool", "validation mIoU", "test mIoU")
@@ -155,11 +156,18 @@ def notes(versions: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
         if metrics.get(ALL_LABELS):
             lines.append(f"{name} has learned from what is held out, too: it is for export alone")
         if alone := metrics.get(PAINT_ALONE):
-            lines.append(f"{name} has learned from paint alone: {alone['why']}")
+            is_later = bool(metrics.get(LEARNED_FROM))
+            what = "what follows learns" if is_later else "has learned"
+            lines.append(f"{name}{':' if is_later else ''} {what} from paint alone: {alone['why']}")
         if metrics.get("unlabelled", {}).get("has_collapsed"):
             lines.append(
                 f"{name}: what nobody labelled was left off in mid-training, the model said nearly "
                 "everywhere the same of it"
+            )
+        if Further.of(metrics).facts.get("unlabelled", {}).get("has_collapsed"):
+            lines.append(
+                f"{name}: what nobody labelled was left off while it was trained on, the model "
+                "said nearly everywhere the same of it"
             )
         lines += [f"{name} has not learned from {what}" for what in metrics.get("left_out", [])]
         if note := metrics.get("strategy_note"):

@@ -1,8 +1,11 @@
+import signal
 import sys
 import threading
 import time
 
-from ralis_backend.cli.supervisor import Child, Supervisor
+import pytest
+
+from ralis_backend.cli.supervisor import Child, Supervisor, stopping_on_signals
 from tests.cli.process import wait_for
 
 
@@ -47,3 +50,14 @@ def test_a_child_keeps_its_memory_unless_the_operator_says_otherwise(tmp_path, m
     stop.set()
     runner.join(10)
     assert seen.read_text() == "['0', '1073741824', '3']\n"
+
+
+def test_signals_stop_what_is_within_the_block_alone():
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with stopping_on_signals() as stop:
+        assert not stop.is_set()
+        signal.raise_signal(signal.SIGINT)
+        assert stop.is_set()
+        with pytest.raises(SystemExit):
+            signal.raise_signal(signal.SIGINT)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before

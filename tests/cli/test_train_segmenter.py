@@ -13,8 +13,9 @@ from tests.tiny_segmenter import TinySegmenter
 
 SHORT = (
     "--init", "random", "--cycles", "2", "--updates", "3", "--crop", "32x32", "--batch", "2",
-    "--strides", "16,8", "--maps", "3", "--device", "cpu",
+    "--device", "cpu",
 )  # fmt: skip
+FEW_MAPS = ("--strides", "16,8", "--maps", "3")
 
 
 @pytest.fixture
@@ -25,13 +26,14 @@ def run(tmp_path, monkeypatch, tiny_segmenters, tiny_dataset):
 
     def invoke(*arguments: str):
         command = ["train-segmenter", "--dataset", str(tiny_dataset.root), "--out", "mine"]
-        return CliRunner().invoke(app, [*command, *SHORT, *arguments])
+        few = () if "--reward" in arguments else FEW_MAPS
+        return CliRunner().invoke(app, [*command, *SHORT, *few, *arguments])
 
     return invoke
 
 
 def test_a_segmenter_is_trained_from_the_command_line(run, tmp_path):
-    done = run("--reward", "image", "--wrong", "0.2", "--stars", "5", "--seed", "4")
+    done = run("--reward", "image", *FEW_MAPS, "--wrong", "0.2", "--stars", "5", "--seed", "4")
     assert done.exit_code == 0, done.output
     assert re.search(r"mIoU [\d.]+ -> [\d.]+ % on test", done.output)
     assert load(tmp_path / "mine.safetensors").num_classes == 3
@@ -57,22 +59,48 @@ def test_ctrl_c_leaves_a_run_that_goes_on(run, tmp_path):
         stopped = run()
     assert stopped.exit_code == 130
     assert "the same command goes on" in stopped.output
+    assert "mine.json" in stopped.output
     assert len(json.loads((tmp_path / "mine.json").read_text())["curve"]) == 2
     done = run()
     assert done.exit_code == 0, done.output
     assert len(json.loads((tmp_path / "mine.json").read_text())["curve"]) == 3
 
 
+def test_ctrl_c_before_the_first_cycle_is_done_says_that_nothing_is_kept(run, tmp_path):
+    from ralis_backend.offline import segmenter_training
+
+    with patch.object(segmenter_training, "train", side_effect=KeyboardInterrupt):
+        stopped = run()
+    assert stopped.exit_code == 130
+    assert "nothing is kept; the same command begins anew" in " ".join(stopped.output.split())
+    assert not (tmp_path / "mine.json").exists()
+
+
+def test_what_another_run_differs_in_is_named(run):
+    assert run().exit_code == 0
+    other = run("--cycles", "3", "--batch", "1")
+    assert "recipe.cycles, recipe.finetune.batch_size" in str(other.exception)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--strides", "8,16"), "must fall"),
+        (("--strides", ""), "whole numbers separated by commas"),
         (("--strides", "eight"), "whole numbers separated by commas"),
         (("--crop", "32"), "--crop '32' must look like"),
         (("--crop", "30x30"), "multiples of 32"),
         (("--reward", "money"), "unknown reward 'money'"),
         (("--init", "missing.safetensors"), "nor the file of a segmenter"),
         (("--out", "learned.json"), "leave out .json"),
+        (("--device", "cuda:77"), "device 'cuda:77' cannot be used"),
+        (("--reward", "pixel", "--wrong", "0.5"), "--wrong cannot go with --reward pixel"),
+        (
+            ("--reward", "none", "--wrong", "0", "--stars", "5", "--strides", "8"),
+            "--strides and --wrong and --stars cannot go with --reward none",
+        ),
+        (("--reward", "pixel", "--strides", "8"), "--strides cannot go with --reward pixel"),
+        (("--reward", "none", "--maps", "4"), "--maps cannot go with --reward none"),
     ],
 )
 def test_what_cannot_work_is_said_before_anything_is_trained(run, arguments, message):

@@ -51,3 +51,10 @@ def test_a_damaged_checkpoint_says_so(tmp_path):
     path.write_bytes(b"half")
     with pytest.raises(weights.WeightsError, match="truncated"):
         load(path, FACTS)
+
+
+def test_what_differs_within_a_fact_is_named(tmp_path):
+    path = tmp_path / "run.checkpoint"
+    save(path, {}, {}, {"recipe": {"cycles": 2, "noise": {"stars": 5}}, "seed": 0})
+    with pytest.raises(OtherRun, match=r"differs in recipe\.cycles, recipe\.noise\.stars\);"):
+        load(path, {"recipe": {"cycles": 3, "noise": {"stars": None}}, "seed": 0})

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ralis_backend.core.checkpoints import OtherRun
 from ralis_backend.core.learning.config import FinetuneConfig
@@ -147,6 +148,23 @@ def test_a_dataset_without_labelled_images_is_refused(training, tiny_dataset):
     bare = Dataset("bare", tiny_dataset.root, tiny_dataset.classes, samples, tiny_dataset.splits)
     with pytest.raises(DatasetError, match="split d_v of bare has no image with a mask"):
         SegmenterTraining(RECIPE, bare, SegmenterSpec(1), training()._out, seed=0)
+
+
+@pytest.mark.parametrize("split", ["d_v", "test"])
+def test_images_that_are_all_void_are_refused_before_anything_is_trained(
+    tiny_dataset, tiny_segmenters, tmp_path, split
+):
+    first = tiny_dataset.splits[split][0]
+    shape = tiny_dataset.samples[first].mask().shape
+    Image.fromarray(np.full(shape, VOID, np.uint8)).save(tmp_path / "void.png")
+    void = replace(tiny_dataset.samples[first], mask_path=tmp_path / "void.png")
+    dataset = replace(
+        tiny_dataset,
+        samples={**tiny_dataset.samples, first: void},
+        splits={**tiny_dataset.splits, split: (first,)},
+    )
+    with pytest.raises(DatasetError, match=f"no pixel of the 1 images of split {split} of"):
+        SegmenterTraining(RECIPE, dataset, tiny_segmenters, tmp_path / "void", seed=0)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -16,7 +16,8 @@ class UnlabelledConfig:
     decay: of the teacher, see `MovingAverage`.
     threshold: a pixel counts where the teacher gives its class at least this probability; less
         for classes that it is less sure of on average, so that rare ones do not vanish.
-    warm_up, ramp: updates without this loss, and those in which its weight grows to the whole.
+    warm_up, ramp: updates without this loss, and those in which its weight grows to the whole; see
+        `within`.
     own_crops: crops per update around labelled regions: most of a crop lies outside its region.
     pool_crops: crops per update from anywhere in any image.
     colour, grey, blur, cutmix: how what the network sees differs from what the teacher sees:
@@ -54,6 +55,11 @@ class UnlabelledConfig:
                 f"threshold {self.threshold} must be in (0, 1], feature_dropout "
                 f"{self.feature_dropout} in [0, 1)"
             )
+
+    def within(self, steps: int) -> UnlabelledConfig:
+        """The same for so many updates: warm-up and ramp take a third of them at most."""
+        share = min(1.0, steps / 3 / max(1, self.warm_up + self.ramp))
+        return replace(self, warm_up=int(share * self.warm_up), ramp=int(share * self.ramp))
 
     def ramp_at(self, step: int) -> float:
         """Share of the weight after so many updates, in [0, 1]."""
@@ -116,6 +122,10 @@ class FinetuneConfig:
             )
         if any(side % 32 for side in self.crop_size):
             raise ValueError(f"crop_size {self.crop_size} must be multiples of 32, the stride")
+
+    def within(self, steps: int) -> FinetuneConfig:
+        """The same for so many updates: what takes its time takes a share of them."""
+        return replace(self, unlabelled=self.unlabelled.within(steps))
 
     def num_steps(self, num_regions: int) -> int:
         """Updates for this many labelled regions."""

@@ -7,7 +7,7 @@ moment as good a segmenter as if the rate had just come down, whenever that mome
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ class ContinuedTraining:
 
     Args:
         segmenter: where it begins; left alone.
-        config: as it was trained; its schedule and number of steps play no part.
+        config: as it was trained; its schedule, warm-up and number of steps play no part.
         continuing: how it goes on.
         seed: of everything random.
         updates: that were made before, if it is taken up again.
@@ -50,6 +50,8 @@ class ContinuedTraining:
         updates: int = 0,
     ) -> None:
         config.check()
+        warm = replace(config.unlabelled, warm_up=0)  # it has learned something already
+        config = replace(config, unlabelled=warm)
         self._segmenter, self._config = segmenter.copy(), config
         self._seed = seed + updates  # other draws than before, where it is taken up again
         self._before = updates
@@ -174,12 +176,18 @@ def train_until_converged(
         on_look: told where it stands after each look, and the score of that one.
 
     Raises:
-        ValueError: as `finetune`.
+        ValueError: as `finetune`; if the score of the start is NaN.
         FloatingPointError: if the loss is not finite.
     """
     training = ContinuedTraining(segmenter, config, rules, seed=seed)
     training.learn_from(images, besides)
-    course = Course().seen(score(evaluate(segmenter, held_out)), 0, rules)
+    first = score(evaluate(segmenter, held_out))
+    if np.isnan(first):
+        raise ValueError(
+            f"none of the {len(held_out)} images that are held out can be read and has a labelled "
+            "pixel, expected at least one, to tell when to stop"
+        )
+    course = Course().seen(first, 0, rules)
     best = segmenter
     while not course.has_converged(rules):
         if not training.advance(next_look(training.updates, held_out, config, rules), should_stop):

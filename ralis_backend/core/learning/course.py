@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 
@@ -42,7 +43,8 @@ class Course:
 
     def seen(self, score: float, updates: int, config: ContinuingConfig) -> Course:
         """After one more look; a score that is NaN is no gain."""
-        if self.best_score is None or score >= self.best_score + config.least_gain:
+        best = -math.inf if self.best_score is None else self.best_score
+        if score >= best + config.least_gain:
             return Course(updates, score, updates)
         return replace(self, updates=updates, num_looks=self.num_looks + 1)
 

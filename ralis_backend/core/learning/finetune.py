@@ -46,12 +46,15 @@ def finetune(
     """
     config = config or FinetuneConfig()
     config.check()
-    painted, *others = objectives(images, config, segmenter.num_classes, seed=seed, besides=besides)
+    num_classes = segmenter.num_classes
+    painted = PaintedRegions(images, config, num_classes, seed=seed)
+    steps = config.num_steps(len(painted))
+    others = _others(images, config.within(steps), num_classes, seed=seed, besides=besides)
     return train(
         segmenter,
         [painted, *others],
         config,
-        steps=config.num_steps(len(painted)),
+        steps=steps,
         steps_per_epoch=len(painted) / config.batch_size,
         seed=seed,
         on_progress=on_progress,
@@ -68,6 +71,18 @@ def objectives(
     besides: Sequence[str] = (),
 ) -> tuple[PaintedRegions, *tuple[Objective, ...]]:
     """The painted regions, then what else is learned from; arguments and errors of `finetune`."""
-    factories = [OBJECTIVES.find(name) for name in besides]
     painted = PaintedRegions(images, config, num_classes, seed=seed)
-    return painted, *(make(images, config, num_classes, seed=seed) for make in factories)
+    return painted, *_others(images, config, num_classes, seed=seed, besides=besides)
+
+
+def _others(
+    images: Sequence[LabelledImage],
+    config: FinetuneConfig,
+    num_classes: int,
+    *,
+    seed: int,
+    besides: Sequence[str],
+) -> list[Objective]:
+    """What is learned from besides painted regions."""
+    factories = [OBJECTIVES.find(name) for name in besides]
+    return [make(images, config, num_classes, seed=seed) for make in factories]

@@ -100,12 +100,19 @@ def check_arena(config: ArenaConfig) -> None:
                 f"split {split!r} of dataset {config.dataset.name} is empty; name images for it "
                 "in splits.json"
             )
-        is_annotated = [_check_sample(sample, config, num_classes) for sample in samples]
-        if must_be_annotated and not any(is_annotated):
+        is_annotated = {id(it): _check_sample(it, config, num_classes) for it in samples}
+        if must_be_annotated and not any(is_annotated.values()):
             raise DatasetError(
                 f"no pixel of split {split!r} of dataset {config.dataset.name} is annotated: all "
                 f"of its {len(samples)} masks are void; complete them, or name other images in "
                 "splits.json"
+            )
+        drawn = config.test_samples() if split == config.measured_on else samples
+        if must_be_annotated and not any(is_annotated[id(it)] for it in drawn):
+            raise DatasetError(
+                f"no pixel of the {len(drawn)} images of split {split!r} that --test-images "
+                f"{config.test_images} measures on is annotated; measure on more of the "
+                f"{len(samples)}"
             )
 
 

@@ -2,7 +2,7 @@
 
 A stretch of training ends with a look at what is held out, or within an update or an image of being
 asked to stop; the next one goes on from there. What is learned is kept on disk every now and then,
-so that a kill costs a minute of it.
+so that a kill costs a minute of it, and before another project takes its place in memory.
 """
 
 from __future__ import annotations
@@ -71,8 +71,16 @@ class Improver:
         return time.monotonic() >= self._rests_until.get(project.id, float("-inf"))
 
     def forget(self) -> None:
-        """Give back the memory, for something that needs it; what was not kept is lost."""
-        self._stretch = None
+        """Give back the memory, for something that needs it; what was learned is kept before."""
+        stretch, self._stretch = self._stretch, None
+        if stretch is None:
+            return
+        try:
+            if self._is_of_use(stretch):
+                self._note_time(stretch)
+                self._keep(stretch, stretch.training.candidate, stretch.further)
+        except Exception:
+            logger.warning("what %s has learned was not kept", stretch.version.name, exc_info=True)
 
     def improve(
         self,
@@ -102,11 +110,13 @@ class Improver:
         except (FloatingPointError, NothingReadable) as error:
             self._end(version, newest_label_id, reason_of(error))
         except Exception:
-            self._stretch = None
             self._rests_until[project.id] = time.monotonic() + REST_S
             logger.warning(
                 "project %s: %s is trained on later", project.tool_id, version.name, exc_info=True
             )
+            stretch = self._dropped(project.id)
+            if stretch is not None:
+                self._note_time(stretch)
 
     def _go_on(
         self,
@@ -147,12 +157,16 @@ class Improver:
         ):
             known.version = version
             return known
+        self.forget()
+        version = self._store.versions.find(project.id, version.number) or version
+        further = Further.of(version.metrics)
         usable = usable_segmenter(self._store, project, version, self._config.ranking)
         if usable.damage:
             return None
         kept = self._kept(project, further)
-        if kept is None:
+        if kept is None and further.checkpoint is not None:
             further = replace(further, updates=0, seconds=0.0, checkpoint=None)
+            self._note(version, further)
         training = ContinuedTraining(
             kept or usable.segmenter,
             self._config.finetune,
@@ -261,7 +275,8 @@ class Improver:
         score = held_out_score(after, project.background_class)
         course = stretch.further.course.seen(score, stretch.training.updates, rules)
         stretch.further = _with_course(stretch.further, course)
-        if course.best_updates == course.updates:
+        stretch.further = replace(stretch.further, facts=stretch.training.facts())
+        if not course.num_looks:  # not by updates: labels that came begin a course at this update
             stretch.best = candidate.copy(), after
         if stretch.best is not None and self._publish(stretch, lesson, *stretch.best, project):
             return
@@ -359,9 +374,45 @@ class Improver:
 
     def _end(self, version: Version, newest_label_id: int, why: str) -> None:
         """Nothing more with these labels; when they change it begins anew."""
-        self._stretch = None
+        self._dropped(version.project_id)
         self._note(version, Further(newest_label_id, ended=why))
         logger.info("%s is not trained on with the labels there are: %s", version.name, why)
+
+    def _is_of_use(self, stretch: Stretch) -> bool:
+        """Whether it has learned something that nobody has gone on from, or ended, since.
+
+        The lease may be another project's, so that another worker may have.
+        """
+        project = self._store.projects.by_id(stretch.project_id)
+        version = self._store.versions.find(project.id, project.current_version)
+        if version is None or version.id != stretch.version.id or stretch.lesson is None:
+            return False
+        known, further = Further.of(version.metrics), stretch.further
+        is_ended = known.is_over(further.newest_label_id, float("inf"))
+        is_known = known.checkpoint == further.checkpoint
+        return is_known and not is_ended and not project.is_deleted and further.updates > 0
+
+    def _dropped(self, project_id: int) -> Stretch | None:
+        """What was in memory of this project, and is no more; another one's stays."""
+        stretch = self._stretch
+        if stretch is None or stretch.project_id != project_id:
+            return None
+        self._stretch = None
+        return stretch
+
+    def _note_time(self, stretch: Stretch) -> None:
+        """What it took counts, whatever becomes of the weights: it must end."""
+        version = self._store.versions.find(stretch.project_id, stretch.version.number)
+        if version is None or stretch.lesson is None:
+            return
+        spent = stretch.further
+        noted = replace(
+            Further.of(version.metrics),
+            newest_label_id=spent.newest_label_id,
+            seconds_on_labels=spent.seconds_on_labels,
+            ended=None,
+        )
+        self._note(version, noted)
 
     def _note(self, version: Version, further: Further) -> None:
         self._store.versions.change(version.id, metrics=further.as_metrics())

@@ -33,7 +33,7 @@ class LabelledImages:
     """
 
     def __init__(self, store: Store, tool: Tool, project: Project) -> None:
-        self._store, self._project = store, project
+        self._store, self._tool, self._project = store, tool, project
         self.masks = LabelMasks(store, project)
         self._pictures = Pictures(store, project, tool.image)
         self._bad_images: dict[int, str] = {}  # by row id
@@ -41,6 +41,16 @@ class LabelledImages:
     def of(self, parts: Sequence[ImageLabels]) -> list[LabelledImage]:
         """Images with the labels that count; neither pixels nor masks are read yet."""
         return [self._image(part) for part in parts]
+
+    def through(self, store: Store) -> LabelledImages:
+        """The same, with what was found so far, read through another store: a visit's moves on."""
+        other = LabelledImages(store, self._tool, self._project)
+        other.masks, other._bad_images = self.masks, self._bad_images
+        return other
+
+    def readable(self, parts: Sequence[ImageLabels]) -> list[ImageLabels]:
+        """Those of which an image and a label were not found unreadable so far."""
+        return [part for part in parts if self.num_regions([part])]
 
     def num_regions(self, parts: Sequence[ImageLabels]) -> int:
         """Regions of these that were not found unreadable so far."""

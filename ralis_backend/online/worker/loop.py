@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 EXPECTED_ERRORS = (ToolError, ValueError, OSError, FloatingPointError)
 """What their message explains; any other error is logged with its traceback."""
+TURN_S = 300.0
+"""What is done while nothing else is due stays with a project for so long, if others wait."""
 MOST_LOSSES = 7
 """So many times in a row the tool must not know a project: with the pauses, over five minutes."""
 
@@ -73,7 +75,7 @@ class Worker:
         self._housekeeping = Housekeeping(store, tool, config)
         self._standing = Standing()
         self._settled: dict[tuple[int, bool], Look] = {}  # by project and `Step.is_idle`
-        self._last_idle = 0
+        self._idle_turn = (0, float("-inf"))  # whose it is, and since when
         self._running: tuple[Project, Step] | None = None
         self._stop = threading.Event()
 
@@ -108,10 +110,17 @@ class Worker:
         return is_busy
 
     def _be_idle(self, looks: Sequence[Look]) -> None:
-        """An idle step of one project, each in its turn."""
-        for look in sorted(looks, key=lambda it: (it.id <= self._last_idle, it.id)):
+        """An idle step of one project, each for a while in its turn."""
+        last, since = self._idle_turn
+        is_over = time.monotonic() - since >= TURN_S
+
+        def is_later(look: Look) -> bool:
+            return look.id < last or (is_over and look.id == last)
+
+        for look in sorted(looks, key=lambda it: (is_later(it), it.id)):
             if not self._stop.is_set() and self._advance_alone(look, is_idle=True):
-                self._last_idle = look.id
+                if is_over or look.id != last:
+                    self._idle_turn = look.id, time.monotonic()
                 return
 
     def _serve_waiting(self) -> None:

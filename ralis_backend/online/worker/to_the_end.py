@@ -1,13 +1,13 @@
 """The version in use -> the best that its labels give, from another process than the worker.
 
 Training takes minutes, and the worker goes on meanwhile: the project's lease is held only to read
-what is new, and to store what was made.
+what is new, and to store what was made. What is stored is compared with the version in use before.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ from ralis_backend.core.learning.continuing import (
 )
 from ralis_backend.core.learning.course import Course
 from ralis_backend.core.segmenter import Segmenter
-from ralis_backend.online.advice import FEW_IMAGES, held_out_score
+from ralis_backend.online.advice import FEW_IMAGES, gain_over, held_out_score
 from ralis_backend.online.further import ALL_LABELS, Further
 from ralis_backend.online.segmenters import load_segmenter
 from ralis_backend.online.store import Store, now
@@ -42,13 +42,19 @@ BY_COMMAND = "a command has trained it to the end"
 class Ending:
     """What came of it.
 
-    version: the best; it is in use afterwards, unless its metrics say why not.
+    start: the version that it went on from.
+    version: the version in use afterwards, or what was trained where its metrics say why it is not.
+    is_better: whether that is what was trained.
     best_updates: after how many more updates it was best; 0: it had converged before.
-    for_all: the version that has learned from all labels, if it was asked for.
+    is_stopped: whether it ended before it had converged.
+    for_all: the version that has learned from all labels, if it was asked for and not stopped.
     """
 
+    start: Version
     version: Version
+    is_better: bool
     best_updates: int
+    is_stopped: bool = False
     for_all: Version | None = None
 
 
@@ -59,6 +65,30 @@ class _Lesson:
     plan: TrainingPlan
     read: LabelledImages
     newest_label_id: int
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """What was trained, beside what is in use.
+
+    project: as it was then.
+    in_use: its version in use then.
+    segmenter: what was trained, with the classes of the project.
+    matrices: (2, N, C, C) confusion matrices of both; None: nothing was gained, or can be read.
+    """
+
+    project: Project
+    in_use: Version
+    segmenter: Segmenter
+    matrices: np.ndarray | None
+
+    def is_of(self, project: Project) -> bool:
+        """Whether neither the version in use nor the classes are others now."""
+        then = self.project
+        return (then.current_version, then.class_names) == (
+            project.current_version,
+            project.class_names,
+        )
 
 
 class ToTheEnd:
@@ -78,6 +108,7 @@ class ToTheEnd:
         project: Project,
         *,
         has_all_labels: bool = False,
+        should_stop: Callable[[], bool] = lambda: False,
         on_look: Callable[[Course, float], object] = lambda course, score: None,
     ) -> Ending:
         """Go on until what is held out gains no more; then, if asked to, once more on all labels.
@@ -89,30 +120,46 @@ class ToTheEnd:
             project: whose version in use it goes on from.
             has_all_labels: whether another version learns from all labels, for as many updates as
                 were best, at least as many as a round makes of what was held out.
+            should_stop: asked before each update; the best so far is kept then.
             on_look: told where it stands after each look, and that look's score.
 
         Raises:
-            ValueError: if there is no version yet, or too little is held out to stop by.
+            ValueError: if there is no version yet, or too little that can be read is held out to
+                stop by.
             FloatingPointError: if the loss is not finite.
         """
         started = time.monotonic()
         lesson = self._lesson(project)
         background, seed = project.background_class, self._config.ranking.seed
+
+        is_begun = False
+
+        def score(matrix: np.ndarray) -> float:
+            nonlocal is_begun
+            if not is_begun:  # later it would cost what was learned
+                self._require_readable(project, lesson)
+                is_begun = True
+            return held_out_score(matrix[np.newaxis], background)
+
         end = train_until_converged(
             lesson.in_use,
             lesson.read.of(lesson.plan.learned_from),
             lesson.read.of(lesson.plan.validation),
             self._config.finetune,
             self._config.continuing,
-            lambda matrix: held_out_score(matrix[np.newaxis], background),
+            score,
             seed=seed + lesson.version.number,
             besides=lesson.plan.besides,
+            should_stop=should_stop,
             on_look=on_look,
         )
-        seconds = time.monotonic() - started
-        better = self._keep(project, lesson, end, seconds)
-        for_all = self._on_all(project, lesson, end.course.best_updates) if has_all_labels else None
-        return Ending(better or lesson.version, end.course.best_updates, for_all)
+        seconds, best_updates = time.monotonic() - started, end.course.best_updates
+        version, is_better = self._keep(project, lesson, end, seconds)
+        for_all = None
+        if has_all_labels and not end.is_stopped:
+            for_all = self._on_all(project, lesson, best_updates, should_stop)
+        is_stopped = end.is_stopped or (has_all_labels and for_all is None)
+        return Ending(lesson.version, version, is_better, best_updates, is_stopped, for_all)
 
     def _lesson(self, project: Project) -> _Lesson:
         """What it goes on from, and what is labelled now."""
@@ -131,8 +178,22 @@ class ToTheEnd:
                 f"project {project.tool_id} holds out {num_regions} labelled regions in "
                 f"{len(plan.validation)} images, expected at least {MIN_VALIDATION_REGIONS} in "
                 f"{FEW_IMAGES}, to tell when to stop: label more images, every fifth is held out"
+                + _unreadable(plan.left_out)
             )
         return _Lesson(version, self._segmenter(project, version), plan, read, newest_label_id)
+
+    def _require_readable(self, project: Project, lesson: _Lesson) -> None:
+        """Raise `ValueError` if too much of what is held out has turned out to be unreadable."""
+        held_out, read = lesson.plan.validation, lesson.read
+        readable = read.readable(held_out)
+        num_regions = read.num_regions(readable)
+        if not can_be_judged(num_regions, len(readable)):
+            raise ValueError(
+                f"of the {len(held_out)} images that project {project.tool_id} holds out "
+                f"{len(readable)} can be read, with {num_regions} labelled regions, expected at "
+                f"least {FEW_IMAGES} with {MIN_VALIDATION_REGIONS}, to tell when to stop"
+                + _unreadable(read.left_out())
+            )
 
     def _segmenter(self, project: Project, version: Version) -> Segmenter:
         ranking = self._config.ranking
@@ -146,36 +207,100 @@ class ToTheEnd:
 
     def _keep(
         self, project: Project, lesson: _Lesson, end: Converged, seconds: float
-    ) -> Version | None:
-        """Put it in use, if it is better than what is in use now; None if it is not."""
-        with self._visit(project) as visit:
-            versions = NewVersions(visit.store, self._config)
-            project = visit.store.projects.by_id(project.id)  # as it is under the lease
-            in_use = visit.store.versions.find(project.id, project.current_version)
-            if in_use is None:
-                raise ValueError(f"project {project.tool_id} has no version in use any more")
-            updates, newest = end.course.best_updates, lesson.newest_label_id
-            ended = Further(newest, ended=BY_COMMAND).as_metrics()
-            work = ContinuedWork(lesson.plan, lesson.read, newest, updates, seconds, end.facts)
-            version = None
-            if updates:
-                segmenters = [self._segmenter(project, in_use), end.segmenter]
-                matrices = compare(segmenters, lesson.read.of(lesson.plan.validation))
-                if matrices is not None:
-                    version = versions.continued(project, lesson.version, work, *matrices)
-            if version is None:
-                visit.store.versions.change(in_use.id, metrics=ended)
-                return None
-            if in_use.id == lesson.version.id:
-                unseen = lesson.read.of(lesson.plan.unseen)
-                versions.measure(project, in_use, lesson.in_use, unseen)
-            version.metrics = {**version.metrics, **ended}
-            # Where somebody went back behind what was trained on, that stays so.
-            newer = max(in_use.number, lesson.version.number)
-            return versions.keep(project, version, end.segmenter, instead_of=newer)
+    ) -> tuple[Version, bool]:
+        """Put it in use, if it is better than what is in use now.
 
-    def _on_all(self, project: Project, lesson: _Lesson, best_updates: int) -> Version:
-        """A version that has learned from what is held out as well; for export alone."""
+        Returns:
+            The version in use then, and whether it is what was trained.
+        """
+        compared = self._compared(self._store, project, lesson, end)
+        with self._visit(project) as visit:
+            if not compared.is_of(visit.store.projects.by_id(project.id)):
+                compared = self._compared(visit.store, project, lesson, end)
+            is_as_before = compared.in_use.id == lesson.version.id
+            ended = None if end.is_stopped else BY_COMMAND
+            note = Further(lesson.newest_label_id, ended=ended).as_metrics()
+            work = ContinuedWork(
+                lesson.plan,
+                lesson.read.through(visit.store),
+                lesson.newest_label_id,
+                end.course.best_updates,
+                seconds,
+                end.facts,
+            )
+            version = self._better(visit.store, lesson, work, compared)
+            if version is None:
+                if is_as_before and ended:
+                    visit.store.versions.change(compared.in_use.id, metrics=note)
+                return compared.in_use, False
+            version.metrics = {**version.metrics, **note}
+            return self._replace(visit.store, lesson, work, compared, version), True
+
+    def _compared(
+        self, store: Store, project: Project, lesson: _Lesson, end: Converged
+    ) -> _Compared:
+        """What was trained and what is in use now, on what is held out; takes as long as a look."""
+        project = store.projects.by_id(project.id)
+        in_use = store.versions.find(project.id, project.current_version)
+        if in_use is None:
+            raise ValueError(f"project {project.tool_id} has no version in use any more")
+        segmenter, matrices = _with_classes(end.segmenter, project), None
+        if end.course.best_updates:
+            held_out = lesson.read.through(store).of(lesson.plan.validation)
+            matrices = compare([self._segmenter(project, in_use), segmenter], held_out)
+        return _Compared(project, in_use, segmenter, matrices)
+
+    def _better(
+        self, store: Store, lesson: _Lesson, work: ContinuedWork, compared: _Compared
+    ) -> Version | None:
+        """The version to put in use; None if what is in use stays.
+
+        One that has come into use meanwhile may know more labels: it stays unless what was trained
+        is better.
+        """
+        if compared.matrices is None:
+            return None
+        project, seed = compared.project, self._config.ranking.seed
+        before, after = compared.matrices
+        if compared.in_use.id != lesson.version.id:
+            gain, _ = gain_over(before, after, seed, project.background_class)
+            if gain <= 0:
+                return None
+        versions = NewVersions(store, self._config)
+        return versions.continued(project, lesson.version, work, before, after)
+
+    def _replace(
+        self,
+        store: Store,
+        lesson: _Lesson,
+        work: ContinuedWork,
+        compared: _Compared,
+        version: Version,
+    ) -> Version:
+        """Store the version, and put it in use."""
+        project, versions = compared.project, NewVersions(store, self._config)
+        if compared.in_use.id == lesson.version.id:
+            unseen = work.read.of(lesson.plan.unseen)
+            versions.measure(project, compared.in_use, lesson.in_use, unseen)
+        # Where somebody went back behind what was trained on, that stays so.
+        newer = max(compared.in_use.number, lesson.version.number)
+        values = {}
+        if compared.in_use.number > lesson.version.number:
+            # Labels that only the version before has learned count as new again.
+            values["trained_label_id"] = min(project.trained_label_id, lesson.newest_label_id)
+        return versions.keep(project, version, compared.segmenter, instead_of=newer, **values)
+
+    def _on_all(
+        self,
+        project: Project,
+        lesson: _Lesson,
+        best_updates: int,
+        should_stop: Callable[[], bool],
+    ) -> Version | None:
+        """A version that has learned from what is held out as well, for export alone.
+
+        None if it was asked to stop.
+        """
         started = time.monotonic()
         config, plan, read = self._config, lesson.plan, lesson.read
         updates = max(best_updates, config.finetune.num_steps(read.num_regions(plan.validation)))
@@ -187,8 +312,11 @@ class ToTheEnd:
         )
         every = [*plan.training, *plan.validation]
         training.learn_from(read.of([*every, *plan.unlabelled]), plan.besides)
-        training.advance(updates, lambda: False)
+        if not training.advance(updates, should_stop):
+            return None
         with self._visit(project) as visit:
+            project = visit.store.projects.by_id(project.id)  # as it is under the lease
+            segmenter = _with_classes(training.candidate, project)
             version = Version(
                 project_id=project.id,
                 number=visit.store.versions.next_number(project.id),
@@ -204,7 +332,7 @@ class ToTheEnd:
                 },
             )
             return NewVersions(visit.store, config).keep(
-                project, version, training.candidate, instead_of=lesson.version.number
+                project, version, segmenter, instead_of=lesson.version.number
             )
 
     @contextmanager
@@ -213,3 +341,14 @@ class ToTheEnd:
             if visit is None:
                 raise ValueError(f"project {project.tool_id} is held by another command")
             yield visit
+
+
+def _with_classes(segmenter: Segmenter, project: Project) -> Segmenter:
+    """With the classes that the project has now: some may have come since the training began."""
+    num_classes = len(project.classes)
+    return segmenter if segmenter.num_classes == num_classes else segmenter.resized(num_classes)
+
+
+def _unreadable(left_out: Sequence[str]) -> str:
+    """What people should restore, as the end of a message."""
+    return f"; what could not be read: {'; '.join(left_out)}" if left_out else ""

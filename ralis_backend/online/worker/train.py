@@ -167,6 +167,8 @@ class Trainer:
         note = left_off(plan.besides, plan.num_labels, with_it, without)
         logger.warning("project %s: %s", lesson.project.tool_id, note[PAINT_ALONE]["why"])
         second.metrics.update(note)
+        if lesson.parent is not None and not second.is_accepted:  # the next plan reads it there
+            self._store.versions.change(lesson.parent.id, metrics=note)
         return second
 
     def _trial(self, lesson: _Lesson, plan: TrainingPlan) -> _Trial:

@@ -16,7 +16,7 @@ from ralis_backend.core.learning.course import ContinuingConfig
 from ralis_backend.core.learning.crops import LabelledImage
 from ralis_backend.core.learning.evaluation import evaluate
 from ralis_backend.core.learning.loop import Training
-from ralis_backend.core.metrics import mean_iou
+from ralis_backend.core.metrics import mean_iou, mean_iou_of_present
 from ralis_backend.core.regions import VOID
 from ralis_backend.core.segmenter import Segmenter, SegmenterSpec, build
 from tests.core.learning.test_finetune import TINY, _image
@@ -162,6 +162,14 @@ def test_the_same_seed_gives_the_same_end(segmenter: Segmenter):
     ]
     assert ends[0].course == ends[1].course
     assert torch.equal(weights(ends[0].segmenter), weights(ends[1].segmenter))
+
+
+def test_without_anything_to_look_at_it_does_not_begin(segmenter: Segmenter):
+    nothing = [LabelledImage(lambda: np.zeros((32, 32, 3), np.uint8), np.full((32, 32), VOID), ())]
+    with pytest.raises(ValueError, match="none of the 1 images that are held out can be read"):
+        train_until_converged(
+            segmenter, [_image()], nothing, TINY, RULES, mean_iou_of_present, seed=0
+        )
 
 
 def test_where_nothing_is_better_the_start_is_the_end(segmenter: Segmenter):

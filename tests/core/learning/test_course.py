@@ -32,3 +32,4 @@ def test_it_has_converged_after_as_many_looks_without_a_gain_as_its_patience():
 
 def test_a_score_that_is_no_number_is_no_gain():
     assert course_of(0.3, math.nan) == Course(50, 0.3, 0, num_looks=1)
+    assert course_of(math.nan) == Course(0, None, 0, num_looks=1)

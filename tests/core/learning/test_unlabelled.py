@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from ralis_backend.core.learning.config import FinetuneConfig, UnlabelledConfig
+from ralis_backend.core.learning.continuing import ContinuedTraining
+from ralis_backend.core.learning.course import ContinuingConfig
 from ralis_backend.core.learning.crops import LabelledImage, Unreadable, unlabelled
 from ralis_backend.core.learning.finetune import finetune
 from ralis_backend.core.learning.unlabelled import PoolCrops, UnlabelledPixels, dropped_channels
@@ -164,9 +166,44 @@ def test_the_same_seed_gives_the_same_weights():
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_painted_crops_are_drawn_as_without_it():
+@pytest.mark.parametrize(
+    ("steps", "expected"), [(1200, (100, 200)), (900, (100, 200)), (90, (10, 20)), (1, (0, 0))]
+)
+def test_warm_up_and_ramp_take_a_third_of_a_short_training(steps, expected):
+    settings = UnlabelledConfig().within(steps)
+    assert (settings.warm_up, settings.ramp) == expected
+    assert settings.ramp_at(steps) == 1
+
+
+def trained(besides, steps):
+    segmenter = tiny()
+    config = replace(CONFIG, steps=steps, unlabelled=UnlabelledConfig(threshold=0.01))
+    images = [labelled(CORNER), unlabelled(lambda: scene(1), SIZE)]
+    finetune(segmenter, images, config, seed=0, besides=besides)
+    return segmenter.state()
+
+
+def test_a_short_training_learns_from_it_as_well():
+    """As many updates as the warm-up of a long one has."""
+    states = [trained(besides, 9) for besides in ([], ["unlabelled"])]
+    assert any(not torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_training_that_goes_on_learns_from_it_from_its_first_update():
+    states = []
+    for besides in ([], ["unlabelled"]):
+        config = replace(CONFIG, unlabelled=UnlabelledConfig(threshold=0.01))
+        training = ContinuedTraining(tiny(), config, ContinuingConfig(), seed=0)
+        training.learn_from([labelled(CORNER), unlabelled(lambda: scene(1), SIZE)], besides)
+        training.advance(2, lambda: False)
+        states.append(training.candidate.state())
+    assert any(not torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_painted_crops_are_drawn_as_without_it(monkeypatch):
     """What people painted is seen in the same order, whatever else is learned from."""
-    during_warm_up = replace(CONFIG, unlabelled=UnlabelledConfig(warm_up=100))
+    monkeypatch.setattr(UnlabelledConfig, "ramp_at", lambda settings, step: 0.0)
+    during_warm_up = replace(CONFIG, unlabelled=UnlabelledConfig())
     states = []
     for besides in ([], ["unlabelled"]):
         segmenter = tiny()

@@ -72,6 +72,21 @@ def test_a_split_that_is_all_void_is_refused(make, split):
         check_arena(make(void_in(split)))
 
 
+def test_images_that_are_measured_on_and_all_void_are_refused(make):
+    turn = iter(range(2))
+
+    def change(split, image, mask):
+        is_void = split == "test" and next(turn) == 0
+        return image, np.full_like(mask, VOID) if is_void else mask
+
+    config = replace(make(change), fidelity="full", test_images=1)
+    with pytest.raises(
+        DatasetError, match=r"no pixel of the 1 images .* --test-images 1 .* of the 2"
+    ):
+        check_arena(config)
+    check_arena(replace(config, test_images=2))
+
+
 def test_a_state_set_needs_no_labels(make):
     check_arena(make(void_in("d_s")))
 

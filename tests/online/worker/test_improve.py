@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ralis_backend.core.learning import pseudo_labels
 from ralis_backend.core.learning.continuing import ContinuedTraining
 from ralis_backend.core.learning.course import ContinuingConfig
 from ralis_backend.core.regions import Region
@@ -15,10 +16,11 @@ from ralis_backend.core.segmenter import load
 from ralis_backend.online.further import CONVERGED, Further
 from ralis_backend.online.labels import RegionLabel
 from ralis_backend.online.paint_alone import left_off
+from ralis_backend.online.report import notes
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Image, Project, Version
 from ralis_backend.online.tool import ClassLabel
-from ralis_backend.online.worker import Worker, WorkerConfig, catching_up, improve
+from ralis_backend.online.worker import Worker, WorkerConfig, catching_up, improve, loop
 from ralis_backend.online.worker import stretch as stretching
 from ralis_backend.online.worker.promotion import can_be_judged, is_worth_publishing
 from ralis_backend.online.worker.steps import is_improving_due
@@ -204,6 +206,22 @@ def test_what_a_teacher_did_is_kept_with_the_version_that_was_trained_on(
     }
 
 
+def test_a_teacher_that_was_left_is_told_of_the_version_that_is_trained_on(
+    store: Store, make_worker: Callable[..., Worker], monkeypatch
+):
+    worker = rested(make_worker(learner="paint+unlabelled"))
+    store.versions.change(version(store, 1).id, metrics=NEVER_WORTH_IT)
+    monkeypatch.setattr(pseudo_labels.PseudoLabels, "has_collapsed", True)
+    monkeypatch.setattr(improve, "KEEP_EVERY_S", 0.0)
+    idle(worker)
+    assert further_of(store).facts["unlabelled"]["has_collapsed"]
+    told = [it for it in notes([("v1", version(store, 1).metrics)]) if "left off" in it]
+    assert told == [
+        "v1: what nobody labelled was left off while it was trained on, the model said nearly "
+        "everywhere the same of it"
+    ]
+
+
 def test_training_goes_on_as_if_nothing_had_been_published(
     store: Store, make_worker: Callable[..., Worker]
 ):
@@ -347,6 +365,7 @@ def test_a_round_of_labels_is_trained_before_anything_is_trained_on(
     second = version(store, 2)
     assert "continued" not in second.metrics
     assert (second.number, second.num_labels) == (2, 94)
+    assert further_of(store, 1).updates == 3  # had the training been refused, it would go on there
 
 
 def test_a_request_interrupts_within_an_update(
@@ -540,7 +559,129 @@ def test_time_that_is_used_up_is_noted_at_once(store: Store, make_worker: Callab
     assert further_of(store) == found
 
 
+@pytest.fixture
+def two_projects(store: Store) -> Worker:
+    """Of both nothing is due but improving, and nothing that comes of it is worth publishing."""
+    tools = [labelled_tool() for _ in range(2)]
+    for number, tool in enumerate(tools):
+        tool.pool = replace(tool.pool, uid=f"1.{300 + number}")
+        pool = tool.pool
+        store.projects.register(pool.uid, pool.id, pool.label_config, CLASSES, f"p{number}")
+        worker = Worker(store, tool, CONFIG)
+        with not_idle(worker):
+            while worker._advance_alone(store.projects.looks()[number]):
+                pass
+        first = store.versions.find(store.projects.all()[number].id, 1)
+        assert first is not None
+        store.versions.change(first.id, metrics=NEVER_WORTH_IT)
+    worker._steps = tuple(step for step in worker._steps if step.is_idle)
+    return worker
+
+
+def furthers_of(store: Store) -> list[Further]:
+    versions = [store.versions.find(it.id, 1) for it in store.projects.all()]
+    return [Further.of(it.metrics) for it in versions if it is not None]
+
+
+def test_of_two_projects_each_goes_on_from_what_it_had_learned(
+    store: Store, two_projects: Worker, monkeypatch
+):
+    monkeypatch.setattr(loop, "TURN_S", 0.0)
+    for _ in range(6):
+        idle(two_projects)
+    first, second = furthers_of(store)
+    assert (first.updates, second.updates) == (30, 20)  # the last stretch is in memory yet
+    assert updates_of(two_projects) == 30
+    assert min(it.seconds_on_labels for it in (first, second)) > 0
+    for each in (first, second):
+        assert each.checkpoint is not None
+        assert store.blobs.path(each.checkpoint).exists()
+
+
+def test_a_project_keeps_its_turn_for_a_while(store: Store, two_projects: Worker):
+    for _ in range(3):
+        idle(two_projects)
+    stretch = stretch_of(two_projects)
+    assert stretch is not None
+    assert (stretch.project_id, stretch.training.updates) == (store.projects.all()[0].id, 30)
+
+
+def test_what_cannot_be_written_costs_its_weights_and_not_its_time(
+    store: Store, two_projects: Worker, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(loop, "TURN_S", 0.0)
+    (store.blobs.root / "further").write_bytes(b"no folder can be made here")
+    for _ in range(4):
+        idle(two_projects)
+    for each in furthers_of(store)[:1]:
+        assert (each.updates, each.checkpoint) == (0, None)
+        assert each.seconds_on_labels > 0
+
+
+def test_what_a_command_has_ended_is_not_kept_over_it(store: Store, two_projects: Worker):
+    idle(two_projects)
+    newest = store.labels.newest_id(store.projects.all()[0].id)
+    ended = Further(newest, ended="a command has trained it to the end")
+    first = store.versions.find(store.projects.all()[0].id, 1)
+    assert first is not None
+    store.versions.change(first.id, metrics=ended.as_metrics())
+    idle(two_projects)
+    assert stretch_of(two_projects) is not None
+    assert furthers_of(store)[0] == ended
+
+
+def test_a_look_that_a_label_interrupts_makes_nothing_worse_the_best(
+    store: Store, tool: FakeTool, make_worker: Callable[..., Worker], monkeypatch
+):
+    """The course begins anew with the label, at the update of the look that is still to be done."""
+    worker = rested(make_worker())
+    looks: list[int] = []
+    real = stretching.evaluate
+
+    def evaluate(segmenter, images):
+        looks.append(1)
+        if len(looks) == 4:
+            label_round(store, tool, 1)
+        return real(segmenter, images)
+
+    monkeypatch.setattr(stretching, "evaluate", evaluate)
+    idle(worker)
+    rested(worker)
+    scores = iter([0.9, 0.3])  # of the version in use, and of the candidate
+    monkeypatch.setattr(improve, "held_out_score", lambda matrices, background: next(scores))
+    idle(worker)
+    stretch = stretch_of(worker)
+    assert stretch is not None
+    assert (stretch.best, stretch.further.best_score, stretch.further.num_looks) == (None, 0.9, 1)
+
+
 # What goes wrong
+
+
+def test_a_failure_does_not_cost_its_time_nor_another_project_what_it_learned(
+    store: Store, two_projects: Worker, monkeypatch
+):
+    monkeypatch.setattr(loop, "TURN_S", 0.0)
+    idle(two_projects)
+    second = store.projects.all()[1]
+    real = improve.usable_segmenter
+
+    def usable(store, project, *rest):
+        if project.id == second.id:
+            raise RuntimeError("no memory")
+        return real(store, project, *rest)
+
+    monkeypatch.setattr(improve, "usable_segmenter", usable)
+    for _ in range(2):
+        idle(two_projects)
+    assert updates_of(two_projects) == 20
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(ContinuedTraining, "advance", fail)
+    idle(two_projects)
+    assert furthers_of(store)[0].seconds_on_labels > 0
 
 
 def test_a_loss_that_is_no_number_ends_it_for_these_labels(

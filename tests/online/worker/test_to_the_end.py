@@ -6,13 +6,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ralis_backend.cli.to_the_end import _told
+from ralis_backend.cli import to_the_end as cli
 from ralis_backend.core.segmenter import load
 from ralis_backend.online.export import write_model
 from ralis_backend.online.further import ALL_LABELS, Further, continued_text
 from ralis_backend.online.report import notes
 from ralis_backend.online.store import Store
+from ralis_backend.online.store.tables import Version
+from ralis_backend.online.tool import ClassLabel
 from ralis_backend.online.worker import Worker
+from ralis_backend.online.worker import to_the_end as to_the_end_module
+from ralis_backend.online.worker.lease import Lease
 from ralis_backend.online.worker.to_the_end import BY_COMMAND, Ending, ToTheEnd
 from tests.online.conftest import label_round
 from tests.online.fake_tool import CLASSES, FakeTool
@@ -137,7 +141,168 @@ def test_who_goes_back_meanwhile_is_not_overruled(
     rested(worker)
     end = to_the_end(on_look=lambda course, score: store.versions.use(project_of(store).id, 1))
     assert (end.version.number, project_of(store).current_version) == (3, 1)
-    assert "v3 is not in use: somebody went back to v1" in _told(project_of(store), end)
+    assert "v3 is not in use: somebody went back to v1" in cli._told(project_of(store), end)
+
+
+@pytest.fixture
+def scored(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Lets the comparison at the end find these accuracies, of what is in use and of the other."""
+
+    def score(in_use: int, trained: int) -> None:
+        def found(segmenters, held_out):
+            each = [np.array([[it, 1000 - it], [1000 - it, it]]) for it in (in_use, trained)]
+            return np.stack([np.stack([matrix] * len(held_out)) for matrix in each])
+
+        monkeypatch.setattr(to_the_end_module, "compare", found)
+
+    return score
+
+
+def test_a_newer_version_stays_unless_what_was_trained_is_better(
+    store: Store, tool: FakeTool, worker: Worker, to_the_end: Callable[..., Ending], scored
+):
+    """Within the gate's tolerance it would take the place of a version that knows more labels."""
+    scored(950, 946)
+    rounds: list[int] = []
+
+    def label(course: object, score: float) -> None:
+        if not rounds:
+            rounds.append(1)
+            label_round(store, tool, 4)
+            rested(worker)
+
+    end = to_the_end(on_look=label)
+    assert project_of(store).current_version == end.version.number == 2
+    assert (end.start.number, end.is_better) == (1, False)
+    assert len(versions_of(store)) == 2
+    assert further_of(store, 2) == Further()  # the worker trains it on
+    assert cli._told(project_of(store), end) == (
+        "v2 stays in use, which came meanwhile: what was trained on from v1 is no better on what "
+        "is held out"
+    )
+
+
+def test_labels_that_what_was_trained_does_not_know_count_as_new(
+    store: Store, tool: FakeTool, worker: Worker, to_the_end: Callable[..., Ending], scored
+):
+    scored(950, 954)
+    learned = project_of(store).trained_label_id
+    rounds: list[int] = []
+
+    def label(course: object, score: float) -> None:
+        if not rounds:
+            rounds.append(1)
+            label_round(store, tool, 4)
+            rested(worker)
+            assert project_of(store).trained_label_id > learned
+
+    end = to_the_end(on_look=label)
+    assert (end.version.number, end.is_better) == (3, True)
+    assert project_of(store).trained_label_id == learned
+    rested(worker)
+    assert version(store, 4).num_labels == 94
+
+
+def test_a_class_that_is_added_meanwhile_joins(
+    store: Store, tool: FakeTool, worker: Worker, to_the_end: Callable[..., Ending], monkeypatch
+):
+    def add_class(name: str) -> None:
+        classes = (*tool.pool.classes, ClassLabel(name, "#FF0000"))
+        tool.pool = replace(tool.pool, label_config=f"<{name}/>", classes=classes)
+        store.projects.change(project_of(store).id, is_sync_requested=True)
+        rested(worker)
+
+    def look(course: object, score: float) -> None:
+        if len(project_of(store).classes) == 2:
+            add_class("third")
+
+    on_all = ToTheEnd._on_all
+
+    def then(*args: object) -> Version | None:
+        add_class("fourth")
+        return on_all(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ToTheEnd, "_on_all", then)
+    end = to_the_end(has_all_labels=True, on_look=look)
+    assert end.is_better
+    assert end.for_all is not None
+    for made, num_classes in ((end.version, 3), (end.for_all, 4)):
+        assert load(store.blobs.path(str(made.weights_key))).num_classes == num_classes
+
+
+def test_the_lease_is_not_held_while_what_was_trained_is_compared(
+    store: Store, worker: Worker, to_the_end: Callable[..., Ending], monkeypatch
+):
+    """Held-out images may be many and large, and the worker waits for the lease."""
+    owners = []
+    compare = to_the_end_module.compare
+
+    def noted(*args):
+        owners.append(store.leases.state(project_of(store).id).owner)
+        return compare(*args)
+
+    monkeypatch.setattr(to_the_end_module, "compare", noted)
+    to_the_end()
+    assert owners == [None]
+
+
+def test_what_is_read_under_the_lease_moves_it(
+    store: Store, tool: FakeTool, worker: Worker, to_the_end: Callable[..., Ending], monkeypatch
+):
+    """Another version is in use when the lease is taken: it is compared anew, image by image."""
+    moves: list[float] = []
+    monkeypatch.setattr(Lease, "move", lambda lease: moves.append(1))
+    compare = to_the_end_module.compare
+    counts = []
+
+    def noted(segmenters, held_out):
+        if not counts:
+            store.projects.request_training(project_of(store).id)
+            rested(worker)
+        before = len(moves)
+        found = compare(segmenters, held_out)
+        counts.append((len(held_out), len(moves) - before))
+        return found
+
+    monkeypatch.setattr(to_the_end_module, "compare", noted)
+    to_the_end()
+    (_, outside), (num_images, within) = counts
+    assert outside == 0
+    assert within >= num_images
+
+
+def test_held_out_images_that_cannot_be_read_are_named(
+    store: Store, tool: FakeTool, worker: Worker, to_the_end: Callable[..., Ending]
+):
+    held_out = [it.task_id for it in store.images.of(project_of(store).id) if it.is_validation]
+    for task in held_out:
+        tool.files[task] = (b"broken", tool.files[task][1])
+    with pytest.raises(
+        ValueError, match=rf"project 1 holds out 0 can be read.*at least 3 with 5.*{held_out[0]}: "
+    ):
+        to_the_end()
+    assert further_of(store).ended is None
+    with pytest.raises(ValueError, match=rf"in 0 images.*could not be read: task {held_out[0]}: "):
+        to_the_end()
+
+
+def test_what_is_stopped_keeps_the_best_so_far(
+    store: Store, worker: Worker, to_the_end: Callable[..., Ending]
+):
+    looks: list[float] = []
+    end = to_the_end(
+        has_all_labels=True,
+        on_look=lambda course, score: looks.append(course.best_updates),
+        should_stop=lambda: bool(looks) and looks[-1] > 0,
+    )
+    assert (end.is_stopped, end.is_better, end.for_all) == (True, True, None)
+    assert end.best_updates == looks[-1]
+    assert project_of(store).current_version == end.version.number == 2
+    assert further_of(store, 2).ended is None  # the worker may go on
+    assert cli._told(project_of(store), end) == (
+        "Stopped before the end; the same command goes on from the best so far. v2 is in use: it "
+        f"was best after {end.best_updates} more updates"
+    )
 
 
 def test_without_enough_that_is_held_out_it_says_what_is_missing(

@@ -180,3 +180,34 @@ def test_what_harms_is_left_off_and_said_until_there_are_twice_as_many_labels(
         "v3 has learned from paint alone: held-out mIoU was 0.300 with unlabelled pixels and 0.400 "
         "from paint alone; they are tried again with 16 labelled regions"
     )
+
+
+@pytest.mark.e2e  # slow
+def test_what_harms_is_left_off_where_the_gate_refuses_both_trials_too(
+    store: Store,
+    tool: FakeTool,
+    make_worker: MakeWorker,
+    monkeypatch: pytest.MonkeyPatch,
+    trainings: list[tuple[list[str], int]],
+):
+    worker = make_worker(learner="paint+unlabelled")
+    settle(worker)
+    label_round(store, tool)
+    settle(worker)
+    monkeypatch.setattr(new_version, "is_promoted", lambda *arguments: False)
+    monkeypatch.setattr(
+        train, "held_out_score", lambda *arguments: 0.4 - 0.1 * len(trainings[-1][0])
+    )
+    seen = np.ones((1, 2, 2), np.int64)
+    monkeypatch.setattr(Trainer, "_compare", lambda *arguments: (seen, seen))
+    for _ in range(2):
+        label_round(store, tool)
+        settle(worker)
+    assert [besides for besides, _ in trainings] == [["unlabelled"], ["unlabelled"], [], []]
+    in_use = store.versions.find(store.projects.all()[0].id, 1)
+    assert in_use is not None
+    (note,) = [it for it in notes([("v1", in_use.metrics)]) if "paint alone" in it]
+    assert note == (
+        "v1: what follows learns from paint alone: held-out mIoU was 0.300 with unlabelled pixels "
+        "and 0.400 from paint alone; they are tried again with 16 labelled regions"
+    )

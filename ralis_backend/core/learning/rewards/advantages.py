@@ -8,6 +8,8 @@ import torch
 from torch import distributed
 
 EPSILON = 1e-6
+ROUNDING = 1e-5
+"""A deviation below this share of the mean is that of float32, not of the rewards."""
 
 
 def spatial_differences(actions: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -41,7 +43,9 @@ def centred_scores(actions: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
 
     Args and returns as of `spatial_differences`.
     """
-    return (scores - scores.mean(dim=0))[..., None, None].expand(actions.shape)
+    mean = scores.mean(dim=0)
+    centred = _spread(scores - mean, mean, (scores - mean).square().mean(dim=0))
+    return centred[..., None, None].expand(actions.shape)
 
 
 def plain_rewards(rewards: torch.Tensor) -> torch.Tensor:
@@ -72,7 +76,8 @@ def relative_rewards(rewards: torch.Tensor) -> torch.Tensor:
         (G, B, H, W) float32: reward / mean - 1, 0 where no map is rewarded.
     """
     mean = rewards.mean(dim=0)
-    return torch.where(mean > 0, rewards / mean.clamp(min=EPSILON) - 1, 0.0)
+    centred = _spread(rewards - mean, mean, (rewards - mean).square().mean(dim=0))
+    return torch.where(mean > 0, centred / mean.clamp(min=EPSILON), 0.0)
 
 
 def synchronised(values: torch.Tensor, is_known: torch.Tensor) -> torch.Tensor:
@@ -93,8 +98,7 @@ def synchronised(values: torch.Tensor, is_known: torch.Tensor) -> torch.Tensor:
     mean = total / count.clamp(min=1)
     centred = (values - mean) * known
     (squares,) = _over_processes(centred.square().sum()[None])
-    normalised: torch.Tensor = centred / ((squares / count.clamp(min=1)).sqrt() + EPSILON)
-    return normalised
+    return _normalised(centred, mean, squares / count.clamp(min=1))
 
 
 def per_image(values: torch.Tensor, is_known: torch.Tensor) -> torch.Tensor:
@@ -106,8 +110,16 @@ def per_image(values: torch.Tensor, is_known: torch.Tensor) -> torch.Tensor:
     count = known.sum(dim=over, keepdim=True).clamp(min=1)
     mean = (values * known).sum(dim=over, keepdim=True) / count
     centred = (values - mean) * known
-    deviation = (centred.square().sum(dim=over, keepdim=True) / count).sqrt()
-    return centred / (deviation + EPSILON)
+    return _normalised(centred, mean, centred.square().sum(dim=over, keepdim=True) / count)
+
+
+def _normalised(centred: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
+    return _spread(centred, mean, variance) / (variance.sqrt() + EPSILON)
+
+
+def _spread(centred: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
+    """What is left of values less their mean; 0 where they differ by rounding alone."""
+    return torch.where(variance.sqrt() > ROUNDING * mean.abs(), centred, 0.0)
 
 
 def _over_processes(sums: torch.Tensor) -> torch.Tensor:

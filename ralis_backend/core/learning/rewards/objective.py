@@ -24,7 +24,7 @@ from ralis_backend.core.learning.rewards.config import RewardConfig
 from ralis_backend.core.learning.rewards.loss import policy_loss
 from ralis_backend.core.learning.rewards.raters import JudgedCrops
 from ralis_backend.core.learning.rewards.scale import ProgressiveScale
-from ralis_backend.core.learning.rewards.scores import Judge, PixelJudge, checked
+from ralis_backend.core.learning.rewards.scores import Judge, PixelJudge, checked, checked_pixels
 from ralis_backend.core.segmenter import Segmenter
 
 J = TypeVar("J")
@@ -192,11 +192,9 @@ class PixelReward(SampledMaps[PixelJudge]):
         return 1
 
     def judged(self, actions: torch.Tensor, maps: torch.Tensor, judge: PixelJudge) -> torch.Tensor:
-        """See `SampledMaps.judged`; `ValueError` if a reward that counts is not finite."""
+        """See `SampledMaps.judged`; `ValueError` if a reward that counts is not in [0, 1]."""
         rewards = judge(maps)
-        values = torch.where(rewards.is_known, rewards.values, 0.0)
-        if not bool(torch.isfinite(values).all()):
-            raise ValueError("a pixel's reward is not finite; mark unknown pixels in is_known")
+        values = checked_pixels(rewards, tuple(maps.shape))
         num_known = int(rewards.is_known.sum()) * len(maps)
         self.mean_reward = float(values.sum()) / max(1, num_known)
         credited = PIXEL_CREDITS[self._config.pixel_credit](values)

@@ -20,7 +20,7 @@ Judge = Callable[[torch.Tensor], torch.Tensor]
 class JudgedPixels:
     """Rewards of each pixel of each map.
 
-    values: (G, B, H, W) float32.
+    values: (G, B, H, W) float32 in [0, 1], anything where nobody knows.
     is_known: (B, H, W) bool: where somebody knows.
     """
 
@@ -114,3 +114,22 @@ def checked(scores: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
             "divide stars or percents by the most there can be"
         )
     return scores.float()
+
+
+def checked_pixels(rewards: JudgedPixels, shape: tuple[int, ...]) -> torch.Tensor:
+    """Rewards as a judge gave them, (G, B, H, W) float32; 0 where nobody knows.
+
+    Raises:
+        ValueError: if there are not as many as pixels of maps, or one that counts is not in [0, 1].
+    """
+    if tuple(rewards.values.shape) != shape:
+        found = tuple(rewards.values.shape)
+        raise ValueError(f"the rewards have shape {found}, expected {shape}, (G, B, H, W)")
+    values = torch.where(rewards.is_known, rewards.values, 0.0)
+    wrong = ~((values >= 0) & (values <= 1))  # also NaN
+    if bool(wrong.any()):
+        raise ValueError(
+            f"a pixel's reward is {float(values[wrong][0])}, expected 0 (wrong) to 1 (right); "
+            "divide by the most there can be, and mark unknown pixels in is_known"
+        )
+    return values.float()

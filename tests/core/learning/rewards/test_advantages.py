@@ -61,6 +61,29 @@ def test_equal_scores_move_nothing(credit, normalise):
     assert not NORMALISATIONS[normalise](advantages, everywhere).any()
 
 
+@pytest.mark.parametrize("normalise", NORMALISATIONS.values())
+@pytest.mark.parametrize("value", [0.1, 0.3, 0.7])
+def test_rounding_of_a_mean_over_many_pixels_is_no_difference(normalise, value):
+    """The mean of so many float32 values is off by a few of the last bits."""
+    values = torch.full((8, 4, 191, 64), value)
+    assert not normalise(values, torch.ones(4, 191, 64, dtype=torch.bool)).any()
+
+
+@pytest.mark.parametrize("num_maps", [3, 7, 11, 32])
+def test_rounding_of_a_mean_over_maps_is_no_difference(num_maps):
+    values = torch.tensor([0.1, 0.3, 0.7, 0.9]).repeat(num_maps, 1)  # equal in each of four images
+    assert not centred_scores(torch.zeros(num_maps, 4, 2, 2, dtype=torch.int64), values).any()
+    assert not relative_rewards(values[..., None, None]).any()
+
+
+def test_small_differences_count_as_before():
+    scores = torch.tensor([[0.7], [0.7007]])
+    known = torch.ones(1, 1, 1, dtype=torch.bool)
+    centred = centred_scores(torch.zeros(2, 1, 1, 1, dtype=torch.int64), scores)
+    expected = torch.tensor([[-1.0], [1.0]])[..., None, None] * 0.00035 / 0.000351
+    torch.testing.assert_close(synchronised(centred, known), expected, atol=1e-3, rtol=0)
+
+
 def test_identical_maps_move_nothing():
     actions = torch.ones((3, 1, 2, 2), dtype=torch.int64)
     assert not spatial_differences(actions, torch.tensor([[0.1], [0.5], [0.9]])).any()

@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from ralis_backend.core.learning.rewards.scores import (
+    JudgedPixels,
     Noise,
     checked,
+    checked_pixels,
     correct_pixels,
     mean_ious,
 )
@@ -75,3 +77,20 @@ def test_a_score_that_is_none_is_refused(score):
 def test_as_many_scores_as_maps_are_wanted():
     with pytest.raises(ValueError, match=r"shape \(2,\), expected \(2, 3\)"):
         checked(torch.zeros(2), (2, 3))
+
+
+@pytest.mark.parametrize("reward", [-0.1, 1.1, float("nan"), float("inf")])
+def test_a_pixels_reward_that_is_none_is_refused_where_it_counts(reward):
+    values = torch.tensor([0.5, reward]).reshape(1, 1, 1, 2)
+    everywhere = torch.ones(1, 1, 2, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"a pixel's reward is .*expected 0 \(wrong\) to 1"):
+        checked_pixels(JudgedPixels(values, everywhere), (1, 1, 1, 2))
+    known = torch.tensor([[[True, False]]])
+    found = checked_pixels(JudgedPixels(values, known), (1, 1, 1, 2))
+    assert found.flatten().tolist() == [0.5, 0.0]
+
+
+def test_as_many_rewards_as_pixels_are_wanted():
+    rewards = JudgedPixels(torch.zeros(2, 1, 4, 4), torch.ones(1, 4, 4, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"shape \(2, 1, 4, 4\), expected \(3, 1, 4, 4\)"):
+        checked_pixels(rewards, (3, 1, 4, 4))
