@@ -130,6 +130,7 @@ reproduce-benchmark-long: $(BACKEND_STAMP) ## What the repository shows, from th
 KINDS := .cache/kinds
 FORMULAS := benchmarks/results/formulas
 FRESH := benchmarks/results/formulas-fresh
+CONFIRMED := benchmarks/results/formulas-confirmed
 GENERATED := grey cells streets
 # Of these the small segmenter learns something over more than 144 regions.
 LEARNED := camvid clothing dubai_aerial nuclei
@@ -158,10 +159,14 @@ reproduce-default: $(BACKEND_STAMP) ## The default and the policy `any`, on eigh
 	$(foreach set,$(LEARNED),$(call unseen,$(set),0)$(NEWLINE)$(call unseen,$(set),0.5)$(NEWLINE))
 	$(BIN)/python -m benchmarks.formulas $(call sets,) --report --left-out any --strategies \
 	  random,entropy,margin,bald,bald-rarity,clasp-pe,coverage,any,any-fixed,any-placebo,$\
-	  oracle-coverage,coverage-neighbours,coverage-mixed,coverage-noise,coverage-apart,coverage-both
+	  oracle-coverage,coverage-neighbours,coverage-mixed,coverage-noise,coverage-apart,$\
+	  coverage-apart-64,coverage-both,coverage-diverse
 	$(foreach set,$(SETS),$(call adaptive,$(FRESH)/policies/apart-without-$(set),$(set),adaptive-apart)$(NEWLINE))
 	$(BIN)/python -m benchmarks.formulas $(call sets,) --report --out $(FRESH) --first-seed 2000 \
-	  --policies $(FRESH)/policies --left-out apart --strategies random,coverage,bald-rarity,coverage-apart
+	  --policies $(FRESH)/policies --left-out apart --strategies random,coverage,bald-rarity,$\
+	  coverage-apart,coverage-apart-64,coverage-diverse
+	$(BIN)/python -m benchmarks.formulas $(call sets,) --report --out $(CONFIRMED) \
+	  --first-seed 3000 --games 40
 
 REWARDS := benchmarks/results/rewards
 # $(call rewards,dataset): every arm that the file does not hold yet.

@@ -36,12 +36,14 @@ from ralis_backend.simulation.points import RegionPoints
 RESULTS = Path(__file__).resolve().parent / "results" / "formulas"
 FRESH = RESULTS.parent / "formulas-fresh"
 """Other games of the same kind, that nobody had seen when something was chosen by the first."""
+CONFIRMED = RESULTS.parent / "formulas-confirmed"
+"""Games played after `coverage-diverse` was chosen by those of the two."""
 LONG = RESULTS.parent / "labels" / "long"
 SHARE = "0.95"
 CARD = Path(__file__).resolve().parent.parent / "policies" / "any.md"
 UNSEEN = "any-without"
 """The policies that were trained without the label set that they play on."""
-FORMULAS = ("entropy", "margin", "bald", "bald-rarity", "clasp-pe", "coverage")
+FORMULAS = ("entropy", "margin", "bald", "bald-rarity", "clasp-pe", "coverage", "coverage-diverse")
 """Among which the default is chosen."""
 BASELINE, REFERENCE = "random", "coverage"
 COMPARED = {
@@ -53,6 +55,9 @@ COMPARED = {
     "coverage-mixed": "a third of the expected classes from the labels of regions that look alike",
     "coverage-noise": "with a little chance",
     "coverage-apart": "away from what looks like earlier picks of the batch",
+    "coverage-apart-64": "likewise up to 64 labelled regions, and less and less up to 128",
+    "coverage-diverse": "which keeps picks of a batch from looking alike, more where "
+    "labels are few",
     "coverage-both": "of BALD and entropy",
     "apart-without": "the policy whose one knob keeps picks apart, the more the fewer labels there "
     "are, trained without the label set it plays on",

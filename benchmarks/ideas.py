@@ -9,6 +9,7 @@ import numpy as np
 
 from ralis_backend.core.acquisition import Needs, PoolState, Scorer, Strategy
 from ralis_backend.core.acquisition.classes import Coverage
+from ralis_backend.core.acquisition.diversity import standardised
 from ralis_backend.core.acquisition.state import greedy_scores
 from ralis_backend.core.features import RegionFeatures
 
@@ -28,6 +29,8 @@ class Changed(Scorer):
         mixed: share of the classes that is taken from these regions instead of the prediction.
         noise: times a Gumbel number.
         apart: times how much it looks like an earlier pick of the batch (standardised).
+        fades: numbers of labelled regions up to which `apart` is whole, and from which on it is 0;
+            between them it falls with their logarithm. None: it stays.
     """
 
     needs = Needs.of("bald", "class_bald", "class_counts", "class_probabilities", "embeddings")
@@ -40,9 +43,11 @@ class Changed(Scorer):
         mixed: float = 0.0,
         noise: float = 0.0,
         apart: float = 0.0,
+        fades: tuple[int, int] | None = None,
     ) -> None:
         self.name = name
         self._neighbours, self._mixed, self._noise, self._apart = neighbours, mixed, noise, apart
+        self._fades = fades
 
     def scores(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
         """(R,) picks first, in the order they were made."""
@@ -50,7 +55,7 @@ class Changed(Scorer):
         if self._neighbours or self._mixed:
             expected = _expected(state, actions.embeddings)
             away = np.abs(actions.class_probabilities - expected).sum(axis=1) / 2
-            own = own + self._neighbours * _standardised(away)
+            own = own + self._neighbours * standardised(away)
             by_likeness = expected * actions.bald[:, None]
             mixed = (1 - self._mixed) * actions.class_bald + self._mixed * by_likeness
             actions = actions.replaced(class_bald=mixed.astype(np.float32))
@@ -62,18 +67,26 @@ class Changed(Scorer):
         base = state.labelled_pixels / Coverage.pixels_per_point + Coverage.prior
         masses = actions.class_bald * size / max(_TINY, float(actions.bald.mean())) / base
         covered, near = np.ones(len(base)), np.zeros(len(actions))
-        embeddings = actions.embeddings
+        embeddings, apart = actions.embeddings, self._apart_at(len(state.labelled_pixels_by_region))
 
         def gains() -> np.ndarray:
             gained = np.log(np.maximum(np.log1p(masses / covered).sum(axis=1), _TINY))
-            worth: np.ndarray = gained + own - self._apart * near
+            worth: np.ndarray = gained + own - apart * near
             return worth
 
         def take(index: int) -> None:
             covered[:] += masses[index]
-            near[:] = np.maximum(near, _standardised(embeddings @ embeddings[index]))
+            if apart:
+                near[:] = np.maximum(near, standardised(embeddings @ embeddings[index]))
 
         return greedy_scores(state, len(actions), gains, take)
+
+    def _apart_at(self, num_labelled: int) -> float:
+        if self._fades is None:
+            return self._apart
+        whole, none = np.log(self._fades)
+        left = (none - np.log(max(1, num_labelled))) / (none - whole)
+        return float(self._apart * np.clip(left, 0, 1))
 
 
 def _expected(state: PoolState, embeddings: np.ndarray) -> np.ndarray:
@@ -89,11 +102,6 @@ def _expected(state: PoolState, embeddings: np.ndarray) -> np.ndarray:
     weights = weights / weights.sum(axis=1, keepdims=True)
     expected: np.ndarray = (weights[..., None] * shares[nearest]).sum(axis=1)
     return expected
-
-
-def _standardised(values: np.ndarray) -> np.ndarray:
-    deviations: np.ndarray = np.clip((values - values.mean()) / (values.std() + 1e-3), -4, 4)
-    return deviations
 
 
 class Twice(Scorer):
@@ -118,6 +126,7 @@ IDEAS: dict[str, Strategy] = {
         Changed("coverage-mixed", mixed=0.3),
         Changed("coverage-noise", noise=0.2),
         Changed("coverage-apart", apart=0.4),
+        Changed("coverage-apart-64", apart=0.4, fades=(64, 128)),
         Twice(),
     )
 }

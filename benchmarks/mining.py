@@ -261,8 +261,8 @@ def tables(folder: Path) -> list[str]:
             of_picks = [percent(by_seed(games, name, at)) for at in range(len(picks))]
             hits = f"{100 * by_seed(games, name, 1, is_hit=True).mean():.0f} %"
             lead = percent(by_seed(games, name, 1) - by_seed(games, "presence", 1), "+")
-            wins = sum(wins(games, each, name) for each in classes)
-            cells = (name, *of_picks, hits, lead, f"{wins} of {len(classes)}")
+            won = sum(wins(games, each, name) for each in classes)
+            cells = (name, *of_picks, hits, lead, f"{won} of {len(classes)}")
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
         lines += _retrained_table(content["dataset"], content["retrained"])

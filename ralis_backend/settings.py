@@ -210,6 +210,12 @@ class Settings(BaseSettings):
         description="Projects, besides a task's own, whose uploaded files it may show; ids, "
         "comma-separated, `*` for all",
     )
+    local_folders: Annotated[tuple[tuple[str, str], ...], NoDecode] = Field(
+        (),
+        description="Folders of local files that tasks of a project may show, from where `?d=` "
+        "begins: `3:scans,17:xray/a,*:shared`; a folder `*` is any (default: whatever Label Studio "
+        "gives the token)",
+    )
     cache_bytes: ByteSize = Field(
         ByteSize(2 * 1024**3), ge=0, description="Bound of the image cache on disk, e.g. `2GiB`"
     )
@@ -328,6 +334,24 @@ class Settings(BaseSettings):
         if not all(re.fullmatch(r"\*|[1-9][0-9]{0,17}", project) for project in projects):
             raise ValueError("expected ids of projects, comma-separated, for example 3,17, or *")
         return projects
+
+    @field_validator("local_folders", mode="before")
+    @classmethod
+    def _split_folders(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        parts = [part.strip().partition(":") for part in value.split(",") if part.strip()]
+        folders = tuple(
+            (project.strip(), folder.strip().strip("/")) for project, _, folder in parts
+        )
+        for project, folder in folders:
+            is_project = re.fullmatch(r"\*|[1-9][0-9]{0,17}", project)
+            if not is_project or not folder or {"", ".", ".."} & set(folder.split("/")):
+                raise ValueError(
+                    "expected a project's id (or *), a colon and a folder (or *) each, "
+                    "comma-separated, for example 3:scans,17:xray/a,*:shared"
+                )
+        return folders
 
     @field_validator("auth_user")
     @classmethod

@@ -137,6 +137,7 @@ def create_fetcher(settings: Settings, client: LabelStudioClient) -> ImageFetche
         settings.upload_projects,
         settings.label_studio_public_url,
         create_address_book(settings).known,
+        settings.local_folders,
     )
 
 

@@ -30,7 +30,7 @@ from ralis_backend.core.features import RegionFeatures
 from ralis_backend.core.files import write_json
 from ralis_backend.core.learning.finetune import finetune
 from ralis_backend.core.learning.registry import OBJECTIVES
-from ralis_backend.core.policy.registry import POLICIES
+from ralis_backend.core.policy.registry import DEFAULT, POLICIES
 from ralis_backend.core.registry import Registry
 from ralis_backend.core.segmenter import SEGMENTERS, SegmenterSpec, build, load
 from ralis_backend.labelstudio.payloads.answers import read_answers
@@ -332,7 +332,7 @@ def test_a_segmenter_that_offers_too_little_for_the_strategy_is_ranked_by_anothe
     site = make_site(spec=SegmenterSpec(1, "certain", encoder_weights=None), strategy="default")
     site.label_until_trained()
     assert site.version.strategy == "entropy"
-    assert "strategy coverage looks at bald; the segmenter offers embeddings, mirr" in site.notes
+    assert f"strategy {DEFAULT} looks at bald; the segmenter offers embeddings, mirr" in site.notes
     assert [image.error for image in site.store.images.of(site.project.id)] == [None] * 6
     assert len(site.tool.queue()) > 0
 

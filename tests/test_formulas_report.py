@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,13 +14,17 @@ from benchmarks.ideas import IDEAS, Changed
 from benchmarks.kinds import CLASS_NAMES, SIZE, pictures
 from ralis_backend.core.acquisition import STRATEGIES
 from ralis_backend.core.intervals import mean_interval
+from ralis_backend.core.policy.registry import DEFAULT
 from ralis_backend.online.choosing import FALLBACK
 from tests import REPOSITORY
 from tests.core.policy.test_agnostic import _actions, _state
 
-PLAYED = {
-    path.stem: json.loads(path.read_text()) for path in sorted(formulas.RESULTS.glob("*.json"))
-}
+
+def _games_in(folder: Path) -> dict[str, Any]:
+    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+
+
+PLAYED = _games_in(formulas.RESULTS)
 
 
 def _set(**scores: list[float]) -> dict[str, object]:
@@ -58,8 +64,7 @@ def test_the_report_is_that_of_the_games_that_lie_beside_it():
 
 
 def test_the_report_of_fresh_games_is_theirs_and_the_page_gives_it():
-    files = sorted(formulas.FRESH.glob("*.json"))
-    fresh = {path.stem: json.loads(path.read_text()) for path in files}
+    fresh = _games_in(formulas.FRESH)
     assert set(fresh) == set(PLAYED)
     seeds = [
         {game["seed"] for game in each["games"]} for each in (*PLAYED.values(), *fresh.values())
@@ -67,17 +72,43 @@ def test_the_report_of_fresh_games_is_theirs_and_the_page_gives_it():
     assert all(seen.isdisjoint(new) for seen, new in zip(seeds, seeds[len(PLAYED) :], strict=False))
     assert (formulas.FRESH / "README.md").read_text() == "\n".join(formulas.report(fresh, {}))
     page = " ".join((REPOSITORY / "docs" / "strategies.md").read_text().split())
-    assert f"{formulas.ahead(fresh, 'apart-without')} points ahead of `coverage` there" in page
-    assert f"the knob at four tenths everywhere, {formulas.ahead(fresh, 'coverage-apart')}" in page
+    unseen = formulas.ahead(fresh, "apart-without")
+    assert f"that policy is {unseen} points ahead of `coverage` in the 160 more games" in page
+    assert f"four tenths everywhere, {formulas.ahead(fresh, 'coverage-apart')}" in page
     assert f"`bald-rarity` is {formulas.ahead(fresh, 'bald-rarity')} there" in page
 
 
-def test_the_fallback_has_the_smallest_worst_regret_and_is_nowhere_behind_random():
-    names = [name for name in formulas.FORMULAS if name in STRATEGIES]
-    worst = {name: max(formulas.regrets(PLAYED, name).values()) for name in names}
-    assert min(worst, key=lambda name: worst[name]) == FALLBACK
+def test_the_default_was_confirmed_in_games_that_did_not_choose_it():
+    confirmed = _games_in(formulas.CONFIRMED)
+    assert (formulas.CONFIRMED / "README.md").read_text() == "\n".join(
+        formulas.report(confirmed, {})
+    )
+    chosen_by = [PLAYED, _games_in(formulas.FRESH)]
+    for name, of_set in confirmed.items():
+        seeds = {game["seed"] for game in of_set["games"]}
+        assert all(seeds.isdisjoint(game["seed"] for game in it[name]["games"]) for it in chosen_by)
+        assert mean_interval(formulas.leads(of_set, DEFAULT))[1] > 0  # not shown behind random
+    worst = _worst_regrets(confirmed)
+    assert min(worst, key=lambda name: worst[name]) == DEFAULT
+    lead = formulas.ahead(confirmed, DEFAULT)
+    assert "(+" in lead  # the whole interval
+    page = " ".join((REPOSITORY / "docs" / "strategies.md").read_text().split())
+    regrets = f"{worst[DEFAULT]:.2f} and {worst['coverage']:.2f}"
+    assert f"it is {lead} points ahead of `coverage`, worst regret {regrets}" in page
+    readme = " ".join((REPOSITORY / "README.md").read_text().split())
+    assert f"worth {lead.replace('+', '')} points of mIoU in 320 games" in readme
+
+
+def test_the_fallback_is_the_best_that_needs_no_embeddings_and_is_nowhere_behind_random():
+    worst = _worst_regrets(PLAYED)
+    names = [it for it in worst if "embeddings" not in STRATEGIES[it].needs.features]
+    assert min(names, key=lambda name: worst[name]) == FALLBACK
     for played in PLAYED.values():
         assert mean_interval(formulas.leads(played, FALLBACK))[1] > 0
+
+
+def _worst_regrets(played: dict[str, Any]) -> dict[str, float]:
+    return {name: max(formulas.regrets(played, name).values()) for name in formulas.FORMULAS}
 
 
 def test_an_idea_that_changes_nothing_is_coverage():
@@ -91,9 +122,10 @@ def test_an_idea_that_changes_nothing_is_coverage():
 
 def test_the_page_on_strategies_gives_what_was_measured():
     page = " ".join((REPOSITORY / "docs" / "strategies.md").read_text().split())
-    worst = {name: max(formulas.regrets(PLAYED, name).values()) for name in formulas.FORMULAS}
-    assert f"{worst['coverage']:.2f} points of mIoU at worst; `bald-rarity`" in page
-    assert f"the default before it, {worst['bald-rarity']:.2f}" in page
+    worst = _worst_regrets(PLAYED)
+    assert f"{worst[DEFAULT]:.2f} points of mIoU at worst; `coverage`" in page
+    assert f"the default before it, {worst['coverage']:.2f}" in page
+    assert f"`bald-rarity` {worst['bald-rarity']:.2f}" in page
     assert f"`entropy` {worst['entropy']:.2f}" in page
     needed = (
         (formulas.RESULTS / "README.md").read_text().split("worst, over the best of its row")[1]

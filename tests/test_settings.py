@@ -126,6 +126,16 @@ def test_projects_whose_uploads_may_be_shown_are_ids_or_all(monkeypatch):
             load_settings()
 
 
+def test_folders_of_local_files_are_told_by_project(monkeypatch):
+    assert load_settings().local_folders == ()
+    monkeypatch.setenv("RALIS_LOCAL_FOLDERS", "3:/scans/2026/, 17:a b,*:*")
+    assert load_settings().local_folders == (("3", "scans/2026"), ("17", "a b"), ("*", "*"))
+    for bad in ("scans", "3:", "0:scans", "3:/", "3:a/../b", "x:scans", "3:a//b"):
+        monkeypatch.setenv("RALIS_LOCAL_FOLDERS", bad)
+        with pytest.raises(SettingsError, match="LOCAL_FOLDERS: expected a project's id"):
+            load_settings()
+
+
 def test_empty_variables_count_as_unset(monkeypatch):
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "")
     assert load_settings().label_studio_api_key is None

@@ -14,7 +14,7 @@ from werkzeug.exceptions import HTTPException
 from ralis_backend.app.access import Access
 from ralis_backend.app.monitoring import Metrics
 from ralis_backend.app.routes import OPEN_ENDPOINTS, routes
-from ralis_backend.core.text import printable, shortened
+from ralis_backend.core.text import printable, reason_of, shortened
 from ralis_backend.labelstudio.plugin import RalisBackend
 from ralis_backend.settings import Settings, load_settings
 from ralis_backend.wiring import (
@@ -137,7 +137,7 @@ def _answer_errors_as_json(app: Flask) -> None:
 
     @app.errorhandler(ValueError)
     def refuse_value(error: ValueError) -> tuple[Response, int]:
-        message = shortened(str(error), MAX_MESSAGE)
+        message = shortened(reason_of(error), MAX_MESSAGE)
         logger.warning("%s refused: %s", request.endpoint, printable(message))
         return jsonify(error=message), 400
 

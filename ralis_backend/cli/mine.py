@@ -22,7 +22,7 @@ Class = Annotated[str | None, typer.Option("--class", help="The class to find mo
 Count = Annotated[
     int | None, typer.Option(help="Mined regions to be labelled; without it, until --stop.")
 ]
-Share = Annotated[float | None, typer.Option(help="Of each round, above 0, at most 1 (default).")]
+Share = Annotated[float | None, typer.Option(help="Of each round, from 0.001 to 1 (default).")]
 Strategy = Annotated[
     str | None, typer.Option(help="What looks for the class; see docs/mining.md for the choice.")
 ]

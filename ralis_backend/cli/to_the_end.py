@@ -85,7 +85,11 @@ def _told(project: Project, end: Ending) -> str:
 
 def _told_of_use(end: Ending) -> str:
     """Which version is in use, and why."""
+    from ralis_backend.online.further import NOT_IN_USE, not_in_use_text
+
     name, start = end.version.name, end.start.name
+    if why := end.version.metrics.get(NOT_IN_USE):
+        return not_in_use_text(name, why)
     if end.is_better:
         return f"{name} is in use: it was best after {end.best_updates} more updates"
     if name != start:

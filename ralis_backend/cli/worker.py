@@ -115,7 +115,7 @@ def renew_webhooks(store: Store, settings: Settings) -> None:
     secret = create_webhook_secret(settings)
     wanted = "none" if secret is None else secret.fingerprint()
     carried = settings.data_dir / "webhooks-carry"
-    if carried.is_file() and carried.read_text("ascii") == wanted:
+    if carried.is_file() and carried.read_bytes() == wanted.encode("ascii"):
         return
     for project in store.projects.all():
         store.projects.change(project.id, is_prepared=False)

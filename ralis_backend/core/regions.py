@@ -32,6 +32,13 @@ class Region:
         """Row and column of the centre, in heights and widths of the region."""
         return self.row / self.height + 0.5, self.col / self.width + 0.5
 
+    def clipped(self, image_size: tuple[int, int]) -> Region:
+        """What of it lies in an image of `(height, width)` pixels; without a pixel if nothing."""
+        top, left = max(0, self.row), max(0, self.col)
+        bottom = min(image_size[0], self.row + self.height)
+        right = min(image_size[1], self.col + self.width)
+        return Region(top, left, max(0, bottom - top), max(0, right - left))
+
     def is_inside(self, image_size: tuple[int, int]) -> bool:
         """Whether the region lies in an image of `(height, width)` pixels."""
         height, width = image_size

@@ -1,4 +1,4 @@
-"""Text from outside -> text that can stand in a line of a log or a terminal."""
+"""Text from outside -> text that can stand in a line of a log or a terminal, or in a database."""
 
 from __future__ import annotations
 
@@ -23,6 +23,16 @@ def printable_lines(text: str) -> str:
 def shortened(text: str, most: int) -> str:
     """At most so many characters of a text; where it was longer it says so."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def storable(text: str) -> str:
+    """Text with a question mark for what no database takes: JSON may hold half characters."""
+    return text.replace("\0", "?").encode(errors="replace").decode()
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error says; its kind where it says nothing, as one of memory does."""
+    return str(error) or type(error).__name__
 
 
 def _escape(match: re.Match[str]) -> str:

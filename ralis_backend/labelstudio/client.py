@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 
 from ralis_backend.labelstudio.deadline import DeadlineTransport, ending_within
+from ralis_backend.labelstudio.deep_json import parsed
 from ralis_backend.labelstudio.errors import (
     LabelStudioError,
     NotFound,
@@ -34,6 +35,7 @@ UNCOMPRESSED = {"Accept-Encoding": "identity"}
 RETRY_PAUSES_S = (0.5, 1.0, 2.0)
 
 Json = Any
+_KINDS: Mapping[type, str] = {int: "a whole number", str: "text", list: "a list"}
 File = tuple[str, bytes]
 Filter = tuple[str, str, str, Any]
 """A condition on tasks: column, its type, operator and value."""
@@ -87,24 +89,29 @@ class LabelStudioClient:
 
     def version(self) -> str:
         """Label Studio's release, for example 1.23.2."""
-        return str(self._get("/api/version").get("release", "unknown"))
+        answer = self._object(self._get("/api/version"), "its version")
+        return str(answer.get("release", "unknown"))
 
     def whoami(self) -> dict[str, Any]:
         """The user whose token this is."""
-        return dict(self._get("/api/current-user/whoami"))
+        return self._object(self._get("/api/current-user/whoami"), "whose token this is")
 
     # Projects
 
     def project(self, project_id: int) -> dict[str, Any]:
         """One project's settings."""
-        return dict(self._get(f"/api/projects/{project_id}"))
+        answer = self._get(f"/api/projects/{project_id}")
+        return self._object(
+            answer, f"project {project_id}", id=int, created_at=str, label_config=str
+        )
 
     def projects(self) -> Iterator[dict[str, Any]]:
         """All projects that the user sees."""
         page = 1
         while True:
             answer = self._get("/api/projects", page=page, page_size=100)
-            yield from answer["results"]
+            answer = self._object(answer, "its projects", results=list)
+            yield from self._objects(answer["results"], "its projects", id=int)
             if not answer.get("next"):
                 return
             page += 1
@@ -118,7 +125,8 @@ class LabelStudioClient:
 
     def update_project(self, project_id: int, **settings: Json) -> dict[str, Any]:
         """Change settings of a project."""
-        return dict(self._send("PATCH", f"/api/projects/{project_id}", settings))
+        answer = self._send("PATCH", f"/api/projects/{project_id}", settings)
+        return self._object(answer, f"a change of project {project_id}")
 
     def delete_project(self, project_id: int) -> None:
         """Delete a project with its tasks and annotations."""
@@ -172,18 +180,20 @@ class LabelStudioClient:
 
     def task(self, task_id: int) -> dict[str, Any]:
         """One task with its annotations and predictions."""
-        return dict(self._get(f"/api/tasks/{task_id}"))
+        return self._object(self._get(f"/api/tasks/{task_id}"), f"task {task_id}")
 
     def next_task(self, project_id: int) -> dict[str, Any] | None:
         """What the label stream hands the token's user next; None when nothing is left."""
         try:
-            return dict(self._get(f"/api/projects/{project_id}/next"))
+            answer = self._get(f"/api/projects/{project_id}/next")
         except NotFound:
             return None
+        return self._object(answer, "the next task")
 
     def annotate(self, task_id: int, **fields: Json) -> dict[str, Any]:
         """Submit an annotation: `result`, `lead_time`, `was_cancelled`, `parent_prediction`."""
-        return dict(self._send("POST", f"/api/tasks/{task_id}/annotations/", fields))
+        answer = self._send("POST", f"/api/tasks/{task_id}/annotations/", fields)
+        return self._object(answer, "a new annotation")
 
     def upload_files(
         self, project_id: int, files: Sequence[File], *, makes_tasks: bool = True
@@ -220,7 +230,8 @@ class LabelStudioClient:
         answer = self._get(
             f"/api/projects/{project_id}/file-uploads", ids=json.dumps(list(file_ids))
         )
-        paths = {int(file["id"]): f"/data/{file['file']}" for file in answer}
+        files = self._objects(answer, "its uploaded files", id=int, file=str)
+        paths = {file["id"]: f"/data/{file['file']}" for file in files}
         if not paths.keys() >= set(file_ids):
             raise LabelStudioError(
                 f"Label Studio does not list all of {len(file_ids)} files that it stored in "
@@ -293,15 +304,19 @@ class LabelStudioClient:
 
     def prediction(self, prediction_id: int) -> dict[str, Any]:
         """One stored prediction."""
-        return dict(self._get(f"/api/predictions/{prediction_id}"))
+        answer = self._get(f"/api/predictions/{prediction_id}")
+        return self._object(answer, f"prediction {prediction_id}")
 
     def predictions(self, task_id: int) -> list[dict[str, Any]]:
         """The stored predictions of one task, of all versions."""
-        return list(self._get("/api/predictions", task=task_id))
+        answer = self._get("/api/predictions", task=task_id)
+        return self._objects(answer, f"the predictions of task {task_id}", id=int)
 
     def model_versions(self, project_id: int) -> dict[str, int]:
         """The stored predictions' versions, and how many each has."""
-        return dict(self._get(f"/api/projects/{project_id}/model-versions"))
+        what = f"the model versions of project {project_id}"
+        answer = self._object(self._get(f"/api/projects/{project_id}/model-versions"), what)
+        return self._object(answer, what, **dict.fromkeys(answer, int))
 
     def delete_predictions(self, project_id: int, version: str) -> None:
         """Delete a version's predictions."""
@@ -313,7 +328,8 @@ class LabelStudioClient:
 
     def backends(self, project_id: int) -> list[dict[str, Any]]:
         """The ML backends of a project. Label Studio asks each for its health meanwhile."""
-        return list(self._get("/api/ml", project=project_id))
+        answer = self._get("/api/ml", project=project_id)
+        return self._objects(answer, f"the backends of project {project_id}", id=int, url=str)
 
     def create_backend(self, project_id: int, url: str, title: str, **settings: Json) -> Json:
         """Connect an ML backend; Label Studio calls it before it answers."""
@@ -337,7 +353,8 @@ class LabelStudioClient:
 
     def webhooks(self, project_id: int) -> list[dict[str, Any]]:
         """The webhooks of a project."""
-        return list(self._get("/api/webhooks/", project=project_id))
+        answer = self._get("/api/webhooks/", project=project_id)
+        return self._objects(answer, f"the webhooks of project {project_id}", id=int, url=str)
 
     def create_webhook(self, project_id: int, url: str, headers: Mapping[str, str]) -> Json:
         """A webhook for all actions."""
@@ -355,7 +372,8 @@ class LabelStudioClient:
 
     def views(self, project_id: int) -> list[dict[str, Any]]:
         """The tabs of a project's data manager."""
-        return list(self._get("/api/dm/views/", project=project_id))
+        answer = self._get("/api/dm/views/", project=project_id)
+        return self._objects(answer, f"the tabs of project {project_id}", id=int)
 
     def create_view(self, project_id: int, content: Mapping[str, Json]) -> Json:
         """A tab that everybody sees."""
@@ -417,6 +435,21 @@ class LabelStudioClient:
             raise self._odd("a page of tasks", "tasks with ids and their total")
         return tasks, total
 
+    def _object(self, answer: Json, what: str, **kinds: type) -> dict[str, Any]:
+        """An answer that must be a JSON object with these fields of these types."""
+        if not isinstance(answer, dict):
+            raise self._odd(what, "a JSON object")
+        for name, kind in kinds.items():
+            if not isinstance(answer.get(name), kind):
+                raise self._odd(what, f"an object with {name!r} ({_KINDS[kind]})")
+        return answer
+
+    def _objects(self, answer: Json, what: str, **kinds: type) -> list[dict[str, Any]]:
+        """The same of each in a list."""
+        if not isinstance(answer, list):
+            raise self._odd(what, "a list")
+        return [self._object(each, what, **kinds) for each in answer]
+
     def _odd(self, what: str, expected: str) -> LabelStudioError:
         return Unavailable(f"{self.url} answered {what} with something else than {expected}")
 
@@ -457,8 +490,8 @@ class LabelStudioClient:
                 "of JSON; LABEL_STUDIO_URL probably points to another server or to a login page"
             )
         try:
-            return response.json()
-        except (ValueError, RecursionError):
+            return parsed(response.content)
+        except ValueError:
             raise Unavailable(f"{self.url}{path} answered with broken JSON") from None
 
     def _error(self, response: httpx.Response, method: str, path: str) -> LabelStudioError:

@@ -60,6 +60,8 @@ class ImageFetcher:
         public_url: where browsers reach Label Studio, if that is another address.
         learned: gives the addresses that Label Studio said are its own. What lies there is asked
             of the client's address: our token goes nowhere else, whoever said so.
+        local_folders: projects and folders of local files that their tasks may show; `*` for all.
+            Empty: whatever Label Studio delivers.
     """
 
     def __init__(
@@ -71,11 +73,12 @@ class ImageFetcher:
         upload_projects: Sequence[str] = (),
         public_url: str | None = None,
         learned: Callable[[], Sequence[str]] = tuple,
+        local_folders: Sequence[tuple[str, str]] = (),
     ) -> None:
         self._client = client
         self._cache = DiskCache(cache_dir, cache_bytes)
         self.addresses = ImageAddresses(
-            client.url, allowed_hosts, upload_projects, public_url, learned
+            client.url, allowed_hosts, upload_projects, public_url, learned, local_folders
         )
 
     def fetch(self, task: ToolTask) -> bytes:

@@ -21,6 +21,7 @@ from ralis_backend.online.tool import ToolTask
 
 CLOUD_SCHEMES = ("s3", "gs", "azure-blob", "azure_spi", "databricks")
 ANY_PROJECT = "*"
+ANY_FOLDER = "*"
 
 _UPLOAD = re.compile(r"/data/upload/([0-9]+)/.+", re.ASCII)
 _UPLOAD_IN_CLOUD = re.compile(r"upload/([0-9]+)/.+", re.ASCII)
@@ -54,6 +55,8 @@ class ImageAddresses:
         upload_projects: projects whose files tasks of other projects may show; `*` for all.
         public_url: where browsers reach it, if that is another address.
         learned: gives the addresses that it said are its own; they are names and nothing more.
+        local_folders: projects and folders of local files that their tasks may show; `*` for all.
+            Empty: whatever Label Studio delivers.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class ImageAddresses:
         upload_projects: Sequence[str] = (),
         public_url: str | None = None,
         learned: Callable[[], Sequence[str]] = tuple,
+        local_folders: Sequence[tuple[str, str]] = (),
     ) -> None:
         own = (url, public_url or url)
         self._own_places = {place for each in own if (place := place_of(each))}
@@ -71,6 +75,7 @@ class ImageAddresses:
         self._is_path_said = bool(public_url or self._path)
         self._allowed_hosts = tuple(host.lower() for host in allowed_hosts)
         self._upload_projects = frozenset(upload_projects)
+        self._local_folders = tuple(local_folders)
 
     def kind(self, task: ToolTask) -> str:
         """Where a task's image lies, in words; what is of one kind is reached in one way."""
@@ -190,8 +195,11 @@ class ImageAddresses:
             self._refuse_foreign(task, "projects", inside[1])
         elif found := _RESOLVED.fullmatch(path):
             self._refuse_foreign(task, found[1], found[2])
+        elif path == "/data/local-files/":
+            files = parse_qs(query, keep_blank_values=True).get("d", [])
+            self._refuse_other_folders(task, files)
         else:
-            return path == "/data/local-files/"
+            return False
         return True
 
     def _refuse_foreign(self, task: ToolTask, kind: str, number: str) -> None:
@@ -204,12 +212,32 @@ class ImageAddresses:
                 "project, or allow files of other projects with RALIS_UPLOAD_PROJECTS"
             )
 
+    def _refuse_other_folders(self, task: ToolTask, files: Sequence[str]) -> None:
+        """Local files: their paths say nothing of projects, so the operator has to."""
+        if not self._local_folders:
+            return
+        own = {ANY_PROJECT, str(task.project_id)}
+        folders = [folder for project, folder in self._local_folders if project in own]
+        if len(files) != 1 or not any(_is_below(files[0], folder) for folder in folders):
+            raise ImageNotAllowed(
+                f"task {task.id} of project {task.project_id or 'unknown'} shows a local file that "
+                f"lies in none of the project's folders ({', '.join(folders) or 'it has none'}); "
+                f"if it should, add {task.project_id or ANY_PROJECT}:FOLDER to RALIS_LOCAL_FOLDERS"
+            )
+
     def is_allowed(self, host: str) -> bool:
         """Whether the operator named this host, or one above it with a star."""
         return any(
             host == allowed or (allowed.startswith("*.") and host.endswith(allowed[1:]))
             for allowed in self._allowed_hosts
         )
+
+
+def _is_below(file: str, folder: str) -> bool:
+    """Whether a local file lies in a folder or below it, however the server separates folders."""
+    parts = [part for part in re.split(r"[/\\]", file) if part not in ("", ".")]
+    wanted = [] if folder == ANY_FOLDER else folder.split("/")
+    return ".." not in parts and len(parts) > len(wanted) and parts[: len(wanted)] == wanted
 
 
 def path_of(reference: str) -> httpx.URL:

@@ -13,8 +13,8 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ralis_backend.core.text import shortened
-from ralis_backend.labelstudio.payloads.events import event_payload
+from ralis_backend.core.text import shortened, storable
+from ralis_backend.labelstudio.payloads.events import MAX_EVENT, event_payload
 from ralis_backend.labelstudio.payloads.label_config import (
     REGION_LABEL,
     LabelConfig,
@@ -199,7 +199,7 @@ class RalisBackend(LabelStudioMLBase):  # type: ignore[misc]
         if event == "START_TRAINING":
             self._learner.request_training(uid)
         else:
-            self._learner.learn(uid, event, event_payload(data))
+            self._learner.learn(uid, storable(event[:MAX_EVENT]), event_payload(data))
         version = self._learner.model_version(uid)
         return {"model_version": model_version(version), "event": event}
 

@@ -121,7 +121,7 @@ class ProjectSetup:
         if self._backend_url is not None:
             return self._backend_url
         backends = self._client.backends(project_id)
-        ours = [it for it in backends if it["title"] == BACKEND_TITLE] or backends
+        ours = [it for it in backends if it.get("title") == BACKEND_TITLE] or backends
         addresses = {str(it["url"]).rstrip("/") for it in ours}
         if len(addresses) == 1:
             return addresses.pop()
@@ -215,7 +215,7 @@ class ProjectSetup:
     def _name_others(self, project_id: int, url: str) -> None:
         """A connection of ours at another address is probably an old one: each task asks it."""
         for other in self._client.backends(project_id):
-            if other["title"] == BACKEND_TITLE and not same_url(other["url"], url):
+            if other.get("title") == BACKEND_TITLE and not same_url(other["url"], url):
                 logger.warning(
                     "project %s also has the ML backend %s, titled %s; where nobody answers "
                     "there, each task waits for it: delete it under Settings > Model",

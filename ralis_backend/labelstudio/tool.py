@@ -118,9 +118,9 @@ class LabelStudioTool:
         config = self._config(found["label_config"])
         return ToolProject(
             uid=project_uid(found),
-            id=int(found["id"]),
-            title=str(found["title"]),
-            label_config=str(found["label_config"]),
+            id=found["id"],
+            title=str(found.get("title") or ""),
+            label_config=found["label_config"],
             classes=config.labels,
             is_regions=is_regions_project(found),
             pool_uid=pool_of(found),
@@ -193,7 +193,7 @@ class LabelStudioTool:
         ]
         if not found:
             return None
-        newest = max(found, key=lambda it: int(it["id"]))
+        newest = max(found, key=lambda it: it["id"])
         results = newest.get("result")
         if not isinstance(results, list):
             raise ValueError(f"prediction {newest['id']} has no list of results")

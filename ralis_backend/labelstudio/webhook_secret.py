@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
 import secrets
 from pathlib import Path
 
@@ -51,13 +52,26 @@ class WebhookSecret:
         if self._key is None:
             if not self._path.exists():
                 self._make()
-            self._key = bytes.fromhex(self._path.read_text("ascii"))
-            if len(self._key) != _SECRET_BYTES:
-                raise ValueError(
-                    f"{self._path} holds {len(self._key)} bytes, expected {_SECRET_BYTES}; delete "
-                    "it, and start web and worker again"
-                )
+            self._key = self._read()
         return self._key
+
+    def _read(self) -> bytes:
+        # None of its content is said: it may be most of the secret.
+        digits = 2 * _SECRET_BYTES
+        try:
+            content = self._path.read_bytes()[: digits + 100].strip()
+        except OSError as error:
+            raise ValueError(
+                f"{self._path} cannot be read ({error.strerror}): it must be a file of the user "
+                "that web and worker run as, who alone may read it"
+            ) from None
+        if not re.fullmatch(rb"[0-9a-fA-F]{%d}" % digits, content):
+            raise ValueError(
+                f"{self._path} is damaged: expected {digits} hexadecimal digits. Put it back from "
+                "a backup; or delete it, and start web and worker again: each project's webhooks "
+                "get a new secret then"
+            )
+        return bytes.fromhex(content.decode())
 
     def _make(self) -> None:
         """Write a new secret, unless another process is faster: then that one's holds."""

@@ -14,6 +14,7 @@ from ralis_backend.core.acquisition import Needs, PoolState, Strategy, strategy
 from ralis_backend.core.features import RegionFeatures
 from ralis_backend.core.policy.registry import find_strategy
 from ralis_backend.core.segmenter import DEFAULT_SPEC, MAPS, SegmenterSpec
+from ralis_backend.core.text import reason_of
 from ralis_backend.online.store.tables import Project, Version
 
 logger = logging.getLogger(__name__)
@@ -21,8 +22,8 @@ logger = logging.getLogger(__name__)
 COLD_START = "k-center"
 RARITY = "rarity"
 FALLBACK = "coverage"
-"""The formula with the smallest worst regret, see `benchmarks/results/formulas`: ranks where the
-wanted strategy cannot."""
+"""Ranks where the wanted strategy cannot: what the default becomes with many labels, and the best
+of the formulas that look at no embeddings, see `benchmarks/results/formulas`."""
 WITHOUT_MAPS = "entropy"
 """Ranks where the segmenter offers too little for `FALLBACK`: probabilities are enough."""
 
@@ -122,7 +123,7 @@ def strategy_for(
     try:
         found = find_strategy(wanted, config.policies_dir, project.class_names, config.region_size)
     except (ValueError, OSError) as error:
-        return fallback(project, offers, str(error))
+        return fallback(project, offers, reason_of(error))
     chosen = ChosenStrategy(found, offers=offers)
     return _served(project, chosen, chosen.heuristic)
 

@@ -17,6 +17,8 @@ CONTINUED = "continued"
 """Of a version's metrics: that it comes of continued training, and of how much."""
 ALL_LABELS = "all_labels"
 """Of a version's metrics: that it has learned from what is held out, too."""
+NOT_IN_USE = "not_in_use"
+"""Of a version's metrics: why it did not come into use though it was accepted."""
 CONVERGED = "it has converged"
 
 
@@ -74,6 +76,11 @@ def continued_text(metrics: Mapping[str, Any], continued: Mapping[str, Any]) -> 
         f"trained on from v{continued['from']} for {metrics['steps']} updates in {minutes:.1f} "
         f"min, {value:+.1f} points of mIoU (standard error {error:.1f})"
     )
+
+
+def not_in_use_text(name: str, why: str) -> str:
+    """Why a version that was accepted is not in use, and what to do to have it all the same."""
+    return f"{name} is not in use: {why}; `ralis versions --rollback {name}` uses it"
 
 
 def further_text(version: str, further: Further) -> str | None:

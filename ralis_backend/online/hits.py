@@ -142,8 +142,27 @@ def followed(store: Store, project: Project) -> Wish | None:
 
 
 def has_looked(version: Version | None, wish: Wish | None) -> bool:
-    """Whether a version's ranking was made for a wish, whatever it found."""
+    """Whether a version's ranking was made for a wish, whatever it found.
+
+    See also `may_look_again`.
+    """
     return wish is None or (version is not None and _found(version).get("wish") == wish.id)
+
+
+def may_look_again(store: Store, project: Project, version: Version, wish: Wish) -> bool:
+    """Whether a class is known now that nobody could look for in a version's ranking.
+
+    Its first labelled region is there, or the picture of an example can be read.
+    """
+    found = _found(version)
+    if found.get("wish") != wish.id or found["strategy"] is not None:
+        return False
+    known = found.get("known") or {"is_shown": False, "newest_label_id": 0, "unread": []}
+    if not known["is_shown"]:
+        target = project.class_names.index(wish.class_name)
+        if store.labels.has_class(project.id, target, known["newest_label_id"]):
+            return True
+    return any(store.images.get(image).is_readable for image in known["unread"])
 
 
 def wish_looked_for(version: Version | None, wish: Wish | None) -> int | None:
@@ -154,22 +173,27 @@ def wish_looked_for(version: Version | None, wish: Wish | None) -> int | None:
 
 
 def sought(
-    store: Store, project: Project, version: Version, labels: Sequence[RegionLabel] | None = None
+    store: Store,
+    project: Project,
+    version: Version | None,
+    labels: Sequence[RegionLabel] | None = None,
 ) -> Sought | None:
     """What of a version's ranking is for the wish that stands; None if nothing is.
 
     Args:
         store: knows the wish.
         project: whose wish it is.
-        version: that has ranked.
-        labels: of the project; None: they are looked up.
+        version: that has ranked, if any has.
+        labels: of the project; None: those that count are looked up.
     """
     wish = followed(store, project)
-    if wish is None or wish_looked_for(version, wish) is None:
+    if wish is None or version is None or wish_looked_for(version, wish) is None:
         return None
     found = _found(version)
-    mined = store.labels.mined(project.id, wish.id) if labels is None else labels
-    count = still_wanted(wish, len(mined_regions(mined, wish)))
+    count = None
+    if wish.count is not None:
+        mined = store.labels.mined(project.id, wish.id) if labels is None else labels
+        count = still_wanted(wish, len(mined_regions(mined, wish)))
     name = shortened(found["strategy"], MOST_CHARACTERS)
     return Sought(wish.id, name, wish.share, count, found["score_quantiles"])
 
@@ -210,7 +234,8 @@ def _status(
 ) -> WishStatus:
     found = _found(version) if version is not None and has_looked(version, wish) else {}
     waits = "the next ranking looks for it" if wish.ended_at is None and not found else None
-    note = rests_because(project, wish) or found.get("note") or waits
+    rests = rests_because(project, wish) if wish.ended_at is None else None
+    note = rests or found.get("note") or waits
     return WishStatus(wish, found.get("strategy"), note, rounds, wish.pixels_before, pixels_now)
 
 
@@ -236,9 +261,11 @@ def counted(store: Store, project: Project) -> dict[str, Any]:
     wish = _newest(store, project)
     if wish is None:
         return {}
-    labels = store.labels.of(project.id)
-    rounds = [[it.number, it.num_labelled, it.num_hits] for it in _rounds(project, wish, labels)]
-    pixels = class_pixels(project, labels, wish.class_name)
+    mined = store.labels.mined(project.id, wish.id)
+    rounds = [[it.number, it.num_labelled, it.num_hits] for it in _rounds(project, wish, mined)]
+    names = project.class_names
+    is_known = wish.class_name in names
+    pixels = store.labels.class_pixels(project.id, names.index(wish.class_name)) if is_known else 0
     return {MINING: {"wish": wish.id, "rounds": rounds, "pixels_now": pixels}}
 
 

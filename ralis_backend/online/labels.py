@@ -41,10 +41,23 @@ class RegionLabel:
 
 @dataclass(frozen=True)
 class NewLabel:
-    """A region read from an annotation; `mask` is (height, width) uint8, None for a skip."""
+    """A region read from an annotation; `mask` is (height, width) uint8, None for a skip.
+
+    Raises:
+        ValueError: if the mask is not of the region's size.
+    """
 
     region: Region
     mask: np.ndarray | None
+
+    def __post_init__(self) -> None:
+        """Check the mask's size: one that does not fit could be stored, and never be used."""
+        size = (self.region.height, self.region.width)
+        if self.mask is not None and self.mask.shape != size:
+            raise ValueError(
+                f"the mask of {self.region} has {self.mask.shape} pixels, expected {size} (height, "
+                "width); the region must lie in the image"
+            )
 
 
 def painted_labels(

@@ -6,21 +6,26 @@ never trains; only an image that the ranking has not seen yet is computed on the
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ralis_backend.core.policy.registry import check_strategy
+from ralis_backend.core.text import reason_of
 from ralis_backend.online.background import Kept, said_choice
 from ralis_backend.online.choosing import RankingConfig
-from ralis_backend.online.hits import shown_wish, sought
+from ralis_backend.online.hits import Sought, shown_wish, sought
 from ralis_backend.online.labels import RegionLabel, covered, labelled_pixels
 from ralis_backend.online.pictures import Pictures
 from ralis_backend.online.ranking import rank_image
@@ -70,10 +75,14 @@ _NOTHING_SAID: _Said = ("", "", Kept.CHOICE, None, None)
 
 @dataclass(frozen=True)
 class _Known:
-    """What `/setup` said of a project, and was answered at that moment."""
+    """What `/setup` said of a project, and the version that it is answered with.
 
-    since: float
+    heard, since: when the one was last seen to hold, and the other looked up, monotonic seconds.
+    """
+
+    heard: float
     said: _Said
+    since: float
     version: str
 
 
@@ -135,9 +144,9 @@ class Learner:
         with self._known_lock:
             known = self._known.get(uid)
         if known is not None and known.said == said:
-            if time.monotonic() - known.since < MEMORY_S:
+            if time.monotonic() - known.heard < MEMORY_S:
                 return known.version
-            if self._is_worked_on(uid):
+            if self._was_said_last(uid, said):
                 return self._remember(uid, said)
         project = self._store.projects.find(uid)
         if project is None or project.regions_uid != uid:
@@ -147,9 +156,9 @@ class Learner:
                 uid, tool_id(uid), label_config, classes, "", self._background_label, choice
             )
             usual = "" if wish and wish["strategy"] else strategy
-            if (project.strategy or "") != usual:
-                self._store.projects.change(project.id, strategy=usual or None)
+            self._store.projects.change(project.id, strategy=usual or None, said=None)
             self._follow(project, wish)
+            self._store.projects.change(project.id, said=_digest(said))
         elif project.is_deleted or project.num_losses:
             self._store.projects.revive(project.id)
         return self._remember(uid, said)
@@ -160,7 +169,8 @@ class Learner:
             known = self._known.get(uid)
         if known is not None and time.monotonic() - known.since < MEMORY_S:
             return known.version
-        return self._remember(uid, known.said if known else _NOTHING_SAID)
+        heard, said = (known.heard, known.said) if known else (-math.inf, _NOTHING_SAID)
+        return self._remember(uid, said, heard)
 
     def class_names(self, uid: str) -> tuple[str, ...]:
         """Names by class index."""
@@ -179,14 +189,15 @@ class Learner:
             return [SuggestionFailure(task.id, message) for task in tasks]
         version = self._store.versions.serving(project)
         until = time.monotonic() + REQUEST_S
+        for_wish = functools.cache(partial(sought, self._store, project, version))
         answers: list[ImageSuggestion | SuggestionFailure] = []
         for task in tasks:
             try:
-                answers.append(self._suggest_one(project, version, task, until))
+                answers.append(self._suggest_one(project, version, task, until, for_wish))
             except Exception as error:
                 # One bad task must not cost the others their answer.
                 logger.warning("project %s, task %s: no suggestion: %s", uid, task.id, error)
-                answers.append(SuggestionFailure(task.id, str(error)))
+                answers.append(SuggestionFailure(task.id, reason_of(error)))
         return answers
 
     def learn(self, uid: str, event: str, payload: Mapping[str, Any]) -> None:
@@ -272,16 +283,20 @@ class Learner:
             wish.is_of_connection = True
         self._store.wishes.follow(project.id, said, wish or None)
 
-    def _is_worked_on(self, uid: str) -> bool:
+    def _was_said_last(self, uid: str, said: _Said) -> bool:
+        """Of a project that is worked on: whichever process `/setup` came to."""
         project = self._store.projects.find(uid)
-        return project is not None and not project.is_deleted and not project.num_losses
+        if project is None or project.is_deleted or project.num_losses:
+            return False
+        return project.regions_uid == uid or project.said == _digest(said)
 
-    def _remember(self, uid: str, said: _Said) -> str:
+    def _remember(self, uid: str, said: _Said, heard: float | None = None) -> str:
         project = self._store.projects.find(uid)
         serving = self._store.versions.serving(project) if project else None
         version = serving.name if serving else "v0"
         with self._known_lock:
-            self._known[uid] = _Known(time.monotonic(), said, version)
+            moment = time.monotonic()
+            self._known[uid] = _Known(moment if heard is None else heard, said, moment, version)
         return version
 
     def _status(self, project: Project) -> dict[str, Any]:
@@ -318,6 +333,7 @@ class Learner:
         version: Version | None,
         task: ToolTask,
         until: float,
+        for_wish: Callable[[], Sought | None],
     ) -> ImageSuggestion:
         image = self._store.images.find(project.id, task.id, task.created_at)
         labels = self._store.labels.of_image(image.id) if image else []
@@ -336,7 +352,7 @@ class Learner:
                 self._config.region_size,
                 self._suggestions_per_image,
                 self._stored_mask(project, image, ranking),
-                sought(self._store, project, version),
+                for_wish,
             )
         except RankingMisfit:
             return self._compute(project, version, image, labels, task, until)
@@ -447,6 +463,11 @@ class Learner:
             raise ValueError(
                 f"the image did not arrive within {IMAGE_S:.0f} s; open the task again later"
             ) from None
+
+
+def _digest(said: _Said) -> str:
+    """64 characters that stand for what was said."""
+    return hashlib.sha256(repr(said).encode()).hexdigest()
 
 
 def _fulfil(arrival: Future[bytes], image: Callable[[ToolTask], bytes], task: ToolTask) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ralis_backend.core.learning.crops import Unreadable
 from ralis_backend.core.regions import VOID
+from ralis_backend.core.text import reason_of
 from ralis_backend.online.labels import RegionLabel, without_classes
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project
@@ -94,8 +95,8 @@ class LabelMasks:
         try:
             return without_classes(self._store.labels.mask(label), self._removed)
         except (OSError, ValueError) as error:
-            self._lose(label, str(error))
-            raise Unreadable(str(error), label.region) from error
+            self._lose(label, reason_of(error))
+            raise Unreadable(reason_of(error), label.region) from error
 
     def _lose(self, label: RegionLabel, why: str) -> None:
         self.lost[label.id] = why

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from ralis_backend.core.files import write_bytes
-from ralis_backend.online.further import ALL_LABELS, CONTINUED, Further, continued_text
+from ralis_backend.online.further import (
+    ALL_LABELS,
+    CONTINUED,
+    NOT_IN_USE,
+    Further,
+    continued_text,
+    not_in_use_text,
+)
 from ralis_backend.online.paint_alone import LEARNED_FROM, PAINT_ALONE
 from ralis_backend.online.random_slice import pooled
 
@@ -142,6 +149,8 @@ def notes(versions: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
         trust = metrics.get("trust")
         if why := metrics.get("weights_error"):
             lines.append(f"{name} cannot be used any more: {why}")
+        if why := metrics.get(NOT_IN_USE):
+            lines.append(not_in_use_text(name, why))
         if continued := metrics.get(CONTINUED):
             lines.append(f"{name}: {continued_text(metrics, continued)}")
         if metrics.get(ALL_LABELS):

@@ -17,7 +17,7 @@ from ralis_backend.core.segmenter import MAPS
 from ralis_backend.online.choosing import RankingConfig
 from ralis_backend.online.labels import RegionLabel
 from ralis_backend.online.store.tables import Project, Version, Wish
-from ralis_backend.online.wanted import class_pixels, rests_because
+from ralis_backend.online.wanted import class_pixels
 
 logger = logging.getLogger(__name__)
 
@@ -89,15 +89,14 @@ def seek(
     Args:
         project: whose regions are looked through.
         version: that ranks.
-        wish: that stands.
+        wish: that is followed.
         labels: of the project.
         config: where policies lie.
         offers: what the segmenter can give besides probabilities.
     """
-    if (why := rests_because(project, wish)) is not None:
-        return _nobody(project, wish, why)
     name, wanted = wish.class_name, wish.strategy or MINER
-    learned = [label for label in labels if label.id <= project.trained_label_id]
+    newest = version.metrics.get("newest_label_id", project.trained_label_id)
+    learned = [label for label in labels if label.id <= newest]
     is_trained = version.weights_key is not None
     if is_trained and class_pixels(project, learned, name):
         return _sees(project, wish, wanted, name, config, offers)

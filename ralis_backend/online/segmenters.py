@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 
 from ralis_backend.core.segmenter import Segmenter, SegmenterSpec, build, load
+from ralis_backend.core.text import reason_of
 from ralis_backend.core.weights import WeightsError
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project, Version
@@ -61,7 +62,7 @@ def load_segmenter(
             logger.warning(
                 "project %s: %s cannot be used: %s", project.tool_id, version.name, error
             )
-            damage[version.number] = str(error)
+            damage[version.number] = reason_of(error)
             version = _parent(store, version)
             continue
         if segmenter.num_classes != num_classes:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ralis_backend.online.agreement import people_notes
-from ralis_backend.online.further import Further, further_text
+from ralis_backend.online.further import NOT_IN_USE, Further, further_text, not_in_use_text
 from ralis_backend.online.hits import shown_wish, wish_lines
 from ralis_backend.online.owner import is_dead
 from ralis_backend.online.store import Store, now
@@ -66,6 +66,7 @@ class ProjectStatus:
     advice: str | None = None
     people: Sequence[str] = ()
     further: str | None = None
+    not_in_use: str | None = None
     sought: Sequence[str] = ()
 
 
@@ -105,8 +106,16 @@ def project_status(store: Store, project: Project) -> ProjectStatus:
         advice=project.people.get("advice"),
         people=people_notes(project.people),
         further=further_text(f"v{project.current_version}", Further.of(metrics)),
+        not_in_use=_not_in_use(store, project),
         sought=() if wish is None else wish_lines(wish),
     )
+
+
+def _not_in_use(store: Store, project: Project) -> str | None:
+    """Why the newest version is not in use though it was accepted; None if that is not so."""
+    newest = store.versions.find(project.id, store.versions.next_number(project.id) - 1)
+    why = None if newest is None else newest.metrics.get(NOT_IN_USE)
+    return None if newest is None or why is None else not_in_use_text(newest.name, why)
 
 
 def left_out_annotations(store: Store, project: Project) -> tuple[list[str], list[str]]:
@@ -149,6 +158,8 @@ def status_lines(status: ProjectStatus, regions_per_round: int) -> list[str]:
         f"  labelled   {_labelled(status, regions_per_round)}",
         f"  model      {_model(status)}",
     ]
+    if status.not_in_use:
+        lines.append(f"  not used   {status.not_in_use}")
     lines += [
         f"  {'' if index else 'seeks':<10} {line}" for index, line in enumerate(status.sought)
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -55,7 +55,7 @@ def suggest_image(
     region_size: tuple[int, int],
     count: int,
     mask: np.ndarray | None,
-    sought: Sought | None = None,
+    sought: Callable[[], Sought | None] = lambda: None,
 ) -> ImageSuggestion:
     """The `count` regions of a ranked image most worth labelling, with the predicted mask.
 
@@ -68,7 +68,7 @@ def suggest_image(
         region_size: (height, width) in pixels.
         count: regions at most.
         mask: (H, W) uint8, what the version predicts; None without a prediction.
-        sought: what of the ranking is for a class that is looked for.
+        sought: gives what of the ranking is for a class that is looked for; asked likewise.
 
     Raises:
         RankingMisfit: if the ranking was made for other regions.
@@ -94,17 +94,18 @@ def suggest_image(
             count,
             version.metrics.get("score_quantiles"),
         )
-        if sought is not None and whole.mined_scores is not None:
+        found = None if whole.mined_scores is None else sought()
+        if found is not None and whole.mined_scores is not None:
             mined = best_regions(
                 image.size,
                 region_size,
                 np.frombuffer(whole.mined_scores, "<f4"),
                 whole.mined_reasons or [""] * len(scores),
                 is_covered,
-                num_in_share(sought.share, count, sought.count),
-                sought.quantiles,
+                num_in_share(found.share, count, found.count),
+                found.quantiles,
             )
-            chosen = with_mined(chosen, mined, sought)[:count]
+            chosen = with_mined(chosen, mined, found)[:count]
         regions = keep_suggestion(store, image.id, version.number, chosen)
     else:
         regions = _from_json(handed_out.regions)

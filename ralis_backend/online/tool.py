@@ -19,6 +19,11 @@ MAX_ID = 2**63 - 1
 """Of projects, tasks and annotations: what a database's integer holds."""
 
 
+def is_id(value: Any) -> bool:
+    """Whether it is an id that the tool gives and a database holds."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_ID
+
+
 class ToolError(Exception):
     """The labelling tool did not do what was asked; the message says what to do.
 
@@ -164,6 +169,16 @@ class Hint:
     deleted: frozenset[int] = frozenset()
     is_about_settings: bool = False
     is_unclear: bool = False
+
+    @property
+    def num_ids(self) -> int:
+        """How many ids it names."""
+        named = (self.annotated, self.annotations, self.made, self.deleted)
+        return sum(len(ids) for ids in named)
+
+    def unclear(self) -> Hint:
+        """The same without what it names."""
+        return Hint(is_about_settings=self.is_about_settings, is_unclear=True)
 
     def __or__(self, other: Hint) -> Hint:
         """What both say."""

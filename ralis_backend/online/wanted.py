@@ -5,7 +5,6 @@ Asked on the command line, or in a connection's extra params.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +13,15 @@ from typing import Any
 from ralis_backend.core.acquisition import STRATEGIES
 from ralis_backend.core.policy.registry import MINER, find_strategy, looks_for_class
 from ralis_backend.core.regions import grid, is_labelled
+from ralis_backend.core.text import shortened
 from ralis_backend.online.choosing import RankingConfig
 from ralis_backend.online.labels import RegionLabel, covered, labelled_pixels, labels_by_image
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Project, Wish
 
 MOST_WANTED = 1_000_000
+LEAST_SHARE = 0.001
+"""Below it no region of a round would be mined for weeks."""
 MAX_CHARACTERS = 500
 MAX_STRATEGY_CHARACTERS = 64
 EXAMPLE = '{"mine_class": "Bicyclist", "mine_share": 0.5}'
@@ -32,7 +34,7 @@ class Wanted:
 
     class_name: that is looked for.
     count: regions; None: until it is ended.
-    share: of each round, in (0, 1].
+    share: of each round, from `LEAST_SHARE` to 1.
     strategy: that looks; None: the default miner.
     examples: `task:ID`, of the pool or of the regions project.
     like: a class that the sought one looks like.
@@ -69,8 +71,8 @@ def said_wish(extra_params: Mapping[str, Any], config: RankingConfig) -> dict[st
         )
     if isinstance(share, bool) or not isinstance(share, int | float | None):
         raise ValueError(
-            f"'mine_share' is of the type {type(share).__name__}, expected a number above 0, at "
-            f"most 1; example: {EXAMPLE}"
+            f"'mine_share' is of the type {type(share).__name__}, expected a number from "
+            f"{LEAST_SHARE} to 1; example: {EXAMPLE}"
         )
     return {"class": name, "share": 1.0 if share is None else _share(share), "strategy": miner}
 
@@ -246,10 +248,10 @@ def _check_miner(project: Project, name: str | None, target: str, config: Rankin
 
 
 def _share(value: float) -> float:
-    if not (math.isfinite(value) and 0 < value <= 1):
+    if not LEAST_SHARE <= value <= 1:  # not so of NaN either
         raise ValueError(
-            f"{value} is no share of a round; expected a number above 0, at most 1, for example "
-            "0.5 for every second region"
+            f"{shortened(str(value), 40)} is no share of a round; expected a number from "
+            f"{LEAST_SHARE} to 1, for example 0.5 for every second region"
         )
     return float(value)
 

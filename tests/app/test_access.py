@@ -209,6 +209,20 @@ def own_secret(learner, tmp_path):
     return create_app(chosen, learner).test_client(), webhook_headers(chosen)
 
 
+def test_a_damaged_secret_refuses_webhooks_and_is_told_to_the_operator_alone(
+    learner, tmp_path, caplog
+):
+    chosen = settings(auth_user="ralis", auth_password=SecretStr("secret"), data_dir=tmp_path)
+    headers = webhook_headers(chosen)(UID)
+    (tmp_path / "webhook-secret").write_text("zz")
+    answer = (
+        create_app(chosen, learner).test_client().post("/webhook", json=created(), headers=headers)
+    )
+    assert answer.status_code == 401
+    assert str(tmp_path) not in answer.text
+    assert f"a webhook is refused: {tmp_path / 'webhook-secret'} is damaged" in caplog.text
+
+
 def test_a_webhooks_secret_opens_the_webhook_of_its_project_alone(own_secret):
     client, headers = own_secret
     assert client.post("/webhook", json=created(), headers=headers(UID)).status_code == 201

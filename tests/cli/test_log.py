@@ -79,4 +79,6 @@ def test_webhooks_are_renewed_once_for_each_secret(tmp_path):
     assert [is_renewed(), is_renewed()] == [True, False]
     (tmp_path / "webhook-secret").unlink()
     assert [is_renewed(), is_renewed()] == [True, False]
+    (tmp_path / "webhooks-carry").write_bytes(b"\xff damaged")
+    assert [is_renewed(), is_renewed()] == [True, False]
     store.close()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ralis_backend.core.acquisition import STRATEGIES, Places, PoolState, select, strategy
+from ralis_backend.core.acquisition.classes import DiverseCoverage
 from ralis_backend.core.acquisition.state import greedy_scores, lazy_greedy_scores
 from ralis_backend.core.features import RegionFeatures
 from tests.core.make_features import region_features, told
@@ -200,10 +201,40 @@ def test_coverage_equals_the_slow_greedy_cover():
     assert order.tolist() == chosen
 
 
+def test_diverse_coverage_keeps_a_batch_from_looking_alike_while_few_labels_are_there():
+    diverse = STRATEGIES["coverage-diverse"]
+    assert isinstance(diverse, DiverseCoverage)
+    assert [diverse.apart(count) for count in (1, 24, 192, 1000)] == [0.8, 0.8, 0, 0]
+    assert diverse.apart(68) == pytest.approx(0.4, abs=0.01)  # half way in logarithms
+    actions = _actions(30)
+    few = replace(_state(count=4), labelled_pixels_by_region=np.full((24, 4), 640))
+    many = replace(few, labelled_pixels_by_region=np.full((192, 4), 640))
+    np.testing.assert_array_equal(
+        diverse.scores(many, actions), strategy("coverage").scores(many, actions)
+    )
+    order = np.argsort(-diverse.scores(few, actions))[:8]
+    points = actions.class_counts.sum(axis=1, keepdims=True) / 64
+    masses = actions.class_bald * points / actions.bald.mean() / (24 * 10 + 60)
+    chosen: list[int] = []
+
+    def worth(each: int) -> float:
+        gained = np.log1p(masses[each] / (1 + masses[chosen].sum(axis=0))).sum()
+        likeness = [0.0]
+        for pick in chosen:
+            similar = actions.embeddings @ actions.embeddings[pick]
+            likeness.append(min(4, (similar[each] - similar.mean()) / (similar.std() + 1e-3)))
+        return float(np.log(gained) - 0.8 * max(likeness))
+
+    for _ in range(8):
+        chosen.append(max((it for it in range(30) if it not in chosen), key=worth))
+    assert order.tolist() == chosen
+    assert chosen != np.argsort(-strategy("coverage").scores(few, actions))[:8].tolist()
+
+
 def test_one_is_picked_from_each_pool_where_there_are_pools():
     actions = _actions(12)
     pools = np.repeat(np.arange(3), 4)
-    for name in ("coverage", "k-center", "clasp-pe", "spatial-diversity"):
+    for name in ("coverage", "coverage-diverse", "k-center", "clasp-pe", "spatial-diversity"):
         places = Places(np.arange(12) // 6, np.zeros((12, 2), np.float32))
         state = replace(_state(), pool_index=pools, places=places)
         picks = np.argsort(-strategy(name).scores(state, actions))[:3]
@@ -327,7 +358,9 @@ def test_scores_that_are_not_finite_are_refused(bad):
         select(np.array([1.0, bad]), np.array([0, 0]), 1)
 
 
-@pytest.mark.parametrize("name", ["rarity", "entropy-rarity", "bald-rarity", "coverage"])
+@pytest.mark.parametrize(
+    "name", ["rarity", "entropy-rarity", "bald-rarity", "coverage", "coverage-diverse"]
+)
 def test_a_background_is_not_hunted_however_few_labels_it_has(name):
     shares = np.array([[0.1, 0, 0.9], [0.4, 0, 0.6], [0, 0, 1]], np.float32)
     actions = region_features(

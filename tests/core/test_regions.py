@@ -48,3 +48,17 @@ def test_a_region_is_labelled_when_all_its_pixels_are():
     marked[1:3, 2:4] = True
     assert is_labelled(marked, Region(1, 2, 2, 2))
     assert not is_labelled(marked, Region(1, 2, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("region", "inside"),
+    [
+        (Region(1, 2, 3, 3), Region(1, 2, 3, 3)),
+        (Region(-1, 3, 3, 4), Region(0, 3, 2, 2)),
+        (Region(2, -1, 9, 9), Region(2, 0, 2, 5)),
+        (Region(4, 0, 2, 2), Region(4, 0, 0, 2)),
+    ],
+)
+def test_a_region_is_cut_to_what_an_image_has_of_it(region: Region, inside: Region):
+    assert region.clipped((4, 5)) == inside
+    assert inside.is_inside((4, 5)) == bool(inside.height)

@@ -1,6 +1,6 @@
 import pytest
 
-from ralis_backend.core.text import printable, printable_lines, shortened
+from ralis_backend.core.text import printable, printable_lines, reason_of, shortened, storable
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,12 @@ def test_lines_of_a_message_after_the_first_are_indented():
 def test_a_long_text_says_that_it_was_longer():
     assert shortened("abcdef", 6) == "abcdef"
     assert shortened("abcdefg", 6) == "abcde…"
+
+
+def test_what_no_database_takes_is_a_question_mark():
+    assert storable("a\0b\ud83d\u00e9") == "a?b?\u00e9"
+
+
+def test_an_error_that_says_nothing_is_known_by_its_kind():
+    assert reason_of(MemoryError()) == "MemoryError"
+    assert reason_of(ValueError("too wide")) == "too wide"

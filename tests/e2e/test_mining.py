@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from ralis_backend.cli import app
 from ralis_backend.cli.demo.annotators import CropAnnotator, InPlaceAnnotator
 from ralis_backend.core.learning.config import FinetuneConfig
+from ralis_backend.core.policy.registry import DEFAULT
 from ralis_backend.core.segmenter import DEFAULT_SPEC
 from ralis_backend.labelstudio.payloads.label_config import parse_label_config
 from ralis_backend.labelstudio.payloads.masks import mask_to_results
@@ -128,7 +129,7 @@ def test_one_class_is_sought_from_the_command_to_its_end(
     assert WANTED - 2 <= len(mined) <= WANTED
     assert all(it["data"]["reason"].startswith("looks for Pothole: ") for it in mined)
     strategies = {it["data"]["strategy"] for it in client.tasks(regions_id)}
-    assert {"presence:Pothole", "coverage", "random"} <= strategies
+    assert {"presence:Pothole", DEFAULT, "random"} <= strategies
 
     annotator = CropAnnotator(client, backend.tool.project(regions_id), truth, samples[0])
     assert sum(annotator.label_next() for _ in range(7)) == 7

@@ -323,6 +323,20 @@ def test_an_export_that_is_no_list_is_none():
         list(client.annotated_tasks(1, [1]))
 
 
+@pytest.mark.parametrize("depth", [1500, 200_000])
+def test_one_annotation_nested_without_end_costs_the_others_nothing(depth):
+    deep = '{"a":[' * depth + '"\\"]}\\u00e9"' + "]}" * depth
+    content = (
+        f'[{{"id": 1, "annotations": [{{"id": 9, "result": {deep}}}], "x": "[["}}, {{"id": 2}}]'
+    )
+    answer = httpx.Response(
+        200, content=content.encode(), headers={"content-type": "application/json"}
+    )
+    first, second = client_of(lambda request: answer).annotated_tasks(1, [1, 2])
+    assert (first["id"], first["annotations"][0]["id"], first["x"]) == (1, 9, "[[")
+    assert second == {"id": 2}
+
+
 def test_annotations_are_asked_for_by_task_in_bounded_parts(monkeypatch):
     monkeypatch.setattr(module, "EXPORT_SIZE", 2)
     asked = []
@@ -355,3 +369,46 @@ def test_a_mistyped_token_is_called_so_and_not_a_legacy_token(key):
 @pytest.mark.parametrize("key", ["0123456789abcdef0123456789abcdef01234567", "ey.two.three"])
 def test_what_looks_like_a_token_is_taken_for_one(key):
     assert "Legacy tokens are off" in LabelStudioClient("http://ls.test", key).auth.advice()
+
+
+PROJECT = {"id": 1, "created_at": "2026-01-01T00:00:00Z", "label_config": "<View/>"}
+
+
+@pytest.mark.parametrize(
+    ("call", "content", "said"),
+    [
+        ("project", {"id": 1, "title": "x"}, "project 1 with something else than an object with "
+         "'created_at' (text)"),
+        ("project", {**PROJECT, "label_config": None}, "an object with 'label_config' (text)"),
+        ("project", {**PROJECT, "id": "1"}, "an object with 'id' (a whole number)"),
+        ("project", [], "project 1 with something else than a JSON object"),
+        ("task", [], "task 1 with something else than a JSON object"),
+        ("prediction", [1], "prediction 1 with something else than a JSON object"),
+        ("predictions", {"detail": "busy"}, "the predictions of task 1 with something else than a "
+         "list"),
+        ("predictions", [{"model_version": "v1"}], "an object with 'id' (a whole number)"),
+        ("model_versions", {"v1": "many"}, "an object with 'v1' (a whole number)"),
+        ("backends", [{"id": 1}], "an object with 'url' (text)"),
+        ("webhooks", ["x"], "the webhooks of project 1 with something else than a JSON object"),
+        ("views", [{}], "the tabs of project 1 with something else than an object with 'id'"),
+        ("next_task", 7, "the next task with something else than a JSON object"),
+    ],
+)  # fmt: skip
+def test_an_answer_without_what_is_needed_says_what_is_missing(call, content, said):
+    client = client_of(lambda request: httpx.Response(200, json=content))
+    with pytest.raises(Unavailable) as caught:
+        getattr(client, call)(1)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [{}, {"results": None}, {"results": [{"title": "x"}]}])
+def test_a_list_of_projects_that_is_none_is_no_end_of_the_list(content):
+    client = client_of(lambda request: httpx.Response(200, json=content))
+    with pytest.raises(Unavailable, match="its projects"):
+        list(client.projects())
+
+
+def test_uploaded_files_without_a_path_are_not_taken():
+    client = client_of(lambda request: httpx.Response(200, json=[{"id": 7}]))
+    with pytest.raises(Unavailable, match=r"its uploaded files .* 'file' \(text\)"):
+        client.file_paths(1, [7])

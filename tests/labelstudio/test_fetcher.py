@@ -310,6 +310,68 @@ def test_the_operator_may_allow_files_of_another_project(tmp_path, image, projec
     assert LabelStudio().fetcher(tmp_path, projects=projects).fetch(task(image)) == b"pixels"
 
 
+FOLDERS = [("1", "scans"), ("2", "xray/a"), ("*", "shared")]
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "d=xray%2Fa%2F1.png",
+        "d=1.png",
+        "d=scans",
+        "d=scansx/1.png",
+        "d=scans/../xray/a/1.png",
+        "d=scans%5C..%5Cxray%5Ca%5C1.png",
+        "d=scans/1.png&d=xray/a/1.png",
+        "d=scans/1.png&d=",
+        "",
+    ],
+)
+@pytest.mark.parametrize("start", ["", URL])
+def test_a_task_shows_local_files_of_its_own_projects_folders_alone(tmp_path, place, start):
+    server = LabelStudio()
+    with pytest.raises(
+        ImageNotAllowed, match=r"folders \(scans, shared\).* 1:FOLDER to RALIS_LOCAL"
+    ):
+        server.fetcher(tmp_path, local_folders=FOLDERS).fetch(
+            task(f"{start}/data/local-files/?{place}")
+        )
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("place", "project"),
+    [
+        ("d=scans/1.png", 1),
+        ("d=%2Fscans%2F.%2Fdeep/1.png", 1),
+        ("d=shared/1.png", 1),
+        ("d=xray/a/1.png", 2),
+        ("d=shared/1.png", None),
+    ],
+)
+def test_local_files_of_a_projects_folders_are_shown(tmp_path, place, project):
+    image = task(f"/data/local-files/?{place}", project_id=project)
+    fetcher = LabelStudio().fetcher(tmp_path, local_folders=FOLDERS)
+    assert fetcher.fetch(image) == b"pixels"
+
+
+def test_a_project_whose_folder_is_a_star_shows_any_local_file(tmp_path):
+    fetcher = LabelStudio().fetcher(tmp_path, local_folders=[("1", "*")])
+    assert fetcher.fetch(task("/data/local-files/?d=xray/1.png")) == b"pixels"
+    with pytest.raises(ImageNotAllowed, match="it has none"):
+        fetcher.fetch(task("/data/local-files/?d=xray/1.png", project_id=2))
+
+
+def test_a_redirect_to_a_local_file_of_another_project_is_not_followed(tmp_path):
+    answer = httpx.Response(302, headers={"location": "/data/local-files/?d=xray/a/1.png"})
+    server = LabelStudio(answer)
+    with pytest.raises(ImageNotAllowed, match="RALIS_LOCAL_FOLDERS"):
+        server.fetcher(tmp_path, local_folders=FOLDERS).fetch(
+            task("/data/local-files/?d=scans/1.png")
+        )
+    assert len(server.requests) == 1
+
+
 def test_a_task_cannot_have_another_tasks_cloud_file_resolved(tmp_path):
     server = LabelStudio()
     image = "/tasks/8/resolve/?fileuri=czM6Ly9idWNrZXQvYS5wbmc="

@@ -46,7 +46,26 @@ def test_without_its_file_there_is_a_new_one(tmp_path):
     assert WebhookSecret(path).fingerprint() != fingerprint
 
 
-def test_a_damaged_file_says_what_to_do(tmp_path):
-    (tmp_path / "webhook-secret").write_text("00ff")
-    with pytest.raises(ValueError, match="delete it"):
+@pytest.mark.parametrize(
+    "content", [b"", b"00ff", b"zz" * 32, b"\xff" * 64, b"0" * 63, b"0" * 65, b"00 " * 32]
+)
+def test_a_damaged_file_says_which_one_what_is_expected_and_what_to_do(tmp_path, content):
+    path = tmp_path / "webhook-secret"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"delete it, and start web and worker again") as caught:
+        WebhookSecret(path).headers(UID)
+    assert str(caught.value).startswith(f"{path} is damaged: expected 64 hexadecimal digits")
+    assert content.decode("latin-1") not in str(caught.value) or not content
+
+
+def test_a_line_end_that_an_editor_adds_does_no_harm(tmp_path):
+    path = tmp_path / "webhook-secret"
+    headers = WebhookSecret(path).headers(UID)
+    path.write_bytes(path.read_bytes() + b"\r\n")
+    assert WebhookSecret(path).headers(UID) == headers
+
+
+def test_a_secret_that_cannot_be_read_says_whose_it_must_be(tmp_path):
+    (tmp_path / "webhook-secret").mkdir()
+    with pytest.raises(ValueError, match=r"webhook-secret cannot be read .*must be a file of the"):
         WebhookSecret(tmp_path / "webhook-secret").headers(UID)

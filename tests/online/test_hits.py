@@ -5,12 +5,22 @@ from dataclasses import replace
 import pytest
 
 from ralis_backend.core.regions import Region
-from ralis_backend.online.hits import Round, num_in_share, shared, wish_lines, wish_status
-from ralis_backend.online.store import now
+from ralis_backend.online.hits import (
+    Round,
+    counted,
+    num_in_share,
+    shared,
+    wish_lines,
+    wish_status,
+)
+from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Project, Version, Wish
-from tests.online.conftest import make_label
+from ralis_backend.online.store.wishes import REACHED
+from ralis_backend.online.tool import ClassLabel
+from tests.online.conftest import make_label, selects
 
 CLASSES = [{"name": name, "is_active": True} for name in ("road", "bike")]
+CLASS_LABELS = [ClassLabel(name, "#804080") for name in ("road", "bike")]
 
 
 def make_wish(**values: object) -> Wish:
@@ -74,6 +84,17 @@ def test_rounds_of_long_ago_are_added_up():
     )
 
 
+def test_a_wish_is_counted_without_reading_every_label(store: Store):
+    project = store.projects.register("1.100", 1, "<View/>", CLASS_LABELS, "pool")
+    with selects(store) as read:
+        assert counted(store, project) == {}
+        store.wishes.begin(make_wish(id=None, project_id=project.id))
+        assert counted(store, project)["mining"]["pixels_now"] == 0
+    of_labels = [it for it in read if "labels.mask_key" in it]
+    assert all("suggestions.regions" in it.partition("WHERE")[2] for it in of_labels)
+    assert len(of_labels) == 1
+
+
 def test_a_wish_whose_class_is_gone_says_so_with_nobody_looking():
     gone = Project(tool_id=7, classes=[CLASSES[0], {"name": "bike", "is_active": False}])
     unknown = Project(tool_id=7, classes=CLASSES[:1])
@@ -81,3 +102,11 @@ def test_a_wish_whose_class_is_gone_says_so_with_nobody_looking():
         lines = wish_lines(wish_status(project, None, make_wish(), []))
         assert lines[0].startswith("bike, by nobody yet: 0 mined regions labelled")
         assert lines[-1].startswith("'bike' is no label of the project any more; the wish rests")
+
+
+def test_a_wish_that_has_ended_does_not_rest():
+    gone = Project(tool_id=7, classes=[CLASSES[0], {"name": "bike", "is_active": False}])
+    ended = make_wish(ended_at=now(), ended_by=REACHED)
+    status = wish_status(gone, None, ended, [])
+    assert status.note is None
+    assert not any("rests" in line for line in wish_lines(status))

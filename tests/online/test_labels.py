@@ -3,9 +3,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import numpy as np
+import pytest
 
 from ralis_backend.core.regions import VOID, Region
 from ralis_backend.online.labels import (
+    NewLabel,
     RegionLabel,
     covered,
     labels_by_image,
@@ -66,3 +68,8 @@ def test_the_pixels_of_a_removed_class_are_hidden_and_no_others():
     np.testing.assert_array_equal(hidden, [[VOID, 1, VOID], [VOID, VOID, VOID]])
     np.testing.assert_array_equal(without_classes(mask, ()), mask)
     assert hidden.dtype == np.uint8
+
+
+def test_a_mask_that_is_not_of_its_regions_size_is_refused():
+    with pytest.raises(ValueError, match=r"has \(8, 32\) pixels, expected \(32, 32\)"):
+        NewLabel(Region(32, 0, 32, 32), np.zeros((8, 32), np.uint8))

@@ -15,6 +15,7 @@ from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Version
 from ralis_backend.online.store.wishes import STOPPED
 from ralis_backend.online.tool import ImageSuggestion, ToolTask
+from ralis_backend.online.wanted import Wanted, make_wish
 from ralis_backend.online.worker import Worker
 from tests.cli.process import wait_for
 from tests.online.conftest import RANKING, selects, settle
@@ -284,6 +285,48 @@ def test_setup_revives_a_project_that_another_web_process_was_told_to_forget(
     assert project.is_sync_requested
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "known"),
+    [
+        ({}, {"mine_class": "bright"}, lambda project, wish: wish is None),
+        ({"strategy": "entropy"}, {"strategy": "margin"}, lambda it, _: it.strategy == "entropy"),
+        ({"background": "dark"}, {"background": "bright"}, lambda it, _: it.background == "dark"),
+        ({}, "<View2/>", lambda it, _: it.classes[1]["is_active"]),
+    ],
+)
+def test_what_is_said_last_holds_whichever_web_process_it_is_said_to(
+    learner: Learner, store: Store, monkeypatch: pytest.MonkeyPatch, first, second, known
+):
+    clock = [100.0]
+    monkeypatch.setattr(learner_module.time, "monotonic", lambda: clock[0])
+    other = Learner(store, RANKING, None)
+    learner.register("1.100", "<View/>", CLASSES, first)
+    if isinstance(second, str):
+        other.register("1.100", second, CLASSES[:1], first)
+    else:
+        other.register("1.100", "<View/>", CLASSES, second)
+    clock[0] += 0.9
+    learner.model_version("1.100")  # does not make what was said any newer
+    clock[0] += 0.1
+    for _ in range(2):
+        learner.register("1.100", "<View/>", CLASSES, first)
+        (project,) = store.projects.all()
+        assert known(project, store.wishes.standing(project.id))
+        clock[0] += learner_module.MEMORY_S
+
+
+def test_a_connection_that_says_the_same_again_changes_nothing(
+    learner: Learner, store: Store, monkeypatch: pytest.MonkeyPatch
+):
+    clock = [100.0]
+    monkeypatch.setattr(learner_module.time, "monotonic", lambda: clock[0])
+    learner.register("1.100", "<View/>", CLASSES, MINE)
+    clock[0] += learner_module.MEMORY_S
+    monkeypatch.setattr(store.projects, "register", None)
+    monkeypatch.setattr(store.projects, "change", None)
+    learner.register("1.100", "<View/>", CLASSES, MINE)
+
+
 def make_gone(store: Store, **values: object) -> None:
     project = store.projects.register("1.100", 1, "<View/>", CLASSES, "pool")
     store.projects.change(
@@ -393,6 +436,32 @@ def test_suggesting_again_reads_neither_scores_nor_reasons(
         again = learner.suggest("1.100", tool.pool_tasks[:1])
     assert first == again
     assert [it for it in read if "rankings.scores" in it or "rankings.reasons" in it] == []
+
+
+@pytest.mark.parametrize(("count", "num_looks"), [(None, 0), (50, 1)])
+def test_what_was_mined_is_counted_once_a_request_and_only_where_a_number_is_wanted(
+    learner: Learner,
+    store: Store,
+    tool: FakeTool,
+    make_worker: MakeWorker,
+    monkeypatch: pytest.MonkeyPatch,
+    count,
+    num_looks,
+):
+    worker = make_worker("in-place")
+    settle(worker)
+    (project,) = store.projects.all()
+    wanted = Wanted("bright", count=count, examples=["task:3"])
+    wish = store.wishes.begin(make_wish(store, project, wanted, RANKING))
+    settle(worker)
+    looks, mined = [], store.labels.mined
+    monkeypatch.setattr(store.labels, "mined", lambda *it: looks.append(it) or mined(*it))
+    learner.suggest("1.100", tool.pool_tasks)
+    assert looks == []
+    store.queue.take_back(project.id, 0, None)
+    answers = learner.suggest("1.100", tool.pool_tasks)
+    assert {region.wish_id for it in answers for region in it.regions} == {wish.id}
+    assert looks == [(project.id, wish.id)] * num_looks
 
 
 @pytest.mark.parametrize("strategy", ["x" * 300, "no-such-strategy", "a\0b", ["margin"], 7])

@@ -45,6 +45,7 @@ def wish_of(store: Store, project: Project, **values: object):
         ({"count": -3, "share": 2.0}, "-3 regions"),
         ({"share": 0.0}, "0.0 is no share"),
         ({"share": 1.5}, "1.5 is no share"),
+        ({"share": 1e-310, "count": 5}, "expected a number from 0.001 to 1, for example 0.5"),
         ({"share": float("nan")}, "nan is no share"),
         ({"like": "bright"}, "looks like itself"),
         ({"like": "Ground"}, "unpainted pixels"),
@@ -149,6 +150,8 @@ def test_a_connection_asks_for_a_class_and_names_miner_or_ordinary_strategy(para
         ({"mine_class": "bright", "mine_share": "half"}, "'mine_share' is of the type str"),
         ({"mine_class": "bright", "mine_share": True}, "of the type bool"),
         ({"mine_class": "bright", "mine_share": 0}, "0 is no share"),
+        ({"mine_class": "bright", "mine_share": 10**400}, "10{38}… is no share"),
+        ({"mine_class": "bright", "mine_share": 0.0009}, "from 0.001 to 1"),
     ],
 )
 def test_malformed_extra_params_are_refused_with_an_example(params, message):

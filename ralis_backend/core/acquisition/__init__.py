@@ -13,6 +13,7 @@ from ralis_backend.core.acquisition.classes import (
     ClaspPe,
     ClassBal,
     Coverage,
+    DiverseCoverage,
     EntropyRarity,
     Rarity,
 )
@@ -71,6 +72,7 @@ for _each in (
     EntropyRarity(),
     BaldRarity(),
     Coverage(),
+    DiverseCoverage(),
     Presence(),
     PresenceMax(),
     PresenceBald(),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ralis_backend.core.acquisition.diversity import standardised
 from ralis_backend.core.acquisition.state import PoolState, greedy_scores, lazy_greedy_scores
 from ralis_backend.core.acquisition.strategy import Needs, Scorer, likeliest
 from ralis_backend.core.acquisition.uncertainty import mean_entropy
@@ -184,6 +185,34 @@ class Coverage(Scorer):
         ]
 
 
+class DiverseCoverage(Coverage):
+    """`coverage` whose picks of a batch also look unlike each other, while few labels are there.
+
+    From the logarithm of what a region adds is taken w times its likeness to the earlier pick of
+    the batch that it looks most like: cosine similarity of embeddings, in deviations from the mean
+    of all candidates, 0 to 4. w falls with the logarithm of the number of labelled regions, from
+    0.8 at 24 to 0 at 192; from there on it is `coverage`.
+    """
+
+    name = "coverage-diverse"
+    needs = Needs.of("bald", "class_bald", "class_counts", "embeddings")
+    most_apart = 0.8
+    fades = (24, 192)
+
+    def scores(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
+        """(R,) picks first, in the order they were made."""
+        if len(actions) == 0:
+            return np.zeros(0, np.float32)
+        apart = self.apart(len(state.labelled_pixels_by_region))
+        return cover(state, actions, actions.class_bald, self.prior, self.pixels_per_point, apart)
+
+    def apart(self, num_labelled: int) -> float:
+        """How much likeness counts with so many labelled regions, in [0, 0.8]."""
+        whole, none = np.log(self.fades)
+        left = (none - np.log(max(1, num_labelled))) / (none - whole)
+        return float(self.most_apart * np.clip(left, 0, 1))
+
+
 def cover_gains(
     state: PoolState,
     actions: RegionFeatures,
@@ -207,20 +236,27 @@ def cover(
     class_bald: np.ndarray,
     prior: float,
     pixels_per_point: float,
+    apart: float = 0.0,
 ) -> np.ndarray:
-    """(R,) scores of the greedy cover of (R, C) mean BALD by class; see `Coverage`."""
+    """(R,) scores of the greedy cover of (R, C) mean BALD by class; see `Coverage`.
+
+    `apart`: how much the picks are kept from looking alike, see `DiverseCoverage`.
+    """
     masses, base = _masses(state, actions, class_bald, prior, pixels_per_point)
-    covered = np.ones(len(base))
+    covered, near = np.ones(len(base)), np.zeros(len(actions))
 
     def gains(index: np.ndarray) -> np.ndarray:
         gained = np.empty(len(index))
         for start in range(0, len(index), BLOCK):  # the logarithms of all take much memory
             block = slice(start, start + BLOCK)
             gained[block] = np.log1p(masses[index[block]] / base / covered).sum(axis=1)
-        return gained
+        return np.log(np.maximum(gained, _TINY)) - apart * near[index] if apart else gained
 
     def take(index: int) -> None:
         covered[:] += masses[index] / base
+        if apart:
+            likeness = actions.embeddings @ actions.embeddings[index]
+            near[:] = np.maximum(near, standardised(likeness))
 
     return lazy_greedy_scores(state, len(actions), gains, take)
 

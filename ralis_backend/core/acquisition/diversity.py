@@ -10,6 +10,9 @@ from ralis_backend.core.acquisition.state import PoolState, greedy_scores
 from ralis_backend.core.acquisition.strategy import Needs, Scorer, likeliest
 from ralis_backend.core.features import RegionFeatures
 
+_LEAST_DEVIATION = 1e-3
+_MOST_DEVIATIONS = 4.0
+
 
 class KCenter(Scorer):
     """Regions least like each other and anything labelled (the cold start).
@@ -116,3 +119,9 @@ def most_similar(embeddings: np.ndarray, others: np.ndarray) -> np.ndarray:
             similar = (block @ others[start : start + 1024].T).max(axis=1)
             np.maximum(best[row : row + 8192], similar, out=best[row : row + 8192])
     return best
+
+
+def standardised(values: np.ndarray) -> np.ndarray:
+    """(R,) deviations from the mean, in standard deviations, at most 4 either way."""
+    deviations: np.ndarray = (values - values.mean()) / (values.std() + _LEAST_DEVIATION)
+    return np.clip(deviations, -_MOST_DEVIATIONS, _MOST_DEVIATIONS)

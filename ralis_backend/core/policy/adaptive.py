@@ -17,7 +17,7 @@ import torch
 from ralis_backend.core import weights
 from ralis_backend.core.acquisition import Drift, Needs, PoolState, Scorer
 from ralis_backend.core.acquisition.classes import Coverage
-from ralis_backend.core.acquisition.diversity import most_similar
+from ralis_backend.core.acquisition.diversity import most_similar, standardised
 from ralis_backend.core.acquisition.state import greedy_scores, lazy_greedy_scores
 from ralis_backend.core.features import BLOCK, RegionFeatures
 from ralis_backend.core.policy.adaptive_inputs import PROJECT_INPUTS, project_inputs
@@ -215,7 +215,7 @@ def _cover(state: PoolState, actions: RegionFeatures, knobs: Mapping[str, float]
         covered[:] += masses[index]
         if apart:
             likeness = actions.embeddings @ actions.embeddings[index]
-            near[:] = np.maximum(near, _standardised(likeness))
+            near[:] = np.maximum(near, standardised(likeness))
 
     if apart < 0:  # then a pick may make others worth more
         everything = np.arange(len(actions))
@@ -260,12 +260,6 @@ def _own_terms(
     own = {}
     for name, values in terms.items():
         if knobs[name]:
-            own[name] = knobs[name] * _standardised(values())
+            own[name] = knobs[name] * standardised(values())
             state.stop()
     return own
-
-
-def _standardised(values: np.ndarray) -> np.ndarray:
-    deviations = (values - values.mean()) / (values.std() + 1e-3)
-    standardised: np.ndarray = np.clip(deviations, -_MAX_DEVIATION, _MAX_DEVIATION)
-    return standardised

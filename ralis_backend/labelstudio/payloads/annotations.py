@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from ralis_backend.core.text import storable
 from ralis_backend.labelstudio.payloads.answers import read_answers
 from ralis_backend.labelstudio.payloads.predictions import version_of
-from ralis_backend.labelstudio.payloads.results import objects_of, shown, storable
+from ralis_backend.labelstudio.payloads.results import objects_of, shown
 from ralis_backend.labelstudio.payloads.strokes import STROKES
-from ralis_backend.labelstudio.payloads.tasks import is_id, parse_time
+from ralis_backend.labelstudio.payloads.tasks import parse_time
 from ralis_backend.online.answers import REST, USEFUL
-from ralis_backend.online.tool import ToolAnnotation
+from ralis_backend.online.tool import ToolAnnotation, is_id
 
 MAX_ANNOTATOR = 320
 """The longest e-mail address."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ralis_backend.labelstudio.payloads.results import storable
+from ralis_backend.core.text import storable
 
 MAX_CHARACTERS = 1000
 _LINE = re.compile(r"\[RALIS:[^\]]*\]")

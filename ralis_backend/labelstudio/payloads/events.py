@@ -9,8 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ralis_backend.online.tool import Hint
+from ralis_backend.online.tool import MAX_ID, Hint
 
+MAX_EVENT = 64
+"""Characters of an event's name."""
+MOST_IDS = 1000
+"""Of a webhook's annotations or tasks; one that names more is unclear, and everything is read."""
 _KEPT = ("id", "created_at", "task", "project")
 _ANNOTATED = {
     "ANNOTATION_CREATED",
@@ -26,12 +30,17 @@ _NAMES = ("annotation", "annotations", "task", "tasks", "project")
 
 
 def event_payload(data: Mapping[str, Any]) -> dict[str, Any]:
-    """A webhook's annotations, tasks and project by their ids and creation times."""
+    """A webhook's annotations, tasks and project by their ids and creation times.
+
+    Of more than `MOST_IDS` so many are kept that `read_hint` sees there were more.
+    """
     return {name: _kept(data[name]) for name in _NAMES if name in data}
 
 
 def read_hint(action: str, payload: Mapping[str, Any]) -> Hint:
     """What a webhook says has changed; also from payloads that were stored whole."""
+    if any(isinstance(it, list) and len(it) > MOST_IDS for it in map(payload.get, _NAMES)):
+        return Hint(is_about_settings=action == "PROJECT_UPDATED", is_unclear=True)
     if action in _ANNOTATED:
         return _of_annotations(payload)
     if action == "PROJECT_UPDATED":
@@ -70,9 +79,20 @@ def _ids(entries: Iterable[Any]) -> Iterable[int]:
 
 def _kept(value: Any) -> Any:
     if isinstance(value, list):
-        return [_kept(entry) for entry in value]
+        return [_entry(entry) for entry in value[: MOST_IDS + 1]]
+    return _entry(value)
+
+
+def _entry(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return _plain(value)
+    return {name: _plain(value[name]) for name in _KEPT if name in value}
+
+
+def _plain(value: Any) -> int | str | None:
+    """An id or a time; what has an id is kept as that."""
+    if isinstance(value, Mapping):
+        value = value.get("id")
     if isinstance(value, str):
         return value[:_LONGEST]
-    if not isinstance(value, Mapping):
-        return value if isinstance(value, int) else None
-    return {name: _kept(value[name]) for name in _KEPT if name in value}
+    return value if isinstance(value, int) and abs(value) <= MAX_ID else None

@@ -33,11 +33,6 @@ def shown(value: Any) -> str:
     return _short.repr(value)
 
 
-def storable(text: str) -> str:
-    """Text with a question mark for what no database takes: JSON may hold half characters."""
-    return text.replace("\0", "?").encode(errors="replace").decode()
-
-
 def name_of(result: Result) -> str:
     """The result's id, for messages."""
     return shown(result.get("id", "without id"))

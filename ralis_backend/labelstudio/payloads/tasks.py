@@ -14,8 +14,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ralis_backend.labelstudio.payloads.results import storable
-from ralis_backend.online.tool import MAX_ID, Crop, ToolTask
+from ralis_backend.core.text import storable
+from ralis_backend.online.tool import MAX_ID, Crop, ToolTask, is_id
 
 UNNAMED_KEY = "$undefined$"
 """The data key of files that were uploaded before the project had a label config."""
@@ -204,11 +204,6 @@ def _created_at(payload: Mapping[str, Any]) -> datetime:
 def _project_id(payload: Mapping[str, Any]) -> int | None:
     value = payload.get("project")
     return value if is_id(value) else None
-
-
-def is_id(value: Any) -> bool:
-    """Whether it is an id that Label Studio gives and a database holds."""
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_ID
 
 
 def _changed_at(payload: Mapping[str, Any]) -> datetime | None:

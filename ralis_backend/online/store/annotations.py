@@ -7,12 +7,17 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.orm import Session, undefer
 
 from ralis_backend.online.left_out import MOST_NAMED, LeftOut, summary
 from ralis_backend.online.store.database import BATCH, Database, pack, parts
-from ralis_backend.online.store.left_out import UNREAD, count_left_out, find_left_out
+from ralis_backend.online.store.left_out import (
+    UNREAD,
+    WAITING,
+    count_left_out,
+    find_left_out,
+)
 from ralis_backend.online.store.readings import is_kept, keep_state
 from ralis_backend.online.store.tables import Annotation, CropTask, Image, Label, Project
 from ralis_backend.online.tool import TaskAnnotations, ToolAnnotation
@@ -90,16 +95,28 @@ class Annotations:
 
     def unread(self, project_id: int) -> Iterator[Annotation]:
         """As `failed`, one after the other: payloads are large."""
-        for row_id in self.unread_ids(project_id):
+        return self._each(self.unread_ids(project_id))
+
+    def waiting(self, project_id: int) -> Iterator[Annotation]:
+        """Of `unread` those with which nothing is wrong: their turn has not come yet."""
+        return self._each(self.waiting_ids(project_id))
+
+    def unread_ids(self, project_id: int) -> list[int]:
+        """The row ids of those that could not be read so far."""
+        return self._ids(project_id, Annotation.error.is_not(None))
+
+    def waiting_ids(self, project_id: int) -> list[int]:
+        """The row ids of `waiting`."""
+        return self._ids(project_id, Annotation.error.is_not(None), Annotation.error.in_(WAITING))
+
+    def _each(self, row_ids: Sequence[int]) -> Iterator[Annotation]:
+        for row_id in row_ids:
             with self._database.read() as session:
                 found = session.get_one(Annotation, row_id, options=[undefer(Annotation.payload)])
             yield found
 
-    def unread_ids(self, project_id: int) -> list[int]:
-        """The row ids of those that could not be read so far."""
-        query = select(Annotation.id).where(
-            Annotation.project_id == project_id, Annotation.error.is_not(None)
-        )
+    def _ids(self, project_id: int, *which: ColumnElement[bool]) -> list[int]:
+        query = select(Annotation.id).where(Annotation.project_id == project_id, *which)
         with self._database.read() as session:
             return list(session.scalars(query.where(~Annotation.is_deleted)))
 
@@ -363,9 +380,10 @@ def _withdraw_others(
 ) -> None:
     """Withdraw what is stored of the task and not among what was found.
 
-    A task that had the id before is another one: its annotations are kept.
+    A task that had the id before is another one: its annotations are kept. An annotation that had
+    the id before is gone.
     """
-    listed = {annotation.id for annotation in found.annotations} | set(found.unreadable)
+    listed = {(annotation.id, annotation.created_at) for annotation in found.annotations}
     query = select(Annotation).where(
         Annotation.tool_uid == tool_uid,
         Annotation.task_id == found.task.id,
@@ -376,7 +394,8 @@ def _withdraw_others(
             row.image_id == (image and image.id)
             and row.crop_task_id == (crop_task and crop_task.id)
         )
-        if is_here and row.annotation_id not in listed:
+        is_listed = (row.annotation_id, row.created_at) in listed
+        if is_here and not is_listed and row.annotation_id not in found.unreadable:
             _withdraw(session, row)
 
 

@@ -13,11 +13,15 @@ from sqlalchemy import ColumnElement, delete, select, true
 from sqlalchemy.orm import Session
 
 from ralis_backend.online.store.database import Database
-from ralis_backend.online.store.tables import Attempt
+from ralis_backend.online.store.tables import Attempt, Project
 
 MOST_ATTEMPTS = 3
 """After so many the culprit is set aside."""
+MOST_NOTES = 20
+"""Of a project, for people."""
 STEP = "step"
+REQUEST = "request"
+"""A training that somebody has asked for and that has begun: due until it has ended in order."""
 
 
 class SetAsideError(ValueError):
@@ -33,6 +37,22 @@ class Attempts:
     def begin(self, project_id: int, kind: str, key: object) -> int:
         """Count an attempt, on disk before it begins; which one in a row it is, from 1."""
         return self._count(project_id, kind, key, 1)
+
+    def begin_requested(self, project_id: int) -> None:
+        """A training begins that answers every request made so far.
+
+        A request made from now on asks for another one. This one stays due, whatever ends it or
+        the worker, until its `REQUEST` is forgotten.
+        """
+        with self._database.write() as session:
+            project = session.get_one(Project, project_id)
+            if project.is_training_requested:
+                project.is_training_requested = False
+                _find_or_add(session, project_id, REQUEST, "").count = 1
+
+    def has_open_request(self, project_id: int) -> bool:
+        """Whether a training that was asked for has begun and not ended."""
+        return self.count(project_id, REQUEST, "") > 0
 
     def count(self, project_id: int, kind: str, key: object) -> int:
         """How many are counted."""
@@ -84,13 +104,23 @@ class Attempts:
             row = _find_or_add(session, project_id, kind, key)
             row.count, row.note = MOST_ATTEMPTS, note
 
+    def set_aside_keys(self, project_id: int, kind: str) -> list[str]:
+        """The keys of what is set aside of a kind, oldest first."""
+        query = select(Attempt.key).where(
+            Attempt.project_id == project_id, Attempt.kind == kind, Attempt.note.is_not(None)
+        )
+        with self._database.read() as session:
+            return list(session.scalars(query.order_by(Attempt.id)))
+
     def notes(self, project_id: int) -> list[str]:
-        """Why what is set aside is set aside, oldest first."""
+        """Why what is set aside is set aside, oldest first; of very much how much more there is."""
         query = select(Attempt.note).where(
             Attempt.project_id == project_id, Attempt.note.is_not(None)
         )
         with self._database.read() as session:
-            return [str(note) for note in session.scalars(query.order_by(Attempt.id))]
+            found = [str(note) for note in session.scalars(query.order_by(Attempt.id))]
+        more = [f"and {len(found) - MOST_NOTES} more"] if len(found) > MOST_NOTES else []
+        return [*found[:MOST_NOTES], *more]
 
     def forget(self, project_id: int, kind: str | None = None) -> None:
         """Try everything of a project again; or everything of a kind."""

@@ -50,7 +50,11 @@ class Database:
 
     @classmethod
     def open(cls, url: str) -> Database:
-        """Connect to a SQLAlchemy address, and bring the tables up to date."""
+        """Connect to a SQLAlchemy address, and bring the tables up to date.
+
+        Raises:
+            ValueError: if nothing answers there, it is no database, or a newer release made it.
+        """
         engine = create_engine(url, pool_pre_ping=True, hide_parameters=True)
         if engine.dialect.name == "sqlite":
             _configure_sqlite(engine)
@@ -133,13 +137,38 @@ def _configure_sqlite(engine: Engine) -> None:
 
 def _migrate(engine: Engine) -> None:
     """Bring the tables up to date; where they are, nothing waits for whoever writes."""
-    with engine.connect() as connection:
-        if MigrationContext.configure(connection).get_current_revision() == _newest_revision():
-            return
+    revision = _revision_of(engine)
+    if revision == _revisions()[0]:
+        return
+    if revision is not None and revision not in _revisions():
+        raise ValueError(
+            f"the database {_shown(engine)} was made by a newer release of this program: its "
+            f"tables are of revision {revision!r}, this release knows those up to "
+            f"{_revisions()[0]!r}. Install that release again, or set RALIS_DATA_DIR and "
+            "RALIS_DATABASE_URL to a copy from before the update"
+        )
     config = _migrations()
     with engine.execution_options(immediate=True).begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def _revision_of(engine: Engine) -> str | None:
+    """Of the tables; None where there are none."""
+    try:
+        with engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
+    except StoreError as error:
+        why = " ".join(str(getattr(error, "orig", None) or error).split())
+        raise ValueError(
+            f"the database {_shown(engine)} cannot be used: {why}. Expected a database of this "
+            "program, or an empty one, that can be reached and written; see RALIS_DATA_DIR and "
+            "RALIS_DATABASE_URL, and put a backup in the place of a damaged file"
+        ) from error
+
+
+def _shown(engine: Engine) -> str:
+    return engine.url.render_as_string(hide_password=True)
 
 
 def _migrations() -> Config:
@@ -149,5 +178,7 @@ def _migrations() -> Config:
 
 
 @cache
-def _newest_revision() -> str | None:
-    return ScriptDirectory.from_config(_migrations()).get_current_head()
+def _revisions() -> tuple[str, ...]:
+    """Those that this release knows, newest first."""
+    scripts = ScriptDirectory.from_config(_migrations()).walk_revisions()
+    return tuple(script.revision for script in scripts)

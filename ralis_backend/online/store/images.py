@@ -10,7 +10,8 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from ralis_backend.online.store.database import BATCH, Database, assign, now, parts
-from ralis_backend.online.store.tables import LONGEST_PAUSE, Image
+from ralis_backend.online.store.left_out import UNREAD, read_again
+from ralis_backend.online.store.tables import LONGEST_PAUSE, Annotation, Image, Project
 from ralis_backend.online.tool import ToolTask
 
 _KNOWN = (Image.id, Image.task_id, Image.task_created_at, Image.ref, Image.is_deleted)
@@ -105,6 +106,16 @@ class Images:
                 found.update((row.task_id, row) for row in rows)
         return found
 
+    def sizes(self, image_ids: Collection[int]) -> dict[int, tuple[int, int] | None]:
+        """(height, width) in pixels by row id; None until the image was read once."""
+        query = select(Image)
+        with self._database.read() as session:
+            return {
+                row.id: row.size
+                for part in parts(image_ids, BATCH)
+                for row in session.scalars(query.where(Image.id.in_(part)))
+            }
+
     def known_tasks(self, project_id: int, task_ids: Collection[int]) -> set[int]:
         """Those of the tasks whose images still exist."""
         return set(self.of_tasks(project_id, task_ids))
@@ -144,7 +155,8 @@ class Images:
         """Note that an image of (height, width) pixels was read.
 
         Where another task shows the same pixels, both are on one side of training and validation
-        from now on: in training if either was, since a version may have learned from it.
+        from now on: in training if either was, since a version may have learned from it. Where it
+        is of another size than before, what was left out of its annotations is read again.
 
         Args:
             image_id: the image's row.
@@ -153,6 +165,8 @@ class Images:
         """
         with self._database.write() as session:
             row = session.get_one(Image, image_id)
+            if row.size not in (None, size):
+                _read_again(session, row)
             row.height, row.width = size
             row.error, row.num_failures, row.retry_at = None, 0, None
             if content is not None and content != row.content:
@@ -212,6 +226,14 @@ def side_of_content(session: Session, image: Image) -> bool | None:
     )
     sides = set(session.scalars(query))
     return all(sides) if sides else None
+
+
+def _read_again(session: Session, image: Image) -> None:
+    """What does not fit the size that was known may fit the one that it has."""
+    odd = (Annotation.image_id == image.id, Annotation.left_out.is_not(None))
+    if read_again(session, UNREAD, *odd):
+        project = update(Project).where(Project.id == image.project_id)
+        session.execute(project.values(is_sync_requested=True))
 
 
 def _unite(session: Session, image: Image) -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 import numpy as np
-from sqlalchemy import ColumnElement, Select, and_, delete, func, or_, select
+from sqlalchemy import ColumnElement, Select, Text, and_, cast, delete, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from ralis_backend.core.images import mask_from_png, mask_to_png
@@ -24,6 +24,7 @@ from ralis_backend.online.store.tables import (
     CropTask,
     Image,
     Label,
+    Project,
     Suggestion,
     Version,
 )
@@ -70,15 +71,25 @@ class Labels:
         labels: Sequence[NewLabel],
         answers: Mapping[str, Any],
         left_out: Sequence[str] = (),
+        meaning: int | None = None,
     ) -> None:
         """Replace what was read from an annotation; masks are written before the rows.
 
         Labels that are as they were keep their ids: nothing new was painted. An annotation that
-        was stored anew or moved meanwhile stays as one that has to be read. `left_out` says what
-        of it does not count.
+        was stored anew or moved meanwhile stays as one that has to be read, and so does one that
+        was read with what its project does not mean any more.
+
+        Args:
+            annotation: as it was read.
+            labels: of its regions.
+            answers: by kind.
+            left_out: what of it does not count.
+            meaning: the project's `meaning` that it was read with; None: whatever it is.
         """
         rows = [self._label_row(annotation, label) for label in labels]
         with self._database.write() as session:
+            if meaning is not None and meaning != _meaning(session, annotation.project_id):
+                return
             stored = session.get_one(Annotation, annotation.id)
             if _what_was_read(stored) != _what_was_read(annotation):
                 return
@@ -123,13 +134,37 @@ class Labels:
 
     def mined(self, project_id: int, wish_id: int) -> list[RegionLabel]:
         """As `of`, those that were mined for a wish."""
-        may_be = or_(CropTask.wish_id == wish_id, Suggestion.id.is_not(None))
+        suggested = cast(Suggestion.regions, Text).like(f'%"wish": {wish_id}%')
+        may_be = or_(CropTask.wish_id == wish_id, suggested)
         found = newest(self._select(and_(Label.project_id == project_id, may_be)))
         return [label for label in found if label.wish_id == wish_id]
 
     def every(self, project_id: int) -> list[RegionLabel]:
         """As `of`, with the labels that newer ones of the same region supersede."""
         return self._select(Label.project_id == project_id)
+
+    def class_pixels(self, project_id: int, index: int) -> int:
+        """Labelled pixels of a class in the regions that `of` gives; counted by the database."""
+        best_first = (
+            Annotation.is_starred.desc(),
+            Label.is_skipped,
+            _PAINTED_AT.desc(),
+            Label.id.desc(),
+        )
+        place = func.row_number().over(partition_by=(Label.image_id, *_REGION), order_by=best_first)
+        pixels = Label.pixels[index].as_integer()
+        counting = _counting(select(pixels.label("pixels"), place.label("place")))
+        every = counting.where(Label.project_id == project_id).subquery()
+        query = select(func.sum(every.c.pixels)).where(every.c.place == 1)
+        with self._database.read() as session:
+            return int(session.scalar(query) or 0)
+
+    def has_class(self, project_id: int, index: int, since_id: int) -> bool:
+        """Whether a label with a larger id shows a class."""
+        shows = Label.pixels[index].as_integer() > 0
+        query = _counting(select(Label.id)).where(Label.project_id == project_id, shows)
+        with self._database.read() as session:
+            return session.scalar(query.where(Label.id > since_id).limit(1)) is not None
 
     def shared_regions(self, project_id: int) -> list[int]:
         """How many regions several people painted, and the newest label of them: [0, 0] of none."""
@@ -215,6 +250,12 @@ class Labels:
         if not is_whole:
             self._blobs.path(label.mask_key).unlink(missing_ok=True)
 
+    def mask_keys(self) -> set[str]:
+        """Where the masks of all projects' labels lie."""
+        query = select(Label.mask_key).where(Label.mask_key.is_not(None)).distinct()
+        with self._database.read() as session:
+            return set(session.scalars(query))
+
     def image_mask(self, image_size: tuple[int, int], labels: Sequence[RegionLabel]) -> np.ndarray:
         """One image's labels as one (H, W) uint8 mask.
 
@@ -256,9 +297,7 @@ class Labels:
         key, pixels = None, []
         if label.mask is not None:
             content = mask_to_png(label.mask)
-            key = _mask_key(content)
-            if not self._blobs.path(key).exists():
-                self._blobs.put(key, content)
+            key = self._blobs.have(_mask_key(content), content)
             pixels = np.bincount(label.mask[label.mask != VOID], minlength=1).tolist()
         region = label.region
         return Label(
@@ -277,6 +316,12 @@ class Labels:
 
 def _what_was_read(annotation: Annotation) -> tuple[str, int | None, int | None]:
     return annotation.digest, annotation.image_id, annotation.crop_task_id
+
+
+def _meaning(session: Session, project_id: int) -> int | None:
+    """What labels are read with; nobody changes it before this transaction ends."""
+    query = select(Project.meaning).where(Project.id == project_id)
+    return session.scalar(query.with_for_update())
 
 
 def _mask_key(content: bytes) -> str:

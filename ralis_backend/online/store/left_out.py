@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from sqlalchemy import Exists, Select, exists, func, or_, select
+from sqlalchemy import ColumnElement, Exists, Select, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from ralis_backend.online.left_out import LeftOut, bounded
@@ -13,8 +13,21 @@ from ralis_backend.online.store.tables import Annotation, Image, Label, TaskStat
 _Query = TypeVar("_Query", bound=Select)
 UNREAD = "it has not been read yet"
 REREAD = "unpainted pixels mean something else now: it is read again"
+SAID_NOTHING = "it cannot be read, and the error said nothing; it is tried again"
+"""Where an empty error was stored by an earlier release."""
 WAITING = (UNREAD, REREAD)
 """Errors of annotations whose turn to be read has not come: nothing is wrong with them."""
+
+
+def read_again(session: Session, why: str, *which: ColumnElement[bool]) -> int:
+    """Have those of the annotations that were read be read once more, and how many these are.
+
+    What was left out of them is to be found out anew.
+    """
+    has_been_read = (~Annotation.is_deleted, Annotation.error.is_(None))
+    values = {"error": why, "left_out": None}
+    done = session.execute(update(Annotation).where(*has_been_read, *which).values(values))
+    return int(done.rowcount)  # type: ignore[attr-defined]
 
 
 def find_left_out(session: Session, project_id: int, most: int | None) -> list[LeftOut]:
@@ -78,7 +91,10 @@ def _of_annotation(row: Annotation, has_label: bool) -> LeftOut:
         row.task_id,
         row.tool_uid,
         is_read=row.error is None and bool(has_label),
-        what=(*bounded([row.error] if row.error else []), *(row.left_out or ())),
+        what=(
+            *bounded([row.error or SAID_NOTHING] if row.error is not None else []),
+            *(row.left_out or ()),
+        ),
     )
 
 

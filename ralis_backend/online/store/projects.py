@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, delete, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, exists, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, undefer
 
@@ -16,7 +16,7 @@ from ralis_backend.online.background import Kept, background_of, marked
 from ralis_backend.online.store.attempts import MOST_ATTEMPTS, STEP
 from ralis_backend.online.store.database import Database, assign, now
 from ralis_backend.online.store.leases import LeaseState
-from ralis_backend.online.store.left_out import REREAD
+from ralis_backend.online.store.left_out import REREAD, UNREAD, read_again
 from ralis_backend.online.store.tables import (
     Annotation,
     Attempt,
@@ -139,7 +139,8 @@ class Projects:
 
         New labels get new class indices. A label that is gone keeps its index, so that masks
         stay valid, and is not offered any more. Where unpainted pixels mean something else than
-        before, all labels are read again from what annotators sent.
+        before, all labels are read again from what annotators sent; where the label config is
+        another one, those of which something was left out.
 
         Args:
             uid: of the pool project.
@@ -167,7 +168,7 @@ class Projects:
         choice: str | Kept | None,
     ) -> Project:
         with self._database.write() as session:
-            known = select(Project).where(Project.uid == uid)
+            known = select(Project).where(Project.uid == uid).with_for_update()
             project = session.scalars(known.options(undefer(Project.label_config))).first()
             if project is None:
                 project = Project(uid=uid, tool_id=tool_id)
@@ -179,6 +180,28 @@ class Projects:
                 project.background = choice
             if label_config:
                 _bring_up_to_date(session, project, label_config, classes, default_background)
+            session.flush()
+            return project
+
+    def renew(
+        self,
+        project_id: int,
+        label_config: str,
+        classes: Sequence[ClassLabel],
+        default_background: str | None = None,
+    ) -> Project:
+        """The project as it is now; its labels are brought up to date, as `register` does it.
+
+        Nothing else of it changes, and nothing is written where the label config is as known.
+        """
+        config = undefer(Project.label_config)
+        with self._database.read() as session:
+            project = session.get_one(Project, project_id, options=[config])
+        if project.label_config == label_config or not label_config:
+            return project
+        with self._database.write() as session:
+            project = session.get_one(Project, project_id, options=[config], with_for_update=True)
+            _bring_up_to_date(session, project, label_config, classes, default_background)
             session.flush()
             return project
 
@@ -319,7 +342,7 @@ def _bring_up_to_date(
         project.classes = _merge_classes(project.classes or [], classes)
         project.is_sync_requested = True
         project.is_prepared = False
-        session.flush()
+        _mean_otherwise(session, project, UNREAD, Annotation.left_out.is_not(None))
     _settle_background(session, project, [label.name for label in classes], default_background)
 
 
@@ -337,9 +360,20 @@ def _settle_background(
     project.classes = settled
     project.is_sync_requested, project.is_prepared = True, False
     if project.background_class != before:
-        unpainted = (Annotation.project_id == project.id, ~Annotation.is_skipped)
-        has_been_read = (~Annotation.is_deleted, Annotation.error.is_(None))
-        session.execute(update(Annotation).where(*unpainted, *has_been_read).values(error=REREAD))
+        _mean_otherwise(session, project, REREAD, ~Annotation.is_skipped)
+
+
+def _mean_otherwise(
+    session: Session, project: Project, why: str, which: ColumnElement[bool]
+) -> None:
+    """Have the labels that this may change be read again, by who has heard of it.
+
+    Whoever reads at this moment has not: `Labels.put` takes nothing of it any more.
+    """
+    session.flush()
+    project.meaning += 1
+    session.flush()
+    read_again(session, why, Annotation.project_id == project.id, which)
 
 
 def _kept_background(session: Session, project: Project, labels: Sequence[str]) -> str | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy import BigInteger, ColumnElement, cast, delete, func, or_, select, update
+from sqlalchemy.orm import InstrumentedAttribute
 
 from ralis_backend.online.store.database import BATCH, Database, assign, parts
 from ralis_backend.online.store.tables import Annotation, CropTask, Image, Suggestion
@@ -92,6 +93,35 @@ class Queue:
                 marking = update(CropTask).where(CropTask.id.in_(part), CropTask.state == "open")
                 session.execute(marking.values(state="deleted"))
 
+    def misplaced(self, project_id: int) -> list[int]:
+        """Row ids of annotations that were read, of regions that are not inside their images.
+
+        Regions are believed while the size of their image is not known.
+        """
+        is_before = or_(CropTask.row < 0, CropTask.col < 0)
+        is_beyond = or_(
+            _sum(CropTask.row, CropTask.height) > Image.height,
+            _sum(CropTask.col, CropTask.width) > Image.width,
+        )
+        is_empty = or_(CropTask.height < 1, CropTask.width < 1)
+        query = (
+            select(CropTask.id)
+            .join(Image, Image.id == CropTask.image_id)
+            .where(CropTask.project_id == project_id, CropTask.state == "done")
+            .where(or_(is_before, is_beyond, is_empty))
+        )
+        of_annotations = select(Annotation.id).where(
+            ~Annotation.is_deleted, Annotation.error.is_(None)
+        )
+        with self._database.read() as session:
+            return [
+                row_id
+                for part in parts(session.scalars(query).all(), BATCH)
+                for row_id in session.scalars(
+                    of_annotations.where(Annotation.crop_task_id.in_(part))
+                )
+            ]
+
     def add(self, rows: Sequence[CropTask]) -> None:
         """Plan crop tasks: stored before they are made, so that none is made twice."""
         with self._database.write() as session:
@@ -125,10 +155,10 @@ class Queue:
                 session.add(row)
             return list(row.regions)
 
-    def take_back(self, project_id: int, version: int) -> None:
-        """Forget what was handed out under a version, so that something else can be.
+    def take_back(self, project_id: int, version: int, wish_id: int | None) -> None:
+        """Forget what was handed out under a version for another wish than this one, or for none.
 
-        What an annotation has begun from stays: it says what was asked.
+        So something else can be. What an annotation has begun from stays: it says what was asked.
         """
         begun = select(Annotation.image_id).where(
             Annotation.project_id == project_id,
@@ -136,16 +166,29 @@ class Queue:
             Annotation.image_id.is_not(None),
         )
         of_project = select(Image.id).where(Image.project_id == project_id)
+        may_go = (
+            Suggestion.version == version,
+            Suggestion.image_id.in_(of_project),
+            Suggestion.image_id.not_in(begun),
+        )
+        wanted = {wish_id} - {None}
         with self._database.write() as session:
-            session.execute(
-                delete(Suggestion).where(
-                    Suggestion.version == version,
-                    Suggestion.image_id.in_(of_project),
-                    Suggestion.image_id.not_in(begun),
-                )
-            )
+            rows = session.execute(select(Suggestion.id, Suggestion.regions).where(*may_go))
+            gone = [row.id for row in rows if _wishes(row.regions) != wanted]
+            for part in parts(gone, BATCH):
+                session.execute(delete(Suggestion).where(Suggestion.id.in_(part)))
 
     def _tasks(self, *conditions: ColumnElement[bool]) -> list[CropTask]:
         query = select(CropTask).where(*conditions)
         with self._database.read() as session:
             return list(session.scalars(query.order_by(CropTask.round, CropTask.rank, CropTask.id)))
+
+
+def _sum(start: InstrumentedAttribute[int], length: InstrumentedAttribute[int]) -> Any:
+    """Of two columns, which may not fit into one of their kind."""
+    return cast(start, BigInteger) + cast(length, BigInteger)
+
+
+def _wishes(regions: Iterable[Mapping[str, Any]]) -> set[Any]:
+    """The wishes that regions were handed out for."""
+    return {entry["wish"] for entry in regions if entry.get("wish") is not None}

@@ -76,6 +76,7 @@ class Project(Base):
     # [{name, color, is_active, background?}]; background: why unpainted pixels are this class
     classes: Mapped[list[Any]] = mapped_column(default=list)
     background: Mapped[str | None] = mapped_column(Text)  # as chosen; None: as usual, "": none
+    meaning: Mapped[int] = mapped_column(default=0)  # counts what changes how labels are read
     strategy: Mapped[str | None] = mapped_column(String(64))  # None: the worker's setting
     pixel_rule: Mapped[dict[str, Any] | None]  # how its pictures are shown: `online/pictures`
     regions_uid: Mapped[str | None] = mapped_column(String(64), index=True)
@@ -94,6 +95,7 @@ class Project(Base):
     published_version: Mapped[int | None]
     published_label_id: Mapped[int] = mapped_column(default=0)
     round: Mapped[int] = mapped_column(default=0)
+    said: Mapped[str | None] = mapped_column(String(64))  # SHA-256 of what `/setup` said last
     said_wish: Mapped[dict[str, Any] | None] = _nullable_json()  # of the connection, the last
     published_wish: Mapped[int | None]  # whose regions annotators meet; None: nobody's
     # what people see
@@ -168,6 +170,11 @@ class Image(Base):
     )
     num_failures: Mapped[int] = mapped_column(default=0)  # to read it, in a row
     retry_at: Mapped[datetime | None]
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether it was read, and can still be, as far as is known."""
+        return self.size is not None and self.error is None and not self.is_deleted
 
     def may_be_tried(self, moment: datetime) -> bool:
         """Whether it can be read as far as is known, or the pause after it could not is over."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import delete, func, or_, select
 
-from ralis_backend.online.further import ALL_LABELS
+from ralis_backend.online.further import ALL_LABELS, NOT_IN_USE
 from ralis_backend.online.store.database import Database, assign
-from ralis_backend.online.store.tables import Project, Version
+from ralis_backend.online.store.tables import Attempt, Project, Version
 
 
 class Versions:
@@ -76,6 +76,20 @@ class Versions:
                 )
             project = session.get_one(Project, project_id)
             assign(project, {"current_version": number, "published_version": None})
+            row = versions[number]
+            row.metrics = {name: it for name, it in row.metrics.items() if name != NOT_IN_USE}
+
+    def use_instead(self, project_id: int, damaged: int, number: int, **values: Any) -> bool:
+        """Make a version the one in use where a damaged one still is; whether it was.
+
+        values: columns of the project that are set then.
+        """
+        with self._database.write() as session:
+            project = session.get_one(Project, project_id)
+            is_in_use = project.current_version == damaged
+            if is_in_use:
+                assign(project, {**values, "current_version": number, "published_version": None})
+            return is_in_use
 
     def weights_keys(self, project_id: int) -> set[str]:
         """Where the weights lie that are kept."""
@@ -105,12 +119,35 @@ class Versions:
                 row.is_dropped = True
             return dropped
 
-    def add(self, version: Version, **project_values: Any) -> Version:
-        """Store a version and set columns of its project, together."""
+    def add(
+        self,
+        version: Version,
+        *,
+        instead_of: int | None = None,
+        ends: str | None = None,
+        **project_values: Any,
+    ) -> Version:
+        """Store a version and set columns of its project, together.
+
+        Args:
+            version: to be stored.
+            instead_of: number of the version in whose place it comes into use; where another one
+                is in use by now it does not, and its metrics say so.
+            ends: kind of the attempts that end with it.
+            project_values: the columns.
+        """
         with self._database.write() as session:
-            session.add(version)
             project = session.get_one(Project, version.project_id)
+            if instead_of == project.current_version:
+                project.current_version = version.number
+            elif instead_of is not None:
+                why = f"somebody went back to v{project.current_version} while it was trained"
+                version.metrics = {**version.metrics, NOT_IN_USE: why}
+            session.add(version)
             assign(project, project_values)
+            if ends is not None:
+                ended = (Attempt.project_id == version.project_id, Attempt.kind == ends)
+                session.execute(delete(Attempt).where(*ended))
             session.flush()
             return version
 

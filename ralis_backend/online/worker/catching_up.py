@@ -86,7 +86,9 @@ class _Reader:
             return True
 
     def num_missing(self, project: Project) -> int:
-        return self._plain.num_missing(project)
+        """Annotations that are not stored, or that wait to be read."""
+        waiting = self._store.annotations.waiting_ids(project.id)
+        return self._plain.num_missing(project) + len(waiting)
 
 
 def _unread_text(store: Store, project: Project) -> str:

@@ -16,6 +16,7 @@ from ralis_backend.core.images import (
     crop_picture,
     crop_scale,
 )
+from ralis_backend.core.text import reason_of
 from ralis_backend.online.pictures import Pictures
 from ralis_backend.online.random_slice import SLICE, SLICE_REASON
 from ralis_backend.online.store import Store
@@ -168,7 +169,7 @@ class CropQueue:
         except Exception as error:
             # It was readable when it was ranked; the other images go on.
             logger.warning("project %s, task %s: %s", project.tool_id, image.task_id, error)
-            self._store.images.fail(image.id, str(error))
+            self._store.images.fail(image.id, reason_of(error))
             return None
 
     def _predict(

@@ -12,6 +12,7 @@ from ralis_backend.online.store import Store, now
 from ralis_backend.online.tool import Tool, ToolError, ToolNotFound
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.standing import Standing
+from ralis_backend.online.worker.unused_masks import UnusedMasks
 
 logger = logging.getLogger(__name__)
 
@@ -26,16 +27,18 @@ class Housekeeping:
         self._tool = tool
         self._config = config
         self._standing = Standing()
+        self._masks = UnusedMasks(store)
         self._done_at = float("-inf")
 
     def keep(self) -> None:
-        """Once an hour: look for projects that were gone, drop old events and broken-off files."""
+        """Once an hour: look for projects that were gone, drop old events and unused files."""
         if time.monotonic() - self._done_at < EVERY_S:
             return
         self._done_at = time.monotonic()
         self._look_for_the_gone()
         self._drop_events()
         self._remove_partial_files()
+        self._remove_masks()
 
     def _look_for_the_gone(self) -> None:
         """A project that the tool knows after all is worked on again."""
@@ -65,6 +68,11 @@ class Housekeeping:
             if self._standing.seconds(path, _size_and_time(path)) >= EVERY_S - 60:
                 path.unlink(missing_ok=True)
                 logger.info("%s was removed: its writer is gone", path)
+
+    def _remove_masks(self) -> None:
+        num_removed = self._masks.remove()
+        if num_removed:
+            logger.info("%d masks that no label has any more were removed", num_removed)
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:

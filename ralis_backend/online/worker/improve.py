@@ -21,6 +21,7 @@ from ralis_backend.core.learning.continuing import ContinuedTraining, next_look
 from ralis_backend.core.learning.course import Course
 from ralis_backend.core.learning.crops import NothingReadable
 from ralis_backend.core.segmenter import Segmenter, load
+from ralis_backend.core.text import reason_of
 from ralis_backend.core.weights import WeightsError
 from ralis_backend.online.advice import gain_over, held_out_score
 from ralis_backend.online.further import CONVERGED, Further
@@ -107,7 +108,7 @@ class Improver:
                 else:
                     self._go_on(project, version, newest_label_id, report, should_stop)
         except (FloatingPointError, NothingReadable) as error:
-            self._end(version, newest_label_id, str(error))
+            self._end(version, newest_label_id, reason_of(error))
         except Exception:
             self._rests_until[project.id] = time.monotonic() + REST_S
             logger.warning(
@@ -313,7 +314,9 @@ class Improver:
         self._versions.measure(project, stretch.version, stretch.in_use, unseen)
         spent = Further(lesson.newest_label_id, seconds_on_labels=further.seconds_on_labels)
         version.metrics = {**version.metrics, **spent.as_metrics()}
-        stretch.version = self._versions.keep(project, version, segmenter)
+        stretch.version = self._versions.keep(
+            project, version, segmenter, instead_of=stretch.version.number
+        )
         # Training does not notice that its best candidate is in use now; it is counted anew.
         stretch.training.count_from(further.best_updates)
         stretch.in_use, stretch.best, stretch.before = segmenter, None, Looked()

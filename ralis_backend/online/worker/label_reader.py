@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ralis_backend.core.images import content_of
 from ralis_backend.core.regions import Region, grid
-from ralis_backend.core.text import printable, shortened
+from ralis_backend.core.text import printable, reason_of, shortened
 from ralis_backend.online.answers import REST
 from ralis_backend.online.labels import NewLabel, painted_labels
 from ralis_backend.online.pictures import Pictures, task_of
@@ -16,6 +16,7 @@ from ralis_backend.online.store import StoreError, annotation_from_json, unpack
 from ralis_backend.online.store.tables import Image, Project
 from ralis_backend.online.tool import Tool, ToolAnnotation, ToolProject, ToolUnavailable
 from ralis_backend.online.worker.config import WorkerConfig
+from ralis_backend.online.worker.region_tasks import MisplacedRegion, misfit
 
 if TYPE_CHECKING:
     from ralis_backend.online.store import Store
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 MAX_LOGGED = 300
 """Characters of what was left out, in a line of the log."""
 NOTHING_PAINTED = "nothing is painted in it, and the project has no background label"
+NOTHING_INSIDE = "none of the regions that were suggested in it lies in the image as it is now"
+_PLACE = ("row", "col", "height", "width")
 NOT_ITS_FAULT = (ToolUnavailable, StoreError)
 """What says nothing of the image or annotation that was being read: the step is tried again."""
 
@@ -69,28 +72,49 @@ class LabelReader:
                     f"annotation {annotation.id} belongs to task {annotation.task_id}, "
                     "which is not known here"
                 )
+            self._refuse_misplaced(row)
             with self._store.attempts.trying(*_attempt_at(row)):
-                unpainted = self._unpainted(answers)
-                labels, left_out = self._labels(row, row.image_id, annotation, unpainted)
+                labels, left_out = self._labels(row, row.image_id, annotation, answers)
         except StoreError:
             raise
         except Exception as error:
-            logger.warning("project %s: %s", self._project.tool_id, error)
+            logger.warning("project %s: %s", self._project.tool_id, reason_of(error))
             self._note_failure(row, error, answers)
             return
         if left_out:
             self._say(annotation, labels, left_out)
-        self._store.labels.put(row, labels, answers, left_out)
+        self._store.labels.put(row, labels, answers, left_out, self._project.meaning)
 
     def _note_failure(self, row: Annotation, error: Exception, answers: Mapping[str, Any]) -> None:
         """It is tried again; a region that was asked for does not wait for it meanwhile."""
+        message = reason_of(error)
         if isinstance(error, ToolUnavailable) or row.crop_task_id is None:
-            self._store.annotations.fail(row, str(error))
+            self._store.annotations.fail(row, message)
+        elif isinstance(error, MisplacedRegion):
+            self._take_out(row, row.crop_task_id)
+            self._store.annotations.fail(row, message)
         else:
             region = self._store.queue.get(row.crop_task_id).region
-            self._store.labels.put_unread(row, region, answers, str(error))
+            self._store.labels.put_unread(row, region, answers, message)
         if isinstance(error, ToolUnavailable):
             self._tool.project(self._project.tool_id)
+
+    def _take_out(self, row: Annotation, crop_task_id: int) -> None:
+        """A misplaced region waits for nobody; what was read of it while it was believed goes."""
+        state = self._store.queue.get(crop_task_id).state
+        if state == "done":
+            self._store.labels.put(row, [], {})
+        elif state == "open":
+            self._store.queue.change({crop_task_id: {"state": "deleted"}})
+
+    def _refuse_misplaced(self, row: Annotation) -> None:
+        """Raises `MisplacedRegion` if the image cannot have the region that a task is about."""
+        if row.crop_task_id is None or row.image_id is None:
+            return
+        image = self._store.images.get(row.image_id)
+        why = misfit(self._store.queue.get(row.crop_task_id), image.size)
+        if why is not None:
+            raise MisplacedRegion(f"annotation {row.annotation_id} of task {row.task_id}: {why}")
 
     def _say(
         self, annotation: ToolAnnotation, labels: Sequence[NewLabel], left_out: Sequence[str]
@@ -106,13 +130,26 @@ class LabelReader:
             f" (and {len(left_out) - 1} more)" if len(left_out) > 1 else "",
         )
 
-    def _unpainted(self, answers: Mapping[str, Any]) -> str | None:
-        """The class of this annotation's unpainted pixels: as the annotator said, or as usual."""
-        rest = answers.get(REST.name)
-        return rest if rest in self._project.class_names else self._project.background_name
+    def _unpainted(self, answers: Mapping[str, Any]) -> tuple[str | None, list[str]]:
+        """The class of this annotation's unpainted pixels: as the annotator said, or as usual.
+
+        And what of that does not count.
+        """
+        rest, names = answers.get(REST.name), self._project.class_names
+        if rest is None or rest in names:
+            return rest or self._project.background_name, []
+        return self._project.background_name, [
+            f"what is left unpainted is said to be {shortened(repr(rest), 100)}, which is not one "
+            f"of {shortened(', '.join(names), 100)}; add it to the label config or repair the "
+            "annotation"
+        ]
 
     def _labels(
-        self, row: Annotation, image_id: int, annotation: ToolAnnotation, unpainted: str | None
+        self,
+        row: Annotation,
+        image_id: int,
+        annotation: ToolAnnotation,
+        answers: Mapping[str, Any],
     ) -> tuple[list[NewLabel], list[str]]:
         """What an annotation labels, and what of it does not count."""
         left_out: list[str]
@@ -127,10 +164,11 @@ class LabelReader:
         if annotation.is_skipped:
             return [NewLabel(region, None) for region in regions], left_out
         names = self._project.class_names
+        unpainted, odd_rest = self._unpainted(answers)
         painted = self._tool.mask(annotation, self._pool, names, size, unpainted)
         patches = [(region, painted.mask[it]) for region, it in zip(regions, slices, strict=True)]
         labels = painted_labels(patches, were_asked_for=were_asked_for)
-        left_out += painted.left_out
+        left_out += [*painted.left_out, *odd_rest]
         if not left_out and not any(label.mask is not None for label in labels):
             left_out.append(NOTHING_PAINTED)
         return labels, left_out
@@ -150,10 +188,9 @@ class LabelReader:
         if not regions and row.suggested_version is not None:
             handed_out = self._store.queue.handed_out(image_id, row.suggested_version)
             if handed_out is not None:
-                regions = [
-                    Region(entry["row"], entry["col"], entry["height"], entry["width"])
-                    for entry in handed_out.regions
-                ]
+                regions = _within(handed_out.regions, size)
+                if handed_out.regions and not regions:
+                    left_out.append(NOTHING_INSIDE)
         if regions or left_out:
             return regions, True, left_out
         return grid(size, self._config.ranking.region_size), False, left_out
@@ -168,6 +205,15 @@ class LabelReader:
         height, width = pixels.shape[:2]
         self._store.images.seen(image.id, (height, width), content_of(pixels))
         return height, width
+
+
+def _within(entries: Sequence[Mapping[str, int]], size: tuple[int, int]) -> list[Region]:
+    """What of suggested regions lies in an image of (height, width) pixels, each once.
+
+    The image may have been a larger one when they were suggested.
+    """
+    regions = (Region(*(it[name] for name in _PLACE)).clipped(size) for it in entries)
+    return list(dict.fromkeys(region for region in regions if region.is_inside(size)))
 
 
 def attempt_on(image: Image) -> tuple[int, str, int, str]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ralis_backend.core.learning.crops import LabelledImage, Unreadable
+from ralis_backend.core.text import reason_of
 from ralis_backend.online.masks import LabelMasks
 from ralis_backend.online.pictures import Pictures
 from ralis_backend.online.store import Store
@@ -83,9 +84,9 @@ class LabelledImages:
             raise
         except Exception as error:
             # One bad image must not stop the others; the operator finds why with the image.
-            message = f"task {part.image.task_id}: {error}"
+            message = f"task {part.image.task_id}: {reason_of(error)}"
             logger.warning("project %s, %s", self._project.tool_id, message)
-            self._store.images.fail(part.image.id, str(error))
+            self._store.images.fail(part.image.id, reason_of(error))
             self._bad_images[part.image.id] = message
             raise Unreadable(message) from error
         return pixels

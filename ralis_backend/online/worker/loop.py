@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from ralis_backend.core.text import reason_of
 from ralis_backend.online.owner import own_name
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.attempts import MOST_ATTEMPTS, STEP
@@ -176,7 +177,7 @@ class Worker:
             return self.advance(look, is_idle=is_idle)
         except Exception as error:
             logger.exception("project %s: it could not be looked at", look.uid.partition(".")[0])
-            self._try_to_note(look.id, look.num_failures + 1, str(error))
+            self._try_to_note(look.id, look.num_failures + 1, reason_of(error))
             return False
 
     def _is_resting(self, look: Look) -> bool:
@@ -335,7 +336,7 @@ class Worker:
             project.id,
             is_deleted=True,
             num_losses=0,
-            last_error=str(error),
+            last_error=reason_of(error),
             progress={"state": "idle"},
         )
         logger.error("%s", error)
@@ -361,7 +362,9 @@ class Worker:
         if num_losses < MOST_LOSSES:
             self._note_failure(project, error, num_losses)
             return
-        self._held.projects.change(project.id, last_error=str(error), progress={"state": "idle"})
+        self._held.projects.change(
+            project.id, last_error=reason_of(error), progress={"state": "idle"}
+        )
         logger.warning(
             "project %s is gone: %s. Its labels and versions are kept; it is looked for again "
             "every hour.",
@@ -377,11 +380,11 @@ class Worker:
         logger.error(
             "project %s: %s; next try in %.0f s",
             project.tool_id,
-            error,
+            reason_of(error),
             pause_after(number),
             exc_info=None if isinstance(error, EXPECTED_ERRORS) else error,
         )
-        self._try_to_note(project.id, number, str(error))
+        self._try_to_note(project.id, number, reason_of(error))
 
     def _try_to_note(self, project_id: int, num_failures: int, message: str) -> None:
         try:

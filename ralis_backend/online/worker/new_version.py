@@ -14,7 +14,7 @@ from ralis_backend.core.learning.crops import LabelledImage
 from ralis_backend.core.learning.evaluation import evaluate, evaluate_each
 from ralis_backend.core.segmenter import Segmenter
 from ralis_backend.online.advice import gain_over, held_out_metrics
-from ralis_backend.online.further import ALL_LABELS, CONTINUED
+from ralis_backend.online.further import ALL_LABELS, CONTINUED, NOT_IN_USE
 from ralis_backend.online.masks import LabelMasks
 from ralis_backend.online.paint_alone import LEARNED_FROM, kept_off
 from ralis_backend.online.random_slice import measured
@@ -182,11 +182,24 @@ class NewVersions:
         return None if usable.damage or matrices is None else matrices[0]
 
     def keep(
-        self, project: Project, version: Version, segmenter: Segmenter, **project_values: Any
+        self,
+        project: Project,
+        version: Version,
+        segmenter: Segmenter,
+        *,
+        instead_of: int,
+        **added: Any,
     ) -> Version:
         """Store weights and row; the version is in use from now on if it was accepted.
 
-        project_values: columns of the project that are set with it.
+        But for where somebody has gone back to another version meanwhile: that one stays in use.
+
+        Args:
+            project: whose version it is.
+            version: not stored yet.
+            segmenter: its weights.
+            instead_of: number of the version that was in use when its training began.
+            added: what else is stored with it, see `Versions.add`.
         """
         # A name of its own: a worker that has lost its lease must not write over these.
         name = f"{version.number}-{secrets.token_hex(4)}"
@@ -195,9 +208,8 @@ class NewVersions:
         path = self._store.blobs.path(version.weights_key)
         path.parent.mkdir(parents=True, exist_ok=True)
         segmenter.save(path, {"classes": list(project.class_names), "version": version.name})
-        if version.is_accepted:
-            project_values["current_version"] = version.number
-        stored = self._store.versions.add(version, **project_values)
+        replaced = instead_of if version.is_accepted else None
+        stored = self._store.versions.add(version, instead_of=replaced, **added)
         _log_version(project, stored)
         return stored
 
@@ -232,5 +244,11 @@ def _log_version(project: Project, version: Version) -> None:
         version.metrics["seconds"]["train"],
         "mIoU without background" if kind else "mIoU",
         "unknown (no held-out image yet)" if miou is None else f"{miou:.3f}",
-        "in use" if version.is_accepted else f"not used, {before:.3f} before",
+        _use_text(version, before),
     )
+
+
+def _use_text(version: Version, before: float | None) -> str:
+    if why := version.metrics.get(NOT_IN_USE):
+        return f"not used, {why}"
+    return "in use" if version.is_accepted else f"not used, {before:.3f} before"

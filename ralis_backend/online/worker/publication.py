@@ -8,7 +8,6 @@ from functools import cached_property
 
 import numpy as np
 
-from ralis_backend.core.regions import grid
 from ralis_backend.online.hits import Sought
 from ralis_backend.online.labels import RegionLabel
 from ralis_backend.online.same_pictures import SamePictures
@@ -106,8 +105,11 @@ class Publication:
         return "" if reasons is None else str(reasons[self._index(place)])
 
     def _index(self, place: Place) -> int:
-        regions = grid(self.image_sizes[place.image_id], self.region_size)
-        return regions.index(place.region)
+        """Of a place in its image's grid, without making that: it may have thousands of regions."""
+        region, (_, width) = place.region, self.image_sizes[place.image_id]
+        num_cols = -(-width // region.width)
+        # Rounded up: the last row and column may be shifted inside.
+        return -(-region.row // region.height) * num_cols + -(-region.col // region.width)
 
 
 def _mined_scores(ranking: Ranking) -> np.ndarray:

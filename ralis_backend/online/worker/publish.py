@@ -41,8 +41,8 @@ class Publisher:
         newest = self._store.labels.newest_id(project.id)
         if project.regions_tool_id is None:
             publication = self._read(project, version, self._store.rankings.of(version.id))
-            if publication.is_new and project.published_version == version.number:
-                self._store.queue.take_back(project.id, version.number)
+            if publication.is_new:
+                self._store.queue.take_back(project.id, version.number, publication.wish_id)
             self._publish_images(publication)
             number = project.round
         else:
@@ -104,7 +104,7 @@ class Publisher:
                 publication.region_size,
                 self._config.suggestions_per_image,
                 masks.of(image, ranking),
-                publication.sought,
+                lambda: publication.sought,
             )
             is_double = publication.pictures.is_double(image_id)  # it is asked in another task
             yield replace(suggestion, usefulness=0.0) if is_double else suggestion

@@ -1,6 +1,6 @@
 """What is known of a queue of region tasks -> what should change in it; no store, no tool.
 
-The queue holds two rounds at most, or what is wanted of a class. A new version replaces the tasks
+The queue holds two rounds at most, and what is wanted of a class. A new version replaces the tasks
 that it finds less useful, except those that somebody may be working on. A share of the tasks, the
 random slice, is drawn from all unlabelled regions alike and stays: what versions are measured on.
 """
@@ -49,12 +49,23 @@ class QueueRules:
     def size_with(self, mining: Mining | None) -> int:
         """The same; where more of a class is wanted, as many as that, up to `MOST_WAITING`.
 
-        Then there is room beside for the others' share of a round, and for the random slice.
+        Then there is room beside for the others' share of two rounds, and for the random slice.
         """
         if mining is None or mining.count is None:
             return self.size
-        share = mining.share * (1 - min(self.random_share, 0.5))
-        return max(self.size, min(MOST_WAITING, math.ceil(mining.count / share - 1e-9)))
+        chosen = mining.count + self._num_beside(mining)
+        size = math.ceil(chosen / (1 - min(self.random_share, 0.5)) - 1e-9)
+        return max(self.size, min(MOST_WAITING, size))
+
+    def num_mined(self, mining: Mining, num_places: int) -> int:
+        """Mined regions that wait at most; without an end, their share of what there is."""
+        if mining.count is None:
+            return num_in_share(mining.share, min(self.size, num_places), None)
+        return min(mining.count, self.size_with(mining) - self._num_beside(mining))
+
+    def _num_beside(self, mining: Mining) -> int:
+        """The others' share of two rounds, rounded down."""
+        return math.floor((1 - mining.share) * self.size + 1e-9)
 
 
 @dataclass(frozen=True)
@@ -189,7 +200,7 @@ def open_places(
 def plan_queue(state: QueueState, rules: QueueRules, reason: Callable[[Place], str]) -> Plan:
     """What brings a queue in line with the scores; `reason` says why a place is in it."""
     size = rules.size_with(state.mining)
-    best = _best(state, size, _slice(state.waiting))
+    best = _best(state, rules, _slice(state.waiting))
     outdated = _outdated(state, best) if state.is_new_version else []
     taken_out = list({row.id: row for row in (*outdated, *_doubles(state))}.values())
     removed = {row.id for row in taken_out}
@@ -201,7 +212,7 @@ def plan_queue(state: QueueState, rules: QueueRules, reason: Callable[[Place], s
     fresh_draws = [place for place in drawn if place not in waiting]  # the others take no room
     others = [row for row in kept if place_of(row) not in set(drawn)]
     if drawn:  # it is not mined
-        best = _best(state, size, _slice(kept) | set(drawn))
+        best = _best(state, rules, _slice(kept) | set(drawn))
     claimed = _claimed(state, best, others)
     to_mine = _num_to_mine(state, best, others)
     taken = waiting.keys() | set(fresh_draws)
@@ -246,26 +257,29 @@ def _half(size: int) -> int:
     return -(-size // 2)
 
 
-def _best(state: QueueState, count: int, held: Set[Place]) -> dict[Place, bool]:
-    """The `count` places that are asked for, best first, and whether each is mined.
+def _best(state: QueueState, rules: QueueRules, held: Set[Place]) -> dict[Place, bool]:
+    """The places that are asked for, best first, and whether each is mined.
 
     The others are spread over their images; what is mined is not, since a rare class may lie in a
     few images alone. Places that the random slice holds are asked for anyway: others are mined.
     """
     image_ids = np.array([place.image_id for place in state.places])
-    if state.mining is None:
+    mining, count = state.mining, rules.size_with(state.mining)
+    if mining is None:
         return {state.places[index]: False for index in select(state.scores, image_ids, count)}
-    mining, count = state.mining, min(count, len(image_ids))
-    num_mined = num_in_share(mining.share, count, mining.count)
+    count = min(count, len(image_ids))
     free = np.flatnonzero([place not in held for place in state.places])
     found = select(
-        mining.scores[free], image_ids[free], num_mined, max_per_image=max(1, len(image_ids))
+        mining.scores[free],
+        image_ids[free],
+        rules.num_mined(mining, len(image_ids)),
+        max_per_image=max(1, len(image_ids)),
     )
     mined = free[found]
     is_mined = np.zeros(len(image_ids), bool)
     is_mined[mined] = True
     others = [index for index in select(state.scores, image_ids, count) if not is_mined[index]]
-    order = shared(mined.tolist(), others, mining.share)[:count]
+    order = shared(mined.tolist(), others[: max(0, count - len(mined))], mining.share)
     return {state.places[index]: bool(is_mined[index]) for index in order}
 
 

@@ -14,8 +14,9 @@ from ralis_backend.core.acquisition import Places, PoolState, Strategy, strategy
 from ralis_backend.core.features import RegionFeatures
 from ralis_backend.core.regions import grid, is_labelled
 from ralis_backend.core.segmenter import Segmenter
+from ralis_backend.core.text import reason_of
 from ralis_backend.online.choosing import FALLBACK, ChosenStrategy, fallback, strategy_for
-from ralis_backend.online.hits import MINING
+from ralis_backend.online.hits import MINING, followed
 from ralis_backend.online.labels import RegionLabel, covered, labelled_pixels
 from ralis_backend.online.pictures import Pictures
 from ralis_backend.online.ranking import (
@@ -37,7 +38,7 @@ from ralis_backend.online.trust import judge, judge_formula, may_be_refused, sta
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.described import DescribedRow
 from ralis_backend.online.worker.labelled_images import check_size
-from ralis_backend.online.worker.search import Mined, Search, nothing_found
+from ralis_backend.online.worker.search import Mined, Search, known_of, nothing_found
 from ralis_backend.online.worker.spool import FeatureSpool
 from ralis_backend.online.worker.sync import NOT_ITS_FAULT, attempt_on, tool_task
 from ralis_backend.online.worker.train import Stopped
@@ -122,6 +123,7 @@ class Ranker:
             return
         segmenter = usable.segmenter
         images = self._store.images.of(project.id)
+        newest_label_id = self._store.labels.newest_id(project.id)
         labels = self._store.labels.of(project.id)
         labelled = labelled_pixels(labels, len(project.classes))
         chosen = strategy_for(project, version, labelled, ranking, segmenter.offers)
@@ -145,11 +147,13 @@ class Ranker:
                 if seeking is not None:
                     state = self._search.state(project, seeking, described, pool, labels, state)
                     mined = self._search.mined(project, seeking, pool, state, report, stop)
-                    scored = replace(scored, mined=mined)
+                    known = known_of(project, seeking.wish, labels, newest_label_id, described)
+                    scored = replace(scored, mined=replace(mined, known=known))
                 self._keep(version, described, scored)
                 metrics = _metrics(version, scored, pool.candidates)
             elif seeking is not None:
-                metrics[MINING] = nothing_found(seeking).to_json()
+                known = known_of(project, seeking.wish, labels, newest_label_id, described)
+                metrics[MINING] = replace(nothing_found(seeking), known=known).to_json()
         seconds = round(time.monotonic() - started, 2)
         metrics["seconds"] = {**version.metrics.get("seconds", {}), "rank": seconds}
         self._store.versions.change(version.id, ranked_at=now(), metrics=metrics)
@@ -169,8 +173,8 @@ class Ranker:
         labels: Sequence[RegionLabel],
         segmenter: Segmenter,
     ) -> Seeking | None:
-        """Who looks for the class that is wished for; None without a wish."""
-        wish = self._store.wishes.standing(project.id)
+        """Who looks for the class that is wished for; None without a wish, or while it rests."""
+        wish = followed(self._store, project)
         if wish is None:
             return None
         return seek(project, version, wish, labels, self._config.ranking, segmenter.offers)
@@ -230,7 +234,7 @@ class Ranker:
         except Exception as error:
             # A bad image is left out; the operator finds why in log, doctor and report.
             logger.warning("project %s, task %s: %s", project.tool_id, image.task_id, error)
-            self._store.images.fail(image.id, str(error))
+            self._store.images.fail(image.id, reason_of(error))
             return None
         spool.append(result.features)
         found = (result.image_size, result.content)

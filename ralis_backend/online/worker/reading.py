@@ -19,8 +19,8 @@ from ralis_backend.online.worker.sync import Sync
 logger = logging.getLogger(__name__)
 
 EVERY_S = 10.0
-_LATER = (ToolError, StoreError, ValueError, OSError)
-"""What must not end the step that goes on: it is read again between two steps."""
+_EXPECTED = (ToolError, StoreError, ValueError, OSError)
+"""What its message explains; any other error is logged with its traceback."""
 
 
 class Reading:
@@ -51,5 +51,12 @@ class Reading:
         try:
             read(project)
             self._people.count(project)
-        except _LATER as error:
-            logger.info("project %s: what is new is read later: %s", project.tool_id, error)
+        except Exception as error:  # it must not end the step that goes on: it is read after it
+            is_expected = isinstance(error, _EXPECTED)
+            logger.log(
+                logging.INFO if is_expected else logging.ERROR,
+                "project %s: what is new is read later: %s",
+                project.tool_id,
+                error,
+                exc_info=None if is_expected else error,
+            )

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 
 from ralis_backend.core.images import content_of
+from ralis_backend.core.text import reason_of
 from ralis_backend.online.pictures import Pictures
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Image, Project, Version
@@ -59,7 +60,7 @@ class Retry:
             raise
         except Exception as error:
             # It is tried again, after a longer pause.
-            self._store.images.fail(image.id, str(error))
+            self._store.images.fail(image.id, reason_of(error))
             return False
         self._store.images.seen(image.id, (height, width), content_of(pixels))
         return True

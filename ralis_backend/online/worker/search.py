@@ -19,9 +19,10 @@ from ralis_backend.online.ranking import DescribedPool, finite, reasons_of, scor
 from ralis_backend.online.same_pictures import SamePictures
 from ralis_backend.online.seeking import Seeking
 from ralis_backend.online.store import Store
-from ralis_backend.online.store.tables import Project
+from ralis_backend.online.store.tables import Project, Wish
 from ralis_backend.online.tool import Tool
 from ralis_backend.online.trust import judge_miner, standing_verdict
+from ralis_backend.online.wanted import class_pixels
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.described import DescribedRow
 from ralis_backend.online.worker.train import Stopped
@@ -31,6 +32,9 @@ logger = logging.getLogger(__name__)
 TYPICAL_SHARE = 0.75
 """Of an example image's regions, so many are left out: those most like the mean of the pool, which
 are what every image shows."""
+
+MOST_PARTS = 500
+"""Regions that are labelled in part and shown as examples: those with most of the class."""
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -46,6 +50,7 @@ class Mined:
     note: why it is another one than wanted, or why nobody looks.
     trust: the verdict on a trained miner, if one is wanted.
     quantiles: (101,) of the scores of what can still be suggested.
+    known: of the class, where nobody could look, see `known_of`.
     """
 
     wish_id: int
@@ -55,6 +60,7 @@ class Mined:
     note: str | None
     trust: Mapping[str, Any] | None = None
     quantiles: Sequence[float] = ()
+    known: Mapping[str, Any] | None = None
 
     def part(self, start: int, stop: int) -> tuple[np.ndarray, list[str]] | None:
         """Scores and reasons of one image's regions; None where nobody could look."""
@@ -71,12 +77,37 @@ class Mined:
             "note": self.note,
             "trust": self.trust,
             "score_quantiles": list(self.quantiles),
+            **({} if self.scores is not None else {"known": self.known}),
         }
 
 
 def nothing_found(seeking: Seeking) -> Mined:
     """Nobody could look, or there was nothing to look through; it is not tried again at once."""
     return Mined(seeking.wish.id, None, {}, None, seeking.note)
+
+
+def known_of(
+    project: Project,
+    wish: Wish,
+    labels: Sequence[RegionLabel],
+    newest_label_id: int,
+    described: Sequence[DescribedRow],
+) -> dict[str, Any]:
+    """What is known of a wish's class, as JSON: `hits.may_look_again` asks whether it is more.
+
+    Args:
+        project: whose wish it is.
+        wish: that is followed.
+        labels: of the project.
+        newest_label_id: of labels that are among them at least.
+        described: the images that could be read.
+    """
+    readable = {row.image.id for row in described}
+    return {
+        "is_shown": class_pixels(project, labels, wish.class_name) > 0,
+        "newest_label_id": newest_label_id,
+        "unread": [it["image"] for it in wish.examples if it["image"] not in readable],
+    }
 
 
 class Search:
@@ -108,13 +139,14 @@ class Search:
         state = replace(state, count=max(state.count, wanted or 0))
         if "embeddings" not in seeking.features:
             return state
-        return replace(
-            state,
-            embedded_pixels=self._embedded_pixels(project, described, pool, labels),
-            examples=example_embeddings(
-                seeking.wish.examples, described, pool, self._config.ranking.region_size
-            ),
-        )
+        pixels = self._embedded_pixels(project, described, pool, labels)
+        size = self._config.ranking.region_size
+        examples = example_embeddings(seeking.wish.examples, described, pool, size)
+        target = project.class_names.index(seeking.target)
+        if not pixels[:, target].any():
+            parts = self._painted_in_part(project, described, pool, labels, target)
+            examples = np.concatenate([examples, parts])
+        return replace(state, embedded_pixels=pixels, examples=examples)
 
     def mined(
         self,
@@ -254,6 +286,32 @@ class Search:
                 of_image = shown.labels(row.image.id)
                 rows += pixels_of_regions(masks, row.size, of_image, regions, num_classes)
         return np.array(rows, np.int64).reshape(len(rows), num_classes + 1)
+
+    def _painted_in_part(
+        self,
+        project: Project,
+        described: Sequence[DescribedRow],
+        pool: DescribedPool,
+        labels: Sequence[RegionLabel],
+        target: int,
+    ) -> np.ndarray:
+        """(E, D) float32: regions that show a class though no label is of all of them.
+
+        Boxes on whole images may lie anywhere, and the size of regions may have changed since.
+        """
+        shown = SamePictures.of({row.image.id: row.content for row in described}, labels)
+        masks = LabelMasks(self._store, project)
+        size, num_classes = self._config.ranking.region_size, len(project.classes)
+        counts = np.zeros(len(pool.is_done), np.int64)
+        starts = np.cumsum([0, *pool.image_sizes])
+        for row, (start, end) in zip(described, pairwise(starts), strict=True):
+            of_image = shown.labels(row.image.id)
+            if any(sum(label.pixels[target : target + 1]) for label in of_image):
+                regions = grid(row.size, size)
+                pixels = pixels_of_regions(masks, row.size, of_image, regions, num_classes)
+                counts[start:end] = [each[target] for each in pixels]
+        most = np.argsort(-counts, kind="stable")[: min(MOST_PARTS, np.count_nonzero(counts))]
+        return np.asarray(pool.features.embeddings[np.sort(most)], np.float32)
 
 
 def pixels_of_regions(

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ralis_backend.online.further import Further
-from ralis_backend.online.hits import followed, has_looked, wish_looked_for
+from ralis_backend.online.hits import followed, has_looked, may_look_again, wish_looked_for
 from ralis_backend.online.store import Store, now
-from ralis_backend.online.store.attempts import MOST_ATTEMPTS
+from ralis_backend.online.store.attempts import MOST_ATTEMPTS, REQUEST
 from ralis_backend.online.store.tables import Project, Version, Wish
 from ralis_backend.online.tool import Tool
 from ralis_backend.online.worker.config import WorkerConfig
@@ -52,6 +52,7 @@ class ProjectState:
     is_ranked: whether the version in use has ranked the pool, for the class that is wished for too.
     sought_wish: the wish that its ranking has regions for; None without one.
     has_bad_images: whether images that could not be read should be tried again.
+    has_open_request: whether a training that was asked for has begun and not ended.
     further: how far the training of the version in use was continued; None where it cannot be,
         since it has learned nothing, or too little is held out to judge by.
     num_waiting, num_planned: region tasks without a label; those of them not yet in the tool.
@@ -67,6 +68,7 @@ class ProjectState:
     num_waiting: int
     num_planned: int
     has_bad_images: bool = False
+    has_open_request: bool = False
     further: Further | None = None
     sought_wish: int | None = None
 
@@ -136,10 +138,11 @@ def read_state(store: Store, project: Project, unread_s: float, enough: int) -> 
         has_labels=store.labels.count(project.id, most=1) > 0,
         num_new_labels=store.labels.count(project.id, project.trained_label_id, most=enough),
         newest_label_id=store.labels.newest_id(project.id),
-        is_ranked=_is_ranked(version, wish),
+        is_ranked=_is_ranked(store, project, version, wish),
         num_waiting=len(waiting),
         num_planned=sum(row.task_id is None for row in waiting),
         further=_further(version),
+        has_open_request=store.attempts.has_open_request(project.id),
         has_bad_images=bool(store.images.to_try_again(project.id, now(), 1)),
         sought_wish=wish_looked_for(version, wish),
     )
@@ -163,7 +166,7 @@ def are_events_due(state: ProjectState, config: WorkerConfig) -> bool:
 def is_training_due(state: ProjectState, config: WorkerConfig) -> bool:
     """Enough new labels, a request, or annotators who have run out of suggestions."""
     project = state.project
-    if project.is_training_requested:
+    if project.is_training_requested or state.has_open_request:
         return state.has_labels
     if state.num_new_labels >= config.ranking.regions_per_round:
         return True
@@ -207,8 +210,10 @@ def is_improving_due(state: ProjectState, config: WorkerConfig) -> bool:
     return not state.further.is_over(state.newest_label_id, config.improve_s)
 
 
-def _is_ranked(version: Version | None, wish: Wish | None) -> bool:
-    return version is not None and version.ranked_at is not None and has_looked(version, wish)
+def _is_ranked(store: Store, project: Project, version: Version | None, wish: Wish | None) -> bool:
+    if version is None or version.ranked_at is None or not has_looked(version, wish):
+        return False
+    return wish is None or not may_look_again(store, project, version, wish)
 
 
 def _further(version: Version | None) -> Further | None:
@@ -246,6 +251,7 @@ class _Work:
 
     def train(self, project: Project, report: Report, should_stop: ShouldStop) -> None:
         """Train, each time in another way, until it is given up for the labels there are."""
+        self._store.attempts.begin_requested(project.id)
         self._reading.newest(project)
         labels = self._store.labels.newest_id(project.id)
         number = self._store.attempts.begin(project.id, TRAINING, labels)
@@ -271,7 +277,7 @@ class _Work:
             self._forget_trainings(project)
 
     def _forget_trainings(self, project: Project) -> None:
-        for kind in (TRAINING, DIVERGED):
+        for kind in (TRAINING, DIVERGED, REQUEST):
             self._store.attempts.forget(project.id, kind)
 
     def _give_up_training(self, project: Project, labels: int, why: str) -> None:
@@ -279,9 +285,7 @@ class _Work:
         note = f"training on the labels there are was given up: {why}"
         self._forget_trainings(project)
         self._store.attempts.set_aside(project.id, TRAINING, labels, note)
-        self._store.projects.change(
-            project.id, trained_label_id=labels, is_training_requested=False
-        )
+        self._store.projects.change(project.id, trained_label_id=labels)
         logger.error("project %s: %s", project.tool_id, note)
 
     def rank(self, project: Project, report: Report, should_stop: ShouldStop) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ralis_backend.online.pictures import keep_settings
 from ralis_backend.online.pictures import task_of as tool_task
 from ralis_backend.online.store import unpack
+from ralis_backend.online.store.attempts import SetAsideError
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.tool import Hint, NoPool, Tool, ToolError, ToolNotFound, ToolProject
 from ralis_backend.online.worker.config import WorkerConfig
@@ -19,7 +20,9 @@ from ralis_backend.online.worker.label_reader import (
     LabelReader,
     attempt_on,
 )
-from ralis_backend.online.worker.tool_reader import ToolReader, ToolSource
+from ralis_backend.online.worker.standing import Standing
+from ralis_backend.online.worker.task_answers import ToolSource
+from ralis_backend.online.worker.tool_reader import ToolReader
 
 if TYPE_CHECKING:
     from ralis_backend.online.store import Store
@@ -29,6 +32,10 @@ __all__ = ["NOT_ITS_FAULT", "Sync", "attempt_on", "tool_task"]
 
 logger = logging.getLogger(__name__)
 
+MOST_HINTED = 1000
+"""Ids that are followed of the webhooks read at once; where there are more, everything is read."""
+WEBHOOKS = "webhooks"
+"""What webhooks that are read at once are counted as while they may end the worker."""
 DOUBLES_EVERY = 12
 """Every so many readings doubles of the regions project are looked for."""
 DOUBLE = "double"
@@ -50,6 +57,7 @@ class Sync:
         self._store = store
         self._tool = tool
         self._config = config
+        self._standing = Standing()
 
     def project(self, project: Project) -> ToolProject:
         """The pool project as the tool has it; `ToolNotFound` if it was deleted."""
@@ -69,10 +77,12 @@ class Sync:
     def full(self, project: Project) -> Project:
         """Bring settings in order and read whatever changed: repairs lost webhooks."""
         pool = self.project(project)
-        pool = replace(pool, background=self._register(pool).background_name)
         project = self._store.projects.begin_reading(project.id)
-        project = keep_settings(self._store, project, self._config.pictures)
+        keep_settings(self._store, project, self._config.pictures)
+        project = self._register(pool)  # of what others register from now on the reader knows not
+        reader = self._reader(project, pool)
         number = project.num_readings
+        pool = replace(pool, background=project.background_name)
         regions_id = self._tool.prepare(pool, self._config.mode, project.regions_tool_id)
         regions_uid = self._tool.project(regions_id).uid if regions_id is not None else None
         if regions_uid != project.regions_uid:
@@ -82,18 +92,19 @@ class Sync:
         )
         if regions_id is not None and number % DOUBLES_EVERY == 1:
             self._tidy_doubles(project, pool, regions_id)
-        reader = self._reader(project, pool)
         for source in sources_of(project):
+            reader.read_aside(source)
             reader.read_changes(source)
         reader.read_unread()
         return self._store.projects.end_reading(project.id, number)
 
     def changes(self, project: Project) -> None:
         """Read what annotators did since the last reading, whether a webhook told of it or not."""
-        pool = self.project(project)
+        project, pool = self._renewed(project)
         reader = self._reader(project, pool)
         for source in sources_of(project):
             reader.read_changes(source)
+        reader.read_waiting()
 
     def num_missing(self, project: Project) -> int:
         """Annotations that the tool counts and that are not stored yet."""
@@ -108,12 +119,26 @@ class Sync:
     def events(self, project: Project) -> bool:
         """Read what the webhooks that have come hint at; True if there were any.
 
-        They are dropped once that is stored, or a reading of everything is requested instead.
+        They are dropped once that is stored, or a reading of everything is requested instead: also
+        where reading them has ended the worker three times.
         """
         events = self._store.events.unread(project)
         if not events:
             return False
-        pool = self.project(project)
+        attempt = (project.id, WEBHOOKS, events[0].id)
+        name = f"what {len(events)} webhooks say"
+        try:
+            with self._store.attempts.trying(*attempt, name):
+                self._follow_all(project, events)
+        except SetAsideError as error:
+            logger.error("project %s: %s", project.tool_id, error)
+            self._request_reading(project, error)
+            self._store.attempts.end(*attempt)
+        self._store.events.drop(*(event.id for event in events))
+        return True
+
+    def _follow_all(self, project: Project, events: Sequence[Event]) -> None:
+        project, pool = self._renewed(project)
         for tool_uid, hint in self._hints(events).items():
             try:
                 project = self._follow(project, pool, tool_uid, hint)
@@ -123,11 +148,9 @@ class Sync:
                 raise
             except Exception as error:
                 self._request_reading(project, error)
-        self._store.events.drop(*(event.id for event in events))
-        return True
 
-    def _hints(self, events: Iterable[Event]) -> Mapping[str, Hint]:
-        """By project of the tool: many webhooks of one task are one hint."""
+    def _hints(self, events: Sequence[Event]) -> Mapping[str, Hint]:
+        """By project of the tool: many webhooks of one task are one hint, and bounded."""
         hints: dict[str, Hint] = defaultdict(Hint)
         for event in events:
             try:
@@ -135,7 +158,8 @@ class Sync:
             except Exception as error:
                 logger.warning("event %s of %s: %s", event.action, event.tool_uid, error)
                 hint = Hint(is_unclear=True)
-            hints[event.tool_uid] |= hint
+            both = hints[event.tool_uid] | hint
+            hints[event.tool_uid] = both if both.num_ids <= MOST_HINTED else both.unclear()
         return hints
 
     def _follow(self, project: Project, pool: ToolProject, tool_uid: str, hint: Hint) -> Project:
@@ -178,6 +202,13 @@ class Sync:
         number = pool.tool_id if pool else (found.pool_uid or "another one").partition(".")[0]
         return f"project {number}" if found.pool_uid else str(number)
 
+    def _renewed(self, project: Project) -> tuple[Project, ToolProject]:
+        """The project with the labels that the tool has now, and its pool."""
+        pool = self.project(project)
+        default = self._config.background_label
+        renewed = self._store.projects.renew(project.id, pool.label_config, pool.classes, default)
+        return renewed, pool
+
     def _register(self, pool: ToolProject) -> Project:
         default = self._config.background_label
         return self._store.projects.register(
@@ -186,7 +217,7 @@ class Sync:
 
     def _reader(self, project: Project, pool: ToolProject) -> ToolReader:
         labels = LabelReader(self._store, self._tool, self._config, project, pool)
-        return ToolReader(self._store, self._tool, labels, project)
+        return ToolReader(self._store, self._tool, labels, project, self._standing)
 
     def _forget_crop_tasks(self, project: Project) -> None:
         """The regions project is another one: its open tasks are gone, its labels are kept."""

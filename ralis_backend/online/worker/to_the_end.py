@@ -43,7 +43,7 @@ class Ending:
     """What came of it.
 
     start: the version that it went on from.
-    version: the version in use afterwards.
+    version: the best; it is in use afterwards, unless its metrics say why not.
     is_better: whether that is what was trained.
     best_updates: after how many more updates it was best; 0: it had converged before.
     is_stopped: whether it ended before it had converged.
@@ -282,10 +282,15 @@ class ToTheEnd:
         if compared.in_use.id == lesson.version.id:
             unseen = work.read.of(lesson.plan.unseen)
             versions.measure(project, compared.in_use, lesson.in_use, unseen)
-            return versions.keep(project, version, compared.segmenter)
+            newer = lesson.version.number
+            return versions.keep(project, version, compared.segmenter, instead_of=newer)
         # Labels that only the version before has learned count as new again.
         learned = min(project.trained_label_id, lesson.newest_label_id)
-        return versions.keep(project, version, compared.segmenter, trained_label_id=learned)
+        # Where somebody went back behind what was trained on, that stays so.
+        newer = max(compared.in_use.number, lesson.version.number)
+        return versions.keep(
+            project, version, compared.segmenter, instead_of=newer, trained_label_id=learned
+        )
 
     def _on_all(
         self,
@@ -328,7 +333,9 @@ class ToTheEnd:
                     "seconds": {"train": round(time.monotonic() - started, 2)},
                 },
             )
-            return NewVersions(visit.store, config).keep(project, version, segmenter)
+            return NewVersions(visit.store, config).keep(
+                project, version, segmenter, instead_of=lesson.version.number
+            )
 
     @contextmanager
     def _visit(self, project: Project) -> Iterator[Visit]:

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from ralis_backend.online.store import annotation_from_json, now, parts, unpack, version_number
+from ralis_backend.online.store import annotation_from_json, now, parts, unpack
 from ralis_backend.online.store.tables import CropTask, Image, Project
-from ralis_backend.online.tool import Tool, ToolAnnotation, ToolTask
+from ralis_backend.online.tool import TaskAnnotations, Tool, ToolAnnotation, ToolTask
 from ralis_backend.online.worker.label_reader import LabelReader
+from ralis_backend.online.worker.region_tasks import RegionTasks
+from ralis_backend.online.worker.standing import Standing
+from ralis_backend.online.worker.task_answers import TaskAnswers, ToolSource
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Set
+    from collections.abc import Set
 
-    from ralis_backend.core.regions import Region
     from ralis_backend.online.store import Store
     from ralis_backend.online.store.tables import Annotation, Source
 
@@ -34,16 +35,10 @@ COMPARED_SHARE = 24
 """Of the annotated tasks, one in so many is read by such a reading whether changed or not."""
 NUM_DOUBTS = 3
 """A list that lacks tasks which the tool counts is believed when it came so often in a row."""
+DOUBT_EVERY_S = 120.0
+"""Of such lists that come sooner after one another only the first is counted."""
 OVERLAP = timedelta(seconds=60)
 """Changes are listed from so long before the newest one seen: some were still being written."""
-
-
-@dataclass(frozen=True)
-class ToolSource:
-    """One of the tool's projects that is read: the pool, or the regions project."""
-
-    uid: str
-    id: int
 
 
 class ToolReader:
@@ -54,13 +49,24 @@ class ToolReader:
         tool: where it is read.
         labels: reads the labels of annotations that are new or changed.
         project: the project, with its pool's uid.
+        standing: since when doubts about lists have stood as they are.
     """
 
-    def __init__(self, store: Store, tool: Tool, labels: LabelReader, project: Project) -> None:
+    def __init__(
+        self,
+        store: Store,
+        tool: Tool,
+        labels: LabelReader,
+        project: Project,
+        standing: Standing,
+    ) -> None:
+        self._standing = standing
         self._store = store
         self._tool = tool
         self._labels = labels
         self._project = project
+        self._region_tasks = RegionTasks(store, project)
+        self._answers = TaskAnswers(store, tool, project, self._read_task)
         self._tried: set[int] = set()
 
     def read_changes(self, source: ToolSource) -> None:
@@ -75,21 +81,25 @@ class ToolReader:
 
     def read_tasks(self, source: ToolSource, task_ids: Sequence[int]) -> None:
         """Read the annotations of these tasks; tasks that the tool does not have are left alone."""
-        if not task_ids:
-            return
-        for found in self._tool.annotations(source.id, task_ids):
-            image, crop_task = self._place(source, found.task)
-            rows = self._store.annotations.put_task(
-                self._project, source.uid, found, image, crop_task
-            )
-            for row in rows:
-                self._read_labels(row)
+        if task_ids:
+            self._answers.read(source, task_ids)
+
+    def read_aside(self, source: ToolSource) -> None:
+        """Try tasks again that the tool could not tell of."""
+        self._answers.read_aside(source)
 
     def read_unread(self) -> None:
-        """Try those annotations again whose labels could not be read before."""
-        for row in self._store.annotations.unread(self._project.id):
-            if row.id not in self._tried:
-                self._read_labels(self._placed(row) if row.image_id is None else row)
+        """Try those annotations again whose labels could not be read before.
+
+        And those whose regions turn out to lie outside their images, whose sizes are known now.
+        """
+        if misplaced := self._store.queue.misplaced(self._project.id):
+            self._store.annotations.reread(misplaced)
+        self._read_again(self._store.annotations.unread(self._project.id))
+
+    def read_waiting(self) -> None:
+        """Read the labels of those annotations whose turn had not come."""
+        self._read_again(self._store.annotations.waiting(self._project.id))
 
     # What is listed
 
@@ -102,13 +112,18 @@ class ToolReader:
 
     def _read_whole(self, source: ToolSource, known: Source) -> None:
         newest, seen = self._read_listed(source, self._tool.tasks(source.id), is_whole=True)
-        num_doubts = self._doubts(source, known, seen)
+        num_tasks = self._tool.project(source.id).num_tasks
+        is_complete = num_tasks is not None and len(seen) >= num_tasks
+        num_doubts = 0 if is_complete else self._doubts(source, known, len(seen), num_tasks)
         if num_doubts in (0, NUM_DOUBTS):
             self._mark_missing(source, seen)
         known = self._store.readings.note(
             known, changed_at=newest, num_doubts=num_doubts % NUM_DOUBTS
         )
         tasks, annotations = self._extra(source, known) or (0, 0)
+        if not is_complete:  # what the list lacks is not usual: it is listed until it is there
+            tasks = min(tasks, known.extra_tasks)
+            annotations = min(annotations, known.extra_annotations)
         self._store.readings.note(known, extra_tasks=tasks, extra_annotations=annotations)
 
     def _read_listed(
@@ -133,27 +148,31 @@ class ToolReader:
         if self._is_pool(source):
             self._store.images.note(self._project.id, tasks)
         else:
-            self._adopt(tasks)
+            self._region_tasks.adopt(tasks)
         due = {task.id for task in self._store.readings.changed(source.uid, tasks)}
         if is_whole:
             turn = self._project.num_readings // WHOLE_EVERY % COMPARED_SHARE
             due |= {it.id for it in tasks if it.num_annotations and it.id % COMPARED_SHARE == turn}
         return sorted(due)
 
-    def _doubts(self, source: ToolSource, known: Source, seen: Set[int]) -> int:
-        """How many lists in a row, with this one, lacked tasks that the tool counts."""
-        num_tasks = self._tool.project(source.id).num_tasks
-        if num_tasks is not None and len(seen) >= num_tasks:
-            return 0
+    def _doubts(
+        self, source: ToolSource, known: Source, num_listed: int, num_counted: int | None
+    ) -> int:
+        """How many lists in a row, minutes apart, lacked tasks that the tool counts, with this."""
         logger.warning(
             "project %s: project %d of the tool lists %d tasks and counts %s; those that are "
-            "missing are taken for deleted when %d lists in a row say so",
+            "missing are taken for deleted when %d lists in a row say so, %.0f s apart",
             self._project.tool_id,
             source.id,
-            len(seen),
-            num_tasks,
+            num_listed,
+            num_counted,
             NUM_DOUBTS,
+            DOUBT_EVERY_S,
         )
+        stood_s = self._standing.seconds(source.uid, known.num_doubts)
+        if known.num_doubts and stood_s < DOUBT_EVERY_S:
+            return known.num_doubts
+        self._standing.seconds(source.uid, known.num_doubts + 1)
         return known.num_doubts + 1
 
     def _extra(self, source: ToolSource, known: Source) -> tuple[int, int] | None:
@@ -194,13 +213,19 @@ class ToolReader:
 
     # What is annotated
 
+    def _read_task(self, source: ToolSource, found: TaskAnnotations) -> None:
+        image, crop_task = self._place(source, found.task)
+        rows = self._store.annotations.put_task(self._project, source.uid, found, image, crop_task)
+        for row in rows:
+            self._read_labels(row)
+
     def _place(self, source: ToolSource, task: ToolTask) -> tuple[Image | None, CropTask | None]:
         """The image of a task, and the crop task if it is one of the regions project."""
         if self._is_pool(source):
             return self._store.images.find(self._project.id, task.id, task.created_at), None
         crop_task = self._store.queue.find(self._project.id, task.id, task.created_at)
         if crop_task is None:
-            self._adopt([task])
+            self._region_tasks.adopt([task])
             crop_task = self._store.queue.find(self._project.id, task.id, task.created_at)
         if crop_task is None:
             return None, None
@@ -216,53 +241,14 @@ class ToolReader:
         project, tool_uid = self._project, row.tool_uid
         return self._store.annotations.put(project, tool_uid, annotation, image, crop_task) or row
 
+    def _read_again(self, rows: Iterable[Annotation]) -> None:
+        for row in rows:
+            if row.id not in self._tried:
+                self._read_labels(self._placed(row) if row.image_id is None else row)
+
     def _read_labels(self, row: Annotation) -> None:
         self._tried.add(row.id)
         self._labels.read(row)
-
-    # Tasks of the regions project
-
-    def _adopt(self, tasks: Sequence[ToolTask]) -> None:
-        """Match the regions project's tasks with our rows.
-
-        A task that was made just before a kill gets its id; one that is unknown here (a lost
-        data folder) becomes known from its data; a task id belongs to one task at a time.
-        """
-        rows = self._store.queue.of_tasks(self._project.id, [task.id for task in tasks])
-        known = {(row.task_id, row.task_created_at): row for row in rows}
-        listed = {(task.id, task.created_at): task for task in tasks}
-        changes: dict[int, Mapping[str, object]] = {}
-        for key, row in known.items():
-            if key in listed and row.state == "deleted":
-                changes[row.id] = {"state": "open"}
-            elif key not in listed and row.state == "open":
-                changes[row.id] = {"state": "deleted"}
-        unknown = [task for key, task in listed.items() if key not in known]
-        new = self._adopt_unknown(unknown, changes) if unknown else []
-        if changes:
-            self._store.queue.change(changes)
-        if new:
-            self._store.queue.add(new)
-
-    def _adopt_unknown(
-        self, tasks: Sequence[ToolTask], changes: dict[int, Mapping[str, object]]
-    ) -> list[CropTask]:
-        """Rows for tasks that have none; a planned row's change is added to `changes`."""
-        sources = {source for task in tasks if (source := _source_task(task)) is not None}
-        images = self._store.images.of_tasks(self._project.id, sources)
-        waiting = self._store.queue.planned(self._project.id)
-        planned = {_place_key(row): row for row in waiting}
-        new = []
-        for task in tasks:
-            adopted = _crop_task_of(self._project, task, images)
-            if adopted is None:
-                continue
-            row = planned.pop(_place_key(adopted), None)
-            if row is None:
-                new.append(adopted)
-            else:
-                changes[row.id] = {"task_id": task.id, "task_created_at": task.created_at}
-        return new
 
 
 def _unexplained(counted: int, before: int, after: int, usual: int) -> int:
@@ -282,51 +268,3 @@ def _task_of(annotation: ToolAnnotation) -> ToolTask | None:
     if annotation.task_created_at is None:
         return None
     return ToolTask(annotation.task_id, annotation.task_created_at, "")
-
-
-def _source_task(task: ToolTask) -> int | None:
-    """The pool's task that a task says it shows; None if it says nothing of the kind."""
-    try:
-        return int(task.data["source_task"])
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def _place_key(row: CropTask) -> tuple[int, Region, int]:
-    return (row.image_id, row.region, row.round)
-
-
-_NUMBERS = ("row", "col", "height", "width", "scale", "round", "rank")
-_MOST = 2**31 - 1
-"""What a column of the database holds; anyone may write into a task."""
-
-
-def _crop_task_of(project: Project, task: ToolTask, images: Mapping[int, Image]) -> CropTask | None:
-    """A row from what a task's data says; None if the task is not one of ours."""
-    data = task.data
-    try:
-        image = images.get(int(data["source_task"]))
-        if image is None:
-            return None
-        if any(abs(int(data.get(name, 0))) > _MOST for name in _NUMBERS):
-            return None
-        return CropTask(
-            project_id=project.id,
-            image_id=image.id,
-            row=int(data["row"]),
-            col=int(data["col"]),
-            height=int(data["height"]),
-            width=int(data["width"]),
-            scale=int(data.get("scale", 1)),
-            round=int(data["round"]),
-            rank=int(data["rank"]),
-            reason=str(data.get("reason", "")),
-            strategy=str(data.get("strategy", "")),
-            version=version_number(str(data.get("version", "v0"))) or 0,
-            usefulness=0.0,
-            task_id=task.id,
-            task_created_at=task.created_at,
-            state="open",
-        )
-    except (KeyError, TypeError, ValueError):
-        return None

@@ -19,6 +19,7 @@ from ralis_backend.online.advice import held_out_score
 from ralis_backend.online.masks import LabelMasks
 from ralis_backend.online.paint_alone import PAINT_ALONE, kept_off, left_off
 from ralis_backend.online.store import Store, now
+from ralis_backend.online.store.attempts import REQUEST
 from ralis_backend.online.store.tables import Project, Version
 from ralis_backend.online.tool import Tool
 from ralis_backend.online.worker.config import WorkerConfig
@@ -112,6 +113,7 @@ class Trainer:
             project,
             self._store.versions.find(project.id, project.current_version),
             self._config.ranking,
+            is_training=True,
         )
         parent, in_use = usable.version, usable.segmenter
         images, labels = self._store.images.of(project.id), self._store.labels.of(project.id)
@@ -148,8 +150,9 @@ class Trainer:
             project,
             version,
             trial.candidate,
+            instead_of=parent.number if parent else 0,
+            ends=REQUEST,
             trained_label_id=newest_label_id,
-            is_training_requested=False,
         )
 
     def _better_trial(self, lesson: _Lesson, plan: TrainingPlan) -> _Trial:
@@ -219,9 +222,8 @@ class Trainer:
         lost = frozenset(read.masks.lost)
         is_first_time = bool(lost) and lost != self._lost.get(project.id)
         self._lost[project.id] = lost
-        self._store.projects.change(
-            project.id, trained_label_id=newest_label_id, is_training_requested=is_first_time
-        )
+        asked = {"is_training_requested": True} if is_first_time else {}
+        self._store.projects.change(project.id, trained_label_id=newest_label_id, **asked)
         logger.warning("project %s: nothing to learn from, %s", project.tool_id, why)
 
 

@@ -13,12 +13,19 @@ logger = logging.getLogger(__name__)
 
 
 def usable_segmenter(
-    store: Store, project: Project, version: Version | None, config: RankingConfig
+    store: Store,
+    project: Project,
+    version: Version | None,
+    config: RankingConfig,
+    *,
+    is_training: bool = False,
 ) -> UsableSegmenter:
     """The segmenter of the version in use.
 
     Where its weights are missing or damaged, that of the nearest version before it is in use from
     now on, and a new one is trained as soon as possible; the damage is noted with the versions.
+
+    is_training: whether it is for the training of a new one, so that none is asked for.
     """
     usable = load_segmenter(
         store, project, version, config.spec, seed=config.seed, device=config.device
@@ -30,12 +37,9 @@ def usable_segmenter(
         if damaged is not None:
             store.versions.change(damaged.id, metrics={"weights_error": why})
     instead = usable.version.number if usable.version else 0
-    store.projects.change(
-        project.id,
-        current_version=instead,
-        published_version=None,
-        is_training_requested=True,
-    )
+    asked = {} if is_training else {"is_training_requested": True}
+    if not store.versions.use_instead(project.id, project.current_version, instead, **asked):
+        return usable
     logger.warning(
         "project %s: v%d is in use again, and a new version is trained soon",
         project.tool_id,

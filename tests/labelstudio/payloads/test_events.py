@@ -1,6 +1,6 @@
 import pytest
 
-from ralis_backend.labelstudio.payloads.events import event_payload, read_hint
+from ralis_backend.labelstudio.payloads.events import MOST_IDS, event_payload, read_hint
 from ralis_backend.online.tool import Hint
 
 CREATED = {
@@ -67,3 +67,24 @@ def test_what_names_nothing_is_unclear(payload):
     assert read_hint("ANNOTATION_CREATED", payload) == Hint(is_unclear=True)
     assert read_hint("TASKS_DELETED", payload).is_unclear
     assert read_hint("SOMETHING_NEW", payload).is_unclear
+
+
+@pytest.mark.parametrize("name", ["annotations", "tasks"])
+def test_a_webhook_of_a_list_without_end_is_kept_in_part_and_unclear(name):
+    forged = {name: list(range(1, 10**6))}
+    kept = event_payload(forged)
+    assert kept == {name: list(range(1, MOST_IDS + 2))}
+    for action in ("ANNOTATION_CREATED", "TASKS_CREATED", "TASKS_DELETED"):
+        assert read_hint(action, kept) == read_hint(action, forged) == Hint(is_unclear=True)
+    assert read_hint("PROJECT_UPDATED", kept).is_about_settings
+    most = event_payload({name: list(range(1, MOST_IDS + 1))})
+    assert not read_hint("ANNOTATION_CREATED", most).is_unclear
+
+
+def test_of_what_stands_where_an_id_belongs_nothing_large_is_kept():
+    odd = {"id": [1] * 10**5, "task": {"id": 4, "data": "long"}, "created_at": {"x": "y"}}
+    assert event_payload({"annotation": odd, "task": {"id": 10**4000}}) == {
+        "annotation": {"id": None, "task": 4, "created_at": None},
+        "task": {"id": None},
+    }
+    assert event_payload({"tasks": [[1] * 10**5] * 3}) == {"tasks": [None] * 3}

@@ -2,25 +2,31 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from alembic.util import CommandError
 from sqlalchemy import delete, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from ralis_backend.core.intensity import PixelRule
-from ralis_backend.online.labels import RegionLabel
+from ralis_backend.core.regions import Region
+from ralis_backend.online.labels import NewLabel, RegionLabel
 from ralis_backend.online.pictures import pixel_rule
 from ralis_backend.online.store import Store, database, now
 from ralis_backend.online.store.tables import Base, Label
+from ralis_backend.online.tool import ToolTask
 from ralis_backend.online.worker import Worker
 from tests.online.conftest import settle
 from tests.online.fake_tool import CLASSES, START, FakeTool
+from tests.online.store.conftest import annotation
+
+PAINTED = NewLabel(Region(0, 0, 1, 1), np.ones((1, 1), np.uint8))
 
 
 def test_the_migrations_make_the_tables_that_the_code_uses(store: Store):
@@ -59,8 +65,21 @@ def test_a_database_that_is_up_to_date_opens_while_somebody_writes(store: Store,
 def test_a_database_of_a_newer_release_is_refused(store: Store, tmp_path: Path):
     with store.database.engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(CommandError, match="9999"):
+    with pytest.raises(
+        ValueError, match=r"ralis.db was made by a newer release .* '9999'.*Install"
+    ):
         Store.open(f"sqlite:///{tmp_path / 'ralis.db'}", tmp_path / "blobs")
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: Path):
+    (tmp_path / "ralis.db").write_bytes(b"no database " * 99)
+    with pytest.raises(ValueError, match=r"ralis.db cannot be used: file is not a database"):
+        Store.open(f"sqlite:///{tmp_path / 'ralis.db'}", tmp_path / "blobs")
+
+
+def test_a_database_that_cannot_be_reached_is_named(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"none/ralis.db cannot be used: unable to open database"):
+        Store.open(f"sqlite:///{tmp_path / 'none' / 'ralis.db'}", tmp_path / "blobs")
 
 
 def go_back_to(store: Store, revision: str) -> None:
@@ -161,6 +180,14 @@ def test_an_error_shows_none_of_the_values_that_were_written(tmp_path):
     assert "ann@labels.test" not in str(refused.value)
 
 
+def test_a_database_that_does_not_know_what_was_said_hears_it_again(store: Store, tmp_path: Path):
+    project = store.projects.register("1.100", 1, "<View/>", CLASSES, "pool")
+    store.projects.change(project.id, said="a" * 64)
+    go_back_to(store, "0011")
+    Store.open(f"sqlite:///{tmp_path / 'ralis.db'}", tmp_path / "blobs").close()
+    assert store.projects.by_id(project.id).said is None
+
+
 def test_a_database_from_before_pauses_keeps_its_images(store: Store, tmp_path: Path):
     project = store.projects.register("1.100", 1, "<View/>", [], "pool")
     store.images.reconcile(project.id, FakeTool().pool_tasks)
@@ -190,3 +217,43 @@ def test_trained_projects_from_before_go_on_showing_their_pictures_as_they_did(
     opened.close()
     assert rules["trained"].ranges == {"integers": (0, 65535), "floats": (0, 1)}
     assert rules["new"] == PixelRule()
+
+
+def test_of_a_database_from_before_meanings_only_what_may_be_wrong_is_read_again(
+    store: Store, tmp_path: Path
+):
+    uids = ["as usual", "chosen", "one label"]
+    classes = {"one label": CLASSES[:1]}
+    for number, uid in enumerate(uids, start=1):
+        choice = "dark" if uid == "chosen" else None
+        project = store.projects.register(
+            uid, number, "<View/>", classes.get(uid, CLASSES), "", None, choice
+        )
+        store.images.reconcile(project.id, [ToolTask(1, START, "/data/1.png")])
+        image = store.images.of(project.id)[0]
+        for left_out, source in (
+            ((), annotation(1)),
+            (["a label that is none"], annotation(2)),
+            ((), annotation(3, is_skipped=True)),
+        ):
+            row = store.annotations.put(project, uid, source, image, None)
+            assert row is not None
+            store.labels.put(row, [PAINTED], {}, left_out)
+    replaced = annotation(1, created_at=START + timedelta(days=1))
+    project = store.projects.get("as usual")
+    row = store.annotations.put(project, "as usual", replaced, store.images.of(project.id)[0], None)
+    assert row is not None
+    store.labels.put(row, [PAINTED], {})
+    go_back_to(store, "0011")
+    store.close()
+    opened = Store.open(f"sqlite:///{tmp_path / 'ralis.db'}", tmp_path / "blobs")
+    waiting = {
+        uid: [it.annotation_id for it in opened.annotations.waiting(opened.projects.get(uid).id)]
+        for uid in uids
+    }
+    counts = [opened.annotations.count(uid) for uid in uids]
+    kept = [len(opened.labels.every(opened.projects.get(uid).id)) for uid in uids]
+    opened.close()
+    assert waiting == {"as usual": [2], "chosen": [1, 2], "one label": [2]}
+    assert counts == [3, 3, 3], "the annotation whose number another one has is gone"
+    assert kept == [3, 3, 3], "labels count until they are read"

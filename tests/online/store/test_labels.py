@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from ralis_backend.core.regions import VOID, Region
 from ralis_backend.online.labels import NewLabel
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Image, Project
-from tests.online.store.conftest import annotation, label
+from tests.online.store.conftest import LABELS, annotation, label
 
 
 def test_overlapping_regions_keep_every_labelled_pixel_and_the_newest_wins(
@@ -51,3 +52,21 @@ def test_strokes_that_changed_replace_the_label(store: Store, project: Project, 
         label(store, project, image, source, new)
     (found,) = store.labels.every(project.id)
     assert found.pixels == (0, 1)
+
+
+@pytest.mark.parametrize("change", ["label config", "background"])
+def test_what_was_read_with_what_the_project_meant_before_is_to_be_read_again(
+    store: Store, project: Project, image: Image, change: str
+):
+    row = store.annotations.put(project, "1.100", annotation(), image, None)
+    assert row is not None
+    config = "<View>2</View>" if change == "label config" else "<View/>"
+    background = "road" if change == "background" else None
+    now = store.projects.register("1.100", 1, config, LABELS, "", None, background)
+    painted = NewLabel(Region(0, 0, 1, 1), np.ones((1, 1), np.uint8))
+    store.labels.put(row, [painted], {}, (), project.meaning)
+    assert store.labels.of(project.id) == []
+    assert store.annotations.waiting_ids(project.id) == [row.id]
+    store.labels.put(row, [painted], {}, (), now.meaning)
+    assert len(store.labels.of(project.id)) == 1
+    assert store.annotations.waiting_ids(project.id) == []

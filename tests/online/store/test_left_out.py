@@ -48,6 +48,16 @@ def test_what_does_not_count_is_given_newest_first_and_counted(
     assert summary(*store.annotations.count_left_out(project.id), []) is None
 
 
+def test_an_empty_error_of_an_earlier_release_says_something(
+    store: Store, project: Project, image: Image
+):
+    row = store.annotations.put(project, "1.100", annotation(1), image, None)
+    assert row is not None
+    store.annotations.fail(row, "")
+    (found,) = store.annotations.left_out(project.id)
+    assert found.what == ("it cannot be read, and the error said nothing; it is tried again",)
+
+
 def test_annotations_that_are_malformed_altogether_are_given_with_their_task(
     store: Store, project: Project, image: Image
 ):

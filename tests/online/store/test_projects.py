@@ -149,3 +149,32 @@ def test_a_project_that_another_process_made_known_at_the_same_moment_is_the_sam
 
     monkeypatch.setattr(store.projects, "_register", late)
     assert store.projects.register("5.100", 5, "<View/>", classes, "roads").id == raced[0].id
+
+
+def test_labels_are_brought_up_to_date_without_working_on_a_forgotten_project_again(
+    store: Store, project: Project
+):
+    store.projects.change(project.id, is_deleted=True, title="mine")
+    tree = ClassLabel("tree", "#00FF00")
+    renewed = store.projects.renew(project.id, "<View>2</View>", (*LABELS, tree))
+    assert renewed.class_names == ("road", "car", "tree")
+    assert (renewed.is_deleted, renewed.title) == (True, "mine")
+    assert store.projects.renew(project.id, "", ()).class_names == renewed.class_names
+    assert store.projects.by_id(project.id).classes == renewed.classes
+
+
+def test_another_label_config_asks_again_for_what_was_left_out_and_nothing_else(
+    store: Store, project: Project, image: Image
+):
+    painted = NewLabel(Region(0, 0, 2, 2), np.ones((2, 2), np.uint8))
+    label(store, project, image, annotation(1), painted)
+    row = store.annotations.put(project, "1.100", annotation(2), image, None)
+    assert row is not None
+    store.labels.put(row, [painted], {}, ["a label that is none"])
+    before = store.labels.every(project.id)
+    store.projects.register("1.100", 1, "<View/>", LABELS, "same")
+    assert store.annotations.failed(project.id) == []
+    store.projects.register("1.100", 1, "<View>2</View>", LABELS, "")
+    assert [it.annotation_id for it in store.annotations.waiting(project.id)] == [2]
+    assert store.annotations.left_out(project.id) == [], "its turn has not come"
+    assert store.labels.every(project.id) == before, "they count until they are read"

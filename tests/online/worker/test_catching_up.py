@@ -127,8 +127,15 @@ def test_webhooks_are_read_while_a_training_runs(
     assert store.labels.count(project.id, store.projects.all()[0].trained_label_id) == 1
 
 
+@pytest.mark.parametrize(
+    "error", [ToolUnavailable("down for a moment"), KeyError("label_config"), TypeError("None")]
+)
 def test_an_unreadable_webhook_does_not_end_a_training(
-    store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+    store: Store,
+    tool: FakeTool,
+    make_worker: MakeWorker,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
 ):
     monkeypatch.setattr(reading_module, "EVERY_S", 0.0)
     worker = make_worker()
@@ -137,7 +144,7 @@ def test_an_unreadable_webhook_does_not_end_a_training(
     worker.advance_all()
     project = store.projects.all()[0]
     submit_with_the_next_image(store, tool, monkeypatch)
-    tool.fail_in["annotations"] = ToolUnavailable("down for a moment")
+    tool.fail_in["project"] = error
     monkeypatch.setattr(Sync, "changes", lambda self, project: None)  # else it fails there
     worker.advance_all()
     assert tool.fail_in == {}

@@ -125,3 +125,28 @@ def test_what_was_read_before_is_kept_when_it_cannot_be_read_any_more(
     (label,) = store.labels.of(project.id)
     np.testing.assert_array_equal(store.labels.mask(label), truth)
     assert store.annotations.count_left_out(project.id) == (0, 1)
+
+
+def test_an_error_that_says_nothing_is_named_by_its_kind(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+):
+    worker = make_worker()
+    settle(worker)
+
+    def no_memory(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(tool, "mask", no_memory)
+    submit(store, tool, tool.queue()[0], [])
+    settle(worker)
+    (project,) = store.projects.all()
+    assert [it.what for it in store.annotations.left_out(project.id)] == [("MemoryError",)]
+
+
+def test_a_step_that_fails_with_an_error_that_says_nothing_is_shown_all_the_same(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    tool.fail_next = MemoryError()
+    make_worker().advance_all()
+    (project,) = store.projects.all()
+    assert project.last_error == "MemoryError"

@@ -28,7 +28,8 @@ from tests.online.conftest import make_label
 IMAGE_SIZE = (64, 96)
 REGION_SIZE = (32, 32)
 NUM_REGIONS = len(grid(IMAGE_SIZE, REGION_SIZE))
-PLACES = [Place(1, region) for region in grid(IMAGE_SIZE, REGION_SIZE)]
+PLACE_GRID = grid(IMAGE_SIZE, REGION_SIZE)
+PLACES = [Place(1, region) for region in PLACE_GRID]
 SCORES = np.arange(NUM_REGIONS, 0, -1.0)  # the first is the best
 
 
@@ -356,6 +357,31 @@ def test_a_queue_grows_to_what_is_wanted_in_two_rounds_and_the_slice_beside_it()
     assert len(many.added) == NUM_REGIONS
 
 
+@pytest.mark.parametrize(
+    ("share", "random_share", "num_others", "num_drawn"),
+    [(0.1, 0.0, 18, 0), (0.1, 0.1, 19, 24), (0.5, 0.0, 10, 0), (1.0, 0.0, 0, 0)],
+)
+def test_beside_what_is_wanted_wait_two_rounds_of_the_others_share_and_no_more(
+    share, random_share, num_others, num_drawn
+):
+    places = [Place(image, region) for image in range(500) for region in PLACE_GRID]
+    scores = np.arange(len(places), 0, -1.0)
+    wanted = mining(scores=-scores, count=200, share=share)
+    state = make_state(places=places, scores=scores, mining=wanted)
+    plan = make_plan(state, per_round=10, share=random_share)
+    found = [(task.wish_id, task.strategy == SLICE) for task in plan.added]
+    assert found.count((3, False)) == 200
+    assert found.count((None, False)) == num_others
+    assert found.count((None, True)) == num_drawn
+    head = [task.wish_id == 3 for task in plan.added if task.strategy != SLICE][:10]
+    assert sum(head) == round(10 * share)
+
+
+def test_a_share_near_nothing_is_a_queue_like_any_other():
+    plan = make_plan(make_state(mining=mining(count=2, share=1e-310)))
+    assert [task.wish_id for task in plan.added] == [None] * 4 + [3] * 2  # all are wanted
+
+
 def test_no_more_is_mined_than_is_wanted_besides_what_waits():
     tasks = [make_task(1, PLACES[-1], strategy="presence:bike", wish_id=3, usefulness=1.0)]
     plan = make_plan(make_state(tasks, mining=mining(count=2)))
@@ -435,12 +461,13 @@ def test_as_many_as_are_wanted_wait_whatever_else_the_queue_holds(
         game.write(plan)
 
         if state.mining is not None:
-            in_share = -(-share * min(game.rules.size_with(state.mining), len(state.places)) // 1)
             others = {place_of(row) for row in plan.kept if row.wish_id != 3}
             others |= {task.place for task in plan.added if task.strategy == SLICE}
             free = set(state.places) - others
             num_mined = sum(row.wish_id == 3 for row in game.waiting())
-            assert num_mined >= min(state.mining.count, in_share, len(free))
+            assert num_mined >= min(state.mining.count, len(free))
+            usual = [it for it in plan.added if it.wish_id is None and it.strategy != SLICE]
+            assert len(usual) <= game.rules.size
             places = [place_of(row) for row in game.waiting()]
             assert len(places) == len(set(places))
         repeated = plan_queue(state_after(state, game), game.rules, lambda place: "uncertain")

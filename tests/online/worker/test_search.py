@@ -12,7 +12,7 @@ from ralis_backend.core.acquisition.mining import Presence
 from ralis_backend.core.features import RegionFeatures
 from ralis_backend.core.policy import MisicalPolicy
 from ralis_backend.core.policy.misical import MisicalSpec
-from ralis_backend.core.regions import Region, grid
+from ralis_backend.core.regions import VOID, Region, grid
 from ralis_backend.online import trust
 from ralis_backend.online.hits import MINING, shown_wish
 from ralis_backend.online.report import notes
@@ -212,6 +212,73 @@ def test_on_whole_images_the_regions_of_a_class_come_first_and_are_counted(
     assert ended.ended_by == REACHED
     (label,) = store.labels.mined(project.id, wish.id)
     assert label.strategy == "presence:bright"
+
+
+def test_going_back_to_a_version_hands_out_what_is_sought_now_and_no_more(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker("in-place", suggestions_per_image=2, promotion_tolerance=1.0)
+    settle(worker)
+    (project,) = store.projects.all()
+    for task in tool.pool_tasks[:4]:
+        annotate_suggestion(store, tool, task.id)
+    settle(worker)
+    store.projects.change(project.id, is_training_requested=True)
+    settle(worker)
+    assert store.projects.by_id(project.id).published_version == 2
+    asked_for = tool.pool_tasks[4:]
+
+    def suggested() -> set[tuple[int | None, bool]]:
+        """Wishes of what the last tasks suggest, and whether a reason says that a class is sought.
+
+        Nobody has begun on those.
+        """
+        regions = {it.task_id: it.regions for it in tool.image_predictions}
+        every = (region for task in asked_for for region in regions[task.id])
+        return {(it.wish_id, it.reason.startswith("looks for bright")) for it in every}
+
+    wish = wish_for(store, project)
+    store.versions.use(project.id, 1)
+    settle(worker)
+    assert tool.version == "v1"
+    assert suggested() == {(wish.id, True)}
+    store.versions.use(project.id, 2)
+    settle(worker)
+    assert suggested() == {(wish.id, True)}
+    store.wishes.end(wish.id, STOPPED)
+    store.versions.use(project.id, 1)
+    settle(worker)
+    assert tool.version == "v1"
+    assert suggested() == {(None, False)}
+
+
+@pytest.mark.parametrize("change", ["small boxes", "other regions"])
+def test_a_class_that_is_painted_in_parts_of_regions_alone_is_sought_by_what_they_look_like(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, change: str
+):
+    worker = make_worker("in-place", suggestions_per_image=2)
+    settle(worker)
+    (project,) = store.projects.all()
+    truth = tool.files[1][1]
+    rows, cols = np.nonzero(truth == 1)
+    row, col = min(int(rows[0]), 40), min(int(cols[0]), 72)
+    mask = np.full(truth.shape, VOID)
+    mask[row : row + 24, col : col + 24] = truth[row : row + 24, col : col + 24]
+    boxes = [{"mask": mask.tolist()}, {"box": [row, col, 24, 24]}]
+    event = tool.annotate(1, boxes, project_id=1)
+    store.events.add("1.100", "ANNOTATION_CREATED", event)
+    settle(worker)
+    (label,) = store.labels.of(project.id)
+    assert (label.region.height, label.region.width) == (24, 24)
+    if change == "other regions":
+        worker = make_worker("in-place", ranking=replace(RANKING, region_size=(48, 48)))
+    wish = wish_for(store, project)
+    assert wish.pixels_before > 0
+    settle(worker)
+    status = shown_wish(store, store.projects.by_id(project.id))
+    assert status is not None
+    assert status.strategy == "similarity:bright"
+    assert store.projects.by_id(project.id).published_wish == wish.id
 
 
 def annotate_suggestion(store: Store, tool: FakeTool, task_id: int) -> None:

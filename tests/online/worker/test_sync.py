@@ -201,3 +201,20 @@ def test_without_rectangles_the_regions_handed_out_are_what_was_labelled(
     settle(worker)
     labels = store.labels.of(store.projects.all()[0].id)
     assert {label.region for label in labels} == handed_out
+
+
+def test_a_new_annotation_with_the_number_of_one_that_is_gone_replaces_it(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker()
+    settle(worker)
+    task_id = tool.queue()[0]
+    store.events.add("2.200", "ANNOTATION_CREATED", tool.annotate(task_id))
+    settle(worker)
+    tool.all_annotations[2].clear()  # the tool was restored from a backup of before
+    event = tool.annotate(task_id, [], is_skipped=True, annotation_id=1)
+    store.events.add("2.200", "ANNOTATION_CREATED", event)
+    settle(worker)
+    (label,) = store.labels.every(store.projects.all()[0].id)
+    assert label.is_skipped
+    assert store.annotations.count("2.200") == 1

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
 
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Project, Version
-from ralis_backend.online.worker import WorkerConfig
+from ralis_backend.online.worker import Worker, WorkerConfig, unused_masks
 from ralis_backend.online.worker import housekeeping as housekeeping_module
 from ralis_backend.online.worker import standing as standing_module
 from ralis_backend.online.worker.housekeeping import Housekeeping
@@ -138,3 +139,90 @@ def test_what_killed_writers_left_goes_when_it_has_not_changed_for_an_hour(
         keeper.keep()
         assert left.exists() == (hour < 1)
         assert grows.exists()
+
+
+@pytest.fixture
+def masks(store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], int]:
+    """Looks for unused masks after so many hours; the number that was removed."""
+    clock = [0.0]
+    monkeypatch.setattr(unused_masks.time, "monotonic", lambda: clock[0])
+    looker = unused_masks.UnusedMasks(store)
+
+    def look(hours: float) -> int:
+        clock[0] += 3600 * hours
+        return looker.remove()
+
+    return look
+
+
+def mask_files(store: Store) -> set[str]:
+    root = store.blobs.root
+    return {path.relative_to(root).as_posix() for path in (root / "labels").rglob("*.png")}
+
+
+def labelled(store: Store, tool: FakeTool, worker: Worker) -> None:
+    settle(worker)
+    label_round(store, tool)
+    settle(worker)
+    assert mask_files(store) == store.labels.mask_keys() != set()
+
+
+def put_unused(store: Store) -> str:
+    return store.blobs.put(f"labels/ab/{'ab' * 32}.png", b"painted otherwise since")
+
+
+def test_a_mask_of_before_an_edit_goes_after_a_day_and_those_in_use_stay(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, masks: Callable[[float], int]
+):
+    labelled(store, tool, make_worker())
+    used = mask_files(store)
+    unused = put_unused(store)
+    assert [masks(hours) for hours in (0, 1, 22.9)] == [0, 0, 0]
+    assert unused in mask_files(store)
+    assert masks(0.1) == 1
+    assert [path.name for path in store.blobs.root.rglob(".writing-*")] == []
+    assert mask_files(store) == used
+
+
+def test_a_mask_that_comes_into_use_again_stays(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, masks: Callable[[float], int]
+):
+    labelled(store, tool, make_worker())
+    unused = put_unused(store)
+    masks(0)
+    assert store.blobs.have(unused, b"painted otherwise since") == unused  # its row comes later
+    assert [masks(25), masks(23)] == [0, 0]
+    assert unused in mask_files(store)
+
+
+@pytest.mark.parametrize("is_touched", [True, False])
+def test_a_mask_that_comes_into_use_at_the_last_moment_stays(
+    store: Store,
+    tool: FakeTool,
+    make_worker: MakeWorker,
+    masks: Callable[[float], int],
+    monkeypatch: pytest.MonkeyPatch,
+    is_touched: bool,
+):
+    labelled(store, tool, make_worker())
+    unused, stored = put_unused(store), store.labels.mask_keys()
+    masks(0)
+    looks = 0
+
+    def keys_and_use() -> set[str]:
+        nonlocal looks
+        looks += 1
+        if is_touched and looks == 1:
+            store.blobs.have(unused, b"painted otherwise since")
+        return stored | ({unused} if looks == 2 and not is_touched else set())
+
+    monkeypatch.setattr(store.labels, "mask_keys", keys_and_use)
+    assert masks(25) == 0
+    assert looks == 2
+    assert store.blobs.get(unused) == b"painted otherwise since"
+
+
+def test_no_mask_goes_where_the_database_has_no_labels(store: Store, masks: Callable[[float], int]):
+    unused = put_unused(store)
+    assert [masks(0), masks(25)] == [0, 0]
+    assert mask_files(store) == {unused}

@@ -295,6 +295,16 @@ def test_what_is_stopped_keeps_the_best_so_far(
     )
 
 
+def test_who_goes_back_meanwhile_is_not_overruled(
+    store: Store, tool: FakeTool, worker: Worker, to_the_end: Callable[..., Ending]
+):
+    label_round(store, tool, 4)
+    rested(worker)
+    end = to_the_end(on_look=lambda course, score: store.versions.use(project_of(store).id, 1))
+    assert (end.version.number, project_of(store).current_version) == (3, 1)
+    assert "v3 is not in use: somebody went back to v1" in cli._told(project_of(store), end)
+
+
 def test_without_enough_that_is_held_out_it_says_what_is_missing(
     store: Store, tool: FakeTool, to_the_end: Callable[..., Ending]
 ):

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,15 @@ from ralis_backend.labelstudio.client import Unavailable
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.tool import ToolTask
-from ralis_backend.online.worker import WorkerConfig
+from ralis_backend.online.worker import WorkerConfig, standing
 from ralis_backend.online.worker.steps import is_sync_due, read_state
 from ralis_backend.online.worker.sync import Sync
-from ralis_backend.online.worker.tool_reader import COMPARED_SHARE, NUM_DOUBTS, WHOLE_EVERY
+from ralis_backend.online.worker.tool_reader import (
+    COMPARED_SHARE,
+    DOUBT_EVERY_S,
+    NUM_DOUBTS,
+    WHOLE_EVERY,
+)
 from tests.online.conftest import RANKING, STRIDE
 from tests.online.fake_tool import CLASSES, START, FakeTool
 
@@ -65,6 +71,13 @@ def masks(store: Store) -> list[Any]:
         (it.image_id, it.region, it.annotator, it.is_skipped, store.labels.mask(it).tolist())
         for it in store.labels.every(the(store).id)
     ]
+
+
+def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What a process takes for the seconds since its start, for the test to move."""
+    clock = [0.0]
+    monkeypatch.setattr(standing, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    return clock
 
 
 def read_all(sync: Sync, store: Store) -> None:
@@ -348,12 +361,14 @@ def test_a_list_that_lacks_tasks_which_the_tool_counts_is_not_believed_at_once(
     truth, sizes = masks(store), [image.size for image in store.images.of(the(store).id)]
     tasks = tool.tasks
     monkeypatch.setattr(tool, "tasks", lambda *arguments: tasks(*arguments)[:kept])
+    clock = stopped_clock(monkeypatch)
     whole = WHOLE_EVERY
     store.projects.change(the(store).id, num_readings=whole - 1)
     for _ in range(NUM_DOUBTS - 1):
         sync.full(the(store))
         assert masks(store) == truth
         assert [image.size for image in store.images.of(the(store).id)] == sizes
+        clock[0] += DOUBT_EVERY_S
     sync.full(the(store))
     assert len(store.images.of(the(store).id)) == kept
     monkeypatch.setattr(tool, "tasks", tasks)
@@ -361,6 +376,61 @@ def test_a_list_that_lacks_tasks_which_the_tool_counts_is_not_believed_at_once(
     sync.full(the(store))
     assert masks(store) == truth
     assert [image.size for image in store.images.of(the(store).id)] == sizes
+
+
+def test_lists_that_lack_tasks_and_come_within_seconds_are_not_believed_however_many_there_are(
+    store: Store, tool: FakeTool, sync: Sync, monkeypatch: pytest.MonkeyPatch
+):
+    clock, tasks = stopped_clock(monkeypatch), tool.tasks
+    monkeypatch.setattr(tool, "tasks", lambda *arguments: tasks(*arguments)[2:])
+    store.projects.change(the(store).id, num_readings=WHOLE_EVERY - 1)
+    for _ in range(4 * NUM_DOUBTS):
+        sync.full(the(store))
+        clock[0] += DOUBT_EVERY_S / (4 * NUM_DOUBTS + 1)
+    assert len(store.images.of(the(store).id)) == 4
+    again = Sync(store, tool, CONFIG)  # a restart counts for nothing
+    again.full(the(store))
+    Sync(store, tool, CONFIG).full(the(store))
+    assert len(store.images.of(the(store).id)) == 4
+    for _ in range(NUM_DOUBTS):
+        clock[0] += DOUBT_EVERY_S
+        again.full(the(store))
+    assert len(store.images.of(the(store).id)) == 2
+
+
+def test_what_was_believed_to_be_missing_is_back_with_the_first_list_that_has_it(
+    store: Store, tool: FakeTool, monkeypatch: pytest.MonkeyPatch
+):
+    tool.pool_tasks = [
+        replace(task, created_at=task.created_at + timedelta(minutes=10 * place))
+        for place, task in enumerate(tool.pool_tasks)
+    ]
+    tool.clock += timedelta(hours=1)
+    for task_id in (11, 12, 14):
+        tool.annotate(task_id)
+    store.projects.register("1.100", 1, "<View/>", CLASSES, "pool")
+    sync = Sync(store, tool, CONFIG)
+    sync.full(the(store))
+    truth = masks(store)
+    clock = stopped_clock(monkeypatch)
+    with monkeypatch.context() as patch:
+        tasks = tool.tasks
+        patch.setattr(
+            tool,
+            "tasks",
+            lambda project_id, since=None: [
+                it for it in tasks(project_id, since) if project_id != 1 or it.id > 2
+            ],
+        )
+        store.projects.change(the(store).id, num_readings=WHOLE_EVERY - 1)
+        for _ in range(3 * NUM_DOUBTS):
+            sync.full(the(store))
+            clock[0] += DOUBT_EVERY_S
+        assert len(store.images.of(the(store).id)) == 2
+        assert len(masks(store)) == 1
+    sync.full(the(store))
+    assert len(store.images.of(the(store).id)) == 4
+    assert masks(store) == truth
 
 
 def test_tasks_that_the_tool_counts_no_more_are_gone_at_once_and_their_labels_kept(

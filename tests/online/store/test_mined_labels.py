@@ -1,0 +1,49 @@
+"""What is counted of labels by class and by wish, without reading all of them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from ralis_backend.core.regions import Region
+from ralis_backend.online.labels import NewLabel
+from ralis_backend.online.store import Store
+from ralis_backend.online.store.tables import Image, Project
+from tests.online.conftest import selects
+from tests.online.store.conftest import annotation, label
+
+
+@pytest.mark.parametrize("starred", [None, 1, 2, 3, 4])
+def test_pixels_of_a_class_are_those_of_the_labels_that_count(
+    store: Store, project: Project, image: Image, starred: int | None
+):
+    region, other = Region(0, 0, 2, 2), Region(0, 2, 1, 2)
+    painted = [np.array([[0, 1], [1, 1]], np.uint8), None, np.array([[1, 0], [0, 0]], np.uint8)]
+    for number, mask in enumerate([*painted, None], start=1):
+        is_starred, is_skipped = number == starred, mask is None
+        source = annotation(number, number, is_starred=is_starred, is_skipped=is_skipped)
+        label(store, project, image, source, NewLabel(region, mask))
+    label(store, project, image, annotation(5), NewLabel(other, np.full((1, 2), 1, np.uint8)))
+    counted = [sum(it.pixels[1:2]) for it in store.labels.of(project.id)]
+    assert store.labels.class_pixels(project.id, 1) == sum(counted)
+    assert sum(counted) == 2 + {None: 1, 1: 3, 2: 0, 3: 1, 4: 0}[starred]
+    assert store.labels.class_pixels(project.id, 7) == 0
+
+
+def test_of_labels_on_whole_images_those_of_a_wish_alone_are_read(
+    store: Store, project: Project, image: Image
+):
+    mined, usual = Region(0, 0, 2, 2), Region(0, 2, 2, 2)
+    for version, wish in ((1, 1), (2, 11), (3, None)):
+        entry = {**asdict(mined), "rank": 1, "usefulness": 1.0, "reason": ""}
+        entry |= {} if wish is None else {"strategy": "presence:car", "wish": wish}
+        store.queue.hand_out(image.id, version, [entry, {**entry, **asdict(usual), "wish": None}])
+    paint = np.zeros((2, 2), np.uint8)
+    label(store, project, image, annotation(1, suggested_version="v2"), NewLabel(mined, paint))
+    assert [it.region for it in store.labels.mined(project.id, 11)] == [mined]
+    assert store.labels.mined(project.id, 1) == []
+    with selects(store) as read:
+        store.labels.mined(project.id, 11)
+    assert "suggestions.regions" in read[0].partition("WHERE")[2]

@@ -1,0 +1,272 @@
+"""What labels are read with changes: the label config, the background, an image's size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ralis_backend.core.regions import VOID
+from ralis_backend.labelstudio.payloads.boxes import read_boxes
+from ralis_backend.labelstudio.payloads.label_config import parse_label_config
+from ralis_backend.labelstudio.payloads.masks import mask_to_results
+from ralis_backend.labelstudio.payloads.paint import read_paint
+from ralis_backend.online.store import Store
+from ralis_backend.online.store.tables import Project
+from ralis_backend.online.tool import FoundRegions, Painted, ToolAnnotation, ToolProject
+from ralis_backend.online.worker import Worker, WorkerConfig
+from ralis_backend.online.worker import reading as reading_module
+from ralis_backend.online.worker.catching_up import catch_up
+from ralis_backend.online.worker.people import People
+from ralis_backend.online.worker.reading import Reading
+from ralis_backend.online.worker.sync import Sync
+from tests.online.conftest import RANKING, TINY, settle
+from tests.online.fake_tool import FakeTool, picture
+
+CONFIG = WorkerConfig(mode="in-place", improve_s=0.0, ranking=RANKING, finetune=TINY)
+POOL, SIZE = "1.100", (64, 96)
+NAMES = ("dark", "bright", "tree")
+
+
+def label_config(*names: str, control: str = "label") -> str:
+    labels = "".join(f'<Label value="{name}"/>' for name in names)
+    return (
+        '<View><Image name="image" value="$image"/>'
+        f'<BrushLabels name="{control}" toName="image">{labels}</BrushLabels></View>'
+    )
+
+
+class PaintedTool(FakeTool):
+    """Annotations of whole images are what Label Studio sends, read by the label config."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.offer(*NAMES[:2])
+
+    def offer(self, *names: str, control: str = "label") -> None:
+        """Another label config, with these labels."""
+        xml = label_config(*names, control=control)
+        classes = parse_label_config(xml).labels
+        self.pool = replace(self.pool, label_config=xml, classes=classes)
+
+    def paint(self, class_index: int, *, control: str = "label", size=SIZE) -> dict[str, Any]:
+        """Submit the left half of the first image painted; the event of it."""
+        mask = np.full(size, VOID, np.uint8)
+        mask[:, : size[1] // 2] = class_index
+        config = parse_label_config(label_config(*NAMES))
+        self.version = None  # it was not begun from a suggestion
+        results = [
+            {**it, "from_name": control} for it in mask_to_results(mask, NAMES, config, key="k")
+        ]
+        return self.annotate(1, results, project_id=1)
+
+    def mask(
+        self,
+        annotation: ToolAnnotation,
+        project: ToolProject,
+        class_names: Sequence[str],
+        size: tuple[int, int],
+        background: str | None,
+    ) -> Painted:
+        config = parse_label_config(project.label_config)
+        return read_paint(annotation.results, config, class_names, size, background)
+
+    def annotated_regions(
+        self, annotation: ToolAnnotation, project: ToolProject, image_size: tuple[int, int]
+    ) -> FoundRegions:
+        config = parse_label_config(project.label_config)
+        return read_boxes(annotation.results, config, image_size)
+
+
+@pytest.fixture
+def tool() -> PaintedTool:
+    return PaintedTool()
+
+
+@pytest.fixture
+def worker(store: Store, tool: PaintedTool) -> Worker:
+    """At rest, with a ranking published."""
+    choose(store, tool, None)
+    made = Worker(store, tool, CONFIG)
+    settle(made)
+    return made
+
+
+def choose(store: Store, tool: FakeTool, background: str | None) -> None:
+    """As `ralis connect --background` does it, whoever works on the project."""
+    pool = tool.pool
+    register = store.projects.register
+    register(pool.uid, pool.id, pool.label_config, pool.classes, "pool", None, background)
+
+
+def the(store: Store) -> Project:
+    return store.projects.get(POOL)
+
+
+def pixels(store: Store) -> dict[str, int]:
+    """Labelled pixels of each class that has any."""
+    project = the(store)
+    counts = dict.fromkeys(project.class_names, 0)
+    for label in store.labels.of(project.id):
+        for name, count in zip(project.class_names, label.pixels, strict=False):
+            counts[name] += count
+    return {name: count for name, count in counts.items() if count}
+
+
+def read_all(store: Store, worker: Worker) -> None:
+    store.projects.change(the(store).id, is_sync_requested=True)
+    settle(worker)
+
+
+def on_the_way(store: Store, tool: FakeTool, monkeypatch: pytest.MonkeyPatch) -> Callable[[], bool]:
+    """What a long step asks again and again, which knows the project as it is now."""
+    monkeypatch.setattr(reading_module, "EVERY_S", 0.0)
+    reading = Reading(Sync(store, tool, CONFIG), People(store))
+    return reading.on_the_way(the(store), lambda: False)
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_class_that_is_added_while_a_long_step_runs_is_read_then(
+    store: Store,
+    tool: PaintedTool,
+    worker: Worker,
+    monkeypatch: pytest.MonkeyPatch,
+    is_told: bool,
+):
+    ask = on_the_way(store, tool, monkeypatch)
+    tool.offer(*NAMES)
+    if is_told:
+        store.events.add(POOL, "PROJECT_UPDATED", {})
+        ask()
+    store.events.add(POOL, "ANNOTATION_CREATED", tool.paint(2))
+    ask()
+    assert pixels(store) == {"tree": 64 * 48}
+
+
+def test_a_class_is_known_to_an_annotation_whose_webhook_came_before_that_of_the_label_config(
+    store: Store, tool: PaintedTool, worker: Worker
+):
+    tool.offer(*NAMES)
+    store.events.add(POOL, "ANNOTATION_CREATED", tool.paint(2))
+    worker.advance_all()
+    store.events.add(POOL, "PROJECT_UPDATED", {})
+    settle(worker)
+    assert pixels(store) == {"tree": 64 * 48}
+
+
+def test_an_export_without_a_worker_reads_a_class_that_is_new(
+    store: Store, tool: PaintedTool, worker: Worker
+):
+    tool.offer(*NAMES)
+    tool.paint(2)
+    assert catch_up(store, tool, CONFIG, the(store)) == ""
+    assert pixels(store) == {"tree": 64 * 48}
+
+
+@pytest.mark.parametrize("reads", ["worker", "export"])
+@pytest.mark.parametrize(
+    ("submitted", "offered", "why"),
+    [
+        ((2, "label"), (NAMES, "label"), "add it to the label config"),
+        ((1, "other"), (NAMES[:2], "other"), "which the label config does not have"),
+    ],
+)
+def test_what_was_left_out_is_read_again_when_the_label_config_has_it(
+    store: Store,
+    tool: PaintedTool,
+    worker: Worker,
+    submitted: tuple[int, str],
+    offered: tuple[Sequence[str], str],
+    why: str,
+    reads: str,
+):
+    index, control = submitted
+    store.events.add(POOL, "ANNOTATION_CREATED", tool.paint(index, control=control))
+    settle(worker)
+    assert pixels(store) == {}
+    (odd,) = store.annotations.left_out(the(store).id)
+    assert why in odd.what[0]
+    tool.offer(*offered[0], control=offered[1])
+    if reads == "worker":
+        read_all(store, worker)
+    else:
+        assert catch_up(store, tool, CONFIG, the(store)) == ""
+    assert pixels(store) == {NAMES[index]: 64 * 48}
+    assert store.annotations.left_out(the(store).id) == []
+
+
+def test_a_rest_that_is_no_label_is_named_and_read_again_once_it_is_one(
+    store: Store, tool: PaintedTool, worker: Worker
+):
+    tool.paint(1)
+    painted = tool.all_annotations[1][1]
+    tool.all_annotations[1][1] = replace(painted, results=[*painted.results, {"rest": "tree"}])
+    read_all(store, worker)
+    (odd,) = store.annotations.left_out(the(store).id)
+    assert "said to be 'tree', which is not one of dark, bright" in str(odd.what)
+    assert pixels(store) == {"bright": 64 * 48}
+    tool.offer(*NAMES)
+    read_all(store, worker)
+    assert pixels(store) == {"bright": 64 * 48, "tree": 64 * 48}
+
+
+def test_what_did_not_fit_the_size_that_was_known_is_read_again_when_the_image_was_seen(
+    store: Store, tool: PaintedTool, worker: Worker
+):
+    image = store.images.of(the(store).id)[0]
+    store.images.seen(image.id, SIZE)
+    tool.files[1] = picture(1, (100, 96))
+    store.events.add(POOL, "ANNOTATION_CREATED", tool.paint(1, size=(100, 96)))
+    settle(worker)
+    assert pixels(store) == {}
+    store.images.seen(image.id, (100, 96))
+    settle(worker)
+    assert pixels(store).keys() == {"bright"}
+    assert store.annotations.left_out(the(store).id) == []
+
+
+def test_a_background_that_is_chosen_while_everything_is_read_counts_for_all(
+    store: Store, tool: PaintedTool, worker: Worker, monkeypatch: pytest.MonkeyPatch
+):
+    tool.paint(1)
+    read_all(store, worker)
+    assert pixels(store) == {"bright": 64 * 48}
+    list_tasks = tool.tasks
+
+    def choose_and_list(*values: Any) -> Any:
+        monkeypatch.setattr(tool, "tasks", list_tasks)
+        choose(store, tool, "dark")
+        return list_tasks(*values)
+
+    monkeypatch.setattr(tool, "tasks", choose_and_list)
+    read_all(store, worker)
+    assert pixels(store) == {"bright": 64 * 48, "dark": 64 * 48}
+
+
+def test_a_background_that_is_chosen_while_a_long_step_runs_counts_for_what_is_read_then(
+    store: Store, tool: PaintedTool, worker: Worker, monkeypatch: pytest.MonkeyPatch
+):
+    ask = on_the_way(store, tool, monkeypatch)
+    choose(store, tool, "dark")
+    store.events.add(POOL, "ANNOTATION_CREATED", tool.paint(1))
+    ask()
+    assert pixels(store) == {"bright": 64 * 48, "dark": 64 * 48}
+
+
+def test_an_export_reads_what_another_background_asks_for_or_says_that_it_waits(
+    store: Store, tool: PaintedTool, worker: Worker
+):
+    tool.paint(1)
+    read_all(store, worker)
+    choose(store, tool, "dark")
+    project = the(store)
+    taken = store.leases.take(project.id, "elsewhere", store.leases.state(project.id))
+    assert taken is not None
+    said = catch_up(store, tool, CONFIG, project, wait_s=0)
+    assert said.startswith("1 annotation in Label Studio is not read yet")
+    store.leases.release(project.id, "elsewhere", taken)
+    assert catch_up(store, tool, CONFIG, project) == ""
+    assert pixels(store) == {"bright": 64 * 48, "dark": 64 * 48}
