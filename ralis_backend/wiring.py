@@ -182,10 +182,12 @@ def webhook_headers(settings: Settings) -> Callable[[str], Mapping[str, str]]:
 
 def create_learner(settings: Settings) -> Learner:
     """The web process's learner; on the CPU unless a device is named, since web workers fork."""
-    from ralis_backend.core.policy.registry import check_strategy
+    from ralis_backend.core.policy.registry import check_strategy, unused_policies
     from ralis_backend.online.learner import Learner
 
     check_strategy(settings.strategy, settings.policies_dir)
+    for text in unused_policies(settings.policies_dir):
+        logger.warning("%s", text)
     fetcher = create_fetcher(settings, create_client(settings))
     return Learner(
         create_store(settings),

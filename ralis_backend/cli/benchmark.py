@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ralis_backend.cli.benchmark_display import Display, print_table
+from ralis_backend.cli.options import strategy_names
 
 if TYPE_CHECKING:
     from ralis_backend.core.acquisition import Strategy
@@ -24,7 +25,10 @@ DatasetFolder = Annotated[
     Path, typer.Option("--dataset", help="Images, masks, classes.json and splits.json.")
 ]
 Strategies = Annotated[
-    str, typer.Option(help="Names, separated by commas; oracles are upper bounds.")
+    str,
+    typer.Option(
+        help="Names, separated by commas, one that has a comma in quotes; oracles are upper bounds."
+    ),
 ]
 Seeds = Annotated[int, typer.Option(min=1, help="How many seeds, from --first-seed on.")]
 FirstSeed = Annotated[int, typer.Option(min=0, help="The first one.")]
@@ -114,7 +118,7 @@ def benchmark(
 
     torch.set_num_threads(1)
     console, settings, size = Console(), load_settings(), _size(region_size)
-    names = [name.strip() for name in strategies.split(",") if name.strip()]
+    names = strategy_names(strategies)
     check_names(names)  # features of a large dataset take a while
     rules = _rules(
         _numbers(budgets), initial, initial_regions, regions_per_step, pool_size,
@@ -148,10 +152,12 @@ def benchmark(
                 on_start=partial(display.start, rules),
             )
         except KeyboardInterrupt:
-            console.print(f"Stopped. Finished games are in {out}; the same command goes on.")
+            text = f"Stopped. Finished games are in {out}; the same command goes on."
+            console.print(text, markup=False)
             raise typer.Exit(130) from None
     print_table(console, content)
-    console.print(f"mIoU on {measure_on} in %. {out}/report.md says what was done and came out.")
+    text = f"mIoU on {measure_on} in %. {out}/report.md says what was done and came out."
+    console.print(text, markup=False)
 
 
 def _find(

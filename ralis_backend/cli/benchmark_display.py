@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ralis_backend.core.text import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -22,9 +24,9 @@ class Display:
 
         self._console, self._jobs = console, jobs
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TextColumn("{task.fields[facts]}"),
+            TextColumn("{task.fields[facts]}", markup=False),
             TimeElapsedColumn(),
             console=console,
         )
@@ -64,7 +66,7 @@ class Display:
         self._shares[match] = share
         if match not in self._running:
             self._running[match] = self._progress.add_task(
-                f"{match.name}, seed {match.seed}", total=1, facts=""
+                printable(f"{match.name}, seed {match.seed}"), total=1, facts=""
             )
         self._progress.update(self._running[match], completed=share)
         done = sum(self._shares.values())
@@ -76,7 +78,8 @@ class Display:
         if share >= 1:
             self._progress.remove_task(self._running.pop(match))
             if not self._console.is_terminal:  # a log: bars are only drawn on a terminal
-                self._console.print(f"{match.name}, seed {match.seed}: {facts}")
+                text = f"{match.name}, seed {match.seed}: {facts}"
+                self._console.print(printable(text), markup=False)
 
 
 def duration(seconds: float) -> str:
@@ -87,6 +90,7 @@ def duration(seconds: float) -> str:
 
 def print_table(console: Console, content: Mapping[str, Any]) -> None:
     """Scores at each budget, and labels to 96 % of all labels."""
+    from rich.markup import escape
     from rich.table import Table
 
     entries = content["strategies"]
@@ -94,7 +98,7 @@ def print_table(console: Console, content: Mapping[str, Any]) -> None:
     for name, entry in entries.items():
         reached = entry["regions_to"]["0.96"]["value"]
         table.add_row(
-            name,
+            escape(printable(name)),
             *(f"{100 * point['miou']:.1f}" for point in entry["curve"]),
             "–" if reached is None else f"{reached:.0f}",
         )

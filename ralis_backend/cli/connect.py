@@ -56,7 +56,6 @@ def connect(
     """Prepare a project completely; safe to repeat."""
     from dataclasses import replace
 
-    from ralis_backend.core.policy.registry import find_strategy
     from ralis_backend.labelstudio.connection import Wishes
     from ralis_backend.labelstudio.doctor import DEFAULT_BACKEND_URL
     from ralis_backend.online.background import (
@@ -66,8 +65,15 @@ def connect(
         described,
         said_choice,
     )
+    from ralis_backend.online.wanted import fitting_strategy
     from ralis_backend.settings import load_settings
-    from ralis_backend.wiring import check_segmenter, create_client, create_setup, create_store
+    from ralis_backend.wiring import (
+        check_segmenter,
+        create_client,
+        create_setup,
+        create_store,
+        ranking_config,
+    )
 
     settings = load_settings(mode=mode, backend_url=backend_url)
     configure_logging("WARNING")
@@ -101,7 +107,7 @@ def connect(
         known.kept_background if known else None,
     )
     classes = class_names(names, settled)
-    find_strategy(settings.strategy, settings.policies_dir, classes, settings.region_size)
+    fitting_strategy(extra_params, classes, ranking_config(settings, "cpu"))
     if start_from:
         connector.check_version(pool, start_from)
     pool = replace(pool, background=settled and settled[0])

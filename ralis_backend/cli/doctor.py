@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,7 +42,7 @@ def doctor(project: OptionalProject = None, label_config: OptionalConfig = None)
         xml = read_label_config(label_config)
         _show(label_config_checks(xml, settings.region_label, settings.background_label))
     else:
-        _show(checks(create_surroundings(settings), project))
+        _show(checks(create_surroundings(settings, project), project))
 
 
 def _show(checks: Iterable[Check]) -> None:
@@ -62,31 +62,34 @@ def _show(checks: Iterable[Check]) -> None:
         raise typer.Exit(1)
 
 
-def create_surroundings(settings: Settings) -> Surroundings:
-    """What the checks look at."""
+def create_surroundings(settings: Settings, project: int | None = None) -> Surroundings:
+    """What the checks look at, of a project as well."""
     from ralis_backend import wiring
-    from ralis_backend.core.policy.registry import check_strategy, find_strategy
+    from ralis_backend.core.policy.registry import check_strategy, unused_policies
     from ralis_backend.labelstudio.doctor import Surroundings
+    from ralis_backend.online.wanted import fitting_strategy
+
+    setup, device = wiring.create_setup(settings), _device(settings.device)
 
     def known_strategy() -> str:
         check_strategy(settings.strategy, settings.policies_dir)
-        return settings.strategy
+        return "; ".join([settings.strategy, *unused_policies(settings.policies_dir)])
+
+    def strategy(class_names: Sequence[str]) -> str:
+        said = {} if project is None else setup.extra_params(project)
+        return fitting_strategy(said, class_names, wiring.ranking_config(settings, device))
 
     return Surroundings(
         client=wiring.create_client(settings),
         tool=wiring.create_tool(settings),
-        setup=wiring.create_setup(settings),
+        setup=setup,
         backend_url=settings.backend_url,
         headers=wiring.webhook_headers(settings),
         data_dir=settings.data_dir,
         spec=wiring.segmenter_spec(settings),
         background_label=settings.background_label,
-        device=_device(settings.device),
-        strategy=lambda classes: (
-            find_strategy(
-                settings.strategy, settings.policies_dir, classes, settings.region_size
-            ).name
-        ),
+        device=device,
+        strategy=strategy,
         known_strategy=known_strategy,
         store=wiring.find_store(settings),
         pictures=lambda uid: _pictures(settings, uid),

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 Project = Annotated[int, typer.Option(help="The pool project's number in Label Studio.")]
+
+
+def strategy_names(text: str) -> list[str]:
+    """Names between commas; one that has a comma stands in quotes.
+
+    Raises:
+        ValueError: if there is none, or a quote is not closed.
+    """
+    try:
+        (row,) = csv.reader([text], skipinitialspace=True, strict=True)
+    except (csv.Error, ValueError) as error:
+        raise ValueError(
+            f"--strategies {text!r} is no list ({error}); expected names with commas in between, "
+            'those with a comma in quotes: random,"presence:Car, red"'
+        ) from error
+    names = [name.strip() for name in row if name.strip()]
+    if not names:
+        raise ValueError("no strategy is named; give some, as random,entropy")
+    return names
 
 
 def without_suffix(out: Path) -> Path:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ralis_backend.cli.log import configure_logging
-from ralis_backend.cli.options import Project
+from ralis_backend.cli.options import Project, strategy_names
+from ralis_backend.core.text import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 Strategies = Annotated[
     str | None,
     typer.Option(
-        help="Separated by commas; default: the project's own and entropy. coverage, clasp-pe "
-        "and random are always played beside them."
+        help="Separated by commas, a name with a comma in quotes; default: the project's own and "
+        "entropy. coverage, clasp-pe and random are always played beside them."
     ),
 ]
 Games = Annotated[
@@ -45,8 +46,8 @@ def simulate(
     config = ranking_config(settings, find_device(settings.device))
     store = open_store(settings)
     row = store.projects.by_tool_id(project)
-    default = f"{row.strategy or config.strategy},entropy"
-    names = [name.strip() for name in (strategies or default).split(",")]
+    default = [row.strategy or config.strategy, "entropy"]
+    names = strategy_names(strategies) if strategies else default
     chosen = {
         name: find_strategy(name, config.policies_dir, row.class_names, config.region_size)
         for name in dict.fromkeys([*names, *HEURISTICS, BASELINE])
@@ -72,7 +73,8 @@ def simulate(
         "project's images hold beyond the labelled regions is not in them."
     )
     if version is not None and (manner := version.metrics.get("manner")):
-        console.print(f"{version.name} is ranked by {version.strategy}, which {manner}.")
+        text = f"{version.name} is ranked by {version.strategy}, which {manner}."
+        console.print(printable(text), markup=False)
     if json_file is not None:
         content = {
             "project": project,
@@ -86,14 +88,15 @@ def simulate(
 
 
 def _table(results: Mapping[str, Mapping[str, Any]]) -> Table:
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("strategy", "mean mIoU, %", "lead over the best heuristic", "lead over random")
     table.add_column("verdict")
     for name, entry in sorted(results.items(), key=lambda item: -item[1]["score"]):
-        against = f" ({entry['heuristic']})" if entry["heuristic"] else ""
+        against = f" ({escape(entry['heuristic'])})" if entry["heuristic"] else ""
         table.add_row(
-            name,
+            escape(printable(name)),
             f"{entry['score']:.1f}",
             _lead(entry["over_heuristic"]) + against,
             _lead(entry["over_random"]),

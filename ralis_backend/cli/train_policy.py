@@ -73,12 +73,14 @@ def train_policy(
     import torch
     from rich.console import Console
 
+    from ralis_backend.core.policy.registry import check_policy_name
     from ralis_backend.offline.training.config import read_config
     from ralis_backend.offline.training.registry import find_trainer
     from ralis_backend.offline.training.trainer import Equipment, Options
     from ralis_backend.settings import load_settings
     from ralis_backend.wiring import find_device, segmenter_spec
 
+    check_policy_name(out.name)
     torch.set_num_threads(threads)
     settings, console = load_settings(), Console()
     chosen = read_config(config)
@@ -93,7 +95,8 @@ def train_policy(
         )
         training = trainer.prepare(chosen, _opened(trainer, dataset, config), equipment)
     _train(training, out, seed, console)
-    console.print(f"{out}.safetensors is the policy, {out}.json how it was trained.")
+    text = f"{out}.safetensors is the policy, {out}.json how it was trained."
+    console.print(text, markup=False)
 
 
 def _opened(trainer: Trainer[Any], folders: list[Path], config: str) -> list[Dataset]:
@@ -115,7 +118,7 @@ def _train(training: Training, out: Path, seed: int, console: Console) -> None:
 
     from ralis_backend.offline.training.trainer import Progress as Done
 
-    columns = (BarColumn(), TextColumn("{task.fields[facts]}"), TimeElapsedColumn())
+    columns = (BarColumn(), TextColumn("{task.fields[facts]}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("", total=None, facts="")
 

@@ -167,7 +167,8 @@ def _project_checks(around: Surroundings, project_id: int, address: str) -> Iter
         yield tried(
             "strategy",
             lambda: around.strategy(_class_names(around, found[0])),
-            f"until then {FALLBACK} ranks; set RALIS_STRATEGY as the message says",
+            f"until then {FALLBACK} ranks; set RALIS_STRATEGY, or 'strategy' in the extra params "
+            "of the connection, as the message says",
         )
         yield from image_checks(around, project_id, found[0].uid)
 

@@ -21,9 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from ralis_backend.core.policy.registry import check_strategy
 from ralis_backend.core.text import reason_of
-from ralis_backend.online.background import Kept, said_choice
+from ralis_backend.online.background import Kept, background_of, class_names, said_choice
 from ralis_backend.online.choosing import RankingConfig
 from ralis_backend.online.hits import Sought, shown_wish, sought
 from ralis_backend.online.labels import RegionLabel, covered, labelled_pixels
@@ -41,7 +40,13 @@ from ralis_backend.online.suggesting import (
     to_paint,
 )
 from ralis_backend.online.tool import MAX_ID, ClassLabel, ImageSuggestion, ToolTask
-from ralis_backend.online.wanted import MAX_STRATEGY_CHARACTERS, make_wish, said_wish, wanted_of
+from ralis_backend.online.wanted import (
+    fitting_strategy,
+    make_wish,
+    said_strategy,
+    said_wish,
+    wanted_of,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +155,7 @@ class Learner:
                 return self._remember(uid, said)
         project = self._store.projects.find(uid)
         if project is None or project.regions_uid != uid:
-            self._check_strategy(strategy)
+            self._check_strategy(extra_params, project, classes, choice)
             wish = said_wish(extra_params, self._config)
             project = self._store.projects.register(
                 uid, tool_id(uid), label_config, classes, "", self._background_label, choice
@@ -423,14 +428,22 @@ class Learner:
             self._labelled[key] = labelled_pixels(labels, num_classes)
         return self._labelled[key]
 
-    def _check_strategy(self, name: object) -> None:
-        if not isinstance(name, str) or len(name) > MAX_STRATEGY_CHARACTERS or "\0" in name:
-            raise ValueError(
-                f"'strategy' must be a name of at most {MAX_STRATEGY_CHARACTERS} characters, for "
-                'example {"strategy": "entropy"}'
-            )
-        if name:
-            check_strategy(name, self._config.policies_dir)
+    def _check_strategy(
+        self,
+        extra_params: Mapping[str, Any],
+        project: Project | None,
+        classes: Sequence[ClassLabel],
+        choice: str | Kept | None,
+    ) -> None:
+        """Refuse a strategy that does not fit; one that a project has already stays with a note."""
+        name = said_strategy(extra_params, self._config)
+        if name is None or (project is not None and project.strategy == name):
+            return
+        labels = [label.name for label in classes]
+        before, kept = (project.background, project.kept_background) if project else (None, None)
+        chosen = before if isinstance(choice, Kept) else choice
+        background = background_of(labels, chosen, self._background_label, kept)
+        fitting_strategy(extra_params, class_names(labels, background), self._config)
 
     @contextmanager
     def _turn(self, until: float) -> Iterator[None]:

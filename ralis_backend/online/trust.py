@@ -18,6 +18,7 @@ import numpy as np
 
 from ralis_backend.core.acquisition import Aimed, PoolState, Strategy, strategy
 from ralis_backend.core.features import RegionFeatures
+from ralis_backend.core.policy.registry import policy_digest
 from ralis_backend.core.regions import VOID, Region, grid
 from ralis_backend.online.choosing import FALLBACK, RARITY, RankingConfig
 from ralis_backend.online.labels import RegionLabel, labelled_pixels, labels_by_image
@@ -98,7 +99,7 @@ def judge(
     """
     others = (*HEURISTICS, FALLBACK, BASELINE)
     strategies = {policy.name: policy, **{each: strategy(each) for each in others}}
-    entry: dict[str, Any] = {"policy": policy.name, "drift": None, "note": None}
+    entry = _begun(policy, config)
     try:
         entry["drift"] = _drift(policy, state, candidates)
         played = replay_project(
@@ -146,7 +147,7 @@ def judge_formula(
     """
     formulas = dict.fromkeys((formula.name, FALLBACK))
     strategies = {each: strategy(each) for each in (FALLBACK, BASELINE)} | {formula.name: formula}
-    entry: dict[str, Any] = {"policy": formula.name, "drift": None, "note": None}
+    entry = _begun(formula, config)
 
     def is_clear(scores: Mapping[str, np.ndarray]) -> bool:
         played = len(scores[BASELINE])
@@ -172,21 +173,39 @@ def judge_formula(
 
 
 def standing_verdict(
-    verdicts: Iterable[dict[str, Any] | None], name: str, num_labels: int, period: int
+    verdicts: Iterable[dict[str, Any] | None],
+    name: str,
+    num_labels: int,
+    period: int,
+    digest: str | None = None,
 ) -> dict[str, Any] | None:
-    """The newest verdict on a policy, if it was decided and not enough was labelled since.
+    """The newest verdict on a policy, if it was decided on labels and a file as they are now.
 
     Args:
-        verdicts: of a project's versions; None where nothing was judged.
+        verdicts: of a project's versions, oldest first; None where nothing was judged.
         name: of the policy.
-        num_labels: labelled regions now.
+        num_labels: labelled regions now: no fewer than then, and by less than `period` more.
         period: of them to the next test.
+        digest: of the policy's file, see `policy_digest`; verdicts that know of none stand.
     """
     own = [entry for entry in verdicts if entry and entry["policy"] == name]
-    last = max(own, key=lambda entry: int(entry["labels"]), default=None)
+    # a version that was gone back to is tested after later ones
+    last = max(reversed(own), key=lambda entry: str(entry.get("tested_at", "")), default=None)
     if last is None or last["verdict"] not in ("trusted", "not trusted"):
         return None
-    return last if num_labels < last["labels"] + period else None
+    is_same = last.get("policy_sha256") in (None, digest)
+    return last if is_same and last["labels"] <= num_labels < last["labels"] + period else None
+
+
+def _begun(policy: Strategy, config: RankingConfig) -> dict[str, Any]:
+    """What is known of a verdict before the test: on what, and since when."""
+    return {
+        "policy": policy.name,
+        "policy_sha256": policy_digest(policy.name, config.policies_dir),
+        "tested_at": now().isoformat(),
+        "drift": None,
+        "note": None,
+    }
 
 
 def _drift(policy: Strategy, state: PoolState, candidates: RegionFeatures) -> dict[str, Any] | None:
@@ -285,14 +304,15 @@ def judge_miner(
         stop: raises where the work should end.
     """
     strategies = {each.name: each for each in (miner, *rivals)}
-    entry: dict[str, Any] = {"policy": miner.name, "best": None, "drift": None, "note": None}
+    entry = _begun(miner, config) | {"best": None}
     started = time.monotonic()
     try:
         entry["drift"] = _drift(miner, state, candidates)
         # at the labels first: to encode images takes long, and is for nothing with too few
         labels = [it for it in store.labels.of(project.id) if any(it.pixels)]
         index = np.array([label.image_id for label in labels], np.int64)
-        check_target(labelled_pixels(labels, len(project.classes)), index, target)
+        name, pixels = project.class_names[target], labelled_pixels(labels, len(project.classes))
+        check_target(pixels, index, target, name)
         labelled = _Labelled(store, image, project, config, rules.max_regions, lambda *_: None)
         _, points = _points(project, labelled, strategies, config)
         found = replay_mining(
@@ -301,6 +321,7 @@ def judge_miner(
             target,
             rules,
             config.seed,
+            class_name=name,
             device=config.device,
             report=lambda done, total: stop(),
         )

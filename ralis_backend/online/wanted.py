@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ralis_backend.core.acquisition import STRATEGIES
-from ralis_backend.core.policy.registry import MINER, find_strategy, looks_for_class
+from ralis_backend.core.policy.registry import MINER, check_strategy, find_strategy, looks_for_class
 from ralis_backend.core.regions import grid, is_labelled
 from ralis_backend.core.text import shortened
 from ralis_backend.online.choosing import RankingConfig
@@ -75,6 +75,37 @@ def said_wish(extra_params: Mapping[str, Any], config: RankingConfig) -> dict[st
             f"{LEAST_SHARE} to 1; example: {EXAMPLE}"
         )
     return {"class": name, "share": 1.0 if share is None else _share(share), "strategy": miner}
+
+
+def said_strategy(extra_params: Mapping[str, Any], config: RankingConfig) -> str | None:
+    """The ordinary strategy that a connection's extra params ask for; None: the setting's.
+
+    Raises:
+        ValueError: if the params are malformed, or there is no such strategy.
+    """
+    name = extra_params.get("strategy") or None
+    if name is None:
+        return None
+    if not isinstance(name, str) or len(name) > MAX_STRATEGY_CHARACTERS or "\0" in name:
+        raise ValueError(
+            f"'strategy' must be a name of at most {MAX_STRATEGY_CHARACTERS} characters, for "
+            'example {"strategy": "entropy"}'
+        )
+    check_strategy(name, config.policies_dir)
+    wish = said_wish(extra_params, config)
+    return None if wish and wish["strategy"] else name
+
+
+def fitting_strategy(
+    extra_params: Mapping[str, Any], class_names: Sequence[str], config: RankingConfig
+) -> str:
+    """Name of the ordinary strategy of a project with these classes, its own or the setting's.
+
+    Raises:
+        ValueError: if the params are malformed, or the strategy does not fit the project.
+    """
+    name = said_strategy(extra_params, config) or config.strategy
+    return find_strategy(name, config.policies_dir, class_names, config.region_size).name
 
 
 def wanted_of(said: Mapping[str, Any]) -> Wanted:

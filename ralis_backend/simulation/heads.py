@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from ralis_backend.core.bounds import AMOUNT, COUNT, POSITIVE, Bounds, check_bounds
 from ralis_backend.core.regions import VOID
 
 FEATURE_DROPOUT = 0.1
@@ -38,6 +39,19 @@ class HeadConfig:
     weight_decay: float = 1e-2
     batch_size: int = 512
     class_weight_power: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_bounds(
+            self,
+            {
+                "hidden": COUNT,
+                "dropout": Bounds(0, 1, is_below=True),
+                "learning_rate": POSITIVE,
+                "weight_decay": AMOUNT,
+                "batch_size": COUNT,
+                "class_weight_power": AMOUNT,
+            },
+        )
 
 
 @dataclass(frozen=True)

@@ -47,13 +47,16 @@ class MiningRules:
     head: HeadConfig = field(default_factory=lambda: HeadConfig(batch_size=256))
 
 
-def check_target(class_pixels: np.ndarray, image_index: np.ndarray, target: int) -> None:
+def check_target(
+    class_pixels: np.ndarray, image_index: np.ndarray, target: int, class_name: str | None = None
+) -> None:
     """Refuse to replay the search for a class that hardly any labelled region shows.
 
     Args:
         class_pixels: (R, C + 1) labelled pixels of each class, void last.
         image_index: (R,) which image each region lies in.
         target: index of the class.
+        class_name: for the message; None: nobody knows it.
 
     Raises:
         TooFewLabels: saying how much it takes.
@@ -61,8 +64,9 @@ def check_target(class_pixels: np.ndarray, image_index: np.ndarray, target: int)
     is_showing = class_pixels[:, target] > 0
     num_regions, num_images = int(is_showing.sum()), len(np.unique(image_index[is_showing]))
     if num_regions < MIN_SHOWING_REGIONS or num_images < MIN_SHOWING_IMAGES:
+        named = f"class {target}" if class_name is None else f"'{class_name}'"
         raise TooFewLabels(
-            f"{num_regions} labelled regions of {num_images} images show class {target}, and a "
+            f"{num_regions} labelled regions of {num_images} images show {named}, and a "
             f"replay of the search for it takes {MIN_SHOWING_REGIONS} regions of "
             f"{MIN_SHOWING_IMAGES} images; label more of it"
         )
@@ -75,6 +79,7 @@ def replay_mining(
     rules: MiningRules,
     seed: int = 0,
     *,
+    class_name: str | None = None,
     device: str = "cpu",
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, np.ndarray]:
@@ -86,6 +91,7 @@ def replay_mining(
         target: index of the class that is gathered.
         rules: how often and on how much.
         seed: of splits, training and draws.
+        class_name: for messages.
         device: where segmenters learn.
         report: told how many games of how many are done; what it raises ends the replay.
 
@@ -96,7 +102,7 @@ def replay_mining(
     Raises:
         TooFewLabels: if too few regions or images show the class.
     """
-    check_target(regions.class_pixels, regions.image_index, target)
+    check_target(regions.class_pixels, regions.image_index, target, class_name)
     nothing = regions.take(np.arange(1))  # the state set and the reward set are not looked at
     simulation = FastSimulation(regions, nothing, nothing, rules.head, device)
     scores: dict[str, list[float]] = {name: [] for name in strategies}

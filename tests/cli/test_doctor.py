@@ -1,8 +1,11 @@
 import pytest
 from typer.testing import CliRunner
 
+from ralis_backend import wiring
 from ralis_backend.cli import app
 from ralis_backend.cli.demo.label_studio import free_port
+from ralis_backend.cli.doctor import create_surroundings
+from ralis_backend.settings import load_settings
 
 
 @pytest.mark.e2e
@@ -15,6 +18,19 @@ def test_doctor_names_what_fails_and_what_to_do(environment, tmp_path, monkeypat
     assert "ok   data folder" in answer.stdout
     assert "FAIL Label Studio" in answer.stdout
     assert "-> start it, and set LABEL_STUDIO_URL" in answer.stdout
+
+
+def test_doctor_checks_the_strategy_that_the_connection_names(tmp_path, monkeypatch):
+    class Connection:
+        def extra_params(self, project_id: int) -> dict[str, str]:
+            return {"strategy": "presence:Car"} if project_id == 5 else {}
+
+    monkeypatch.setattr(wiring, "create_setup", lambda settings: Connection())
+    settings = load_settings(data_dir=tmp_path, strategy="entropy", policies_dir=tmp_path)
+    with pytest.raises(ValueError, match="'Car' is not one of Bus"):
+        create_surroundings(settings, 5).strategy(["Bus"])
+    assert create_surroundings(settings, 5).strategy(["Bus", "Car"]) == "presence:Car"
+    assert create_surroundings(settings, 6).strategy(["Bus"]) == "entropy"
 
 
 def look_at(tmp_path, xml, **env):

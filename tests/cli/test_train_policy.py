@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import dataclass, replace
 from functools import partial
+from shutil import copytree
 from unittest.mock import patch
 
 import numpy as np
@@ -65,6 +66,12 @@ def run(tmp_path, monkeypatch):
     return invoke
 
 
+def test_a_name_that_stands_for_another_strategy_is_refused_before_training(run, tmp_path):
+    answer = run("train-policy", "--dataset", str(tmp_path), "--out", "policies/ralis")
+    assert "a policy named 'ralis' would never be used" in str(answer.exception or answer.output)
+    assert not (tmp_path / "policies").exists()
+
+
 @pytest.mark.e2e
 def test_a_policy_is_trained_and_compared_from_the_command_line(dataset, run, tmp_path):
     (tmp_path / "tiny.json").write_text(json.dumps(TINY))
@@ -117,10 +124,12 @@ def test_a_policy_for_any_label_set_is_trained_and_compared(dataset, run, tmp_pa
         "initial_regions": [3, 4], "regions_per_step": 3, "pool_size": 2, "updates_per_step": 2,
         "initial_updates": 3, "linear_games": 2,
     }  # fmt: skip
+    folders = ("--dataset", str(dataset), "--dataset", str(tmp_path / "other"))
+    copytree(dataset, tmp_path / "other")
     for base in ("any", "linear"):
         (tmp_path / "config.json").write_text(json.dumps(config | {"base": base}))
         options = ("--out", base, "--config", "config.json", "--shuffle-rewards")
-        done = run("train-policy", *2 * ("--dataset", str(dataset)), *options)
+        done = run("train-policy", *folders, *options)
         assert done.exit_code == 0, done.output
         assert "game 2 of 2, spread" in done.output
         assert AgnosticPolicy.load(tmp_path / f"{base}.safetensors").name == base

@@ -68,8 +68,27 @@ def test_without_a_label_of_the_class_its_examples_are_what_is_looked_for():
     }
     scores = aimed.scores(_state(**labelled, examples=LOOKS[1:2]), _regions())
     np.testing.assert_allclose(scores, [0, 1, 0], atol=1e-6)
-    with pytest.raises(ValueError, match="no labelled region shows the class, and there is no"):
-        aimed.scores(_state(**labelled), _regions())
+
+
+def test_without_labels_and_examples_of_the_class_it_is_sought_where_it_is_probable():
+    similarity, presence = (
+        Aimed(STRATEGIES[name], 2, "Bicyclist") for name in ("similarity", "presence")
+    )
+    state = _state(
+        labelled_pixels_by_region=np.array([[10, 0, 0, 0]]), labelled_embeddings=LOOKS[:1]
+    )
+    expected = presence.scores(state, _regions())
+    np.testing.assert_array_equal(similarity.scores(state, _regions()), expected)
+    np.testing.assert_array_equal(similarity.alone(state, _regions()), expected)
+
+
+def test_likeness_that_cannot_be_told_is_not_compared_with_that_of_the_pool():
+    aimed = Aimed(STRATEGIES["similarity"], 2, "Bicyclist")
+    state = _state(
+        labelled_pixels_by_region=np.array([[0, 0, 10, 0]]), labelled_embeddings=LOOKS[:0]
+    )
+    assert aimed.alone(state, _regions()) is None
+    np.testing.assert_array_equal(aimed.scores(state, _regions()), SEEN[:, 2])
 
 
 def test_a_miner_that_was_not_told_a_class_says_how_to():

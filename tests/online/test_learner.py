@@ -473,6 +473,41 @@ def test_a_strategy_that_is_none_is_refused_at_once(
     assert store.projects.all() == []
 
 
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        ("presence:Nope", "'Nope' is not one of dark, bright"),
+        ("presence:", "'none' is not one of dark, bright"),
+        ("presence:BRIGHT", "'BRIGHT' is not one of dark, bright"),
+        ("coverage:bright", "'coverage' looks for no single class; leave out ':bright'"),
+        ("random:", "'random' looks for no single class; leave out ':'"),
+        ("ralis", "trained for the 11 classes"),
+    ],
+)
+def test_a_strategy_that_does_not_fit_the_project_is_refused_at_once(
+    learner: Learner, store: Store, strategy: str, message: str
+):
+    with pytest.raises(ValueError, match=message):
+        learner.register("1.100", "<View/>", CLASSES, {"strategy": strategy})
+    assert store.projects.all() == []
+    learner.register("1.100", "<View/>", CLASSES, {"strategy": "presence:bright"})
+    with pytest.raises(ValueError, match=message):
+        learner.register("1.100", "<View/>", CLASSES, {"strategy": strategy})
+    assert store.projects.get("1.100").strategy == "presence:bright"
+
+
+def test_the_background_can_be_sought_though_it_is_no_label(learner: Learner, store: Store):
+    params = {"strategy": "presence:rest", "background": "rest"}
+    learner.register("1.100", "<View/>", CLASSES, params)
+    assert store.projects.get("1.100").strategy == "presence:rest"
+
+
+def test_a_strategy_that_fitted_once_stays_when_the_classes_change(learner: Learner, store: Store):
+    learner.register("1.100", "<View/>", CLASSES, {"strategy": "presence:bright"})
+    learner.register("1.100", "<View><!-- --></View>", CLASSES[:1], {"strategy": "presence:bright"})
+    assert store.projects.get("1.100").strategy == "presence:bright"
+
+
 @pytest.mark.parametrize("is_restarted", [False, True])
 def test_a_strategy_that_is_taken_away_gives_way_to_the_setting(
     learner: Learner, store: Store, tool: FakeTool, is_restarted: bool

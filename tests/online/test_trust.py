@@ -2,25 +2,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import datetime
 
 import numpy as np
 import pytest
 
+from ralis_backend.core import weights
 from ralis_backend.core.acquisition import Aimed, Drift, PoolState, Strategy, strategy
 from ralis_backend.core.acquisition.classes import BaldRarity
 from ralis_backend.core.acquisition.mining import Presence
 from ralis_backend.core.features import RegionFeatures
+from ralis_backend.core.policy import AgnosticPolicy, AgnosticSpec
 from ralis_backend.online import choosing, trust
 from ralis_backend.online.labels import labelled_pixels
 from ralis_backend.online.ranking import rank_image
 from ralis_backend.online.report import notes
-from ralis_backend.online.store import Store
+from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Project, Version
 from ralis_backend.online.trust import (
+    judge,
     judge_formula,
     judge_miner,
     may_be_refused,
     replay_project,
+    standing_verdict,
 )
 from ralis_backend.online.worker import Worker, WorkerConfig
 from ralis_backend.online.worker import rank as ranks
@@ -203,6 +208,43 @@ def test_a_verdict_stands_until_enough_was_labelled_since(
     assert _version(store).strategy == "learned"
 
 
+TRUSTED = {"policy": "any", "labels": 150, "verdict": "trusted"}
+REFUSED = {"policy": "any", "labels": 500, "verdict": "not trusted"}
+
+
+def test_the_newest_verdict_stands_while_its_labels_do():
+    assert standing_verdict([REFUSED, None, TRUSTED], "any", 200, 96) == TRUSTED
+    assert standing_verdict([REFUSED, TRUSTED], "any", 245, 96) == TRUSTED
+    assert standing_verdict([REFUSED, TRUSTED], "any", 246, 96) is None
+    assert standing_verdict([TRUSTED, REFUSED], "any", 500, 96) == REFUSED
+    assert standing_verdict([TRUSTED, REFUSED], "any", 499, 96) is None  # one was deleted
+    assert standing_verdict([TRUSTED, REFUSED], "other", 500, 96) is None
+    later = {**TRUSTED, "tested_at": "2026-02-01T00:00:00+00:00"}
+    earlier = {**REFUSED, "tested_at": "2026-01-01T00:00:00+00:00"}
+    assert standing_verdict([later, earlier], "any", 200, 96) == later  # version 1 ranks again
+
+
+def test_a_verdict_is_on_a_file_and_not_on_its_name():
+    known = {**TRUSTED, "policy_sha256": "aa"}
+    assert standing_verdict([known], "any", 200, 96, "aa") == known
+    assert standing_verdict([known], "any", 200, 96, "bb") is None
+    assert standing_verdict([TRUSTED], "any", 200, 96, "bb") == TRUSTED  # from before
+
+
+def test_a_verdict_says_which_file_was_tested_and_when(store, tool, project, tmp_path):
+    policy = AgnosticPolicy.untrained(AgnosticSpec(), 0, "mine")
+    policy.save(tmp_path / "mine.safetensors")
+    state = PoolState(np.zeros((0, 3), np.int64), None, 4, np.random.default_rng(0))
+    config = replace(RANKING, policies_dir=tmp_path)
+    place = (store, tool.image, project)
+    entry = judge(*place, policy, state, RegionFeatures(0, {}), config, RULES, lambda: None)
+    assert entry["verdict"] == "too few labels"
+    assert entry["policy_sha256"] == weights.digest(tmp_path / "mine.safetensors")
+    assert datetime.fromisoformat(entry["tested_at"]) <= now()
+    formula = judge_formula(*place, strategy("margin"), config, RULES, lambda: None)
+    assert formula["policy_sha256"] is None
+
+
 def test_trust_rounds_0_asks_for_no_proof(make_worker, store):
     settle(make_worker(Opposite(share_outside=1.0), trust_rounds=0))
     version = _version(store)
@@ -264,6 +306,17 @@ def test_an_image_that_comes_later_is_ranked_by_whoever_ranks_the_pool(
     told = {"coverage": "may teach the model", "random": "random", "margin": ""}[ranks_instead]
     assert all(told in reason for reason in ranked.reasons)
     assert ranked.pool_scores is not None
+
+
+def test_a_class_is_sought_in_an_image_that_comes_later(make_worker, store):
+    similar = Aimed(strategy("similarity"), 1, CLASSES[1].name)
+    settle(make_worker(similar))
+    (project,), version = store.projects.all(), _version(store)
+    assert version.strategy == similar.name
+    labelled = labelled_pixels(store.labels.of(project.id), len(project.classes))
+    ranked = rank_image(store, project, version, picture(99)[0], RANKING, labelled)
+    assert all(f"looks for {CLASSES[1].name}" in reason for reason in ranked.reasons)
+    assert ranked.pool_scores is None  # the pool's are of another kind
 
 
 def test_a_formula_ranks_without_a_proof_where_labels_are_too_few(make_worker, store):
@@ -401,5 +454,5 @@ def test_a_search_for_what_hardly_any_region_shows_is_not_replayed(store, tool, 
         RegionFeatures(0, {}), RANKING, MiningRules(), lambda: None,
     )  # fmt: skip
     assert entry["verdict"] == "too few labels"
-    assert "0 labelled regions of 0 images show class 1" in entry["note"]
+    assert "0 labelled regions of 0 images show 'bright'" in entry["note"]
     assert tool.calls.count("image") == num_looks  # nothing was read for it

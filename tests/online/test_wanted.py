@@ -11,6 +11,7 @@ from ralis_backend.online.tool import ClassLabel
 from ralis_backend.online.wanted import (
     Wanted,
     check_known,
+    fitting_strategy,
     make_wish,
     remarks,
     rests_because,
@@ -138,6 +139,22 @@ def test_a_wish_rests_while_its_class_is_no_label(store: Store, project: Project
 )
 def test_a_connection_asks_for_a_class_and_names_miner_or_ordinary_strategy(params, said):
     assert said_wish(params, CONFIG) == said
+
+
+@pytest.mark.parametrize(
+    ("params", "name"),
+    [
+        ({}, "margin"),
+        ({"strategy": "presence:bright"}, "presence:bright"),
+        ({"strategy": "entropy", "mine_class": "bright"}, "entropy"),
+        ({"strategy": "presence-max", "mine_class": "bright"}, "margin"),
+    ],
+)
+def test_the_connection_s_strategy_or_else_the_setting_s_is_checked(params, name):
+    config = replace(CONFIG, strategy="margin")
+    assert fitting_strategy(params, ["dark", "bright"], config) == name
+    with pytest.raises(ValueError, match="'Car' is not one of dark, bright"):
+        fitting_strategy({**params, "strategy": "presence:Car"}, ["dark", "bright"], config)
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,8 @@ def test_as_many_regions_as_it_takes_are_enough():
     check_target(pixels, np.arange(12) % 4, 1)
     with pytest.raises(TooFewLabels, match="12 labelled regions of 3 images show class 1"):
         check_target(pixels, np.arange(12) % 3, 1)
+    with pytest.raises(TooFewLabels, match="12 labelled regions of 3 images show 'Car', and a"):
+        check_target(pixels, np.arange(12) % 3, 1, "Car")
 
 
 def test_gathered_is_a_share_of_the_most_that_so_many_picks_could_hold():

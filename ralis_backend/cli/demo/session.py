@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
@@ -122,7 +123,7 @@ class Session:
             rounds = self._label_by_script(backend, client, tool, store, project, images)
             self._report(rounds, images, out)
             export_project(store, tool.image, project.uid, out / "dataset")
-            self._console.print(f"Labelled dataset: {out / 'dataset'}")
+            self._console.print(f"Labelled dataset: {out / 'dataset'}", markup=False)
         elif _has_display():
             webbrowser.open(self._address(server, store, project))
         if not options.is_oracle or options.is_kept:
@@ -321,7 +322,7 @@ class Session:
         if not rounds:
             raise RuntimeError("nothing could be labelled; see the backend's log")
         points = [done.point for done in rounds]
-        table = Table(*HEADERS, "seconds", title=f"{images.name}: learning curve")
+        table = Table(*HEADERS, "seconds", title=f"{escape(images.name)}: learning curve")
         for row, done in zip(curve_table(points), rounds, strict=True):
             table.add_row(*row, f"{sum(done.seconds.values()):.0f}")
         self._console.print(table)
@@ -333,7 +334,8 @@ class Session:
         }
         content = results_json(sys.argv, settings, images.dataset.class_names, rounds)
         write_json(out / "results.json", content)
-        self._console.print(f"Learning curve: {out / 'curve.png'}, {out / 'results.json'}")
+        text = f"Learning curve: {out / 'curve.png'}, {out / 'results.json'}"
+        self._console.print(text, markup=False)
 
     # What is shown
 
@@ -349,7 +351,7 @@ class Session:
         if self._options.mode == "crops":
             grid.add_row("Whole images", f"{server.url}/projects/{project.id}/data")
         grid.add_row("Login", f"{workplace.username}   password  {workplace.password}")
-        grid.add_row("Files", str(workplace.folder.resolve()))
+        grid.add_row("Files", escape(str(workplace.folder.resolve())))
         grid.add_row(
             "",
             "Press “Label All Tasks”. Every "

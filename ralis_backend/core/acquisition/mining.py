@@ -89,33 +89,35 @@ class Similarity(Miner):
 
     The mean share of the class in labelled regions, weighted by exp(cosine similarity / 0.05) (the
     Nadaraya-Watson estimate). Where no labelled region shows the class, the cosine similarity to
-    the most similar of `PoolState.examples` instead.
+    the most similar of `PoolState.examples` instead; where there is none, its mean probability.
     """
 
     name = "similarity"
     needs = Needs(Miner.needs.features | {"embeddings"}, has_target_class=True)
 
     def scores(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
-        """(R,) expected share of the class, or the similarity to an example.
-
-        Raises:
-            ValueError: if the class was neither labelled nor shown by an example.
-        """
+        """(R,) expected share of the class, the similarity to an example, or its probability."""
         target = target_of(state, actions.class_probabilities.shape[1])
-        known, pixels = state.known_embeddings, state.embedded_pixels
-        if pixels is None:
-            pixels = state.labelled_pixels_by_region
+        known, pixels = state.known_embeddings, _embedded_pixels(state)
         painted = pixels[:, :-1].sum(axis=1)
         shares = pixels[:, target] / np.maximum(1, painted)
         if shares.any() and len(known) == len(pixels):
             is_painted = painted > 0
             return _kernel_mean(actions.embeddings, known[is_painted], shares[is_painted])
-        if state.examples is None or not len(state.examples):
-            raise ValueError(
-                "no labelled region shows the class, and there is no example of it: paint one "
-                "region, or name an example"
-            )
-        return np.asarray(most_similar(actions.embeddings, state.examples), np.float32)
+        if state.examples is not None and len(state.examples):
+            return np.asarray(most_similar(actions.embeddings, state.examples), np.float32)
+        return np.asarray(actions.class_probabilities[:, target], np.float32)
+
+    def alone(self, state: PoolState, actions: RegionFeatures) -> np.ndarray | None:
+        """The scores; None where the labelled regions' looks are not known, as the pool's were."""
+        is_known = len(state.known_embeddings) == len(_embedded_pixels(state))
+        return self.scores(state, actions) if is_known else None
+
+
+def _embedded_pixels(state: PoolState) -> np.ndarray:
+    """(L, C + 1) pixels of the regions whose embeddings are known."""
+    pixels = state.embedded_pixels
+    return state.labelled_pixels_by_region if pixels is None else pixels
 
 
 def _kernel_mean(embeddings: np.ndarray, known: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -27,6 +27,7 @@ from ralis_backend.core.policy.agnostic_inputs import (
     PoolMeans,
     agnostic_inputs,
 )
+from ralis_backend.core.policy.ranges import check_ranges
 
 KIND = "agnostic-policy"
 Architecture = Literal["set", "linear"]
@@ -170,6 +171,7 @@ class AgnosticPolicy(Scorer):
             )
         try:
             spec = AgnosticSpec(**metadata["spec"])
+            check_ranges(spec.low, spec.high, len(CLASS_INPUTS) + len(REGION_INPUTS))
             if spec.architecture == "set":  # the linear one has no width
                 weights.require_dimension(spec.hidden, tensors)
             network = _network(spec)

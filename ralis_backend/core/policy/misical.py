@@ -31,6 +31,7 @@ from ralis_backend.core.policy.misical_inputs import (
     region_inputs,
     state_inputs,
 )
+from ralis_backend.core.policy.ranges import check_ranges
 
 KIND = "misical-policy"
 Architecture = Literal["mlp", "linear"]
@@ -137,6 +138,7 @@ class MisicalPolicy(Miner):
             )
         try:
             spec = MisicalSpec(**metadata["spec"])
+            check_ranges(spec.low, spec.high, len(INPUTS))
             if spec.architecture == "mlp":  # the linear one has no width
                 weights.require_dimension(spec.hidden, tensors)
             network = _network(spec)

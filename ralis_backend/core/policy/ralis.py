@@ -268,8 +268,18 @@ def _spec(content: Mapping[str, Any]) -> PolicySpec:
         raise ValueError(f"unknown feature variant {spec.variant!r}")
     if spec.unlabelled not in get_args(Unlabelled):
         raise ValueError(f"unknown unlabelled set {spec.unlabelled!r}")
+    if not isinstance(spec.classes, list) or not all(isinstance(it, str) for it in spec.classes):
+        raise ValueError(f"classes are {str(spec.classes)[:80]}, expected a list of names")
+    sizes = {
+        "region_size": spec.region_size,
+        "regions_per_step": [spec.regions_per_step],
+        "pool_size": [spec.pool_size],
+    }
+    for name, values in sizes.items():
+        if not all(type(it) is int and it >= 1 for it in values):
+            raise ValueError(f"{name} is {str(values)[:40]}, expected whole numbers of at least 1")
     height, width = spec.region_size
-    return replace(spec, classes=tuple(spec.classes), region_size=(int(height), int(width)))
+    return replace(spec, classes=tuple(spec.classes), region_size=(height, width))
 
 
 def _plain(name: str) -> str:

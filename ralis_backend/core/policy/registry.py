@@ -74,7 +74,7 @@ def check_strategy(name: str, folder: Path) -> None:
         ValueError: naming what there is.
     """
     name = name.partition(":")[0]
-    if name in (*STRATEGIES, "default", *PLACEBOS) or policy_file(name, folder).is_file():
+    if _is_built_in(name) or policy_file(name, folder).is_file():
         return
     folders = [it for it in (folder, *SHIPPED_FOLDERS) if it.is_dir()]
     policies = sorted({path.stem for it in folders for path in it.glob("*.safetensors")})
@@ -116,8 +116,13 @@ def find_strategy(
             if it is a policy that cannot be used.
     """
     check_strategy(name, folder)
-    plain, _, target = name.partition(":")
-    return _aimed(_named(plain, folder, classes, region_size), target, classes)
+    plain, colon, target = name.partition(":")
+    found = _named(plain, folder, classes, region_size)
+    if colon and not found.needs.has_target_class:
+        raise ValueError(
+            f"strategy '{plain}' looks for no single class; leave out '{colon}{target}'"
+        )
+    return _aimed(found, target, classes) if found.needs.has_target_class else found
 
 
 def policy_file(name: str, folder: Path) -> Path:
@@ -129,6 +134,58 @@ def policy_file(name: str, folder: Path) -> Path:
     file = f"{Path(SHIPPED.get(name, name)).name}.safetensors"
     found = (it / file for it in (folder, *SHIPPED_FOLDERS))
     return next((path for path in found if path.is_file()), folder / file)
+
+
+def policy_digest(name: str, folder: Path) -> str | None:
+    """SHA-256 of the file of a strategy of that name; None where it has none, as a formula."""
+    plain = name.partition(":")[0]
+    path = policy_file(plain, folder)
+    return None if _is_built_in(plain) or not path.is_file() else weights.digest(path)
+
+
+def check_policy_name(name: str) -> None:
+    """Refuse a name for a new policy under which nobody would find it.
+
+    Raises:
+        ValueError: saying what it stands for.
+    """
+    if ":" in name:
+        raise ValueError(
+            f"a policy cannot be named '{name}': what follows ':' in the name of a strategy is a "
+            "class; choose another name"
+        )
+    if (stands_for := _reserved(name)) is not None:
+        raise ValueError(
+            f"a policy named '{name}' would never be used: the name stands for {stands_for}; "
+            "choose another one"
+        )
+
+
+def unused_policies(folder: Path) -> list[str]:
+    """Why files of a folder are never used, a sentence each: their names stand for others."""
+    reasons = {path: _reserved(path.stem) for path in sorted(folder.glob("*.safetensors"))}
+    unused = [
+        f"{path} is never used: '{path.stem}' stands for {reason}; rename the file"
+        for path, reason in reasons.items()
+        if reason is not None
+    ]
+    return unused + [
+        f"{path} is never used: what follows ':' is a class; rename the file"
+        for path in reasons
+        if ":" in path.stem
+    ]
+
+
+def _reserved(name: str) -> str | None:
+    """What a name stands for, whatever files there are; None where it is free."""
+    if _is_built_in(name):
+        return f"the strategy '{DEFAULT if name == 'default' else name}' of the backend"
+    file = SHIPPED.get(name, name)
+    return None if file == name else f"the policy '{file}'"
+
+
+def _is_built_in(name: str) -> bool:
+    return name in (*STRATEGIES, "default", *PLACEBOS)
 
 
 def _named(
@@ -154,12 +211,8 @@ def _loaded(name: str, folder: Path) -> Policy:
 
 
 def _aimed(strategy: Strategy, target: str, classes: Sequence[str]) -> Strategy:
-    """The strategy, told which class it looks for, if it looks for one."""
+    """The strategy, told which class it looks for."""
     name = strategy.name
-    if not strategy.needs.has_target_class:
-        if target:
-            raise ValueError(f"strategy '{name}' looks for no single class; leave out ':{target}'")
-        return strategy
     if target not in classes:
         raise ValueError(
             f"strategy '{name}' looks for one class, named as '{name}:CLASS'; "

@@ -10,12 +10,15 @@ from typing import Any, Literal, Protocol, TypeVar, get_args, get_origin, get_ty
 
 import numpy as np
 
+from ralis_backend.core.bounds import AMOUNT, COUNT, POSITIVE, SHARE, Bounds, check_bounds
 from ralis_backend.core.policy.adaptive import KNOBS
 from ralis_backend.core.policy.adaptive_inputs import PROJECT_INPUTS
 from ralis_backend.core.registry import Registry
 from ralis_backend.offline.training.dqn import DqnConfig
 from ralis_backend.offline.training.environment import EnvironmentConfig
 from ralis_backend.simulation.heads import HeadConfig
+
+_RISING_COUNT, _RISING_SHARE = replace(COUNT, is_rising=True), replace(SHARE, is_rising=True)
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,19 @@ class TrainingConfig:
     does_shuffle_rewards: bool = False
     warm_episodes: int = 0
     warm_strategy: str = "coverage"
+
+    def __post_init__(self) -> None:
+        check_bounds(
+            self,
+            {
+                "episodes": COUNT,
+                "region_size": COUNT,
+                "evaluate_every": AMOUNT,
+                "evaluation_episodes": COUNT,
+                "checkpoint_every": COUNT,
+                "warm_episodes": AMOUNT,
+            },
+        )
 
 
 FAITHFUL = TrainingConfig(
@@ -178,6 +194,30 @@ class EvolutionConfig:
     checkpoint_every: int = 10
     does_shuffle_rewards: bool = False
 
+    def __post_init__(self) -> None:
+        check_bounds(
+            self,
+            {
+                "region_size": COUNT,
+                "generations": COUNT,
+                "pairs": COUNT,
+                "noise": POSITIVE,
+                "learning_rate": POSITIVE,
+                "hidden": COUNT,
+                "initial_regions": _RISING_COUNT,
+                "steps": COUNT,
+                "regions_per_step": COUNT,
+                "pool_size": COUNT,
+                "updates_per_step": AMOUNT,
+                "initial_updates": AMOUNT,
+                "held_out": Bounds(0, 1, is_below=True),
+                "max_held_out": COUNT,
+                "class_weight_powers": AMOUNT,
+                "linear_games": COUNT,
+                "checkpoint_every": COUNT,
+            },
+        )
+
     def rules(self, rng: np.random.Generator) -> ScenarioRules:
         """Of one game: only the number of first labels is drawn."""
         low, high = self.initial_regions
@@ -237,6 +277,28 @@ class AdaptiveConfig:
     does_shuffle_rewards: bool = False
 
     def __post_init__(self) -> None:
+        check_bounds(
+            self,
+            {
+                "region_size": COUNT,
+                "games": COUNT,
+                "pairs": COUNT,
+                "search_games": COUNT,
+                "lengths": POSITIVE,
+                "ridge": POSITIVE,
+                "initial_regions": _RISING_COUNT,
+                "steps": COUNT,
+                "regions_per_step": COUNT,
+                "pool_sizes": COUNT,
+                "hidden": COUNT,
+                "whole_share": SHARE,
+                "initial_updates": AMOUNT,
+                "updates_per_step": AMOUNT,
+                "held_out": Bounds(0, 1, is_below=True),
+                "max_held_out": COUNT,
+                "class_weight_powers": AMOUNT,
+            },
+        )
         if not self.knobs:
             raise ValueError(f"no knob may be turned; name some of {', '.join(KNOBS)}")
         for said, known in ((self.knobs, tuple(KNOBS)), (self.inputs, PROJECT_INPUTS)):
@@ -338,6 +400,33 @@ class MisicalConfig:
     checkpoint_every: int = 25
     does_shuffle_rewards: bool = False
 
+    def __post_init__(self) -> None:
+        check_bounds(
+            self,
+            {
+                "region_size": COUNT,
+                "episodes": COUNT,
+                "num_steps": COUNT,
+                "pool_size": COUNT,
+                "num_segmenters": COUNT,
+                "initial_regions": _RISING_COUNT,
+                "initial_updates": AMOUNT,
+                "max_candidates": COUNT,
+                "max_share": SHARE,
+                "least_shares": _RISING_SHARE,
+                "quantiles": _RISING_SHARE,
+                "least_positives": AMOUNT,
+                "hidden": COUNT,
+                "soft_update": SHARE,
+                "priority_alpha": AMOUNT,
+                "priority_beta": SHARE,
+                "ridge": AMOUNT,
+                "evaluate_every": AMOUNT,
+                "evaluation_episodes": COUNT,
+                "checkpoint_every": COUNT,
+            },
+        )
+
 
 APART = AdaptiveConfig(
     games=40,
@@ -400,7 +489,10 @@ def _overridden(base: _Config, changes: Mapping[str, Any], where: str) -> _Confi
         literals = get_args(types[name]) if get_origin(types[name]) is Literal else ()
         choices = tuple(known[name].metadata.get("choices", literals))
         changed[name] = _changed(getattr(base, name), value, choices, where, name)
-    return replace(base, **changed)  # type: ignore[type-var]
+    try:
+        return replace(base, **changed)  # type: ignore[type-var]
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
 
 
 def _changed(old: Any, value: Any, choices: Sequence[str], where: str, name: str) -> Any:
@@ -413,6 +505,7 @@ def _changed(old: Any, value: Any, choices: Sequence[str], where: str, name: str
         raise ValueError(f"{where}: '{name}' is {value!r}, expected one of {', '.join(choices)}")
     if isinstance(old, tuple) and isinstance(value, list):
         return tuple(value)
-    if isinstance(old, bool | str) != isinstance(value, bool | str) and old is not None:
+    is_other = any(isinstance(old, it) != isinstance(value, it) for it in (bool, str))
+    if is_other and old is not None:
         raise ValueError(f"{where}: '{name}' is {value!r}, expected a value like {old!r}")
     return value

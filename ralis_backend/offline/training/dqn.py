@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ralis_backend.core.bounds import AMOUNT, COUNT, POSITIVE, SHARE, Bounds, check_bounds
 from ralis_backend.core.weights import below
 from ralis_backend.offline.training.buffer import Transitions
 from ralis_backend.offline.training.losses import LOSSES, Loss, find_loss
@@ -66,6 +67,29 @@ class DqnConfig:
     epsilon_schedule: Literal["exponential", "linear"] = "exponential"
     exploration: Literal["batch", "pick"] = "batch"
     clip_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        check_bounds(
+            self,
+            {
+                "learning_rate": AMOUNT,
+                "momentum": Bounds(0, 1, is_below=True),
+                "weight_decay": AMOUNT,
+                "learning_rate_decay": POSITIVE,
+                "discount": SHARE,
+                "num_steps": COUNT,
+                "batch_size": COUNT,
+                "updates_per_step": AMOUNT,
+                "update_every": COUNT,
+                "replay_capacity": COUNT,
+                "learning_starts": AMOUNT,
+                "target_update": COUNT,
+                "epsilon_start": SHARE,
+                "epsilon_end": SHARE,
+                "epsilon_decay": POSITIVE,
+                "clip_norm": POSITIVE,
+            },
+        )
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import numpy as np
 from gymnasium import spaces
 
 from ralis_backend.core.acquisition import PoolState, Strategy
+from ralis_backend.core.bounds import AMOUNT, COUNT, check_bounds
 from ralis_backend.core.features.ralis import Unlabelled, Variant
 from ralis_backend.offline.training import rewards
 from ralis_backend.offline.training.observation import Encoder, RalisInputs
@@ -62,6 +63,21 @@ class EnvironmentConfig:
     memory: Literal["all", "newest"] = "all"
     updates_per_step: int | None = 60
     initial_updates: int = 200
+
+    def __post_init__(self) -> None:
+        check_bounds(
+            self,
+            {
+                "budget": COUNT,
+                "regions_per_step": COUNT,
+                "pool_size": COUNT,
+                "initial_regions": AMOUNT,
+                "credit_groups": COUNT,
+                "smoothing": COUNT,
+                "updates_per_step": AMOUNT,
+                "initial_updates": AMOUNT,
+            },
+        )
 
 
 class LabellingEnv(gymnasium.Env[Any, Any]):

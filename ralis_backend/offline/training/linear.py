@@ -14,12 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ralis_backend.core.metrics import mean_iou
 from ralis_backend.core.policy import AgnosticPolicy, AgnosticSpec
 from ralis_backend.core.policy.agnostic import linear_inputs
 from ralis_backend.offline.training.any_policy import labelled_regions, write_policy
 from ralis_backend.offline.training.config import EvolutionConfig
-from ralis_backend.offline.training.scenarios import draw_scenario, offer
+from ralis_backend.offline.training.scenarios import draw_scenario, measured, offer
 from ralis_backend.offline.training.trainer import OnProgress, Progress
 from ralis_backend.simulation.fast import FastSimulation
 from ralis_backend.simulation.points import RegionPoints
@@ -95,8 +94,8 @@ def _played(
         config.updates_per_step,
         scenario.seed,
     )
-    gained = np.array([mean_iou(each) for each in matrices])
-    return np.stack([features[batch].mean(axis=0) for batch in batches]), gained
+    means = np.stack([features[batch].mean(axis=0) for batch in batches])
+    return means, measured(matrices)
 
 
 def _ridge(design: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ from ralis_backend.offline.training.parts import Parts
 from ralis_backend.offline.training.q_training import QTraining
 from ralis_backend.offline.training.sampling import PrioritisedSampler
 from ralis_backend.offline.training.searches import Search, prepare_searches
-from ralis_backend.offline.training.sources import regions_of
+from ralis_backend.offline.training.sources import digest, regions_of
 from ralis_backend.offline.training.targets import SoftUpdate
 from ralis_backend.offline.training.trainer import (
     Equipment,
@@ -110,8 +110,17 @@ def train_misical(
     """
     heads, others = prepared(sources, config, seed, on_progress)
     costs = labelled_regions(sources)
+    digests = {name: digest(source) for name, source in sources.items()}
     return learn(
-        heads, others, config, out, costs, seed=seed, device=device, on_progress=on_progress
+        heads,
+        others,
+        config,
+        out,
+        costs,
+        digests=digests,
+        seed=seed,
+        device=device,
+        on_progress=on_progress,
     )
 
 
@@ -122,6 +131,7 @@ def learn(
     out: Path,
     costs: Mapping[str, int],
     *,
+    digests: Mapping[str, str] | None = None,
     seed: int = 0,
     device: str = "cpu",
     on_progress: OnProgress = lambda _: None,
@@ -134,12 +144,14 @@ def learn(
         config: how.
         out: the policy's path without a suffix.
         costs: labelled regions of each dataset.
+        digests: of each dataset's regions, by which a checkpoint knows them.
         seed: of everything random.
         device: where the network learns.
         on_progress: told of every step.
     """
     facts = {
         "labelled_regions": dict(costs),
+        "datasets": dict(digests or {}),
         "seed": seed,
         "config": json.loads(json.dumps(asdict(config))),
         "searches": sum(map(len, heads)),

@@ -7,7 +7,7 @@ numbers of training.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +22,8 @@ from ralis_backend.simulation.fast import FastSimulation
 from ralis_backend.simulation.heads import HeadConfig, Heads, Points
 from ralis_backend.simulation.picking import pick
 from ralis_backend.simulation.points import RegionPoints
+
+_MOST_DRAWS = 100
 
 
 @dataclass(frozen=True)
@@ -42,35 +44,56 @@ def draw_scenario(
     """A game of one of the sources, with its images split and its classes merged or left out.
 
     Raises:
-        ValueError: if no game fits the pool.
+        ValueError: if no game fits the source.
     """
     source = sources[int(rng.integers(len(sources)))]
-    images = rng.permutation(np.unique(source.image_index))
-    num_held_out = max(1, round(config.held_out * len(images)))
-    is_held_out = np.isin(source.image_index, images[:num_held_out])
+    is_held_out = _held_out(source, config, rng)
     num_classes = source.class_pixels.shape[1] - 1
-    for _ in range(100):
+    for _ in range(_MOST_DRAWS):
         drawn = relabelled(source, draw_mapping(num_classes, rng))
         is_annotated = drawn.class_pixels[:, :-1].sum(axis=1) > 0
         pool = drawn.take(np.flatnonzero(~is_held_out & is_annotated))
         rules = config.rules(rng)
         count = min(rules.initial_regions, max(1, len(pool) // 4))
         shown = pool.class_pixels[:, :-1].sum(axis=0) > 0
-        if shown.sum() >= 2 and len(pool) > count + rules.steps * rules.regions_per_step:
-            break
-    else:
-        raise ValueError(
-            f"no game of {rules.steps} steps of {rules.regions_per_step} regions fits a pool of "
-            f"{int((~is_held_out).sum())} regions; lower steps or regions per step"
+        if shown.sum() < 2 or len(pool) <= count + rules.steps * rules.regions_per_step:
+            continue
+        power = float(rng.choice(config.class_weight_powers))
+        held_out = drawn.take(rng.permutation(np.flatnonzero(is_held_out))[: config.max_held_out])
+        if bool((held_out.points.labels != VOID).any()):
+            head = HeadConfig(class_weight_power=power, hidden=rules.hidden)
+            initial = rng.choice(len(pool), count, replace=False)
+            return Scenario(pool, held_out, head, initial, int(rng.integers(2**31)), rules)
+        is_held_out = _held_out(source, config, rng)  # these show none of the classes
+    raise ValueError(_misfit(source, rules, int((~is_held_out).sum())))
+
+
+def _held_out(source: RegionPoints, config: ScenarioConfig, rng: np.random.Generator) -> np.ndarray:
+    """(R,) whether a region is of the images that a game is measured on."""
+    images = rng.permutation(np.unique(source.image_index))
+    num_held_out = max(1, round(config.held_out * len(images)))
+    is_held_out: np.ndarray = np.isin(source.image_index, images[:num_held_out])
+    return is_held_out
+
+
+def _misfit(source: RegionPoints, rules: ScenarioRules, pool_size: int) -> str:
+    """Why no game of a dataset could be drawn, and what to do."""
+    num_images = len(np.unique(source.image_index))
+    num_shown = int((source.class_pixels[:, :-1].sum(axis=0) > 0).sum())
+    if num_images < 2:
+        return (
+            f"the dataset has {num_images} image in d_t; a game chooses from some images and is "
+            "measured on others: give it 2 at least, better 20"
         )
-    power = float(rng.choice(config.class_weight_powers))
-    return Scenario(
-        pool,
-        drawn.take(rng.permutation(np.flatnonzero(is_held_out))[: config.max_held_out]),
-        HeadConfig(class_weight_power=power, hidden=rules.hidden),
-        rng.choice(len(pool), count, replace=False),
-        int(rng.integers(2**31)),
-        rules,
+    if num_shown < 2:
+        return (
+            f"the masks of d_t show {num_shown} of {source.class_pixels.shape[1] - 1} classes; "
+            "expected 2 at least: name images of other classes in splits.json"
+        )
+    return (
+        f"no game of {rules.steps} steps of {rules.regions_per_step} regions fits a pool of "
+        f"{pool_size} regions that shows 2 classes, beside annotated images that it is measured "
+        "on; lower steps or regions per step, or give a larger dataset"
     )
 
 
@@ -110,6 +133,9 @@ def play_together(
     Returns:
         (M, steps) mIoU on the held-out regions after each step, and the (L,) labelled regions of
         each strategy.
+
+    Raises:
+        FloatingPointError: if a score is not finite.
     """
     rules = scenario.rules
     first = scenario.held_out.take(np.arange(1))
@@ -139,8 +165,23 @@ def play_together(
         )
         for index, simulation in enumerate(simulations):
             simulation.heads = heads.only(index)
-        scores[:, step] = [mean_iou(each) for each in heads.confusion_matrices(held_out)]
+        scores[:, step] = measured(heads.confusion_matrices(held_out))
     return scores, labelled
+
+
+def measured(matrices: Iterable[np.ndarray]) -> np.ndarray:
+    """(M,) mIoU of confusion matrices.
+
+    Raises:
+        FloatingPointError: if one compares nothing, from which nothing can be learned.
+    """
+    scores = np.array([mean_iou(each) for each in matrices])
+    if not np.isfinite(scores).all():
+        raise FloatingPointError(
+            "the mIoU of a game is not a number: its held-out regions show no class; give a "
+            "dataset in which more images are annotated"
+        )
+    return scores
 
 
 def _pools(order: np.ndarray, labelled: np.ndarray, rules: ScenarioRules) -> np.ndarray:

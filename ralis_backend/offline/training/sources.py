@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+from ralis_backend.core import weights
 from ralis_backend.offline.datasets import Dataset
 from ralis_backend.offline.point_features import PointFeatures
 from ralis_backend.offline.training.trainer import Equipment
@@ -17,8 +18,9 @@ def regions_of(
     """The regions of one split of each dataset, by name; features are computed where not cached.
 
     Raises:
-        ValueError: if an image is smaller than a region.
+        ValueError: if two datasets have one name, or an image is smaller than a region.
     """
+    _check_names(datasets)
     return {
         dataset.name: PointFeatures(
             dataset,
@@ -36,3 +38,28 @@ def digest(source: RegionPoints) -> str:
     """Sixteen characters that tell the regions of one dataset from another's."""
     content = source.class_pixels.tobytes() + source.embeddings.tobytes()
     return hashlib.sha256(content).hexdigest()[:16]
+
+
+def files_digest(dataset: Dataset, splits: Sequence[str]) -> str:
+    """SHA-256 of the images and masks of some splits: another where a pixel may be another."""
+    paths = [
+        path
+        for name in splits
+        for key in dataset.splits.get(name, ())
+        if (sample := dataset.samples.get(key)) is not None
+        for path in (sample.image_path, sample.mask_path)
+        if path is not None
+    ]
+    return hashlib.sha256("".join(map(weights.digest, paths)).encode()).hexdigest()
+
+
+def _check_names(datasets: Sequence[Dataset]) -> None:
+    folders: dict[str, str] = {}
+    for dataset in datasets:
+        if dataset.name in folders:
+            raise ValueError(
+                f"{folders[dataset.name]} and {dataset.root} are both named '{dataset.name}', and "
+                "a policy tells its datasets apart by their folders' names; rename one of the "
+                "folders"
+            )
+        folders[dataset.name] = str(dataset.root)

@@ -12,6 +12,7 @@ import numpy as np
 
 from ralis_backend.core.acquisition import Places, PoolState, Strategy, strategy
 from ralis_backend.core.features import RegionFeatures
+from ralis_backend.core.policy.registry import policy_digest
 from ralis_backend.core.regions import grid, is_labelled
 from ralis_backend.core.segmenter import Segmenter
 from ralis_backend.core.text import reason_of
@@ -357,7 +358,9 @@ class Ranker:
         """
         num_labels = self._store.labels.count(project.id)
         verdicts = [it.metrics.get("trust") for it in self._store.versions.all(project.id)]
-        standing = standing_verdict(verdicts, wanted.name, num_labels, self._config.trust_period)
+        digest = policy_digest(wanted.name, self._config.ranking.policies_dir)
+        period = self._config.trust_period
+        standing = standing_verdict(verdicts, wanted.name, num_labels, period, digest)
         if standing is not None:
             return standing
         logger.info("project %s: %s is tested on the labels", project.tool_id, wanted.name)

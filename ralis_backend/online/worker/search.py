@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ralis_backend.core.acquisition import PoolState, Strategy
+from ralis_backend.core.policy.registry import policy_digest
 from ralis_backend.core.regions import VOID, Region, grid
 from ralis_backend.online.hits import MINING, mined_regions, still_wanted
 from ralis_backend.online.labels import RegionLabel
@@ -215,7 +216,9 @@ class Search:
         num_labels = self._store.labels.count(project.id)
         versions = self._store.versions.all(project.id)
         verdicts = [(version.metrics.get(MINING) or {}).get("trust") for version in versions]
-        standing = standing_verdict(verdicts, miner.name, num_labels, self._config.trust_period)
+        digest = policy_digest(miner.name, self._config.ranking.policies_dir)
+        period = self._config.trust_period
+        standing = standing_verdict(verdicts, miner.name, num_labels, period, digest)
         if standing is not None:
             return standing
         logger.info("project %s: miner %s is tested on the labels", project.tool_id, miner.name)

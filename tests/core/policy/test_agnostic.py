@@ -94,7 +94,9 @@ def test_inputs_are_finite_before_anything_is_labelled_and_without_any_doubt():
 
 
 def test_a_policy_comes_back_as_it_was_saved(tmp_path):
-    policy = AgnosticPolicy.untrained(AgnosticSpec(hidden=4, low=(0.0,), high=(1.0,)), 5, "any")
+    policy = AgnosticPolicy.untrained(
+        AgnosticSpec(hidden=4, low=(0.0,) * 18, high=(1.0,) * 18), 5, "any"
+    )
     path = tmp_path / "any.safetensors"
     policy.save(path)
     again = AgnosticPolicy.load(path)

@@ -205,6 +205,25 @@ def test_weights_that_are_not_finite_or_do_not_fit_the_spec_are_refused(tmp_path
         RalisPolicy.load(path)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"classes": ("Road", 7)}, "classes are .*, expected a list of names"),
+        ({"classes": "abc"}, "classes are abc, expected a list of names"),
+        ({"region_size": (0, 8)}, "region_size is .*, expected whole numbers of at least 1"),
+        ({"region_size": 8}, "train it again"),
+        ({"region_size": (8, 8, 8)}, "train it again"),
+        ({"pool_size": "many"}, "pool_size is .*, expected whole numbers"),
+        ({"regions_per_step": 2.5}, "regions_per_step is .*, expected whole numbers"),
+    ],
+)
+def test_a_file_whose_spec_says_what_cannot_be_is_refused(tmp_path, wrong, message):
+    path = tmp_path / "policy.safetensors"
+    RalisPolicy(replace(SPEC, **wrong), _policy().network).save(path)
+    with pytest.raises(weights.WeightsError, match=message):
+        RalisPolicy.load(path)
+
+
 def test_state_images_together_look_like_the_pool():
     rng = np.random.default_rng(0)
     centers = rng.normal(size=(4, 8))

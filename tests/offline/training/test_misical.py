@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from ralis_backend.core.checkpoints import OtherRun
 from ralis_backend.core.policy import MisicalPolicy
 from ralis_backend.core.policy.misical_inputs import INPUTS, STATE_INPUTS
 from ralis_backend.offline.training.config import MisicalConfig, read_config
@@ -123,6 +124,15 @@ def test_an_interrupted_search_training_goes_on_to_the_bit(tmp_path):
     expected = whole.network.state_dict()
     for name, value in resumed.network.state_dict().items():
         assert torch.equal(value, expected[name]), name
+
+
+def test_a_search_training_does_not_go_on_over_other_masks(tmp_path):
+    source = labelled()
+    config = replace(TINY, episodes=1)
+    train_misical({"one": source}, config, tmp_path / "mine")
+    source.class_pixels[[0, 1]] = source.class_pixels[[1, 0]]
+    with pytest.raises(OtherRun, match=r"it differs in datasets.*delete it to begin anew"):
+        train_misical({"one": source}, config, tmp_path / "mine")
 
 
 def test_options_change_a_search_training_or_are_refused():

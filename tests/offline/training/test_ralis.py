@@ -15,8 +15,9 @@ import torch
 
 from ralis_backend.core import weights
 from ralis_backend.core.acquisition import strategy
+from ralis_backend.core.checkpoints import OtherRun
 from ralis_backend.core.policy import QueryNetwork, RalisPolicy
-from ralis_backend.offline.datasets import Dataset, DatasetClass
+from ralis_backend.offline.datasets import Dataset, DatasetClass, Sample
 from ralis_backend.offline.training.config import read_config
 from ralis_backend.offline.training.parts import put_together
 from ralis_backend.offline.training.q_training import QTraining
@@ -110,6 +111,18 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
     train(_dataset(), ToySimulation(), config, tmp_path / "policy-0.5")
     with pytest.raises(ValueError, match="other settings"):
         train(_dataset(), ToySimulation(), config, tmp_path / "policy-0.5", seed=1)
+
+
+def test_a_training_does_not_go_on_over_other_masks(tmp_path):
+    config = replace(CONFIG, episodes=1, evaluate_every=0, checkpoint_every=1)
+    image, mask = tmp_path / "a.jpg", tmp_path / "a.png"
+    image.write_bytes(b"pixels")
+    mask.write_bytes(b"as they were")
+    dataset = replace(_dataset(), samples={"a": Sample("a", image, mask)})
+    train(dataset, ToySimulation(), config, tmp_path / "policy")
+    mask.write_bytes(b"as they should be")
+    with pytest.raises(OtherRun, match=r"it differs in files_sha256.*delete it to begin anew"):
+        train(dataset, ToySimulation(), config, tmp_path / "policy")
 
 
 KILLED_CONFIG = replace(CONFIG, episodes=5, checkpoint_every=2)
