@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ralis_backend.core.acquisition import PoolState, Strategy
+from ralis_backend.core.acquisition.mining import Similarity
 from ralis_backend.core.policy.registry import policy_digest
 from ralis_backend.core.regions import VOID, Region, grid
 from ralis_backend.online.hits import MINING, mined_regions, still_wanted
@@ -111,6 +112,21 @@ def known_of(
     }
 
 
+def _check_shown(miner: Strategy, state: PoolState, target: int) -> None:
+    """Raise `ValueError` where a miner that goes by looks knows of none.
+
+    It would rank by the probability of a class that the version may not have learned.
+    """
+    pixels = state.embedded_pixels
+    is_shown = pixels is not None and pixels[:, target].any()
+    has_examples = state.examples is not None and len(state.examples) > 0
+    if miner.name.partition(":")[0] == Similarity.name and not is_shown and not has_examples:
+        raise ValueError(
+            "no labelled region shows the class, and there is no example of it: paint one region, "
+            "or name an example"
+        )
+
+
 class Search:
     """Looks for one class in pools that were described for it."""
 
@@ -165,6 +181,7 @@ class Search:
         notes = [seeking.note]
         for miner in filter(None, (seeking.strategy, *seeking.rivals)):
             try:
+                _check_shown(miner, state, project.class_names.index(seeking.target))
                 found = self._scored(miner, pool, state)
             except (Stopped, MemoryError):
                 raise

@@ -4,6 +4,7 @@ import pytest
 
 from ralis_backend.core.policy import AgnosticPolicy, AgnosticSpec
 from ralis_backend.core.policy.registry import (
+    DEFAULT,
     check_policy_name,
     find_strategy,
     policy_digest,
@@ -15,7 +16,7 @@ from ralis_backend.core.policy.registry import (
     ("name", "message"),
     [
         ("coverage", "'coverage' would never be used: .* the strategy 'coverage'"),
-        ("default", "the strategy 'coverage'"),
+        ("default", f"the strategy '{DEFAULT}'"),
         ("placebo-untrained", "the strategy 'placebo-untrained'"),
         ("ralis", "the policy 'ralis-camvid'"),
         ("ralis-wiou", "the policy 'ralis-camvid-wiou'"),
