@@ -145,6 +145,10 @@ adaptive = $(BIN)/ralis train-policy $(call sets,$(2)) --config $(3) --out $(1) 
 unseen = $(BIN)/ralis benchmark --dataset '$(DATA)/$(1)' --class-weight-power $(2) \
 	--strategies '$(UNSEEN),any-without-$(1)' --policies $(FORMULAS)/policies \
 	--out '$(LABELS)/long/unseen-$(1)-weight-$(2)' $(UNSEEN_RULES) $(OPTIONS)
+# $(call diverse,dataset): what the default is worth on a whole label set while labels are few.
+diverse = $(BIN)/ralis benchmark --dataset '$(DATA)/$(1)' --seeds 8 --first-seed 8000 --updates 300 \
+	--strategies random,coverage,coverage-diverse --initial-regions 24 --regions-per-step 24 \
+	--budgets 48,96,192,384 --out '$(LABELS)/long/diverse-$(1)-weight-0' $(OPTIONS)
 UNSEEN := random,entropy,bald-rarity,coverage
 UNSEEN_RULES := --seeds 8 --first-seed 7000 --budgets 96,192,384,768 --regions-per-step 48 \
 	--updates 300
@@ -167,6 +171,7 @@ reproduce-default: $(BACKEND_STAMP) ## The default and the policy `any`, on eigh
 	  coverage-apart,coverage-apart-64,coverage-diverse
 	$(BIN)/python -m benchmarks.formulas $(call sets,) --report --out $(CONFIRMED) \
 	  --first-seed 3000 --games 40
+	$(foreach set,$(LEARNED),$(call diverse,$(set))$(NEWLINE))
 
 REWARDS := benchmarks/results/rewards
 # $(call rewards,dataset): every arm that the file does not hold yet.

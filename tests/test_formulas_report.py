@@ -99,6 +99,16 @@ def test_the_default_was_confirmed_in_games_that_did_not_choose_it():
     assert f"worth {lead.replace('+', '')} points of mIoU in 320 games" in readme
 
 
+def test_the_page_gives_what_the_default_is_worth_on_whole_label_sets():
+    page = " ".join((REPOSITORY / "docs" / "strategies.md").read_text().split())
+    called = {"camvid": "CamVid", "clothing": "clothing", "dubai_aerial": "aerial"}
+    for name in (*called, "nuclei"):
+        path = formulas.LONG / f"diverse-{name}-weight-0" / "summary.json"
+        pair = json.loads(path.read_text())["pairs"][DEFAULT]["coverage"]
+        lead, low, high = (f"{pair[each]:+.2f}" for each in ("lead", "low", "high"))
+        assert f"{called.get(name, name)} {lead} ({low} to {high})" in page
+
+
 def test_the_fallback_is_the_best_that_needs_no_embeddings_and_is_nowhere_behind_random():
     worst = _worst_regrets(PLAYED)
     names = [it for it in worst if "embeddings" not in STRATEGIES[it].needs.features]
