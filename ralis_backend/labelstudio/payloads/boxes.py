@@ -79,14 +79,7 @@ def _boxes_of_rectangle(result: Result, label: str, size: tuple[int, int]) -> li
     )
     top, bottom = (round(it * size[0] / 100) for it in (y, y + h))
     left, right = (round(it * size[1] / 100) for it in (x, x + w))
-    return [_clipped(top, left, bottom, right, size)]
-
-
-def _clipped(top: int, left: int, bottom: int, right: int, size: tuple[int, int]) -> Region:
-    """What of the box lies in the picture; of no height or width if nothing does."""
-    top, left = max(0, top), max(0, left)
-    bottom, right = min(size[0], bottom), min(size[1], right)
-    return Region(top, left, max(0, bottom - top), max(0, right - left))
+    return [Region(top, left, bottom - top, right - left).clipped(size)]
 
 
 def _boxes_of_meta(result: Result, size: tuple[int, int]) -> list[Region]:
@@ -96,7 +89,7 @@ def _boxes_of_meta(result: Result, size: tuple[int, int]) -> list[Region]:
     try:
         for box in boxes or []:
             row, col, height, width = (int(box[it]) for it in ("row", "col", "height", "width"))
-            regions.append(_clipped(row, col, row + height, col + width, size))
+            regions.append(Region(row, col, height, width).clipped(size))
     except (KeyError, TypeError, ValueError, OverflowError):
         raise AnnotationError(
             f"result {name_of(result)} has the regions {shown(boxes)}, expected objects with row, "

@@ -328,11 +328,10 @@ def test_a_webhook_interrupts_within_an_update_and_its_label_joins(
     assert stretch.further.newest_label_id == newest
 
 
-def test_a_look_that_is_interrupted_goes_on_with_the_next_image(
-    store: Store, tool: FakeTool, make_worker: Callable[..., Worker], monkeypatch
-):
-    """What is seen of the version in use are the first three looks; then it is the candidate."""
-    worker = rested(make_worker())
+def interrupted_look(
+    store: Store, tool: FakeTool, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> list[int]:
+    """A label comes at the fourth image that is looked at; the looks so far, and those to come."""
     looks: list[int] = []
     real = stretching.evaluate
 
@@ -344,6 +343,15 @@ def test_a_look_that_is_interrupted_goes_on_with_the_next_image(
 
     monkeypatch.setattr(stretching, "evaluate", evaluate)
     idle(worker)
+    return looks
+
+
+def test_a_look_that_is_interrupted_goes_on_with_the_next_image(
+    store: Store, tool: FakeTool, make_worker: Callable[..., Worker], monkeypatch
+):
+    """What is seen of the version in use are the first three looks; then it is the candidate."""
+    worker = rested(make_worker())
+    looks = interrupted_look(store, tool, worker, monkeypatch)
     stretch = stretch_of(worker)
     assert stretch is not None
     assert (len(looks), stretch.training.updates, stretch.is_at_look) == (4, 10, True)
@@ -635,17 +643,7 @@ def test_a_look_that_a_label_interrupts_makes_nothing_worse_the_best(
 ):
     """The course begins anew with the label, at the update of the look that is still to be done."""
     worker = rested(make_worker())
-    looks: list[int] = []
-    real = stretching.evaluate
-
-    def evaluate(segmenter, images):
-        looks.append(1)
-        if len(looks) == 4:
-            label_round(store, tool, 1)
-        return real(segmenter, images)
-
-    monkeypatch.setattr(stretching, "evaluate", evaluate)
-    idle(worker)
+    interrupted_look(store, tool, worker, monkeypatch)
     rested(worker)
     scores = iter([0.9, 0.3])  # of the version in use, and of the candidate
     monkeypatch.setattr(improve, "held_out_score", lambda matrices, background: next(scores))
