@@ -119,6 +119,7 @@ def test_the_same_seed_gives_the_same_segmenter(make):
     np.testing.assert_array_equal(*played)
 
 
+@pytest.mark.e2e  # slow
 def test_the_fast_segmenter_becomes_better_with_labels(make_fast):
     simulation = make_fast()
     simulation.begin(np.arange(1), 20, 0)

@@ -9,6 +9,7 @@ from ralis_backend.offline.training.evolution import evolve
 from tests.offline.training.any_config import CONFIG
 
 
+@pytest.mark.e2e  # slow
 def test_a_training_that_was_interrupted_goes_on_as_if_it_was_not(source, tmp_path):
     def told(progress: object) -> None:
         raise KeyboardInterrupt

@@ -27,6 +27,8 @@ from tests.online.conftest import RANKING, MakeWorker, label_round, settle
 from tests.online.fake_tool import CLASSES, FakeTool
 from tests.tiny_segmenter import TinySegmenter
 
+pytestmark = pytest.mark.e2e  # a dozen small trainings
+
 
 def wish_for(store: Store, project: Project, **values: object) -> Wish:
     wanted = Wanted("bright", **values)  # type: ignore[arg-type]
