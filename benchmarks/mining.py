@@ -14,7 +14,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,8 @@ INITIAL_REGIONS = 96
 NUM_UPDATES = 300
 LEAST_SHOWING, MOST_SHOWING = 0.005, 0.6
 """Shares of the pool's regions between which a class is looked for."""
-GENERAL = ("random", "entropy", "bald")
-MINERS = ("presence", "presence-max", "presence-bald", "similarity")
+OWN = "linear, own labels"
+MINERS = ("presence", "presence-max", "presence-bald", "similarity", OWN)
 TRAINED = ("misical-linear", "misical")
 RETRAINED = ("random", "entropy", "presence", "similarity", "misical-linear", "misical")
 """Strategies whose picks a new head learns from."""
@@ -64,6 +65,12 @@ class DeepBald(Scorer):
     def scores(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
         """(R,) nats."""
         return actions.deep_bald
+
+
+GENERAL = {name: STRATEGIES[name] for name in ("random", "entropy", "bald")} | {
+    DeepBald.name: DeepBald()
+}
+"""Strategies that look for no class."""
 
 
 def main() -> None:
@@ -139,27 +146,39 @@ class Game:
         class_names: of the dataset.
         trained: policies by name.
         seed: of the first labels and of training.
+        general: strategies that look for no class, by name.
+        miners: names of those that do, besides the trained ones.
     """
 
     def __init__(
         self,
         pool: RegionPoints,
         class_names: Sequence[str],
-        trained: dict[str, MisicalPolicy],
+        trained: Mapping[str, MisicalPolicy],
         seed: int,
+        general: Mapping[str, Strategy] = GENERAL,
+        miners: Sequence[str] = MINERS,
     ) -> None:
         self.pool, self.class_names, self.trained, self.seed = pool, class_names, trained, seed
+        self.general, self.miners = general, miners
         order = np.random.default_rng([seed, 11]).permutation(len(pool))
         self.learned, self.offered = order[:INITIAL_REGIONS], order[INITIAL_REGIONS:]
         nothing, self.head = pool.take(np.arange(1)), HeadConfig()
         self.simulation = FastSimulation(pool, nothing, nothing, self.head)
         self.simulation.begin(self.learned, NUM_UPDATES, seed)
-        needed = NEEDS.features.union(
-            *(STRATEGIES[name].needs.features for name in (*GENERAL, *MINERS)), {"deep_bald"}
-        )
+        looking = (*general.values(), *(STRATEGIES[name] for name in miners if name != OWN))
+        needed = NEEDS.features.union(*(each.needs.features for each in looking))
         self.described = self.simulation.describe(self.offered, needed)
-        self.known = out_of_fold(
-            pool.take(self.learned), self.head, NEEDS.features, num_updates=NUM_UPDATES, seed=seed
+
+    @cached_property
+    def known(self) -> RegionFeatures:
+        """The first labels, each described by a head that did not learn from its image."""
+        return out_of_fold(
+            self.pool.take(self.learned),
+            self.head,
+            NEEDS.features,
+            num_updates=NUM_UPDATES,
+            seed=self.seed,
         )
 
     def played(self, sought: Sequence[int]) -> dict[str, Any]:
@@ -187,16 +206,18 @@ class Game:
 
     def orders(self, target: int) -> dict[str, np.ndarray]:
         """(R,) regions of each strategy, its best first."""
-        strategies: dict[str, Strategy] = {each: STRATEGIES[each] for each in GENERAL}
-        strategies["deep-bald"] = DeepBald()
-        miners: dict[str, Strategy] = {each: STRATEGIES[each] for each in MINERS}
+        known_pixels = self.pool.class_pixels[self.learned]
+        is_known = bool(known_pixels[:, target].any())
+        miners: dict[str, Strategy] = {
+            each: STRATEGIES[each]
+            for each in self.miners
+            if each != OWN and (is_known or each != "similarity")  # it refuses what it never saw
+        }
         miners |= self.trained
-        if self.pool.class_pixels[self.learned, target].any():
-            known_pixels = self.pool.class_pixels[self.learned]
-            miners["linear, own labels"] = own_linear(self.known, known_pixels, target)
-        else:
-            del miners["similarity"]  # it refuses to look for what it never saw
+        if is_known and OWN in self.miners:
+            miners[OWN] = own_linear(self.known, known_pixels, target)
         name = self.class_names[target]
+        strategies = dict(self.general)
         strategies |= {each: Aimed(miner, target, name) for each, miner in miners.items()}
         best = ranked(
             self.simulation,
@@ -235,7 +256,7 @@ def own_linear(known: RegionFeatures, class_pixels: np.ndarray, target: int) -> 
     """The linear ranker, fitted to the first labels, each described out of its fold."""
     config, rng = MisicalConfig(ridge=0.1), np.random.default_rng(0)
     search = search_for(target, known, class_pixels, class_pixels, config, rng)
-    policy = MisicalPolicy.untrained(MisicalSpec("linear"), 0, "linear, own labels")
+    policy = MisicalPolicy.untrained(MisicalSpec("linear"), 0, OWN)
     fitted = torch.from_numpy(fit_linear([search], config.ridge)).float()
     vector_to_parameters(fitted, policy.network.parameters())
     return policy

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from benchmarks.mining import (
+    GENERAL,
     INITIAL_REGIONS,
     PICKS,
     POLICIES,
@@ -78,7 +79,11 @@ def main() -> None:
     annotated = np.flatnonzero(whole.class_pixels[:, :-1].sum(axis=1))
     pool = whole.take(np.sort(np.random.default_rng(0).permutation(annotated)[:POOL]))
     sought = sorted(targets(pool.class_pixels), key=lambda it: int(pool.class_pixels[:, it].sum()))
-    ready = [Game(pool, dataset.class_names, {}, seed) for seed in range(len(games))]
+    general = {name: GENERAL[name] for name in ("random",)}
+    ready = [
+        Game(pool, dataset.class_names, {}, seed, general, ["presence"])
+        for seed in range(len(games))
+    ]
     for kind in options.kinds.split(","):
         learning = Learning({name: it.split("d_t") for name, it in sources.items()}, kind)
         for target in sought[: options.rarest]:

@@ -21,7 +21,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.mining import INITIAL_REGIONS, POLICIES, REGION_SIZE, percent, policies, targets
+from benchmarks.mining import (
+    GENERAL,
+    INITIAL_REGIONS,
+    POLICIES,
+    REGION_SIZE,
+    percent,
+    policies,
+    targets,
+)
 from ralis_backend.core.acquisition import STRATEGIES, Aimed, Strategy
 from ralis_backend.core.files import write_json
 from ralis_backend.core.metrics import ious
@@ -33,7 +41,7 @@ from ralis_backend.simulation.mining import gathered, look
 
 RESULTS = Path(__file__).resolve().parent / "results" / "mining-full"
 NUM_PICKS = 240
-GENERAL = ("random", "entropy")
+COMPARED = ("random", "entropy")
 MINERS = ("presence", "similarity")
 BEFORE = "before"
 
@@ -116,7 +124,7 @@ class Game:
         """Of each class and strategy: share gathered, and the IoU of the class afterwards."""
         pixels = self.arena.class_pixels
         strategies: dict[tuple[str, int | None], Strategy] = {
-            (name, None): STRATEGIES[name] for name in GENERAL
+            (name, None): GENERAL[name] for name in COMPARED
         }
         for target in sought:
             miners = {name: STRATEGIES[name] for name in MINERS} | dict(trained)
