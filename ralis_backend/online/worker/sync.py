@@ -76,8 +76,8 @@ class Sync:
 
     def full(self, project: Project) -> Project:
         """Bring settings in order and read whatever changed: repairs lost webhooks."""
+        project = self._store.projects.begin_reading(project.id)  # before anything is asked
         pool = self.project(project)
-        project = self._store.projects.begin_reading(project.id)
         keep_settings(self._store, project, self._config.pictures)
         project = self._register(pool)  # of what others register from now on the reader knows not
         reader = self._reader(project, pool)
