@@ -398,16 +398,15 @@ def test_a_stop_interrupts_within_an_update(
 
 
 def test_an_export_that_misses_something_gets_it_read(
-    store: Store, tool: FakeTool, make_worker: Callable[..., Worker], when_updated, monkeypatch
+    store: Store, tool: FakeTool, make_worker: Callable[..., Worker], when_updated
 ):
     """A webhook was lost, and the worker holds the lease: it reads when it is asked to."""
     worker = rested(make_worker())
     tool.annotate(tool.queue()[0])
-    monkeypatch.setattr(catching_up, "_PAUSE_S", 0.0)
     said: list[str] = []
 
     def export() -> None:
-        said.append(catching_up.catch_up(store, tool, CONFIG, project_of(store), wait_s=0.01))
+        said.append(catching_up.catch_up(store, tool, CONFIG, project_of(store), wait_s=0))
 
     when_updated(4, export)
     idle(worker)
