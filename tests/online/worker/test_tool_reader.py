@@ -19,7 +19,7 @@ from sqlalchemy import event
 from ralis_backend.labelstudio.client import Unavailable
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project
-from ralis_backend.online.tool import ToolProject, ToolTask
+from ralis_backend.online.tool import TaskAnnotations, ToolProject, ToolTask
 from ralis_backend.online.worker import WorkerConfig, standing
 from ralis_backend.online.worker.steps import is_sync_due, read_state
 from ralis_backend.online.worker.sync import Sync
@@ -492,6 +492,30 @@ def test_a_list_that_breaks_off_withdraws_nothing_and_is_read_again(
     monkeypatch.setattr(tool, "tasks", tasks)
     read_all(sync, store)
     assert len(masks(store)) == 2
+
+
+def test_a_task_that_is_counted_and_never_told_of_is_listed_for_once(
+    store: Store, tool: FakeTool, sync: Sync, monkeypatch: pytest.MonkeyPatch
+):
+    annotations, tasks, listed = tool.annotations, tool.tasks, []
+
+    def silent(project_id: int, task_ids: Any) -> Iterator[TaskAnnotations]:
+        return (it for it in annotations(project_id, task_ids) if it.task.id != 12)
+
+    def noted(project_id: int, changed_since: datetime | None = None) -> list[ToolTask]:
+        listed.append(changed_since)
+        return tasks(project_id, changed_since)
+
+    monkeypatch.setattr(tool, "annotations", silent)
+    monkeypatch.setattr(tool, "tasks", noted)
+    tool.annotate(11)
+    tool.annotate(12)
+    sync.full(the(store))
+    assert listed.count(None) == 1
+    assert sync.num_missing(the(store)) == 0
+    tool.annotate(13)
+    sync.full(the(store))
+    assert (listed.count(None), len(masks(store))) == (1, 2)
 
 
 def test_a_task_that_is_missing_in_an_answer_keeps_its_labels(
