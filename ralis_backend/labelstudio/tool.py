@@ -131,7 +131,10 @@ class LabelStudioTool:
         )
 
     def tasks(self, project_id: int, changed_since: datetime | None = None) -> Iterator[ToolTask]:
-        """All tasks of a project or those that changed, oldest first."""
+        """All tasks of a project or those that changed, oldest first.
+
+        One that is malformed has no image, and is one of them: Label Studio counts it.
+        """
         filters: list[Filter] = []
         if changed_since is not None:
             filters.append(("updated_at", "Datetime", "greater_or_equal", utc_text(changed_since)))
@@ -139,8 +142,9 @@ class LabelStudioTool:
         for task in parse_tasks(self._client.tasks(project_id, *filters), key, project_id):
             if isinstance(task, TaskError):
                 logger.warning("project %s, %s", project_id, task)
-            else:
-                yield task
+            known = task.task if isinstance(task, TaskError) else task
+            if known is not None:
+                yield known
 
     def annotations(self, project_id: int, task_ids: Sequence[int]) -> Iterator[TaskAnnotations]:
         """The submitted and skipped annotations of these tasks, task by task."""

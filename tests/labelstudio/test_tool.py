@@ -53,10 +53,15 @@ def test_a_task_that_lost_its_image_is_still_a_task(tool, label_studio):
 
 
 def test_a_malformed_task_is_named_and_the_others_are_read(tool, label_studio, caplog):
-    label_studio.tasks[1] = [task(1, {"photo": "a.png"}), task(2, None), task(3, {})]
+    odd_time = {**task(4, {"photo": "d.png"}), "created_at": "yesterday"}
+    label_studio.tasks[1] = [task(1, {"photo": "a.png"}), task(2, None), task(3, {}), odd_time]
     with caplog.at_level(logging.WARNING):
-        assert [found.id for found in tool.tasks(1)] == [1, 3]
+        found = list(tool.tasks(1))
     assert "project 1, task number 2 of the list: task 2 has no data" in caplog.text
+    assert "project 1, task number 4 of the list: task 4: created_at" in caplog.text
+    # Label Studio counts them all, and a list that lacks some is not believed
+    assert [(it.id, it.image) for it in found] == [(1, "a.png"), (2, ""), (3, ""), (4, "")]
+    assert found[1].created_at == found[0].created_at
 
 
 def test_a_task_belongs_to_the_project_it_was_listed_in(tool, label_studio):

@@ -29,7 +29,14 @@ _CROP_KEY = ("source_task", "row", "col", "height", "width", "round", "version")
 
 
 class TaskError(ValueError):
-    """A task that cannot be read; the message names it and says what is wrong."""
+    """A task that cannot be read; the message names it and says what is wrong.
+
+    task: as far as it can be told, without an image; None if not even its id can.
+    """
+
+    def __init__(self, message: str, task: ToolTask | None = None) -> None:
+        super().__init__(message)
+        self.task = task
 
 
 def parse_task(payload: Any, image_key: str, project_id: int | None = None) -> ToolTask:
@@ -83,7 +90,21 @@ def parse_tasks(
         try:
             yield parse_task(payload, image_key, project_id)
         except TaskError as error:
-            yield TaskError(f"task number {place} of the list: {error}")
+            known = _as_far_as_known(payload, project_id)
+            yield TaskError(f"task number {place} of the list: {error}", known)
+
+
+def _as_far_as_known(payload: Any, project_id: int | None) -> ToolTask | None:
+    if not has_id(payload):
+        return None
+    try:
+        created_at = _created_at(payload)
+    except TaskError:
+        created_at = UNKNOWN_TIME
+    num_annotations = count_of(payload, *_COUNTS) or 0
+    return ToolTask(
+        payload["id"], created_at, "", project_id=project_id, num_annotations=num_annotations
+    )
 
 
 def project_uid(project: Any) -> str:

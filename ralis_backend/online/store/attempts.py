@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import ColumnElement, delete, select, true
+from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.orm import Session
 
-from ralis_backend.online.store.database import Database
-from ralis_backend.online.store.tables import Attempt, Project
+from ralis_backend.online.store.database import Database, now
+from ralis_backend.online.store.tables import Attempt, Image, Project
 
 MOST_ATTEMPTS = 3
 """After so many the culprit is set aside."""
@@ -22,6 +22,15 @@ MOST_NOTES = 20
 STEP = "step"
 REQUEST = "request"
 """A training that somebody has asked for and that has begun: due until it has ended in order."""
+
+
+IMAGE = "image"
+TASK = "task"
+"""A task that the tool could not tell of."""
+DOUBLE = "double"
+"""A second regions project."""
+_LOOKED_AFTER = (TASK, DOUBLE)
+"""What each reading tries again, or looks for: nothing else would, once it is forgotten."""
 
 
 class SetAsideError(ValueError):
@@ -122,11 +131,11 @@ class Attempts:
         more = [f"and {len(found) - MOST_NOTES} more"] if len(found) > MOST_NOTES else []
         return [*found[:MOST_NOTES], *more]
 
-    def forget(self, project_id: int, kind: str | None = None) -> None:
-        """Try everything of a project again; or everything of a kind."""
-        of_kind = true() if kind is None else Attempt.kind == kind
+    def forget(self, project_id: int, kind: str) -> None:
+        """Try everything of a kind again."""
+        of_kind = (Attempt.project_id == project_id, Attempt.kind == kind)
         with self._database.write() as session:
-            session.execute(delete(Attempt).where(Attempt.project_id == project_id, of_kind))
+            session.execute(delete(Attempt).where(*of_kind))
 
     def _count(self, project_id: int, kind: str, key: object, first: int) -> int:
         with self._database.write() as session:
@@ -149,6 +158,17 @@ class Attempts:
         )
         self.set_aside(project_id, kind, key, note)
         return note
+
+
+def try_all_again(session: Session, project_id: int) -> None:
+    """Forget what has ended the worker, and let images that were set aside wait no longer."""
+    of_project = Attempt.project_id == project_id
+    aside = select(Attempt.key).where(of_project, Attempt.kind == IMAGE, Attempt.note.is_not(None))
+    for key in session.scalars(aside).all():
+        image = session.get(Image, int(key))
+        if image is not None and image.retry_at is not None:
+            image.retry_at = now()
+    session.execute(delete(Attempt).where(of_project, Attempt.kind.not_in(_LOOKED_AFTER)))
 
 
 def _find_or_add(session: Session, project_id: int, kind: str, key: object) -> Attempt:

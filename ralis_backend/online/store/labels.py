@@ -216,6 +216,12 @@ class Labels:
             )
             return newest_id or 0
 
+    def starred_ids(self, project_id: int) -> list[int]:
+        """The labels that a reviewer has starred: a star moves without a label being made."""
+        query = _counting(select(Label.id)).where(Label.project_id == project_id)
+        with self._database.read() as session:
+            return list(session.scalars(query.where(Annotation.is_starred).order_by(Label.id)))
+
     def mask(self, label: RegionLabel) -> np.ndarray:
         """The (height, width) uint8 mask of a labelled region, VOID where nothing was painted.
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, delete, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, bindparam, exists, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, undefer
 
 from ralis_backend.core.regions import VOID
 from ralis_backend.online.background import Kept, background_of, marked
-from ralis_backend.online.store.attempts import MOST_ATTEMPTS, STEP
+from ralis_backend.online.store.attempts import MOST_ATTEMPTS, STEP, try_all_again
 from ralis_backend.online.store.database import Database, assign, now
 from ralis_backend.online.store.leases import LeaseState
 from ralis_backend.online.store.left_out import REREAD, UNREAD, read_again
@@ -229,7 +229,7 @@ class Projects:
         forgotten or gone is worked on again.
         """
         with self._database.write() as session:
-            session.execute(delete(Attempt).where(Attempt.project_id == project_id))
+            try_all_again(session, project_id)
             project = session.get_one(Project, project_id)
             assign(project, {**_ALIVE, "is_training_requested": True})
 

@@ -45,14 +45,14 @@ def catch_up(
             missing = reader.num_missing(project)
             if not missing:
                 return ""
-            if time.monotonic() > deadline:
+            if not is_asked_for:  # what a worker does while nothing is due ends for it
+                store.projects.change(project.id, is_sync_requested=True)
+                is_asked_for = True
+            if time.monotonic() >= deadline:
                 return (
                     f"{_annotations(missing)} in Label Studio {_are(missing)} not read yet: the "
                     "worker is busy with the project; run this again when it has finished"
                 )
-            if not is_asked_for:  # what a worker does while nothing is due ends for it
-                store.projects.change(project.id, is_sync_requested=True)
-                is_asked_for = True
             time.sleep(_PAUSE_S)
         return _unread_text(store, project)
     except ToolUnavailable as error:

@@ -201,9 +201,13 @@ class Improver:
 
         What was learned stays; scores on other held-out regions do not compare, and begin anew.
         """
-        num_labels = self._store.labels.count(project.id)
+        labelled = (
+            newest_label_id,
+            self._store.labels.count(project.id),
+            self._store.labels.starred_ids(project.id),
+        )
         known = stretch.lesson
-        if known and (known.newest_label_id, known.num_labels) == (newest_label_id, num_labels):
+        if known and (known.newest_label_id, known.num_labels, known.starred_ids) == labelled:
             return known
         images, labels = self._store.images.of(project.id), self._store.labels.of(project.id)
         plan = plan_training(images, labels, stretch.version, now(), self._config.learner)
@@ -217,7 +221,7 @@ class Improver:
             raise _CannotJudge("nothing that is learned from is painted")
         stretch.training.learn_from(read.of(plan.learned_from), plan.besides)
         stretch.best = None
-        stretch.lesson = Lesson(plan, read, newest_label_id, num_labels, held_out, before)
+        stretch.lesson = Lesson(plan, read, *labelled, held_out, before)
         self._begin_course(stretch, project, stretch.lesson)
         return stretch.lesson
 

@@ -13,6 +13,7 @@ from ralis_backend.online.answers import REST
 from ralis_backend.online.labels import NewLabel, painted_labels
 from ralis_backend.online.pictures import Pictures, task_of
 from ralis_backend.online.store import StoreError, annotation_from_json, unpack
+from ralis_backend.online.store.attempts import IMAGE
 from ralis_backend.online.store.tables import Image, Project
 from ralis_backend.online.tool import Tool, ToolAnnotation, ToolProject, ToolUnavailable
 from ralis_backend.online.worker.config import WorkerConfig
@@ -218,7 +219,7 @@ def _within(entries: Sequence[Mapping[str, int]], size: tuple[int, int]) -> list
 
 def attempt_on(image: Image) -> tuple[int, str, int, str]:
     """What `Attempts.trying` counts an image under."""
-    return image.project_id, "image", image.id, f"the image of task {image.task_id}"
+    return image.project_id, IMAGE, image.id, f"the image of task {image.task_id}"
 
 
 def _attempt_at(row: Annotation) -> tuple[int, str, int, str]:

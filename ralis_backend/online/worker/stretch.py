@@ -59,7 +59,8 @@ class Looked:
 class Lesson:
     """What is learned from, and what is judged by.
 
-    num_labels: painted; with the newest one's id it tells whether labels have changed.
+    num_labels: painted; with the newest one's id, and those of the starred ones, it tells whether
+        labels have changed.
     before: (N, C, C) confusion matrices of the version in use on what is held out.
     """
 
@@ -67,6 +68,7 @@ class Lesson:
     read: LabelledImages
     newest_label_id: int
     num_labels: int
+    starred_ids: Sequence[int]
     held_out: Sequence[LabelledImage]
     before: np.ndarray
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ralis_backend.online.pictures import keep_settings
 from ralis_backend.online.pictures import task_of as tool_task
 from ralis_backend.online.store import unpack
-from ralis_backend.online.store.attempts import SetAsideError
+from ralis_backend.online.store.attempts import DOUBLE, SetAsideError
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.tool import Hint, NoPool, Tool, ToolError, ToolNotFound, ToolProject
 from ralis_backend.online.worker.config import WorkerConfig
@@ -38,8 +38,6 @@ WEBHOOKS = "webhooks"
 """What webhooks that are read at once are counted as while they may end the worker."""
 DOUBLES_EVERY = 12
 """Every so many readings doubles of the regions project are looked for."""
-DOUBLE = "double"
-"""What they are set aside as."""
 
 
 def sources_of(project: Project) -> list[ToolSource]:
@@ -76,8 +74,8 @@ class Sync:
 
     def full(self, project: Project) -> Project:
         """Bring settings in order and read whatever changed: repairs lost webhooks."""
+        project = self._store.projects.begin_reading(project.id)  # before anything is asked
         pool = self.project(project)
-        project = self._store.projects.begin_reading(project.id)
         keep_settings(self._store, project, self._config.pictures)
         project = self._register(pool)  # of what others register from now on the reader knows not
         reader = self._reader(project, pool)
@@ -86,6 +84,8 @@ class Sync:
         regions_id = self._tool.prepare(pool, self._config.mode, project.regions_tool_id)
         regions_uid = self._tool.project(regions_id).uid if regions_id is not None else None
         if regions_uid != project.regions_uid:
+            for source in sources_of(project)[1:]:
+                reader.forget_aside(source)
             self._forget_crop_tasks(project)
         project = self._store.projects.change(
             project.id, regions_tool_id=regions_id, regions_uid=regions_uid, is_prepared=True

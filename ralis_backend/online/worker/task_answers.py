@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ralis_backend.core.text import reason_of, shortened
 from ralis_backend.online.store import StoreError
+from ralis_backend.online.store.attempts import TASK
 from ralis_backend.online.tool import TaskAnnotations, Tool, ToolError, ToolNotFound
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TASK = "task"
-"""What tasks are set aside as."""
 ANSWERS = "answers"
 """What answers that failed in a row are counted as."""
 MOST_FAILED = 64
@@ -93,6 +92,11 @@ class TaskAnswers:
             if error is not None:
                 self._set_aside(source, task_id, error)
                 self._tool.project(source.id)
+
+    def forget_aside(self, source: ToolSource) -> None:
+        """The tool's project is none of this project's any more."""
+        for task_id in self._aside(source):
+            self._store.attempts.end(self._project.id, TASK, _key(source, task_id))
 
     def _try(self, source: ToolSource, task_ids: Sequence[int]) -> Exception | None:
         """Read tasks as far as the tool tells of them; what it failed with."""

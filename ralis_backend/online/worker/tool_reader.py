@@ -88,6 +88,10 @@ class ToolReader:
         """Try tasks again that the tool could not tell of."""
         self._answers.read_aside(source)
 
+    def forget_aside(self, source: ToolSource) -> None:
+        """These are asked for no more: the regions project is another one."""
+        self._answers.forget_aside(source)
+
     def read_unread(self) -> None:
         """Try those annotations again whose labels could not be read before.
 

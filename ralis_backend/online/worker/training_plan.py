@@ -76,7 +76,7 @@ def plan_training(
         moment: now; images that could not be read shortly before are left out.
         learner: what is learned from, see `besides_paint`.
     """
-    painted = [label for label in labels if not label.is_skipped]
+    painted, every = [label for label in labels if not label.is_skipped], images
     images, left_out = _readable(images, {label.image_id for label in painted}, moment)
     labelled = _by_image(images, painted)
     left_out += _outside(labelled, painted)
@@ -94,25 +94,35 @@ def plan_training(
         ],
         num_labels=len(painted),
         left_out=left_out,
-        unlabelled=_unlabelled(images, labels, rng) if more else (),
+        unlabelled=_unlabelled(images, _shown_by(every, labels), rng) if more else (),
         besides=more,
     )
 
 
 def _unlabelled(
-    images: Sequence[Image], labels: Sequence[RegionLabel], rng: np.random.Generator
+    images: Sequence[Image], taken: Set[int | str], rng: np.random.Generator
 ) -> list[ImageLabels]:
-    """Some of the images that nobody labelled, drawn at random; none that is held out.
-
-    What was skipped may be no picture at all, and is not among them.
-    """
-    labelled = {label.image_id for label in labels}
+    """Some of the images that show none of the pictures `taken`, drawn at random."""
     known = [
         ImageLabels(image, image.size, ())
         for image in images
-        if image.size is not None and image.id not in labelled and not image.is_validation
+        if image.size is not None and _picture(image) not in taken
     ]
     return [known[index] for index in rng.permutation(len(known))[:MOST_UNLABELLED_IMAGES]]
+
+
+def _shown_by(images: Sequence[Image], labels: Sequence[RegionLabel]) -> set[int | str]:
+    """The pictures that are labelled in any task, or held out, whether they can be read or not.
+
+    What was skipped may be no picture at all, and is one of them.
+    """
+    labelled = {label.image_id for label in labels}
+    return {_picture(each) for each in images if each.id in labelled or each.is_validation}
+
+
+def _picture(image: Image) -> int | str:
+    """What tells a picture from others: several tasks may show it."""
+    return image.content or image.id
 
 
 def _readable(

@@ -84,7 +84,7 @@ def test_what_was_set_aside_is_tried_again_when_everything_is(store: Store, tmp_
     store.attempts.set_aside(project.id, "image", 7, "the image of task 7 was set aside")
     with pytest.raises(SetAsideError), store.attempts.trying(project.id, "image", 7, "image 7"):
         pass
-    store.attempts.forget(project.id)
+    store.projects.request_training(project.id)
     with store.attempts.trying(project.id, "image", 7, "image 7"):
         pass
     assert store.attempts.notes(project.id) == []

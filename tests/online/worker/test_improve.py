@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -328,6 +328,34 @@ def test_a_webhook_interrupts_within_an_update_and_its_label_joins(
     assert stretch.further.newest_label_id == newest
 
 
+def star(tool: FakeTool, stars: Mapping[int, bool]) -> None:
+    known = tool.all_annotations[1]
+    for number, is_starred in stars.items():
+        known[number] = replace(known[number], is_starred=is_starred, updated_at=tool.tick())
+
+
+def test_a_star_that_moves_to_another_annotation_changes_what_is_learned(
+    store: Store, tool: FakeTool, make_worker: Callable[..., Worker]
+):
+    tool.annotate(1, [{"mask": [[0] * 96] * 64}], project_id=1, annotation_id=99, is_starred=True)
+    worker = rested(make_worker())
+    idle(worker)
+
+    def learned() -> set[int]:
+        stretch = stretch_of(worker)
+        assert stretch is not None
+        assert stretch.lesson is not None
+        (part,) = (it for it in stretch.lesson.plan.training if it.image.task_id == 1)
+        return {label.annotation_row_id for label in part.labels}
+
+    before = learned()
+    star(tool, {99: False, 1: True})
+    store.projects.change(project_of(store).id, is_sync_requested=True)
+    rested(worker)
+    idle(worker)
+    assert not learned() & before
+
+
 def interrupted_look(
     store: Store, tool: FakeTool, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> list[int]:
@@ -398,16 +426,15 @@ def test_a_stop_interrupts_within_an_update(
 
 
 def test_an_export_that_misses_something_gets_it_read(
-    store: Store, tool: FakeTool, make_worker: Callable[..., Worker], when_updated, monkeypatch
+    store: Store, tool: FakeTool, make_worker: Callable[..., Worker], when_updated
 ):
     """A webhook was lost, and the worker holds the lease: it reads when it is asked to."""
     worker = rested(make_worker())
     tool.annotate(tool.queue()[0])
-    monkeypatch.setattr(catching_up, "_PAUSE_S", 0.0)
     said: list[str] = []
 
     def export() -> None:
-        said.append(catching_up.catch_up(store, tool, CONFIG, project_of(store), wait_s=0.01))
+        said.append(catching_up.catch_up(store, tool, CONFIG, project_of(store), wait_s=0))
 
     when_updated(4, export)
     idle(worker)

@@ -2,16 +2,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ralis_backend.labelstudio.errors import LabelStudioError, Unauthorised, Unavailable
-from ralis_backend.online.store import Store
+from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Project
+from ralis_backend.online.tool import ToolProject
 from ralis_backend.online.worker import WorkerConfig
 from ralis_backend.online.worker.loop import standing_notes
-from ralis_backend.online.worker.sync import Sync
+from ralis_backend.online.worker.sync import Sync, attempt_on
 from tests.online.conftest import RANKING
 from tests.online.fake_tool import CLASSES, FakeTool
 from tests.online.worker.test_tool_reader import add_region
@@ -182,3 +184,56 @@ def test_of_very_many_tasks_that_cannot_be_read_some_are_named_and_all_are_tried
     for _ in range(3):
         sync.full(the(store))
     assert num_labels(store) == NUM_TASKS
+
+
+def test_who_starts_a_training_does_not_have_a_task_forgotten_that_cannot_be_read(
+    store: Store, tool: FakeTool, sync: Sync, spoil: Spoil
+):
+    spoil(Unavailable("broken JSON"), {117})
+    tell(store, tool, 116, 117)
+    for _ in range(2):
+        with suppress(Unavailable):
+            sync.events(the(store))
+    store.projects.request_training(the(store).id)
+    sync.full(the(store))
+    assert "task 117 in project 2 cannot be read" in str(store.attempts.notes(the(store).id))
+    store.projects.request_training(the(store).id)
+    spoil(Unavailable("broken JSON"), set())
+    sync.full(the(store))
+    assert num_labels(store) == 2
+    assert store.attempts.notes(the(store).id) == []
+
+
+def test_tasks_of_a_regions_project_that_is_another_one_now_are_named_no_more(
+    store: Store, tool: FakeTool, sync: Sync, spoil: Spoil, monkeypatch: pytest.MonkeyPatch
+):
+    spoil(Unavailable("broken JSON"), {117})
+    tell(store, tool, 117)
+    for _ in range(2):
+        with suppress(Unavailable):
+            sync.events(the(store))
+    assert store.attempts.notes(the(store).id)
+    ask = tool.project
+
+    def another(project_id: int) -> ToolProject:
+        found = ask(project_id)
+        return replace(found, uid="2.999") if project_id == 2 else found
+
+    monkeypatch.setattr(tool, "project", another)
+    tool.region_tasks.clear()
+    tool.all_annotations[2].clear()
+    sync.full(the(store))
+    assert store.attempts.notes(the(store).id) == []
+
+
+def test_an_image_that_was_set_aside_is_tried_as_soon_as_a_training_is_started(
+    store: Store, sync: Sync
+):
+    aside, bad, *_ = store.images.of(the(store).id)
+    store.attempts.set_aside(*attempt_on(aside)[:3], "it was set aside")
+    for _ in range(5):
+        store.images.fail(aside.id, "it was set aside")
+        store.images.fail(bad.id, "no picture")
+    store.projects.request_training(the(store).id)
+    due = store.images.to_try_again(the(store).id, now(), 10)
+    assert [image.id for image in due] == [aside.id]

@@ -19,7 +19,7 @@ from sqlalchemy import event
 from ralis_backend.labelstudio.client import Unavailable
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project
-from ralis_backend.online.tool import ToolTask
+from ralis_backend.online.tool import TaskAnnotations, ToolProject, ToolTask
 from ralis_backend.online.worker import WorkerConfig, standing
 from ralis_backend.online.worker.steps import is_sync_due, read_state
 from ralis_backend.online.worker.sync import Sync
@@ -325,7 +325,31 @@ def test_a_request_that_comes_during_a_reading_leads_to_another(
     assert the(store).is_sync_requested
 
 
-@pytest.mark.parametrize("call", ["prepare", "tasks", "annotations"])
+@pytest.mark.parametrize("config", ["<View/>", "<View></View>"])
+def test_a_request_that_comes_while_the_settings_are_asked_for_leads_to_another_reading(
+    store: Store, tool: FakeTool, sync: Sync, monkeypatch: pytest.MonkeyPatch, config: str
+):
+    ask = tool.project
+
+    def answer_late(project_id: int) -> ToolProject:
+        """What the tool had before the settings were saved, after it has told of them."""
+        answer = ask(project_id)
+        monkeypatch.setattr(tool, "project", ask)
+        tool.pool = replace(tool.pool, label_config=config)
+        store.projects.register("1.100", 1, config, CLASSES, "pool")
+        store.projects.change(the(store).id, is_sync_requested=True)
+        return answer
+
+    monkeypatch.setattr(tool, "project", answer_late)
+    sync.full(the(store))
+    assert the(store).is_sync_requested
+    read_all(sync, store)
+    with written(store) as tables:
+        store.projects.renew(the(store).id, config, CLASSES)
+    assert tables == []
+
+
+@pytest.mark.parametrize("call", ["project", "prepare", "tasks", "annotations"])
 def test_a_reading_that_did_not_end_is_due_again(
     store: Store, tool: FakeTool, sync: Sync, call: str
 ):
@@ -468,6 +492,30 @@ def test_a_list_that_breaks_off_withdraws_nothing_and_is_read_again(
     monkeypatch.setattr(tool, "tasks", tasks)
     read_all(sync, store)
     assert len(masks(store)) == 2
+
+
+def test_a_task_that_is_counted_and_never_told_of_is_listed_for_once(
+    store: Store, tool: FakeTool, sync: Sync, monkeypatch: pytest.MonkeyPatch
+):
+    annotations, tasks, listed = tool.annotations, tool.tasks, []
+
+    def silent(project_id: int, task_ids: Any) -> Iterator[TaskAnnotations]:
+        return (it for it in annotations(project_id, task_ids) if it.task.id != 12)
+
+    def noted(project_id: int, changed_since: datetime | None = None) -> list[ToolTask]:
+        listed.append(changed_since)
+        return tasks(project_id, changed_since)
+
+    monkeypatch.setattr(tool, "annotations", silent)
+    monkeypatch.setattr(tool, "tasks", noted)
+    tool.annotate(11)
+    tool.annotate(12)
+    sync.full(the(store))
+    assert listed.count(None) == 1
+    assert sync.num_missing(the(store)) == 0
+    tool.annotate(13)
+    sync.full(the(store))
+    assert (listed.count(None), len(masks(store))) == (1, 2)
 
 
 def test_a_task_that_is_missing_in_an_answer_keeps_its_labels(

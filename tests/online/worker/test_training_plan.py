@@ -84,6 +84,23 @@ def test_images_without_any_label_are_learned_from_unless_held_out_unread_or_bad
     assert unlabelled_ids(images, learner="paint") == []
 
 
+def test_a_picture_is_not_unlabelled_that_is_held_out_or_labelled_in_another_task():
+    shown = {1: "painted", 2: "held out", 5: "skipped", 6: "unread"}
+    first = [
+        Image(id=1, height=32, width=64, is_validation=False),
+        Image(id=2, height=32, width=64, is_validation=True),
+        Image(id=5, height=32, width=64),
+        Image(id=6, height=32, width=64, is_validation=True, retry_at=NOW + timedelta(minutes=1)),
+    ]
+    twins = [Image(id=10 + number, height=32, width=64) for number in shown]
+    for image in [*first, *twins]:
+        image.content = shown[image.id % 10]
+    alone = Image(id=20, height=32, width=64, content="alone")
+    skip = make_label(5, LEFT, id=9, is_skipped=True)
+    plan = plan_training([*first, *twins, alone], [*LABELS, skip], None, NOW, "paint+unlabelled")
+    assert [part.image.id for part in plan.unlabelled] == [20]
+
+
 def test_of_a_large_pool_some_are_drawn_others_for_each_version(monkeypatch):
     monkeypatch.setattr("ralis_backend.online.worker.training_plan.MOST_UNLABELLED_IMAGES", 5)
     images = [Image(id=number, height=8, width=8) for number in range(20, 40)]
