@@ -7,10 +7,12 @@ loads it.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ralis_backend.core.unavailable import UnavailableError
 from ralis_backend.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,9 +32,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-logger = logging.getLogger(__name__)
-
-
 def create_store(settings: Settings) -> Store:
     """The store in the data folder, its tables up to date, without an open connection.
 
@@ -45,6 +44,11 @@ def create_store(settings: Settings) -> Store:
     store = Store.open(settings.database_url, settings.data_dir / "blobs")
     store.close()
     return store
+
+
+def may_have_store(settings: Settings) -> bool:
+    """Whether there may be a store: not where the data folder is to hold it, and does not."""
+    return not settings.has_own_database or settings.database_file.is_file()
 
 
 def find_store(settings: Settings) -> Store | None:
@@ -62,7 +66,7 @@ def open_store(settings: Settings) -> Store:
     Raises:
         ValueError: if there is none, saying where it was looked for.
     """
-    if settings.has_own_database and not settings.database_file.is_file():
+    if not may_have_store(settings):
         raise ValueError(
             f"there is no database {settings.database_file}: nothing was connected with this data "
             "folder. Run this in the folder of your .env (or one below it), or set "
@@ -182,10 +186,10 @@ def webhook_headers(settings: Settings) -> Callable[[str], Mapping[str, str]]:
 
 def create_learner(settings: Settings) -> Learner:
     """The web process's learner; on the CPU unless a device is named, since web workers fork."""
-    from ralis_backend.core.policy.registry import check_strategy, unused_policies
+    from ralis_backend.core.policy.registry import check_usable, unused_policies
     from ralis_backend.online.learner import Learner
 
-    check_strategy(settings.strategy, settings.policies_dir)
+    check_usable(settings.strategy, settings.policies_dir)
     for text in unused_policies(settings.policies_dir):
         logger.warning("%s", text)
     fetcher = create_fetcher(settings, create_client(settings))
@@ -241,6 +245,7 @@ def find_device(name: str) -> str:
     Any other name as it is, once a number was put there and read again.
 
     Raises:
+        UnavailableError: if others have taken all of it.
         ValueError: if the machine, or this torch, has no such device.
     """
     if name != "auto":
@@ -267,7 +272,8 @@ def _try_device(name: str) -> None:
         torch.ones(1, device=name).item()
     except Exception as error:  # torch raises whatever its backends do
         why = str(error).strip().partition("\n")[0]
-        raise ValueError(
+        is_taken = re.search("out of memory|busy", why) is not None
+        raise (UnavailableError if is_taken else ValueError)(
             f"device {name!r} cannot be used: {why}; expected auto, which takes the best that "
             "works here, cpu, which always works, or the name of one that this machine has, such "
             "as cuda:0 (set by --device, or RALIS_DEVICE)"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 
@@ -29,7 +28,7 @@ from ralis_backend.cli import (
     web,
     worker,
 )
-from ralis_backend.core.text import printable_lines
+from ralis_backend.cli.errors import REFUSED, is_expected, tell
 
 app = typer.Typer(
     name="ralis",
@@ -69,13 +68,10 @@ def main() -> None:
     try:
         app()
     except Exception as error:
-        from ralis_backend.online.tool import ToolError
-
-        if not isinstance(error, ValueError | ToolError):
+        if not is_expected(error):
             raise
-        logging.getLogger(__name__).debug("traceback", exc_info=True)
-        typer.secho(f"ralis: {printable_lines(str(error))}", fg="red", err=True)
-        sys.exit(2)
+        tell(error)
+        sys.exit(REFUSED)
 
 
 def refuse_windows(platform: str) -> None:

@@ -13,6 +13,7 @@ from ralis_backend.core.text import printable_lines
 
 if TYPE_CHECKING:
     from ralis_backend.labelstudio.doctor import Check, Surroundings
+    from ralis_backend.online.store import Store
     from ralis_backend.settings import Settings
 
 OptionalProject = Annotated[
@@ -65,14 +66,21 @@ def _show(checks: Iterable[Check]) -> None:
 def create_surroundings(settings: Settings, project: int | None = None) -> Surroundings:
     """What the checks look at, of a project as well."""
     from ralis_backend import wiring
-    from ralis_backend.core.policy.registry import check_strategy, unused_policies
+    from ralis_backend.core.policy.registry import check_usable, unused_policies
     from ralis_backend.labelstudio.doctor import Surroundings
     from ralis_backend.online.wanted import fitting_strategy
 
     setup, device = wiring.create_setup(settings), _device(settings.device)
+    store = wiring.find_store(settings)
+
+    def database() -> str:
+        if not wiring.may_have_store(settings):
+            return f"{settings.database_file} is not there yet; `ralis connect` makes it"
+        wiring.open_store(settings).close()
+        return "opens, and its tables are of this release"
 
     def known_strategy() -> str:
-        check_strategy(settings.strategy, settings.policies_dir)
+        check_usable(settings.strategy, settings.policies_dir)
         return "; ".join([settings.strategy, *unused_policies(settings.policies_dir)])
 
     def strategy(class_names: Sequence[str]) -> str:
@@ -91,8 +99,9 @@ def create_surroundings(settings: Settings, project: int | None = None) -> Surro
         device=device,
         strategy=strategy,
         known_strategy=known_strategy,
-        store=wiring.find_store(settings),
-        pictures=lambda uid: _pictures(settings, uid),
+        store=store,
+        database=database,
+        pictures=lambda uid: _pictures(store, uid),
     )
 
 
@@ -106,20 +115,9 @@ def _device(name: str) -> str:
         return name
 
 
-def _pictures(settings: Settings, uid: str) -> str:
+def _pictures(store: Store | None, uid: str) -> str:
     """How a project's pictures are shown, as the worker has stored it."""
-    from sqlalchemy import make_url
-
     from ralis_backend.online.pictures import describe_rule
-    from ralis_backend.wiring import create_store
 
-    address = make_url(settings.database_url)
-    is_file = address.get_backend_name() == "sqlite" and address.database
-    if is_file and not Path(str(address.database)).is_file():
-        return "the worker has not read them yet"
-    store = create_store(settings)
-    try:
-        project = store.projects.find(uid)
-        return "the worker has not read them yet" if project is None else describe_rule(project)
-    finally:
-        store.close()
+    project = None if store is None else store.projects.find(uid)
+    return "the worker has not read them yet" if project is None else describe_rule(project)

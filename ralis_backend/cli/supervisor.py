@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
+from ralis_backend.cli.errors import CANNOT_START
 from ralis_backend.settings import environment_with
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,11 @@ class Supervisor:
         self._stop_s = stop_s
 
     def run(self, stop: threading.Event) -> None:
-        """Start all children and keep them alive; returns when `stop` is set and all are gone."""
+        """Start all children and keep them alive; returns when `stop` is set and all are gone.
+
+        Raises:
+            ValueError: if one ended with `CANNOT_START`, when all are gone.
+        """
         try:
             while not stop.is_set():
                 for child in self._children:
@@ -76,13 +81,18 @@ class Supervisor:
         code = child.process.poll()
         if code is None:
             return
+        child.process = None
+        if code == CANNOT_START:
+            raise ValueError(
+                f"{child.name} cannot start, see its message above, and starting it again would "
+                "not help: mend what it says, then start this command again"
+            )
         is_healthy = now - child.started_at > HEALTHY_AFTER_S
         child.num_failures = 1 if is_healthy else child.num_failures + 1
         pause_s = min(LONGEST_PAUSE_S, 0.5 * 2**child.num_failures)
         logger.error(
             "%s ended with code %s; starting it again in %.0f s", child.name, code, pause_s
         )
-        child.process = None
         child.start_at = now + pause_s
 
     def _start(self, child: Child) -> None:

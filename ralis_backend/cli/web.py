@@ -112,6 +112,7 @@ def _run_gunicorn(settings: Settings, address: str, workers: int, threads: int) 
     from gunicorn.app.base import BaseApplication
 
     from ralis_backend.app.server import BufferedWorker
+    from ralis_backend.cli.errors import starting
 
     options = {
         "bind": address,
@@ -137,7 +138,8 @@ def _run_gunicorn(settings: Settings, address: str, workers: int, threads: int) 
         def load(self) -> Flask:
             from ralis_backend.app import create_app
 
-            return create_app(settings)
+            with starting():
+                return create_app(settings)
 
     Server().run()
 

@@ -60,18 +60,23 @@ def _work(settings: Settings, stop: threading.Event) -> None:
             "Studio hands over when this backend is connected to a project; that works only where "
             "legacy tokens are on"
         )
+    from ralis_backend.cli.errors import starting
     from ralis_backend.online.worker.cores import FreeCores
 
     os.nice(NICENESS)
-    create_worker(settings, FreeCores().adapt).run(stop)
+    with starting():
+        worker = create_worker(settings, FreeCores().adapt)
+    worker.run(stop)
 
 
 def create_worker(settings: Settings, adapt: Callable[[], object] = lambda: None) -> Worker:
     """The worker, on the GPU where there is one; `adapt` is called all along, see `Worker`."""
+    from ralis_backend.core.policy.registry import check_usable
     from ralis_backend.online.worker import Worker
     from ralis_backend.wiring import check_segmenter, create_store, create_tool, find_device
 
     check_segmenter(settings)
+    check_usable(settings.strategy, settings.policies_dir)
     config = worker_config(settings, find_device(settings.device))
     store = create_store(settings)
     renew_webhooks(store, settings)

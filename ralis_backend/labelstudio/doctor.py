@@ -60,6 +60,7 @@ class Surroundings:
     strategy: names of classes -> name of the strategy; `ValueError` if it does not fit them.
     known_strategy: its name; `ValueError` if it stands for nothing.
     store: what is known of the projects; None where nothing was connected yet.
+    database: where that is kept; `ValueError` if it cannot be used.
     background_label: of projects that choose no background themselves.
     pictures: a project's uid -> how its pictures are shown.
     """
@@ -75,6 +76,7 @@ class Surroundings:
     strategy: Callable[[Sequence[str]], str]
     known_strategy: Callable[[], str] = lambda: FALLBACK
     store: Store | None = None
+    database: Callable[[], str] = lambda: "not there yet; `ralis connect` makes it"
     background_label: str | None = None
     pictures: Callable[[str], str] = lambda _uid: "8 bits as they are"
 
@@ -88,6 +90,7 @@ def checks(around: Surroundings, project_id: int | None = None) -> Iterator[Chec
     """
     yield tried("data folder", lambda: _data_dir(around.data_dir), "make it writable")
     yield _disk(around.data_dir)
+    yield tried("database", around.database, _DATABASE_FIX)
     yield _device(around)
     yield tried("weights", lambda: _weights(around.spec), _WEIGHTS_FIX)
     if project_id is None:
@@ -232,6 +235,7 @@ def _device(around: Surroundings) -> Check:
     return Check("device", True, f"{around.device}; training takes minutes, on a GPU seconds")
 
 
+_DATABASE_FIX = "do what the message says; until then no command but this one works"
 _WEIGHTS_FIX = (
     "download them once where there is a network and set HF_HUB_CACHE to that folder; without them "
     "training starts from random weights and needs far more labels; a file of weights must "

@@ -1,4 +1,5 @@
 import pytest
+from sqlalchemy import text
 from typer.testing import CliRunner
 
 from ralis_backend import wiring
@@ -85,3 +86,30 @@ def test_a_file_that_is_no_text_is_named(tmp_path, monkeypatch):
     answer = look_at(tmp_path, b"\xff\xfe<")
     assert answer.exit_code != 0
     assert "no UTF-8 text" in str(answer.exception or answer.output)
+
+
+def test_a_database_of_a_newer_release_is_a_check_of_its_own(tmp_path, monkeypatch):
+    settings = load_settings(data_dir=tmp_path)
+    assert "`ralis connect` makes it" in create_surroundings(settings).database()
+    store = wiring.create_store(settings)
+    assert "of this release" in create_surroundings(settings).database()
+    with store.database.engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    store.close()
+    around = create_surroundings(settings, 5)
+    with pytest.raises(ValueError, match="made by a newer release"):
+        around.database()
+    assert around.pictures("5.100") == "the worker has not read them yet"
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [("presence", "named as 'presence:CLASS'"), ("damaged", "damaged.safetensors is truncated")],
+)
+def test_a_strategy_that_no_project_could_rank_with_is_found_without_one(
+    tmp_path, strategy, message
+):
+    (tmp_path / "damaged.safetensors").write_bytes(b"nothing")
+    settings = load_settings(data_dir=tmp_path, strategy=strategy, policies_dir=tmp_path)
+    with pytest.raises(ValueError, match=message):
+        create_surroundings(settings).known_strategy()

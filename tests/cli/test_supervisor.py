@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from ralis_backend.cli.errors import CANNOT_START
 from ralis_backend.cli.supervisor import Child, Supervisor, stopping_on_signals
 from tests.cli.process import wait_for
 
@@ -61,3 +62,11 @@ def test_signals_stop_what_is_within_the_block_alone():
         with pytest.raises(SystemExit):
             signal.raise_signal(signal.SIGINT)
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_a_child_that_no_restart_can_mend_ends_all_of_them():
+    other = Child("other", (sys.executable, "-c", "import time; time.sleep(60)"))
+    broken = Child("broken", (sys.executable, "-c", f"raise SystemExit({CANNOT_START})"))
+    with pytest.raises(ValueError, match="broken cannot start, see its message above"):
+        Supervisor([other, broken]).run(threading.Event())
+    assert other.process is None

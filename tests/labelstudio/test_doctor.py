@@ -239,3 +239,13 @@ def test_looking_makes_no_data_folder(tmp_path):
     check = look(tmp_path / "new" / "folder")["data folder"]
     assert "is not there yet" in check.detail
     assert not (tmp_path / "new").exists()
+
+
+def test_a_database_that_cannot_be_used_is_named_with_what_to_do(tmp_path):
+    def refuse() -> str:
+        raise ValueError("made by a newer release")
+
+    around = replace(surroundings(tmp_path), database=refuse)
+    (check,) = (check for check in checks(around) if check.name == "database")
+    assert (check.is_ok, check.detail) == (False, "made by a newer release")
+    assert look(tmp_path)["database"].is_ok

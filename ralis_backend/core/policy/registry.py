@@ -86,6 +86,24 @@ def check_strategy(name: str, folder: Path) -> None:
     )
 
 
+def check_usable(name: str, folder: Path) -> None:
+    """Refuse a strategy that no project could rank with, whatever its classes are.
+
+    Raises:
+        ValueError: if there is none, its policy's file is damaged or of another kind, or a class is
+            missing, or too many.
+    """
+    plain, colon, target = name.partition(":")
+    is_aimed = looks_for_class(plain, folder)
+    if is_aimed and not target:
+        raise ValueError(
+            f"strategy '{plain}' looks for one class, named as '{plain}:CLASS'; name it, or have "
+            "one project look for a class with `ralis mine`"
+        )
+    if colon and not is_aimed:
+        raise _no_target(plain, target)
+
+
 def looks_for_class(name: str, folder: Path) -> bool:
     """Whether the strategy of that name needs a class to look for; `name:class` has one.
 
@@ -119,9 +137,7 @@ def find_strategy(
     plain, colon, target = name.partition(":")
     found = _named(plain, folder, classes, region_size)
     if colon and not found.needs.has_target_class:
-        raise ValueError(
-            f"strategy '{plain}' looks for no single class; leave out '{colon}{target}'"
-        )
+        raise _no_target(plain, target)
     return _aimed(found, target, classes) if found.needs.has_target_class else found
 
 
@@ -208,6 +224,10 @@ def _loaded(name: str, folder: Path) -> Policy:
             f"{path} holds a {kind}, no policy; expected one of the kinds {', '.join(POLICIES)}"
         )
     return POLICIES[kind](path, name)
+
+
+def _no_target(name: str, target: str) -> ValueError:
+    return ValueError(f"strategy '{name}' looks for no single class; leave out ':{target}'")
 
 
 def _aimed(strategy: Strategy, target: str, classes: Sequence[str]) -> Strategy:

@@ -18,9 +18,10 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
+from ralis_backend.core.unavailable import UnavailableError
 from ralis_backend.online.store.tables import Base
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -29,6 +30,10 @@ StoreError = SQLAlchemyError
 """The database refuses: it is locked, full, broken, or not to be reached."""
 BATCH = 500
 """Rows that are looked up or written at once: others wait for the end of a transaction."""
+_DRIVERS = {"psycopg": "psycopg[binary]", "MySQLdb": "mysqlclient"}
+"""Modules that are called otherwise by those who install them."""
+_LASTING = ("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM")
+"""How SQLite's names of errors begin that stay until somebody moves a file or gives a right."""
 
 
 class Guard(Protocol):
@@ -53,9 +58,11 @@ class Database:
         """Connect to a SQLAlchemy address, and bring the tables up to date.
 
         Raises:
-            ValueError: if nothing answers there, it is no database, or a newer release made it.
+            UnavailableError: if nothing answers there now.
+            ValueError: if it is no database, a newer release made it, or what is needed to reach
+                it is not installed.
         """
-        engine = create_engine(url, pool_pre_ping=True, hide_parameters=True)
+        engine = _engine(url)
         if engine.dialect.name == "sqlite":
             _configure_sqlite(engine)
         _migrate(engine)
@@ -117,6 +124,25 @@ def pack(value: Any) -> bytes:
     return gzip.compress(text.encode(), compresslevel=1, mtime=0)
 
 
+def _engine(url: str) -> Engine:
+    """What connects to an address; the messages leave it out, since it may hold a password."""
+    try:
+        return create_engine(url, pool_pre_ping=True, hide_parameters=True)
+    except ImportError as error:
+        driver = error.name or str(error)
+        package = _DRIVERS.get(driver, driver)
+        raise ValueError(
+            f"RALIS_DATABASE_URL names a database that is reached with {driver}, which is not "
+            f"installed; install it beside this program: `pip install '{package}'`, or "
+            f"`uv pip install '{package}'` (.tools/bin/uv in a checkout)"
+        ) from error
+    except ArgumentError as error:
+        raise ValueError(
+            "RALIS_DATABASE_URL is no address that SQLAlchemy knows; expected for example "
+            "postgresql+psycopg://user:password@host/name, or nothing, for the data folder's file"
+        ) from error
+
+
 def _configure_sqlite(engine: Engine) -> None:
     @event.listens_for(engine, "connect")
     def _connect(connection: Any, _record: Any) -> None:
@@ -160,11 +186,18 @@ def _revision_of(engine: Engine) -> str | None:
             return MigrationContext.configure(connection).get_current_revision()
     except StoreError as error:
         why = " ".join(str(getattr(error, "orig", None) or error).split())
-        raise ValueError(
+        kind = UnavailableError if _may_pass(error) else ValueError
+        raise kind(
             f"the database {_shown(engine)} cannot be used: {why}. Expected a database of this "
             "program, or an empty one, that can be reached and written; see RALIS_DATA_DIR and "
             "RALIS_DATABASE_URL, and put a backup in the place of a damaged file"
         ) from error
+
+
+def _may_pass(error: StoreError) -> bool:
+    """Whether the database may answer later, as one that starts, or is locked or full."""
+    reason = getattr(getattr(error, "orig", None), "sqlite_errorname", "")
+    return isinstance(error, OperationalError) and not reason.startswith(_LASTING)
 
 
 def _shown(engine: Engine) -> str:

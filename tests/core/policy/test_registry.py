@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import pytest
 
+from ralis_backend.core import weights
 from ralis_backend.core.policy import AgnosticPolicy, AgnosticSpec
 from ralis_backend.core.policy.registry import (
     DEFAULT,
     check_policy_name,
+    check_usable,
     find_strategy,
     policy_digest,
     unused_policies,
@@ -55,3 +57,27 @@ def test_a_policy_is_known_by_its_file_and_a_formula_by_its_name(tmp_path):
     assert policy_digest("mine", tmp_path) not in (None, first)
     assert policy_digest("coverage", tmp_path) is None
     assert policy_digest("gone", tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("presence", "'presence' looks for one class, named as 'presence:CLASS'"),
+        ("presence:", "named as 'presence:CLASS'"),
+        ("misical", "'misical' looks for one class"),
+        ("entropy:Car", "'entropy' looks for no single class; leave out ':Car'"),
+        ("nobody", "unknown strategy 'nobody'"),
+        ("damaged", "damaged.safetensors is truncated"),
+        ("segmenter", "segmenter.safetensors holds a segmenter, no policy"),
+    ],
+)
+def test_what_no_project_could_rank_with_is_refused_at_once(tmp_path, name, message):
+    (tmp_path / "damaged.safetensors").write_bytes(b"nothing")
+    weights.save(tmp_path / "segmenter.safetensors", {}, {"kind": "segmenter"})
+    with pytest.raises(ValueError, match=message):
+        check_usable(name, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["default", "entropy", "presence:Car", "ralis", "misical:Car"])
+def test_what_a_project_can_rank_with_is_usable(tmp_path, name):
+    check_usable(name, tmp_path)

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import sqlite3
+import sys
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,9 +19,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ralis_backend.core.intensity import PixelRule
 from ralis_backend.core.regions import Region
+from ralis_backend.core.unavailable import UnavailableError
 from ralis_backend.online.labels import NewLabel, RegionLabel
 from ralis_backend.online.pictures import pixel_rule
 from ralis_backend.online.store import Store, database, now
+from ralis_backend.online.store.database import Database
 from ralis_backend.online.store.tables import Base, Label
 from ralis_backend.online.tool import ToolTask
 from ralis_backend.online.worker import Worker
@@ -257,3 +262,37 @@ def test_of_a_database_from_before_meanings_only_what_may_be_wrong_is_read_again
     assert waiting == {"as usual": [2], "chosen": [1, 2], "one label": [2]}
     assert counts == [3, 3, 3], "the annotation whose number another one has is gone"
     assert kept == [3, 3, 3], "labels count until they are read"
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        (
+            "postgresql://user:secret@db/ralis",
+            r"reached with psycopg, .* install 'psycopg\[binary\]",
+        ),
+        ("unheard-of://user:secret@db/ralis", "no address that SQLAlchemy knows"),
+        ("user:secret@db", "no address that SQLAlchemy knows"),
+    ],
+)
+def test_a_database_for_which_something_is_missing_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, url: str, message: str
+):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(ValueError, match=message) as refused:
+        Database.open(url)
+    assert "secret" not in str(refused.value)
+
+
+def test_a_database_that_is_locked_may_answer_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(database, "_configure_sqlite", lambda _engine: None)  # waits 30 s
+    path = tmp_path / "ralis.db"
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(UnavailableError, match="database is locked"):
+            Database.open(f"sqlite:///{path}?timeout=0")
+    with pytest.raises(ValueError, match="unable to open") as refused:
+        Database.open(f"sqlite:///{tmp_path / 'none' / 'ralis.db'}")
+    assert not isinstance(refused.value, UnavailableError)

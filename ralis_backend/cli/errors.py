@@ -1,0 +1,57 @@
+"""Expected errors -> one line on standard error and an exit code that says what they are."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from ralis_backend.core.text import printable_lines
+from ralis_backend.core.unavailable import UnavailableError
+
+REFUSED = 2
+"""Exit code of a command that says why it does not do what was asked."""
+CANNOT_START = 78
+"""Exit code of a server that would fail in the same way when started again (`EX_CONFIG`)."""
+_NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def is_expected(error: Exception) -> bool:
+    """Whether its message says all: a traceback would tell people nothing more."""
+    from ralis_backend.online.tool import ToolError
+
+    return isinstance(error, ValueError | ToolError) or _is_forbidden(error)
+
+
+def tell(error: Exception) -> None:
+    """Write the message of an expected error."""
+    text = str(error)
+    if _is_forbidden(error):
+        text += (
+            "; expected a place that the user who runs this may read and write: give that user the "
+            "right, or name another place"
+        )
+    logging.getLogger(__name__).debug("traceback", exc_info=error)
+    typer.secho(f"ralis: {printable_lines(text)}", fg="red", err=True)
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """Around the start of a server: what no restart can mend ends it with `CANNOT_START`."""
+    try:
+        yield
+    except UnavailableError:
+        raise
+    except Exception as error:
+        if not is_expected(error):
+            raise
+        tell(error)
+        sys.exit(CANNOT_START)
+
+
+def _is_forbidden(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in _NO_PERMISSION

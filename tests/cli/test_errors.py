@@ -1,0 +1,117 @@
+import errno
+import sys
+
+import pytest
+from sqlalchemy import text
+
+import ralis_backend.cli
+from ralis_backend.cli.errors import CANNOT_START, starting
+from ralis_backend.core.unavailable import UnavailableError
+from ralis_backend.online.store import Store
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ValueError("no such strategy"), "ralis: no such strategy"),
+        (PermissionError(errno.EACCES, "Permission denied", "/data"), "give that user the right"),
+        (OSError(errno.EROFS, "Read-only file system", "/data"), "'/data'; expected a place"),
+    ],
+)
+def test_a_start_that_would_fail_again_ends_with_a_code_of_its_own(error, told, capsys):
+    with pytest.raises(SystemExit) as ended, starting():
+        raise error
+    assert ended.value.code == CANNOT_START
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [UnavailableError("the database starts"), OSError(errno.ENOSPC, "No space"), KeyError("bug")],
+)
+def test_a_start_that_may_succeed_later_can_be_tried_again(error):
+    with pytest.raises(type(error)), starting():
+        raise error
+
+
+def test_a_place_that_may_not_be_written_is_one_line(monkeypatch, capsys):
+    def refuse() -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "/data")
+
+    monkeypatch.setattr(ralis_backend.cli, "app", refuse)
+    with pytest.raises(SystemExit) as ended:
+        ralis_backend.cli.main()
+    assert ended.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.fixture
+def newer_database(environment, tmp_path):
+    """The environment with a database that a newer release made."""
+    (tmp_path / "state").mkdir()
+    store = Store.open(f"sqlite:///{tmp_path / 'state' / 'ralis.db'}", tmp_path / "state" / "blobs")
+    with store.database.engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    store.close()
+    return environment
+
+
+def ended_with(monkeypatch, tmp_path, environment, *arguments):
+    """The code with which `ralis` ends."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("os.nice", lambda _niceness: 0)
+    monkeypatch.setattr("signal.signal", lambda _number, _handler: None)
+    monkeypatch.setattr(sys, "argv", ["ralis", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        ralis_backend.cli.main()
+    return ended.value.code
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({}, "made by a newer release"),
+        ({"RALIS_STRATEGY": "presence"}, "looks for one class, named as 'presence:CLASS'"),
+        ({"RALIS_LEARNER": "magic"}, "magic"),
+        ({"RALIS_DEVICE": "cuda:77"}, "device 'cuda:77' cannot be used"),
+        ({"RALIS_DATABASE_URL": "postgresql://u:secret@db/ralis"}, "install 'psycopg[binary]'"),
+    ],
+)
+def test_a_worker_that_no_restart_can_mend_says_so(
+    newer_database, tmp_path, monkeypatch, capsys, variables, told
+):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    environment = {**newer_database, **variables}
+    code = ended_with(monkeypatch, tmp_path, environment, "worker", "--unsupervised")
+    assert code == CANNOT_START
+    lines = capsys.readouterr().err.splitlines()
+    assert told in lines[-1]
+    assert "secret" not in lines[-1]
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_a_worker_goes_by_whether_its_webhook_secret_is_damaged(
+    environment, tmp_path, monkeypatch, capsys, is_damaged
+):
+    monkeypatch.setattr(
+        "ralis_backend.online.worker.Worker.run", lambda _worker, _stop: sys.exit(0)
+    )
+    (tmp_path / "state").mkdir()
+    if is_damaged:
+        (tmp_path / "state" / "webhook-secret").write_text("short")
+    chosen = {**environment, "RALIS_AUTH_USER": "ls", "RALIS_AUTH_PASSWORD": "0" * 12}
+    code = ended_with(monkeypatch, tmp_path, chosen, "worker", "--unsupervised")
+    assert code == (CANNOT_START if is_damaged else 0)
+    assert ("webhook-secret is damaged" in capsys.readouterr().err) == is_damaged
+
+
+def test_a_web_server_that_no_restart_can_mend_says_so(
+    newer_database, tmp_path, monkeypatch, capsys
+):
+    from ralis_backend.cli.demo.label_studio import free_port
+
+    code = ended_with(monkeypatch, tmp_path, newer_database, "web", "--port", str(free_port()))
+    assert code == CANNOT_START
+    assert "made by a newer release" in capsys.readouterr().err.splitlines()[-1]
