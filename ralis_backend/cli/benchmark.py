@@ -14,6 +14,7 @@ import typer
 
 from ralis_backend.cli.benchmark_display import Display, print_table
 from ralis_backend.cli.options import strategy_names
+from ralis_backend.core.text import printable
 
 if TYPE_CHECKING:
     from ralis_backend.core.acquisition import Strategy
@@ -153,11 +154,11 @@ def benchmark(
             )
         except KeyboardInterrupt:
             text = f"Stopped. Finished games are in {out}; the same command goes on."
-            console.print(text, markup=False)
+            console.print(printable(text), markup=False)
             raise typer.Exit(130) from None
     print_table(console, content)
     text = f"mIoU on {measure_on} in %. {out}/report.md says what was done and came out."
-    console.print(text, markup=False)
+    console.print(printable(text), markup=False)
 
 
 def _find(

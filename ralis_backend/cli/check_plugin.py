@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ralis_backend.cli.log import configure_logging
+from ralis_backend.core.text import printable_lines
 
 Package = Annotated[
     str | None,
@@ -28,9 +29,9 @@ def check_plugin(package: Package = None) -> None:
         num_things += 1
         num_failed += bool(finding.faults)
         mark = "[red]FAIL[/red]" if finding.faults else "[green]ok  [/green]"
-        console.print(f"{mark} {escape(finding.title)}")
+        console.print(f"{mark} {escape(printable_lines(finding.title))}")
         for fault in finding.faults:
-            console.print(f"     -> {escape(fault)}")
+            console.print(f"     -> {escape(printable_lines(fault))}")
     if not num_things:
         console.print("no plug-in is installed")
     if num_failed:

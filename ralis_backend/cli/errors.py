@@ -24,7 +24,8 @@ def is_expected(error: Exception) -> bool:
     """Whether its message says all: a traceback would tell people nothing more."""
     from ralis_backend.online.tool import ToolError
 
-    return isinstance(error, ValueError | ToolError) or _is_forbidden(error)
+    # a training whose loss is no number says what to change
+    return isinstance(error, ValueError | ToolError | FloatingPointError) or _is_forbidden(error)
 
 
 def tell(error: Exception) -> None:

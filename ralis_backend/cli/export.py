@@ -87,7 +87,9 @@ def export(
             model_version=number,
         )
     console.print(
-        f"{count} images with their masks are in {out}; README.md there says how to load it",
+        printable(
+            f"{count} images with their masks are in {out}; README.md there says how to load it"
+        ),
         markup=False,
     )
     if missing:

@@ -94,7 +94,7 @@ def _table(results: Mapping[str, Mapping[str, Any]]) -> Table:
     table = Table("strategy", "mean mIoU, %", "lead over the best heuristic", "lead over random")
     table.add_column("verdict")
     for name, entry in sorted(results.items(), key=lambda item: -item[1]["score"]):
-        against = f" ({escape(entry['heuristic'])})" if entry["heuristic"] else ""
+        against = f" ({escape(printable(entry['heuristic']))})" if entry["heuristic"] else ""
         table.add_row(
             escape(printable(name)),
             f"{entry['score']:.1f}",

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ralis_backend.core.text import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -51,7 +53,7 @@ def train_to_the_end(
     tool = create_tool(settings)
     with console.status("Reading what is new") as status:
         if missing := catch_up(store, tool, config, project):
-            console.print(missing, markup=False)
+            console.print(printable(missing), markup=False)
         status.update("Training")
 
         def on_look(course: Course, score: float) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ralis_backend.cli.options import without_suffix
+from ralis_backend.core.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -96,7 +97,7 @@ def train_policy(
         training = trainer.prepare(chosen, _opened(trainer, dataset, config), equipment)
     _train(training, out, seed, console)
     text = f"{out}.safetensors is the policy, {out}.json how it was trained."
-    console.print(text, markup=False)
+    console.print(printable(text), markup=False)
 
 
 def _opened(trainer: Trainer[Any], folders: list[Path], config: str) -> list[Dataset]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ralis_backend.cli.options import without_suffix
+from ralis_backend.core.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -131,11 +132,12 @@ def train_segmenter(
             if len(training.curve) > 1
             else "No cycle was done, so that nothing is kept; the same command begins anew."
         )
-        console.print(f"Stopped. {kept}")
+        console.print(f"Stopped. {printable(kept)}", markup=False)
         raise typer.Exit(130) from None
     first, last = training.curve[0]["miou"], training.curve[-1]["miou"]
     console.print(f"mIoU {100 * first:.1f} -> {100 * last:.1f} % on {recipe.measured_on}.")
-    console.print(f"{out}.safetensors is the segmenter, {out}.json how it was trained.")
+    text = f"{out}.safetensors is the segmenter, {out}.json how it was trained."
+    console.print(printable(text), markup=False)
 
 
 def _check_reward(reward: str, of_images: Mapping[str, object], maps: int | None) -> None:
@@ -167,7 +169,7 @@ def _train(training: SegmenterTraining, console: Console) -> None:
 
     from ralis_backend.offline.training.trainer import Progress as Done
 
-    columns = (BarColumn(), TextColumn("{task.fields[facts]}"), TimeElapsedColumn())
+    columns = (BarColumn(), TextColumn("{task.fields[facts]}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("", total=training.recipe.cycles, facts="measuring")
 

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ralis_backend.cli import app
+from ralis_backend.cli.errors import is_expected
 from ralis_backend.core.segmenter import load
 from tests.tiny_segmenter import TinySegmenter
 
@@ -107,3 +108,20 @@ def test_what_cannot_work_is_said_before_anything_is_trained(run, arguments, mes
     failed = run(*arguments)
     assert isinstance(failed.exception, ValueError)
     assert message in str(failed.exception)
+
+
+def test_a_path_that_looks_like_markup_is_shown_as_it_is(run, tmp_path):
+    out = tmp_path / "[red]x" / "[" / "]"
+    done = run("--out", str(out))
+    assert done.exit_code == 0, done.output
+    assert f"{out}.safetensors is the segmenter" in done.output.replace("\n", "")
+
+
+def test_a_loss_that_is_no_number_is_an_expected_error(run):
+    from ralis_backend.offline import segmenter_training
+
+    failing = FloatingPointError("the loss is not finite; lower learning_rate")
+    with patch.object(segmenter_training, "train", side_effect=failing):
+        stopped = run()
+    assert stopped.exit_code == 1
+    assert is_expected(stopped.exception)

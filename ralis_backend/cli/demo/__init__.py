@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from ralis_backend.core.text import printable_lines
+
 Images = Annotated[
     Path | None,
     typer.Option(help="A folder of pictures to label, with or without masks; default: our scenes."),
@@ -97,5 +99,5 @@ def demo(
     try:
         Session(options).run()
     except (RuntimeError, OSError) as error:
-        typer.secho(f"ralis demo: {error}", fg="red", err=True)
+        typer.secho(f"ralis demo: {printable_lines(str(error))}", fg="red", err=True)
         raise typer.Exit(1) from None

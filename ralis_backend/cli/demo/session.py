@@ -154,7 +154,8 @@ class Session:
             )
         self._console.print(
             f"{images.name}: {len(images.samples)} images to label, "
-            f"{len(images.dataset.classes)} classes"
+            f"{len(images.dataset.classes)} classes",
+            markup=False,
         )
         return images
 
