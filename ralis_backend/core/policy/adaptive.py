@@ -21,6 +21,7 @@ from ralis_backend.core.acquisition.diversity import most_similar, standardised
 from ralis_backend.core.acquisition.state import greedy_scores, lazy_greedy_scores
 from ralis_backend.core.features import BLOCK, RegionFeatures
 from ralis_backend.core.policy.adaptive_inputs import PROJECT_INPUTS, project_inputs
+from ralis_backend.core.policy.ranges import LARGEST, check_numbers, check_ranges
 
 KIND = "adaptive-policy"
 KNOBS: dict[str, float] = {
@@ -56,6 +57,7 @@ _WORDS = {
 _LEAST_SHOWN = 0.03
 _TINY = 1e-12
 _LEAST = 1e-4
+_LEAST_SCALE = 1e-9
 _MAX_DEVIATION = 4.0
 _MAX_KNOB = 2.0
 
@@ -123,13 +125,13 @@ class AdaptivePolicy(Scorer):
             knobs = [str(name) for name in metadata["knobs"]]
             if not set(knobs) <= set(KNOBS):
                 raise ValueError(f"its knobs are {knobs}, not among {list(KNOBS)}")
-            sizes = {len(each) for each in (spec.center, spec.scale)}
-            if sizes != {len(PROJECT_INPUTS)} or len(spec.low) != len(spec.high):
-                raise ValueError(f"it looks at {sizes} inputs, not at {len(PROJECT_INPUTS)}")
+            _check_spec(spec)
             turned = tensors["gains"].double().numpy()
             expected = (len(knobs), 1 + len(PROJECT_INPUTS))
-            if turned.shape != expected or not np.isfinite(turned).all():
-                raise ValueError(f"its weights are {turned.shape}, not {expected} finite numbers")
+            if turned.shape != expected or not (np.abs(turned) <= LARGEST).all():
+                raise ValueError(
+                    f"its weights are {turned.shape}, not {expected} numbers up to {LARGEST:g}"
+                )
             gains = np.zeros((len(KNOBS), turned.shape[1]))
             gains[[list(KNOBS).index(name) for name in knobs]] = turned
         except (KeyError, TypeError, ValueError) as error:
@@ -195,6 +197,16 @@ class AdaptivePolicy(Scorer):
     ) -> list[str]:
         """As `coverage`: names the class that counts most."""
         return Coverage().reasons(state, actions, class_names)
+
+
+def _check_spec(spec: AdaptiveSpec) -> None:
+    """Raise `ValueError` where a project's inputs cannot be standardised or compared."""
+    count = len(PROJECT_INPUTS)
+    check_numbers("center", spec.center, count)
+    check_numbers("scale", spec.scale, count)
+    if min(spec.scale) < _LEAST_SCALE:
+        raise ValueError(f"'scale' has {min(spec.scale)}, expected {_LEAST_SCALE:g} or more")
+    check_ranges(spec.low, spec.high, count)
 
 
 def _cover(state: PoolState, actions: RegionFeatures, knobs: Mapping[str, float]) -> np.ndarray:

@@ -1,9 +1,21 @@
-"""Ranges of a policy's inputs in training, as its file says them: refused where they are none."""
+"""What a policy's file says of its inputs, numbers: refused where nothing can be done with them."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
+
+LARGEST = 1e9
+"""Of what a policy's file may say of its inputs, which are shares, logarithms and their like."""
+
+
+def check_numbers(name: str, values: Any, count: int) -> None:
+    """Refuse what is no list of so many numbers, none of them huge.
+
+    Raises:
+        ValueError: saying what it is, and what was expected.
+    """
+    if not _are_numbers(values) or len(values) != count:
+        raise ValueError(f"'{name}' is {str(values)[:40]}, expected {count} numbers")
 
 
 def check_ranges(low: Any, high: Any, count: int) -> None:
@@ -18,13 +30,16 @@ def check_ranges(low: Any, high: Any, count: int) -> None:
         ValueError: saying which is wrong, and what was expected.
     """
     for name, values in (("low", low), ("high", high)):
-        is_list = isinstance(values, list | tuple)
-        if not is_list or len(values) not in (0, count) or not all(map(_is_number, values)):
+        if not _are_numbers(values) or len(values) not in (0, count):
             raise ValueError(f"'{name}' is {str(values)[:40]}, expected {count} numbers or none")
     if len(low) != len(high):
         raise ValueError(f"it has {len(low)} values 'low' and {len(high)} 'high', expected as many")
 
 
+def _are_numbers(values: Any) -> bool:
+    return isinstance(values, list | tuple) and all(map(_is_number, values))
+
+
 def _is_number(value: Any) -> bool:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value)
+    return is_number and -LARGEST <= value <= LARGEST  # not so of NaN either

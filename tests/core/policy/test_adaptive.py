@@ -148,7 +148,13 @@ def test_a_policy_comes_back_from_its_file_as_it_was(tmp_path):
         ((9, 9), {"knobs": ["bald", "luck"]}, "its knobs are"),
         ((9, 9), {"knobs": ["bald"]}, r"its weights are \(9, 9\), not \(1, 9\)"),
         ((9, 4), {}, r"its weights are \(9, 4\)"),
-        ((9, 9), {"spec": {"center": [0.0], "scale": [1.0]}}, "inputs"),
+        ((9, 9), {"spec": {"center": [0.0], "scale": [1.0]}}, "'center' is .*expected 8 numbers"),
+        ((9, 9), {"spec": {"center": "12345678"}}, "'center' is 12345678, expected 8 numbers"),
+        ((9, 9), {"spec": {"center": [10**400] * 8}}, "'center' is .*expected 8 numbers"),
+        ((9, 9), {"spec": {"scale": [1.0] * 7 + [0.0]}}, "'scale' has 0.0, expected 1e-09 or more"),
+        ((9, 9), {"spec": {"scale": [1.0] * 7 + [1e300]}}, "'scale' is"),
+        ((9, 9), {"spec": {"low": [0.0] * 8, "high": ["1"] * 8}}, "'high' is"),
+        ((9, 9), {"spec": {"low": [0.0] * 3, "high": [1.0] * 3}}, "'low' is .*8 numbers or none"),
         ((9, 9), {"spec": {"depth": 3}}, "train it again"),
         ((9, 9), {"spec": {"low": [0.0]}}, "train it again"),
     ],
@@ -160,6 +166,22 @@ def test_a_file_that_is_no_such_policy_is_refused(tmp_path, tensors, metadata, m
     known = {"kind": "adaptive-policy", "knobs": list(KNOBS), "spec": {}}
     weights.save(path, {"gains": torch.zeros(tensors)}, {**known, **metadata})
     with pytest.raises(weights.WeightsError, match=message):
+        AdaptivePolicy.load(path)
+
+
+def test_numbers_that_are_none_or_huge_are_refused(tmp_path):
+    import torch
+
+    path = tmp_path / "bad.safetensors"
+    known = {"kind": "adaptive-policy", "knobs": list(KNOBS), "spec": {}}
+    weights.save(path, {"gains": torch.full((9, 9), 1e300, dtype=torch.float64)}, known)
+    with pytest.raises(weights.WeightsError, match="numbers up to 1e"):
+        AdaptivePolicy.load(path)
+    infinite = {**known, "spec": {"center": [0.0] * 8}}
+    weights.save(path, {"gains": torch.zeros((9, 9))}, infinite)
+    # of the same length: JSON reads it as infinity
+    path.write_bytes(path.read_bytes().replace(b"[0.0, 0.0,", b"[1e999, 0,"))
+    with pytest.raises(weights.WeightsError, match=r"'center' is \[inf, .*expected 8 numbers"):
         AdaptivePolicy.load(path)
 
 

@@ -21,6 +21,7 @@ def test_numbers_of_every_input_or_none_are_ranges(values):
         ([1.0, 2.0, 3.0], ["a", "b", "c"], "'high' is .*, expected 3 numbers or none"),
         ([1.0, 2.0, True], [1.0, 2.0, 3.0], "'low'"),
         ([1.0, 2.0, float("nan")], [1.0, 2.0, 3.0], "'low'"),
+        ([1.0, 2.0, 10**400], [1.0, 2.0, 3.0], "'low'"),
         ("abc", "abc", "'low' is abc"),
         (None, None, "'low' is None"),
         ([], [1.0, 2.0, 3.0], "0 values 'low' and 3 'high'"),
