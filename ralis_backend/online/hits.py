@@ -152,15 +152,16 @@ def has_looked(version: Version | None, wish: Wish | None) -> bool:
 def may_look_again(store: Store, project: Project, version: Version, wish: Wish) -> bool:
     """Whether a class is known now that nobody could look for in a version's ranking.
 
-    Its first labelled region is there, or the picture of an example can be read.
+    A labelled region of it counts where none did, which may be an old one that was deleted, or the
+    picture of an example can be read.
     """
     found = _found(version)
     if found.get("wish") != wish.id or found["strategy"] is not None:
         return False
-    known = found.get("known") or {"is_shown": False, "newest_label_id": 0, "unread": []}
+    known = found.get("known") or {"is_shown": False, "unread": []}
     if not known["is_shown"]:
         target = project.class_names.index(wish.class_name)
-        if store.labels.has_class(project.id, target, known["newest_label_id"]):
+        if store.labels.class_pixels(project.id, target):
             return True
     return any(store.images.get(image).is_readable for image in known["unread"])
 

@@ -159,13 +159,6 @@ class Labels:
         with self._database.read() as session:
             return int(session.scalar(query) or 0)
 
-    def has_class(self, project_id: int, index: int, since_id: int) -> bool:
-        """Whether a label with a larger id shows a class."""
-        shows = Label.pixels[index].as_integer() > 0
-        query = _counting(select(Label.id)).where(Label.project_id == project_id, shows)
-        with self._database.read() as session:
-            return session.scalar(query.where(Label.id > since_id).limit(1)) is not None
-
     def shared_regions(self, project_id: int) -> list[int]:
         """How many regions several people painted, and the newest label of them: [0, 0] of none."""
         regions = _shared(project_id).subquery()

@@ -124,7 +124,6 @@ class Ranker:
             return
         segmenter = usable.segmenter
         images = self._store.images.of(project.id)
-        newest_label_id = self._store.labels.newest_id(project.id)
         labels = self._store.labels.of(project.id)
         labelled = labelled_pixels(labels, len(project.classes))
         chosen = strategy_for(project, version, labelled, ranking, segmenter.offers)
@@ -148,12 +147,12 @@ class Ranker:
                 if seeking is not None:
                     state = self._search.state(project, seeking, described, pool, labels, state)
                     mined = self._search.mined(project, seeking, pool, state, report, stop)
-                    known = known_of(project, seeking.wish, labels, newest_label_id, described)
+                    known = known_of(project, seeking.wish, labels, described)
                     scored = replace(scored, mined=replace(mined, known=known))
                 self._keep(version, described, scored)
                 metrics = _metrics(version, scored, pool.candidates)
             elif seeking is not None:
-                known = known_of(project, seeking.wish, labels, newest_label_id, described)
+                known = known_of(project, seeking.wish, labels, described)
                 metrics[MINING] = replace(nothing_found(seeking), known=known).to_json()
         seconds = round(time.monotonic() - started, 2)
         metrics["seconds"] = {**version.metrics.get("seconds", {}), "rank": seconds}

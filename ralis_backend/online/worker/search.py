@@ -92,7 +92,6 @@ def known_of(
     project: Project,
     wish: Wish,
     labels: Sequence[RegionLabel],
-    newest_label_id: int,
     described: Sequence[DescribedRow],
 ) -> dict[str, Any]:
     """What is known of a wish's class, as JSON: `hits.may_look_again` asks whether it is more.
@@ -101,13 +100,11 @@ def known_of(
         project: whose wish it is.
         wish: that is followed.
         labels: of the project.
-        newest_label_id: of labels that are among them at least.
         described: the images that could be read.
     """
     readable = {row.image.id for row in described}
     return {
         "is_shown": class_pixels(project, labels, wish.class_name) > 0,
-        "newest_label_id": newest_label_id,
         "unread": [it["image"] for it in wish.examples if it["image"] not in readable],
     }
 

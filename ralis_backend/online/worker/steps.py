@@ -55,6 +55,7 @@ class ProjectState:
     has_open_request: whether a training that was asked for has begun and not ended.
     further: how far the training of the version in use was continued; None where it cannot be,
         since it has learned nothing, or too little is held out to judge by.
+    leaves_share: whether that wish leaves a share of each round to the ordinary strategy.
     num_waiting, num_planned: region tasks without a label; those of them not yet in the tool.
     """
 
@@ -71,6 +72,7 @@ class ProjectState:
     has_open_request: bool = False
     further: Further | None = None
     sought_wish: int | None = None
+    leaves_share: bool = False
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,7 @@ def read_state(store: Store, project: Project, unread_s: float, enough: int) -> 
     version = store.versions.find(project.id, project.current_version)
     wish = followed(store, project)
     waiting = store.queue.open(project.id)
+    sought_wish = wish_looked_for(version, wish)
     return ProjectState(
         project=project,
         unread_s=unread_s,
@@ -144,7 +147,8 @@ def read_state(store: Store, project: Project, unread_s: float, enough: int) -> 
         further=_further(version),
         has_open_request=store.attempts.has_open_request(project.id),
         has_bad_images=bool(store.images.to_try_again(project.id, now(), 1)),
-        sought_wish=wish_looked_for(version, wish),
+        sought_wish=sought_wish,
+        leaves_share=sought_wish is not None and wish is not None and wish.share < 1,
     )
 
 
@@ -183,7 +187,9 @@ def is_ranking_due(state: ProjectState, config: WorkerConfig) -> bool:
 def is_publishing_due(state: ProjectState, config: WorkerConfig) -> bool:
     """Another version is in use, or another class sought; tasks wait to be made; there is room.
 
-    Labels have left room when less than a round waits.
+    Labels have left room when less than a round waits. Beside a wish, of which very many may wait,
+    they also have when a training has learned from them in vain: else a refused version would leave
+    nothing but what is mined.
     """
     project = state.project
     if project.published_version != project.current_version:
@@ -194,8 +200,11 @@ def is_publishing_due(state: ProjectState, config: WorkerConfig) -> bool:
         return False
     if state.num_planned:
         return True
-    has_new_labels = state.newest_label_id != project.published_label_id
-    return has_new_labels and state.num_waiting < config.ranking.regions_per_round
+    if state.newest_label_id == project.published_label_id:
+        return False
+    if state.leaves_share and project.trained_label_id > project.published_label_id:
+        return True
+    return state.num_waiting < config.ranking.regions_per_round
 
 
 def is_retry_due(state: ProjectState, config: WorkerConfig) -> bool:

@@ -6,10 +6,11 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import select
 
 from ralis_backend.online.hits import WishStatus, shown_wish
 from ralis_backend.online.store import Store
-from ralis_backend.online.store.tables import CropTask, Project, Wish
+from ralis_backend.online.store.tables import Annotation, CropTask, Project, Wish
 from ralis_backend.online.wanted import Wanted, make_wish
 from ralis_backend.online.worker import Worker, retry
 from tests.online.conftest import RANKING, MakeWorker, label_round, settle
@@ -116,3 +117,28 @@ def test_an_example_that_can_be_read_again_is_looked_for(
     settle(worker)
     assert status_of(store, project).strategy == "similarity:bright"
     assert mined(store, project)
+
+
+def test_an_old_region_that_counts_again_is_looked_for(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker(random_share=0.0)
+    settle(worker)
+    (project,) = store.projects.all()
+    shows = [bool((tool.truth(task) == 1).any()) for task in tool.queue()]
+    shown, other = shows.index(True), shows.index(False)
+    for task in [tool.queue()[index] for index in (shown, other)]:
+        store.events.add("2.200", "ANNOTATION_CREATED", tool.annotate(task))
+    settle(worker)
+    with store.database.write() as session:
+        first = session.scalars(select(Annotation).order_by(Annotation.id)).first()
+        assert first is not None
+        first.is_deleted = True
+    wish_for(store, project)
+    settle(worker)
+    assert status_of(store, project).note.startswith(NOBODY)
+    with store.database.write() as session:
+        session.get_one(Annotation, first.id).is_deleted = False
+    store.projects.change(project.id, is_sync_requested=True)
+    settle(worker)
+    assert status_of(store, project).strategy == "similarity:bright"

@@ -22,6 +22,7 @@ from ralis_backend.online.store.tables import Project, Wish
 from ralis_backend.online.store.wishes import REACHED, STOPPED
 from ralis_backend.online.tool import ClassLabel
 from ralis_backend.online.wanted import Wanted, make_wish, remarks
+from ralis_backend.online.worker import new_version
 from ralis_backend.online.worker.search import least_typical, nearest
 from tests.online.conftest import RANKING, MakeWorker, label_round, settle
 from tests.online.fake_tool import CLASSES, FakeTool
@@ -458,3 +459,20 @@ def test_the_least_typical_quarter_of_an_image_stands_for_it():
 def test_an_example_of_another_grid_is_the_region_that_lies_nearest():
     regions = grid((64, 96), (32, 32))
     assert nearest(regions, Region(30, 60, 20, 20)) == regions.index(Region(32, 64, 32, 32))
+
+
+def test_versions_that_are_refused_leave_the_others_their_share(
+    store: Store, tool: FakeTool, trained, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(new_version, "is_promoted", lambda *_: False)
+    (project,) = store.projects.all()
+    wish_for(store, project, count=14, share=0.5)
+    settle(trained)
+    mined_by_round = []
+    for _ in range(3):
+        labelled = set(label_round(store, tool))
+        settle(trained)
+        done = [row for row in store.queue.all(project.id) if row.task_id in labelled]
+        mined_by_round.append(sum(row.wish_id is not None for row in done))
+    assert mined_by_round == [2, 2, 2]
+    assert store.projects.by_id(project.id).current_version == 1

@@ -39,6 +39,7 @@ def make_state(**values: object) -> ProjectState:
         "current_version": 1,
         "published_version": 1,
         "published_label_id": 7,
+        "trained_label_id": 7,
         "regions_tool_id": 2,
     }
     of_project = {name: value for name, value in values.items() if name in columns}
@@ -112,6 +113,10 @@ def test_ranking_is_due_until_the_version_in_use_has_ranked():
         ({"newest_label_id": 8, "num_waiting": 4}, False),
         ({"newest_label_id": 7, "num_waiting": 3}, False),
         ({"newest_label_id": 8, "num_waiting": 0, "regions_tool_id": None}, False),
+        ({"newest_label_id": 8, "leaves_share": True}, False),
+        ({"newest_label_id": 8, "trained_label_id": 8, "leaves_share": True}, True),
+        ({"newest_label_id": 8, "trained_label_id": 8}, False),
+        ({"trained_label_id": 8, "leaves_share": True}, False),
     ],
 )
 def test_publishing_needs_another_version_planned_tasks_or_room_after_labels(values, is_due):
