@@ -72,7 +72,8 @@ def export(
     if until_converged:
         with _refusals():
             refuse_non_empty(out)
-        number = train_to_the_end(settings, store, found, console, all_labels=all_labels).number
+        end = train_to_the_end(settings, store, found, console, all_labels=all_labels)
+        number = end.to_export.number
     with console.status("Reading what is new") as status, _refusals():
         refuse_non_empty(out)
         missing = catch_up(store, tool, worker_config(settings, "cpu"), found)

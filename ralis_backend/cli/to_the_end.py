@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from ralis_backend.core.learning.course import Course
     from ralis_backend.online.store import Store
-    from ralis_backend.online.store.tables import Project, Version
+    from ralis_backend.online.store.tables import Project
     from ralis_backend.online.worker.to_the_end import Ending
     from ralis_backend.settings import Settings
 
@@ -41,8 +41,8 @@ def check_options(until_converged: bool, all_labels: bool) -> None:
 
 def train_to_the_end(
     settings: Settings, store: Store, project: Project, console: Console, *, all_labels: bool
-) -> Version:
-    """Train, and say what came of it; the version to be exported."""
+) -> Ending:
+    """Train, and say what came of it."""
     from ralis_backend.cli.supervisor import stopping_on_signals
     from ralis_backend.cli.worker import worker_config
     from ralis_backend.online.worker.catching_up import catch_up
@@ -69,7 +69,7 @@ def train_to_the_end(
                 project, has_all_labels=all_labels, should_stop=stop.is_set, on_look=on_look
             )
     console.print(_told(project, end), markup=False)
-    return end.for_all or end.version
+    return end
 
 
 def _told(project: Project, end: Ending) -> str:

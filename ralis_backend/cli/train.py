@@ -34,8 +34,10 @@ def train(
             f"project {project} is not connected any more; run `ralis connect --project {project}`"
         )
     if until_converged:
-        train_to_the_end(settings, store, found, Console(), all_labels=all_labels)
+        end = train_to_the_end(settings, store, found, Console(), all_labels=all_labels)
         store.close()
+        if end.is_stopped:
+            raise typer.Exit(130)
         return
     num_labelled = store.labels.count_regions(found.id)
     store.projects.request_training(found.id)

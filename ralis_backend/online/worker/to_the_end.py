@@ -57,6 +57,11 @@ class Ending:
     is_stopped: bool = False
     for_all: Version | None = None
 
+    @property
+    def to_export(self) -> Version:
+        """The version that knows most."""
+        return self.for_all or self.version
+
 
 @dataclass(frozen=True)
 class _Lesson:
