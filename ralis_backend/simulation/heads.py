@@ -22,6 +22,15 @@ FEATURE_DROPOUT = 0.1
 """Share of the features that a deep pass leaves out; heads are trained without."""
 
 
+def arithmetic(device: torch.device) -> torch.dtype:
+    """What heads compute with on a device: bfloat16, but float32 on a CPU without AVX-512.
+
+    There a product of bfloat16 takes 14 times as long as one of float32.
+    """
+    is_slow = device.type == "cpu" and "AVX512" not in torch.backends.cpu.get_cpu_capability()
+    return torch.float32 if is_slow else torch.bfloat16
+
+
 @dataclass(frozen=True)
 class HeadConfig:
     """A head and how it is trained.
@@ -124,18 +133,19 @@ class Heads:
         """(M, B, D) or (B, D) bfloat16 features -> (M, B, C) float32."""
         if features.ndim == 2:
             features = features.expand(len(self), -1, -1)
-        first, first_bias, second, second_bias = (each.bfloat16() for each in self.weights)
-        hidden = torch.relu(torch.baddbmm(first_bias[:, None], features, first))
+        dtype = self._arithmetic
+        first, first_bias, second, second_bias = (each.to(dtype) for each in self.weights)
+        hidden = torch.relu(torch.baddbmm(first_bias[:, None], features.to(dtype), first))
         return torch.baddbmm(second_bias[:, None], hidden, second).float()
 
     def hidden(self, features: torch.Tensor) -> torch.Tensor:
         """(B, D) bfloat16 features -> (B, hidden) units of the first head, without dropout."""
-        first, first_bias = (each[0].bfloat16() for each in self.weights[:2])
-        return torch.relu(torch.addmm(first_bias, features, first))
+        first, first_bias, _, _ = self._of_first()
+        return torch.relu(torch.addmm(first_bias, features.to(first), first))
 
     def plain_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(B, hidden) units of the first head -> (B, C) float32."""
-        second, second_bias = (each[0].bfloat16() for each in self.weights[2:])
+        _, _, second, second_bias = self._of_first()
         return torch.addmm(second_bias, hidden, second).float()
 
     def passes(self, hidden: torch.Tensor, num_passes: int) -> torch.Tensor:
@@ -143,7 +153,7 @@ class Heads:
 
         Each pass leaves out the same hidden units at every point, and in every call.
         """
-        second, second_bias = (each[0].bfloat16() for each in self.weights[2:])
+        _, _, second, second_bias = self._of_first()
         generator = torch.Generator().manual_seed(0)
         kept = _kept((num_passes, len(second)), self.config.dropout, generator).to(second)
         masked = kept[:, :, None] * second  # (num_passes, hidden, C)
@@ -156,7 +166,8 @@ class Heads:
 
         As `passes`, but each leaves out a tenth of the features as well.
         """
-        first, first_bias, second, second_bias = (each[0].bfloat16() for each in self.weights)
+        first, first_bias, second, second_bias = self._of_first()
+        features = features.to(first)
         generator = torch.Generator().manual_seed(1)
         seen = []
         for _ in range(num_passes):  # one by one: hidden units of all passes would fill memory
@@ -166,6 +177,14 @@ class Heads:
             logits = torch.addmm(second_bias, hidden, kept[:, None] * second)
             seen.append(logits.float().log_softmax(dim=1))
         return torch.stack(seen)
+
+    @property
+    def _arithmetic(self) -> torch.dtype:
+        return arithmetic(self.weights[0].device)
+
+    def _of_first(self) -> tuple[torch.Tensor, ...]:
+        """The first head's weights, as they are computed with."""
+        return tuple(each[0].to(self._arithmetic) for each in self.weights)
 
     def trained(
         self,
@@ -185,7 +204,7 @@ class Heads:
         Raises:
             ValueError: if a head has no labelled point to learn from.
         """
-        config, device = self.config, self.weights[0].device
+        config, device, dtype = self.config, self.weights[0].device, self._arithmetic
         drawn = [_Draws(points.labels, regions, config) for regions in labelled]
         num_classes = self.weights[3].shape[1]
         class_weights = torch.stack([each.class_weights(num_classes) for each in drawn])  # (M, C)
@@ -204,8 +223,8 @@ class Heads:
             kept = (is_kept >= config.dropout).to(device, torch.float32) / (1 - config.dropout)
             index = torch.stack([each.points(chance) for each in drawn]).to(device)  # (M, B)
             first, first_bias, second, second_bias = parameters
-            batch = flat_features[index]  # (M, B, D)
-            with torch.autocast(device.type, torch.bfloat16):
+            batch = flat_features[index].to(dtype)  # (M, B, D)
+            with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
                 hidden = torch.relu(torch.baddbmm(first_bias[:, None], batch, first)) * kept
                 logits = torch.baddbmm(second_bias[:, None], hidden, second)
             log_p = functional.log_softmax(logits.float(), dim=2)

@@ -36,6 +36,22 @@ def test_heads_learn_and_void_is_not_counted():
     assert all(mean_iou(matrix) > 0.95 for matrix in matrices)
 
 
+@pytest.mark.parametrize("capability", ["AVX2", "AVX512"])
+def test_every_kind_of_processor_learns_and_sees_the_same(monkeypatch, capability: str):
+    points, learned = _points(), [np.arange(5, 10)]
+    usual = _heads([1]).trained(points, learned, 20, 7)
+    flat = points.features.flatten(0, 1)
+    seen = [usual.logits(flat)[0], usual.deep_passes(flat, 3)]
+    seen += [usual.plain_logits(usual.hidden(flat)), usual.passes(usual.hidden(flat), 3)]
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    heads = _heads([1]).trained(points, learned, 20, 7)
+    again = [heads.logits(flat)[0], heads.deep_passes(flat, 3)]
+    again += [heads.plain_logits(heads.hidden(flat)), heads.passes(heads.hidden(flat), 3)]
+    for one, other in zip(seen, again, strict=True):
+        assert other.dtype == torch.float32
+        torch.testing.assert_close(one, other, rtol=0.05, atol=0.05)
+
+
 def test_a_head_learns_the_same_alone_and_beside_others():
     points = _points()
     alone = _heads([1]).trained(points, [np.arange(5, 10)], 20, 7)
