@@ -6,6 +6,7 @@ Only `app` and `cli` import this.
 from __future__ import annotations
 
 import difflib
+import io
 import logging
 import math
 import os
@@ -28,14 +29,25 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from ralis_backend.setting_forms import (
+    byte_size,
+    http_address,
+    image_hosts,
+    proxy_address,
+    unquoted,
+)
+
 logger = logging.getLogger(__name__)
 
 ENV_FILE = Path(".env")
 DATA_DIR = Path(".ralis")
 PREFIX = "RALIS_"
+_ENCODING = "utf-8-sig"  # editors of Windows write a byte order mark
 _OURS = (PREFIX, "LABEL_STUDIO_")
 
 _NETWORK = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
+_MOST_DAYS = 3650
+"""Of any time that is set; clocks and dates end somewhere beyond."""
 _BLOB_LINK = re.compile(r"\.\./\.\./blobs/[0-9a-f]+")
 
 
@@ -49,6 +61,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         env_file=ENV_FILE,
+        env_file_encoding=_ENCODING,
         env_ignore_empty=True,
         extra="ignore",
         populate_by_name=True,
@@ -126,6 +139,7 @@ class Settings(BaseSettings):
     trust_rounds: int = Field(
         4,
         ge=0,
+        le=1_000_000,
         description="Whoever ranks is tested on the project's labels again after so many rounds: "
         "a trained policy must prove itself, a formula must not lose to chance; 0: no test",
     )
@@ -140,11 +154,15 @@ class Settings(BaseSettings):
         (128, 128), description="Height x width of a region in pixels"
     )
     regions_per_round: int = Field(
-        24, ge=1, description="New labelled regions that start a training; size of a round"
+        24,
+        ge=1,
+        le=1_000_000,
+        description="New labelled regions that start a training; size of a round",
     )
     improve_minutes: float = Field(
         30.0,
         ge=0,
+        le=_MOST_DAYS * 24 * 60,
         description="While nothing else is to be done, the model is trained on for so long after a "
         "project's newest label; 0: not at all",
     )
@@ -167,7 +185,7 @@ class Settings(BaseSettings):
         description="Architecture of segmentation-models-pytorch, or a registered segmenter",
     )
     device: str = Field("auto", description="`auto`, `cpu`, `cuda`, `cuda:1` or `mps`")
-    seed: int = Field(0, ge=0, description="Seed of everything random")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Seed of everything random")
     background_label: str | None = Field(
         None,
         description="What unpainted pixels of a labelled region are, in projects that choose none "
@@ -203,7 +221,8 @@ class Settings(BaseSettings):
     )
     image_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
-        description="Hosts, besides Label Studio, that images may be fetched from; comma-separated",
+        description="Hosts, besides Label Studio, that images may be fetched from: names or IP "
+        "addresses without port, `*.example.com` for all below; comma-separated",
     )
     upload_projects: Annotated[tuple[str, ...], NoDecode] = Field(
         (),
@@ -223,22 +242,28 @@ class Settings(BaseSettings):
         ByteSize(256 * 1024**2), ge=1024, description="Larger requests are refused, e.g. `256MiB`"
     )
     sync_seconds: float = Field(
-        300.0, ge=1, description="How often annotations are read through the API, seconds"
+        300.0,
+        ge=1,
+        le=_MOST_DAYS * 24 * 3600,
+        description="How often annotations are read through the API, seconds",
     )
     stall_seconds: float = Field(
         1800.0,
         ge=60,
+        le=_MOST_DAYS * 24 * 3600,
         description="A step of the worker that makes no progress for so long is ended, seconds",
     )
     keep_versions: int = Field(
         10,
         ge=1,
+        le=1_000_000,
         description="Weights of so many newest versions are kept, besides those in use, published, "
         "their parents, the newest accepted, and what was exported",
     )
     keep_events_days: float = Field(
         7.0,
         gt=0,
+        le=_MOST_DAYS,
         description="Webhooks of projects that are not connected are kept for so many days",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
@@ -272,8 +297,15 @@ class Settings(BaseSettings):
     @field_validator("ssl_cert_file", "requests_ca_bundle")
     @classmethod
     def _check_certificates(cls, value: Path | None) -> Path | None:
-        if value is not None and not value.exists():
-            raise ValueError(f"there is no file {value}; expected certificates in PEM form")
+        if value is not None:
+            try:
+                value.stat()
+            except (OSError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or "no path"
+                raise ValueError(
+                    f"there is no file {value} that can be read ({reason}); expected certificates "
+                    "in PEM form"
+                ) from None
         return value
 
     @field_validator("https_proxy", "http_proxy")
@@ -281,12 +313,7 @@ class Settings(BaseSettings):
     def _check_proxy(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
             return None
-        address = value.get_secret_value()
-        if "://" not in address:
-            address = f"http://{address}"
-        if not re.fullmatch(r"https?://[^/\s]+/?", address):
-            raise ValueError("expected the address of an HTTP proxy, http://host:port")
-        return SecretStr(address)
+        return SecretStr(proxy_address(value.get_secret_value()))
 
     @field_validator("no_proxy", mode="before")
     @classmethod
@@ -322,8 +349,13 @@ class Settings(BaseSettings):
     @classmethod
     def _split_hosts(cls, value: Any) -> Any:
         if isinstance(value, str):
-            return tuple(host.strip().lower() for host in value.split(",") if host.strip())
+            return image_hosts(value)
         return value
+
+    @field_validator("cache_bytes", "max_request_bytes", mode="before")
+    @classmethod
+    def _check_size(cls, value: Any) -> Any:
+        return byte_size(value) if isinstance(value, str) else value
 
     @field_validator("upload_projects", mode="before")
     @classmethod
@@ -377,16 +409,17 @@ class Settings(BaseSettings):
     @field_validator("label_studio_url", "label_studio_public_url", "backend_url")
     @classmethod
     def _check_url(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        if not re.match(r"https?://[^/\s]+", value):
-            raise ValueError("expected an address that begins with http:// or https://")
-        return value.rstrip("/")
+        return None if value is None else http_address(value)
 
     @field_validator("log_level", mode="before")
     @classmethod
     def _upper(cls, value: Any) -> Any:
         return value.upper() if isinstance(value, str) else value
+
+    @field_validator("*", mode="before")  # the last one of its mode runs first
+    @classmethod
+    def _refuse_quotes(cls, value: Any) -> Any:
+        return unquoted(value) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _fill_in(self) -> Settings:
@@ -468,6 +501,9 @@ def find_env_file(folder: Path) -> Path:
 
     Returns:
         Its path; beside the nearest data folder where there is none, else in `folder`.
+
+    Raises:
+        SettingsError: if a nearer one cannot be read, so that nobody knows whether it is ours.
     """
     for place in (folder, *folder.parents):
         path = ENV_FILE if place == Path.cwd() else place / ENV_FILE
@@ -483,9 +519,33 @@ def _is_ours(path: Path, is_here: bool) -> bool:
     try:
         if not path.is_file() or not (is_here or _is_trusted(path)):
             return False
-        return any(name.upper().startswith(_OURS) for name in dotenv_values(path))
-    except (OSError, UnicodeDecodeError):
+    except OSError:  # a folder above that this user may not look into
         return False
+    return any(name.upper().startswith(_OURS) for name in _values(path))
+
+
+def _values(env_file: Path) -> dict[str, str | None]:
+    """What an existing `env_file` sets.
+
+    Raises:
+        SettingsError: if it cannot be read, or is no text in UTF-8: it may hold the credentials.
+    """
+    otherwise = "move it away, or put a .env that sets something of ralis into a nearer folder"
+    try:
+        content = env_file.read_bytes()
+        text = content.decode(_ENCODING)
+    except OSError as error:
+        raise SettingsError(
+            f"{env_file} cannot be read ({error.strerror}); make it readable for the user that "
+            f"runs ralis, {otherwise}"
+        ) from None
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:  # of another encoding, if there is one
+        raise SettingsError(
+            f"{env_file} is no text in UTF-8; save it in this encoding, {otherwise}"
+        )
+    return dotenv_values(stream=io.StringIO(text))
 
 
 def _is_trusted(path: Path) -> bool:
@@ -497,7 +557,7 @@ def _folders_beside(env_file: Path) -> dict[str, Path]:
     home = env_file.parent
     if home in (Path(), Path.cwd()):
         return {}
-    values = dotenv_values(env_file) if env_file.is_file() else {}
+    values = _values(env_file) if env_file.is_file() else {}
     named = {name.upper(): value for name, value in values.items() if value}
     folders = {}
     for name in ("data_dir", "policies_dir"):
@@ -566,7 +626,7 @@ def _pass_on(env_file: Path) -> None:
     """
     if not env_file.is_file():
         return
-    for name, value in dotenv_values(env_file).items():
+    for name, value in _values(env_file).items():
         is_the_hubs = name.startswith("HF_") or name in _NETWORK
         if value and is_the_hubs and not os.environ.get(name):
             os.environ[name] = value
@@ -614,7 +674,7 @@ def _check_names(env_file: Path) -> None:
     known = {name.upper() for name in setting_names()}
     known_here = {name for name in known if name.startswith(PREFIX)}
     if env_file.is_file():
-        for name in dotenv_values(env_file):
+        for name in _values(env_file):
             if name.upper().startswith(PREFIX) and name.upper() not in known:
                 near = difflib.get_close_matches(name.upper(), known_here, n=1, cutoff=0.0)
                 raise SettingsError(

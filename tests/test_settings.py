@@ -1,3 +1,4 @@
+import errno
 import logging
 import os
 from pathlib import Path
@@ -354,4 +355,172 @@ def test_bands_and_the_intensity_range_are_numbers(monkeypatch):
 def test_bands_and_ranges_that_mean_nothing_are_refused_with_an_example(monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=f"^{name}: expected .* for example"):
+        load_settings()
+
+
+@pytest.mark.parametrize("folder", ["", "below"])
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("RALIS_AUTH_TOKEN=secret\n".encode("utf-16"), "UTF-8"),
+        ("RALIS_AUTH_TOKEN=secret\n".encode("utf-16-le"), "UTF-8"),
+        ("# für das Labor\nRALIS_AUTH_TOKEN=secret\n".encode("latin-1"), "UTF-8"),
+        (None, "cannot be read .Permission denied."),
+    ],
+)
+def test_the_nearest_env_file_is_refused_where_it_cannot_be_read(
+    monkeypatch, tmp_path, folder, content, told
+):
+    (tmp_path / ".env").write_text("RALIS_SEED=7\n")
+    near = tmp_path / "near"
+    (near / folder).mkdir(parents=True)
+    (near / ".env").write_bytes(content or b"")
+    if content is None:
+        real = Path.read_bytes
+        refused = PermissionError(errno.EACCES, "Permission denied")
+
+        def read_bytes(path):
+            if path.absolute() == near / ".env":
+                raise refused
+            return real(path)
+
+        monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    monkeypatch.chdir(near / folder)
+    with pytest.raises(SettingsError, match=rf"\.env (is no text in )?{told}; .*nearer") as error:
+        load_settings()
+    assert "secret" not in str(error.value)
+
+
+def test_a_byte_order_mark_hides_no_setting(tmp_path):
+    (tmp_path / ".env").write_bytes("\ufeffRALIS_AUTH_TOKEN=sesame\nRALIS_SEED=3\n".encode())
+    settings = load_settings()
+    assert (settings.has_credentials, settings.seed) == (True, 3)
+
+
+@pytest.mark.parametrize("name", setting_names())
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_quotes_that_docker_keeps_are_refused(monkeypatch, name, quote):
+    monkeypatch.setenv(name, f"{quote}7{quote}")
+    with pytest.raises(SettingsError, match=rf"{name}: is in quotes, .*docker run --env-file"):
+        load_settings()
+
+
+def test_quotes_of_the_env_file_are_dropped(tmp_path):
+    (tmp_path / ".env").write_text('RALIS_DATA_DIR="a b"\nRALIS_AUTH_TOKEN=\'se"same\'\n')
+    settings = load_settings()
+    assert settings.data_dir == Path("a b")
+    assert settings.auth_token.get_secret_value() == 'se"same'
+
+
+@pytest.mark.parametrize("name", ["RALIS_CACHE_BYTES", "RALIS_MAX_REQUEST_BYTES"])
+def test_sizes_are_read_whole_or_not_at_all(monkeypatch, name):
+    field = setting_names()[name]
+    for text, size in (
+        ("4096", 4096),
+        ("2GiB", 2 * 1024**3),
+        ("1.5 kib", 1536),
+        ("3mb", 3_000_000),
+        ("9kB", 9000),
+        ("2048B", 2048),
+    ):
+        monkeypatch.setenv(name, text)
+        assert getattr(load_settings(), field) == size
+    for text in ("1,5GiB", "1 000 MB", "2.5.1GiB", "10 GB!", "1'000MB", "5GB-ish", "9" * 400, "-1"):
+        monkeypatch.setenv(name, text)
+        with pytest.raises(SettingsError, match=f"{name}: expected bytes, .* for example 2GiB"):
+            load_settings()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "RALIS_TRUST_ROUNDS",
+        "RALIS_RANDOM_SHARE",
+        "RALIS_REGIONS_PER_ROUND",
+        "RALIS_IMPROVE_MINUTES",
+        "RALIS_SUGGESTIONS_PER_IMAGE",
+        "RALIS_SEED",
+        "RALIS_SYNC_SECONDS",
+        "RALIS_STALL_SECONDS",
+        "RALIS_KEEP_VERSIONS",
+        "RALIS_KEEP_EVENTS_DAYS",
+    ],
+)
+def test_numbers_end_where_clocks_and_databases_do(monkeypatch, name):
+    for value in ("inf", "nan", "1e300", "9" * 20, "-1"):
+        monkeypatch.setenv(name, value)
+        with pytest.raises(SettingsError, match=f"^{name}: "):
+            load_settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "hosts"),
+    [
+        ("localhost, *.Example.com", ("localhost", "*.example.com")),
+        ("10.0.0.7,fd00::1,my_minio", ("10.0.0.7", "fd00::1", "my_minio")),
+        ("bücher.example", ("bücher.example",)),
+    ],
+)
+def test_image_hosts_are_names_and_ip_addresses(monkeypatch, text, hosts):
+    monkeypatch.setenv("RALIS_IMAGE_HOSTS", text)
+    assert load_settings().image_hosts == hosts
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("localhost:9000", "http://localhost", "//a", "a/b", "'a',b", "*", "*.", "a.*.b", "a b"),
+        *("*a", ".a", "a.", "[::1]", "[::1]:9000", "a;b", "user@a"),
+    ],
+)
+def test_image_hosts_that_no_address_has_are_refused_with_an_example(monkeypatch, text):
+    monkeypatch.setenv("RALIS_IMAGE_HOSTS", text)
+    with pytest.raises(SettingsError, match=r"^RALIS_IMAGE_HOSTS: expected names .*example\.com"):
+        load_settings()
+
+
+ADDRESSES = ["LABEL_STUDIO_URL", "LABEL_STUDIO_PUBLIC_URL", "RALIS_BACKEND_URL"]
+
+
+@pytest.mark.parametrize("name", ADDRESSES)
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://localhost",
+        "https://label-studio.example.com/ls/",
+        "http://label_studio:8080/",
+        "http://[fd00::1]:65535",
+        "http://user:p%40ss@10.0.0.7:1",
+        "http://ü.example",
+        "HTTP://Host.",
+    ],
+)
+def test_addresses_of_servers_are_taken(monkeypatch, name, address):
+    monkeypatch.setenv(name, address)
+    assert getattr(load_settings(), setting_names()[name]) == address.rstrip("/")
+
+
+WRONG = [
+    *("http://[", "http://h:x", "http://h:99999", "http://h:0", "http://a b", "http://h/a b"),
+    *("http://", "http:///a", "http://:80", "http://h?", "http://h#", "http://h?x=1", "http://a,b"),
+    *("http://-", "http://a..b", "http://.a", "http://h\\a", "http://h\x1b[31m", "http://h\ta"),
+    *("ftp://h", "h:80", "http//h", "http://user:sesame@h:x", "http://\u2603\u20e3..x"),
+]
+
+
+@pytest.mark.parametrize("name", [*ADDRESSES, "HTTP_PROXY", "HTTPS_PROXY"])
+@pytest.mark.parametrize("address", WRONG)
+def test_addresses_of_no_server_are_refused_without_their_password(monkeypatch, name, address):
+    if "PROXY" in name and address == "h:80":
+        return  # http://h:80
+    monkeypatch.setenv(name, address)
+    with pytest.raises(SettingsError, match=f"^{name}: expected .*http://") as error:
+        load_settings()
+    assert "sesame" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", ["x" * 5000, "/dev/null/x"])
+def test_certificates_at_no_path_are_named(monkeypatch, value):
+    monkeypatch.setenv("SSL_CERT_FILE", value)
+    with pytest.raises(SettingsError, match=r"^SSL_CERT_FILE: there is no file"):
         load_settings()

@@ -1,28 +1,18 @@
-"""What a request must pass before a route sees it: authentication, and bounds on its JSON."""
+"""What a request must pass before a route sees it: authentication."""
 
 from __future__ import annotations
 
 import hmac
 import ipaddress
-import json
 import logging
 import math
 import re
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import numpy as np
 from flask import Request
 from werkzeug.datastructures import WWWAuthenticate
-from werkzeug.exceptions import (
-    BadRequest,
-    Forbidden,
-    RequestEntityTooLarge,
-    TooManyRequests,
-    Unauthorized,
-    UnsupportedMediaType,
-)
+from werkzeug.exceptions import Forbidden, TooManyRequests, Unauthorized
 
 from ralis_backend.app.attempts import Attempts
 from ralis_backend.core.text import printable
@@ -37,17 +27,6 @@ logger = logging.getLogger(__name__)
 
 WEBHOOK_PATH = "/webhook"
 
-MAX_DEPTH = 64
-"""Label Studio's deepest bodies nest about a dozen levels."""
-
-MAX_CONTAINERS = 1_000_000
-"""Arrays and objects of a body: each takes 60 bytes and more, whatever it holds."""
-MAX_STRINGS = 4_000_000
-"""Keys and texts of a body: each takes 50 bytes and more."""
-MAX_COMMAS = 32_000_000
-"""The values of a body; those of masks are small numbers, which take 8 bytes each."""
-
-_CHUNK = 1 << 20
 _HOST = re.compile(r"(?:\[(?P<ip>[0-9a-f:.]+)\]|(?P<name>[^:\[\]@/\s]+))(?::[0-9]{1,5})?")
 _PROXY_HEADERS = (
     *("forwarded", "via", "x-forwarded", "x-real-ip", "x-client-ip", "true-client-ip"),
@@ -190,94 +169,6 @@ class Access:
             count,
             "; it has to wait" if self._attempts.wait_s(request.remote_addr) else "",
         )
-
-
-def read_json(request: Request) -> dict[str, Any]:
-    """The body of a request, a JSON object; `{}` for an empty body of a GET.
-
-    Its nesting is bounded before it is parsed; its length is bounded by the app.
-
-    Raises:
-        BadRequest: if it is no JSON object, nests too deeply or holds NaN.
-        RequestEntityTooLarge: if it is longer than the app allows.
-        UnsupportedMediaType: if it is declared as something else.
-    """
-    body = request.get_data(cache=False)
-    if request.content_length is None and len(body) == request.max_content_length:
-        raise RequestEntityTooLarge  # Werkzeug cuts a streamed body at the limit
-    if not body and request.method == "GET":
-        return {}
-    if not request.is_json:
-        raise UnsupportedMediaType("expected a body with Content-Type: application/json")
-    _check_size(body)
-    try:
-        value = json.loads(body, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(f"the body is no valid JSON: {_without_content(error)}") from None
-    if not isinstance(value, dict):
-        raise BadRequest(f"the body must be a JSON object, not {type(value).__name__}")
-    return value
-
-
-def _check_size(body: bytes) -> None:
-    """Refuse what would take far more memory as values than as text, or nests too deeply.
-
-    One pass in chunks, whatever the body holds.
-    """
-    depth = containers = strings = commas = 0
-    is_inside = False
-    for text in _without_escapes(body):
-        chunk = np.frombuffer(text, np.uint8)
-        quotes = chunk == ord('"')
-        inside = np.logical_xor.accumulate(quotes) ^ is_inside
-        is_inside = bool(inside[-1])
-        outside = chunk[~inside]
-        opening = (outside == ord("[")) | (outside == ord("{"))
-        closing = (outside == ord("]")) | (outside == ord("}"))
-        depths = depth + np.cumsum(opening.astype(np.int64) - closing)
-        containers += int(opening.sum())
-        strings += int(quotes.sum()) // 2
-        commas += int((outside == ord(",")).sum())
-        if depths.size:
-            depth = int(depths[-1])
-            if int(depths.max()) > MAX_DEPTH:
-                raise BadRequest(f"the JSON body nests deeper than {MAX_DEPTH} levels")
-        for count, most, what in (
-            (containers, MAX_CONTAINERS, "arrays and objects"),
-            (strings, MAX_STRINGS, "texts"),
-            (commas, MAX_COMMAS, "values"),
-        ):
-            if count > most:
-                raise RequestEntityTooLarge(f"the JSON body has more than {most} {what}")
-
-
-def _without_escapes(body: bytes) -> Iterator[bytes]:
-    """The body in chunks, without escaped backslashes and quotes; each has a byte at least."""
-    carried = b""
-    for start in range(0, len(body), _CHUNK):
-        chunk = (carried + body[start : start + _CHUNK]).replace(b"\\\\", b"")
-        carried = b"\\" if chunk.endswith(b"\\") else b""
-        chunk = chunk.removesuffix(b"\\").replace(b'\\"', b"")
-        if chunk:
-            yield chunk
-
-
-class _ConstantRefused(ValueError):
-    """JSON knows neither NaN nor infinity."""
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise _ConstantRefused(f"{name} is not allowed in JSON")
-
-
-def _without_content(error: BaseException) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg} at line {error.lineno}, column {error.colno}"
-    if isinstance(error, UnicodeDecodeError):
-        return f"not UTF-8 at byte {error.start}"
-    if isinstance(error, _ConstantRefused | RecursionError):
-        return str(error)
-    return "a number is too long"  # the one other thing that the parser refuses
 
 
 def _equal(given: str | None, expected: str) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import TYPE_CHECKING, Any
 
 from flask import Blueprint, Response, g, request
-from werkzeug.exceptions import Forbidden
+from werkzeug.exceptions import Forbidden, RequestEntityTooLarge
 
-from ralis_backend.app.access import read_json
+from ralis_backend.app.json_body import NARROW, WIDE, read_event, read_json
 from ralis_backend.app.monitoring import CONTENT_TYPE, Metrics
 from ralis_backend.labelstudio.payloads.label_config import parse_label_config
 from ralis_backend.labelstudio.payloads.tasks import project_uid
@@ -19,8 +20,12 @@ if TYPE_CHECKING:
     from ralis_backend.labelstudio.token_file import Handover
     from ralis_backend.online.learner import Learner
 
+logger = logging.getLogger(__name__)
+
 Answer = dict[str, Any] | tuple[dict[str, Any], int]
 _ACTION = re.compile(r"[A-Za-z0-9_]{1,64}")
+UNREAD = "UNREAD"
+"""The event that stands for a webhook of too much: it tells nothing, so everything is read."""
 OPEN_ENDPOINTS = ("ralis.health",)
 """What is answered without authentication."""
 
@@ -66,7 +71,13 @@ def routes(
 
     @blueprint.post("/webhook")
     def webhook() -> Answer:
-        body = read_json(request)
+        try:
+            body = read_event(request, WIDE if g.only_uid is None else NARROW)
+        except RequestEntityTooLarge as error:
+            if g.only_uid is None:  # nothing else says which project it is of
+                raise
+            logger.warning("%s: a webhook says too much: %s", g.only_uid, error.description)
+            body = {"project": g.only_uid, "action": UNREAD}
         uid = _uid(body)
         if g.only_uid not in (None, uid):
             raise Forbidden(f"this is the webhook secret of project {g.only_uid}, not of {uid}")

@@ -18,24 +18,38 @@ REFUSED = 2
 CANNOT_START = 78
 """Exit code of a server that would fail in the same way when started again (`EX_CONFIG`)."""
 _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
+_WRONG_PLACE = {
+    **dict.fromkeys(
+        _NO_PERMISSION,
+        "a place that the user who runs this may read and write: give that user the right, or name "
+        "another place",
+    ),
+    **dict.fromkeys(
+        (errno.EEXIST, errno.ENOTDIR), "a folder: move the file away, or name another place"
+    ),
+    errno.EISDIR: "a file, not a folder",
+    errno.ENOENT: "a path that exists",
+    errno.ENAMETOOLONG: "a shorter path",
+    errno.ELOOP: "a path whose links lead somewhere",
+}
+"""What was expected of a path, by errors that stay until somebody does something about it."""
 
 
 def is_expected(error: Exception) -> bool:
     """Whether its message says all: a traceback would tell people nothing more."""
     from ralis_backend.online.tool import ToolError
 
+    if isinstance(error, OSError):
+        return error.filename is not None or error.errno in _NO_PERMISSION
     # a training whose loss is no number says what to change
-    return isinstance(error, ValueError | ToolError | FloatingPointError) or _is_forbidden(error)
+    return isinstance(error, ValueError | ToolError | FloatingPointError)
 
 
 def tell(error: Exception) -> None:
     """Write the message of an expected error."""
     text = str(error)
-    if _is_forbidden(error):
-        text += (
-            "; expected a place that the user who runs this may read and write: give that user the "
-            "right, or name another place"
-        )
+    if isinstance(error, OSError) and error.errno in _WRONG_PLACE:
+        text += f"; expected {_WRONG_PLACE[error.errno]}"
     logging.getLogger(__name__).debug("traceback", exc_info=error)
     typer.secho(f"ralis: {printable_lines(text)}", fg="red", err=True)
 
@@ -48,11 +62,11 @@ def starting() -> Iterator[None]:
     except UnavailableError:
         raise
     except Exception as error:
-        if not is_expected(error):
+        if not is_expected(error) or not _lasts(error):
             raise
         tell(error)
         sys.exit(CANNOT_START)
 
 
-def _is_forbidden(error: Exception) -> bool:
-    return isinstance(error, OSError) and error.errno in _NO_PERMISSION
+def _lasts(error: Exception) -> bool:
+    return not isinstance(error, OSError) or error.errno in _WRONG_PLACE

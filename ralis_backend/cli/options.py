@@ -8,7 +8,11 @@ from typing import Annotated
 
 import typer
 
-Project = Annotated[int, typer.Option(help="The pool project's number in Label Studio.")]
+LARGEST_ID = 2**31 - 1
+"""That a column of ids holds; Label Studio counts from 1."""
+Project = Annotated[
+    int, typer.Option(min=1, max=LARGEST_ID, help="The pool project's number in Label Studio.")
+]
 
 
 def strategy_names(text: str) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ralis_backend.cli.log import configure_logging
+from ralis_backend.cli.options import LARGEST_ID
 from ralis_backend.core.text import printable
 
 if TYPE_CHECKING:
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 WATCH_S = 2.0
 
 OptionalProject = Annotated[
-    int | None, typer.Option("--project", help="Only this project of Label Studio.")
+    int | None,
+    typer.Option("--project", min=1, max=LARGEST_ID, help="Only this project of Label Studio."),
 ]
 Watch = Annotated[bool, typer.Option("--watch", help="Show each change until Ctrl-C.")]
 

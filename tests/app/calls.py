@@ -37,7 +37,7 @@ def basic(user, password):
     return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
 
 
-def setup(client, config=CONFIG, **values):
+def setup(client, config=CONFIG, headers=None, **values):
     body = {
         "project": UID,
         "schema": config,
@@ -45,7 +45,7 @@ def setup(client, config=CONFIG, **values):
         "access_token": "t",
         "extra_params": None,
     }
-    return client.post("/setup", json={**body, **values})
+    return client.post("/setup", json={**body, **values}, headers=headers)
 
 
 def predict(client, tasks, **values):

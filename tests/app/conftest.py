@@ -11,6 +11,7 @@ from ralis_backend.core.segmenter import SegmenterSpec
 from ralis_backend.online.choosing import RankingConfig
 from ralis_backend.online.learner import Learner
 from ralis_backend.online.store import Store
+from ralis_backend.wiring import webhook_headers
 from tests.app.calls import settings
 
 
@@ -61,3 +62,10 @@ def guarded(learner):
         learner,
     )
     return app.test_client()
+
+
+@pytest.fixture
+def own_secret(learner, tmp_path):
+    """A guarded app, and what gives the headers of a project's webhooks."""
+    chosen = settings(auth_user="ralis", auth_password=SecretStr("secret"), data_dir=tmp_path)
+    return create_app(chosen, learner).test_client(), webhook_headers(chosen)

@@ -1,4 +1,5 @@
 import errno
+import os
 import sys
 
 import pytest
@@ -27,22 +28,65 @@ def test_a_start_that_would_fail_again_ends_with_a_code_of_its_own(error, told, 
 
 @pytest.mark.parametrize(
     "error",
-    [UnavailableError("the database starts"), OSError(errno.ENOSPC, "No space"), KeyError("bug")],
+    [
+        UnavailableError("the database starts"),
+        OSError(errno.ENOSPC, "No space"),
+        OSError(errno.ENOSPC, "No space", "/data"),
+        KeyError("bug"),
+    ],
 )
 def test_a_start_that_may_succeed_later_can_be_tried_again(error):
     with pytest.raises(type(error)), starting():
         raise error
 
 
-def test_a_place_that_may_not_be_written_is_one_line(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (errno.EACCES, "give that user the right"),
+        (errno.EEXIST, "expected a folder: move the file away"),
+        (errno.ENOTDIR, "expected a folder: move the file away"),
+        (errno.EISDIR, "expected a file, not a folder"),
+        (errno.ENOENT, "expected a path that exists"),
+        (errno.ENOSPC, "No space left on device: '/data'"),
+    ],
+)
+def test_an_error_about_a_place_is_one_line(monkeypatch, capsys, number, told):
     def refuse() -> None:
-        raise PermissionError(errno.EACCES, "Permission denied", "/data")
+        raise OSError(number, os.strerror(number), "/data")
 
     monkeypatch.setattr(ralis_backend.cli, "app", refuse)
     with pytest.raises(SystemExit) as ended:
         ralis_backend.cli.main()
     assert ended.value.code == 2
-    assert len(capsys.readouterr().err.splitlines()) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "'/data'" in line
+    assert told in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["doctor", "--label-config", "/nowhere.xml"], "'/nowhere.xml'; expected a path"),
+        (["doctor", "--label-config", "/"], "expected a file, not a folder"),
+        (["status", "--project", "9" * 30], "less than or equal to 2147483647"),
+        (["versions", "--project", "9" * 30], "less than or equal to 2147483647"),
+    ],
+)
+def test_what_the_command_line_names_wrongly_is_told(
+    environment, tmp_path, monkeypatch, capsys, arguments, told
+):
+    assert ended_with(monkeypatch, tmp_path, environment, *arguments) == 2
+    written = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert told in written
+    assert "Traceback" not in written
+
+
+def test_a_data_folder_that_is_a_file_is_told(environment, tmp_path, monkeypatch, capsys):
+    (tmp_path / "state").write_text("")
+    code = ended_with(monkeypatch, tmp_path, environment, "worker", "--unsupervised")
+    assert code == CANNOT_START
+    assert "expected a folder" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.fixture

@@ -31,14 +31,23 @@ class Housekeeping:
         self._done_at = float("-inf")
 
     def keep(self) -> None:
-        """Once an hour: look for projects that were gone, drop old events and unused files."""
+        """Once an hour: look for projects that were gone, drop old events and unused files.
+
+        What fails is in the log and keeps nothing else from being done.
+        """
         if time.monotonic() - self._done_at < EVERY_S:
             return
         self._done_at = time.monotonic()
-        self._look_for_the_gone()
-        self._drop_events()
-        self._remove_partial_files()
-        self._remove_masks()
+        for part in (
+            self._look_for_the_gone,
+            self._drop_events,
+            self._remove_partial_files,
+            self._remove_masks,
+        ):
+            try:
+                part()
+            except Exception:
+                logger.exception("housekeeping goes on after an error")
 
     def _look_for_the_gone(self) -> None:
         """A project that the tool knows after all is worked on again."""

@@ -141,6 +141,24 @@ def test_what_killed_writers_left_goes_when_it_has_not_changed_for_an_hour(
         assert grows.exists()
 
 
+def test_housekeeping_does_the_rest_where_a_part_of_it_fails(
+    store: Store, tool: FakeTool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    done: list[str] = []
+
+    def fail() -> None:
+        done.append("failed")
+        raise OverflowError("date value out of range")
+
+    keeper = Housekeeping(store, tool, CONFIG)
+    for part in ("_look_for_the_gone", "_drop_events", "_remove_partial_files"):
+        monkeypatch.setattr(keeper, part, fail)
+    monkeypatch.setattr(keeper, "_remove_masks", lambda: done.append("masks"))
+    keeper.keep()
+    assert done == ["failed"] * 3 + ["masks"]
+    assert caplog.text.count("housekeeping goes on") == 3
+
+
 @pytest.fixture
 def masks(store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], int]:
     """Looks for unused masks after so many hours; the number that was removed."""
