@@ -168,8 +168,7 @@ class LabelStudioTool:
         background: str | None,
     ) -> Painted:
         """What the annotation paints, (height, width) uint8 indices, VOID where unpainted."""
-        config = self._config(project.label_config)
-        return read_paint(annotation.results, config, class_names, size, background)
+        return read_paint(annotation.results, class_names, size, background)
 
     def answers(self, annotation: ToolAnnotation) -> dict[str, Any]:
         """What the annotation answers besides paint, by kind."""
@@ -201,7 +200,7 @@ class LabelStudioTool:
         results = newest.get("result")
         if not isinstance(results, list):
             raise ValueError(f"prediction {newest['id']} has no list of results")
-        shown = others_paint(results, self._config(pool.label_config), class_names, size)
+        shown = others_paint(results, class_names, size)
         for what in shown.left_out[:MOST_LOGGED]:
             logger.info("prediction %s of task %s: %s", newest["id"], task_id, what)
         return None if np.all(shown.mask == VOID) else shown.mask

@@ -96,11 +96,6 @@ class LabelConfig:
     xml: str = field(repr=False, compare=False, default="")
 
     @property
-    def control_names(self) -> tuple[str, ...]:
-        """Names of the segmentation controls."""
-        return tuple(control.name for control in self.controls)
-
-    @property
     def control_name(self) -> str:
         """The control that masks are suggested with."""
         return self._written.name
