@@ -179,7 +179,9 @@ class Connector:
     def _connected(self, visit: Visit, row_id: int, pool: ToolProject, wishes: Wishes) -> Connected:
         setup = self._setup.through(self._client.watched(visit.watch))
         row = visit.store.projects.by_id(row_id)  # as it is under the lease
-        regions_id = setup.connect(pool, wishes.mode, wishes.extra_params, row.regions_tool_id)
+        regions_id = setup.connect(
+            pool, wishes.mode, wishes.extra_params, row.regions_tool_id, row.regions_uid
+        )
         notes: tuple[str, ...] = ()
         if regions_id is not None:
             notes = tuple(setup.tidy_doubles(pool, regions_id))

@@ -221,10 +221,14 @@ class LabelStudioTool:
     # What it changes
 
     def prepare(
-        self, project: ToolProject, mode: str, regions_project_id: int | None
+        self,
+        project: ToolProject,
+        mode: str,
+        regions_project_id: int | None,
+        regions_uid: str | None = None,
     ) -> int | None:
         """Bring webhooks, sampling and, in crops mode, the regions project in order."""
-        return self._setup.prepare(project, mode, regions_project_id)
+        return self._setup.prepare(project, mode, regions_project_id, regions_uid)
 
     def tidy_doubles(self, project: ToolProject, regions_project_id: int) -> list[str]:
         """Delete empty doubles of a regions project; what to say of those that are not empty."""

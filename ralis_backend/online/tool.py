@@ -279,12 +279,17 @@ class Tool(Protocol):
         """The project; `ValueError` if its label config cannot be used, saying why."""
 
     def prepare(
-        self, project: ToolProject, mode: str, regions_project_id: int | None
+        self,
+        project: ToolProject,
+        mode: str,
+        regions_project_id: int | None,
+        regions_uid: str | None = None,
     ) -> int | None:
         """Bring the project's settings in order; safe to repeat.
 
         Webhooks with their header, sampling, prediction settings; in crops mode also the regions
         project, made if `regions_project_id` is None or gone, its labels kept equal to the pool's.
+        One that has the uid `regions_uid` is the one, whatever people have made of it.
 
         Returns:
             The id of the regions project, None in in-place mode.
