@@ -26,6 +26,7 @@ from ralis_backend.labelstudio.payloads.label_config import (
     parse_label_config,
 )
 from ralis_backend.labelstudio.payloads.regions_config import (
+    REGIONS_SIGN,
     is_like,
     regions_config,
     shows_regions,
@@ -38,6 +39,8 @@ logger = logging.getLogger(__name__)
 MARKER = "ralis:pool="
 """Stands in a regions project's description, so that it is found again by its pool's uid."""
 SUFFIX = " · regions"
+UNLESS = f"remove from its labelling interface {REGIONS_SIGN}"
+"""What to do with a pool that looks like a regions project."""
 _MARK = re.compile(re.escape(MARKER) + r"([0-9]+(?:\.[0-9]+)?)(?![0-9.]*[0-9])")
 
 LEAST_USEFUL_FIRST = {

@@ -37,6 +37,7 @@ from ralis_backend.labelstudio.payloads.predictions import (
     is_ours,
     model_version,
 )
+from ralis_backend.labelstudio.payloads.regions_config import REGIONS_SIGN, shows_regions
 from ralis_backend.labelstudio.payloads.tasks import (
     TaskError,
     count_of,
@@ -49,7 +50,7 @@ from ralis_backend.labelstudio.payloads.tasks import (
     project_uid,
     utc_text,
 )
-from ralis_backend.labelstudio.regions_project import is_regions_project, keep_settings, pool_of
+from ralis_backend.labelstudio.regions_project import keep_settings, pool_of
 from ralis_backend.labelstudio.setup import ProjectSetup
 from ralis_backend.online.tool import (
     Crop,
@@ -122,8 +123,8 @@ class LabelStudioTool:
             title=str(found.get("title") or ""),
             label_config=found["label_config"],
             classes=config.labels,
-            is_regions=is_regions_project(found),
             pool_uid=pool_of(found),
+            regions_sign=REGIONS_SIGN if shows_regions(found["label_config"]) else None,
             num_tasks=count_of(found, "task_number"),
             num_annotations=count_of(
                 found, "total_annotations_number", "skipped_annotations_number"

@@ -59,8 +59,9 @@ class ToolProject:
 
     `uid` is `<id>.<unix seconds of creation>`: ids may be handed out again after deletion.
     `num_tasks` and `num_annotations` (skips included) are what the tool counts; None if it does
-    not say. `is_regions`: one that was made for the regions of a pool, whose uid is `pool_uid`
-    where it is known. `background` is the class of unpainted pixels as it is known here, for what
+    not say. `pool_uid`: of the pool for whose regions it was made, where its mark says so.
+    `regions_sign`: what its interface has that those of such projects have, in the tool's words;
+    None: nothing. `background` is the class of unpainted pixels as it is known here, for what
     annotators are told; the tool does not say it.
     """
 
@@ -71,8 +72,8 @@ class ToolProject:
     classes: tuple[ClassLabel, ...]
     num_tasks: int | None = None
     num_annotations: int | None = None
-    is_regions: bool = False
     pool_uid: str | None = None
+    regions_sign: str | None = None
     background: str | None = None
 
 

@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 CROP_CLASS = "ralis-crop"
 """Of the view that shows the crop: by it an interface of regions is known."""
+REGIONS_SIGN = f'a view with the class "{CROP_CLASS}"'
 TOOL_HOTKEYS = "behkmoprvwu"
 """Keys of Label Studio's tools, and of "unselect"."""
 # What gets no key here gets the next free one, and the eraser would tick a choice.

@@ -59,6 +59,13 @@ def sources_of(project: Project) -> list[ToolSource]:
     return sources
 
 
+def _looks(found: ToolProject) -> str:
+    return (
+        f"looks like a regions project: its labelling interface has {found.regions_sign}; remove "
+        "that, if it holds whole images, or disconnect it"
+    )
+
+
 class Sync:
     """Reads one project from the tool; every method may be repeated at any time."""
 
@@ -69,13 +76,16 @@ class Sync:
         self._standing = Standing()
 
     def project(self, project: Project) -> ToolProject:
-        """The pool project as the tool has it; `ToolNotFound` if it was deleted."""
+        """The pool project as the tool has it.
+
+        Raises:
+            ToolNotFound: if it was deleted.
+            NoPool: if it holds the regions of another one.
+            ValueError: if nobody knows, since it has not been read yet and looks as if it did.
+        """
         found = self._tool.project(project.tool_id)
-        if found.is_regions and found.uid == project.uid:
-            raise NoPool(
-                f"project {found.id} ({found.title}) holds the regions of "
-                f"{self._pool_name(found)}; it is not worked on itself: connect that one"
-            )
+        if found.uid == project.uid:
+            self._refuse_regions(project, found)
         if found.uid != project.uid:
             raise ToolNotFound(
                 f"project {project.tool_id} is another one now (it was deleted, and its number "
@@ -128,6 +138,9 @@ class Sync:
         if regions_id is not None and project.num_readings % DOUBLES_EVERY == 1:
             self._tidy_doubles(project, pool, regions_id)
         self._store.attempts.forget(project.id, SETTINGS)
+        if pool.regions_sign is not None:
+            note = f"project {pool.id} is worked on as a pool, but {_looks(pool)}"
+            self._store.attempts.set_aside(project.id, SETTINGS, "", note)
         return project
 
     def _unprepared(self, project: Project, error: Exception) -> Project:
@@ -249,10 +262,23 @@ class Sync:
             logger.warning("%s", note)
             self._store.attempts.set_aside(project.id, DOUBLE, place, note)
 
-    def _pool_name(self, found: ToolProject) -> str:
-        pool = self._store.projects.find(found.pool_uid) if found.pool_uid else None
-        number = pool.tool_id if pool else (found.pool_uid or "another one").partition(".")[0]
-        return f"project {number}" if found.pool_uid else str(number)
+    def _refuse_regions(self, project: Project, found: ToolProject) -> None:
+        """What was read as a pool stays one though it begins to look like a regions project."""
+        if found.pool_uid is not None and found.pool_uid != found.uid:
+            pool = self._store.projects.find(found.pool_uid)
+            number = pool.tool_id if pool else int(found.pool_uid.partition(".")[0])
+        elif found.regions_sign is None or project.synced_at is not None:
+            return
+        else:
+            every = self._store.projects.every()
+            holder = next((it.tool_id for it in every if it.regions_uid == found.uid), None)
+            if holder is None:
+                raise ValueError(f"project {found.id} ({found.title}) {_looks(found)}")
+            number = holder
+        raise NoPool(
+            f"project {found.id} ({found.title}) holds the regions of project {number}; it is not "
+            "worked on itself: connect that one"
+        )
 
     def _renewed(self, project: Project) -> tuple[Project, ToolProject]:
         """The project with the labels that the tool has now, and its pool."""
