@@ -23,7 +23,7 @@ CONFIG = (
     '<BrushLabels name="brush" toName="image"><Label value="road"/></BrushLabels></View>'
 )
 CROPS = Wishes("crops")
-NUM_CALLS = 22
+NUM_CALLS = 24
 """As many as connecting takes, and one more."""
 MOMENTS = [
     pytest.param(number, marks=[] if number % 7 == 1 else [pytest.mark.e2e])
