@@ -224,7 +224,13 @@ def _server(num_tasks: int) -> Iterator[str]:
 class _Prepared:
     """Stands in for the set-up of projects, which is not measured."""
 
-    def prepare(self, project: ToolProject, mode: str, regions_project_id: int | None) -> None:
+    def prepare(
+        self,
+        project: ToolProject,
+        mode: str,
+        regions_project_id: int | None,
+        regions_uid: str | None = None,
+    ) -> None:
         """Nothing is to be done."""
 
 

@@ -11,7 +11,12 @@ from ralis_backend.labelstudio.client import LabelStudioClient
 from ralis_backend.labelstudio.errors import NotFound
 from ralis_backend.labelstudio.payloads.predictions import is_ours
 from ralis_backend.labelstudio.payloads.tasks import project_uid
-from ralis_backend.labelstudio.regions_project import is_regions_project, num_annotations, pool_of
+from ralis_backend.labelstudio.regions_project import (
+    UNLESS,
+    is_regions_project,
+    num_annotations,
+    pool_of,
+)
 from ralis_backend.labelstudio.setup import ProjectSetup
 from ralis_backend.labelstudio.tool import LabelStudioTool
 from ralis_backend.online.background import Kept
@@ -107,9 +112,10 @@ class Connector:
             ) from None
         pool = self._pool_of(found)
         if pool is not None:
+            unless = f" (or, if it is no such project, {UNLESS})" if pool[0] == "N" else ""
             raise ValueError(
                 f"project {project_id} ({found.get('title')}) holds the regions of {pool[1]}, "
-                f"and was made by the backend; run `ralis connect --project {pool[0]}`"
+                f"and was made by the backend; run `ralis connect --project {pool[0]}`{unless}"
             )
         return self._tool.project(project_id)
 
@@ -179,7 +185,9 @@ class Connector:
     def _connected(self, visit: Visit, row_id: int, pool: ToolProject, wishes: Wishes) -> Connected:
         setup = self._setup.through(self._client.watched(visit.watch))
         row = visit.store.projects.by_id(row_id)  # as it is under the lease
-        regions_id = setup.connect(pool, wishes.mode, wishes.extra_params, row.regions_tool_id)
+        regions_id = setup.connect(
+            pool, wishes.mode, wishes.extra_params, row.regions_tool_id, row.regions_uid
+        )
         notes: tuple[str, ...] = ()
         if regions_id is not None:
             notes = tuple(setup.tidy_doubles(pool, regions_id))

@@ -21,7 +21,7 @@ from ralis_backend.labelstudio.payloads.label_config import (
     parse_label_config,
 )
 from ralis_backend.labelstudio.payloads.predictions import image_prediction, model_version
-from ralis_backend.labelstudio.payloads.regions_config import shows_regions
+from ralis_backend.labelstudio.payloads.regions_config import REGIONS_SIGN, shows_regions
 from ralis_backend.labelstudio.payloads.tasks import TaskError, parse_tasks, project_uid
 from ralis_backend.online.tool import ImageSuggestion, ToolTask
 
@@ -153,7 +153,8 @@ class RalisBackend(LabelStudioMLBase):  # type: ignore[misc]
         if shows_regions(self._config_xml):
             raise ValueError(
                 "this project holds the regions of another one; connect the backend to the project "
-                "with the whole images, and take it off this one"
+                "with the whole images, and take it off this one (or, if this one has them, remove "
+                f"from its labelling interface {REGIONS_SIGN})"
             )
         classes = self._config().labels
         parameters = _extra_params(extra_params)

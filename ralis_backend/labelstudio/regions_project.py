@@ -12,7 +12,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ralis_backend.labelstudio.client import LabelStudioClient
-from ralis_backend.labelstudio.errors import NotFound
+from ralis_backend.labelstudio.errors import (
+    LabelStudioError,
+    NotFound,
+    Unauthorised,
+    Unavailable,
+)
 from ralis_backend.labelstudio.once import deleted, found_or_made
 from ralis_backend.labelstudio.payloads.instructions import HEADING, instructions
 from ralis_backend.labelstudio.payloads.label_config import (
@@ -21,10 +26,12 @@ from ralis_backend.labelstudio.payloads.label_config import (
     parse_label_config,
 )
 from ralis_backend.labelstudio.payloads.regions_config import (
+    REGIONS_SIGN,
     is_like,
     regions_config,
     shows_regions,
 )
+from ralis_backend.labelstudio.payloads.tasks import project_uid
 from ralis_backend.online.tool import ToolProject
 
 logger = logging.getLogger(__name__)
@@ -32,6 +39,8 @@ logger = logging.getLogger(__name__)
 MARKER = "ralis:pool="
 """Stands in a regions project's description, so that it is found again by its pool's uid."""
 SUFFIX = " · regions"
+UNLESS = f"remove from its labelling interface {REGIONS_SIGN}"
+"""What to do with a pool that looks like a regions project."""
 _MARK = re.compile(re.escape(MARKER) + r"([0-9]+(?:\.[0-9]+)?)(?![0-9.]*[0-9])")
 
 LEAST_USEFUL_FIRST = {
@@ -69,21 +78,22 @@ class RegionsProjects:
         self._client = client
         self._region_label = region_label
 
-    def keep(self, pool: ToolProject, regions_project_id: int | None) -> Project:
-        """The pool's regions project, its labels and settings in order.
+    def keep(
+        self, pool: ToolProject, regions_project_id: int | None, regions_uid: str | None = None
+    ) -> Project:
+        """The pool's regions project, with its mark; made if there is none.
 
         Args:
             pool: whose regions are labelled there.
             regions_project_id: as it is known; None: it is looked for by its mark.
+            regions_uid: likewise: one of this uid is the one, whatever its owner has made of it.
         """
-        known = self._known(pool, regions_project_id)
-        found, is_new = found_or_made(
+        known = self._known(pool, regions_project_id, regions_uid)
+        found, _ = found_or_made(
             f"the regions project of project {pool.id}",
             lambda: known or self.find(pool),
             lambda: self._make(pool),
         )
-        if not is_new:
-            self._keep_in_order(pool, found)
         return found
 
     def find(self, pool: ToolProject) -> Project | None:
@@ -141,7 +151,7 @@ class RegionsProjects:
         )
         return True
 
-    def _known(self, pool: ToolProject, project_id: int | None) -> Project | None:
+    def _known(self, pool: ToolProject, project_id: int | None, uid: str | None) -> Project | None:
         """The project of this id, if it is the pool's regions project; its mark is kept."""
         if project_id is None or project_id == pool.id:
             return None
@@ -152,7 +162,8 @@ class RegionsProjects:
         marked = pool_of(found)
         if marked == pool.uid:
             return found
-        if marked is None and shows_regions(str(found.get("label_config"))):
+        is_known = project_uid(found) == uid or shows_regions(str(found.get("label_config")))
+        if marked is None and is_known:
             text = f"{str(found.get('description') or '').rstrip()} {MARKER}{pool.uid}".strip()
             return self._client.update_project(project_id, description=text)
         return None
@@ -169,16 +180,42 @@ class RegionsProjects:
             show_instruction=True,
         )
 
-    def _keep_in_order(self, pool: ToolProject, found: Project) -> None:
+    def keep_in_order(self, pool: ToolProject, found: Project) -> None:
+        """Bring the settings and labels of a pool's regions project in order.
+
+        Raises:
+            LabelStudioError: saying what to do, where Label Studio refuses its labelling interface.
+        """
         regions_id, parsed = int(found["id"]), self._parsed(pool)
         told = self._told(pool, parsed)
         if not is_ours(found.get("expert_instruction")):
             del told["expert_instruction"]
         keep_settings(self._client, regions_id, {**REGIONS_SETTINGS, **told})
         if not is_like(found["label_config"], parsed, pool.background):
-            # Label Studio accepts it when a label goes that annotations still use.
+            self._write_config(pool, found, parsed)
+
+    def _write_config(self, pool: ToolProject, found: Project, parsed: LabelConfig) -> None:
+        """Label Studio accepts it when a label goes that annotations still use, but no control."""
+        regions_id, shown = int(found["id"]), str(found["label_config"])
+        try:
             config = regions_config(parsed, pool.background)
             self._client.update_project(regions_id, label_config=config)
+            return
+        except (NotFound, Unauthorised, Unavailable):
+            raise
+        except LabelStudioError as error:
+            logger.warning("project %d: controls that annotations use are kept: %s", pool.id, error)
+        try:
+            config = regions_config(parsed, pool.background, before=shown)
+            self._client.update_project(regions_id, label_config=config)
+        except (NotFound, Unauthorised, Unavailable):
+            raise
+        except LabelStudioError as error:
+            raise LabelStudioError(
+                f"the labelling interface of project {regions_id} stays as it was, annotators draw "
+                f"with the controls and labels from before: {error}; give controls of another type "
+                f"other names than before in project {pool.id}, and leave its Image the name it had"
+            ) from None
 
     def _told(self, pool: ToolProject, config: LabelConfig) -> dict[str, Any]:
         """Settings by which annotators learn what to do.

@@ -71,6 +71,7 @@ class ProjectSetup:
         mode: str,
         extra_params: Mapping[str, Any] | None = None,
         regions_project_id: int | None = None,
+        regions_uid: str | None = None,
     ) -> int | None:
         """Make this backend a project's ML backend, and prepare the project.
 
@@ -79,6 +80,7 @@ class ProjectSetup:
             mode: `crops` or `in-place`.
             extra_params: that the connection gets besides those it has.
             regions_project_id: as it is known; None: it is looked for.
+            regions_uid: likewise.
 
         Returns:
             The id of the regions project, None in in-place mode.
@@ -89,24 +91,32 @@ class ProjectSetup:
             ValueError: if there is no backend address.
         """
         self.connect_backend(project, extra_params)
-        regions_id = self.prepare(project, mode, regions_project_id)
+        regions_id = self.prepare(project, mode, regions_project_id, regions_uid)
         if regions_id is not None:
             self._keep_view(regions_id, is_wanted=True)
         return regions_id
 
     def prepare(
-        self, project: ToolProject, mode: str, regions_project_id: int | None
+        self,
+        project: ToolProject,
+        mode: str,
+        regions_project_id: int | None,
+        regions_uid: str | None = None,
     ) -> int | None:
         """Bring webhooks, sampling and, in crops mode, the regions project in order."""
         address = self.address(project.id)
-        self._keep_webhook(project.id, project.uid, address)
         if mode != "crops":
+            self._keep_webhook(project.id, project.uid, address)
             keep_settings(self._client, project.id, LEAST_USEFUL_FIRST)
             return None
-        regions = self._regions.keep(project, regions_project_id)
+        regions = self._regions.keep(project, regions_project_id, regions_uid)
         regions_id = int(regions["id"])
-        self._keep_webhook(regions_id, project_uid(regions), address)
-        self._keep_view(regions_id)
+        try:
+            self._regions.keep_in_order(project, regions)
+        finally:  # whichever of both Label Studio refuses, the other is done
+            self._keep_webhook(project.id, project.uid, address)
+            self._keep_webhook(regions_id, project_uid(regions), address)
+            self._keep_view(regions_id)
         return regions_id
 
     def tidy_doubles(self, project: ToolProject, regions_project_id: int) -> list[str]:

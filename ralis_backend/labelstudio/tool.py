@@ -37,6 +37,7 @@ from ralis_backend.labelstudio.payloads.predictions import (
     is_ours,
     model_version,
 )
+from ralis_backend.labelstudio.payloads.regions_config import REGIONS_SIGN, shows_regions
 from ralis_backend.labelstudio.payloads.tasks import (
     TaskError,
     count_of,
@@ -49,7 +50,7 @@ from ralis_backend.labelstudio.payloads.tasks import (
     project_uid,
     utc_text,
 )
-from ralis_backend.labelstudio.regions_project import is_regions_project, keep_settings, pool_of
+from ralis_backend.labelstudio.regions_project import keep_settings, pool_of
 from ralis_backend.labelstudio.setup import ProjectSetup
 from ralis_backend.online.tool import (
     Crop,
@@ -122,8 +123,8 @@ class LabelStudioTool:
             title=str(found.get("title") or ""),
             label_config=found["label_config"],
             classes=config.labels,
-            is_regions=is_regions_project(found),
             pool_uid=pool_of(found),
+            regions_sign=REGIONS_SIGN if shows_regions(found["label_config"]) else None,
             num_tasks=count_of(found, "task_number"),
             num_annotations=count_of(
                 found, "total_annotations_number", "skipped_annotations_number"
@@ -168,8 +169,7 @@ class LabelStudioTool:
         background: str | None,
     ) -> Painted:
         """What the annotation paints, (height, width) uint8 indices, VOID where unpainted."""
-        config = self._config(project.label_config)
-        return read_paint(annotation.results, config, class_names, size, background)
+        return read_paint(annotation.results, class_names, size, background)
 
     def answers(self, annotation: ToolAnnotation) -> dict[str, Any]:
         """What the annotation answers besides paint, by kind."""
@@ -201,7 +201,7 @@ class LabelStudioTool:
         results = newest.get("result")
         if not isinstance(results, list):
             raise ValueError(f"prediction {newest['id']} has no list of results")
-        shown = others_paint(results, self._config(pool.label_config), class_names, size)
+        shown = others_paint(results, class_names, size)
         for what in shown.left_out[:MOST_LOGGED]:
             logger.info("prediction %s of task %s: %s", newest["id"], task_id, what)
         return None if np.all(shown.mask == VOID) else shown.mask
@@ -222,10 +222,14 @@ class LabelStudioTool:
     # What it changes
 
     def prepare(
-        self, project: ToolProject, mode: str, regions_project_id: int | None
+        self,
+        project: ToolProject,
+        mode: str,
+        regions_project_id: int | None,
+        regions_uid: str | None = None,
     ) -> int | None:
         """Bring webhooks, sampling and, in crops mode, the regions project in order."""
-        return self._setup.prepare(project, mode, regions_project_id)
+        return self._setup.prepare(project, mode, regions_project_id, regions_uid)
 
     def tidy_doubles(self, project: ToolProject, regions_project_id: int) -> list[str]:
         """Delete empty doubles of a regions project; what to say of those that are not empty."""

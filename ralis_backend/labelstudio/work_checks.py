@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from ralis_backend.labelstudio.check import Check, tried
 from ralis_backend.labelstudio.client import LabelStudioClient
 from ralis_backend.labelstudio.regions_project import (
+    UNLESS,
     is_regions_project,
     num_annotations,
     num_tasks,
@@ -84,6 +85,7 @@ def regions_check(store: Store | None, client: LabelStudioClient, project_id: in
     raise ValueError(
         f"project {project_id} ({found.get('title')}) holds the regions of project {number}, made "
         f"by the backend; name that one: `ralis doctor --project {number}`"
+        + (f" (or, if it is no such project, {UNLESS})" if uid is None else "")
     )
 
 

@@ -59,8 +59,9 @@ class ToolProject:
 
     `uid` is `<id>.<unix seconds of creation>`: ids may be handed out again after deletion.
     `num_tasks` and `num_annotations` (skips included) are what the tool counts; None if it does
-    not say. `is_regions`: one that was made for the regions of a pool, whose uid is `pool_uid`
-    where it is known. `background` is the class of unpainted pixels as it is known here, for what
+    not say. `pool_uid`: of the pool for whose regions it was made, where its mark says so.
+    `regions_sign`: what its interface has that those of such projects have, in the tool's words;
+    None: nothing. `background` is the class of unpainted pixels as it is known here, for what
     annotators are told; the tool does not say it.
     """
 
@@ -71,8 +72,8 @@ class ToolProject:
     classes: tuple[ClassLabel, ...]
     num_tasks: int | None = None
     num_annotations: int | None = None
-    is_regions: bool = False
     pool_uid: str | None = None
+    regions_sign: str | None = None
     background: str | None = None
 
 
@@ -279,12 +280,17 @@ class Tool(Protocol):
         """The project; `ValueError` if its label config cannot be used, saying why."""
 
     def prepare(
-        self, project: ToolProject, mode: str, regions_project_id: int | None
+        self,
+        project: ToolProject,
+        mode: str,
+        regions_project_id: int | None,
+        regions_uid: str | None = None,
     ) -> int | None:
         """Bring the project's settings in order; safe to repeat.
 
         Webhooks with their header, sampling, prediction settings; in crops mode also the regions
         project, made if `regions_project_id` is None or gone, its labels kept equal to the pool's.
+        One that has the uid `regions_uid` is the one, whatever people have made of it.
 
         Returns:
             The id of the regions project, None in in-place mode.

@@ -111,7 +111,7 @@ def read_json(value: Any) -> None:
     read_answers(annotation.results)
     for config in CONFIGS:
         for background in (None, "car"):
-            painted = read_paint(annotation.results, config, CLASSES, SIZE, background)
+            painted = read_paint(annotation.results, CLASSES, SIZE, background)
             assert painted.mask.shape == SIZE
             assert set(np.unique(painted.mask)) <= {0, 1, 255}
             assert all(len(text) < 2000 for text in painted.left_out)

@@ -45,8 +45,8 @@ def painted():
     return mask
 
 
-def shown(results, config, class_names, size):
-    return others_paint(results, config, class_names, size).mask
+def shown(results):
+    return others_paint(results, CLASSES, SIZE).mask
 
 
 def results(mask, **changes):
@@ -111,7 +111,7 @@ def test_the_newest_prediction_of_the_version_is_what_others_mask_gives(label_st
 
 
 def test_a_mask_of_another_controls_name_and_polygons_are_read():
-    mask = shown(results(painted(), from_name="sam", to_name="img"), PARSED, CLASSES, SIZE)
+    mask = shown(results(painted(), from_name="sam", to_name="img"))
     np.testing.assert_array_equal(mask, painted())
     square = {
         "id": "a",
@@ -121,7 +121,7 @@ def test_a_mask_of_another_controls_name_and_polygons_are_read():
     }
     expected = np.full(SIZE, VOID, np.uint8)
     expected[:4, :6] = 1
-    np.testing.assert_array_equal(shown([square], PARSED, CLASSES, SIZE), expected)
+    np.testing.assert_array_equal(shown([square]), expected)
 
 
 BAD = [
@@ -140,7 +140,7 @@ BAD = [
 
 @pytest.mark.parametrize("bad", BAD)
 def test_what_cannot_be_read_of_a_prediction_is_left_out_alone(bad):
-    mask = shown([bad, *results(painted()), bad], PARSED, CLASSES, SIZE)
+    mask = shown([bad, *results(painted()), bad])
     np.testing.assert_array_equal(mask, painted())
-    assert np.all(shown([bad], PARSED, CLASSES, SIZE) == VOID)
-    assert np.all(shown([], PARSED, CLASSES, SIZE) == VOID)
+    assert np.all(shown([bad]) == VOID)
+    assert np.all(shown([]) == VOID)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 from dataclasses import replace
 
+import httpx
 import pytest
 
 from ralis_backend.labelstudio import client as client_module
-from ralis_backend.labelstudio.errors import Unavailable
+from ralis_backend.labelstudio.errors import LabelStudioError, Unauthorised, Unavailable
 from ralis_backend.labelstudio.payloads.instructions import instructions
-from ralis_backend.labelstudio.payloads.label_config import parse_label_config
+from ralis_backend.labelstudio.payloads.label_config import (
+    KEPT_CLASS,
+    Control,
+    parse_label_config,
+    parse_xml,
+)
 from ralis_backend.labelstudio.regions_project import MARKER, pool_of
 from ralis_backend.labelstudio.setup import ProjectSetup, same_url
 from ralis_backend.labelstudio.view import VIEW_TITLE
@@ -125,6 +133,84 @@ def test_labels_of_the_regions_project_follow_the_pool(label_studio):
     regions = setup.prepare(pool(label_studio), "crops", None)
     label_studio.projects[1]["label_config"] = config("road", "car", "tree")
     setup.prepare(pool(label_studio), "crops", regions)
+    labels = parse_label_config(label_studio.projects[regions]["label_config"]).labels
+    assert [label.name for label in labels] == ["road", "car", "tree"]
+
+
+class CarefulLabelStudio(FakeLabelStudio):
+    """Refuses interfaces of regions without the controls that annotations use, (name, tag) each."""
+
+    def __init__(self):
+        super().__init__()
+        self.add_project(config("road", "car"))
+        self.used = set()
+
+    def _answer(self, request):
+        path = re.fullmatch(r"/api/projects/(\d+)", request.url.path)
+        xml = json.loads(request.content or "{}").get("label_config")
+        if request.method != "PATCH" or not path or int(path[1]) == 1 or not xml:
+            return super()._answer(request)
+        if self.used <= {(it.get("name"), it.tag) for it in parse_xml(xml).iter()}:
+            return super()._answer(request)
+        refusal = {"label_config": ["Created annotations are incompatible"]}
+        return httpx.Response(400, json={"validation_errors": refusal})
+
+
+RENAMED = config("road", "car", "tree").replace("brush", "pen")
+ANOTHER_TYPE = config("road", "car", "tree").replace("BrushLabels", "BitmaskLabels")
+
+
+def test_a_control_that_annotations_use_stays_out_of_sight_beside_the_one_that_follows_it():
+    label_studio = CarefulLabelStudio()
+    setup = setup_of(label_studio)
+    regions = setup.prepare(pool(label_studio), "crops", None)
+    label_studio.used = {("brush", "BrushLabels")}
+    label_studio.projects[1]["label_config"] = RENAMED
+    setup.prepare(pool(label_studio), "crops", regions)
+    shown = label_studio.projects[regions]["label_config"]
+    assert parse_label_config(shown).controls == (Control("pen", "brushlabels"),)
+    assert len(parse_label_config(shown).labels) == 3
+    (kept,) = (it for it in parse_xml(shown).iter() if it.get("className") == KEPT_CLASS)
+    assert kept.get("style") == "display:none"
+    assert [it.get("name") for it in kept] == ["brush"]
+    keys = [it.get("hotkey") for it in parse_xml(shown).iter() if it.tag == "Label"]
+    assert len({*keys}) == len(keys)
+    label_studio.writes.clear()
+    setup.prepare(pool(label_studio), "crops", regions)
+    assert label_studio.writes == []
+    label_studio.projects[1]["label_config"] = config("road", "car")
+    setup.prepare(pool(label_studio), "crops", regions)
+    shown = label_studio.projects[regions]["label_config"]
+    assert parse_label_config(shown).controls == (Control("brush", "brushlabels"),)
+    assert KEPT_CLASS not in shown, "nobody has drawn with the pen"
+
+
+def test_an_interface_that_cannot_follow_says_what_to_do_and_stops_no_webhook():
+    label_studio = CarefulLabelStudio()
+    setup = setup_of(label_studio)
+    regions = setup.prepare(pool(label_studio), "crops", None)
+    before = label_studio.projects[regions]["label_config"]
+    label_studio.used = {("brush", "BrushLabels")}
+    label_studio.projects[1]["label_config"] = ANOTHER_TYPE
+    label_studio.webhooks.clear()
+    with pytest.raises(LabelStudioError, match="another type other names than before in project 1"):
+        setup.prepare(pool(label_studio), "crops", regions)
+    assert label_studio.projects[regions]["label_config"] == before
+    assert [hook["project"] for hook in label_studio.webhooks] == [1, regions]
+
+
+def test_a_webhook_that_is_refused_keeps_no_label_from_annotators(label_studio):
+    setup = setup_of(label_studio)
+    regions = setup.prepare(pool(label_studio), "crops", None)
+    label_studio.projects[1]["label_config"] = config("road", "car", "tree")
+
+    def refuse(call):
+        if "webhooks" in call:
+            raise Unauthorised("no")
+
+    label_studio.before = refuse
+    with pytest.raises(Unauthorised):
+        setup.prepare(pool(label_studio), "crops", regions)
     labels = parse_label_config(label_studio.projects[regions]["label_config"]).labels
     assert [label.name for label in labels] == ["road", "car", "tree"]
 
@@ -261,6 +347,20 @@ def test_a_description_that_somebody_wrote_anew_keeps_the_project_and_gets_its_m
     assert label_studio.projects[regions]["description"] == (
         f"Ask Ann before you label. {MARKER}1.1763700000"
     )
+
+
+def test_a_regions_project_is_known_by_its_uid_whatever_its_owner_has_made_of_it(label_studio):
+    setup = setup_of(label_studio)
+    regions = setup.prepare(pool(label_studio), "crops", None)
+    plain = label_studio.projects[regions]["label_config"].replace("ralis-crop", "mine")
+    label_studio.projects[regions] |= {"description": "Ours.", "label_config": plain}
+    uid = f"{regions}.1763700000"
+    assert setup.prepare(pool(label_studio), "crops", regions, uid) == regions
+    assert label_studio.projects[regions]["description"] == f"Ours. {MARKER}1.1763700000"
+    assert label_studio.projects[regions]["label_config"] == plain
+    label_studio.projects[regions]["description"] = "Ours."
+    another = setup.prepare(pool(label_studio), "crops", regions, f"{regions}.1763799999")
+    assert another != regions, "its number was given to another project"
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,11 @@ class FakeTool:
         return replace(self.pool, uid="2.200", id=2, title="regions", **counts)
 
     def prepare(
-        self, project: ToolProject, mode: str, regions_project_id: int | None
+        self,
+        project: ToolProject,
+        mode: str,
+        regions_project_id: int | None,
+        regions_uid: str | None = None,
     ) -> int | None:
         self._call("prepare")
         return 2 if mode == "crops" else None

@@ -27,8 +27,9 @@ REGION_LAYERS = 16
 def read_boxes(results: Any, config: LabelConfig, image_size: tuple[int, int]) -> FoundRegions:
     """The suggested regions that an annotation carries, in pixels, clipped to the image.
 
-    They are the rectangles of the region control; without one, what the masks' meta says. What is
-    malformed is left out, and what there is of them beyond what an image holds.
+    They are the rectangles with the label of suggested regions, whatever their control is called;
+    without a control for them, what the masks' meta says as well. What is malformed is left out,
+    and what there is of them beyond what an image holds.
     """
     objects, _ = objects_of(results)
     boxes: dict[Region, None] = {}  # in order, each once
@@ -54,12 +55,9 @@ def read_boxes(results: Any, config: LabelConfig, image_size: tuple[int, int]) -
 
 
 def _boxes(result: Result, config: LabelConfig, size: tuple[int, int]) -> list[Region]:
-    if config.region_control is None:
-        return _boxes_of_meta(result, size)
-    is_of_control = result.get("from_name") == config.region_control
-    if is_of_control and result.get("type") == "rectanglelabels":
+    if result.get("type") == "rectanglelabels":
         return _boxes_of_rectangle(result, config.region_label, size)
-    return []
+    return _boxes_of_meta(result, size) if config.region_control is None else []
 
 
 def _boxes_of_rectangle(result: Result, label: str, size: tuple[int, int]) -> list[Region]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from xml.etree.ElementTree import Element, ParseError
@@ -31,6 +31,8 @@ SEGMENTATION_CONTROLS = {
 }
 """Tags whose labels are masks, and the type of their results; masks are suggested with the first
 of them that a config has."""
+KEPT_CLASS = "ralis-kept"
+"""Of the view with controls that are no longer drawn with: annotations were."""
 REGION_LABEL = "Suggested region"
 REGION_COLOR = "#FF00FF"
 
@@ -96,11 +98,6 @@ class LabelConfig:
     xml: str = field(repr=False, compare=False, default="")
 
     @property
-    def control_names(self) -> tuple[str, ...]:
-        """Names of the segmentation controls."""
-        return tuple(control.name for control in self.controls)
-
-    @property
     def control_name(self) -> str:
         """The control that masks are suggested with."""
         return self._written.name
@@ -136,7 +133,7 @@ def parse_label_config(xml: str, region_label: str = REGION_LABEL) -> LabelConfi
 
 @lru_cache(maxsize=64)
 def _label_config(xml: str, region_label: str) -> LabelConfig:
-    elements = list(parse_xml(xml).iter())
+    elements = list(offered(parse_xml(xml)))
     _refuse_tags(elements)
     controls = _segmentation_controls(elements)
     image = _image(elements, controls)
@@ -177,6 +174,14 @@ def parse_xml(xml: str) -> Element:
     for element in root.iter():
         element.tag = _TAGS.get(element.tag.lower(), element.tag)
     return root
+
+
+def offered(element: Element) -> Iterator[Element]:
+    """It and all below it, in order, but for controls that are kept for old annotations alone."""
+    if KEPT_CLASS not in element.get("className", "").split():
+        yield element
+        for child in element:
+            yield from offered(child)
 
 
 def _depth(root: Element) -> int:

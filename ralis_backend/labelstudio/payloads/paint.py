@@ -14,7 +14,6 @@ import numpy as np
 
 from ralis_backend.core.regions import VOID
 from ralis_backend.core.text import shortened
-from ralis_backend.labelstudio.payloads.label_config import LabelConfig
 from ralis_backend.labelstudio.payloads.results import (
     AnnotationError,
     NothingDrawn,
@@ -62,12 +61,14 @@ NO_PAINT = frozenset(
 
 def read_paint(
     results: Any,
-    config: LabelConfig,
     class_names: Sequence[str],
     size: tuple[int, int],
     background: str | None = None,
 ) -> Painted:
     """What was painted, and what was left out.
+
+    A result tells its type and label itself: it is read whatever the control that it was made with
+    is called, and whether the label config still has that control or not.
 
     Where strokes overlap, what a person changed or made lies over untouched predictions, and the
     later over the earlier. A picture that was shown enlarged is averaged down to `size`. A stroke
@@ -75,7 +76,6 @@ def read_paint(
 
     Args:
         results: of one annotation, in its order; whatever was sent.
-        config: names the segmentation controls.
         class_names: by class index.
         size: (height, width) of the mask.
         background: the class of unpainted pixels; None: they are VOID.
@@ -84,38 +84,28 @@ def read_paint(
         ValueError: if `background` is none of the classes.
     """
     ground = None if background is None else _class_index(background, class_names, "background")
-    reading = _Reading(config, class_names, size)
+    reading = _Reading(class_names, size)
     reading.read(results)
     mask = reading.paint(ground)
     return Painted(mask, tuple(reading.left_out))
 
 
 def others_paint(
-    results: Sequence[Any],
-    config: LabelConfig,
-    class_names: Sequence[str],
-    size: tuple[int, int],
+    results: Sequence[Any], class_names: Sequence[str], size: tuple[int, int]
 ) -> Painted:
     """What a prediction of others shows: strokes of any control; what it does not show is VOID.
 
     Whatever of it cannot be read, or is of another class, is left out alone: it is a first mask,
     which people correct.
     """
-    strokes = [
-        {**it, "from_name": config.control_name}
-        for it in results
-        if isinstance(it, Mapping) and _type(it) in STROKES
-    ]
-    return read_paint(strokes, config, class_names, size)
+    strokes = [it for it in results if isinstance(it, Mapping) and _type(it) in STROKES]
+    return read_paint(strokes, class_names, size)
 
 
 class _Reading:
     """Strokes as they are read: what they paint, and what was wrong."""
 
-    def __init__(
-        self, config: LabelConfig, class_names: Sequence[str], size: tuple[int, int]
-    ) -> None:
-        self._controls = config.control_names
+    def __init__(self, class_names: Sequence[str], size: tuple[int, int]) -> None:
         self._class_names = class_names
         self._size = size
         self._layers: list[tuple[int, Stroke]] = []
@@ -184,12 +174,6 @@ class _Reading:
         return stroke.cost
 
     def _index(self, result: Result) -> int:
-        if result.get("from_name") not in self._controls:
-            raise AnnotationError(
-                f"result {name_of(result)} was painted with the control "
-                f"{shown(result.get('from_name'))}, which the label config does not have; expected "
-                f"{' or '.join(self._controls)}"
-            )
         name = _label(result)
         try:
             return _class_index(name, self._class_names, f"result {name_of(result)}")

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from ralis_backend.labelstudio.payloads.answers import Question, questions
 from ralis_backend.labelstudio.payloads.label_config import (
     HELPERS,
+    KEPT_CLASS,
     SEGMENTATION_CONTROLS,
     LabelConfig,
     LabelConfigError,
     label_name,
+    offered,
     parse_label_config,
     parse_xml,
     plain_color,
@@ -27,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 CROP_CLASS = "ralis-crop"
 """Of the view that shows the crop: by it an interface of regions is known."""
+REGIONS_SIGN = f'a view with the class "{CROP_CLASS}"'
 TOOL_HOTKEYS = "behkmoprvwu"
 """Keys of Label Studio's tools, and of "unselect"."""
 # What gets no key here gets the next free one, and the eraser would tick a choice.
@@ -123,7 +127,9 @@ _OUR_CONTROL = {
 }
 
 
-def regions_config(config: LabelConfig, background: str | None = None) -> str:
+def regions_config(
+    config: LabelConfig, background: str | None = None, before: str | None = None
+) -> str:
     """The labelling interface of the regions project: a crop, its context, the same labels.
 
     Everything fits one screen of 1600 x 950: the crop takes the left two thirds as high as the
@@ -133,6 +139,8 @@ def regions_config(config: LabelConfig, background: str | None = None) -> str:
     Args:
         config: of the pool project.
         background: the class that unpainted pixels get, None where they say nothing.
+        before: the interface so far, of which annotations use controls that are gone: those stay,
+            hidden, since Label Studio takes no interface without them.
     """
     asked = _questions(config, background)
     image, tools = _image_and_tools(config)
@@ -171,6 +179,8 @@ def regions_config(config: LabelConfig, background: str | None = None) -> str:
         },
     )
     _add_questions(right, asked, config.image_name, {*taken, context_name}, keys)
+    if before is not None:
+        _add_kept(root, before, keys)
     indent(root)
     return tostring(root, encoding="unicode")
 
@@ -225,8 +235,7 @@ def stores_files(xml: str) -> bool:
 
 def asks_everything(xml: str, config: LabelConfig, background: str | None = None) -> bool:
     """Whether an interface of regions asks every question, in the words of today."""
-    root = parse_xml(xml)
-    shown = {it.get("value") for tag in ("Choice", "Header") for it in root.iter(tag)}
+    shown = {it.get("value") for it in offered(parse_xml(xml)) if it.tag in ("Choice", "Header")}
     return _keys_shown(config, _image_and_tools(config)[1]) in shown and all(
         text in shown
         for question in _questions(config, background).values()
@@ -280,7 +289,7 @@ class _Keys:
 
 def _image_and_tools(config: LabelConfig) -> tuple[Element, list[Element]]:
     """The owner's Image, and the controls of it that a region is painted with, in order."""
-    elements = list(parse_xml(config.xml).iter())
+    elements = list(offered(parse_xml(config.xml)))
     image = next(it for it in elements if it.tag == "Image" and it.get("name") == config.image_name)
     of_image = [it for it in elements if it.get("toName", "").strip() == config.image_name]
     return image, [it for it in of_image if it.get("name") and _is_painted_with(it, config)]
@@ -326,6 +335,22 @@ def _add_questions(
             SubElement(
                 element, "Choice", {"value": choice.text} | ({} if key is None else {"hotkey": key})
             )
+
+
+def _add_kept(root: Element, before: str, keys: _Keys) -> None:
+    """Controls of another interface, as far as their names are free: out of sight."""
+    names = {it.get("name") for it in root.iter()}
+    view = SubElement(root, "View", {"className": KEPT_CLASS, "style": "display:none"})
+    for control in parse_xml(before).iter():
+        if not control.get("toName") or control.get("name") in names:
+            continue
+        kept = deepcopy(control)
+        for element in kept.iter():
+            for name in [it for it in element.attrib if it.lower() == "hotkey"]:
+                del element.attrib[name]
+            if element.tag in ("Label", "Choice") and (key := keys.next()) is not None:
+                element.set("hotkey", key)
+        view.append(kept)
 
 
 def _add_small(parent: Element, text: str) -> None:

@@ -29,7 +29,9 @@ TASK = "task"
 """A task that the tool could not tell of."""
 DOUBLE = "double"
 """A second regions project."""
-_LOOKED_AFTER = (TASK, DOUBLE)
+SETTINGS = "settings"
+"""Settings in the tool that could not be brought in order."""
+_LOOKED_AFTER = (TASK, DOUBLE, SETTINGS)
 """What each reading tries again, or looks for: nothing else would, once it is forgotten."""
 
 

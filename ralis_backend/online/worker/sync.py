@@ -8,12 +8,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ralis_backend.core.text import reason_of, shortened
 from ralis_backend.online.pictures import keep_settings
 from ralis_backend.online.pictures import task_of as tool_task
 from ralis_backend.online.store import unpack
-from ralis_backend.online.store.attempts import DOUBLE, SetAsideError
+from ralis_backend.online.store.attempts import DOUBLE, SETTINGS, SetAsideError
 from ralis_backend.online.store.tables import Project
-from ralis_backend.online.tool import Hint, NoPool, Tool, ToolError, ToolNotFound, ToolProject
+from ralis_backend.online.tool import (
+    Hint,
+    NoPool,
+    Tool,
+    ToolError,
+    ToolNotFound,
+    ToolProject,
+    ToolUnavailable,
+)
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.label_reader import (
     NOT_ITS_FAULT,
@@ -36,6 +45,8 @@ MOST_HINTED = 1000
 """Ids that are followed of the webhooks read at once; where there are more, everything is read."""
 WEBHOOKS = "webhooks"
 """What webhooks that are read at once are counted as while they may end the worker."""
+MOST_SAID = 600
+"""Characters of why settings were refused, in a note."""
 DOUBLES_EVERY = 12
 """Every so many readings doubles of the regions project are looked for."""
 
@@ -48,6 +59,13 @@ def sources_of(project: Project) -> list[ToolSource]:
     return sources
 
 
+def _looks(found: ToolProject) -> str:
+    return (
+        f"looks like a regions project: its labelling interface has {found.regions_sign}; remove "
+        "that, if it holds whole images, or disconnect it"
+    )
+
+
 class Sync:
     """Reads one project from the tool; every method may be repeated at any time."""
 
@@ -58,13 +76,16 @@ class Sync:
         self._standing = Standing()
 
     def project(self, project: Project) -> ToolProject:
-        """The pool project as the tool has it; `ToolNotFound` if it was deleted."""
+        """The pool project as the tool has it.
+
+        Raises:
+            ToolNotFound: if it was deleted.
+            NoPool: if it holds the regions of another one.
+            ValueError: if nobody knows, since it has not been read yet and looks as if it did.
+        """
         found = self._tool.project(project.tool_id)
-        if found.is_regions and found.uid == project.uid:
-            raise NoPool(
-                f"project {found.id} ({found.title}) holds the regions of "
-                f"{self._pool_name(found)}; it is not worked on itself: connect that one"
-            )
+        if found.uid == project.uid:
+            self._refuse_regions(project, found)
         if found.uid != project.uid:
             raise ToolNotFound(
                 f"project {project.tool_id} is another one now (it was deleted, and its number "
@@ -73,7 +94,13 @@ class Sync:
         return found
 
     def full(self, project: Project) -> Project:
-        """Bring settings in order and read whatever changed: repairs lost webhooks."""
+        """Bring settings in order and read whatever changed: repairs lost webhooks.
+
+        Settings that the tool refuses are noted, and tried again with the next reading.
+
+        Raises:
+            ToolUnavailable: if it failed at them, once all that can be read is.
+        """
         project = self._store.projects.begin_reading(project.id)  # before anything is asked
         pool = self.project(project)
         keep_settings(self._store, project, self._config.pictures)
@@ -81,7 +108,25 @@ class Sync:
         reader = self._reader(project, pool)
         number = project.num_readings
         pool = replace(pool, background=project.background_name)
-        regions_id = self._tool.prepare(pool, self._config.mode, project.regions_tool_id)
+        failure: Exception | None = None
+        try:
+            project = self._prepare(project, pool, reader)
+        except (ToolError, ValueError) as error:
+            failure = error
+            project = self._unprepared(project, error)
+        for source in sources_of(project):
+            reader.read_aside(source)
+            reader.read_changes(source)
+        reader.read_unread()
+        if isinstance(failure, ToolUnavailable):
+            raise failure
+        return self._store.projects.end_reading(project.id, number)
+
+    def _prepare(self, project: Project, pool: ToolProject, reader: ToolReader) -> Project:
+        """Bring settings in order; the project, with its regions project as it is now."""
+        regions_id = self._tool.prepare(
+            pool, self._config.mode, project.regions_tool_id, project.regions_uid
+        )
         regions_uid = self._tool.project(regions_id).uid if regions_id is not None else None
         if regions_uid != project.regions_uid:
             for source in sources_of(project)[1:]:
@@ -90,13 +135,33 @@ class Sync:
         project = self._store.projects.change(
             project.id, regions_tool_id=regions_id, regions_uid=regions_uid, is_prepared=True
         )
-        if regions_id is not None and number % DOUBLES_EVERY == 1:
+        if regions_id is not None and project.num_readings % DOUBLES_EVERY == 1:
             self._tidy_doubles(project, pool, regions_id)
-        for source in sources_of(project):
-            reader.read_aside(source)
-            reader.read_changes(source)
-        reader.read_unread()
-        return self._store.projects.end_reading(project.id, number)
+        self._store.attempts.forget(project.id, SETTINGS)
+        if pool.regions_sign is not None:
+            note = f"project {pool.id} is worked on as a pool, but {_looks(pool)}"
+            self._store.attempts.set_aside(project.id, SETTINGS, "", note)
+        return project
+
+    def _unprepared(self, project: Project, error: Exception) -> Project:
+        """Note what could not be brought in order; raises it where there is no regions project yet.
+
+        Or none any more: what has its number now is not read in its place.
+        """
+        if self._config.mode == "crops":
+            known = project.regions_tool_id
+            if known is None or self._tool.project(known).uid != project.regions_uid:
+                raise error
+        if isinstance(error, ToolUnavailable):
+            return project
+        note = (
+            f"not all settings of project {project.tool_id} in the labelling tool are as they "
+            f"should be: {shortened(reason_of(error), MOST_SAID)}; labels are read all the same, "
+            "and it is tried again with each reading"
+        )
+        logger.warning("project %s: %s", project.tool_id, note)
+        self._store.attempts.set_aside(project.id, SETTINGS, "", note)
+        return self._store.projects.change(project.id, is_prepared=True)
 
     def changes(self, project: Project) -> None:
         """Read what annotators did since the last reading, whether a webhook told of it or not."""
@@ -197,10 +262,23 @@ class Sync:
             logger.warning("%s", note)
             self._store.attempts.set_aside(project.id, DOUBLE, place, note)
 
-    def _pool_name(self, found: ToolProject) -> str:
-        pool = self._store.projects.find(found.pool_uid) if found.pool_uid else None
-        number = pool.tool_id if pool else (found.pool_uid or "another one").partition(".")[0]
-        return f"project {number}" if found.pool_uid else str(number)
+    def _refuse_regions(self, project: Project, found: ToolProject) -> None:
+        """What was read as a pool stays one though it begins to look like a regions project."""
+        if found.pool_uid is not None and found.pool_uid != found.uid:
+            pool = self._store.projects.find(found.pool_uid)
+            number = pool.tool_id if pool else int(found.pool_uid.partition(".")[0])
+        elif found.regions_sign is None or project.synced_at is not None:
+            return
+        else:
+            every = self._store.projects.every()
+            holder = next((it.tool_id for it in every if it.regions_uid == found.uid), None)
+            if holder is None:
+                raise ValueError(f"project {found.id} ({found.title}) {_looks(found)}")
+            number = holder
+        raise NoPool(
+            f"project {found.id} ({found.title}) holds the regions of project {number}; it is not "
+            "worked on itself: connect that one"
+        )
 
     def _renewed(self, project: Project) -> tuple[Project, ToolProject]:
         """The project with the labels that the tool has now, and its pool."""

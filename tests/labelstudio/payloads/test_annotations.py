@@ -145,28 +145,16 @@ def test_an_annotation_gives_its_mask_and_its_regions():
     results = [rectangle, *mask_to_results(mask, ["road", "car"], CONFIG, key="k")]
     annotation = parse_annotation(_webhook(result=results))
     results = annotation.results
-    np.testing.assert_array_equal(
-        results_to_mask(results, CONFIG, ["road", "car"], (2, 3), None), mask
-    )
+    np.testing.assert_array_equal(results_to_mask(results, ["road", "car"], (2, 3), None), mask)
     assert region_boxes(results, CONFIG, (2, 3)) == [Region(0, 0, 2, 2)]
-
-
-CASES = {"brush": "BrushLabels", "polygon": "PolygonLabels", "relation": "BrushLabels"}
 
 
 def _case(shared, name, class_names, background=None):
     """One of the cases that people reported: an image 12 wide and 8 high."""
-    tag = CASES[name.partition("-")[0]]
-    labels = '<Label value="road"/><Label value="car"/>'
-    xml = (
-        '<View><Image name="image" value="$image"/>'
-        f'<{tag} name="tag" toName="image">{labels}</{tag}></View>'
-    )
     payload = json.loads((shared / "cases/annotations" / f"{name}.json").read_text())
     annotation = parse_annotation(payload)
     assert (annotation.id, annotation.is_skipped) == (1, False)
-    config = parse_label_config(xml)
-    return read_paint(annotation.results, config, class_names, (8, 12), background)
+    return read_paint(annotation.results, class_names, (8, 12), background)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +197,7 @@ def test_an_annotation_without_strokes_is_all_background_or_nothing(shared: Path
 @pytest.mark.parametrize("results", [None, {}, "stroke", 3, [None], ["stroke", None], [[]]])
 def test_results_that_are_no_list_of_objects_are_named_and_cost_nothing_else(results):
     annotation = parse_annotation(_webhook(result=results))
-    painted = read_paint(annotation.results, CONFIG, ["road"], (2, 3))
+    painted = read_paint(annotation.results, ["road"], (2, 3))
     assert painted.left_out != ()
     assert (painted.mask == VOID).all()
     refusal = {"type": "choices", "value": {"choices": ["Not worth labelling"]}}

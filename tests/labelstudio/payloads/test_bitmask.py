@@ -76,7 +76,7 @@ def test_what_the_browser_writes_is_read_by_its_alpha():
     )
     result = _result(_png(pixels, "RGBA"), original_width=2, original_height=2)
     np.testing.assert_array_equal(
-        results_to_mask([result], CONFIG, ["A", "B"], (2, 2)), [[0, VOID], [0, VOID]]
+        results_to_mask([result], ["A", "B"], (2, 2)), [[0, VOID], [0, VOID]]
     )
 
 
@@ -86,7 +86,7 @@ def test_a_region_s_mask_comes_back_from_its_enlarged_picture(scale):
     results = mask_to_results(mask, ["A", "B"], CONFIG, key="k", scale=scale)
     assert [it["type"] for it in results] == ["bitmasklabels"] * 2
     assert [it["value"]["bitmasklabels"] for it in results] == [["A"], ["B"]]
-    np.testing.assert_array_equal(results_to_mask(results, CONFIG, ["A", "B"], mask.shape), mask)
+    np.testing.assert_array_equal(results_to_mask(results, ["A", "B"], mask.shape), mask)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_a_region_s_mask_comes_back_from_its_enlarged_picture(scale):
 )
 def test_a_bitmask_that_cannot_be_read_is_named_and_the_others_count(url, message):
     good = _result(encode(np.array([[True, False]])), "B")
-    painted = read_paint([good, _result(url)], CONFIG, ["A", "B"], (1, 2))
+    painted = read_paint([good, _result(url)], ["A", "B"], (1, 2))
     (text,) = painted.left_out
     assert "'m1'" in text
     assert message in text
@@ -121,7 +121,7 @@ def test_a_picture_that_is_far_too_large_is_refused_before_it_is_unpacked(size):
     url = _bomb(*size)
     result = _result(url, original_width=128, original_height=128)
     tracemalloc.start()
-    painted = read_paint([result], CONFIG, ["A", "B"], (128, 128))
+    painted = read_paint([result], ["A", "B"], (128, 128))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(painted.left_out) == 1

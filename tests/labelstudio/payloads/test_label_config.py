@@ -132,7 +132,7 @@ BITMASKS = f'<BitmaskLabels name="bits" toName="image">{LABELS}</BitmaskLabels>'
 )
 def test_controls_with_the_same_labels_are_put_together(controls, names, written):
     config = parse_label_config(_config(IMAGE, *controls))
-    assert config.control_names == names
+    assert tuple(it.name for it in config.controls) == names
     assert (config.control_name, config.control_type) == written
     assert [label.name for label in config.labels] == ["road", "car"]
 

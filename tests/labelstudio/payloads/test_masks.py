@@ -95,8 +95,8 @@ def _left_out(results, message, config=BRUSH, size=(1, 2)):
     good = _stroke(np.eye(*size, dtype=np.uint8) * 255, "tree")
     if config is POLYGON:
         good = _polygon([[0, 0], [50, 0], [50, 50]], "tree")
-    alone = results_to_mask([good], config, CLASSES, size)
-    painted = read_paint([good, *results], config, CLASSES, size)
+    alone = results_to_mask([good], CLASSES, size)
+    painted = read_paint([good, *results], CLASSES, size)
     (text,) = painted.left_out
     assert re.search(message, text)
     np.testing.assert_array_equal(painted.mask, alone)
@@ -118,29 +118,27 @@ seeds = st.integers(0, 2**32 - 1)
 def test_unpainted_pixels_are_void():
     results = [_stroke(_painted([[1, 0], [0, 0]]), "car")]
     np.testing.assert_array_equal(
-        results_to_mask(results, BRUSH, CLASSES, (2, 2)), [[1, VOID], [VOID, VOID]]
+        results_to_mask(results, CLASSES, (2, 2)), [[1, VOID], [VOID, VOID]]
     )
 
 
 def test_unpainted_pixels_are_the_background_class_where_the_project_has_one():
     results = [_stroke(_painted([[1, 0], [0, 0]]), "car")]
     np.testing.assert_array_equal(
-        results_to_mask(results, BRUSH, CLASSES, (2, 2), background="tree"), [[1, 2], [2, 2]]
+        results_to_mask(results, CLASSES, (2, 2), background="tree"), [[1, 2], [2, 2]]
     )
     with pytest.raises(ValueError, match="background has the label 'sky'"):
-        results_to_mask(results, BRUSH, CLASSES, (2, 2), background="sky")
+        results_to_mask(results, CLASSES, (2, 2), background="sky")
 
 
 def test_a_pixel_is_painted_from_half_coverage_on():
     results = [_stroke(np.array([[0, 127, 128, 255]], np.uint8))]
-    np.testing.assert_array_equal(
-        results_to_mask(results, BRUSH, CLASSES, (1, 4)), [[VOID, VOID, 0, 0]]
-    )
+    np.testing.assert_array_equal(results_to_mask(results, CLASSES, (1, 4)), [[VOID, VOID, 0, 0]])
 
 
 def test_later_lies_over_earlier():
     results = [_stroke(_painted([[1, 1]]), "road"), _stroke(_painted([[0, 1]]), "car")]
-    np.testing.assert_array_equal(results_to_mask(results, BRUSH, CLASSES, (1, 2)), [[0, 1]])
+    np.testing.assert_array_equal(results_to_mask(results, CLASSES, (1, 2)), [[0, 1]])
 
 
 @pytest.mark.parametrize("origin", ["manual", "prediction-changed"])
@@ -150,7 +148,7 @@ def test_what_a_person_touched_lies_over_untouched_predictions(origin):
         _stroke(_painted([[1, 1, 1]]), "car", origin="prediction"),
         _stroke(_painted([[0, 0, 1]]), "tree", origin="prediction"),
     ]
-    np.testing.assert_array_equal(results_to_mask(results, BRUSH, CLASSES, (1, 3)), [[0, 1, 2]])
+    np.testing.assert_array_equal(results_to_mask(results, CLASSES, (1, 3)), [[0, 1, 2]])
 
 
 def test_results_of_other_controls_are_no_strokes():
@@ -160,8 +158,8 @@ def test_results_of_other_controls_are_no_strokes():
         {**_rectangle(0, 0, 100, 100), "type": "keypointlabels"},
         {"from_id": "a", "to_id": "b", "type": "relation"},
     ]
-    np.testing.assert_array_equal(results_to_mask(results, BRUSH, CLASSES, (1, 1)), [[VOID]])
-    np.testing.assert_array_equal(results_to_mask([], BRUSH, CLASSES, (1, 1)), [[VOID]])
+    np.testing.assert_array_equal(results_to_mask(results, CLASSES, (1, 1)), [[VOID]])
+    np.testing.assert_array_equal(results_to_mask([], CLASSES, (1, 1)), [[VOID]])
 
 
 @settings(deadline=None, max_examples=25)
@@ -170,14 +168,14 @@ def test_a_mask_comes_back_from_an_enlarged_crop_bit_by_bit(size, seed, scale):
     mask = _blobs(seed, *size)
     results = json.loads(json.dumps(mask_to_results(mask, CLASSES, BRUSH, key="k", scale=scale)))
     assert len(results) == len(np.unique(mask[mask != VOID]))
-    np.testing.assert_array_equal(results_to_mask(results, BRUSH, CLASSES, size), mask)
+    np.testing.assert_array_equal(results_to_mask(results, CLASSES, size), mask)
 
 
 def test_an_enlarged_crop_is_averaged_over_the_area_of_each_pixel():
     alpha = _painted([[1, 1, 0, 0], [1, 0, 1, 0], [1, 1, 0, 0], [1, 1, 0, 0]])
     # coverage by quarters: 3/4, 1/4; 4/4, 0
     np.testing.assert_array_equal(
-        results_to_mask([_stroke(alpha)], BRUSH, CLASSES, (2, 2)), [[0, VOID], [0, VOID]]
+        results_to_mask([_stroke(alpha)], CLASSES, (2, 2)), [[0, VOID], [0, VOID]]
     )
 
 
@@ -185,13 +183,13 @@ def test_a_scale_that_is_no_whole_number_is_averaged_too():
     alpha = _painted([[1, 0, 0]] * 3)
     # 3 columns on 2: the first pixel has 1 of 1.5 columns painted, the second none
     np.testing.assert_array_equal(
-        results_to_mask([_stroke(alpha)], BRUSH, CLASSES, (2, 2)), [[0, VOID]] * 2
+        results_to_mask([_stroke(alpha)], CLASSES, (2, 2)), [[0, VOID]] * 2
     )
 
 
 def test_a_mask_painted_on_a_smaller_picture_is_enlarged():
     results = [_stroke(_painted([[1, 0], [0, 0]]))]
-    mask = results_to_mask(results, BRUSH, CLASSES, (4, 4))
+    mask = results_to_mask(results, CLASSES, (4, 4))
     np.testing.assert_array_equal(np.argwhere(mask == 0), [[0, 0], [0, 1], [1, 0], [1, 1]])
 
 
@@ -205,7 +203,7 @@ def test_a_region_in_place_is_painted_where_it_lies():
     results = mask_to_results(mask, CLASSES, BRUSH, key="k", offset=(1, 4), image_size=(5, 7))
     whole = np.full((5, 7), VOID, np.uint8)
     whole[1:4, 4:6] = mask
-    np.testing.assert_array_equal(results_to_mask(results, BRUSH, CLASSES, (5, 7)), whole)
+    np.testing.assert_array_equal(results_to_mask(results, CLASSES, (5, 7)), whole)
 
 
 def test_classes_that_the_control_does_not_offer_are_left_out():
@@ -258,7 +256,7 @@ def test_real_masks_come_back_bit_by_bit_and_the_converter_reads_them(shared: Pa
     file = sorted((folder / "masks").rglob("*.png"))[0]
     mask = np.array(Image.open(file))
     results = mask_to_results(mask, names, config, key="k")
-    np.testing.assert_array_equal(results_to_mask(results, config, names, mask.shape), mask)
+    np.testing.assert_array_equal(results_to_mask(results, names, mask.shape), mask)
 
     _assert_read_by_converter(results, xml, mask, names, tmp_path)
 
@@ -301,7 +299,7 @@ def test_label_studios_own_decoder_reads_an_enlarged_region_in_place():
 
 
 def _fill(points: list[list[float]], size: tuple[int, int]) -> np.ndarray:
-    return results_to_mask([_polygon(points)], POLYGON, CLASSES, size) == 0
+    return results_to_mask([_polygon(points)], CLASSES, size) == 0
 
 
 def test_a_polygon_covers_the_pixels_whose_centres_it_holds():
@@ -389,7 +387,7 @@ def test_outlines_with_holes_come_back(painted):
         mask[8:12, 9:14] = 1
     results = json.loads(json.dumps(mask_to_results(mask, CLASSES, POLYGON, key="k")))
     assert len({result["id"] for result in results}) == len(results)
-    np.testing.assert_array_equal(results_to_mask(results, POLYGON, CLASSES, mask.shape), mask)
+    np.testing.assert_array_equal(results_to_mask(results, CLASSES, mask.shape), mask)
 
 
 @settings(deadline=None, max_examples=25)
@@ -397,7 +395,7 @@ def test_outlines_with_holes_come_back(painted):
 def test_outlines_keep_within_a_pixel_of_the_mask(seed, scale):
     mask = _blobs(seed, 37, 41)
     results = mask_to_results(mask, CLASSES, POLYGON, key="k", scale=scale)
-    again = results_to_mask(results, POLYGON, CLASSES, mask.shape)
+    again = results_to_mask(results, CLASSES, mask.shape)
     for index in range(3):
         painted = (mask == index).astype(np.uint8)
         inner = cv2.erode(painted, np.ones((3, 3)), borderType=cv2.BORDER_CONSTANT, borderValue=0)
@@ -429,9 +427,6 @@ def _with_value(**value: Any) -> dict[str, Any]:
         (_with_value(rle={"0": 1}), "brush RLE is a dict"),
         (_with_value(rle=[1.5] * 20), "0 to 255"),
         (_with_value(rle=[None] * 20), "0 to 255"),
-        ({**_stroke(_painted([[1, 0]])), "from_name": "gone"}, "the control 'gone'.*expected mask"),
-        ({**_stroke(_painted([[1, 0]])), "from_name": None}, "the control None"),
-        ({**_stroke(_painted([[1, 0]])), "from_name": ["mask"]}, "the control \\['mask'\\]"),
         (_stroke(_painted([[1, 0]]), id=2, type="brush"), "result 2, a brush, has no label"),
         ({**_stroke(_painted([[1, 0]])), "type": "sprays"}, "the type 'sprays'"),
         ({**_stroke(_painted([[1, 0]])), "type": None}, "the type None"),
@@ -460,7 +455,7 @@ def test_a_malformed_stroke_is_named(result, message):
 
 @pytest.mark.parametrize("results", [None, "abc", 3, {"id": "a"}, [None], [[], "stroke"]])
 def test_results_that_are_no_list_of_strokes_are_named(results):
-    assert read_paint(results, BRUSH, CLASSES, (1, 2)).left_out != ()
+    assert read_paint(results, CLASSES, (1, 2)).left_out != ()
     assert read_boxes(results, BRUSH, (1, 2)).regions == ()
 
 
@@ -498,7 +493,6 @@ TWO_LABELS = _with_value(brushlabels=["road", "car"])
         (_stroke(_painted([[1, 0]]), "boat"), [[VOID, 2]]),
         (TWO_LABELS, [[VOID, 2]]),
         (_with_value(brushlabels=[]), [[VOID, 2]]),
-        ({**_stroke(_painted([[1, 0]])), "from_name": "gone"}, [[VOID, 2]]),
         (_with_value(rle=[]), [[2, 2]]),
         (_polygon([]), [[2, 2]]),
         (None, [[2, 2]]),
@@ -508,35 +502,35 @@ TWO_LABELS = _with_value(brushlabels=["road", "car"])
     ],
 )
 def test_what_somebody_painted_oddly_is_not_taken_for_background(odd, with_background):
-    painted = read_paint([odd], BRUSH, CLASSES, (1, 2), background="tree")
+    painted = read_paint([odd], CLASSES, (1, 2), background="tree")
     np.testing.assert_array_equal(painted.mask, with_background)
     assert len(painted.left_out) == 1
-    assert (read_paint([odd], BRUSH, CLASSES, (1, 2)).mask == VOID).all()
+    assert (read_paint([odd], CLASSES, (1, 2)).mask == VOID).all()
 
 
 def test_a_label_that_is_none_of_the_classes_makes_its_pixels_void():
     results = [_stroke(_painted([[1, 1]])), _stroke(_painted([[0, 1]]), "boat")]
-    painted = read_paint(results, BRUSH, CLASSES, (1, 2))
+    painted = read_paint(results, CLASSES, (1, 2))
     np.testing.assert_array_equal(painted.mask, [[0, VOID]])
     assert re.search("'stroke' has the label 'boat'.*road, car, tree", painted.left_out[0])
 
 
 def test_a_stroke_with_two_labels_leaves_the_good_ones_under_it():
     results = [_stroke(_painted([[1, 1]]), "car"), TWO_LABELS]
-    np.testing.assert_array_equal(read_paint(results, BRUSH, CLASSES, (1, 2)).mask, [[1, 1]])
+    np.testing.assert_array_equal(read_paint(results, CLASSES, (1, 2)).mask, [[1, 1]])
 
 
 def test_the_same_label_twice_is_one():
     results = [_with_value(brushlabels=["car", "car"])]
-    np.testing.assert_array_equal(results_to_mask(results, BRUSH, CLASSES, (1, 2)), [[1, VOID]])
+    np.testing.assert_array_equal(results_to_mask(results, CLASSES, (1, 2)), [[1, VOID]])
 
 
 def test_whole_sizes_as_floats_are_sizes_and_a_turned_view_changes_nothing():
     fields = {"original_width": 2.0, "original_height": 1.0, "image_rotation": 90}
     result = _stroke(_painted([[1, 0]]), **fields)
-    np.testing.assert_array_equal(results_to_mask([result], BRUSH, CLASSES, (1, 2)), [[0, VOID]])
+    np.testing.assert_array_equal(results_to_mask([result], CLASSES, (1, 2)), [[0, VOID]])
     polygon = {**_polygon([[0, 0], [50, 0], [50, 100], [0, 100]]), "image_rotation": 270}
-    np.testing.assert_array_equal(results_to_mask([polygon], POLYGON, CLASSES, (1, 2)), [[0, VOID]])
+    np.testing.assert_array_equal(results_to_mask([polygon], CLASSES, (1, 2)), [[0, VOID]])
     box = {**_rectangle(0, 0, 50, 100), "image_rotation": 180}
     assert region_boxes([box], IN_PLACE, (20, 40)) == [Region(0, 0, 20, 20)]
 
@@ -544,15 +538,21 @@ def test_whole_sizes_as_floats_are_sizes_and_a_turned_view_changes_nothing():
 def test_the_label_of_a_tools_result_stands_in_another_of_the_same_id():
     stroke = _stroke(_painted([[1, 0]]))
     of_tool = {**stroke, "type": "magicwand", "from_name": "wand"}
-    results = results_to_mask([of_tool, stroke], BRUSH, CLASSES, (1, 2))
+    results = results_to_mask([of_tool, stroke], CLASSES, (1, 2))
     np.testing.assert_array_equal(results, [[0, VOID]])
 
 
-def test_strokes_of_all_kinds_are_put_together_whatever_the_control_was_before():
+@pytest.mark.parametrize("name", ["mask", "gone", None, ["mask"]])
+def test_strokes_of_all_kinds_are_put_together_whatever_their_controls_are_called(name):
     polygon = _polygon([[50, 0], [100, 0], [100, 100], [50, 100]], "car")
-    for config in (BRUSH, POLYGON):
-        results = [_stroke(_painted([[1, 1]])), polygon]
-        np.testing.assert_array_equal(results_to_mask(results, config, CLASSES, (1, 2)), [[0, 1]])
+    results = [{**it, "from_name": name} for it in (_stroke(_painted([[1, 1]])), polygon)]
+    np.testing.assert_array_equal(results_to_mask(results, CLASSES, (1, 2)), [[0, 1]])
+
+
+@pytest.mark.parametrize("config", [IN_PLACE, BRUSH], ids=["renamed", "removed"])
+def test_suggested_rectangles_are_known_by_their_label_whatever_their_control_is_called(config):
+    boxes = [{**_rectangle(0, 0, 50, 100), "from_name": "before"}]
+    assert region_boxes(boxes, config, (20, 40)) == [Region(0, 0, 20, 20)]
 
 
 # Work that is bounded before it begins
@@ -560,7 +560,7 @@ def test_strokes_of_all_kinds_are_put_together_whatever_the_control_was_before()
 
 def _seconds(results, config, size, message):
     started = time.monotonic()
-    painted = read_paint(results, config, CLASSES, size)
+    painted = read_paint(results, CLASSES, size)
     seconds = time.monotonic() - started
     assert re.search(message, " ".join(painted.left_out))
     assert (painted.mask == VOID).all()
@@ -581,7 +581,7 @@ def test_thousands_of_small_polygons_are_painted():
         for row in range(0, 100, 2)
         for col in range(0, 100, 2)
     ]
-    mask = results_to_mask(results, POLYGON, CLASSES, (1000, 1000))
+    mask = results_to_mask(results, CLASSES, (1000, 1000))
     assert (mask == 0).sum() == side * side * 100
 
 
@@ -601,14 +601,14 @@ def test_strokes_of_a_few_bytes_each_that_cover_a_huge_image_are_refused_at_once
 
 def test_a_hundred_strokes_on_a_usual_image_are_painted():
     stroke = _stroke(_painted([[1, 0], [0, 0]]).repeat(300, 0).repeat(300, 1))
-    mask = results_to_mask([stroke] * 100, BRUSH, CLASSES, (600, 600))
+    mask = results_to_mask([stroke] * 100, CLASSES, (600, 600))
     assert (mask == 0).sum() == 300 * 300
 
 
 def test_a_picture_far_larger_than_the_region_that_it_shows_is_refused_before_it_is_unpacked():
     results = [_stroke(np.zeros((1, 1), np.uint8), original_height=9000, original_width=9000)]
     tracemalloc.start()
-    (text,) = read_paint(results, BRUSH, CLASSES, (128, 128)).left_out
+    (text,) = read_paint(results, CLASSES, (128, 128)).left_out
     assert "more than 8 times as large as the 128 x 128" in text
     assert tracemalloc.get_traced_memory()[1] < 1_000_000
     tracemalloc.stop()
@@ -637,7 +637,7 @@ def test_polygons_and_boxes_on_another_picture_are_refused_as_strokes_are(fields
 def test_polygons_and_boxes_of_an_enlarged_picture_are_rescaled():
     fields = {"original_width": 80, "original_height": 160}
     polygon = {**_polygon([[0, 0], [100, 0], [100, 50], [0, 50]]), **fields}
-    mask = results_to_mask([polygon], POLYGON, CLASSES, (40, 20))
+    mask = results_to_mask([polygon], CLASSES, (40, 20))
     assert (mask[:20] == 0).all()
     assert (mask[20:] == VOID).all()
     box = {**_rectangle(0, 50, 100, 50), **fields}
@@ -662,12 +662,11 @@ def test_what_is_named_in_an_error_is_cut_short():
         _with_value(brushlabels=["x" * 10**6]),
         _with_value(format="x" * 10**6),
         _stroke(_painted([[1, 0]]), value=nested),
-        _stroke(_painted([[1, 0]]), from_name=nested),
         _stroke(_painted([[1, 0]]), type=nested),
         nested,
         _stroke(_painted([[1, 0]]), original_width=nested, id="x" * 10**6),
     ):
-        (text,) = read_paint([result], BRUSH, CLASSES, (1, 2)).left_out
+        (text,) = read_paint([result], CLASSES, (1, 2)).left_out
         assert len(text) < 500
 
 
@@ -699,7 +698,6 @@ def test_boxes_are_in_pixels_and_clipped_to_the_image():
         _rectangle(0, 0, 10, 10, rectanglelabels=["car"]),
         _rectangle(0, 0, 10, 10, rectanglelabels="Suggested region"),
         _rectangle(0, 0, 10, 10, rectanglelabels=None),
-        {**_rectangle(0, 0, 10, 10), "from_name": "other"},
     ]
     assert region_boxes(results, IN_PLACE, (20, 40)) == [
         Region(5, 20, 10, 10),

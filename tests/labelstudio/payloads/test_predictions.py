@@ -86,9 +86,7 @@ def test_a_crop_is_filled_with_its_mask_at_the_scale_it_is_shown():
     assert {(it["original_height"], it["original_width"]) for it in prediction["result"]} == {
         (8, 12)
     }
-    np.testing.assert_array_equal(
-        results_to_mask(prediction["result"], PLAIN, CLASSES, (2, 3)), mask
-    )
+    np.testing.assert_array_equal(results_to_mask(prediction["result"], CLASSES, (2, 3)), mask)
 
 
 def test_a_crop_before_the_first_version_is_empty_but_has_its_place_in_the_queue():
@@ -134,7 +132,7 @@ def test_regions_and_the_mask_inside_them_are_read_back(config, num_regions):
     expected = np.full(SIZE, VOID, np.uint8)
     for region in regions:
         expected[region.slices] = suggestion.mask[region.slices]
-    np.testing.assert_array_equal(results_to_mask(results, config, CLASSES, SIZE), expected)
+    np.testing.assert_array_equal(results_to_mask(results, CLASSES, SIZE), expected)
 
 
 def test_without_a_control_for_rectangles_the_boxes_stand_in_the_meta():

@@ -52,15 +52,13 @@ class PaintedTool(FakeTool):
         classes = parse_label_config(xml).labels
         self.pool = replace(self.pool, label_config=xml, classes=classes)
 
-    def paint(self, class_index: int, *, control: str = "label", size=SIZE) -> dict[str, Any]:
+    def paint(self, class_index: int, *, size=SIZE) -> dict[str, Any]:
         """Submit the left half of the first image painted; the event of it."""
         mask = np.full(size, VOID, np.uint8)
         mask[:, : size[1] // 2] = class_index
         config = parse_label_config(label_config(*NAMES))
         self.version = None  # it was not begun from a suggestion
-        results = [
-            {**it, "from_name": control} for it in mask_to_results(mask, NAMES, config, key="k")
-        ]
+        results = mask_to_results(mask, NAMES, config, key="k")
         return self.annotate(1, results, project_id=1)
 
     def mask(
@@ -71,8 +69,7 @@ class PaintedTool(FakeTool):
         size: tuple[int, int],
         background: str | None,
     ) -> Painted:
-        config = parse_label_config(project.label_config)
-        return read_paint(annotation.results, config, class_names, size, background)
+        return read_paint(annotation.results, class_names, size, background)
 
     def annotated_regions(
         self, annotation: ToolAnnotation, project: ToolProject, image_size: tuple[int, int]
@@ -167,34 +164,35 @@ def test_an_export_without_a_worker_reads_a_class_that_is_new(
 
 
 @pytest.mark.parametrize("reads", ["worker", "export"])
-@pytest.mark.parametrize(
-    ("submitted", "offered", "why"),
-    [
-        ((2, "label"), (NAMES, "label"), "add it to the label config"),
-        ((1, "other"), (NAMES[:2], "other"), "which the label config does not have"),
-    ],
-)
 def test_what_was_left_out_is_read_again_when_the_label_config_has_it(
     store: Store,
     tool: PaintedTool,
     worker: Worker,
-    submitted: tuple[int, str],
-    offered: tuple[Sequence[str], str],
-    why: str,
     reads: str,
 ):
-    index, control = submitted
-    store.events.add(POOL, "ANNOTATION_CREATED", tool.paint(index, control=control))
+    store.events.add(POOL, "ANNOTATION_CREATED", tool.paint(2))
     settle(worker)
     assert pixels(store) == {}
     (odd,) = store.annotations.left_out(the(store).id)
-    assert why in odd.what[0]
-    tool.offer(*offered[0], control=offered[1])
+    assert "add it to the label config" in odd.what[0]
+    tool.offer(*NAMES)
     if reads == "worker":
         read_all(store, worker)
     else:
         assert catch_up(store, tool, CONFIG, the(store)) == ""
-    assert pixels(store) == {NAMES[index]: 64 * 48}
+    assert pixels(store) == {"tree": 64 * 48}
+    assert store.annotations.left_out(the(store).id) == []
+
+
+def test_labels_of_a_control_that_is_gone_stay_when_they_are_read_again(
+    store: Store, tool: PaintedTool, worker: Worker
+):
+    store.events.add(POOL, "ANNOTATION_CREATED", tool.paint(1))
+    settle(worker)
+    tool.offer(*NAMES[:2], control="other")
+    choose(store, tool, "dark")
+    read_all(store, worker)
+    assert pixels(store) == {"bright": 64 * 48, "dark": 64 * 48}
     assert store.annotations.left_out(the(store).id) == []
 
 

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ralis_backend.labelstudio.errors import Unauthorised
 from ralis_backend.online.store import Store
+from ralis_backend.online.tool import ToolUnavailable
 from ralis_backend.online.worker import Worker
+from ralis_backend.online.worker.sync import Sync
 from tests.online.conftest import MakeWorker, label_round, settle
 from tests.online.fake_tool import CLASSES, FakeTool
 
@@ -90,6 +94,100 @@ def test_a_full_reading_withdraws_what_was_deleted_unseen(
     store.projects.change(project.id, is_sync_requested=True)
     settle(worker)
     assert store.labels.of(project.id) == []
+
+
+def test_settings_that_the_tool_refuses_keep_no_label_and_no_training_away(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker()
+    settle(worker)
+    project = store.projects.all()[0]
+    tool.annotate(tool.queue()[0])
+    tool.fail_in["prepare"] = Unauthorised("403 to webhooks: take an owner's token")
+    store.projects.change(project.id, is_sync_requested=True, is_prepared=False)
+    settle(worker)
+    assert len(store.labels.of(project.id)) == 1
+    row = store.projects.by_id(project.id)
+    assert (row.is_prepared, row.num_failures, row.regions_uid) == (True, 0, "2.200")
+    assert "take an owner's token; labels are read all the same" in str(row.last_error)
+    store.projects.change(project.id, is_sync_requested=True)
+    settle(worker)
+    assert store.projects.by_id(project.id).last_error is None
+
+
+def test_a_tool_that_fails_at_its_settings_is_read_before_it_is_asked_again(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker()
+    settle(worker)
+    project = store.projects.all()[0]
+    tool.annotate(tool.queue()[0])
+    tool.fail_in["prepare"] = ToolUnavailable("502")
+    with pytest.raises(ToolUnavailable, match="502"):
+        Sync(store, tool, worker._config).full(project)
+    assert len(store.labels.of(project.id)) == 1
+    assert store.projects.by_id(project.id).open_reading is not None
+
+
+def test_without_a_regions_project_that_is_known_a_refusal_is_a_failure(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    tool.fail_in["prepare"] = Unauthorised("403")
+    make_worker().advance_all()
+    row = store.projects.all()[0]
+    assert (row.is_prepared, row.num_failures, row.last_error) == (False, 1, "403")
+
+
+SIGN = "the view of a crop"
+
+
+def test_a_pool_that_begins_to_look_like_a_regions_project_stays_one(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker()
+    settle(worker)
+    tool.annotate(tool.queue()[0])
+    tool.pool = replace(tool.pool, regions_sign=SIGN)
+    project = store.projects.all()[0]
+    store.projects.change(project.id, is_sync_requested=True)
+    settle(worker)
+    row = store.projects.by_id(project.id)
+    assert not row.is_deleted
+    assert f"interface has {SIGN}; remove that" in str(row.last_error)
+    assert len(store.labels.of(project.id)) == 1
+    tool.pool = replace(tool.pool, regions_sign=None)
+    store.projects.change(project.id, is_sync_requested=True)
+    settle(worker)
+    assert store.projects.by_id(project.id).last_error is None
+
+
+def test_what_looks_like_a_regions_project_from_the_start_waits_until_it_does_not(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    tool.pool = replace(tool.pool, regions_sign=SIGN)
+    worker = make_worker()
+    worker.advance_all()
+    row = store.projects.all()[0]
+    assert (row.regions_tool_id, row.num_failures) == (None, 1)
+    assert f"interface has {SIGN}; remove that" in str(row.last_error)
+    tool.pool = replace(tool.pool, regions_sign=None)
+    store.projects.change(row.id, retry_at=None)  # the pause is over
+    settle(worker)
+    assert store.projects.by_id(row.id).regions_tool_id == 2
+
+
+def test_what_the_mark_of_another_pool_is_in_is_left_to_that_one(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker()
+    settle(worker)
+    project = store.projects.all()[0]
+    tool.pool = replace(tool.pool, pool_uid="7.100")
+    store.projects.change(project.id, is_sync_requested=True)
+    worker.advance_all()
+    row = store.projects.by_id(project.id)
+    assert row.is_deleted
+    assert "holds the regions of project 7" in str(row.last_error)
 
 
 def test_labels_survive_when_their_tasks_vanish(
