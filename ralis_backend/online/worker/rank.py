@@ -149,12 +149,15 @@ class Ranker:
                 if seeking is not None:
                     state = self._search.state(project, seeking, described, pool, labels, state)
                     mined = self._search.mined(project, seeking, pool, state, report, stop)
-                    known = known_of(project, seeking.wish, labels, newest_label_id, described)
+                    is_used_up = not len(pool.candidates)
+                    known = known_of(
+                        project, seeking.wish, labels, newest_label_id, described, is_used_up
+                    )
                     scored = replace(scored, mined=replace(mined, known=known))
                 self._keep(version, described, scored)
                 metrics = _metrics(version, scored, pool.candidates)
             elif seeking is not None:
-                known = known_of(project, seeking.wish, labels, newest_label_id, described)
+                known = known_of(project, seeking.wish, labels, newest_label_id, described, False)
                 metrics[MINING] = replace(nothing_found(seeking), known=known).to_json()
         seconds = round(time.monotonic() - started, 2)
         metrics["seconds"] = {**version.metrics.get("seconds", {}), "rank": seconds}
