@@ -200,16 +200,18 @@ def _rules(
 
 
 def _entrant(name: str, policies: Path) -> Entrant:
-    """A strategy, and what a policy of that name cost, from its card."""
+    """A strategy, whose name it is, and what a policy of that name cost, from its card."""
     import json
 
     from ralis_backend.core.acquisition import STRATEGIES
-    from ralis_backend.core.policy.registry import policy_file
+    from ralis_backend.core.policy.registry import own_name, policy_file
     from ralis_backend.offline.benchmark.run import Entrant
     from ralis_backend.simulation.oracles import ORACLES
 
     if name in ORACLES:
         return Entrant(name, None)
+    if own_name(name) != name:
+        return Entrant(name, stands_for=own_name(name))
     plain = name.partition(":")[0]  # without the class that it looks for
     file = policy_file(plain, policies)
     if plain in STRATEGIES or not file.is_file():

@@ -35,7 +35,7 @@ def simulate(
     from rich.console import Console
 
     from ralis_backend.core.files import write_json
-    from ralis_backend.core.policy.registry import find_strategy
+    from ralis_backend.core.policy.registry import find_strategy, own_name
     from ralis_backend.online.trust import replay_project
     from ralis_backend.settings import load_settings
     from ralis_backend.simulation.verdict import BASELINE, HEURISTICS, ReplayRules
@@ -47,7 +47,8 @@ def simulate(
     store = open_store(settings)
     row = store.projects.by_tool_id(project)
     default = [row.strategy or config.strategy, "entropy"]
-    names = strategy_names(strategies) if strategies else default
+    asked = strategy_names(strategies) if strategies else default
+    names = [own_name(name) for name in asked]  # the numbers are kept, and `default` may change
     chosen = {
         name: find_strategy(name, config.policies_dir, row.class_names, config.region_size)
         for name in dict.fromkeys([*names, *HEURISTICS, BASELINE])

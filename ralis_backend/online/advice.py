@@ -19,6 +19,11 @@ FEW_IMAGES = 3
 """With fewer held out than either, a score says more of them than of the pool."""
 SMALL_GAIN = 0.01
 """Of mIoU in a round of labels; two rounds below it in a row and labels bring little."""
+MOST_TO_STOP = 0.04
+"""Of mIoU in the last two rounds together: where their 95 % intervals reach further, they may have
+been bad luck."""
+IMAGES_TO_STOP = 5
+"""With fewer the intervals are too narrow to say that labels bring little, see `core/intervals`."""
 _NUM_BOOTSTRAPS = 500
 
 
@@ -139,6 +144,13 @@ def advice(trained: Sequence[Mapping[str, Any]]) -> str:
         return f"Label on: {said}."
     if gain[0] >= SMALL_GAIN or not _was_small(trained[:-1]):
         return f"Label another round: {said}, which may be chance."
+    most = _most_together(trained[-2]["validation_gain"], gain)
+    if images < IMAGES_TO_STOP or most >= MOST_TO_STOP:
+        return (
+            f"Label another round: {said}, the round before no more than one point either, but "
+            f"{_counted(images, 'image')} cannot tell: together it may be up to "
+            f"{100 * most:.1f} points."
+        )
     return (
         f"You may stop: {said}, the round before no more than one point either{_weakest(newest)}."
     )
@@ -199,6 +211,12 @@ def _classes(metrics: Mapping[str, Any]) -> str:
 def _was_small(earlier: Sequence[Mapping[str, Any]]) -> bool:
     gain = earlier[-1].get("validation_gain") if earlier else None
     return gain is not None and gain[0] < SMALL_GAIN
+
+
+def _most_together(before: Sequence[float], newest: Sequence[float]) -> float:
+    """Upper bound of the sum of two gains, [value, low, high] each, as if errors were unrelated."""
+    beyond = np.hypot(before[2] - before[0], newest[2] - newest[0])
+    return float(before[0] + newest[0] + beyond)
 
 
 def _weakest(metrics: Mapping[str, Any]) -> str:

@@ -94,17 +94,17 @@ class ChosenStrategy:
 def strategy_for(
     project: Project,
     version: Version | None,
-    labelled: np.ndarray,
+    learned: np.ndarray,
     config: RankingConfig,
     offers: Collection[str] = MAPS,
 ) -> ChosenStrategy:
     """The strategy that ranks a project now, with a segmenter that offers these maps.
 
-    `labelled`: (L, C + 1) pixels of each class in each labelled region, see `labelled_pixels`.
+    `learned`: (C,) painted pixels of each class that the version has learned from.
 
     Cold start: without a trained segmenter an entropy means nothing, so the first round is
-    spread over the images' looks; while that of the first round has not seen every class, regions
-    that probably hold rare ones come first; then the configured strategy. `random` needs no
+    spread over the images' looks; while that of the first round has not learned every class,
+    regions that probably hold rare ones come first; then the configured strategy. `random` needs no
     cold start. A policy that does not fit the project is replaced by the best heuristic,
     with a note; so is a strategy that looks at what the segmenter does not offer.
     """
@@ -114,11 +114,10 @@ def strategy_for(
     if version is None or version.weights_key is None:
         first = ChosenStrategy(strategy(COLD_START), offers=offers)
         return _served(project, first, strategy("random"))
-    pixels = labelled.sum(axis=0)[:-1]
     is_sought = np.array([entry["is_active"] for entry in project.classes], bool)
     if project.background_class is not None:
         is_sought[project.background_class] = False
-    if version.before_round in (None, 0) and (pixels[is_sought] == 0).any():
+    if version.before_round in (None, 0) and (learned[is_sought] == 0).any():
         return ChosenStrategy(strategy(RARITY), offers=offers)
     try:
         found = find_strategy(wanted, config.policies_dir, project.class_names, config.region_size)

@@ -26,6 +26,7 @@ from ralis_backend.online.background import Kept, background_of, class_names, sa
 from ralis_backend.online.choosing import RankingConfig
 from ralis_backend.online.hits import Sought, shown_wish, sought
 from ralis_backend.online.labels import RegionLabel, covered, labelled_pixels
+from ralis_backend.online.learned import learned_pixels
 from ralis_backend.online.pictures import Pictures
 from ralis_backend.online.ranking import rank_image
 from ralis_backend.online.store import Store
@@ -119,7 +120,7 @@ class Learner:
         self._known_lock = threading.Lock()
         self._computing = threading.Lock()  # one at a time: two would only slow each other down
         self._arrival: Future[bytes] | None = None
-        self._labelled: dict[tuple[int, ...], np.ndarray] = {}
+        self._labelled: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = {}
 
     def register(
         self,
@@ -390,10 +391,10 @@ class Learner:
             )
         with self._turn(until):
             content = self._arrived(self._image, task)
-            labelled = self._labelled_pixels(project, version)
+            labelled, learned = self._labelled_pixels(project, version)
             decode = Pictures(self._store, project, self._image, may_measure=False).decode
             ranked = rank_image(
-                self._store, project, version, content, self._config, labelled, decode
+                self._store, project, version, content, self._config, labelled, learned, decode
             )
         has_ranked = version is not None and "score_quantiles" in version.metrics
         regions = best_regions(
@@ -412,20 +413,24 @@ class Learner:
         mask = None if ranked.mask is None else to_paint(ranked.mask, project)
         return image_suggestion(task.id, ranked.image_size, regions, mask, f"v{number}")
 
-    def _labelled_pixels(self, project: Project, version: Version | None) -> np.ndarray:
-        """See `labelled_pixels`; all labels are read once for each version, as for its ranking.
+    def _labelled_pixels(
+        self, project: Project, version: Version | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """See `labelled_pixels`, and `learned_pixels`; as for the version's ranking.
 
-        Before a segmenter has learned nobody looks at them.
+        All labels are read once for each version; before a segmenter has learned nobody looks at
+        them.
         """
         num_classes = len(project.classes)
         if version is None or version.weights_key is None:
-            return labelled_pixels((), num_classes)
+            return labelled_pixels((), num_classes), np.zeros(num_classes, np.int64)
         key = (project.id, version.id, num_classes)
         if key not in self._labelled:
             while len(self._labelled) >= MOST_TABLES:
                 del self._labelled[next(iter(self._labelled))]
             labels = self._store.labels.of(project.id)
-            self._labelled[key] = labelled_pixels(labels, num_classes)
+            learned = learned_pixels(self._store, project, version, labels)
+            self._labelled[key] = labelled_pixels(labels, num_classes), learned
         return self._labelled[key]
 
     def _check_strategy(

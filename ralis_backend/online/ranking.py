@@ -260,6 +260,7 @@ def rank_image(
     content: bytes,
     config: RankingConfig,
     labelled: np.ndarray,
+    learned: np.ndarray,
     decode: Callable[[bytes], np.ndarray] = decode_image,
 ) -> RankedImage:
     """Rank one image on the spot, without the rest of the pool.
@@ -272,13 +273,14 @@ def rank_image(
         content: the image file.
         config: how regions are cut and ranked.
         labelled: (L, C + 1) pixels of each class in the project's labelled regions, void last.
+        learned: (C,) of those that the version has learned from.
         decode: as for `describe_image`.
     """
     usable = load_segmenter(
         store, project, version, config.spec, seed=config.seed, device=config.device
     )
     segmenter, version = usable.segmenter, usable.version
-    wanted = strategy_for(project, version, labelled, config, segmenter.offers)
+    wanted = strategy_for(project, version, learned, config, segmenter.offers)
     chosen = _without_pool(wanted, version)
     described = describe_image(segmenter, content, config, chosen.described, decode)
     features, needs = described.features, chosen.strategy.needs

@@ -10,6 +10,8 @@ import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from ralis_backend.core.acquisition import PoolState, Strategy
 from ralis_backend.core.features import RegionFeatures
 from ralis_backend.core.policy.registry import MINER, find_strategy
@@ -81,6 +83,7 @@ def seek(
     version: Version,
     wish: Wish,
     labels: Sequence[RegionLabel],
+    learned: np.ndarray,
     config: RankingConfig,
     offers: Collection[str] = MAPS,
 ) -> Seeking:
@@ -91,14 +94,13 @@ def seek(
         version: that ranks.
         wish: that is followed.
         labels: of the project.
+        learned: (C,) painted pixels of each class that the version has learned from.
         config: where policies lie.
         offers: what the segmenter can give besides probabilities.
     """
     name, wanted = wish.class_name, wish.strategy or MINER
-    newest = version.metrics.get("newest_label_id", project.trained_label_id)
-    learned = [label for label in labels if label.id <= newest]
-    is_trained = version.weights_key is not None
-    if is_trained and class_pixels(project, learned, name):
+    sees = {each for each, pixels in zip(project.class_names, learned, strict=True) if pixels}
+    if name in sees:
         return _sees(project, wish, wanted, name, config, offers)
     if wish.examples or class_pixels(project, labels, name):
         found = _sees(project, wish, SIMILARITY, name, config, offers)
@@ -107,7 +109,7 @@ def seek(
             reason = f"looks for {name}: similar to what shows it"
             return replace(found, note=note, reason=reason, rivals=())
     like = wish.like
-    if is_trained and like is not None and class_pixels(project, learned, like):
+    if like is not None and like in sees:
         found = _sees(project, wish, wanted, like, config, offers)
         note = f"{version.name} has not learned {name!r}: what it takes for {like!r} is sought"
         return replace(found, note=note, aside=f"in search of {name}, said to look like it")

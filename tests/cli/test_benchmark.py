@@ -9,6 +9,7 @@ from ralis_backend.cli import app
 from ralis_backend.cli.benchmark import _entrant, _label_cost
 from ralis_backend.cli.benchmark_display import duration
 from ralis_backend.core.learning.config import FinetuneConfig
+from ralis_backend.core.policy.registry import DEFAULT
 from ralis_backend.offline.benchmark.run import Entrant
 
 SMALL = (
@@ -129,6 +130,7 @@ def test_a_policy_that_looks_for_a_class_costs_its_labels_as_well(tmp_path):
     found = _entrant("seeks:box", tmp_path)
     assert found == Entrant("seeks:box", 30, tmp_path / "seeks.safetensors")
     assert _entrant("seeker:box", tmp_path) == Entrant("seeker:box")
+    assert _entrant("default", tmp_path) == Entrant("default", stands_for=DEFAULT)
 
 
 def test_durations_are_short():

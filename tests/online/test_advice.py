@@ -27,6 +27,7 @@ def measured(gain: tuple[float, float, float] | None, **values: Any) -> dict[str
 
 
 BIG, CHANCE, SMALL = (0.03, 0.01, 0.05), (0.03, -0.01, 0.07), (0.002, -0.004, 0.006)
+WIDE = (0.009, -0.03, 0.059)
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,13 @@ BIG, CHANCE, SMALL = (0.03, 0.01, 0.05), (0.03, -0.01, 0.07), (0.002, -0.004, 0.
         ([measured(BIG), measured(SMALL)], "Label another round", "+0.2 [-0.4, +0.6]"),
         ([measured(SMALL)], "Label another round", "may be chance"),
         ([measured(SMALL), measured(SMALL)], "You may stop", "weakest class is car with an IoU of"),
+        ([measured(SMALL), measured(WIDE)], "Label another round", "up to 6.1 points"),
+        ([measured(WIDE), measured(SMALL)], "Label another round", "6 images cannot tell"),
+        (
+            [measured(SMALL), measured(SMALL, validation_images=4)],
+            "Label another",
+            "4 images canno",
+        ),
     ],
 )
 def test_one_sentence_says_whether_to_go_on(trained, begins, says):

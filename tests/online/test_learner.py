@@ -189,7 +189,9 @@ def test_an_image_that_came_since_has_its_place_though_picks_see_each_other(
         (answer,) = learner.suggest("1.100", [ToolTask(seed, START, f"/data/{seed}.png")])
         assert isinstance(answer, ImageSuggestion)
         labelled = labelled_pixels(store.labels.of(project.id), len(project.classes))
-        ranked = rank_image(store, project, version, tool.files[seed][0], RANKING, labelled)
+        learned = np.array([1, 1])  # past the cold start
+        content = tool.files[seed][0]
+        ranked = rank_image(store, project, version, content, RANKING, labelled, learned)
         assert ranked.pool_scores == worths
         best = np.searchsorted(worths, ranked.scores.max(), side="right") / len(worths)
         assert answer.regions[0].usefulness == pytest.approx(best)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from ralis_backend.core.regions import Region
@@ -16,17 +17,26 @@ LABELS = [
 
 
 @pytest.mark.parametrize(
-    ("metrics", "looks"),
+    ("learned", "like", "looks"),
     [
-        ({"newest_label_id": 1}, "similarity:bright"),  # a later version saw the class first
-        ({"newest_label_id": 2}, "presence:bright"),
-        ({}, "presence:bright"),  # made before versions said what they have learned from
+        ((1024, 0), None, "similarity:bright"),  # what shows the class is held out, or newer
+        ((1024, 0), "dark", "similarity:bright"),
+        ((1048, 1000), None, "presence:bright"),
     ],
 )
-def test_a_version_sees_a_class_if_it_has_learned_from_a_region_that_shows_it(metrics, looks):
-    project = Project(id=1, tool_id=7, classes=CLASSES, trained_label_id=2)
-    version = Version(number=1, weights_key="v1", metrics=metrics)
-    wish = Wish(id=3, class_name="bright", share=1.0, examples=[], begun_at=now())
-    found = seek(project, version, wish, LABELS, RANKING)
+def test_a_version_sees_a_class_if_it_has_learned_from_a_region_that_shows_it(learned, like, looks):
+    found = seek(*_asked("bright", like), LABELS, np.array(learned), RANKING)
     assert found.strategy is not None
     assert found.strategy.name == looks
+
+
+@pytest.mark.parametrize(("learned", "looks"), [((1024, 0), "presence:dark"), ((0, 0), None)])
+def test_what_a_class_is_said_to_look_like_is_sought_if_that_was_learned(learned, looks):
+    found = seek(*_asked("bright", "dark"), LABELS[:1], np.array(learned), RANKING)
+    assert (None if found.strategy is None else found.strategy.name) == looks
+
+
+def _asked(name: str, like: str | None) -> tuple[Project, Version, Wish]:
+    project = Project(id=1, tool_id=7, classes=CLASSES, trained_label_id=2)
+    wish = Wish(id=3, class_name=name, share=1.0, examples=[], like=like, begun_at=now())
+    return project, Version(number=1, weights_key="v1", metrics={}), wish

@@ -15,6 +15,7 @@ from ralis_backend.core.features import RegionFeatures
 from ralis_backend.core.policy import AgnosticPolicy, AgnosticSpec
 from ralis_backend.online import choosing, trust
 from ralis_backend.online.labels import labelled_pixels
+from ralis_backend.online.learned import learned_pixels
 from ralis_backend.online.ranking import rank_image
 from ralis_backend.online.report import notes
 from ralis_backend.online.store import Store, now
@@ -302,7 +303,8 @@ def test_an_image_that_comes_later_is_ranked_by_whoever_ranks_the_pool(
     (project,), version = store.projects.all(), _version(store)
     assert version.strategy == ranks_instead
     labelled = labelled_pixels(store.labels.of(project.id), len(project.classes))
-    ranked = rank_image(store, project, version, picture(99)[0], RANKING, labelled)
+    learned = learned_pixels(store, project, version, store.labels.of(project.id))
+    ranked = rank_image(store, project, version, picture(99)[0], RANKING, labelled, learned)
     told = {"coverage": "may teach the model", "random": "random", "margin": ""}[ranks_instead]
     assert all(told in reason for reason in ranked.reasons)
     assert ranked.pool_scores is not None
@@ -314,7 +316,8 @@ def test_a_class_is_sought_in_an_image_that_comes_later(make_worker, store):
     (project,), version = store.projects.all(), _version(store)
     assert version.strategy == similar.name
     labelled = labelled_pixels(store.labels.of(project.id), len(project.classes))
-    ranked = rank_image(store, project, version, picture(99)[0], RANKING, labelled)
+    learned = learned_pixels(store, project, version, store.labels.of(project.id))
+    ranked = rank_image(store, project, version, picture(99)[0], RANKING, labelled, learned)
     assert all(f"looks for {CLASSES[1].name}" in reason for reason in ranked.reasons)
     assert ranked.pool_scores is None  # the pool's are of another kind
 

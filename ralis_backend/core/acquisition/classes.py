@@ -244,6 +244,7 @@ def cover(
     """
     masses, base = _masses(state, actions, class_bald, prior, pixels_per_point)
     covered, near = np.ones(len(base)), np.zeros(len(actions))
+    looks = actions.embeddings if apart else np.empty((len(actions), 0))  # once: it may be a copy
 
     def gains(index: np.ndarray) -> np.ndarray:
         gained = np.empty(len(index))
@@ -255,8 +256,7 @@ def cover(
     def take(index: int) -> None:
         covered[:] += masses[index] / base
         if apart:
-            likeness = actions.embeddings @ actions.embeddings[index]
-            near[:] = np.maximum(near, standardised(likeness))
+            near[:] = np.maximum(near, standardised(looks @ looks[index]))
 
     return lazy_greedy_scores(state, len(actions), gains, take)
 

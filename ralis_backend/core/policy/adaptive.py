@@ -214,6 +214,7 @@ def _cover(state: PoolState, actions: RegionFeatures, knobs: Mapping[str, float]
     masses, _, class_weights = _masses(state, actions, knobs)
     own = sum(_own_terms(state, actions, knobs).values(), np.zeros(len(actions)))
     covered, near, apart = np.ones(masses.shape[1]), np.zeros(len(actions)), knobs["apart"]
+    looks = actions.embeddings if apart else np.empty((len(actions), 0))  # once: it may be a copy
 
     def gains(index: np.ndarray) -> np.ndarray:
         gained = np.empty(len(index))
@@ -226,8 +227,7 @@ def _cover(state: PoolState, actions: RegionFeatures, knobs: Mapping[str, float]
     def take(index: int) -> None:
         covered[:] += masses[index]
         if apart:
-            likeness = actions.embeddings @ actions.embeddings[index]
-            near[:] = np.maximum(near, standardised(likeness))
+            near[:] = np.maximum(near, standardised(looks @ looks[index]))
 
     if apart < 0:  # then a pick may make others worth more
         everything = np.arange(len(actions))

@@ -154,7 +154,7 @@ class MisicalPolicy(Miner):
         if len(actions) == 0:
             return np.zeros(0, np.float32)
         num_classes = actions.class_probabilities.shape[1]
-        order = class_order(state, num_classes)
+        order = class_order(state, actions)
         known = torch.from_numpy(state_inputs(state, num_classes))[None]
         standard = Standard.of(actions, order)
         scores = []
@@ -171,7 +171,7 @@ class MisicalPolicy(Miner):
             return Drift(0.0, ())
         low, high = np.array(self.spec.low), np.array(self.spec.high)
         num_classes = actions.class_probabilities.shape[1]
-        order, known = class_order(state, num_classes), state_inputs(state, num_classes)
+        order, known = class_order(state, actions), state_inputs(state, num_classes)
         split = len(STATE_INPUTS)
         outside = np.zeros(len(INPUTS))
         outside[:split] = (known < low[:split]) | (known > high[:split])

@@ -52,22 +52,24 @@ _SMOOTHING = 2.0
 """Regions that are added to both counts: a class that was hardly seen tells little."""
 
 
-def class_order(state: PoolState, num_classes: int) -> np.ndarray:
+def class_order(state: PoolState, actions: RegionFeatures) -> np.ndarray:
     """(min(C, 8),) indices of classes: the target, then those that co-occur with it most.
 
     By the number of labelled regions that show a class and the target, over what it would be if
-    one had nothing to do with the other, both plus 2; equals by labelled pixels.
+    one had nothing to do with the other, both plus 2; equals by labelled pixels, then by expected
+    share of the candidates, so that the order in which a project names its classes says nothing.
 
     Raises:
         ValueError: if no class is sought, or one that the segmenter does not have.
     """
-    target = target_of(state, num_classes)
+    target = target_of(state, actions.class_probabilities.shape[1])
     pixels = state.labelled_pixels_by_region[:, :-1]
     is_shown = pixels > 0  # (L, C)
     together = is_shown[is_shown[:, target]].sum(axis=0)
     by_chance = is_shown[:, target].sum() * is_shown.sum(axis=0) / max(1, len(is_shown))
     lift = (together + _SMOOTHING) / (by_chance + _SMOOTHING)
-    order = np.lexsort((-pixels.sum(axis=0), -lift))
+    expected = actions.class_probabilities.mean(axis=0, dtype=np.float64)
+    order = np.lexsort((-expected, -pixels.sum(axis=0), -lift))
     others: np.ndarray = order[order != target][: NUM_KEPT - 1]
     return np.concatenate([[target], others])
 

@@ -104,6 +104,14 @@ def check_usable(name: str, folder: Path) -> None:
         raise _no_target(plain, target)
 
 
+def own_name(name: str) -> str:
+    """The name of the strategy itself where a name stands for another one, as `default` does.
+
+    What is kept by the name of a strategy says this one: a release may change what `default` means.
+    """
+    return DEFAULT if name == "default" else name
+
+
 def looks_for_class(name: str, folder: Path) -> bool:
     """Whether the strategy of that name needs a class to look for; `name:class` has one.
 
@@ -195,7 +203,7 @@ def unused_policies(folder: Path) -> list[str]:
 def _reserved(name: str) -> str | None:
     """What a name stands for, whatever files there are; None where it is free."""
     if _is_built_in(name):
-        return f"the strategy '{DEFAULT if name == 'default' else name}' of the backend"
+        return f"the strategy '{own_name(name)}' of the backend"
     file = SHIPPED.get(name, name)
     return None if file == name else f"the policy '{file}'"
 
@@ -207,8 +215,7 @@ def _is_built_in(name: str) -> bool:
 def _named(
     name: str, folder: Path, classes: Sequence[str], region_size: tuple[int, int]
 ) -> Strategy:
-    if name == "default":
-        name = DEFAULT
+    name = own_name(name)
     if name in STRATEGIES:
         return STRATEGIES[name]
     if name in PLACEBOS:

@@ -103,6 +103,8 @@ def _protocol(content: Mapping[str, Any], class_names: Sequence[str]) -> Iterato
         f"{rules['regions_per_step']} at a time, each strategy takes the best of as many pools of "
         f"{rules['pool_size']} regions. Regions that are all void may be picked, and count."
     )
+    for name, own in content.get("stands_for", {}).items():
+        yield f"- `{name}` = `{own}`."
     yield (
         "- All strategies of a seed begin with the same regions, are offered pools in the same "
         "order, and train with the same random numbers."

@@ -64,7 +64,8 @@ class Contest:
                 checkpoint=path.with_name(f".{path.name}.playing"),
                 on_step=lambda labelled: tell(labelled / self.rules.budgets[-1]),
             )
-            write_json(path, played | {"strategy": match.name})
+            own = {"strategy": match.name, "played_by": played["strategy"]}
+            write_json(path, played | own)
 
         return play_game
 
@@ -75,11 +76,13 @@ class Entrant:
 
     label_cost: labelled regions that it was trained with; None: an oracle, which knows them all.
     file: the policy's weights; None for a built-in strategy.
+    stands_for: the strategy that plays under this name, where a release may make it another one.
     """
 
     name: str
     label_cost: int | None = 0
     file: Path | None = None
+    stands_for: str | None = None
 
 
 def run(
@@ -111,13 +114,14 @@ def run(
 
     Raises:
         ValueError: if the rules do not fit the pool, a name comes twice, or files in `out` are
-            of other rules, other data, or another version of a policy.
+            of other rules, other data, another version of a policy, or another strategy that a name
+            stood for.
     """
     out, rules, arena = contest.out, contest.rules, contest.open_arena()
     check_names([each.name for each in entrants])
     check(rules, arena)
     _check_folder(out, {"config": _plain(asdict(rules)), "arena": _plain(arena.describe())})
-    _check_policies(out, entrants)
+    _check_who_plays(out, entrants)
     first = min(seeds)
     matches = [Match(ALL_LABELS, seed) for seed in range(first, first + ALL_LABELS_SEEDS)]
     matches += [Match(each.name, seed) for seed in seeds for each in entrants]
@@ -135,6 +139,7 @@ def run(
     )
     content["config"] = _plain(asdict(rules))
     content["arena"] = _plain(arena.describe())
+    content["stands_for"] = {each.name: each.stands_for for each in entrants if each.stands_for}
     content["absent_classes"] = [
         index for index, iou in enumerate(runs[0]["curve"][0]["ious"]) if iou is None
     ]
@@ -209,11 +214,13 @@ def _check_folder(out: Path, wanted: Mapping[str, Any]) -> None:
         )
 
 
-def _check_policies(out: Path, entrants: Sequence[Entrant]) -> None:
-    """Remember each policy's file; refuse to go on with another version of it."""
+def _check_who_plays(out: Path, entrants: Sequence[Entrant]) -> None:
+    """Remember each policy's file, and what names stand for; refuse to go on with others."""
     path = out / "policies.json"
     known = _read(path) or {}
     for entrant in entrants:
+        if entrant.stands_for is not None:
+            _check_stands_for(out, entrant, known)
         if entrant.file is None:
             continue
         digest = hashlib.sha256(entrant.file.read_bytes()).hexdigest()
@@ -224,3 +231,15 @@ def _check_policies(out: Path, entrants: Sequence[Entrant]) -> None:
             )
     if known:
         write_json(path, known)
+
+
+def _check_stands_for(out: Path, entrant: Entrant, known: dict[str, str]) -> None:
+    """Remember what a name stands for; refuse games of another strategy under the same name."""
+    is_played = any((out / "runs").glob(f"{entrant.name}-*.json"))
+    before = known.get(entrant.name, "a strategy that is not named there" if is_played else None)
+    if before not in (None, entrant.stands_for):
+        raise ValueError(
+            f"'{entrant.name}' was {before} when it was played in {out}, and is "
+            f"{entrant.stands_for} now; name {entrant.stands_for} instead, or choose another folder"
+        )
+    known[entrant.name] = str(entrant.stands_for)

@@ -158,7 +158,7 @@ def search_for(
         rng: of the sample.
     """
     state = PoolState(known, None, 1, rng, target_class=target)
-    order = class_order(state, known.shape[1] - 1)
+    order = class_order(state, described)
     inputs = region_inputs(described, order)
     annotated = np.maximum(1, class_pixels[:, :-1].sum(axis=1))
     known_annotated = np.maximum(1, known[:, :-1].sum(axis=1))

@@ -96,6 +96,17 @@ class Images:
             found = query.where(Image.project_id == project_id, ~Image.is_deleted)
             return session.scalar(found) or 0
 
+    def has_since(self, project_id: int, image_id: int) -> bool:
+        """Whether there are images with a larger id that may be readable."""
+        query = select(Image.id).where(
+            Image.project_id == project_id,
+            Image.id > image_id,
+            ~Image.is_deleted,
+            Image.error.is_(None),
+        )
+        with self._database.read() as session:
+            return session.scalar(query.limit(1)) is not None
+
     def of_tasks(self, project_id: int, task_ids: Collection[int]) -> dict[int, Image]:
         """The images that still exist of these tasks, by task id."""
         query = select(Image).where(Image.project_id == project_id, ~Image.is_deleted)

@@ -60,6 +60,15 @@ class LabelledImages:
             if part.image.id not in self._bad_images
         )
 
+    def class_pixels(self, parts: Sequence[ImageLabels]) -> dict[str, int]:
+        """Painted pixels of each class in what was not found unreadable so far, by name."""
+        pixels = dict.fromkeys(self._project.class_names, 0)
+        for part in self.readable(parts):
+            for label in self.masks.readable(part.labels):
+                for name, count in zip(pixels, self.masks.pixels(label), strict=False):
+                    pixels[name] += count
+        return pixels
+
     def left_out(self) -> list[str]:
         """What was found unreadable so far, and why; as much as people read."""
         labels = [f"label {number}: {why}" for number, why in self.masks.lost.items()]

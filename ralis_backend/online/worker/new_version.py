@@ -15,6 +15,7 @@ from ralis_backend.core.learning.evaluation import evaluate, evaluate_each
 from ralis_backend.core.segmenter import Segmenter
 from ralis_backend.online.advice import gain_over, held_out_metrics
 from ralis_backend.online.further import ALL_LABELS, CONTINUED, NOT_IN_USE
+from ralis_backend.online.learned import learned_metrics
 from ralis_backend.online.masks import LabelMasks
 from ralis_backend.online.paint_alone import LEARNED_FROM, kept_off
 from ralis_backend.online.random_slice import measured
@@ -85,6 +86,7 @@ class NewVersions:
     def judge(
         self,
         project: Project,
+        parent: Version | None,
         plan: TrainingPlan,
         read: LabelledImages,
         before: np.ndarray | None,
@@ -94,6 +96,7 @@ class NewVersions:
 
         Args:
             project: whose version it is.
+            parent: that it was trained from; None: the first one is.
             plan: what it was trained from.
             read: what of that can be read.
             before: (N, C, C) confusion matrices of the version in use; None if it has learned
@@ -106,6 +109,7 @@ class NewVersions:
         left_out = [*plan.left_out, *read.left_out()]
         metrics = {
             "training_regions": read.num_regions(plan.training),
+            **learned_metrics(parent, read.class_pixels(plan.training)),
             "validation_regions": num_held_out,
             **validation_metrics(sums[0], sums[1], project.class_names, background),
             **held_out_metrics(before, after, self._config.ranking.seed, background),
@@ -135,7 +139,7 @@ class NewVersions:
             before: (N, C, C) confusion matrices of the version in use on what is held out.
             after: of the new one.
         """
-        passes, metrics = self.judge(project, work.plan, work.read, before, after)
+        passes, metrics = self.judge(project, parent, work.plan, work.read, before, after)
         if not passes:
             return None
         background, seed = project.background_class, self._config.ranking.seed

@@ -19,6 +19,7 @@ from ralis_backend.core.text import reason_of
 from ralis_backend.online.choosing import FALLBACK, ChosenStrategy, fallback, strategy_for
 from ralis_backend.online.hits import MINING, followed
 from ralis_backend.online.labels import RegionLabel, covered, labelled_pixels
+from ralis_backend.online.learned import learned_pixels
 from ralis_backend.online.pictures import Pictures
 from ralis_backend.online.ranking import (
     ALONE,
@@ -125,14 +126,14 @@ class Ranker:
         segmenter = usable.segmenter
         images = self._store.images.of(project.id)
         labels = self._store.labels.of(project.id)
-        labelled = labelled_pixels(labels, len(project.classes))
-        chosen = strategy_for(project, version, labelled, ranking, segmenter.offers)
+        learned = learned_pixels(self._store, project, version, labels)
+        chosen = strategy_for(project, version, learned, ranking, segmenter.offers)
         trust = None
         if self._config.trust_rounds and may_be_refused(version, chosen.strategy):
             report({"state": "testing the strategy"})
             trust = self._trust(project, chosen.strategy, stop)
             chosen = _earned(project, chosen, trust)
-        seeking = self._seeking(project, version, labels, segmenter)
+        seeking = self._seeking(project, version, labels, learned, segmenter)
         chosen = replace(chosen, beside=seeking.features if seeking else frozenset())
         metrics: dict[str, Any] = {}
         with FeatureSpool(self._store.blobs.root / "spool" / str(project.id)) as spool:
@@ -147,12 +148,13 @@ class Ranker:
                 if seeking is not None:
                     state = self._search.state(project, seeking, described, pool, labels, state)
                     mined = self._search.mined(project, seeking, pool, state, report, stop)
-                    known = known_of(project, seeking.wish, labels, described)
+                    is_used_up = not len(pool.candidates)
+                    known = known_of(project, seeking.wish, labels, described, is_used_up)
                     scored = replace(scored, mined=replace(mined, known=known))
                 self._keep(version, described, scored)
                 metrics = _metrics(version, scored, pool.candidates)
             elif seeking is not None:
-                known = known_of(project, seeking.wish, labels, described)
+                known = known_of(project, seeking.wish, labels, described, False)
                 metrics[MINING] = replace(nothing_found(seeking), known=known).to_json()
         seconds = round(time.monotonic() - started, 2)
         metrics["seconds"] = {**version.metrics.get("seconds", {}), "rank": seconds}
@@ -171,13 +173,15 @@ class Ranker:
         project: Project,
         version: Version,
         labels: Sequence[RegionLabel],
+        learned: np.ndarray,
         segmenter: Segmenter,
     ) -> Seeking | None:
         """Who looks for the class that is wished for; None without a wish, or while it rests."""
         wish = followed(self._store, project)
         if wish is None:
             return None
-        return seek(project, version, wish, labels, self._config.ranking, segmenter.offers)
+        ranking, offers = self._config.ranking, segmenter.offers
+        return seek(project, version, wish, labels, learned, ranking, offers)
 
     # Describe
 

@@ -35,6 +35,11 @@ TYPICAL_SHARE = 0.75
 """Of an example image's regions, so many are left out: those most like the mean of the pool, which
 are what every image shows."""
 
+NOTHING_LEFT = (
+    "every region of the images that can be read is labelled: there is nothing to look through; "
+    "add images"
+)
+
 MOST_PARTS = 500
 """Regions that are labelled in part and shown as examples: those with most of the class."""
 
@@ -93,6 +98,7 @@ def known_of(
     wish: Wish,
     labels: Sequence[RegionLabel],
     described: Sequence[DescribedRow],
+    is_used_up: bool,
 ) -> dict[str, Any]:
     """What is known of a wish's class, as JSON: `hits.may_look_again` asks whether it is more.
 
@@ -101,11 +107,13 @@ def known_of(
         wish: that is followed.
         labels: of the project.
         described: the images that could be read.
+        is_used_up: whether every region of those is labelled.
     """
     readable = {row.image.id for row in described}
     return {
         "is_shown": class_pixels(project, labels, wish.class_name) > 0,
         "unread": [it["image"] for it in wish.examples if it["image"] not in readable],
+        "used_up_to": max(readable, default=0) if is_used_up else None,
     }
 
 
@@ -172,8 +180,10 @@ class Search:
         stop: Callable[[], None],
     ) -> Mined:
         """Scores of a pool's regions by the miner, or by one that can rank where it breaks."""
-        if seeking.strategy is None or not len(pool.candidates):
+        if seeking.strategy is None:
             return nothing_found(seeking)
+        if not len(pool.candidates):
+            return nothing_found(replace(seeking, note=_joined([seeking.note, NOTHING_LEFT])))
         seeking, trust = self._earned(project, seeking, pool, state, report, stop)
         notes = [seeking.note]
         for miner in filter(None, (seeking.strategy, *seeking.rivals)):

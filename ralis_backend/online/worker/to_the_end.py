@@ -22,6 +22,7 @@ from ralis_backend.core.learning.course import Course
 from ralis_backend.core.segmenter import Segmenter
 from ralis_backend.online.advice import FEW_IMAGES, gain_over, held_out_score
 from ralis_backend.online.further import ALL_LABELS, Further
+from ralis_backend.online.learned import learned_metrics
 from ralis_backend.online.segmenters import load_segmenter
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Project, Version
@@ -332,6 +333,7 @@ class ToTheEnd:
                     **training.facts(),
                     ALL_LABELS: {"updates": updates},
                     "training_regions": read.num_regions(every),
+                    **learned_metrics(lesson.version, read.class_pixels(every)),
                     "newest_label_id": lesson.newest_label_id,
                     "seconds": {"train": round(time.monotonic() - started, 2)},
                 },

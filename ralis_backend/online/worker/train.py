@@ -177,7 +177,8 @@ class Trainer:
         candidate = lesson.in_use.copy()
         summary = self._fit(lesson, candidate, plan)
         before, after = self._compare(parent, lesson.in_use, candidate, read.of(plan.validation))
-        is_accepted, metrics = self._versions.judge(lesson.project, plan, read, before, after)
+        project, judge = lesson.project, self._versions.judge
+        is_accepted, metrics = judge(project, parent, plan, read, before, after)
         score = None if after is None else held_out_score(after, background)
         metrics |= summary.facts
         metrics |= kept_off(None if parent is None else parent.metrics, plan.besides)

@@ -31,6 +31,24 @@ def test_with_weights_of_zero_it_is_coverage(pools, background):
     np.testing.assert_array_equal(_turned().scores(state, actions), expected)
 
 
+@pytest.mark.parametrize("chooser", [strategy("coverage-diverse"), _turned(apart=1)])
+def test_looks_are_copied_as_often_for_many_picks_as_for_few(chooser, monkeypatch):
+    actions = _actions(40).select(np.arange(1, 40))
+    plain, copied = type(actions).__getitem__, []
+
+    def counting(self, name):
+        copied.append(name)
+        return plain(self, name)
+
+    monkeypatch.setattr(type(actions), "__getitem__", counting)
+    counts = []
+    for count in (1, 8):
+        copied.clear()
+        chooser.scores(replace(_state(), count=count), actions)
+        counts.append(copied.count("embeddings"))
+    assert 1 <= counts[0] == counts[1]
+
+
 def test_the_order_of_classes_makes_no_difference():
     policy = _turned(bald=0.3, entropy=0.5, prior=-1, scarcity=0.5, novelty=0.2)
     state, actions = _state(), _actions()

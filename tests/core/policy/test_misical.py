@@ -62,7 +62,8 @@ def test_the_target_comes_first_and_then_what_is_seen_with_it_more_than_elsewher
     )
     state = replace(_state(), labelled_pixels_by_region=pixels)
     order = {
-        target: class_order(replace(state, target_class=target), 4).tolist() for target in range(4)
+        target: class_order(replace(state, target_class=target), _actions()).tolist()
+        for target in range(4)
     }
     assert order[1] == [1, 0, 3, 2]  # 0 is everywhere, 3 was never seen, 2 keeps away
     assert order[2] == [2, 0, 3, 1]
@@ -71,8 +72,24 @@ def test_the_target_comes_first_and_then_what_is_seen_with_it_more_than_elsewher
 
 def test_without_labels_and_with_many_classes_the_order_has_the_target_and_seven_others():
     nothing = PoolState(np.zeros((0, 21)), None, 5, np.random.default_rng(0), target_class=13)
-    assert class_order(nothing, 20).tolist() == [13, 0, 1, 2, 3, 4, 5, 6]
+    shares = np.arange(1, 21) / 210  # of equals the more likely come first
+    order = class_order(nothing, region_features(np.float32([shares])))
+    assert order.tolist() == [13, 19, 18, 17, 16, 15, 14, 12]
     assert not state_inputs(nothing, 20).any()
+
+
+@pytest.mark.parametrize("num_labelled", [0, 9])
+def test_classes_without_labels_are_told_apart_by_the_pool_and_not_by_their_place(num_labelled):
+    actions, state, shuffle = _actions(30, 11), _state(11), np.random.default_rng(4).permutation(11)
+    pixels = state.labelled_pixels_by_region[:num_labelled].copy()
+    pixels[:, 4:11] = 0
+    shuffled = actions.replaced(**{name: actions[name][:, shuffle] for name in BY_CLASS})
+    policy = _policy()
+    first = policy.scores(replace(state, labelled_pixels_by_region=pixels), actions)
+    target = shuffle.tolist().index(1)
+    pixels = pixels[:, [*shuffle, 11]]
+    other = replace(state, labelled_pixels_by_region=pixels, target_class=target)
+    np.testing.assert_allclose(policy.scores(other, shuffled), first, rtol=1e-5, atol=1e-6)
 
 
 def test_inputs_of_a_region_are_what_their_names_say():

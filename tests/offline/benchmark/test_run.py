@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ralis_backend.core.acquisition import strategy
-from ralis_backend.offline.benchmark.run import Contest, Entrant, run
+from ralis_backend.offline.benchmark.run import Contest, Entrant, _check_who_plays, run
 from ralis_backend.offline.benchmark.workers import Match
 from tests.simulation.test_game import RULES, make_arena
 
@@ -80,6 +80,20 @@ def test_another_version_of_a_policy_is_refused(compare, tmp_path):
     policy.write_bytes(b"two")
     with pytest.raises(ValueError, match="changed since policy 'margin' was played"):
         compare([Entrant("margin", 50, policy)], seeds=(0,))
+
+
+def test_a_name_that_stands_for_another_strategy_than_before_is_refused(tmp_path):
+    before, now = (Entrant("default", stands_for=name) for name in ("entropy", "margin"))
+    _check_who_plays(tmp_path, [before])
+    assert json.loads((tmp_path / "policies.json").read_text()) == {"default": "entropy"}
+    _check_who_plays(tmp_path, [before, Entrant("random")])
+    with pytest.raises(ValueError, match=r"'default' was entropy when .*, and is margin now"):
+        _check_who_plays(tmp_path, [now])
+    (tmp_path / "policies.json").unlink()  # as games were kept before
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "default-0.json").write_text("{}")
+    with pytest.raises(ValueError, match="was a strategy that is not named there"):
+        _check_who_plays(tmp_path, [now])
 
 
 @pytest.mark.parametrize(

@@ -20,12 +20,12 @@ from ralis_backend.online.seeking import LINEAR
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project, Wish
 from ralis_backend.online.store.wishes import REACHED, STOPPED
-from ralis_backend.online.tool import ClassLabel
+from ralis_backend.online.tool import ClassLabel, ToolTask
 from ralis_backend.online.wanted import Wanted, make_wish, remarks
 from ralis_backend.online.worker import new_version
-from ralis_backend.online.worker.search import least_typical, nearest
+from ralis_backend.online.worker.search import NOTHING_LEFT, least_typical, nearest
 from tests.online.conftest import RANKING, MakeWorker, label_round, settle
-from tests.online.fake_tool import CLASSES, FakeTool
+from tests.online.fake_tool import CLASSES, START, FakeTool, picture
 from tests.tiny_segmenter import TinySegmenter
 
 pytestmark = pytest.mark.e2e  # a dozen small trainings
@@ -448,6 +448,30 @@ def test_a_class_that_one_image_alone_shows_is_told_and_a_pool_without_open_regi
     with pytest.raises(ValueError, match="every region of project 1 is labelled"):
         list(remarks(store, project, wish, RANKING))
     assert len(store.queue.open(project.id)) <= 2  # what may be open; the wish asks for no more
+
+
+def test_a_search_whose_pool_is_used_up_says_so_and_goes_on_with_new_images(
+    store: Store, tool: FakeTool, trained
+):
+    (project,) = store.projects.all()
+    wish = wish_for(store, project, count=1000)
+    for each in tool.pool_tasks:
+        mask = {"mask": tool.files[each.id][1].tolist()}
+        tool.annotate(each.id, [mask], project_id=1)
+    store.projects.request_training(project.id)
+    settle(trained)
+    project = store.projects.by_id(project.id)
+    status = shown_wish(store, project)
+    assert status is not None
+    assert status.strategy is None
+    assert status.note == NOTHING_LEFT
+    assert wish.ended_at is None
+    tool.files[99] = picture(99)
+    tool.pool_tasks.append(ToolTask(99, START, "/data/99.png"))
+    store.projects.change(project.id, is_sync_requested=True)
+    settle(trained)
+    found = store.images.of_tasks(project.id, [99])[99].id
+    assert {row.image_id for row in mined(store, project)} == {found}
 
 
 def test_the_least_typical_quarter_of_an_image_stands_for_it():

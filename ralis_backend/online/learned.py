@@ -1,0 +1,57 @@
+"""What a version has learned from: painted pixels of each class, as its metrics keep them.
+
+Labels of images that are held out are none of it, however many show a class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ralis_backend.online.labels import RegionLabel, labelled_pixels
+from ralis_backend.online.store import Store
+from ralis_backend.online.store.tables import Project, Version
+
+LEARNED_PIXELS = "learned_pixels"
+"""Of a version's metrics: painted pixels by class that it, or one before it, has learned from."""
+
+
+def learned_metrics(parent: Version | None, pixels: Mapping[str, int]) -> dict[str, Any]:
+    """What a version's metrics say of what it has learned from.
+
+    Each version learns all labels again, so that the most that one of them saw counts, not the sum.
+
+    Args:
+        parent: the version that it was trained from: what that has learned is not forgotten.
+        pixels: painted ones that it was trained on, by name of class.
+    """
+    before = {} if parent is None else parent.metrics.get(LEARNED_PIXELS) or {}
+    now = {name: max(count, before.get(name, 0)) for name, count in pixels.items()}
+    return {LEARNED_PIXELS: {**before, **now}}
+
+
+def learned_pixels(
+    store: Store, project: Project, version: Version, labels: Sequence[RegionLabel]
+) -> np.ndarray:
+    """(C,) int64 painted pixels of each class that a version has learned from.
+
+    Of one whose metrics do not say it those labels that were there and are not held out.
+
+    Args:
+        store: knows what is held out.
+        project: whose version it is.
+        version: zeros where it has no weights.
+        labels: of the project.
+    """
+    if version.weights_key is None:
+        return np.zeros(len(project.classes), np.int64)
+    known = version.metrics.get(LEARNED_PIXELS)
+    if known is not None:
+        return np.array([known.get(name, 0) for name in project.class_names], np.int64)
+    newest = version.metrics.get("newest_label_id", project.trained_label_id)
+    held_out = {image.id for image in store.images.of(project.id) if image.is_validation}
+    learned = [it for it in labels if it.id <= newest and it.image_id not in held_out]
+    pixels: np.ndarray = labelled_pixels(learned, len(project.classes)).sum(axis=0)[:-1]
+    return pixels
