@@ -146,10 +146,14 @@ class Painted:
 
 @dataclass(frozen=True)
 class FoundRegions:
-    """The suggested regions that a whole-image annotation carries, and why some are left out."""
+    """The suggested regions that a whole-image annotation carries, and why some are left out.
+
+    refused: those of `regions` that somebody called not worth labelling.
+    """
 
     regions: tuple[Region, ...] = ()
     left_out: tuple[str, ...] = ()
+    refused: frozenset[Region] = frozenset()
 
 
 @dataclass(frozen=True)

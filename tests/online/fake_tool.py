@@ -79,7 +79,10 @@ class Watched:
 
 
 class FakeTool:
-    """Implements `online.tool.Tool`; results are `[{"mask": nested list}, {"odd": why}]`."""
+    """Implements `online.tool.Tool`; results are `[{"mask": nested list}, {"odd": why}]`.
+
+    On whole images also `{"box": region, "refused": True}`.
+    """
 
     def __init__(self, num_images: int = 6) -> None:
         self.pool = ToolProject("1.100", 1, "pool", "<View/>", CLASSES)
@@ -198,7 +201,8 @@ class FakeTool:
     ) -> FoundRegions:
         boxes = [result["box"] for result in annotation.results if "box" in result]
         odd = tuple(it["odd box"] for it in annotation.results if "odd box" in it)
-        return FoundRegions(tuple(Region(*box) for box in boxes), odd)
+        refused = {Region(*it["box"]) for it in annotation.results if it.get("refused")}
+        return FoundRegions(tuple(Region(*box) for box in boxes), odd, frozenset(refused))
 
     def others_mask(
         self,

@@ -544,6 +544,20 @@ def in_place(store: Store, tool: FakeTool) -> Sync:
     return sync
 
 
+@pytest.mark.parametrize("background", [None, "dark"])
+def test_of_suggested_regions_those_that_were_refused_alone_are_skipped(
+    store: Store, tool: FakeTool, in_place: Sync, background: str | None
+):
+    store.projects.change(the(store).id, background=background)
+    results = [{"mask": np.ones((64, 96), int).tolist()}, {"box": [0, 0, 32, 32]}]
+    tool.annotate(1, [*results, {"box": [32, 0, 32, 32], "refused": True}], project_id=1)
+    tool.annotate(2, [{"box": [0, 0, 32, 32], "refused": True}], project_id=1)
+    in_place.full(the(store))
+    labels = {(it.image_id, it.region.row): it.is_skipped for it in store.labels.of(the(store).id)}
+    assert labels == {(1, 0): False, (1, 32): True, (2, 0): True}
+    assert store.annotations.left_out(the(store).id) == []
+
+
 def test_an_edit_after_the_predictions_were_dropped_labels_what_was_suggested(
     store: Store, tool: FakeTool, in_place: Sync
 ):
