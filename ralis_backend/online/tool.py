@@ -149,11 +149,13 @@ class FoundRegions:
     """The suggested regions that a whole-image annotation carries, and why some are left out.
 
     refused: those of `regions` that somebody called not worth labelling.
+    drawn_instead: types of what else was drawn in an annotation in which nobody painted.
     """
 
     regions: tuple[Region, ...] = ()
     left_out: tuple[str, ...] = ()
     refused: frozenset[Region] = frozenset()
+    drawn_instead: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

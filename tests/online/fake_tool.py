@@ -81,7 +81,7 @@ class Watched:
 class FakeTool:
     """Implements `online.tool.Tool`; results are `[{"mask": nested list}, {"odd": why}]`.
 
-    On whole images also `{"box": region, "refused": True}`.
+    On whole images also `{"box": region, "refused": True}`, and `{"drawn": type}` without a mask.
     """
 
     def __init__(self, num_images: int = 6) -> None:
@@ -202,7 +202,8 @@ class FakeTool:
         boxes = [result["box"] for result in annotation.results if "box" in result]
         odd = tuple(it["odd box"] for it in annotation.results if "odd box" in it)
         refused = {Region(*it["box"]) for it in annotation.results if it.get("refused")}
-        return FoundRegions(tuple(Region(*box) for box in boxes), odd, frozenset(refused))
+        drawn = tuple(it["drawn"] for it in annotation.results if "drawn" in it)
+        return FoundRegions(tuple(Region(*box) for box in boxes), odd, frozenset(refused), drawn)
 
     def others_mask(
         self,

@@ -28,6 +28,10 @@ logger = logging.getLogger(__name__)
 MAX_LOGGED = 300
 """Characters of what was left out, in a line of the log."""
 NOTHING_PAINTED = "nothing is painted in it, and the project has no background label"
+NOTHING_ABOUT_PIXELS = (
+    "it holds {} and nothing painted, which says nothing about pixels; paint in it, or submit it "
+    "empty where all of it is background"
+)
 NOTHING_INSIDE = "none of the regions that were suggested in it lies in the image as it is now"
 _PLACE = ("row", "col", "height", "width")
 NOT_ITS_FAULT = (ToolUnavailable, StoreError)
@@ -40,12 +44,14 @@ class _Asked:
 
     were_asked_for: whether they were shown to be labelled; see `painted_labels`.
     refused: those that were called not worth labelling.
+    drawn_instead: what was drawn on a whole image that nobody asked for, by type; nobody painted.
     """
 
     regions: Sequence[Region]
     were_asked_for: bool = True
     left_out: Sequence[str] = ()
     refused: Set[Region] = frozenset()
+    drawn_instead: Sequence[str] = ()
 
 
 class LabelReader:
@@ -178,6 +184,8 @@ class LabelReader:
         left_out = [*asked.left_out]
         if annotation.is_skipped:
             return [NewLabel(region, None) for region in asked.regions], left_out
+        if asked.drawn_instead and REST.name not in answers:
+            return [], [NOTHING_ABOUT_PIXELS.format(" and ".join(asked.drawn_instead))]
         names = self._project.class_names
         unpainted, odd_rest = self._unpainted(answers)
         painted = self._tool.mask(annotation, self._pool, names, size, unpainted)
@@ -213,7 +221,8 @@ class LabelReader:
                     left_out.append(NOTHING_INSIDE)
         if regions or left_out:
             return _Asked(regions, True, left_out, found.refused)
-        return _Asked(grid(size, self._config.ranking.region_size), False)
+        cells = grid(size, self._config.ranking.region_size)
+        return _Asked(cells, False, drawn_instead=found.drawn_instead)
 
     def _image_size(self, image_id: int) -> tuple[int, int]:
         """(height, width) of an annotated image, read from its file the first time."""

@@ -14,7 +14,7 @@ from ralis_backend.labelstudio.payloads.annotations import parse_annotation
 from ralis_backend.labelstudio.payloads.boxes import read_boxes
 from ralis_backend.labelstudio.payloads.label_config import parse_label_config
 from ralis_backend.labelstudio.payloads.masks import mask_to_results
-from ralis_backend.labelstudio.payloads.paint import read_paint
+from ralis_backend.labelstudio.payloads.paint import drawn_instead, read_paint
 from tests.fuzz.targets import annotation_json
 from tests.labelstudio.payloads.reading import region_boxes, results_to_mask
 
@@ -205,6 +205,27 @@ def test_an_annotation_without_strokes_is_all_background_or_nothing(shared: Path
     assert ((nothing.mask == VOID).all(), nothing.left_out) == (True, ())
     background = _case(shared, "relation-and-choices-only", ["road", "car"], "car")
     assert (background.mask == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("kinds", "drawn"),
+    [
+        ([], ()),
+        (["choices", "relation", "textarea", "rating", "taxonomy", "number"], ()),
+        (["rectanglelabels", "choices"], ("rectanglelabels",)),
+        (["keypointlabels", "ellipse", "ellipse"], ("ellipse", "keypointlabels")),
+        (["rectanglelabels", "brushlabels"], ()),
+        (["rectanglelabels", "brush"], ()),
+        (["vector", None, 3], ("vector",)),
+    ],
+)
+def test_what_is_drawn_in_an_annotation_without_strokes_is_told(kinds, drawn):
+    assert drawn_instead([{"id": "a", "type": kind} for kind in kinds]) == drawn
+
+
+def test_choices_and_relations_alone_are_nothing_drawn(shared: Path):
+    name = "cases/annotations/relation-and-choices-only.json"
+    assert drawn_instead(json.loads((shared / name).read_text())["result"]) == ()
 
 
 @pytest.mark.parametrize("results", [None, {}, "stroke", 3, [None], ["stroke", None], [[]]])

@@ -558,6 +558,27 @@ def test_of_suggested_regions_those_that_were_refused_alone_are_skipped(
     assert store.annotations.left_out(the(store).id) == []
 
 
+@pytest.mark.parametrize("background", [None, "dark"])
+def test_a_whole_image_with_boxes_and_no_paint_says_nothing_about_pixels_and_is_named(
+    store: Store, tool: FakeTool, in_place: Sync, background: str | None
+):
+    store.projects.change(the(store).id, background=background)
+    tool.annotate(1, [{"drawn": "rectanglelabels"}], project_id=1)
+    in_place.full(the(store))
+    assert store.labels.every(the(store).id) == []
+    (odd,) = store.annotations.left_out(the(store).id)
+    assert "it holds rectanglelabels and nothing painted" in odd.what[0]
+    mask = {"mask": np.ones((64, 96), int).tolist()}
+    tool.annotate(1, [mask], project_id=1, annotation_id=1)
+    tool.annotate(2, [{"drawn": "rectanglelabels", "rest": "bright"}], project_id=1)
+    tool.annotate(3, [{"drawn": "ellipse"}], project_id=1, is_skipped=True)
+    in_place.full(the(store))
+    labels = store.labels.of(the(store).id)
+    assert [it.image_id for it in labels if not it.is_skipped] == [1] * 6 + [2] * 6
+    assert [it.image_id for it in labels if it.is_skipped] == [3] * 6
+    assert store.annotations.left_out(the(store).id) == []
+
+
 def test_an_edit_after_the_predictions_were_dropped_labels_what_was_suggested(
     store: Store, tool: FakeTool, in_place: Sync
 ):
