@@ -88,6 +88,7 @@ class FakeTool:
         self.pool = ToolProject("1.100", 1, "pool", "<View/>", CLASSES)
         self.files = {index: picture(index) for index in range(1, num_images + 1)}
         self.pool_tasks = [ToolTask(i, START, f"/data/{i}.png") for i in self.files]
+        self.regions_uid = "2.200"
         self.region_tasks: dict[int, ToolTask] = {}
         self.all_annotations: dict[int, dict[int, ToolAnnotation]] = {1: {}, 2: {}}
         self.predictions: dict[int, CropPrediction] = {}
@@ -129,7 +130,7 @@ class FakeTool:
         }
         if project_id == 1:
             return replace(self.pool, **counts)
-        return replace(self.pool, uid="2.200", id=2, title="regions", **counts)
+        return replace(self.pool, uid=self.regions_uid, id=2, title="regions", **counts)
 
     def prepare(
         self, project: ToolProject, mode: str, regions_project_id: int | None

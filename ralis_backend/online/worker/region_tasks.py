@@ -47,16 +47,24 @@ class RegionTasks:
     def __init__(self, store: Store, project: Project) -> None:
         self._store, self._project = store, project
 
-    def adopt(self, tasks: Sequence[ToolTask]) -> None:
+    def adopt(self, tasks: Sequence[ToolTask], tool_uid: str) -> None:
         """Match the regions project's tasks with our rows.
 
         A task that was made just before a kill gets its id; one that is unknown here (a lost
-        data folder) becomes known from its data; a task id belongs to one task at a time.
+        data folder) becomes known from its data; a task id belongs to one task at a time, and what
+        was annotated in the one that had it before is withdrawn.
+
+        Args:
+            tasks: as the tool has them.
+            tool_uid: of the regions project.
         """
         rows = self._store.queue.of_tasks(self._project.id, [task.id for task in tasks])
         known = {(row.task_id, row.task_created_at): row for row in rows}
         listed = {(task.id, task.created_at): task for task in tasks}
-        gone = [row for key, row in known.items() if key not in listed and row.state == "open"]
+        replaced = [row for key, row in known.items() if key not in listed]
+        gone = [row for row in replaced if row.state == "open"]
+        if done := [row.id for row in replaced if row.state == "done"]:
+            self._store.queue.withdraw(tool_uid, done)
         back = [row for key, row in known.items() if key in listed and row.state == "deleted"]
         changes: dict[int, Mapping[str, object]] = {row.id: {"state": "deleted"} for row in gone}
         changes |= {row.id: {"state": "open"} for row in self._placed(back)}
