@@ -204,7 +204,7 @@ class Crop:
 
     `image` is the region enlarged by the whole number `scale`; `context` the whole image with the
     region's box. Both are (H, W, 3) uint8, RGB. `num_in_round` is the last rank of its round, 0
-    where that is not known.
+    where that is not known. `source_created_at` tells apart tasks of the pool that got the same id.
     """
 
     source_task: int
@@ -218,6 +218,7 @@ class Crop:
     strategy: str
     version: str
     num_in_round: int = 0
+    source_created_at: datetime | None = None
 
 
 @dataclass(frozen=True)

@@ -236,6 +236,7 @@ class FakeTool:
             task_id = 1000 + len(self.calls) * 1000 + len(self.region_tasks)
             data = {
                 "source_task": crop.source_task,
+                "source_created_at": str(crop.source_created_at),
                 "row": crop.region.row,
                 "col": crop.region.col,
                 "height": crop.region.height,

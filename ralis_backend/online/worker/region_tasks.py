@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from ralis_backend.core.text import reason_of, storable
+from ralis_backend.core.text import reason_of, shortened, storable
 from ralis_backend.online.store import version_number
 from ralis_backend.online.store.tables import CropTask, Image, Project
 from ralis_backend.online.tool import ToolTask, is_id
@@ -148,12 +149,13 @@ def _crop_task_of(project: Project, task: ToolTask, images: Mapping[int, Image])
     """A row from what a task's data says; None if the task shows none of these images.
 
     Raises:
-        ValueError: if the data holds what no row can.
+        ValueError: if the data holds what no row can, or the image is not the one that it names.
     """
     source = _source_task(task)
     image = None if source is None else images.get(source)
     if image is None:
         return None
+    _refuse_other_source(task, image)
     row = CropTask(
         project_id=project.id,
         image_id=image.id,
@@ -179,6 +181,26 @@ def _source_task(task: ToolTask) -> int | None:
     """The pool's task that a task says it shows; None if it says nothing of the kind."""
     number = _whole(task.data.get("source_task"))
     return number if is_id(number) else None
+
+
+def _refuse_other_source(task: ToolTask, image: Image) -> None:
+    """`ValueError` if the pool's task that a task shows had the number that another one has now.
+
+    Tasks of earlier releases do not say when it was made: they are believed.
+    """
+    said = task.data.get("source_created_at")
+    if said is None:
+        return
+    try:
+        apart = abs(datetime.fromisoformat(said) - image.task_created_at)
+    except (TypeError, ValueError, OverflowError):
+        apart = timedelta.max
+    if apart >= timedelta(seconds=1):
+        raise ValueError(
+            f"task {task.id}, which shows task {image.task_id} of {shortened(repr(said), 50)}; the "
+            f"task of the pool that has this number now is of {image.task_created_at.isoformat()} "
+            "and another image: delete the region's task"
+        )
 
 
 def _number(task: ToolTask, name: str, default: int | None = None) -> int:
