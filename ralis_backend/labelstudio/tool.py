@@ -9,6 +9,7 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 from typing import Any
@@ -29,7 +30,7 @@ from ralis_backend.labelstudio.payloads.label_config import (
     LabelConfig,
     parse_label_config,
 )
-from ralis_backend.labelstudio.payloads.paint import others_paint, read_paint
+from ralis_backend.labelstudio.payloads.paint import drawn_instead, others_paint, read_paint
 from ralis_backend.labelstudio.payloads.predictions import (
     batches,
     crop_prediction,
@@ -179,7 +180,8 @@ class LabelStudioTool:
         self, annotation: ToolAnnotation, project: ToolProject, image_size: tuple[int, int]
     ) -> FoundRegions:
         """The suggested rectangles that a whole-image annotation carries."""
-        return read_boxes(annotation.results, self._config(project.label_config), image_size)
+        found = read_boxes(annotation.results, self._config(project.label_config), image_size)
+        return replace(found, drawn_instead=drawn_instead(annotation.results))
 
     def others_mask(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -83,28 +83,39 @@ def painted_labels(
     return labels
 
 
-def newest(labels: Sequence[RegionLabel]) -> list[RegionLabel]:
+def newest(
+    labels: Sequence[RegionLabel], removed_classes: Collection[int] = ()
+) -> list[RegionLabel]:
     """Of each region the starred label, of several or none the newest.
 
-    A painted one is hidden by a later skip only where a reviewer starred that.
+    A painted one is hidden by a later skip only where a reviewer starred that; one of which every
+    pixel is of a removed class hides no more than a skip.
 
     Args:
         labels: as they were painted, oldest first.
+        removed_classes: that the project has no more.
     """
     chosen: dict[tuple[int, Region], RegionLabel] = {}
     for label in sorted(labels, key=lambda label: label.is_starred):
         key = (label.image_id, label.region)
         before = chosen.get(key)
         if (
-            label.is_skipped
-            and before is not None
-            and not before.is_skipped
+            before is not None
             and label.is_starred == before.is_starred
+            and _rank(label, removed_classes) < _rank(before, removed_classes)
         ):
             continue
         chosen.pop(key, None)
         chosen[key] = label
     return list(chosen.values())
+
+
+def _rank(label: RegionLabel, removed_classes: Collection[int]) -> int:
+    """2 for a painted label, 1 where nothing of it is left, 0 for a skip."""
+    if label.is_skipped or not removed_classes:
+        return 0 if label.is_skipped else 2
+    pixels = enumerate(label.pixels)
+    return 2 if any(count for index, count in pixels if index not in removed_classes) else 1
 
 
 def labels_by_image(labels: Sequence[RegionLabel]) -> dict[int, list[RegionLabel]]:

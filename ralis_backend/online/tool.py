@@ -147,10 +147,16 @@ class Painted:
 
 @dataclass(frozen=True)
 class FoundRegions:
-    """The suggested regions that a whole-image annotation carries, and why some are left out."""
+    """The suggested regions that a whole-image annotation carries, and why some are left out.
+
+    refused: those of `regions` that somebody called not worth labelling.
+    drawn_instead: types of what else was drawn in an annotation in which nobody painted.
+    """
 
     regions: tuple[Region, ...] = ()
     left_out: tuple[str, ...] = ()
+    refused: frozenset[Region] = frozenset()
+    drawn_instead: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -199,7 +205,7 @@ class Crop:
 
     `image` is the region enlarged by the whole number `scale`; `context` the whole image with the
     region's box. Both are (H, W, 3) uint8, RGB. `num_in_round` is the last rank of its round, 0
-    where that is not known.
+    where that is not known. `source_created_at` tells apart tasks of the pool that got the same id.
     """
 
     source_task: int
@@ -213,6 +219,7 @@ class Crop:
     strategy: str
     version: str
     num_in_round: int = 0
+    source_created_at: datetime | None = None
 
 
 @dataclass(frozen=True)

@@ -79,12 +79,16 @@ class Watched:
 
 
 class FakeTool:
-    """Implements `online.tool.Tool`; results are `[{"mask": nested list}, {"odd": why}]`."""
+    """Implements `online.tool.Tool`; results are `[{"mask": nested list}, {"odd": why}]`.
+
+    On whole images also `{"box": region, "refused": True}`, and `{"drawn": type}` without a mask.
+    """
 
     def __init__(self, num_images: int = 6) -> None:
         self.pool = ToolProject("1.100", 1, "pool", "<View/>", CLASSES)
         self.files = {index: picture(index) for index in range(1, num_images + 1)}
         self.pool_tasks = [ToolTask(i, START, f"/data/{i}.png") for i in self.files]
+        self.regions_uid = "2.200"
         self.region_tasks: dict[int, ToolTask] = {}
         self.all_annotations: dict[int, dict[int, ToolAnnotation]] = {1: {}, 2: {}}
         self.predictions: dict[int, CropPrediction] = {}
@@ -126,7 +130,7 @@ class FakeTool:
         }
         if project_id == 1:
             return replace(self.pool, **counts)
-        return replace(self.pool, uid="2.200", id=2, title="regions", **counts)
+        return replace(self.pool, uid=self.regions_uid, id=2, title="regions", **counts)
 
     def prepare(
         self,
@@ -202,7 +206,9 @@ class FakeTool:
     ) -> FoundRegions:
         boxes = [result["box"] for result in annotation.results if "box" in result]
         odd = tuple(it["odd box"] for it in annotation.results if "odd box" in it)
-        return FoundRegions(tuple(Region(*box) for box in boxes), odd)
+        refused = {Region(*it["box"]) for it in annotation.results if it.get("refused")}
+        drawn = tuple(it["drawn"] for it in annotation.results if "drawn" in it)
+        return FoundRegions(tuple(Region(*box) for box in boxes), odd, frozenset(refused), drawn)
 
     def others_mask(
         self,
@@ -234,6 +240,7 @@ class FakeTool:
             task_id = 1000 + len(self.calls) * 1000 + len(self.region_tasks)
             data = {
                 "source_task": crop.source_task,
+                "source_created_at": str(crop.source_created_at),
                 "row": crop.region.row,
                 "col": crop.region.col,
                 "height": crop.region.height,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -48,6 +49,20 @@ def test_paint_hides_a_skip_and_is_never_hidden_by_one():
     assert numbers(newest(skipped_last)) == [1]
     skipped_twice = [region_label(1, is_skipped=True), region_label(2, is_skipped=True)]
     assert numbers(newest(skipped_twice)) == [2]
+
+
+def test_a_label_of_removed_classes_alone_hides_no_other_paint():
+    road, car = ({"pixels": (3, 0)}, {"pixels": (0, 3)})
+    labels = [replace(region_label(1), **road), replace(region_label(2), **car)]
+    assert numbers(newest(labels)) == [2]
+    assert numbers(newest(labels, [1])) == [1]
+    assert numbers(newest(labels[::-1], [0])) == [2]
+    assert numbers(newest(labels, [0, 1])) == [2]
+    both = replace(region_label(3), pixels=(1, 1))
+    assert numbers(newest([*labels, both], [1])) == [3]
+    skip = region_label(4, is_skipped=True)
+    assert numbers(newest([labels[1], skip], [1])) == [2]
+    assert numbers(newest([labels[0], replace(labels[1], is_starred=True)], [1])) == [2]
 
 
 def test_labels_are_found_by_their_image_in_order():

@@ -11,7 +11,7 @@ from ralis_backend.core.text import storable
 from ralis_backend.labelstudio.payloads.answers import read_answers
 from ralis_backend.labelstudio.payloads.predictions import version_of
 from ralis_backend.labelstudio.payloads.results import objects_of, shown
-from ralis_backend.labelstudio.payloads.strokes import STROKES
+from ralis_backend.labelstudio.payloads.strokes import is_of_person
 from ralis_backend.labelstudio.payloads.tasks import parse_time
 from ralis_backend.online.answers import REST, USEFUL
 from ralis_backend.online.tool import ToolAnnotation, is_id
@@ -81,14 +81,9 @@ def _annotator(value: Any) -> str:
 
 
 def _is_refused(results: Sequence[Any]) -> bool:
-    """Whether the region was called not worth labelling, and nobody painted in it."""
+    """Whether all that was shown was called not worth labelling, and nobody painted in it."""
     objects, _ = objects_of(results)
-    is_painted = any(
-        isinstance(it.get("type"), str)
-        and it["type"] in STROKES
-        and it.get("origin") != "prediction"
-        for it in objects
-    )
+    is_painted = any(map(is_of_person, objects))
     answers = read_answers(results)
     return not is_painted and REST.name not in answers and answers.get(USEFUL.name) is False
 

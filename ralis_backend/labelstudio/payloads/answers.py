@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ralis_backend.labelstudio.payloads.results import objects_of
-from ralis_backend.online.answers import ANSWER_KINDS, AnswerKind, Choice
+from ralis_backend.online.answers import ANSWER_KINDS, REST, USEFUL, AnswerKind, Choice
 
 
 @dataclass
@@ -34,25 +35,69 @@ def questions(labels: Sequence[str] = (), background: str | None = None) -> dict
 
 
 def read_answers(results: Sequence[Any]) -> dict[str, Any]:
-    """What an annotation's results answer, by kind; what is malformed answers nothing."""
-    ticked = list(_ticked(results))
+    """What an annotation's results answer, by kind; what is malformed answers nothing.
+
+    What was ticked for a rectangle alone is an answer about that one; where it was ticked for every
+    rectangle of the annotation, it is one about the whole.
+    """
+    ticked = _ticked(results)
+    rectangles = [ticked.get(it, ()) for it in _rectangles(results)]
     answers = {}
     for name, kind in ANSWER_KINDS.items():
-        texts = {text for control, text in ticked if _is_asked_in(kind, control)}
-        value = kind.read(texts)
+        value = _answer(kind, ticked.get(None, ()))
+        if value is None:
+            first, *others = [_answer(kind, it) for it in rectangles] or [None]
+            value = first if all(other == first for other in others) else None
         if value is not None:
             answers[name] = value
     return answers
 
 
-def _ticked(results: Sequence[Any]) -> Iterator[tuple[str, str]]:
-    """Each ticked text with its control."""
-    for result in objects_of(results)[0]:
+def refused_results(results: Sequence[Any]) -> set[str]:
+    """Ids of the results that were called not worth labelling, each by a tick of its own."""
+    return {
+        result_id
+        for result_id, ticks in _ticked(results).items()
+        if result_id is not None
+        and _answer(USEFUL, ticks) is False
+        and _answer(REST, ticks) is None
+    }
+
+
+_Ticks = Sequence[tuple[str, str]]
+"""Ticked texts, each with its control."""
+
+
+def _ticked(results: Sequence[Any]) -> dict[str | None, _Ticks]:
+    """What was ticked, by the result that it is about; None: about the whole annotation.
+
+    A tick for a result has that one's id.
+    """
+    objects, _ = objects_of(results)
+    others = {_id(it) for it in objects if it.get("type") != "choices"}
+    found: dict[str | None, list[tuple[str, str]]] = defaultdict(list)
+    for result in objects:
         value = result.get("value")
         choices = value.get("choices") if isinstance(value, Mapping) else None
         if result.get("type") == "choices" and isinstance(choices, list):
             control = str(result.get("from_name", "")).rstrip("_")  # as made unique
-            yield from ((control, text) for text in choices if isinstance(text, str))
+            about = _id(result) if _id(result) in others else None
+            found[about] += ((control, text) for text in choices if isinstance(text, str))
+    return dict(found)
+
+
+def _rectangles(results: Sequence[Any]) -> list[str | None]:
+    objects, _ = objects_of(results)
+    return [_id(it) for it in objects if it.get("type") == "rectanglelabels"]
+
+
+def _id(result: Mapping[str, Any]) -> str | None:
+    value = result.get("id")
+    return value if isinstance(value, str) else None
+
+
+def _answer(kind: AnswerKind, ticks: _Ticks) -> Any | None:
+    return kind.read({text for control, text in ticks if _is_asked_in(kind, control)})
 
 
 def _is_asked_in(kind: AnswerKind, control: str) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ralis_backend.core.regions import Region
+from ralis_backend.labelstudio.payloads.answers import refused_results
 from ralis_backend.labelstudio.payloads.label_config import LabelConfig
 from ralis_backend.labelstudio.payloads.results import (
     AnnotationError,
@@ -17,6 +18,7 @@ from ralis_backend.labelstudio.payloads.results import (
     shown,
     value_of,
 )
+from ralis_backend.labelstudio.payloads.strokes import is_of_person
 from ralis_backend.online.tool import FoundRegions
 
 MAX_REGIONS = 1000
@@ -30,8 +32,13 @@ def read_boxes(results: Any, config: LabelConfig, image_size: tuple[int, int]) -
     They are the rectangles with the label of suggested regions, whatever their control is called;
     without a control for them, what the masks' meta says as well. What is malformed is left out,
     and what there is of them beyond what an image holds.
+
+    A rectangle that was called not worth labelling is refused, unless a person has changed a stroke
+    that belongs to it.
     """
     objects, _ = objects_of(results)
+    refused = refused_results(results) - _painted_parents(objects)
+    refused_boxes: list[Region] = []
     boxes: dict[Region, None] = {}  # in order, each once
     left_out: list[str] = []
     covered = 0
@@ -45,13 +52,22 @@ def read_boxes(results: Any, config: LabelConfig, image_size: tuple[int, int]) -
             if box.is_inside(image_size) and box not in boxes:
                 boxes[box] = None
                 covered += box.height * box.width
+            if box in boxes and result.get("id") in refused:
+                refused_boxes.append(box)
         if len(boxes) > MAX_REGIONS or covered > REGION_LAYERS * image_size[0] * image_size[1]:
             left_out.append(
                 f"the annotation has more than {MAX_REGIONS} suggested regions, or regions that "
                 f"cover the image more than {REGION_LAYERS} times; delete some"
             )
             return FoundRegions((), tuple(left_out))
-    return FoundRegions(tuple(boxes), tuple(left_out))
+    return FoundRegions(tuple(boxes), tuple(left_out), frozenset(refused_boxes))
+
+
+def _painted_parents(objects: Sequence[Result]) -> set[Any]:
+    """Ids of the results in which a person has made or changed a stroke."""
+    return {
+        it["parentID"] for it in objects if is_of_person(it) and isinstance(it.get("parentID"), str)
+    }
 
 
 def _boxes(result: Result, config: LabelConfig, size: tuple[int, int]) -> list[Region]:

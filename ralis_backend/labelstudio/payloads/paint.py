@@ -28,34 +28,37 @@ from ralis_backend.online.tool import Painted
 
 UNLABELLED = frozenset({"brush", "magicwand", "polygon", "bitmask"})
 """Results of tools without labels; the label, if any, stands in another result of the same id."""
-NO_PAINT = frozenset(
+DRAWN = frozenset(
     {
-        "choices",
-        "chatmessage",
-        "datetime",
         "ellipse",
         "ellipselabels",
-        "hypertextlabels",
         "keypoint",
         "keypointlabels",
         "labels",
-        "number",
-        "pairwise",
-        "paragraphlabels",
-        "ranker",
-        "rating",
         "rectangle",
         "rectanglelabels",
-        "relation",
-        "taxonomy",
-        "textarea",
-        "timelinelabels",
-        "timeserieslabels",
         "vector",
         "vectorlabels",
         "videorectangle",
     }
 )
+"""Types of results that show places of an image without saying which pixels are what."""
+NO_PAINT = DRAWN | {
+    "choices",
+    "chatmessage",
+    "datetime",
+    "hypertextlabels",
+    "number",
+    "pairwise",
+    "paragraphlabels",
+    "ranker",
+    "rating",
+    "relation",
+    "taxonomy",
+    "textarea",
+    "timelinelabels",
+    "timeserieslabels",
+}
 """Other types of results that Label Studio writes: they say something else than paint."""
 
 
@@ -88,6 +91,16 @@ def read_paint(
     reading.read(results)
     mask = reading.paint(ground)
     return Painted(mask, tuple(reading.left_out))
+
+
+def drawn_instead(results: Any) -> tuple[str, ...]:
+    """The types of what was drawn in an annotation without any stroke; empty where there is one.
+
+    Nothing can be said of the pixels of such an annotation: it was made for something else.
+    """
+    objects, _ = objects_of(results)
+    kinds = {_type(it) for it in objects}
+    return () if kinds & (UNLABELLED | STROKES.keys()) else tuple(sorted(kinds & DRAWN))
 
 
 def others_paint(

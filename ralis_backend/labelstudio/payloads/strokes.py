@@ -226,6 +226,12 @@ STROKES: dict[str, Callable[[Result, tuple[int, int]], Stroke]] = {
 """Types of results that paint, and what reads each."""
 
 
+def is_of_person(result: Result) -> bool:
+    """Whether it is a stroke that somebody made or changed, not one as it was suggested."""
+    kind = result.get("type")
+    return isinstance(kind, str) and kind in STROKES and result.get("origin") != "prediction"
+
+
 def _corners(result: Result, size: tuple[int, int]) -> np.ndarray:
     points = value_of(result).get("points")
     if points is None or (isinstance(points, list) and len(points) < 3):

@@ -25,7 +25,16 @@ UNKNOWN_TIME = datetime.fromtimestamp(0, UTC)
 _COUNTS = ("total_annotations", "cancelled_annotations")
 CROP_QUALITY = 95
 CONTEXT_QUALITY = 85
-_CROP_KEY = ("source_task", "row", "col", "height", "width", "round", "version")
+_CROP_KEY = (
+    "source_task",
+    "source_created_at",
+    "row",
+    "col",
+    "height",
+    "width",
+    "round",
+    "version",
+)
 
 
 class TaskError(ValueError):
@@ -176,6 +185,7 @@ def crop_data(crop: Crop, image: str, context: str) -> dict[str, Any]:
         "context": context,
         "note": f"Round {crop.round} · region {crop.rank}{last}{reason}",
         "source_task": crop.source_task,
+        "source_created_at": crop.source_created_at and utc_text(crop.source_created_at),
         "row": region.row,
         "col": region.col,
         "height": region.height,

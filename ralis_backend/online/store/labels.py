@@ -8,7 +8,19 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 import numpy as np
-from sqlalchemy import ColumnElement, Select, Text, and_, cast, delete, func, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Text,
+    and_,
+    case,
+    cast,
+    delete,
+    false,
+    func,
+    or_,
+    select,
+)
 from sqlalchemy.orm import Session, aliased
 
 from ralis_backend.core.images import mask_from_png, mask_to_png
@@ -27,6 +39,7 @@ from ralis_backend.online.store.tables import (
     Project,
     Suggestion,
     Version,
+    removed_of,
 )
 
 _REGION = (Label.row, Label.col, Label.height, Label.width)
@@ -124,19 +137,23 @@ class Labels:
         """The labelled (and skipped) regions of images that still exist, oldest first.
 
         Where several annotations label the same region, the starred one counts, else the newest
-        painted one. What was made from predictions in bulk counts for nothing.
+        painted one of which a class is left. What was made from predictions in bulk counts for
+        nothing.
         """
-        return newest(self.every(project_id))
+        return newest(self.every(project_id), self._removed_classes(Project.id == project_id))
 
     def of_image(self, image_id: int) -> list[RegionLabel]:
         """As `of`, of one image."""
-        return newest(self._select(Label.image_id == image_id))
+        of_image = select(Image.project_id).where(Image.id == image_id).scalar_subquery()
+        removed = self._removed_classes(Project.id == of_image)
+        return newest(self._select(Label.image_id == image_id), removed)
 
     def mined(self, project_id: int, wish_id: int) -> list[RegionLabel]:
         """As `of`, those that were mined for a wish."""
         suggested = cast(Suggestion.regions, Text).like(f'%"wish": {wish_id}%')
         may_be = or_(CropTask.wish_id == wish_id, suggested)
-        found = newest(self._select(and_(Label.project_id == project_id, may_be)))
+        found = self._select(and_(Label.project_id == project_id, may_be))
+        found = newest(found, self._removed_classes(Project.id == project_id))
         return [label for label in found if label.wish_id == wish_id]
 
     def every(self, project_id: int) -> list[RegionLabel]:
@@ -148,6 +165,7 @@ class Labels:
         best_first = (
             Annotation.is_starred.desc(),
             Label.is_skipped,
+            *self._emptied_last(project_id),
             _PAINTED_AT.desc(),
             Label.id.desc(),
         )
@@ -291,6 +309,22 @@ class Labels:
         )
         with self._database.read() as session:
             return [_region_label(row) for row in session.execute(query)]
+
+    def _removed_classes(self, which: ColumnElement[bool]) -> tuple[int, ...]:
+        with self._database.read() as session:
+            classes = session.scalar(select(Project.classes).where(which)) or []
+        return removed_of(classes)
+
+    def _emptied_last(self, project_id: int) -> list[ColumnElement[int]]:
+        """Orders painted labels of which no class is left behind the others, as `newest` does."""
+        with self._database.read() as session:
+            classes = session.scalar(select(Project.classes).where(Project.id == project_id)) or []
+        removed = set(removed_of(classes))
+        if not removed:
+            return []
+        active = set(range(len(classes))) - removed
+        left = [Label.pixels[index].as_integer() > 0 for index in sorted(active)]
+        return [case((or_(false(), *left), 0), else_=1)]
 
     def _label_row(self, annotation: Annotation, label: NewLabel) -> Label:
         key, pixels = None, []

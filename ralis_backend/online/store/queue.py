@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import BigInteger, ColumnElement, cast, delete, func, or_, select, update
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from ralis_backend.online.store.database import BATCH, Database, assign, parts
-from ralis_backend.online.store.tables import Annotation, CropTask, Image, Suggestion
+from ralis_backend.online.store.tables import Annotation, CropTask, Image, Suggestion, TaskState
 
 
 class Queue:
@@ -79,19 +79,44 @@ class Queue:
         with self._database.read() as session:
             return session.scalar(query) or 0
 
-    def mark_missing(self, project_id: int, task_ids: Set[int]) -> None:
-        """Mark the tasks that wait, and are none of these, as gone. Labels are kept."""
-        query = select(CropTask.id, CropTask.task_id).where(
+    def mark_missing(self, project_id: int, tool_uid: str, task_ids: Set[int]) -> None:
+        """Mark the tasks of a regions project that are none of these as gone, and what they hold.
+
+        Their annotations are withdrawn, and come back with them. What was labelled in another
+        regions project, as one that was deleted, is left alone.
+
+        Args:
+            project_id: whose regions these are.
+            tool_uid: of the regions project.
+            task_ids: that the tool lists.
+        """
+        waiting = select(CropTask.id, CropTask.task_id).where(
             CropTask.project_id == project_id,
             CropTask.state == "open",
             CropTask.task_id.is_not(None),
         )
+        annotated = select(Annotation.task_id).where(
+            Annotation.tool_uid == tool_uid, ~Annotation.is_deleted
+        )
+        states = select(TaskState.task_id).where(TaskState.tool_uid == tool_uid)
         with self._database.read() as session:
-            gone = [row.id for row in session.execute(query) if row.task_id not in task_ids]
+            gone = [row.id for row in session.execute(waiting) if row.task_id not in task_ids]
+            known = {*session.scalars(annotated.distinct()), *session.scalars(states)}
         for part in parts(gone, BATCH):
             with self._database.write() as session:
                 marking = update(CropTask).where(CropTask.id.in_(part), CropTask.state == "open")
                 session.execute(marking.values(state="deleted"))
+        for part in parts(sorted(known - task_ids), BATCH):
+            with self._database.write() as session:
+                _withdraw(session, tool_uid, Annotation.task_id.in_(part))
+                of_tasks = (TaskState.tool_uid == tool_uid, TaskState.task_id.in_(part))
+                session.execute(delete(TaskState).where(*of_tasks))
+
+    def withdraw(self, tool_uid: str, row_ids: Sequence[int]) -> None:
+        """Mark these rows, whose tasks are gone from a regions project, and what they hold."""
+        for part in parts(row_ids, BATCH):
+            with self._database.write() as session:
+                _withdraw(session, tool_uid, Annotation.crop_task_id.in_(part))
 
     def misplaced(self, project_id: int) -> list[int]:
         """Row ids of annotations that were read, of regions that are not inside their images.
@@ -182,6 +207,15 @@ class Queue:
         query = select(CropTask).where(*conditions)
         with self._database.read() as session:
             return list(session.scalars(query.order_by(CropTask.round, CropTask.rank, CropTask.id)))
+
+
+def _withdraw(session: Session, tool_uid: str, which: ColumnElement[bool]) -> None:
+    """Annotations whose tasks are gone count no more; their rows are kept, for their return."""
+    of_project = (Annotation.tool_uid == tool_uid, ~Annotation.is_deleted, which)
+    regions = select(Annotation.crop_task_id).where(*of_project)
+    marking = update(CropTask).where(CropTask.id.in_(regions)).values(state="deleted")
+    session.execute(marking.execution_options(synchronize_session=False))
+    session.execute(update(Annotation).where(*of_project).values(is_deleted=True))
 
 
 def _sum(start: InstrumentedAttribute[int], length: InstrumentedAttribute[int]) -> Any:

@@ -7,6 +7,7 @@ that ask for it alone; to read it off any other row is an error.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -119,7 +120,7 @@ class Project(Base):
     @property
     def removed_classes(self) -> tuple[int, ...]:
         """Indices of labels that the project has no more."""
-        return tuple(index for index, entry in enumerate(self.classes) if not entry["is_active"])
+        return removed_of(self.classes)
 
     @property
     def background_class(self) -> int | None:
@@ -142,6 +143,11 @@ class Project(Base):
         """Name of that class."""
         index = self.background_class
         return None if index is None else self.class_names[index]
+
+
+def removed_of(classes: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
+    """Indices of those of a project's classes that it has no more."""
+    return tuple(index for index, entry in enumerate(classes) if not entry["is_active"])
 
 
 class Image(Base):

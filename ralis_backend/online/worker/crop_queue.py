@@ -267,4 +267,5 @@ def _crop(image: Image, pixels: np.ndarray, row: CropTask) -> Crop:
         reason=row.reason,
         strategy=row.strategy,
         version=f"v{row.version}",
+        source_created_at=image.task_created_at,
     )

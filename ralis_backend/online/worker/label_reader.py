@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ralis_backend.core.images import content_of
@@ -28,10 +29,30 @@ logger = logging.getLogger(__name__)
 MAX_LOGGED = 300
 """Characters of what was left out, in a line of the log."""
 NOTHING_PAINTED = "nothing is painted in it, and the project has no background label"
+NOTHING_ABOUT_PIXELS = (
+    "it holds {} and nothing painted, which says nothing about pixels; paint in it, or submit it "
+    "empty where all of it is background"
+)
 NOTHING_INSIDE = "none of the regions that were suggested in it lies in the image as it is now"
 _PLACE = ("row", "col", "height", "width")
 NOT_ITS_FAULT = (ToolUnavailable, StoreError)
 """What says nothing of the image or annotation that was being read: the step is tried again."""
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The regions that an annotation labels, and why some are left out.
+
+    were_asked_for: whether they were shown to be labelled; see `painted_labels`.
+    refused: those that were called not worth labelling.
+    drawn_instead: what was drawn on a whole image that nobody asked for, by type; nobody painted.
+    """
+
+    regions: Sequence[Region]
+    were_asked_for: bool = True
+    left_out: Sequence[str] = ()
+    refused: Set[Region] = frozenset()
+    drawn_instead: Sequence[str] = ()
 
 
 class LabelReader:
@@ -153,31 +174,38 @@ class LabelReader:
         answers: Mapping[str, Any],
     ) -> tuple[list[NewLabel], list[str]]:
         """What an annotation labels, and what of it does not count."""
-        left_out: list[str]
         if row.crop_task_id is not None:
             region = self._store.queue.get(row.crop_task_id).region
-            regions, were_asked_for, left_out = [region], True, []
-            size, slices = (region.height, region.width), [(slice(None), slice(None))]
+            asked, size = _Asked([region]), (region.height, region.width)
+            slices = [(slice(None), slice(None))]
         else:
             size = self._image_size(image_id)
-            regions, were_asked_for, left_out = self._asked_regions(row, image_id, annotation, size)
-            slices = [region.slices for region in regions]
+            asked = self._asked_regions(row, image_id, annotation, size)
+            slices = [region.slices for region in asked.regions]
+        left_out = [*asked.left_out]
         if annotation.is_skipped:
-            return [NewLabel(region, None) for region in regions], left_out
+            return [NewLabel(region, None) for region in asked.regions], left_out
+        if asked.drawn_instead and REST.name not in answers:
+            return [], [NOTHING_ABOUT_PIXELS.format(" and ".join(asked.drawn_instead))]
         names = self._project.class_names
         unpainted, odd_rest = self._unpainted(answers)
         painted = self._tool.mask(annotation, self._pool, names, size, unpainted)
-        patches = [(region, painted.mask[it]) for region, it in zip(regions, slices, strict=True)]
-        labels = painted_labels(patches, were_asked_for=were_asked_for)
+        patches = [
+            (region, painted.mask[it])
+            for region, it in zip(asked.regions, slices, strict=True)
+            if region not in asked.refused
+        ]
+        labels = [NewLabel(region, None) for region in asked.regions if region in asked.refused]
+        labels += painted_labels(patches, were_asked_for=asked.were_asked_for)
         left_out += [*painted.left_out, *odd_rest]
-        if not left_out and not any(label.mask is not None for label in labels):
+        if patches and not left_out and not any(label.mask is not None for label in labels):
             left_out.append(NOTHING_PAINTED)
         return labels, left_out
 
     def _asked_regions(
         self, row: Annotation, image_id: int, annotation: ToolAnnotation, size: tuple[int, int]
-    ) -> tuple[list[Region], bool, list[str]]:
-        """What a whole-image annotation labels, whether it was asked for, and what is left out.
+    ) -> _Asked:
+        """What a whole-image annotation labels.
 
         The rectangles it carries; else the regions that were suggested with the prediction it
         started from, which the row remembers when the tool has dropped it; else the whole image,
@@ -193,8 +221,9 @@ class LabelReader:
                 if handed_out.regions and not regions:
                     left_out.append(NOTHING_INSIDE)
         if regions or left_out:
-            return regions, True, left_out
-        return grid(size, self._config.ranking.region_size), False, left_out
+            return _Asked(regions, True, left_out, found.refused)
+        cells = grid(size, self._config.ranking.region_size)
+        return _Asked(cells, False, drawn_instead=found.drawn_instead)
 
     def _image_size(self, image_id: int) -> tuple[int, int]:
         """(height, width) of an annotated image, read from its file the first time."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from ralis_backend.core.text import reason_of, storable
+from ralis_backend.core.text import reason_of, shortened, storable
 from ralis_backend.online.store import version_number
 from ralis_backend.online.store.tables import CropTask, Image, Project
 from ralis_backend.online.tool import ToolTask, is_id
@@ -47,16 +48,24 @@ class RegionTasks:
     def __init__(self, store: Store, project: Project) -> None:
         self._store, self._project = store, project
 
-    def adopt(self, tasks: Sequence[ToolTask]) -> None:
+    def adopt(self, tasks: Sequence[ToolTask], tool_uid: str) -> None:
         """Match the regions project's tasks with our rows.
 
         A task that was made just before a kill gets its id; one that is unknown here (a lost
-        data folder) becomes known from its data; a task id belongs to one task at a time.
+        data folder) becomes known from its data; a task id belongs to one task at a time, and what
+        was annotated in the one that had it before is withdrawn.
+
+        Args:
+            tasks: as the tool has them.
+            tool_uid: of the regions project.
         """
         rows = self._store.queue.of_tasks(self._project.id, [task.id for task in tasks])
         known = {(row.task_id, row.task_created_at): row for row in rows}
         listed = {(task.id, task.created_at): task for task in tasks}
-        gone = [row for key, row in known.items() if key not in listed and row.state == "open"]
+        replaced = [row for key, row in known.items() if key not in listed]
+        gone = [row for row in replaced if row.state == "open"]
+        if done := [row.id for row in replaced if row.state == "done"]:
+            self._store.queue.withdraw(tool_uid, done)
         back = [row for key, row in known.items() if key in listed and row.state == "deleted"]
         changes: dict[int, Mapping[str, object]] = {row.id: {"state": "deleted"} for row in gone}
         changes |= {row.id: {"state": "open"} for row in self._placed(back)}
@@ -140,12 +149,13 @@ def _crop_task_of(project: Project, task: ToolTask, images: Mapping[int, Image])
     """A row from what a task's data says; None if the task shows none of these images.
 
     Raises:
-        ValueError: if the data holds what no row can.
+        ValueError: if the data holds what no row can, or the image is not the one that it names.
     """
     source = _source_task(task)
     image = None if source is None else images.get(source)
     if image is None:
         return None
+    _refuse_other_source(task, image)
     row = CropTask(
         project_id=project.id,
         image_id=image.id,
@@ -171,6 +181,26 @@ def _source_task(task: ToolTask) -> int | None:
     """The pool's task that a task says it shows; None if it says nothing of the kind."""
     number = _whole(task.data.get("source_task"))
     return number if is_id(number) else None
+
+
+def _refuse_other_source(task: ToolTask, image: Image) -> None:
+    """`ValueError` if the pool's task that a task shows had the number that another one has now.
+
+    Tasks of earlier releases do not say when it was made: they are believed.
+    """
+    said = task.data.get("source_created_at")
+    if said is None:
+        return
+    try:
+        apart = abs(datetime.fromisoformat(said) - image.task_created_at)
+    except (TypeError, ValueError, OverflowError):
+        apart = timedelta.max
+    if apart >= timedelta(seconds=1):
+        raise ValueError(
+            f"task {task.id}, which shows task {image.task_id} of {shortened(repr(said), 50)}; the "
+            f"task of the pool that has this number now is of {image.task_created_at.isoformat()} "
+            "and another image: delete the region's task"
+        )
 
 
 def _number(task: ToolTask, name: str, default: int | None = None) -> int:

@@ -152,7 +152,7 @@ class ToolReader:
         if self._is_pool(source):
             self._store.images.note(self._project.id, tasks)
         else:
-            self._region_tasks.adopt(tasks)
+            self._region_tasks.adopt(tasks, source.uid)
         due = {task.id for task in self._store.readings.changed(source.uid, tasks)}
         if is_whole:
             turn = self._project.num_readings // WHOLE_EVERY % COMPARED_SHARE
@@ -213,7 +213,7 @@ class ToolReader:
         if self._is_pool(source):
             self._store.images.mark_missing(self._project.id, task_ids)
         else:
-            self._store.queue.mark_missing(self._project.id, task_ids)
+            self._store.queue.mark_missing(self._project.id, source.uid, task_ids)
 
     # What is annotated
 
@@ -229,7 +229,7 @@ class ToolReader:
             return self._store.images.find(self._project.id, task.id, task.created_at), None
         crop_task = self._store.queue.find(self._project.id, task.id, task.created_at)
         if crop_task is None:
-            self._region_tasks.adopt([task])
+            self._region_tasks.adopt([task], source.uid)
             crop_task = self._store.queue.find(self._project.id, task.id, task.created_at)
         if crop_task is None:
             return None, None

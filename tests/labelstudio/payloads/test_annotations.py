@@ -11,9 +11,10 @@ import pytest
 
 from ralis_backend.core.regions import VOID, Region
 from ralis_backend.labelstudio.payloads.annotations import parse_annotation
+from ralis_backend.labelstudio.payloads.boxes import read_boxes
 from ralis_backend.labelstudio.payloads.label_config import parse_label_config
 from ralis_backend.labelstudio.payloads.masks import mask_to_results
-from ralis_backend.labelstudio.payloads.paint import read_paint
+from ralis_backend.labelstudio.payloads.paint import drawn_instead, read_paint
 from tests.fuzz.targets import annotation_json
 from tests.labelstudio.payloads.reading import region_boxes, results_to_mask
 
@@ -194,6 +195,27 @@ def test_an_annotation_without_strokes_is_all_background_or_nothing(shared: Path
     assert (background.mask == 1).all()
 
 
+@pytest.mark.parametrize(
+    ("kinds", "drawn"),
+    [
+        ([], ()),
+        (["choices", "relation", "textarea", "rating", "taxonomy", "number"], ()),
+        (["rectanglelabels", "choices"], ("rectanglelabels",)),
+        (["keypointlabels", "ellipse", "ellipse"], ("ellipse", "keypointlabels")),
+        (["rectanglelabels", "brushlabels"], ()),
+        (["rectanglelabels", "brush"], ()),
+        (["vector", None, 3], ("vector",)),
+    ],
+)
+def test_what_is_drawn_in_an_annotation_without_strokes_is_told(kinds, drawn):
+    assert drawn_instead([{"id": "a", "type": kind} for kind in kinds]) == drawn
+
+
+def test_choices_and_relations_alone_are_nothing_drawn(shared: Path):
+    name = "cases/annotations/relation-and-choices-only.json"
+    assert drawn_instead(json.loads((shared / name).read_text())["result"]) == ()
+
+
 @pytest.mark.parametrize("results", [None, {}, "stroke", 3, [None], ["stroke", None], [[]]])
 def test_results_that_are_no_list_of_objects_are_named_and_cost_nothing_else(results):
     annotation = parse_annotation(_webhook(result=results))
@@ -211,6 +233,45 @@ def test_feedback_that_a_region_is_not_worth_labelling_skips_it_unless_somebody_
     assert parse_annotation(_webhook(result=[untouched, refusal])).is_skipped
     assert not parse_annotation(_webhook(result=[untouched, painted, refusal])).is_skipped
     assert not parse_annotation(_webhook(result=[untouched])).is_skipped
+
+
+def _suggested(key: str, x: float) -> dict[str, Any]:
+    box = {"x": x, "y": 0, "width": 50, "height": 100, "rectanglelabels": ["Suggested region"]}
+    return {"id": key, "type": "rectanglelabels", "from_name": "region", "value": box}
+
+
+def _tick(key: str, text: str) -> dict[str, Any]:
+    value = {"x": 0, "y": 0, "width": 50, "height": 100, "choices": [text]}
+    return {"id": key, "type": "choices", "from_name": "feedback", "value": value}
+
+
+def test_a_region_that_is_not_worth_labelling_is_refused_alone():
+    boxes = [_suggested("a", 0), _suggested("b", 50)]
+    accepted = {"id": "s", "type": "brushlabels", "origin": "prediction", "parentID": "a"}
+    results = [*boxes, accepted, _tick("a", "Useful"), _tick("b", "Not worth labelling")]
+    annotation = parse_annotation(_webhook(result=results))
+    assert not annotation.is_skipped
+    found = read_boxes(annotation.results, CONFIG, (4, 8))
+    assert found.regions == (Region(0, 0, 4, 4), Region(0, 4, 4, 4))
+    assert found.refused == {Region(0, 4, 4, 4)}
+
+
+def test_all_regions_refused_are_a_skip():
+    boxes = [_suggested("a", 0), _suggested("b", 50)]
+    refusals = [_tick(key, "Not worth labelling") for key in ("a", "b")]
+    annotation = parse_annotation(_webhook(result=[*boxes, *refusals]))
+    assert annotation.is_skipped
+    painted = {"id": "s", "type": "brushlabels", "origin": "manual"}
+    annotation = parse_annotation(_webhook(result=[*boxes, *refusals, painted]))
+    assert not annotation.is_skipped
+    assert len(read_boxes(annotation.results, CONFIG, (4, 8)).refused) == 2
+
+
+@pytest.mark.parametrize("origin", ["manual", "prediction-changed"])
+def test_a_region_whose_stroke_a_person_changed_is_not_refused(origin):
+    changed = {"id": "s", "type": "brushlabels", "origin": origin, "parentID": "b"}
+    results = [_suggested("b", 50), _tick("b", "Not worth labelling"), changed]
+    assert read_boxes(results, CONFIG, (4, 8)).refused == frozenset()
 
 
 @pytest.mark.parametrize("name", ["id", "task"])

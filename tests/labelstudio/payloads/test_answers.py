@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ralis_backend.labelstudio.payloads.annotations import parse_annotation
-from ralis_backend.labelstudio.payloads.answers import read_answers
+from ralis_backend.labelstudio.payloads.answers import read_answers, refused_results
 from ralis_backend.labelstudio.payloads.label_config import parse_label_config
 from ralis_backend.labelstudio.payloads.regions_config import asks_everything, regions_config
 from ralis_backend.online.answers import ANSWER_KINDS, AnswerKind, Choice
@@ -48,6 +48,19 @@ def test_a_control_that_had_to_be_renamed_and_one_of_the_project_s_owner_are_rea
     assert read_answers([ticked("Not worth labelling", control="mine")]) == {"useful": False}
     nameless = {"type": "choices", "value": {"choices": ["Useful"]}}
     assert read_answers([nameless]) == {"useful": True}
+
+
+def test_what_is_ticked_for_one_rectangle_is_no_answer_about_the_others():
+    boxes = [{"id": name, "type": "rectanglelabels", "value": {}} for name in ("a", "b")]
+    refusals = [ticked("Not worth labelling") | {"id": name} for name in ("a", "b")]
+    assert read_answers([*boxes, refusals[0]]) == {}
+    assert refused_results([*boxes, refusals[0]]) == {"a"}
+    assert read_answers([*boxes, *refusals]) == {"useful": False}
+    assert read_answers([*boxes, refusals[0], ticked("Useful") | {"id": "b"}]) == {}
+    assert read_answers([*boxes, refusals[0], ticked("Useful")]) == {"useful": True}
+    assert read_answers([*boxes, refusals[0] | {"id": ["a"]}]) == {"useful": False}
+    rest = ticked("Soil", control="rest") | {"id": "a"}
+    assert refused_results([*boxes, refusals[0], rest]) == set()
 
 
 @pytest.mark.parametrize("value", [None, 3, {}, {"choices": None}, {"choices": [None, {}, 1]}])

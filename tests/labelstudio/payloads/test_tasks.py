@@ -12,6 +12,7 @@ from ralis_backend.labelstudio.payloads.tasks import (
     TaskError,
     crop_data,
     crop_files,
+    crop_key,
     parse_task,
     parse_tasks,
     parse_time,
@@ -137,6 +138,15 @@ def test_a_regions_task_tells_annotators_why_and_us_from_where():
     assert data["note"] == "Round 1 · region 5 · uncertain"
     place = {name: data[name] for name in ("source_task", "row", "col", "height", "width")}
     assert place == {"source_task": 7, "row": 2, "col": 3, "height": 4, "width": 6}
+
+
+def test_regions_of_two_tasks_that_got_the_same_number_are_told_apart():
+    made = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    data = crop_data(replace(CROP, source_created_at=made), "", "")
+    assert data["source_created_at"] == "2026-01-01T12:00:00Z"
+    later = crop_data(replace(CROP, source_created_at=made + timedelta(days=1)), "", "")
+    assert crop_key(data) != crop_key(later)
+    assert crop_key(data) == crop_key({**data, "note": "", "rank": 1})
 
 
 def test_a_regions_pictures_are_named_by_their_place_and_keep_size_and_colours():

@@ -11,8 +11,9 @@ from ralis_backend.core.regions import Region
 from ralis_backend.online.labels import NewLabel
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Image, Project
+from ralis_backend.online.tool import ClassLabel
 from tests.online.conftest import selects
-from tests.online.store.conftest import annotation, label
+from tests.online.store.conftest import LABELS, annotation, label
 
 
 @pytest.mark.parametrize("starred", [None, 1, 2, 3, 4])
@@ -30,6 +31,24 @@ def test_pixels_of_a_class_are_those_of_the_labels_that_count(
     assert store.labels.class_pixels(project.id, 1) == sum(counted)
     assert sum(counted) == 2 + {None: 1, 1: 3, 2: 0, 3: 1, 4: 0}[starred]
     assert store.labels.class_pixels(project.id, 7) == 0
+
+
+@pytest.mark.parametrize("removed", [(), ("car",), ("road",), ("road", "car")])
+def test_a_label_whose_classes_were_removed_hides_no_paint_of_others(
+    store: Store, project: Project, image: Image, removed: tuple[str, ...]
+):
+    region = Region(0, 0, 2, 2)
+    for number, index in enumerate([0, 1], start=1):
+        mask = np.full((2, 2), index, np.uint8)
+        label(store, project, image, annotation(number, number), NewLabel(region, mask))
+    kept = [it for it in LABELS if it.name not in removed]
+    store.projects.register("1.100", 1, "<View/>", [*kept, ClassLabel("tree", "#00FF00")], "a")
+    expected = (4, 0) if removed == ("car",) else (0, 4)
+    (found,) = store.labels.of(project.id)
+    assert found.pixels == (expected if expected[1] else (4,))
+    assert store.labels.of_image(image.id) == [found]
+    assert tuple(store.labels.class_pixels(project.id, index) for index in (0, 1)) == expected
+    assert store.labels.count_regions(project.id) == 1
 
 
 def test_of_labels_on_whole_images_those_of_a_wish_alone_are_read(

@@ -13,7 +13,7 @@ from ralis_backend.online.worker import WorkerConfig
 from ralis_backend.online.worker.region_tasks import misfit
 from ralis_backend.online.worker.sync import Sync
 from tests.online.conftest import RANKING
-from tests.online.fake_tool import CLASSES, FakeTool
+from tests.online.fake_tool import CLASSES, START, FakeTool
 
 SIZE = (64, 96)
 INFINITE = float("inf")
@@ -42,6 +42,25 @@ def see_images(store: Store, size: tuple[int, int] = SIZE) -> None:
     """As the ranking does: from now on the sizes of the images are known."""
     for image in store.images.of(the(store).id):
         store.images.seen(image.id, size)
+
+
+def test_a_region_of_an_earlier_task_with_the_same_number_is_not_that_of_another_image(
+    store: Store, tool: FakeTool, sync: Sync, caplog: pytest.LogCaptureFixture
+):
+    made = START.isoformat().replace("+00:00", "Z")
+    for task_id, said in ((11, None), (12, made), (13, "2026-01-01T01:00:00+01:00")):
+        task_of(tool, task_id, source_created_at=said)
+        tool.annotate(task_id)
+    for task_id, said in ((14, "2025-12-31T00:00:00Z"), (15, "x"), (16, [3]), (17, "2026-01-01")):
+        task_of(tool, task_id, source_created_at=said)
+        tool.annotate(task_id)
+    sync.full(the(store))
+    assert [row.task_id for row in store.queue.all(the(store).id)] == [11, 12, 13]
+    assert len(store.labels.every(the(store).id)) == 3
+    assert "4 tasks of its regions project are left alone" in caplog.text
+    assert "task 14, which shows task 1 of '2025-12-31T00:00:00Z'" in caplog.text
+    left_out = store.annotations.left_out(the(store).id)
+    assert {it.task_id for it in left_out} == {14, 15, 16, 17}
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,7 @@ def test_what_the_mark_of_another_pool_is_in_is_left_to_that_one(
     assert "holds the regions of project 7" in str(row.last_error)
 
 
-def test_labels_survive_when_their_tasks_vanish(
+def test_labels_survive_when_their_regions_project_is_deleted(
     store: Store, tool: FakeTool, make_worker: MakeWorker
 ):
     worker = make_worker()
@@ -200,8 +200,10 @@ def test_labels_survive_when_their_tasks_vanish(
     project = store.projects.all()[0]
     tool.region_tasks.clear()
     tool.all_annotations[2].clear()
+    tool.regions_uid = "2.300"
     store.projects.change(project.id, is_sync_requested=True)
     settle(worker)
+    assert store.projects.all()[0].regions_uid == "2.300"
     assert len(store.labels.of(project.id)) == 4
 
 

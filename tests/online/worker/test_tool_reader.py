@@ -457,18 +457,59 @@ def test_what_was_believed_to_be_missing_is_back_with_the_first_list_that_has_it
     assert masks(store) == truth
 
 
-def test_tasks_that_the_tool_counts_no_more_are_gone_at_once_and_their_labels_kept(
+def test_tasks_that_the_tool_counts_no_more_are_gone_at_once_with_their_labels(
+    store: Store, tool: FakeTool, sync: Sync
+):
+    tool.annotate(11)
+    tool.annotate(14)
+    sync.full(the(store))
+    truth = masks(store)
+    removed = tool.pool_tasks.pop(1)
+    tasks, annotations = dict(tool.region_tasks), dict(tool.all_annotations[2])
+    del tool.region_tasks[11], tool.region_tasks[13], tool.all_annotations[2][1]
+    sync.full(the(store))
+    assert removed.id not in {image.task_id for image in store.images.of(the(store).id)}
+    assert [row.task_id for row in store.queue.open(the(store).id)] == [12]
+    assert masks(store) == truth[1:]
+    assert sync.num_missing(the(store)) == 0
+    tool.region_tasks, tool.all_annotations[2] = tasks, annotations
+    sync.full(the(store))
+    assert masks(store) == truth
+    states = {row.task_id: row.state for row in store.queue.all(the(store).id)}
+    assert states == {11: "done", 12: "open", 13: "open", 14: "done"}
+
+
+def test_a_webhook_that_a_labelled_region_was_deleted_leads_to_its_withdrawal(
     store: Store, tool: FakeTool, sync: Sync
 ):
     tool.annotate(11)
     sync.full(the(store))
-    removed = tool.pool_tasks.pop(1)
+    del tool.region_tasks[11], tool.all_annotations[2][1]
+    store.events.add("2.200", "TASKS_DELETED", {"tasks": [{"id": 11}]})
+    read_all(sync, store)
+    assert masks(store) == []
+    assert store.annotations.left_out(the(store).id) == []
+
+
+def test_of_a_regions_project_that_was_deleted_the_labels_are_kept(
+    store: Store, tool: FakeTool, sync: Sync
+):
+    tool.annotate(11)
+    sync.full(the(store))
+    truth = masks(store)
     tool.region_tasks.clear()
     tool.all_annotations[2].clear()
+    tool.regions_uid = "2.300"
+    add_region(tool, 11, 3, 64)  # the id is handed out again
+    add_region(tool, 20, 3, 0)
     sync.full(the(store))
-    assert removed.id not in {image.task_id for image in store.images.of(the(store).id)}
-    assert store.queue.open(the(store).id) == []
-    assert len(masks(store)) == 1
+    assert masks(store) == truth
+    tool.annotate(11)
+    sync.full(the(store))
+    assert len(masks(store)) == 2
+    del tool.region_tasks[20]
+    sync.full(the(store))
+    assert len(masks(store)) == 2
 
 
 def test_a_list_that_breaks_off_withdraws_nothing_and_is_read_again(
@@ -555,19 +596,19 @@ def test_an_annotation_moved_to_another_task_labels_that_one(
     assert (states[11], states[12]) == ("open", "done")
 
 
-def test_a_task_id_that_is_handed_out_again_leaves_the_old_labels_alone(
+def test_a_task_id_that_is_handed_out_again_withdraws_the_labels_of_the_task_that_had_it(
     store: Store, tool: FakeTool, sync: Sync
 ):
     tool.annotate(11)
     sync.full(the(store))
-    truth = masks(store)
     tool.all_annotations[2].clear()
     add_region(tool, 11, 3, 64)
     sync.full(the(store))
-    assert masks(store) == truth
+    assert masks(store) == []
     tool.annotate(11)
     sync.full(the(store))
-    assert len(masks(store)) == 2
+    (label,) = store.labels.every(the(store).id)
+    assert (label.image_id, label.region.col) == (3, 64)
 
 
 def test_labels_of_an_image_come_back_with_it(store: Store, tool: FakeTool, sync: Sync):
@@ -590,6 +631,41 @@ def in_place(store: Store, tool: FakeTool) -> Sync:
     sync = Sync(store, tool, replace(CONFIG, mode="in-place"))
     sync.full(the(store))
     return sync
+
+
+@pytest.mark.parametrize("background", [None, "dark"])
+def test_of_suggested_regions_those_that_were_refused_alone_are_skipped(
+    store: Store, tool: FakeTool, in_place: Sync, background: str | None
+):
+    store.projects.change(the(store).id, background=background)
+    results = [{"mask": np.ones((64, 96), int).tolist()}, {"box": [0, 0, 32, 32]}]
+    tool.annotate(1, [*results, {"box": [32, 0, 32, 32], "refused": True}], project_id=1)
+    tool.annotate(2, [{"box": [0, 0, 32, 32], "refused": True}], project_id=1)
+    in_place.full(the(store))
+    labels = {(it.image_id, it.region.row): it.is_skipped for it in store.labels.of(the(store).id)}
+    assert labels == {(1, 0): False, (1, 32): True, (2, 0): True}
+    assert store.annotations.left_out(the(store).id) == []
+
+
+@pytest.mark.parametrize("background", [None, "dark"])
+def test_a_whole_image_with_boxes_and_no_paint_says_nothing_about_pixels_and_is_named(
+    store: Store, tool: FakeTool, in_place: Sync, background: str | None
+):
+    store.projects.change(the(store).id, background=background)
+    tool.annotate(1, [{"drawn": "rectanglelabels"}], project_id=1)
+    in_place.full(the(store))
+    assert store.labels.every(the(store).id) == []
+    (odd,) = store.annotations.left_out(the(store).id)
+    assert "it holds rectanglelabels and nothing painted" in odd.what[0]
+    mask = {"mask": np.ones((64, 96), int).tolist()}
+    tool.annotate(1, [mask], project_id=1, annotation_id=1)
+    tool.annotate(2, [{"drawn": "rectanglelabels", "rest": "bright"}], project_id=1)
+    tool.annotate(3, [{"drawn": "ellipse"}], project_id=1, is_skipped=True)
+    in_place.full(the(store))
+    labels = store.labels.of(the(store).id)
+    assert [it.image_id for it in labels if not it.is_skipped] == [1] * 6 + [2] * 6
+    assert [it.image_id for it in labels if it.is_skipped] == [3] * 6
+    assert store.annotations.left_out(the(store).id) == []
 
 
 def test_an_edit_after_the_predictions_were_dropped_labels_what_was_suggested(
