@@ -134,8 +134,11 @@ class Attempts:
         return [*found[:MOST_NOTES], *more]
 
     def forget(self, project_id: int, kind: str) -> None:
-        """Try everything of a kind again."""
+        """Try everything of a kind again; nothing is written where there is none."""
         of_kind = (Attempt.project_id == project_id, Attempt.kind == kind)
+        with self._database.read() as session:
+            if session.scalar(select(Attempt.id).where(*of_kind).limit(1)) is None:
+                return
         with self._database.write() as session:
             session.execute(delete(Attempt).where(*of_kind))
 
