@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--dataset", type=Path)
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--cache", type=Path, default=Path(".cache/points"))
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     if options.dataset is None:
         print("\n".join(table(options.out)))
