@@ -56,11 +56,9 @@ def read_answers(results: Sequence[Any]) -> dict[str, Any]:
 def refused_results(results: Sequence[Any]) -> set[str]:
     """Ids of the results that were called not worth labelling, each by a tick of its own."""
     return {
-        result_id
-        for result_id, ticks in _ticked(results).items()
-        if result_id is not None
-        and _answer(USEFUL, ticks) is False
-        and _answer(REST, ticks) is None
+        name
+        for name, ticks in _ticked(results).items()
+        if name is not None and _answer(USEFUL, ticks) is False and _answer(REST, ticks) is None
     }
 
 
@@ -74,24 +72,26 @@ def _ticked(results: Sequence[Any]) -> dict[str | None, _Ticks]:
     A tick for a result has that one's id.
     """
     objects, _ = objects_of(results)
-    others = {_id(it) for it in objects if it.get("type") != "choices"}
+    others = {result_id(it) for it in objects if it.get("type") != "choices"}
     found: dict[str | None, list[tuple[str, str]]] = defaultdict(list)
     for result in objects:
         value = result.get("value")
         choices = value.get("choices") if isinstance(value, Mapping) else None
         if result.get("type") == "choices" and isinstance(choices, list):
             control = str(result.get("from_name", "")).rstrip("_")  # as made unique
-            about = _id(result) if _id(result) in others else None
+            name = result_id(result)
+            about = name if name in others else None
             found[about] += ((control, text) for text in choices if isinstance(text, str))
     return dict(found)
 
 
 def _rectangles(results: Sequence[Any]) -> list[str | None]:
     objects, _ = objects_of(results)
-    return [_id(it) for it in objects if it.get("type") == "rectanglelabels"]
+    return [result_id(it) for it in objects if it.get("type") == "rectanglelabels"]
 
 
-def _id(result: Mapping[str, Any]) -> str | None:
+def result_id(result: Mapping[str, Any]) -> str | None:
+    """The id of a result, None where it is no text."""
     value = result.get("id")
     return value if isinstance(value, str) else None
 

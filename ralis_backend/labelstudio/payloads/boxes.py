@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ralis_backend.core.regions import Region
-from ralis_backend.labelstudio.payloads.answers import refused_results
+from ralis_backend.labelstudio.payloads.answers import refused_results, result_id
 from ralis_backend.labelstudio.payloads.label_config import LabelConfig
 from ralis_backend.labelstudio.payloads.results import (
     AnnotationError,
@@ -52,7 +52,7 @@ def read_boxes(results: Any, config: LabelConfig, image_size: tuple[int, int]) -
             if box.is_inside(image_size) and box not in boxes:
                 boxes[box] = None
                 covered += box.height * box.width
-            if box in boxes and result.get("id") in refused:
+            if box in boxes and result_id(result) in refused:
                 refused_boxes.append(box)
         if len(boxes) > MAX_REGIONS or covered > REGION_LAYERS * image_size[0] * image_size[1]:
             left_out.append(
