@@ -94,7 +94,11 @@ def test_what_our_decoder_reads_label_studios_reads_alike(stream):
         alpha = decode(content, height, width)
     except RleError:
         return
-    theirs = np.asarray(decode_rle(list(content))).reshape(height, width, 4)[:, :, 3]
+    try:
+        values = decode_rle(list(content))
+    except OverflowError:  # of words of more than 8 bits, which nobody writes
+        return
+    theirs = np.asarray(values).reshape(height, width, 4)[:, :, 3]
     np.testing.assert_array_equal(alpha, theirs)
 
 

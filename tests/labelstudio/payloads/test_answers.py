@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from ralis_backend.core.regions import Region
 from ralis_backend.labelstudio.payloads.annotations import parse_annotation
 from ralis_backend.labelstudio.payloads.answers import read_answers, refused_results
+from ralis_backend.labelstudio.payloads.boxes import read_boxes
 from ralis_backend.labelstudio.payloads.label_config import parse_label_config
 from ralis_backend.labelstudio.payloads.regions_config import asks_everything, regions_config
 from ralis_backend.online.answers import ANSWER_KINDS, AnswerKind, Choice
@@ -141,3 +143,14 @@ def test_a_region_whose_rest_is_named_is_labelled_even_if_it_was_not_worth_it():
     assert parse_annotation(payload).is_skipped
     results.append(ticked("Soil", control="rest"))
     assert not parse_annotation(payload).is_skipped
+
+
+@pytest.mark.parametrize("odd", [[], {}, 7, None])
+def test_a_suggested_region_is_read_though_its_id_is_no_text(odd):
+    config = parse_label_config(
+        '<View><Image name="image" value="$image"/><BrushLabels name="brush" toName="image">'
+        '<Label value="road"/><Label value="car"/></BrushLabels></View>'
+    )
+    box = {"x": 0, "y": 0, "width": 50, "height": 50, "rectanglelabels": [config.region_label]}
+    found = read_boxes([{"id": odd, "type": "rectanglelabels", "value": box}], config, (8, 8))
+    assert (found.regions, found.refused) == ((Region(0, 0, 4, 4),), frozenset())
