@@ -25,7 +25,7 @@ FEATURE_DROPOUT = 0.1
 def arithmetic(device: torch.device) -> torch.dtype:
     """What heads compute with on a device: bfloat16, but float32 on a CPU without AVX-512.
 
-    There a product of bfloat16 takes 14 times as long as one of float32.
+    There products of bfloat16 are emulated, which takes many times as long as those of float32.
     """
     is_slow = device.type == "cpu" and "AVX512" not in torch.backends.cpu.get_cpu_capability()
     return torch.float32 if is_slow else torch.bfloat16
