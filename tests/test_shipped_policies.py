@@ -8,7 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import formulas, mining, mining_classes, mining_rounds, mining_training
+from benchmarks import (
+    formulas,
+    mining,
+    mining_classes,
+    mining_full,
+    mining_rounds,
+    mining_training,
+)
 from ralis_backend.core import weights
 from ralis_backend.core.acquisition import Aimed
 from ralis_backend.core.policy import AgnosticPolicy, MisicalPolicy, PolicyDoesNotFit, RalisPolicy
@@ -132,10 +139,10 @@ def test_the_page_on_mining_shows_the_tables_that_the_results_make():
     rows = mining.tables(RESULTS / "mining")
     assert len(rows) > 40
     assert "\n".join(rows).strip() in page
-    for further in (mining_rounds, mining_training, mining_classes):
+    for further in (mining_full, mining_rounds, mining_training, mining_classes):
         rows = further.table(further.RESULTS)
         assert len(rows) > 3
-        assert "\n".join(rows) in page
+        assert "\n".join(rows).strip() in page
 
 
 @pytest.mark.parametrize("name", MINERS)
