@@ -30,6 +30,7 @@ from ralis_backend.labelstudio.payloads.regions_config import (
     is_like,
     regions_config,
     shows_regions,
+    with_keys,
 )
 from ralis_backend.labelstudio.payloads.tasks import project_uid
 from ralis_backend.online.tool import ToolProject
@@ -191,22 +192,22 @@ class RegionsProjects:
         if not is_ours(found.get("expert_instruction")):
             del told["expert_instruction"]
         keep_settings(self._client, regions_id, {**REGIONS_SETTINGS, **told})
-        if not is_like(found["label_config"], parsed, pool.background):
+        shown = str(found["label_config"])
+        if not is_like(shown, parsed, pool.background):
             self._write_config(pool, found, parsed)
+        elif (keyed := with_keys(shown)) != shown:
+            self._client.update_project(regions_id, label_config=keyed)
 
     def _write_config(self, pool: ToolProject, found: Project, parsed: LabelConfig) -> None:
-        """Label Studio accepts it when a label goes that annotations still use, but no control."""
+        """Once there are tasks, controls that are gone stay, hidden.
+
+        Label Studio takes no interface without a control that annotations use, and shows neither
+        waiting suggestions nor what an open screen is about to submit in one that is gone.
+        """
         regions_id, shown = int(found["id"]), str(found["label_config"])
+        before = None if found.get("task_number") == 0 else shown
+        config = regions_config(parsed, pool.background, before)
         try:
-            config = regions_config(parsed, pool.background)
-            self._client.update_project(regions_id, label_config=config)
-            return
-        except (NotFound, Unauthorised, Unavailable):
-            raise
-        except LabelStudioError as error:
-            logger.warning("project %d: controls that annotations use are kept: %s", pool.id, error)
-        try:
-            config = regions_config(parsed, pool.background, before=shown)
             self._client.update_project(regions_id, label_config=config)
         except (NotFound, Unauthorised, Unavailable):
             raise

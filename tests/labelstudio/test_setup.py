@@ -165,6 +165,7 @@ def test_a_control_that_annotations_use_stays_out_of_sight_beside_the_one_that_f
     setup = setup_of(label_studio)
     regions = setup.prepare(pool(label_studio), "crops", None)
     label_studio.used = {("brush", "BrushLabels")}
+    label_studio.projects[regions]["task_number"] = 3
     label_studio.projects[1]["label_config"] = RENAMED
     setup.prepare(pool(label_studio), "crops", regions)
     shown = label_studio.projects[regions]["label_config"]
@@ -182,7 +183,34 @@ def test_a_control_that_annotations_use_stays_out_of_sight_beside_the_one_that_f
     setup.prepare(pool(label_studio), "crops", regions)
     shown = label_studio.projects[regions]["label_config"]
     assert parse_label_config(shown).controls == (Control("brush", "brushlabels"),)
-    assert KEPT_CLASS not in shown, "nobody has drawn with the pen"
+    (kept,) = (it for it in parse_xml(shown).iter() if it.get("className") == KEPT_CLASS)
+    assert [it.get("name") for it in kept] == ["pen"], "screens and suggestions may use it"
+
+
+def test_a_regions_project_without_tasks_keeps_no_control_that_is_gone(label_studio):
+    setup = setup_of(label_studio)
+    regions = setup.prepare(pool(label_studio), "crops", None)
+    label_studio.projects[1]["label_config"] = RENAMED
+    setup.prepare(pool(label_studio), "crops", regions)
+    shown = label_studio.projects[regions]["label_config"]
+    assert parse_label_config(shown).controls == (Control("pen", "brushlabels"),)
+    assert KEPT_CLASS not in shown
+
+
+def test_an_interface_with_a_choice_without_a_key_gets_one_and_keeps_its_layout(label_studio):
+    setup = setup_of(label_studio)
+    regions = setup.prepare(pool(label_studio), "crops", None)
+    made = label_studio.projects[regions]["label_config"]
+    before = made.replace(' hotkey="shift+1"', "").replace("<Header", '<Header underline="true"')
+    label_studio.projects[regions]["label_config"] = before
+    setup.prepare(pool(label_studio), "crops", regions)
+    shown = label_studio.projects[regions]["label_config"]
+    assert shown != before != made
+    assert ' hotkey="shift+1"' in shown
+    assert 'underline="true"' in shown
+    label_studio.writes.clear()
+    setup.prepare(pool(label_studio), "crops", regions)
+    assert label_studio.writes == []
 
 
 def test_an_interface_that_cannot_follow_says_what_to_do_and_stops_no_webhook():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
+from itertools import chain, cycle
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from ralis_backend.labelstudio.payloads.answers import Question, questions
@@ -24,7 +25,6 @@ from ralis_backend.labelstudio.payloads.label_config import (
     parse_xml,
     plain_color,
 )
-from ralis_backend.online.answers import Choice
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +33,19 @@ CROP_CLASS = "ralis-crop"
 REGIONS_SIGN = f'a view with the class "{CROP_CLASS}"'
 TOOL_HOTKEYS = "behkmoprvwu"
 """Keys of Label Studio's tools, and of "unselect"."""
-# What gets no key here gets the next free one, and the eraser would tick a choice.
-_LABEL_HOTKEYS = "123456789qtasdfgzxcyijl"
+# What has no key here gets the next free one from Label Studio, those of tools among them: the
+# eraser's would tick a choice. So everything gets one, if need be one that no hand finds.
+_LABEL_HOTKEYS = (
+    *"123456789qtasdfgzxcyijl",
+    *(f"shift+{key}" for key in "qtasdfgzxcyijlbehkmoprvwu"),
+)
 _CHOICE_HOTKEYS = "0n-=[];',./"
+_REST_HOTKEYS = tuple(f"shift+{key}" for key in "123456789")
+_FAR_HOTKEYS = tuple(
+    f"{modifiers}+f{number}"
+    for modifiers in ("ctrl+alt+shift", "ctrl+alt", "ctrl+shift", "alt+shift")
+    for number in range(13, 20)
+)
 _COLUMNS = "display:grid;grid-template-columns:minmax(0,2fr) minmax(0,1fr);gap:32px"
 # Label Studio shows every brush mask at an opacity of 0.6, whatever the config says, which hides
 # the pixels; an outline, light and dark, is seen on any picture in any colour. The slider of the
@@ -55,7 +65,7 @@ _COLUMN_WIDTH, _OTHER_HEIGHT, _QUESTION_HEIGHT = 360, 210, 40
 KEYS = {
     "brushlabels": "[ ] brush size · E eraser, B brush · Ctrl+Enter submits",
     "bitmasklabels": "[ ] brush size · Ctrl+Enter submits",
-    "polygonlabels": "Ctrl+Z undoes · Ctrl+Enter submits",
+    "polygonlabels": "Ctrl held draws over a suggestion · Ctrl+Z undoes · Ctrl+Enter submits",
 }
 """What annotators have to know at every region, by the type of what they draw."""
 WAND_KEYS = "W magic wand: drag first, then choose the label"
@@ -144,7 +154,7 @@ def regions_config(
     """
     asked = _questions(config, background)
     image, tools = _image_and_tools(config)
-    keys = _Keys(tools)
+    keys = _Keys(element for tool in tools for element in tool.iter())
     root = Element("View")
     SubElement(root, "Header", {"value": "$note", "size": "5"})
     columns = SubElement(root, "View", {"style": _COLUMNS})
@@ -180,7 +190,7 @@ def regions_config(
     )
     _add_questions(right, asked, config.image_name, {*taken, context_name}, keys)
     if before is not None:
-        _add_kept(root, before, keys)
+        _add_kept(root, before, config, keys)
     indent(root)
     return tostring(root, encoding="unicode")
 
@@ -243,6 +253,23 @@ def asks_everything(xml: str, config: LabelConfig, background: str | None = None
     )
 
 
+def with_keys(xml: str) -> str:
+    """An interface of regions in which every label and choice has a hotkey; else as it is.
+
+    Those that we made before had none for some choices, and whoever changes the layout may leave
+    some out: the key of a tool would then choose what Label Studio gave it to.
+    """
+    root = parse_xml(xml)
+    without = [it for it in root.iter() if it.tag in ("Label", "Choice") and not _hotkey(it)]
+    if not without:
+        return xml
+    keys = _Keys(root.iter())
+    for element in without:
+        key = keys.for_label() if element.tag == "Label" else keys.for_choice()
+        element.set("hotkey", key)
+    return tostring(root, encoding="unicode")
+
+
 def _questions(config: LabelConfig, background: str | None) -> dict[str, Question]:
     """Those that have a choice in this project."""
     asked = questions([label.name for label in config.labels], background)
@@ -265,26 +292,32 @@ def _question_height(question: Question) -> int:
 class _Keys:
     """Hotkeys: those that the owner chose, and the next free ones for what has none."""
 
-    def __init__(self, tools: Iterable[Element]) -> None:
-        owned = [label.get("hotkey", "") for tool in tools for label in tool.iter("Label")]
+    def __init__(self, elements: Iterable[Element]) -> None:
+        owned = [_hotkey(it) for it in elements if it.tag in ("Label", "Choice")]
         self._taken = {key.lower() for key in owned if key}
         reserved = {choice.hotkey for it in questions().values() for choice in it.choices}
-        self._free = (key for key in _LABEL_HOTKEYS if key not in self._taken | reserved)
+        of_labels = (key for key in _LABEL_HOTKEYS if key not in self._taken | reserved)
+        self._far = cycle(_FAR_HOTKEYS)
+        self._of_labels: Iterator[str] = chain(of_labels, self._far)
 
-    def next(self) -> str | None:
-        """One for a label; None if there is none left."""
-        return next(self._free, None)
+    def for_label(self) -> str:
+        """The next free one."""
+        return next(self._of_labels)
 
-    def for_choice(self, choice: Choice) -> str | None:
+    def for_choice(self, own: str = "") -> str:
         """A choice's own, if it has one; if the owner gave that to a label, another one."""
-        if not choice.hotkey:
-            return None
-        found = next(
-            (it for it in (choice.hotkey, *_CHOICE_HOTKEYS) if it not in self._taken), None
-        )
-        if found is not None:
-            self._taken.add(found)
+        wanted = (own, *_CHOICE_HOTKEYS) if own else _REST_HOTKEYS
+        found = next((key for key in wanted if key not in self._taken), self.far())
+        self._taken.add(found)
         return found
+
+    def far(self) -> str:
+        """One that nobody presses by accident: for what is out of sight."""
+        return next(self._far)
+
+
+def _hotkey(element: Element) -> str:
+    return dict(_lower(element.attrib)).get("hotkey", "")
 
 
 def _image_and_tools(config: LabelConfig) -> tuple[Element, list[Element]]:
@@ -313,8 +346,8 @@ def _add_tool(parent: Element, tool: Element, config: LabelConfig, keys: _Keys) 
         background = label.get("background", "")
         color = colors.get(label_name(label)) or plain_color(background, position)
         attributes["background"] = color
-        if not label.get("hotkey") and (key := keys.next()) is not None:
-            attributes["hotkey"] = key
+        if not _hotkey(label):
+            attributes["hotkey"] = keys.for_label()
         SubElement(control, "Label", attributes)
 
 
@@ -331,26 +364,39 @@ def _add_questions(
             attributes = {"choice": "single", "layout": "select"}
         element = SubElement(parent, "Choices", {"name": name, "toName": image_name, **attributes})
         for choice in question.choices:
-            key = keys.for_choice(choice)
-            SubElement(
-                element, "Choice", {"value": choice.text} | ({} if key is None else {"hotkey": key})
-            )
+            key = keys.for_choice(choice.hotkey)
+            SubElement(element, "Choice", {"value": choice.text, "hotkey": key})
 
 
-def _add_kept(root: Element, before: str, keys: _Keys) -> None:
-    """Controls of another interface, as far as their names are free: out of sight."""
+def _add_kept(root: Element, before: str, config: LabelConfig, keys: _Keys) -> None:
+    """Controls of another interface, as far as their names are free: out of sight.
+
+    Of two tools that listen to one key Label Studio takes that of the control which comes last, so
+    that those in use come after the kept ones, and kept ones of their type after the others. Kept
+    controls have the labels of today as well: a class that comes back has its name and colour.
+    """
     names = {it.get("name") for it in root.iter()}
-    view = SubElement(root, "View", {"className": KEPT_CLASS, "style": "display:none"})
-    for control in parse_xml(before).iter():
-        if not control.get("toName") or control.get("name") in names:
-            continue
-        kept = deepcopy(control)
-        for element in kept.iter():
+    tags = {it.tag for it in root.iter() if it.get("toName")}
+    view = Element("View", {"className": KEPT_CLASS, "style": "display:none"})
+    gone = [
+        deepcopy(control)
+        for control in parse_xml(before).iter()
+        if control.get("toName") and control.get("name") not in names
+    ]
+    for control in sorted(gone, key=lambda it: it.tag in tags):
+        known = {label_name(label) for label in control.iter("Label")}
+        if control.tag in SEGMENTATION_CONTROLS:
+            for label in config.labels:
+                if label.name not in known:
+                    SubElement(control, "Label", {"value": label.name, "background": label.color})
+        for element in control.iter():
             for name in [it for it in element.attrib if it.lower() == "hotkey"]:
                 del element.attrib[name]
-            if element.tag in ("Label", "Choice") and (key := keys.next()) is not None:
-                element.set("hotkey", key)
-        view.append(kept)
+            if element.tag in ("Label", "Choice"):
+                element.set("hotkey", keys.far())
+        view.append(control)
+    if gone:
+        root.insert(0, view)
 
 
 def _add_small(parent: Element, text: str) -> None:

@@ -5,8 +5,13 @@ from xml.etree.ElementTree import fromstring
 
 import pytest
 
-from ralis_backend.labelstudio.payloads.label_config import parse_label_config
+from ralis_backend.labelstudio.payloads.label_config import (
+    KEPT_CLASS,
+    parse_label_config,
+    parse_xml,
+)
 from ralis_backend.labelstudio.payloads.regions_config import (
+    TOOL_HOTKEYS,
     WAND_KEYS,
     carried_parts,
     is_like,
@@ -194,8 +199,45 @@ def test_the_regions_projects_config_gives_each_tag_a_name_of_its_own():
     assert regions_config(config).count(' name="feedback"') == 1
 
 
-def test_labels_beyond_the_hotkeys_have_none():
-    config = parse_label_config(_brush("".join(f'<Label value="{i}"/>' for i in range(40))))
-    xml = regions_config(config)
-    assert len(parse_label_config(xml).labels) == 40
-    assert 9 <= xml.count("hotkey=") < 40
+@pytest.mark.parametrize("count", [1, 2, 4, 5, 9, 12, 23, 24, 48, 49, 120])
+def test_everything_has_a_key_and_none_is_a_tools(count):
+    labels = "".join(f'<Label value="class {index}"/>' for index in range(count))
+    regions = _regions(_brush(labels))
+    keys = [it.get("hotkey") for it in regions.iter() if it.tag in ("Label", "Choice")]
+    assert len(keys) >= 2 * count
+    assert None not in keys
+    assert not {*keys} & {*TOOL_HOTKEYS}
+    near = [key for key in keys if "+f1" not in str(key)]
+    assert len({*near}) == len(near)
+    assert [it.get("hotkey") for it in regions.iter("Label")][:9] == [*"123456789"][:count]
+
+
+def test_keys_of_what_is_out_of_sight_are_far_from_those_in_use():
+    before = regions_config(parse_label_config(_brush(LABELS)))
+    pen = parse_label_config(_brush(LABELS).replace("brush", "pen"))
+    shown = parse_xml(regions_config(pen, before=before))
+    (kept,) = (it for it in shown.iter() if it.get("className") == KEPT_CLASS)
+    assert {str(it.get("hotkey")).rpartition("+")[2][0] for it in kept.iter("Label")} == {"f"}
+    alone = _regions(_brush(LABELS).replace("brush", "pen"))
+    in_use = [it for it in shown.iter("Label") if it not in list(kept.iter())]
+    assert [it.get("hotkey") for it in in_use] == [it.get("hotkey") for it in alone.iter("Label")]
+
+
+def test_controls_in_use_come_after_kept_ones_and_kept_ones_of_their_type_after_others():
+    polygon = _config(IMAGE, f'<PolygonLabels name="poly" toName="image">{LABELS}</PolygonLabels>')
+    before = regions_config(parse_label_config(_brush(LABELS)))
+    before = regions_config(parse_label_config(polygon), before=before)
+    pen = parse_label_config(_brush(LABELS).replace("brush", "pen"))
+    shown = parse_xml(regions_config(pen, before=before))
+    names = [it.get("name") for it in shown.iter() if it.tag.endswith("Labels")]
+    assert names == ["poly", "brush", "pen"]
+
+
+def test_a_class_that_comes_back_has_its_name_in_kept_controls():
+    before = regions_config(parse_label_config(_brush('<Label value="road"/>')))
+    both = _brush('<Label value="road"/><Label value="new"/>').replace("brush", "pen")
+    shown = parse_xml(regions_config(parse_label_config(both), before=before))
+    (kept,) = (it for it in shown.iter() if it.get("className") == KEPT_CLASS)
+    colors = {it.get("value"): it.get("background") for it in shown.iter("Label")}
+    assert [it.get("value") for it in kept.iter("Label")] == ["road", "new"]
+    assert [it.get("background") for it in kept.iter("Label")] == [colors["road"], colors["new"]]
