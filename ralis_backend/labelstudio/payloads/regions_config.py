@@ -124,6 +124,8 @@ _CONTROL_ATTRIBUTES = frozenset(
 _LABEL_ATTRIBUTES = frozenset(
     {"value", "alias", "hotkey", "hint", "showalias", "aliasstyle", "size"}
 )
+# Nobody can answer what is out of sight: `required` would let no region be submitted any more.
+_KEPT_ATTRIBUTES = frozenset({"name", "toname", "value", "alias", "background", "choice"})
 _OUR_IMAGE = {
     "zoom": "true",
     "zoomControl": "true",
@@ -307,7 +309,7 @@ class _Keys:
     def for_choice(self, own: str = "") -> str:
         """A choice's own, if it has one; if the owner gave that to a label, another one."""
         wanted = (own, *_CHOICE_HOTKEYS) if own else _REST_HOTKEYS
-        found = next((key for key in wanted if key not in self._taken), self.far())
+        found = next((key for key in wanted if key not in self._taken), None) or self.far()
         self._taken.add(found)
         return found
 
@@ -390,7 +392,7 @@ def _add_kept(root: Element, before: str, config: LabelConfig, keys: _Keys) -> N
                 if label.name not in known:
                     SubElement(control, "Label", {"value": label.name, "background": label.color})
         for element in control.iter():
-            for name in [it for it in element.attrib if it.lower() == "hotkey"]:
+            for name in [it for it in element.attrib if it.lower() not in _KEPT_ATTRIBUTES]:
                 del element.attrib[name]
             if element.tag in ("Label", "Choice"):
                 element.set("hotkey", keys.far())

@@ -241,3 +241,17 @@ def test_a_class_that_comes_back_has_its_name_in_kept_controls():
     colors = {it.get("value"): it.get("background") for it in shown.iter("Label")}
     assert [it.get("value") for it in kept.iter("Label")] == ["road", "new"]
     assert [it.get("background") for it in kept.iter("Label")] == [colors["road"], colors["new"]]
+
+
+def test_nothing_that_is_out_of_sight_must_be_answered_or_is_answered_already():
+    asked = (
+        '<Choices name="quality" toName="image" required="true" requiredMessage="!" '
+        'choice="multiple"><Choice value="good" selected="true"/></Choices>'
+    )
+    before = _config(IMAGE, BRUSH.replace("<Label", '<Label maxUsages="1"', 1), asked)
+    pen = parse_label_config(_brush(LABELS).replace("brush", "pen"))
+    shown = parse_xml(regions_config(pen, before=before))
+    (kept,) = (it for it in shown.iter() if it.get("className") == KEPT_CLASS)
+    assert [it.get("name") for it in kept] == ["brush", "quality"]
+    names = {name for it in kept.iter() if it is not kept for name in it.attrib}
+    assert names == {"name", "toName", "choice", "value", "background", "hotkey"}
