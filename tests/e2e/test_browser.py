@@ -16,6 +16,7 @@ from ralis_backend.cli.demo.workplace import Backend
 from ralis_backend.core.images import encode_png
 from ralis_backend.core.regions import VOID
 from ralis_backend.labelstudio.client import LabelStudioClient
+from ralis_backend.labelstudio.payloads.regions_config import TOOL_HOTKEYS
 from ralis_backend.online.store import Store
 from tests.e2e.browser import HEIGHT, Annotator, chromium_page, chromium_program
 from tests.e2e.conftest import PASSWORD, TOKEN, USERNAME
@@ -158,6 +159,8 @@ def test_painted_regions_are_learned_and_the_next_suggestion_shows_it(
         painted.append((shown["source_task"], shown["row"], shown["col"]))
         for index, row in ((SKY, 0.25), (ROAD, 0.75)):
             annotator.paint(NAMES[index], str(index + 1), (row, 0.25), (row, 0.75))
+        for key in TOOL_HOTKEYS:  # none of them chooses a class for what is left unpainted
+            annotator.page.keyboard.press(key)
         task = annotator.submit()
         wait_for("the label", lambda: len(store.labels.of(project.id)) == count, log)  # noqa: B023
 
