@@ -3,6 +3,7 @@ import logging
 import os
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 from huggingface_hub import constants
@@ -422,6 +423,8 @@ def test_sizes_are_read_whole_or_not_at_all(monkeypatch, name):
         ("3mb", 3_000_000),
         ("9kB", 9000),
         ("2048B", 2048),
+        (".5GiB", 1024**3 // 2),
+        ("2  GiB", 2 * 1024**3),
     ):
         monkeypatch.setenv(name, text)
         assert getattr(load_settings(), field) == size
@@ -458,7 +461,9 @@ def test_numbers_end_where_clocks_and_databases_do(monkeypatch, name):
     [
         ("localhost, *.Example.com", ("localhost", "*.example.com")),
         ("10.0.0.7,fd00::1,my_minio", ("10.0.0.7", "fd00::1", "my_minio")),
-        ("bücher.example", ("bücher.example",)),
+        ("bücher.example", ("xn--bcher-kva.example",)),
+        ("*.Xn--bcher-kva.example", ("*.xn--bcher-kva.example",)),
+        ("FD00:0::1", ("fd00::1",)),
     ],
 )
 def test_image_hosts_are_names_and_ip_addresses(monkeypatch, text, hosts):
@@ -471,6 +476,7 @@ def test_image_hosts_are_names_and_ip_addresses(monkeypatch, text, hosts):
     [
         *("localhost:9000", "http://localhost", "//a", "a/b", "'a',b", "*", "*.", "a.*.b", "a b"),
         *("*a", ".a", "a.", "[::1]", "[::1]:9000", "a;b", "user@a"),
+        *("10.0.0.7:9000", "cafe:9000", "1:2", ":", "::::", "010.0.0.7", "1.2.3", "xn--a"),
     ],
 )
 def test_image_hosts_that_no_address_has_are_refused_with_an_example(monkeypatch, text):
@@ -505,6 +511,7 @@ WRONG = [
     *("http://", "http:///a", "http://:80", "http://h?", "http://h#", "http://h?x=1", "http://a,b"),
     *("http://-", "http://a..b", "http://.a", "http://h\\a", "http://h\x1b[31m", "http://h\ta"),
     *("ftp://h", "h:80", "http//h", "http://user:sesame@h:x", "http://\u2603\u20e3..x"),
+    *("http://256.1.1.1", "http://xn--a", "http://user:sesame@h\\a"),
 ]
 
 
@@ -517,6 +524,23 @@ def test_addresses_of_no_server_are_refused_without_their_password(monkeypatch, 
     with pytest.raises(SettingsError, match=f"^{name}: expected .*http://") as error:
         load_settings()
     assert "sesame" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "credentials"),
+    [
+        ("http://CORP\\jane:pw@proxy.example:3128", ("CORP\\jane", "pw")),
+        ("proxy:[p]w x@proxy.example:3128", ("proxy", "[p]w x")),
+        ("http://jane:p%40%5Bw@proxy.example:3128", ("jane", "p@[w")),
+    ],
+)
+def test_users_of_domains_and_passwords_with_brackets_reach_the_proxy(
+    monkeypatch, address, credentials
+):
+    monkeypatch.setenv("HTTPS_PROXY", address)
+    proxy = httpx.Proxy(load_settings().https_proxy.get_secret_value())
+    assert (proxy.url.host, proxy.url.port) == ("proxy.example", 3128)
+    assert proxy.raw_auth == tuple(part.encode() for part in credentials)
 
 
 @pytest.mark.parametrize("value", ["x" * 5000, "/dev/null/x"])
