@@ -359,6 +359,19 @@ def test_bands_and_ranges_that_mean_nothing_are_refused_with_an_example(monkeypa
         load_settings()
 
 
+def refuse_to_read(monkeypatch, refused_path):
+    """Have a file refuse to be read."""
+    real = Path.read_bytes
+    refused = PermissionError(errno.EACCES, "Permission denied")
+
+    def read_bytes(path):
+        if path.absolute() == refused_path:
+            raise refused
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+
+
 @pytest.mark.parametrize("folder", ["", "below"])
 @pytest.mark.parametrize(
     ("content", "told"),
@@ -377,19 +390,35 @@ def test_the_nearest_env_file_is_refused_where_it_cannot_be_read(
     (near / folder).mkdir(parents=True)
     (near / ".env").write_bytes(content or b"")
     if content is None:
-        real = Path.read_bytes
-        refused = PermissionError(errno.EACCES, "Permission denied")
-
-        def read_bytes(path):
-            if path.absolute() == near / ".env":
-                raise refused
-            return real(path)
-
-        monkeypatch.setattr(Path, "read_bytes", read_bytes)
+        refuse_to_read(monkeypatch, near / ".env")
     monkeypatch.chdir(near / folder)
     with pytest.raises(SettingsError, match=rf"\.env (is no text in )?{told}; .*nearer") as error:
         load_settings()
     assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "variables"),
+    [
+        ("GREETING=grüß dich\n".encode("latin-1"), {}),
+        ("GREETING=hello\n".encode("utf-16"), {}),
+        (None, {"LABEL_STUDIO_API_KEY": "abc"}),
+    ],
+)
+def test_another_programs_env_file_further_up_ends_no_command(
+    monkeypatch, tmp_path, caplog, content, variables
+):
+    (tmp_path / ".env").write_bytes(content or b"")
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    if content is None:
+        refuse_to_read(monkeypatch, tmp_path / ".env")
+        with pytest.raises(SettingsError, match="cannot be read"):
+            load_settings()
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert load_settings().data_dir == Path(".ralis")
+    assert ("passed over" in caplog.text) == (content is None)
 
 
 def test_a_byte_order_mark_hides_no_setting(tmp_path):
