@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
+from ipaddress import ip_address
+from urllib.parse import quote, urlsplit
 
 _LABEL = r"[^\W_](?:[\w-]*\w)?"  # Compose's names of services have underscores
 _NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
-_IP6 = re.compile(r"[0-9a-f:.]*:[0-9a-f:.]*(?:%[\w.-]+)?")
-_HOST_ENTRY = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*")
-_SIZE = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,9})? ?(?:[kmgtp]i?b?|b)?", re.IGNORECASE)
+_HOST_ENTRY = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+_SIZE = re.compile(
+    r"(?:[0-9]{1,15}(?:\.[0-9]{1,9})?|\.[0-9]{1,9})\s*(?:[kmgtp]i?b?|b)?", re.IGNORECASE
+)
 
 
 def unquoted(value: str) -> str:
@@ -43,10 +45,16 @@ def http_address(value: str) -> str:
 def proxy_address(value: str) -> str:
     """The address of an HTTP proxy; `http://` where it says nothing.
 
+    Signs of its user and password that addresses do not have are percent-encoded, but for / ? # @,
+    which end them.
+
     Raises:
         ValueError: if it is none, or has a path.
     """
-    address = value if "://" in value else f"http://{value}"
+    scheme, _, rest = (value if "://" in value else f"http://{value}").partition("://")
+    credentials, at, place = rest.rpartition("@")
+    credentials = re.sub(r"[\\\[\] ]", lambda sign: quote(sign[0]), credentials)
+    address = f"{scheme}://{credentials}{at}{place}"
     if not _is_http_address(address) or urlsplit(address).path.strip("/"):
         raise ValueError(
             "expected the address of an HTTP proxy, http://host:port or "
@@ -56,19 +64,29 @@ def proxy_address(value: str) -> str:
 
 
 def image_hosts(value: str) -> tuple[str, ...]:
-    """Hosts between commas, each a name, an IP address or `*.` and a name.
+    """Hosts between commas, each a name in ASCII, an IP address or `*.` and a name.
 
     Raises:
         ValueError: if one is something else, which would never be a host.
     """
-    hosts = tuple(host.strip().lower() for host in value.split(",") if host.strip())
-    if not all(_HOST_ENTRY.fullmatch(host) or _IP6.fullmatch(host) for host in hosts):
+    hosts = (host.strip().lower() for host in value.split(","))
+    try:
+        return tuple(_image_host(host) for host in hosts if host)
+    except ValueError:
         raise ValueError(
             "expected names of hosts, comma-separated, without http://, port, path, spaces and "
             "quotes; *. before a name means every host below it. For example "
             "images.example.com,*.cdn.example.com,10.0.0.7"
-        )
-    return hosts
+        ) from None
+
+
+def _image_host(host: str) -> str:
+    if ":" in host or re.fullmatch(r"[0-9.]+", host):
+        return str(ip_address(host))
+    name = host.removeprefix("*.")
+    if not _HOST_ENTRY.fullmatch(name):
+        raise ValueError("no name")
+    return host.removesuffix(name) + _host_of(f"http://{name}")
 
 
 def byte_size(value: str) -> str:
@@ -95,15 +113,22 @@ def _is_http_address(value: str) -> bool:
         return False
     if parts.scheme not in ("http", "https") or port == 0:
         return False
-    return bool(_IP6.fullmatch(host)) or (bool(_NAME.fullmatch(host)) and _has_ascii_form(host))
+    try:
+        return (":" in host or bool(_NAME.fullmatch(host))) and bool(_host_of(value))
+    except ValueError:
+        return False
 
 
-def _has_ascii_form(host: str) -> bool:
-    if host.isascii():
-        return True
+def _host_of(address: str) -> str:
+    """The host of an address in the one form of its name, which is in ASCII.
+
+    Raises:
+        ValueError: if httpx knows no such address.
+    """
     from httpx import URL, InvalidURL
 
     try:
-        return bool(URL(f"http://{host}").raw_host)
-    except InvalidURL:
-        return False
+        url = URL(address)
+    except InvalidURL as error:
+        raise ValueError(str(error)) from None
+    return url.raw_host.decode("ascii") if url.host else ""  # decoded, too: xn--a cannot be

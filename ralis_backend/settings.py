@@ -503,7 +503,8 @@ def find_env_file(folder: Path) -> Path:
         Its path; beside the nearest data folder where there is none, else in `folder`.
 
     Raises:
-        SettingsError: if a nearer one cannot be read, so that nobody knows whether it is ours.
+        SettingsError: if a nearer one cannot be read and may be ours. One above is passed over
+            where the environment sets something of ours, or nothing in it looks like ours.
     """
     for place in (folder, *folder.parents):
         path = ENV_FILE if place == Path.cwd() else place / ENV_FILE
@@ -521,7 +522,30 @@ def _is_ours(path: Path, is_here: bool) -> bool:
             return False
     except OSError:  # a folder above that this user may not look into
         return False
-    return any(name.upper().startswith(_OURS) for name in _values(path))
+    try:
+        return any(name.upper().startswith(_OURS) for name in _values(path))
+    except SettingsError as error:
+        if is_here or not _may_be_passed_over(path, error):
+            raise
+        return False
+
+
+def _may_be_passed_over(path: Path, error: SettingsError) -> bool:
+    """Whether a file further up that is no UTF-8, or cannot be read, need not end a command.
+
+    It names nothing of ours; or nobody knows what it names, and the environment sets us up.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError:
+        is_set_up = any(
+            value and name.upper().startswith(_OURS) for name, value in os.environ.items()
+        )
+        if is_set_up:
+            logger.warning("passed over: %s", error)
+        return is_set_up
+    names = content.replace(b"\0", b"").upper()  # of UTF-16, too
+    return not any(start.encode() in names for start in _OURS)
 
 
 def _values(env_file: Path) -> dict[str, str | None]:

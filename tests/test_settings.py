@@ -3,6 +3,7 @@ import logging
 import os
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 from huggingface_hub import constants
@@ -358,6 +359,19 @@ def test_bands_and_ranges_that_mean_nothing_are_refused_with_an_example(monkeypa
         load_settings()
 
 
+def refuse_to_read(monkeypatch, refused_path):
+    """Have a file refuse to be read."""
+    real = Path.read_bytes
+    refused = PermissionError(errno.EACCES, "Permission denied")
+
+    def read_bytes(path):
+        if path.absolute() == refused_path:
+            raise refused
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+
+
 @pytest.mark.parametrize("folder", ["", "below"])
 @pytest.mark.parametrize(
     ("content", "told"),
@@ -376,19 +390,35 @@ def test_the_nearest_env_file_is_refused_where_it_cannot_be_read(
     (near / folder).mkdir(parents=True)
     (near / ".env").write_bytes(content or b"")
     if content is None:
-        real = Path.read_bytes
-        refused = PermissionError(errno.EACCES, "Permission denied")
-
-        def read_bytes(path):
-            if path.absolute() == near / ".env":
-                raise refused
-            return real(path)
-
-        monkeypatch.setattr(Path, "read_bytes", read_bytes)
+        refuse_to_read(monkeypatch, near / ".env")
     monkeypatch.chdir(near / folder)
     with pytest.raises(SettingsError, match=rf"\.env (is no text in )?{told}; .*nearer") as error:
         load_settings()
     assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "variables"),
+    [
+        ("GREETING=grüß dich\n".encode("latin-1"), {}),
+        ("GREETING=hello\n".encode("utf-16"), {}),
+        (None, {"LABEL_STUDIO_API_KEY": "abc"}),
+    ],
+)
+def test_another_programs_env_file_further_up_ends_no_command(
+    monkeypatch, tmp_path, caplog, content, variables
+):
+    (tmp_path / ".env").write_bytes(content or b"")
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    if content is None:
+        refuse_to_read(monkeypatch, tmp_path / ".env")
+        with pytest.raises(SettingsError, match="cannot be read"):
+            load_settings()
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert load_settings().data_dir == Path(".ralis")
+    assert ("passed over" in caplog.text) == (content is None)
 
 
 def test_a_byte_order_mark_hides_no_setting(tmp_path):
@@ -422,6 +452,8 @@ def test_sizes_are_read_whole_or_not_at_all(monkeypatch, name):
         ("3mb", 3_000_000),
         ("9kB", 9000),
         ("2048B", 2048),
+        (".5GiB", 1024**3 // 2),
+        ("2  GiB", 2 * 1024**3),
     ):
         monkeypatch.setenv(name, text)
         assert getattr(load_settings(), field) == size
@@ -458,7 +490,9 @@ def test_numbers_end_where_clocks_and_databases_do(monkeypatch, name):
     [
         ("localhost, *.Example.com", ("localhost", "*.example.com")),
         ("10.0.0.7,fd00::1,my_minio", ("10.0.0.7", "fd00::1", "my_minio")),
-        ("bücher.example", ("bücher.example",)),
+        ("bücher.example", ("xn--bcher-kva.example",)),
+        ("*.Xn--bcher-kva.example", ("*.xn--bcher-kva.example",)),
+        ("FD00:0::1", ("fd00::1",)),
     ],
 )
 def test_image_hosts_are_names_and_ip_addresses(monkeypatch, text, hosts):
@@ -471,6 +505,7 @@ def test_image_hosts_are_names_and_ip_addresses(monkeypatch, text, hosts):
     [
         *("localhost:9000", "http://localhost", "//a", "a/b", "'a',b", "*", "*.", "a.*.b", "a b"),
         *("*a", ".a", "a.", "[::1]", "[::1]:9000", "a;b", "user@a"),
+        *("10.0.0.7:9000", "cafe:9000", "1:2", ":", "::::", "010.0.0.7", "1.2.3", "xn--a"),
     ],
 )
 def test_image_hosts_that_no_address_has_are_refused_with_an_example(monkeypatch, text):
@@ -505,6 +540,7 @@ WRONG = [
     *("http://", "http:///a", "http://:80", "http://h?", "http://h#", "http://h?x=1", "http://a,b"),
     *("http://-", "http://a..b", "http://.a", "http://h\\a", "http://h\x1b[31m", "http://h\ta"),
     *("ftp://h", "h:80", "http//h", "http://user:sesame@h:x", "http://\u2603\u20e3..x"),
+    *("http://256.1.1.1", "http://xn--a", "http://user:sesame@h\\a"),
 ]
 
 
@@ -517,6 +553,23 @@ def test_addresses_of_no_server_are_refused_without_their_password(monkeypatch, 
     with pytest.raises(SettingsError, match=f"^{name}: expected .*http://") as error:
         load_settings()
     assert "sesame" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "credentials"),
+    [
+        ("http://CORP\\jane:pw@proxy.example:3128", ("CORP\\jane", "pw")),
+        ("proxy:[p]w x@proxy.example:3128", ("proxy", "[p]w x")),
+        ("http://jane:p%40%5Bw@proxy.example:3128", ("jane", "p@[w")),
+    ],
+)
+def test_users_of_domains_and_passwords_with_brackets_reach_the_proxy(
+    monkeypatch, address, credentials
+):
+    monkeypatch.setenv("HTTPS_PROXY", address)
+    proxy = httpx.Proxy(load_settings().https_proxy.get_secret_value())
+    assert (proxy.url.host, proxy.url.port) == ("proxy.example", 3128)
+    assert proxy.raw_auth == tuple(part.encode() for part in credentials)
 
 
 @pytest.mark.parametrize("value", ["x" * 5000, "/dev/null/x"])

@@ -81,7 +81,8 @@ def read_json(request: Request) -> dict[str, Any]:
 def read_event(request: Request, bounds: Bounds) -> dict[str, Any]:
     """As `read_json`, of a webhook: what lies deeper than `EVENT_DEPTH` levels is left out.
 
-    Arrays and objects that begin there are empty; the bounds hold for what is left.
+    Arrays and objects that begin there are empty, however deep they nest; the bounds hold for what
+    is left.
     """
     _require_json(request)
     body = _body(request, bounds)
@@ -124,7 +125,7 @@ def _check_size(body: bytes, bounds: Bounds = WIDE) -> None:
 def _check(body: bytes, bounds: Bounds, kept_depth: int) -> Iterator[bytes]:
     """What a body holds down to a depth, in pieces; refuses the body where a bound is passed.
 
-    One pass in chunks, whatever the body holds.
+    One pass in chunks, whatever the body holds. What is left out may nest as deep as it likes.
     """
     depth = start = length = containers = strings = commas = 0
     is_inside = False
@@ -138,7 +139,7 @@ def _check(body: bytes, bounds: Bounds, kept_depth: int) -> Iterator[bytes]:
         steps = opening.view(np.int8) - closing.view(np.int8)
         depths = depth + np.cumsum(steps, dtype=np.int32)
         depth = int(depths[-1])
-        if int(depths.max()) > MAX_DEPTH:
+        if kept_depth >= MAX_DEPTH and int(depths.max()) > MAX_DEPTH:
             raise BadRequest(f"the JSON body nests deeper than {MAX_DEPTH} levels")
         # a bracket that opens or closes what is too deep belongs to what holds it
         kept = np.minimum(depths, depths - steps) <= kept_depth

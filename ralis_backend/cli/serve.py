@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 
-from ralis_backend.cli.web import Host, Port, Threads, Workers, bracketed, prepare
+from ralis_backend.cli.web import Host, Port, Threads, Workers, bracketed, check_port, prepare
 from ralis_backend.cli.worker import worker_child
 
 logger = logging.getLogger(__name__)
@@ -16,11 +16,11 @@ def serve(
 ) -> None:
     """Run the web server and the worker, and keep both alive."""
     from ralis_backend.cli.supervisor import Child, Supervisor, stop_on_signals
-    from ralis_backend.settings import load_settings
     from ralis_backend.wiring import check_segmenter
 
-    prepare(host, port)
-    check_segmenter(load_settings())
+    settings = prepare(host)
+    check_port(host, port)
+    check_segmenter(settings)
     ralis = (sys.executable, "-m", "ralis_backend.cli")
     listen = ("--host", host, "--port", str(port))
     size = ("--workers", str(workers), "--threads", str(threads))

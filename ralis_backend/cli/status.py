@@ -41,8 +41,6 @@ def status(project: OptionalProject = None, watch: Watch = False) -> None:
             if not watch:
                 return
             time.sleep(WATCH_S)
-    except KeyboardInterrupt:
-        return
     finally:
         store.close()
 

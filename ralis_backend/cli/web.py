@@ -36,9 +36,12 @@ def web(
     host: Host = "127.0.0.1", port: Port = 9090, workers: Workers = 2, threads: Threads = 4
 ) -> None:
     """Run the web server alone."""
+    from ralis_backend.cli.errors import starting
     from ralis_backend.settings import load_settings, share_metrics
 
-    prepare(host, port)
+    with starting():
+        prepare(host)
+    check_port(host, port)
     with tempfile.TemporaryDirectory(prefix="ralis-metrics-") as metrics_dir:
         share_metrics(Path(metrics_dir))
         _run_gunicorn(load_settings(), f"{bracketed(host)}:{port}", workers, threads)
@@ -97,14 +100,14 @@ def _try_port(host: str, port: int) -> None:
         probe.bind(address)
 
 
-def prepare(host: str, port: int) -> None:
-    """Set up the log, and check that `host` and `port` can be served."""
+def prepare(host: str) -> Settings:
+    """The settings, with the log set up, if `host` may be served with them."""
     from ralis_backend.settings import load_settings
 
     settings = load_settings()
     configure_logging(settings.log_level)
     check_exposure(settings, host)
-    check_port(host, port)
+    return settings
 
 
 def _run_gunicorn(settings: Settings, address: str, workers: int, threads: int) -> None:

@@ -36,11 +36,11 @@ def worker(unsupervised: Unsupervised = False) -> None:
     from ralis_backend.settings import load_settings
     from ralis_backend.wiring import check_segmenter
 
+    if unsupervised:
+        _work(stop_on_signals())
+        return
     settings = load_settings()
     configure_logging(settings.log_level)
-    if unsupervised:
-        _work(settings, stop_on_signals())
-        return
     check_segmenter(settings)
     Supervisor([worker_child()]).run(stop_on_signals())
 
@@ -53,16 +53,20 @@ def worker_child() -> Child:
     return Child("worker", (*ralis, "worker", "--unsupervised"))
 
 
-def _work(settings: Settings, stop: threading.Event) -> None:
+def _work(stop: threading.Event) -> None:
+    from ralis_backend.cli.errors import starting
+    from ralis_backend.online.worker.cores import FreeCores
+    from ralis_backend.settings import load_settings
+
+    with starting():
+        settings = load_settings()
+    configure_logging(settings.log_level)
     if settings.api_key is None:
         logger.warning(
             "LABEL_STUDIO_API_KEY is not set: labels and images are read with the token that Label "
             "Studio hands over when this backend is connected to a project; that works only where "
             "legacy tokens are on"
         )
-    from ralis_backend.cli.errors import starting
-    from ralis_backend.online.worker.cores import FreeCores
-
     os.nice(NICENESS)
     with starting():
         worker = create_worker(settings, FreeCores().adapt)

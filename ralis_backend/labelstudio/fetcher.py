@@ -55,7 +55,7 @@ class ImageFetcher:
         client: of the Label Studio server.
         cache_dir: made if missing.
         cache_bytes: the least recently used files go beyond this; 0: nothing is cached.
-        allowed_hosts: names of further hosts; `*.example.com` allows every host below.
+        allowed_hosts: names of further hosts, in ASCII; `*.example.com` allows every host below.
         upload_projects: projects whose files tasks of other projects may show; `*` for all.
         public_url: where browsers reach Label Studio, if that is another address.
         learned: gives the addresses that Label Studio said are its own. What lies there is asked
@@ -192,7 +192,7 @@ class ImageFetcher:
             raise ImageNotAllowed(
                 f"an image redirects to {without_secrets(url)[:100]!r}, no http(s) address"
             )
-        is_named = self.addresses.is_allowed(host)
+        is_named = self.addresses.is_named(url)
         if not is_named and not is_trusted:
             is_like_its_files = file_path(path_of(url)) is not None
             aside = "; if that is Label Studio itself, set LABEL_STUDIO_PUBLIC_URL"

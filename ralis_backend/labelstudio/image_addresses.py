@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from ipaddress import ip_address
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -51,7 +52,7 @@ class ImageAddresses:
 
     Args:
         url: where the backend reaches it.
-        allowed_hosts: names of further hosts; `*.example.com` allows every host below.
+        allowed_hosts: names of further hosts, in ASCII; `*.example.com` allows every host below.
         upload_projects: projects whose files tasks of other projects may show; `*` for all.
         public_url: where browsers reach it, if that is another address.
         learned: gives the addresses that it said are its own; they are names and nothing more.
@@ -152,11 +153,17 @@ class ImageAddresses:
         return place is not None and place in {place_of(known) for known in self._learned()}
 
     def is_named(self, url: str) -> bool:
-        """Whether the operator named the host among those that images come from."""
+        """Whether the operator named the host, or one above it with a star, for images."""
         try:
-            return self.is_allowed(httpx.URL(url).host.lower())
+            host = httpx.URL(url).raw_host.decode("ascii").lower()
         except httpx.InvalidURL:
             return False
+        with suppress(ValueError):  # a name
+            host = str(ip_address(host))  # [fd00:0::1] is fd00::1
+        return any(
+            host == allowed or (allowed.startswith("*.") and host.endswith(allowed[1:]))
+            for allowed in self._allowed_hosts
+        )
 
     def own_path(self, task: ToolTask, reference: str) -> str:
         """The path below Label Studio's address, one that serves files.
@@ -224,13 +231,6 @@ class ImageAddresses:
                 f"lies in none of the project's folders ({', '.join(folders) or 'it has none'}); "
                 f"if it should, add {task.project_id or ANY_PROJECT}:FOLDER to RALIS_LOCAL_FOLDERS"
             )
-
-    def is_allowed(self, host: str) -> bool:
-        """Whether the operator named this host, or one above it with a star."""
-        return any(
-            host == allowed or (allowed.startswith("*.") and host.endswith(allowed[1:]))
-            for allowed in self._allowed_hosts
-        )
 
 
 def _is_below(file: str, folder: str) -> bool:

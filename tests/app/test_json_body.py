@@ -191,6 +191,19 @@ def test_a_painted_pictures_webhook_is_read_however_long_its_masks(own_secret, s
     assert read_hint(event.action, unpack(event.payload)) == Hint(frozenset({1}), frozenset({11}))
 
 
+@pytest.mark.parametrize("with_password", [False, True])
+def test_a_webhook_is_read_however_deep_its_results_nest(own_secret, store, with_password):
+    client, headers = own_secret
+    setup(client, headers=basic("ralis", "secret"))
+    deep = "[" * 3000 + "]" * 3000
+    body = json.dumps(annotated(1)).replace("[255]", deep)
+    sent = basic("ralis", "secret") if with_password else headers(UID)
+    answer = client.post("/webhook", data=body, headers=sent, content_type="application/json")
+    assert answer.status_code == 201
+    (event,) = store.events.unread(store.projects.get(UID))
+    assert read_hint(event.action, unpack(event.payload)) == Hint(frozenset({1}), frozenset({11}))
+
+
 @pytest.mark.parametrize(
     "much",
     [

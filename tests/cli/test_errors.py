@@ -159,3 +159,20 @@ def test_a_web_server_that_no_restart_can_mend_says_so(
     code = ended_with(monkeypatch, tmp_path, newer_database, "web", "--port", str(free_port()))
     assert code == CANNOT_START
     assert "made by a newer release" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "told"),
+    [
+        (["web"], {"RALIS_MODE": "bogus"}, "RALIS_MODE"),
+        (["worker", "--unsupervised"], {"RALIS_MODE": "bogus"}, "RALIS_MODE"),
+        (["web", "--host", "0.0.0.0"], {}, "RALIS_AUTH_USER"),
+    ],
+)
+def test_a_wrong_setting_is_a_start_that_would_fail_again(
+    environment, tmp_path, monkeypatch, capsys, arguments, variables, told
+):
+    code = ended_with(monkeypatch, tmp_path, {**environment, **variables}, *arguments)
+    assert code == CANNOT_START
+    (line,) = capsys.readouterr().err.splitlines()
+    assert told in line

@@ -45,6 +45,16 @@ def test_status_tells_of_each_project_and_whether_a_worker_lives(store):
     assert "project 8" not in answer.stdout
 
 
+def test_watching_ends_with_ctrl_c(store, monkeypatch):
+    def press_ctrl_c(_seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", press_ctrl_c)
+    answer = told("status", "--watch")
+    assert answer.exit_code == 130
+    assert "project 7 (Streets)" in answer.stdout
+
+
 def test_a_project_that_is_not_known_is_answered_with_those_that_are(store):
     answer = told("status", "--project", "9")
     assert answer.exit_code == 1

@@ -23,6 +23,7 @@ from ralis_backend.labelstudio.errors import Unauthorised, Unavailable
 from ralis_backend.labelstudio.fetcher import ImageFetcher, ImageNotAllowed, ImageUnreachable
 from ralis_backend.labelstudio.payloads.tasks import data_reference, parse_task
 from ralis_backend.online.tool import ToolNotFound, ToolTask
+from ralis_backend.setting_forms import image_hosts
 from tests.labelstudio.fake_label_studio import streamed
 from tests.local_server import LocalServer
 
@@ -441,6 +442,22 @@ def test_an_allowed_host_is_read_at_its_checked_address_without_our_token(
     assert headers["host"] == f"images.test:{elsewhere}"
     assert "authorization" not in headers
     assert asked.count("images.test") == 1  # looked up once: it cannot change in between
+
+
+@pytest.mark.parametrize(
+    ("allowed", "address"),
+    [
+        ("10.0.0.7", "http://10.0.0.7:9000/a.png"),
+        ("fd00::1", "http://[FD00:0::1]:9000/a.png"),
+        ("xn--bcher-kva.test", "https://xn--bcher-kva.test/a.png"),
+        ("xn--bcher-kva.test", "https://bücher.test/a.png"),
+        ("bücher.test", "https://xn--bcher-kva.test/a.png"),
+        ("*.xn--bcher-kva.test", "https://www.bücher.test/a.png"),
+    ],
+)
+def test_a_host_is_allowed_however_an_address_writes_it(tmp_path, allowed, address):
+    addresses = LabelStudio().fetcher(tmp_path, allowed=image_hosts(allowed)).addresses
+    assert addresses.is_named(address)
 
 
 def test_redirects_are_followed_only_to_allowed_hosts(tmp_path, elsewhere, names):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,6 +11,7 @@ from datetime import UTC, datetime
 from functools import cache
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Protocol, TypeVar
 
 from alembic import command
@@ -32,7 +34,7 @@ BATCH = 500
 """Rows that are looked up or written at once: others wait for the end of a transaction."""
 _DRIVERS = {"psycopg": "psycopg[binary]", "MySQLdb": "mysqlclient"}
 """Modules that are called otherwise by those who install them."""
-_LASTING = ("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM")
+_LASTING = ("SQLITE_READONLY", "SQLITE_PERM")
 """How SQLite's names of errors begin that stay until somebody moves a file or gives a right."""
 
 
@@ -174,19 +176,25 @@ def _migrate(engine: Engine) -> None:
             "RALIS_DATABASE_URL to a copy from before the update"
         )
     config = _migrations()
-    with engine.execution_options(immediate=True).begin() as connection:
+    with _refused_in_words(engine), engine.execution_options(immediate=True).begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
 
 def _revision_of(engine: Engine) -> str | None:
     """Of the tables; None where there are none."""
+    with _refused_in_words(engine), engine.connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+@contextmanager
+def _refused_in_words(engine: Engine) -> Iterator[None]:
+    """A refusal of the database as an error whose message says what was expected."""
     try:
-        with engine.connect() as connection:
-            return MigrationContext.configure(connection).get_current_revision()
+        yield
     except StoreError as error:
         why = " ".join(str(getattr(error, "orig", None) or error).split())
-        kind = UnavailableError if _may_pass(error) else ValueError
+        kind = UnavailableError if _may_pass(engine, error) else ValueError
         raise kind(
             f"the database {_shown(engine)} cannot be used: {why}. Expected a database of this "
             "program, or an empty one, that can be reached and written; see RALIS_DATA_DIR and "
@@ -194,10 +202,21 @@ def _revision_of(engine: Engine) -> str | None:
         ) from error
 
 
-def _may_pass(error: StoreError) -> bool:
+def _may_pass(engine: Engine, error: StoreError) -> bool:
     """Whether the database may answer later, as one that starts, or is locked or full."""
     reason = getattr(getattr(error, "orig", None), "sqlite_errorname", "")
+    if reason.startswith("SQLITE_CANTOPEN"):  # whatever the reason, which it does not tell
+        return _is_full(Path(engine.url.database or "").parent)
     return isinstance(error, OperationalError) and not reason.startswith(_LASTING)
+
+
+def _is_full(folder: Path) -> bool:
+    """Whether a file cannot be made in a folder because there are too many, here or opened."""
+    try:
+        TemporaryFile(dir=folder).close()
+    except OSError as error:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
+    return False
 
 
 def _shown(engine: Engine) -> str:

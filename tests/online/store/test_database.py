@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import sqlite3
 import sys
 import threading
@@ -14,7 +15,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import delete, text
+from sqlalchemy import Engine, delete, event, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from ralis_backend.core.intensity import PixelRule
@@ -85,6 +86,42 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path):
 def test_a_database_that_cannot_be_reached_is_named(tmp_path: Path):
     with pytest.raises(ValueError, match=r"none/ralis.db cannot be used: unable to open database"):
         Store.open(f"sqlite:///{tmp_path / 'none' / 'ralis.db'}", tmp_path / "blobs")
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        *((number, UnavailableError) for number in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE)),
+        (errno.EACCES, ValueError),
+    ],
+)
+def test_a_database_that_cannot_be_opened_may_be_later_where_files_are_too_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[ValueError]
+):
+    def refuse(**_options: object) -> None:
+        raise OSError(number, "no file")
+
+    monkeypatch.setattr(database, "TemporaryFile", refuse)
+    with pytest.raises(ValueError, match="unable to open database") as refused:
+        Database.open(f"sqlite:///{tmp_path / 'none' / 'ralis.db'}")
+    assert type(refused.value) is kind
+
+
+def test_a_full_disk_is_told_in_one_line_and_may_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    configure = database._configure_sqlite
+
+    def with_four_pages(engine: Engine) -> None:
+        configure(engine)
+
+        @event.listens_for(engine, "connect")
+        def _limit(connection: sqlite3.Connection, _record: object) -> None:
+            connection.execute("PRAGMA max_page_count = 4")
+
+    monkeypatch.setattr(database, "_configure_sqlite", with_four_pages)
+    with pytest.raises(UnavailableError, match=r"ralis.db cannot be used: .* is full\. [^\n]*$"):
+        Database.open(f"sqlite:///{tmp_path / 'ralis.db'}")
 
 
 def go_back_to(store: Store, revision: str) -> None:
