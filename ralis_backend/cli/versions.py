@@ -20,7 +20,7 @@ def versions(project: Project, rollback: Rollback = None) -> None:
     """List the model's versions, or go back to one."""
     from rich.console import Console
 
-    from ralis_backend.online.advice import advice, held_out_lines
+    from ralis_backend.online.advice import advice, built_on, held_out_lines
     from ralis_backend.online.agreement import people_notes
     from ralis_backend.online.learner import Learner
     from ralis_backend.online.report import notes
@@ -37,6 +37,8 @@ def versions(project: Project, rollback: Rollback = None) -> None:
         learner.rollback(uid, rollback)
         typer.echo(f"project {project} goes back to {rollback}; the worker publishes it")
     made = learner.versions(uid)
+    in_use = store.projects.get(uid).current_version
+    advised = advice(built_on(store.versions.all(known.id), in_use))
     left_out = store.annotations.left_out_note(known.id)
     store.close()
     console = Console()
@@ -46,7 +48,7 @@ def versions(project: Project, rollback: Rollback = None) -> None:
     lines = notes(named)
     for name, metrics in trained[-1:]:
         lines += held_out_lines(name, metrics)
-    lines += [*people_notes(known.people), advice([metrics for _, metrics in trained])]
+    lines += [*people_notes(known.people), advised]
     for line in [*lines, *filter(None, [left_out])]:
         console.print(printable(line), markup=False)
 

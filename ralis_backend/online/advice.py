@@ -13,6 +13,7 @@ import numpy as np
 from ralis_backend.core.intervals import bootstrap_draws, bootstrap_interval
 from ralis_backend.core.metrics import mean_iou_of_present
 from ralis_backend.online.further import CONTINUED
+from ralis_backend.online.store.tables import Version
 
 FEW_REGIONS = 10
 FEW_IMAGES = 3
@@ -104,24 +105,46 @@ def _left_out(matrices: np.ndarray, background: int | None) -> int | None:
     return background
 
 
+def built_on(versions: Sequence[Version], number: int) -> list[Mapping[str, Any]]:
+    """The metrics of a trained version and of those that it was built on, oldest first.
+
+    A refused or abandoned version is not among them: what its round gained is part of the gain of
+    the version that was trained next.
+    """
+    by_number = {version.number: version for version in versions}
+    chain: list[Mapping[str, Any]] = []
+    version = by_number.get(number)
+    while version is not None and "steps" in version.metrics:
+        chain.insert(0, version.metrics)
+        version = None if version.parent is None else by_number.get(version.parent)
+    return chain
+
+
 def of_rounds(trained: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The metrics of the last version of each round of labels.
+    """The metrics of the version that says what each round of labels gained.
 
     What comes of continued training stands for its round: its gain is that of the round's labels.
+    What was trained again on the same labels is no round.
     """
     rounds: list[Mapping[str, Any]] = []
     for metrics in trained:
-        if CONTINUED in metrics and rounds:
-            rounds.pop()
-        rounds.append(metrics)
+        if CONTINUED in metrics:
+            rounds = [*rounds[:-1], metrics]
+        elif not rounds or not _is_of_the_same_labels(metrics, rounds[-1]):
+            rounds.append(metrics)
     return rounds
+
+
+def _is_of_the_same_labels(metrics: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    newest = metrics.get("newest_label_id")
+    return newest is not None and newest == before.get("newest_label_id")
 
 
 def advice(trained: Sequence[Mapping[str, Any]]) -> str:
     """Whether to label on, in one sentence.
 
     Args:
-        trained: the metrics of the trained versions, oldest first.
+        trained: the metrics of the version in use and those before it, see `built_on`.
     """
     trained = of_rounds(trained)
     if not trained:
@@ -209,8 +232,13 @@ def _classes(metrics: Mapping[str, Any]) -> str:
 
 
 def _was_small(earlier: Sequence[Mapping[str, Any]]) -> bool:
-    gain = earlier[-1].get("validation_gain") if earlier else None
-    return gain is not None and gain[0] < SMALL_GAIN
+    """Whether the round before gained little, on enough to tell."""
+    before = earlier[-1] if earlier else {}
+    gain = before.get("validation_gain")
+    if gain is None or before.get("validation_regions", 0) < FEW_REGIONS:
+        return False
+    is_enough = before.get("validation_images", 0) >= IMAGES_TO_STOP
+    return bool(is_enough and gain[0] < SMALL_GAIN)
 
 
 def _most_together(before: Sequence[float], newest: Sequence[float]) -> float:

@@ -153,7 +153,7 @@ def may_look_again(store: Store, project: Project, version: Version, wish: Wish)
     """Whether a class is known now that nobody could look for in a version's ranking.
 
     A labelled region of it counts where none did, which may be an old one that was deleted; or the
-    picture of an example can be read; or images have come where every region was labelled.
+    picture of an example can be read.
     """
     found = _found(version)
     if found.get("wish") != wish.id or found["strategy"] is not None:
@@ -163,9 +163,6 @@ def may_look_again(store: Store, project: Project, version: Version, wish: Wish)
         target = project.class_names.index(wish.class_name)
         if store.labels.class_pixels(project.id, target):
             return True
-    used_up_to = known.get("used_up_to")
-    if used_up_to is not None and store.images.has_since(project.id, used_up_to):
-        return True
     return any(store.images.get(image).is_readable for image in known["unread"])
 
 

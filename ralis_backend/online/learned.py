@@ -5,7 +5,7 @@ Labels of images that are held out are none of it, however many show a class.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,17 +18,25 @@ LEARNED_PIXELS = "learned_pixels"
 """Of a version's metrics: painted pixels by class that it, or one before it, has learned from."""
 
 
-def learned_metrics(parent: Version | None, pixels: Mapping[str, int]) -> dict[str, Any]:
+def learned_metrics(
+    parent: Version | None, pixels: Mapping[str, int], kept: Collection[str] = ()
+) -> dict[str, Any]:
     """What a version's metrics say of what it has learned from.
 
     Each version learns all labels again, so that the most that one of them saw counts, not the sum.
 
     Args:
-        parent: the version that it was trained from: what that has learned is not forgotten.
+        parent: the version that it was trained from: what that has learned is not forgotten where
+            the class is among those that it was trained on, or `kept`. One that was painted by
+            mistake alone, and corrected, is neither.
         pixels: painted ones that it was trained on, by name of class.
+        kept: classes that labels may show besides: in what is held out, or hidden for now.
     """
     before = {} if parent is None else parent.metrics.get(LEARNED_PIXELS) or {}
-    now = {name: max(count, before.get(name, 0)) for name, count in pixels.items()}
+    now = {
+        name: max(count, before.get(name, 0)) if count or name in kept else 0
+        for name, count in pixels.items()
+    }
     return {LEARNED_PIXELS: {**before, **now}}
 
 

@@ -101,7 +101,11 @@ def seek(
     name, wanted = wish.class_name, wish.strategy or MINER
     sees = {each for each, pixels in zip(project.class_names, learned, strict=True) if pixels}
     if name in sees:
-        return _sees(project, wish, wanted, name, config, offers)
+        found = _sees(project, wish, wanted, name, config, offers)
+        if not wish.examples:
+            return found
+        unused = f"{version.name} has learned {name!r}: the examples are not used any more"
+        return replace(found, note="; ".join(filter(None, (found.note, unused))))
     if wish.examples or class_pixels(project, labels, name):
         found = _sees(project, wish, SIMILARITY, name, config, offers)
         if _is(found.strategy, SIMILARITY):

@@ -131,11 +131,12 @@ class Heads:
 
     def logits(self, features: torch.Tensor) -> torch.Tensor:
         """(M, B, D) or (B, D) bfloat16 features -> (M, B, C) float32."""
+        dtype = self._arithmetic
+        features = features.to(dtype)  # before `expand`: converting after it copies M times
         if features.ndim == 2:
             features = features.expand(len(self), -1, -1)
-        dtype = self._arithmetic
         first, first_bias, second, second_bias = (each.to(dtype) for each in self.weights)
-        hidden = torch.relu(torch.baddbmm(first_bias[:, None], features.to(dtype), first))
+        hidden = torch.relu(torch.baddbmm(first_bias[:, None], features, first))
         return torch.baddbmm(second_bias[:, None], hidden, second).float()
 
     def hidden(self, features: torch.Tensor) -> torch.Tensor:

@@ -7,12 +7,14 @@ import pytest
 
 from ralis_backend.online.advice import (
     advice,
+    built_on,
     gain_over,
     held_out_lines,
     held_out_metrics,
     held_out_score,
     of_rounds,
 )
+from ralis_backend.online.store.tables import Version
 
 
 def measured(gain: tuple[float, float, float] | None, **values: Any) -> dict[str, Any]:
@@ -51,6 +53,8 @@ WIDE = (0.009, -0.03, 0.059)
             "Label another",
             "4 images canno",
         ),
+        ([measured(SMALL, validation_images=4), measured(SMALL)], "Label another", "may be chance"),
+        ([measured(SMALL, validation_regions=9), measured(SMALL)], "Label another", "may be chan"),
     ],
 )
 def test_one_sentence_says_whether_to_go_on(trained, begins, says):
@@ -122,6 +126,24 @@ def test_what_comes_of_continued_training_stands_for_its_round():
     assert of_rounds([better]) == [better]
     assert advice([measured(SMALL), measured(SMALL)]).startswith("You may stop")
     assert advice([measured(SMALL), measured(SMALL), better]).startswith("Label on: the last round")
+
+
+def test_a_training_without_new_labels_is_no_round():
+    rounds = [measured(BIG, newest_label_id=5), measured(SMALL, newest_label_id=9)]
+    again = measured(SMALL, newest_label_id=9)
+    assert of_rounds([*rounds, again, again]) == rounds
+    assert advice([*rounds, again, again]).startswith("Label another round")
+
+
+def test_a_refused_version_is_no_round():
+    steps = [(None, BIG), (1, CHANCE), (2, SMALL), (2, SMALL)]
+    versions = [
+        Version(number=number, parent=parent, metrics=measured(gain, steps=1))
+        for number, (parent, gain) in enumerate(steps, start=1)
+    ]
+    first, second, _, fourth = (version.metrics for version in versions)
+    assert built_on(versions, 4) == [first, second, fourth]
+    assert built_on(versions, 0) == []
 
 
 def test_the_gain_over_another_version_has_the_error_of_the_images_it_differs_in():

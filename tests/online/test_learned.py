@@ -26,9 +26,15 @@ def version(**metrics: Any) -> Version:
 
 def test_a_version_knows_what_its_parent_learned_and_counts_no_label_twice():
     parent = version(learned_pixels={"road": 90, "sky": 40})
-    learned = learned_metrics(parent, {"road": 120, "sky": 0, "car": 7})
+    learned = learned_metrics(parent, {"road": 120, "sky": 0, "car": 7}, {"sky"})
     assert learned == {LEARNED_PIXELS: {"road": 120, "sky": 40, "car": 7}}
     assert learned_metrics(None, {"road": 0}) == {LEARNED_PIXELS: {"road": 0}}
+
+
+def test_a_class_that_no_label_shows_any_more_counts_as_not_learned():
+    parent = version(learned_pixels={"road": 90, "sky": 1, "gone": 5})
+    learned = learned_metrics(parent, {"road": 90, "sky": 0}, {"road"})
+    assert learned == {LEARNED_PIXELS: {"road": 90, "sky": 0, "gone": 5}}
 
 
 def test_a_class_that_is_held_out_alone_is_not_learned(

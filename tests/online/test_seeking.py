@@ -30,6 +30,15 @@ def test_a_version_sees_a_class_if_it_has_learned_from_a_region_that_shows_it(le
     assert found.strategy.name == looks
 
 
+@pytest.mark.parametrize("examples", [[], [{"task": 3, "image": 3, "region": None}]])
+def test_examples_that_are_not_used_are_said_to_be_so(examples):
+    project, version, wish = _asked("bright", None)
+    wish.examples = examples
+    found = seek(project, version, wish, LABELS, np.array((1048, 1000)), RANKING)
+    told = "v1 has learned 'bright': the examples are not used any more"
+    assert found.note == (told if examples else None)
+
+
 @pytest.mark.parametrize(("learned", "looks"), [((1024, 0), "presence:dark"), ((0, 0), None)])
 def test_what_a_class_is_said_to_look_like_is_sought_if_that_was_learned(learned, looks):
     found = seek(*_asked("bright", "dark"), LABELS[:1], np.array(learned), RANKING)

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from ralis_backend.online.store.database import BATCH, Database, assign, now, parts
 from ralis_backend.online.store.left_out import UNREAD, read_again
-from ralis_backend.online.store.tables import LONGEST_PAUSE, Annotation, Image, Project
+from ralis_backend.online.store.tables import LONGEST_PAUSE, Annotation, Image, Project, Ranking
 from ralis_backend.online.tool import ToolTask
 
 _KNOWN = (Image.id, Image.task_id, Image.task_created_at, Image.ref, Image.is_deleted)
@@ -96,11 +96,12 @@ class Images:
             found = query.where(Image.project_id == project_id, ~Image.is_deleted)
             return session.scalar(found) or 0
 
-    def has_since(self, project_id: int, image_id: int) -> bool:
-        """Whether there are images with a larger id that may be readable."""
+    def has_unranked(self, project_id: int, version_id: int) -> bool:
+        """Whether there are images that may be readable and that a version has not ranked."""
+        ranked = select(Ranking.image_id).where(Ranking.version_id == version_id)
         query = select(Image.id).where(
             Image.project_id == project_id,
-            Image.id > image_id,
+            Image.id.not_in(ranked),
             ~Image.is_deleted,
             Image.error.is_(None),
         )
@@ -165,6 +166,9 @@ class Images:
     def seen(self, image_id: int, size: tuple[int, int], content: str | None = None) -> None:
         """Note that an image of (height, width) pixels was read.
 
+        Failures stay counted until a segmenter has described it too: one that it breaks on would
+        else be tried every minute.
+
         Where another task shows the same pixels, both are on one side of training and validation
         from now on: in training if either was, since a version may have learned from it. Where it
         is of another size than before, what was left out of its annotations is read again.
@@ -179,7 +183,7 @@ class Images:
             if row.size not in (None, size):
                 _read_again(session, row)
             row.height, row.width = size
-            row.error, row.num_failures, row.retry_at = None, 0, None
+            row.error, row.retry_at = None, None
             if content is not None and content != row.content:
                 row.content = content
                 session.flush()

@@ -106,10 +106,12 @@ class NewVersions:
         background = project.background_class
         sums = [None if each is None else each.sum(axis=0) for each in (before, after)]
         num_held_out = read.num_regions(plan.validation)
+        held_out = read.class_pixels(plan.validation)
+        kept = {it["name"] for it in project.classes if not it["is_active"] or held_out[it["name"]]}
         left_out = [*plan.left_out, *read.left_out()]
         metrics = {
             "training_regions": read.num_regions(plan.training),
-            **learned_metrics(parent, read.class_pixels(plan.training)),
+            **learned_metrics(parent, read.class_pixels(plan.training), kept),
             "validation_regions": num_held_out,
             **validation_metrics(sums[0], sums[1], project.class_names, background),
             **held_out_metrics(before, after, self._config.ranking.seed, background),

@@ -9,7 +9,7 @@ import numpy as np
 
 from ralis_backend.core.learning.crops import Unreadable
 from ralis_backend.online import agreement
-from ralis_backend.online.advice import advice
+from ralis_backend.online.advice import advice, built_on
 from ralis_backend.online.hits import counted, end_fulfilled
 from ralis_backend.online.labels import RegionLabel
 from ralis_backend.online.masks import LabelMasks
@@ -39,7 +39,7 @@ class People:
         found = {
             "bulk_annotations": self._store.annotations.count_machine(project.id),
             "double_images": self._store.images.count_doubles(project.id),
-            "advice": self._advice(project.id),
+            "advice": self._advice(before),
             **self._agreement(before),
             **counted(self._store, before),
         }
@@ -48,9 +48,9 @@ class People:
         if (found, num_regions) != (before.people, before.num_labelled_regions):
             self._store.projects.change(project.id, people=found, num_labelled_regions=num_regions)
 
-    def _advice(self, project_id: int) -> str:
-        versions = self._store.versions.all(project_id)
-        return advice([it.metrics for it in versions if "steps" in it.metrics])
+    def _advice(self, project: Project) -> str:
+        versions = self._store.versions.all(project.id)
+        return advice(built_on(versions, project.current_version))
 
     def _agreement(self, project: Project) -> dict[str, Any]:
         """As it was where the same regions are shared; the masks are read only otherwise."""

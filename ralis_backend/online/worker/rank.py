@@ -50,6 +50,10 @@ logger = logging.getLogger(__name__)
 
 Report = Callable[[dict[str, Any]], None]
 
+USED_UP_WITH = "used_up_with"
+"""Of a version's metrics: painted labels when its ranking found no open region; None: it has some.
+"""
+
 
 @dataclass(frozen=True)
 class _Scored:
@@ -125,6 +129,7 @@ class Ranker:
             return
         segmenter = usable.segmenter
         images = self._store.images.of(project.id)
+        num_labels = self._store.labels.count(project.id)
         labels = self._store.labels.of(project.id)
         learned = learned_pixels(self._store, project, version, labels)
         chosen = strategy_for(project, version, learned, ranking, segmenter.offers)
@@ -136,6 +141,7 @@ class Ranker:
         seeking = self._seeking(project, version, labels, learned, segmenter)
         chosen = replace(chosen, beside=seeking.features if seeking else frozenset())
         metrics: dict[str, Any] = {}
+        is_used_up = True
         with FeatureSpool(self._store.blobs.root / "spool" / str(project.id)) as spool:
             described = self._describe(
                 project, version, images, labels, segmenter, chosen, spool, report, stop
@@ -148,15 +154,17 @@ class Ranker:
                 if seeking is not None:
                     state = self._search.state(project, seeking, described, pool, labels, state)
                     mined = self._search.mined(project, seeking, pool, state, report, stop)
-                    is_used_up = not len(pool.candidates)
-                    known = known_of(project, seeking.wish, labels, described, is_used_up)
+                    known = known_of(project, seeking.wish, labels, described)
                     scored = replace(scored, mined=replace(mined, known=known))
                 self._keep(version, described, scored)
                 metrics = _metrics(version, scored, pool.candidates)
+                is_used_up = not len(pool.candidates)
             elif seeking is not None:
-                known = known_of(project, seeking.wish, labels, described, False)
+                known = known_of(project, seeking.wish, labels, described)
                 metrics[MINING] = replace(nothing_found(seeking), known=known).to_json()
         seconds = round(time.monotonic() - started, 2)
+        if is_used_up or USED_UP_WITH in version.metrics:
+            metrics[USED_UP_WITH] = num_labels if is_used_up else None
         metrics["seconds"] = {**version.metrics.get("seconds", {}), "rank": seconds}
         self._store.versions.change(version.id, ranked_at=now(), metrics=metrics)
         logger.info(
@@ -244,6 +252,8 @@ class Ranker:
         found = (result.image_size, result.content)
         if (image.size, image.content) != found or image.error is not None:
             self._store.images.seen(image.id, *found)
+        if image.num_failures:
+            self._store.images.change(image.id, num_failures=0)
         mask_key = None
         if version.weights_key is not None:  # an untrained segmenter's mask would only mislead
             mask_key = self._store.rankings.put_mask(version, image.id, result.mask)

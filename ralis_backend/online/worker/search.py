@@ -98,7 +98,6 @@ def known_of(
     wish: Wish,
     labels: Sequence[RegionLabel],
     described: Sequence[DescribedRow],
-    is_used_up: bool,
 ) -> dict[str, Any]:
     """What is known of a wish's class, as JSON: `hits.may_look_again` asks whether it is more.
 
@@ -107,13 +106,11 @@ def known_of(
         wish: that is followed.
         labels: of the project.
         described: the images that could be read.
-        is_used_up: whether every region of those is labelled.
     """
     readable = {row.image.id for row in described}
     return {
         "is_shown": class_pixels(project, labels, wish.class_name) > 0,
         "unread": [it["image"] for it in wish.examples if it["image"] not in readable],
-        "used_up_to": max(readable, default=0) if is_used_up else None,
     }
 
 

@@ -22,7 +22,7 @@ from ralis_backend.online.worker.improve import Improver
 from ralis_backend.online.worker.people import People
 from ralis_backend.online.worker.promotion import can_be_judged
 from ralis_backend.online.worker.publish import Publisher
-from ralis_backend.online.worker.rank import Ranker
+from ralis_backend.online.worker.rank import USED_UP_WITH, Ranker
 from ralis_backend.online.worker.reading import Reading
 from ralis_backend.online.worker.retry import Retry
 from ralis_backend.online.worker.sync import Sync
@@ -49,7 +49,8 @@ class ProjectState:
     has_labels: whether any region is painted.
     num_new_labels: painted regions since the last training, counted up to a round.
     newest_label_id: of all labels, 0 without any.
-    is_ranked: whether the version in use has ranked the pool, for the class that is wished for too.
+    is_ranked: whether the version in use has ranked the pool, for the class that is wished for too;
+        one whose regions are used up has not while there are images that it has not ranked.
     sought_wish: the wish that its ranking has regions for; None without one.
     has_bad_images: whether images that could not be read should be tried again.
     has_open_request: whether a training that was asked for has begun and not ended.
@@ -134,14 +135,15 @@ def read_state(store: Store, project: Project, unread_s: float, enough: int) -> 
     wish = followed(store, project)
     waiting = store.queue.open(project.id)
     sought_wish = wish_looked_for(version, wish)
+    num_new_labels = store.labels.count(project.id, project.trained_label_id, most=enough)
     return ProjectState(
         project=project,
         unread_s=unread_s,
         has_events=store.events.has_unread(project),
         has_labels=store.labels.count(project.id, most=1) > 0,
-        num_new_labels=store.labels.count(project.id, project.trained_label_id, most=enough),
+        num_new_labels=num_new_labels,
         newest_label_id=store.labels.newest_id(project.id),
-        is_ranked=_is_ranked(store, project, version, wish),
+        is_ranked=_is_ranked(store, project, version, wish, num_new_labels, len(waiting)),
         num_waiting=len(waiting),
         num_planned=sum(row.task_id is None for row in waiting),
         further=_further(version),
@@ -219,10 +221,25 @@ def is_improving_due(state: ProjectState, config: WorkerConfig) -> bool:
     return not state.further.is_over(state.newest_label_id, config.improve_s)
 
 
-def _is_ranked(store: Store, project: Project, version: Version | None, wish: Wish | None) -> bool:
+def _is_ranked(
+    store: Store,
+    project: Project,
+    version: Version | None,
+    wish: Wish | None,
+    num_new_labels: int,
+    num_waiting: int,
+) -> bool:
     if version is None or version.ranked_at is None or not has_looked(version, wish):
         return False
-    return wish is None or not may_look_again(store, project, version, wish)
+    if wish is not None and may_look_again(store, project, version, wish):
+        return False
+    used_up_with = version.metrics.get(USED_UP_WITH)
+    if used_up_with is not None and store.labels.count(project.id) < used_up_with:
+        return False  # regions are open again
+    is_published = project.published_version == version.number
+    is_queue_done = project.regions_tool_id is not None and is_published and not num_waiting
+    is_used_up = used_up_with is not None or (is_queue_done and not num_new_labels)
+    return not (is_used_up and store.images.has_unranked(project.id, version.id))
 
 
 def _further(version: Version | None) -> Further | None:
@@ -298,8 +315,11 @@ class _Work:
         logger.error("project %s: %s", project.tool_id, note)
 
     def rank(self, project: Project, report: Report, should_stop: ShouldStop) -> None:
+        """Rank; where nothing waits, what was found is published though the version was before."""
         should_stop = self._reading.on_the_way(project, should_stop)
         self._ranker.rank(project, self._version_in_use(project), report, should_stop)
+        if not self._store.queue.open(project.id):
+            self._store.projects.change(project.id, published_version=None)
         self._people.count(project)  # pictures that were read now may be known from other tasks
 
     def publish(self, project: Project, report: Report, should_stop: ShouldStop) -> None:

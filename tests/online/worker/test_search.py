@@ -474,6 +474,26 @@ def test_a_search_whose_pool_is_used_up_says_so_and_goes_on_with_new_images(
     assert {row.image_id for row in mined(store, project)} == {found}
 
 
+def test_a_search_goes_on_when_a_label_of_a_used_up_pool_is_deleted(
+    store: Store, tool: FakeTool, trained
+):
+    (project,) = store.projects.all()
+    wish_for(store, project, count=1000)
+    for each in tool.pool_tasks:
+        mask = {"mask": tool.files[each.id][1].tolist()}
+        tool.annotate(each.id, [mask], project_id=1)
+    store.projects.request_training(project.id)
+    settle(trained)
+    gone = tool.all_annotations[1].pop(max(tool.all_annotations[1]))
+    store.projects.change(project.id, is_sync_requested=True)
+    settle(trained)
+    status = shown_wish(store, store.projects.by_id(project.id))
+    assert status is not None
+    assert status.strategy is not None
+    found = store.images.of_tasks(project.id, [gone.task_id])[gone.task_id].id
+    assert {row.image_id for row in mined(store, project)} == {found}
+
+
 def test_the_least_typical_quarter_of_an_image_stands_for_it():
     embeddings = np.array([[1, 0], [0, 1], [0.6, 0.8], [1, 0], [1, 0]], np.float32)
     assert least_typical(embeddings, np.array([1.0, 0.0])).tolist() == [1, 2]
