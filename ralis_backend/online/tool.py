@@ -149,7 +149,7 @@ class Painted:
 class FoundRegions:
     """The suggested regions that a whole-image annotation carries, and why some are left out.
 
-    refused: those of `regions` that somebody called not worth labelling.
+    refused: those of `regions` that somebody called not worth labelling, with nothing painted.
     drawn_instead: types of what else was drawn in an annotation in which nobody painted.
     """
 

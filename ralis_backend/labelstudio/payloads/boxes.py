@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from ralis_backend.core.regions import Region
 from ralis_backend.labelstudio.payloads.answers import refused_results, result_id
 from ralis_backend.labelstudio.payloads.label_config import LabelConfig
@@ -18,7 +20,7 @@ from ralis_backend.labelstudio.payloads.results import (
     shown,
     value_of,
 )
-from ralis_backend.labelstudio.payloads.strokes import is_of_person
+from ralis_backend.labelstudio.payloads.strokes import is_of_person, most_cost, read_stroke
 from ralis_backend.online.tool import FoundRegions
 
 MAX_REGIONS = 1000
@@ -33,12 +35,12 @@ def read_boxes(results: Any, config: LabelConfig, image_size: tuple[int, int]) -
     without a control for them, what the masks' meta says as well. What is malformed is left out,
     and what there is of them beyond what an image holds.
 
-    A rectangle that was called not worth labelling is refused, unless a person has changed a stroke
-    that belongs to it.
+    A region that was called not worth labelling is refused, unless a person's stroke covers a pixel
+    of it. A tick for a mask of several regions refuses none: nobody knows which is meant.
     """
     objects, _ = objects_of(results)
-    refused = refused_results(results) - _painted_parents(objects)
-    refused_boxes: list[Region] = []
+    ticked = refused_results(results)
+    ticked_boxes: list[Region] = []
     boxes: dict[Region, None] = {}  # in order, each once
     left_out: list[str] = []
     covered = 0
@@ -52,22 +54,40 @@ def read_boxes(results: Any, config: LabelConfig, image_size: tuple[int, int]) -
             if box.is_inside(image_size) and box not in boxes:
                 boxes[box] = None
                 covered += box.height * box.width
-            if box in boxes and result_id(result) in refused:
-                refused_boxes.append(box)
+            if box in boxes and len(found) == 1 and result_id(result) in ticked:
+                ticked_boxes.append(box)
         if len(boxes) > MAX_REGIONS or covered > REGION_LAYERS * image_size[0] * image_size[1]:
             left_out.append(
                 f"the annotation has more than {MAX_REGIONS} suggested regions, or regions that "
                 f"cover the image more than {REGION_LAYERS} times; delete some"
             )
             return FoundRegions((), tuple(left_out))
-    return FoundRegions(tuple(boxes), tuple(left_out), frozenset(refused_boxes))
+    refused = _unpainted(ticked_boxes, objects, image_size)
+    return FoundRegions(tuple(boxes), tuple(left_out), refused)
 
 
-def _painted_parents(objects: Sequence[Result]) -> set[Any]:
-    """Ids of the results in which a person has made or changed a stroke."""
-    return {
-        it["parentID"] for it in objects if is_of_person(it) and isinstance(it.get("parentID"), str)
-    }
+def _unpainted(
+    boxes: Sequence[Region], objects: Sequence[Result], size: tuple[int, int]
+) -> frozenset[Region]:
+    """Those of the boxes of which no pixel is covered by a stroke that a person made or changed.
+
+    Strokes that cannot be read, or cost too much, cover nothing here: `read_paint` names them.
+    """
+    if not boxes:
+        return frozenset()
+    is_painted = np.zeros(size, bool)
+    cost = 0
+    for result in filter(is_of_person, objects):
+        try:
+            stroke = read_stroke(result, size)
+            cost += stroke.cost
+            if cost > most_cost(size):
+                break
+            window, covered = stroke.pixels()
+        except AnnotationError:
+            continue
+        is_painted[window] |= covered
+    return frozenset(box for box in boxes if not is_painted[box.slices].any())
 
 
 def _boxes(result: Result, config: LabelConfig, size: tuple[int, int]) -> list[Region]:

@@ -17,6 +17,7 @@ from ralis_backend.online.store.attempts import MOST_ATTEMPTS, STEP, try_all_aga
 from ralis_backend.online.store.database import Database, assign, now
 from ralis_backend.online.store.leases import LeaseState
 from ralis_backend.online.store.left_out import REREAD, UNREAD, read_again
+from ralis_backend.online.store.readings import ask_again
 from ralis_backend.online.store.tables import (
     Annotation,
     Attempt,
@@ -254,6 +255,20 @@ class Projects:
                 project.pixel_rule = {**rule, "ranges": ranges, "sources": sources}
             return project
 
+    def read_as(self, project_id: int, reading: int) -> Project:
+        """The project, whose labels are read in this way from now on.
+
+        What was read in another way is read again: all annotations that are stored, and all that
+        the tool has, which are asked for anew.
+        """
+        with self._database.write() as session:
+            project = session.get_one(Project, project_id)
+            if project.read_as != reading:
+                project.read_as = reading
+                _mean_otherwise(session, project, UNREAD)
+                ask_again(session, project_id)
+            return project
+
     def begin_reading(self, project_id: int) -> Project:
         """Count one more reading of the tool, which answers every request made so far.
 
@@ -364,7 +379,7 @@ def _settle_background(
 
 
 def _mean_otherwise(
-    session: Session, project: Project, why: str, which: ColumnElement[bool]
+    session: Session, project: Project, why: str, *which: ColumnElement[bool]
 ) -> None:
     """Have the labels that this may change be read again, by who has heard of it.
 
@@ -373,7 +388,7 @@ def _mean_otherwise(
     session.flush()
     project.meaning += 1
     session.flush()
-    read_again(session, why, Annotation.project_id == project.id, which)
+    read_again(session, why, Annotation.project_id == project.id, *which)
 
 
 def _kept_background(session: Session, project: Project, labels: Sequence[str]) -> str | None:

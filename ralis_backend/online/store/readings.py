@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from ralis_backend.online.left_out import MOST_TEXTS, bounded
 from ralis_backend.online.store.database import Database, assign
 from ralis_backend.online.store.tables import Source, TaskState
 from ralis_backend.online.tool import TaskAnnotations, ToolTask
+
+_UNKNOWN = ""
+"""A state that no task has."""
 
 
 class Readings:
@@ -59,6 +62,14 @@ def _new(project_id: int, tool_uid: str) -> Source:
     return Source(
         project_id=project_id, tool_uid=tool_uid, num_doubts=0, extra_tasks=0, extra_annotations=0
     )
+
+
+def ask_again(session: Session, project_id: int) -> None:
+    """Have all tasks of a project be listed, and the annotated ones be read, once more."""
+    of_project = Source.project_id == project_id
+    session.execute(update(Source).where(of_project).values(changed_at=None))
+    states = TaskState.project_id == project_id
+    session.execute(update(TaskState).where(states).values(state=_UNKNOWN))
 
 
 def is_kept(session: Session, tool_uid: str, task: ToolTask) -> bool:

@@ -78,6 +78,7 @@ class Project(Base):
     classes: Mapped[list[Any]] = mapped_column(default=list)
     background: Mapped[str | None] = mapped_column(Text)  # as chosen; None: as usual, "": none
     meaning: Mapped[int] = mapped_column(default=0)  # counts what changes how labels are read
+    read_as: Mapped[int] = mapped_column(default=0)  # `READING` of the code that read its labels
     strategy: Mapped[str | None] = mapped_column(String(64))  # None: the worker's setting
     pixel_rule: Mapped[dict[str, Any] | None]  # how its pictures are shown: `online/pictures`
     regions_uid: Mapped[str | None] = mapped_column(String(64), index=True)

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+READING = 1
+"""How annotations are read. Count it up where the same annotation gives other labels than it did:
+each project's are then read once more."""
 MAX_LOGGED = 300
 """Characters of what was left out, in a line of the log."""
 NOTHING_PAINTED = "nothing is painted in it, and the project has no background label"

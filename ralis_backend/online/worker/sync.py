@@ -26,6 +26,7 @@ from ralis_backend.online.tool import (
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.label_reader import (
     NOT_ITS_FAULT,
+    READING,
     LabelReader,
     attempt_on,
 )
@@ -104,7 +105,8 @@ class Sync:
         project = self._store.projects.begin_reading(project.id)  # before anything is asked
         pool = self.project(project)
         keep_settings(self._store, project, self._config.pictures)
-        project = self._register(pool)  # of what others register from now on the reader knows not
+        # Of what others register from now on the reader knows not.
+        project = self._as_read_here(self._register(pool))
         reader = self._reader(project, pool)
         number = project.num_readings
         pool = replace(pool, background=project.background_name)
@@ -166,6 +168,7 @@ class Sync:
     def changes(self, project: Project) -> None:
         """Read what annotators did since the last reading, whether a webhook told of it or not."""
         project, pool = self._renewed(project)
+        project = self._as_read_here(project)
         reader = self._reader(project, pool)
         for source in sources_of(project):
             reader.read_changes(source)
@@ -292,6 +295,12 @@ class Sync:
         return self._store.projects.register(
             pool.uid, pool.id, pool.label_config, pool.classes, pool.title, default
         )
+
+    def _as_read_here(self, project: Project) -> Project:
+        """The project; what another release has read of it is read again."""
+        if project.read_as == READING:
+            return project
+        return self._store.projects.read_as(project.id, READING)
 
     def _reader(self, project: Project, pool: ToolProject) -> ToolReader:
         labels = LabelReader(self._store, self._tool, self._config, project, pool)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from ralis_backend.labelstudio.payloads.paint import drawn_instead, read_paint
 from tests.fuzz.targets import annotation_json
 from tests.labelstudio.payloads.reading import region_boxes, results_to_mask
 
-CONFIG = parse_label_config(
+CONFIG_XML = (
     '<View><Image name="image" value="$image"/><RectangleLabels name="region" toName="image">'
     '<Label value="Suggested region"/></RectangleLabels><BrushLabels name="mask" toName="image">'
     '<Label value="road"/><Label value="car"/></BrushLabels></View>'
 )
+CONFIG = parse_label_config(CONFIG_XML)
 
 
 def _webhook(**fields: Any) -> dict[str, Any]:
@@ -267,11 +269,58 @@ def test_all_regions_refused_are_a_skip():
     assert len(read_boxes(annotation.results, CONFIG, (4, 8)).refused) == 2
 
 
-@pytest.mark.parametrize("origin", ["manual", "prediction-changed"])
-def test_a_region_whose_stroke_a_person_changed_is_not_refused(origin):
-    changed = {"id": "s", "type": "brushlabels", "origin": origin, "parentID": "b"}
-    results = [_suggested("b", 50), _tick("b", "Not worth labelling"), changed]
-    assert read_boxes(results, CONFIG, (4, 8)).refused == frozenset()
+def _stroke(origin: str, columns: slice, rows: slice = slice(None)) -> dict[str, Any]:
+    """Of the label road, on an image of 4 x 8."""
+    mask = np.full((4, 8), VOID, np.uint8)
+    mask[rows, columns] = 0
+    (result,) = mask_to_results(mask, ["road"], CONFIG, key=f"{origin}{columns}{rows}")
+    return {**result, "origin": origin}
+
+
+LEFT, RIGHT = Region(0, 0, 4, 4), Region(0, 4, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("strokes", "refused"),
+    [
+        ([_stroke("manual", slice(0, 4)), _stroke("manual", slice(4, 8))], set()),
+        ([_stroke("prediction-changed", slice(0, 8))], set()),
+        ([_stroke("prediction", slice(4, 8)), _stroke("manual", slice(7, 8), slice(3, 4))], set()),
+        ([_stroke("prediction", slice(0, 8)), _stroke("manual", slice(0, 4))], {RIGHT}),
+        ([_stroke("prediction", slice(0, 8))], {RIGHT}),
+        ([{"id": "s", "type": "brushlabels", "origin": "manual", "value": {}}], {RIGHT}),
+    ],
+)
+def test_a_ticked_region_is_refused_unless_a_person_painted_a_pixel_of_it(strokes, refused):
+    boxes = [_suggested("a", 0), _suggested("b", 50)]
+    found = read_boxes([*boxes, *strokes, _tick("b", "Not worth labelling")], CONFIG, (4, 8))
+    assert (found.regions, found.refused) == ((LEFT, RIGHT), refused)
+
+
+def test_ticked_regions_that_were_painted_all_count():
+    boxes = [_suggested("a", 0), _suggested("b", 50)]
+    refusals = [_tick(key, "Not worth labelling") for key in ("a", "b")]
+    results = [*boxes, _stroke("manual", slice(3, 5)), *refusals]
+    assert not parse_annotation(_webhook(result=results)).is_skipped
+    assert read_boxes(results, CONFIG, (4, 8)).refused == set()
+
+
+def test_strokes_that_would_take_minutes_to_paint_save_no_ticked_region(monkeypatch):
+    monkeypatch.setattr("ralis_backend.labelstudio.payloads.boxes.most_cost", lambda _size: 9)
+    results = [_suggested("b", 50), _stroke("manual", slice(4, 8))]
+    found = read_boxes([*results, _tick("b", "Not worth labelling")], CONFIG, (4, 8))
+    assert found.refused == {RIGHT}
+
+
+@pytest.mark.parametrize(("regions", "refused"), [([RIGHT], {RIGHT}), ([LEFT, RIGHT], set())])
+def test_a_tick_for_a_mask_refuses_the_region_that_the_mask_is_of_alone(regions, refused):
+    boxes = '<RectangleLabels name="region" toName="image"><Label value="Suggested region"/>'
+    xml = CONFIG_XML.replace(f"{boxes}</RectangleLabels>", "")
+    mask = _stroke("prediction", slice(0, 8))
+    mask["meta"] = {"regions": [asdict(it) for it in regions]}
+    tick = _tick(mask["id"], "Not worth labelling")
+    found = read_boxes([mask, tick], parse_label_config(xml), (4, 8))
+    assert (list(found.regions), found.refused) == (regions, refused)
 
 
 @pytest.mark.parametrize("name", ["id", "task"])

@@ -230,6 +230,15 @@ def test_a_database_that_does_not_know_what_was_said_hears_it_again(store: Store
     assert store.projects.by_id(project.id).said is None
 
 
+def test_a_database_does_not_know_how_older_releases_read_its_labels(store: Store, tmp_path: Path):
+    project = store.projects.register("1.100", 1, "<View/>", CLASSES, "pool")
+    store.projects.read_as(project.id, 7)
+    assert store.projects.by_id(project.id).read_as == 7
+    go_back_to(store, "0013")
+    Store.open(f"sqlite:///{tmp_path / 'ralis.db'}", tmp_path / "blobs").close()
+    assert store.projects.by_id(project.id).read_as == 0
+
+
 def test_a_database_from_before_pauses_keeps_its_images(store: Store, tmp_path: Path):
     project = store.projects.register("1.100", 1, "<View/>", [], "pool")
     store.images.reconcile(project.id, FakeTool().pool_tasks)

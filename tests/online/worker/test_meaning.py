@@ -16,10 +16,18 @@ from ralis_backend.labelstudio.payloads.masks import mask_to_results
 from ralis_backend.labelstudio.payloads.paint import read_paint
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project
-from ralis_backend.online.tool import FoundRegions, Painted, ToolAnnotation, ToolProject
+from ralis_backend.online.tool import (
+    FoundRegions,
+    Painted,
+    ToolAnnotation,
+    ToolProject,
+    ToolUnavailable,
+)
 from ralis_backend.online.worker import Worker, WorkerConfig
 from ralis_backend.online.worker import reading as reading_module
+from ralis_backend.online.worker import sync as sync_module
 from ralis_backend.online.worker.catching_up import catch_up
+from ralis_backend.online.worker.label_reader import READING
 from ralis_backend.online.worker.people import People
 from ralis_backend.online.worker.reading import Reading
 from ralis_backend.online.worker.sync import Sync
@@ -268,3 +276,63 @@ def test_an_export_reads_what_another_background_asks_for_or_says_that_it_waits(
     store.leases.release(project.id, "elsewhere", taken)
     assert catch_up(store, tool, CONFIG, project) == ""
     assert pixels(store) == {"bright": 64 * 48, "dark": 64 * 48}
+
+
+@pytest.fixture
+def sync(store: Store, tool: PaintedTool) -> Sync:
+    choose(store, tool, None)
+    return Sync(store, tool, CONFIG)
+
+
+def misread(store: Store, tool: PaintedTool, sync: Sync, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One annotation as all void and one as a skip, by a release with another `READING`."""
+    tool.paint(1)
+    tool.annotate(2, tool.all_annotations[1][1].results, project_id=1, is_skipped=True)
+    with monkeypatch.context() as old:
+        void = Painted(np.full(SIZE, VOID, np.uint8))
+        old.setattr(tool, "mask", lambda *_: void)
+        old.setattr(sync_module, "READING", READING - 1)
+        sync.full(the(store))
+    assert pixels(store) == {}
+    tool.all_annotations[1][2] = replace(tool.all_annotations[1][2], is_skipped=False)
+
+
+@pytest.mark.parametrize("reads", ["worker", "export"])
+def test_what_an_older_release_misread_is_read_again_once(
+    store: Store,
+    tool: PaintedTool,
+    sync: Sync,
+    monkeypatch: pytest.MonkeyPatch,
+    reads: str,
+):
+    misread(store, tool, sync, monkeypatch)
+    if reads == "worker":
+        sync.full(the(store))
+    else:
+        assert catch_up(store, tool, CONFIG, the(store)) == ""
+    assert pixels(store) == {"bright": 2 * 64 * 48}
+    assert the(store).read_as == READING
+    before = tool.num_read
+    sync.full(the(store))
+    assert tool.num_read == before
+
+
+def test_a_reading_after_an_upgrade_that_breaks_off_goes_on(
+    store: Store, tool: PaintedTool, sync: Sync, monkeypatch: pytest.MonkeyPatch
+):
+    misread(store, tool, sync, monkeypatch)
+    before = store.labels.every(the(store).id)
+    with monkeypatch.context() as down:
+        down.setattr(tool, "tasks", raising(ToolUnavailable("down")))
+        with pytest.raises(ToolUnavailable):
+            sync.full(the(store))
+    assert store.labels.every(the(store).id) == before, "labels count until they are read"
+    sync.full(the(store))
+    assert pixels(store) == {"bright": 2 * 64 * 48}
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    def call(*_: object) -> Any:
+        raise error
+
+    return call
