@@ -349,7 +349,7 @@ def test_a_request_that_comes_while_the_settings_are_asked_for_leads_to_another_
     assert tables == []
 
 
-@pytest.mark.parametrize("call", ["project", "prepare", "tasks", "annotations"])
+@pytest.mark.parametrize("call", ["project", "tasks", "annotations"])
 def test_a_reading_that_did_not_end_is_due_again(
     store: Store, tool: FakeTool, sync: Sync, call: str
 ):
