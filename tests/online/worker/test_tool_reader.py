@@ -611,6 +611,47 @@ def test_a_task_id_that_is_handed_out_again_withdraws_the_labels_of_the_task_tha
     assert (label.image_id, label.region.col) == (3, 64)
 
 
+@pytest.mark.parametrize("task_id", [11, 1])
+def test_a_task_that_comes_without_its_time_once_stays_as_it_is(
+    store: Store, tool: FakeTool, sync: Sync, monkeypatch: pytest.MonkeyPatch, task_id: int
+):
+    tool.annotate(11)
+    sync.full(the(store))
+    truth, tasks = masks(store), tool.tasks
+    images = [(it.task_id, it.ref) for it in store.images.of(the(store).id)]
+
+    def undated(project_id: int, changed_since: datetime | None = None) -> list[ToolTask]:
+        odd = {"created_at": None, "image": "", "data": {}, "state": "", "changed_at": None}
+        return [
+            replace(it, **odd) if it.id == task_id else it  # type: ignore[arg-type]
+            for it in tasks(project_id, changed_since)
+        ]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tool, "tasks", undated)
+        patch.setattr(tool, "annotations", lambda *_: iter(()))
+        sync.full(the(store))
+    assert masks(store) == truth
+    assert [(it.task_id, it.ref) for it in store.images.of(the(store).id)] == images
+    assert [row.task_id for row in store.queue.open(the(store).id)] == [12, 13, 14]
+
+
+def test_labels_of_a_task_whose_id_another_had_in_one_list_come_back_with_it(
+    store: Store, tool: FakeTool, sync: Sync, monkeypatch: pytest.MonkeyPatch
+):
+    tool.annotate(11)
+    sync.full(the(store))
+    truth, task = masks(store), tool.region_tasks[11]
+    add_region(tool, 11, 3, 64)
+    with monkeypatch.context() as patch:
+        patch.setattr(tool, "annotations", lambda *_: iter(()))
+        sync.full(the(store))
+    assert masks(store) == []
+    tool.region_tasks[11] = task
+    sync.full(the(store))
+    assert masks(store) == truth
+
+
 def test_labels_of_an_image_come_back_with_it(store: Store, tool: FakeTool, sync: Sync):
     tool.annotate(11)
     sync.full(the(store))
