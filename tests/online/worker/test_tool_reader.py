@@ -611,6 +611,25 @@ def test_a_task_id_that_is_handed_out_again_withdraws_the_labels_of_the_task_tha
     assert (label.image_id, label.region.col) == (3, 64)
 
 
+def test_an_unread_annotation_of_a_deleted_regions_project_takes_no_new_task_out_of_the_queue(
+    store: Store, tool: FakeTool, sync: Sync
+):
+    add_region(tool, 20, 99, 0)  # it shows no image of the pool
+    tool.annotate(11)
+    known = tool.all_annotations[2]
+    made = tool.region_tasks[20].created_at
+    known[50] = replace(known[1], id=50, task_id=20, task_created_at=made)
+    sync.full(the(store))
+    tool.region_tasks.clear()
+    known.clear()
+    tool.regions_uid = "2.300"
+    sync.full(the(store))
+    add_region(tool, 20, 3, 64)  # the id is handed out again
+    for _ in range(2):
+        sync.full(the(store))
+        assert [row.task_id for row in store.queue.open(the(store).id)] == [20]
+
+
 @pytest.mark.parametrize("task_id", [11, 1])
 def test_a_task_that_comes_without_its_time_once_stays_as_it_is(
     store: Store, tool: FakeTool, sync: Sync, monkeypatch: pytest.MonkeyPatch, task_id: int
