@@ -107,7 +107,8 @@ class ImageFetcher:
         return content
 
     def _key(self, task: ToolTask) -> str:
-        parts = [self._client.url, str(task.id), task.created_at.isoformat(), task.image]
+        made = task.created_at.isoformat() if task.created_at else ""
+        parts = [self._client.url, str(task.id), made, task.image]
         return hashlib.sha256("\0".join(parts).encode(errors="surrogatepass")).hexdigest()
 
     def _data_address(self, task: ToolTask) -> str:

@@ -367,7 +367,8 @@ class LabelStudioTool:
             raise TaskError(f"task {task.id} came without a list of annotations with ids")
         annotations: list[ToolAnnotation] = []
         unreadable: dict[int, str] = {}
-        place = {"id": task.id, "created_at": task.created_at.isoformat()}
+        made = task.created_at and task.created_at.isoformat()
+        place = {"id": task.id, "created_at": made}
         for payload in payloads:
             try:
                 fields = {**payload, "task": place, "prediction": self._origin(payload)}

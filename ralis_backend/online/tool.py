@@ -81,6 +81,7 @@ class ToolProject:
 class ToolTask:
     """One task: an image to label. `created_at` tells apart tasks that got the same id.
 
+    created_at: None where the tool says no time, and nobody knows which of them it is.
     `project_id` is the tool's id of its project: whose files it may show.
     What is annotated in it makes no other task of it:
     num_annotations: submitted and skipped.
@@ -90,7 +91,7 @@ class ToolTask:
     """
 
     id: int
-    created_at: datetime
+    created_at: datetime | None
     image: str
     data: Mapping[str, Any] = field(default_factory=dict)
     project_id: int | None = field(default=None, compare=False)

@@ -62,6 +62,7 @@ def test_a_malformed_task_is_named_and_the_others_are_read(tool, label_studio, c
     # Label Studio counts them all, and a list that lacks some is not believed
     assert [(it.id, it.image) for it in found] == [(1, "a.png"), (2, ""), (3, ""), (4, "")]
     assert found[1].created_at == found[0].created_at
+    assert found[3].created_at is None
 
 
 def test_a_task_belongs_to_the_project_it_was_listed_in(tool, label_studio):

@@ -21,7 +21,6 @@ UNNAMED_KEY = "$undefined$"
 """The data key of files that were uploaded before the project had a label config."""
 DATA_DIGEST = "data:sha256,"
 _UID = re.compile(r"[0-9]{1,19}(\.[0-9]{1,19})?")
-UNKNOWN_TIME = datetime.fromtimestamp(0, UTC)
 _COUNTS = ("total_annotations", "cancelled_annotations")
 CROP_QUALITY = 95
 CONTEXT_QUALITY = 85
@@ -52,7 +51,7 @@ def parse_task(payload: Any, image_key: str, project_id: int | None = None) -> T
     """A task as Label Studio writes it.
 
     Args:
-        payload: the task's JSON; without `created_at` it is from `UNKNOWN_TIME`.
+        payload: the task's JSON.
         image_key: the key of its data that the label config shows.
         project_id: of its project; None: as the JSON says.
 
@@ -109,7 +108,7 @@ def _as_far_as_known(payload: Any, project_id: int | None) -> ToolTask | None:
     try:
         created_at = _created_at(payload)
     except TaskError:
-        created_at = UNKNOWN_TIME
+        created_at = None
     num_annotations = count_of(payload, *_COUNTS) or 0
     return ToolTask(
         payload["id"], created_at, "", project_id=project_id, num_annotations=num_annotations
@@ -222,10 +221,10 @@ def _jpeg(picture: np.ndarray, quality: int) -> bytes:
     return content.tobytes()
 
 
-def _created_at(payload: Mapping[str, Any]) -> datetime:
+def _created_at(payload: Mapping[str, Any]) -> datetime | None:
     value = payload.get("created_at")
     if value is None:
-        return UNKNOWN_TIME
+        return None
     try:
         return parse_time(str(value))
     except ValueError as error:

@@ -60,8 +60,10 @@ class Images:
         """Make these tasks known as images; nothing is written where they are.
 
         An address may change without the image (signed ones do with each list): the size that is
-        known stays until the file has been read again. A task id belongs to one task at a time.
+        known stays until the file has been read again. A task id belongs to one task at a time; of
+        a task without a time nobody knows which it is, and what is known of its id stays.
         """
+        tasks = [task for task in tasks if task.created_at is not None]
         listed = {(task.id, task.created_at): task for task in tasks}
         query = select(*_KNOWN).where(Image.project_id == project_id)
         rows: list[Any] = []

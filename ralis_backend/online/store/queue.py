@@ -109,14 +109,20 @@ class Queue:
         for part in parts(sorted(known - task_ids), BATCH):
             with self._database.write() as session:
                 _withdraw(session, tool_uid, Annotation.task_id.in_(part))
-                of_tasks = (TaskState.tool_uid == tool_uid, TaskState.task_id.in_(part))
-                session.execute(delete(TaskState).where(*of_tasks))
+                _forget(session, tool_uid, TaskState.task_id.in_(part))
 
     def withdraw(self, tool_uid: str, row_ids: Sequence[int]) -> None:
-        """Mark these rows, whose tasks are gone from a regions project, and what they hold."""
+        """Mark these rows, whose tasks are gone from a regions project, and what they hold.
+
+        Should they return, they are read again.
+        """
         for part in parts(row_ids, BATCH):
+            which = Annotation.crop_task_id.in_(part)
+            held = (Annotation.tool_uid == tool_uid, ~Annotation.is_deleted, which)
+            tasks = select(Annotation.task_id).where(*held)
             with self._database.write() as session:
-                _withdraw(session, tool_uid, Annotation.crop_task_id.in_(part))
+                _forget(session, tool_uid, TaskState.task_id.in_(tasks))
+                _withdraw(session, tool_uid, which)
 
     def misplaced(self, project_id: int) -> list[int]:
         """Row ids of annotations that were read, of regions that are not inside their images.
@@ -216,6 +222,12 @@ def _withdraw(session: Session, tool_uid: str, which: ColumnElement[bool]) -> No
     marking = update(CropTask).where(CropTask.id.in_(regions)).values(state="deleted")
     session.execute(marking.execution_options(synchronize_session=False))
     session.execute(update(Annotation).where(*of_project).values(is_deleted=True))
+
+
+def _forget(session: Session, tool_uid: str, which: ColumnElement[bool]) -> None:
+    """How tasks were described: their annotations are read with the next list that has them."""
+    forgetting = delete(TaskState).where(TaskState.tool_uid == tool_uid, which)
+    session.execute(forgetting.execution_options(synchronize_session=False))
 
 
 def _sum(start: InstrumentedAttribute[int], length: InstrumentedAttribute[int]) -> Any:

@@ -34,6 +34,7 @@ from ralis_backend.online.worker.labelled_images import LabelledImages
 from ralis_backend.online.worker.new_version import ContinuedWork, NewVersions
 from ralis_backend.online.worker.promotion import can_be_judged, is_worth_publishing
 from ralis_backend.online.worker.stretch import (
+    Basis,
     Interrupted,
     Lesson,
     Looked,
@@ -201,14 +202,15 @@ class Improver:
 
         What was learned stays; scores on other held-out regions do not compare, and begin anew.
         """
-        labelled = (
+        basis = Basis(
             newest_label_id,
             self._store.labels.count(project.id),
-            self._store.labels.starred_ids(project.id),
+            tuple(self._store.labels.starred_ids(project.id)),
+            tuple(project.removed_classes),
+            project.background_class,
         )
-        known = stretch.lesson
-        if known and (known.newest_label_id, known.num_labels, known.starred_ids) == labelled:
-            return known
+        if stretch.lesson and stretch.lesson.basis == basis:
+            return stretch.lesson
         images, labels = self._store.images.of(project.id), self._store.labels.of(project.id)
         plan = plan_training(images, labels, stretch.version, now(), self._config.learner)
         read = LabelledImages(self._store, self._tool, project)
@@ -221,7 +223,7 @@ class Improver:
             raise _CannotJudge("nothing that is learned from is painted")
         stretch.training.learn_from(read.of(plan.learned_from), plan.besides)
         stretch.best = None
-        stretch.lesson = Lesson(plan, read, *labelled, held_out, before)
+        stretch.lesson = Lesson(plan, read, basis, held_out, before)
         self._begin_course(stretch, project, stretch.lesson)
         return stretch.lesson
 
@@ -230,10 +232,10 @@ class Improver:
         score = held_out_score(lesson.before, project.background_class)
         course = Course().seen(score, stretch.training.updates, self._config.continuing)
         further = stretch.further
-        is_new = further.newest_label_id != lesson.newest_label_id
+        is_new = further.newest_label_id != lesson.basis.newest_label_id
         further = replace(
             further,
-            newest_label_id=lesson.newest_label_id,
+            newest_label_id=lesson.basis.newest_label_id,
             seconds_on_labels=0.0 if is_new else further.seconds_on_labels,
             ended=None,
         )
@@ -306,7 +308,7 @@ class Improver:
         work = ContinuedWork(
             lesson.plan,
             lesson.read,
-            lesson.newest_label_id,
+            lesson.basis.newest_label_id,
             further.best_updates,
             further.seconds,
             stretch.training.facts(),
@@ -316,7 +318,7 @@ class Improver:
             return False
         unseen = lesson.read.of(lesson.plan.unseen)
         self._versions.measure(project, stretch.version, stretch.in_use, unseen)
-        spent = Further(lesson.newest_label_id, seconds_on_labels=further.seconds_on_labels)
+        spent = Further(lesson.basis.newest_label_id, seconds_on_labels=further.seconds_on_labels)
         version.metrics = {**version.metrics, **spent.as_metrics()}
         stretch.version = self._versions.keep(
             project, version, segmenter, instead_of=stretch.version.number

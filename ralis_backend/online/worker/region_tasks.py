@@ -53,12 +53,14 @@ class RegionTasks:
 
         A task that was made just before a kill gets its id; one that is unknown here (a lost
         data folder) becomes known from its data; a task id belongs to one task at a time, and what
-        was annotated in the one that had it before is withdrawn.
+        was annotated in the one that had it before is withdrawn. Of a task without a time nobody
+        knows which it is: what is known of its id stays.
 
         Args:
             tasks: as the tool has them.
             tool_uid: of the regions project.
         """
+        tasks = [task for task in tasks if task.created_at is not None]
         rows = self._store.queue.of_tasks(self._project.id, [task.id for task in tasks])
         known = {(row.task_id, row.task_created_at): row for row in rows}
         listed = {(task.id, task.created_at): task for task in tasks}

@@ -31,7 +31,7 @@ class Looked:
     """
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[tuple[int, ...], np.ndarray]] = {}
+        self._known: dict[int, tuple[object, np.ndarray]] = {}
 
     def at(
         self,
@@ -43,7 +43,8 @@ class Looked:
         """(N, C, C) int64, 0 where an image cannot be read; `Interrupted` if it is to stop."""
         matrices = []
         for part, image in zip(parts, images, strict=True):
-            labels = tuple(label.id for label in part.labels)
+            # the pixels by class: those of removed classes do not count
+            labels = [label.id for label in part.labels], image.class_pixels
             known = self._known.get(part.image.id)
             if known is None or known[0] != labels:
                 if should_stop():
@@ -56,19 +57,31 @@ class Looked:
 
 
 @dataclass(frozen=True)
+class Basis:
+    """What tells whether a project's labels have changed, or what counts of them.
+
+    num_labels: painted.
+    removed_classes, background_class: indices of the project's classes.
+    """
+
+    newest_label_id: int
+    num_labels: int
+    starred_ids: Sequence[int]
+    removed_classes: Sequence[int]
+    background_class: int | None
+
+
+@dataclass(frozen=True)
 class Lesson:
     """What is learned from, and what is judged by.
 
-    num_labels: painted; with the newest one's id, and those of the starred ones, it tells whether
-        labels have changed.
+    basis: of the labels when they were looked at.
     before: (N, C, C) confusion matrices of the version in use on what is held out.
     """
 
     plan: TrainingPlan
     read: LabelledImages
-    newest_label_id: int
-    num_labels: int
-    starred_ids: Sequence[int]
+    basis: Basis
     held_out: Sequence[LabelledImage]
     before: np.ndarray
 

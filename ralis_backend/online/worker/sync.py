@@ -21,7 +21,6 @@ from ralis_backend.online.tool import (
     ToolError,
     ToolNotFound,
     ToolProject,
-    ToolUnavailable,
 )
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.label_reader import (
@@ -97,10 +96,7 @@ class Sync:
     def full(self, project: Project) -> Project:
         """Bring settings in order and read whatever changed: repairs lost webhooks.
 
-        Settings that the tool refuses are noted, and tried again with the next reading.
-
-        Raises:
-            ToolUnavailable: if it failed at them, once all that can be read is.
+        Settings that the tool refuses or fails at are noted, and tried again with the next reading.
         """
         project = self._store.projects.begin_reading(project.id)  # before anything is asked
         pool = self.project(project)
@@ -110,18 +106,14 @@ class Sync:
         reader = self._reader(project, pool)
         number = project.num_readings
         pool = replace(pool, background=project.background_name)
-        failure: Exception | None = None
         try:
             project = self._prepare(project, pool, reader)
         except (ToolError, ValueError) as error:
-            failure = error
             project = self._unprepared(project, error)
         for source in sources_of(project):
             reader.read_aside(source)
             reader.read_changes(source)
         reader.read_unread()
-        if isinstance(failure, ToolUnavailable):
-            raise failure
         return self._store.projects.end_reading(project.id, number)
 
     def _prepare(self, project: Project, pool: ToolProject, reader: ToolReader) -> Project:
@@ -154,8 +146,6 @@ class Sync:
             known = project.regions_tool_id
             if known is None or self._tool.project(known).uid != project.regions_uid:
                 raise error
-        if isinstance(error, ToolUnavailable):
-            return project
         note = (
             f"not all settings of project {project.tool_id} in the labelling tool are as they "
             f"should be: {shortened(reason_of(error), MOST_SAID)}; labels are read all the same, "

@@ -225,21 +225,29 @@ class ToolReader:
 
     def _place(self, source: ToolSource, task: ToolTask) -> tuple[Image | None, CropTask | None]:
         """The image of a task, and the crop task if it is one of the regions project."""
-        if self._is_pool(source):
+        image, crop_task = self._known_place(source.uid, task)
+        if image is None and not self._is_pool(source):
+            self._region_tasks.adopt([task], source.uid)
+            image, crop_task = self._known_place(source.uid, task)
+        return image, crop_task
+
+    def _known_place(self, tool_uid: str, task: ToolTask) -> tuple[Image | None, CropTask | None]:
+        """As `_place`, of what is known already."""
+        if tool_uid == self._project.uid:
             return self._store.images.find(self._project.id, task.id, task.created_at), None
         crop_task = self._store.queue.find(self._project.id, task.id, task.created_at)
-        if crop_task is None:
-            self._region_tasks.adopt([task], source.uid)
-            crop_task = self._store.queue.find(self._project.id, task.id, task.created_at)
         if crop_task is None:
             return None, None
         return self._store.images.get(crop_task.image_id), crop_task
 
     def _placed(self, row: Annotation) -> Annotation:
-        """An annotation of a task that was not known before, if it is now."""
+        """An annotation of a task that was not known before, if it is now.
+
+        What it says of its task is as old as itself: it makes no task known.
+        """
         annotation = annotation_from_json(unpack(row.payload))
         task = _task_of(annotation)
-        image, crop_task = self._place(ToolSource(row.tool_uid, 0), task) if task else (None, None)
+        image, crop_task = self._known_place(row.tool_uid, task) if task else (None, None)
         if image is None:
             return row
         project, tool_uid = self._project, row.tool_uid

@@ -8,7 +8,6 @@ from PIL import Image
 
 from ralis_backend.core.regions import Region
 from ralis_backend.labelstudio.payloads.tasks import (
-    UNKNOWN_TIME,
     TaskError,
     crop_data,
     crop_files,
@@ -52,10 +51,10 @@ def test_a_task_without_an_image_under_the_key_is_a_task_all_the_same(data):
     assert parse_task(payload(data=data), "photo").image == ""
 
 
-def test_a_task_that_does_not_say_when_it_was_made_is_from_an_unknown_time():
+def test_a_task_that_does_not_say_when_it_was_made_has_no_time():
     undated = payload()
     del undated["created_at"]
-    assert parse_task(undated, "photo").created_at == UNKNOWN_TIME
+    assert parse_task(undated, "photo").created_at is None
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from ralis_backend.core.learning import pseudo_labels
 from ralis_backend.core.learning.continuing import ContinuedTraining
 from ralis_backend.core.learning.course import ContinuingConfig
+from ralis_backend.core.learning.crops import LabelledImage
 from ralis_backend.core.regions import Region
 from ralis_backend.core.segmenter import load
 from ralis_backend.online.further import CONVERGED, Further
@@ -54,7 +55,7 @@ def tool() -> FakeTool:
 def make_worker(store: Store, tool: FakeTool) -> Callable[..., Worker]:
     def make(**values: object) -> Worker:
         pool = tool.pool
-        store.projects.register(pool.uid, pool.id, pool.label_config, CLASSES, "pool")
+        store.projects.register(pool.uid, pool.id, pool.label_config, pool.classes, "pool")
         return Worker(store, tool, replace(CONFIG, **values))  # type: ignore[arg-type]
 
     return make
@@ -354,6 +355,36 @@ def test_a_star_that_moves_to_another_annotation_changes_what_is_learned(
     rested(worker)
     idle(worker)
     assert not learned() & before
+
+
+def test_a_class_that_is_removed_is_neither_learned_nor_judged_by_any_more(
+    store: Store, tool: FakeTool, make_worker: Callable[..., Worker]
+):
+    """Image 1 is learned from, and image 5 held out: on both somebody painted glass over all."""
+    with_glass = (*CLASSES, ClassLabel("glass", "#00FF00"))
+    tool.pool = replace(tool.pool, classes=with_glass, label_config="<View>glass</View>")
+    for image in (1, 5):
+        glass = [{"mask": [[2] * 96] * 64}]
+        tool.annotate(image, glass, project_id=1, annotation_id=90 + image, annotator="bob")
+    worker = rested(make_worker())
+    idle(worker)
+
+    def num_glass() -> tuple[int, int]:
+        stretch = stretch_of(worker)
+        assert stretch is not None
+        assert stretch.lesson is not None
+        parts = stretch.lesson.plan.training
+        return (
+            stretch.lesson.read.class_pixels(parts)["glass"],
+            int(stretch.lesson.before[:, 2].sum()),
+        )
+
+    assert num_glass() == (64 * 96, 64 * 96)
+    tool.pool = replace(tool.pool, classes=CLASSES, label_config="<View/>")
+    store.projects.change(project_of(store).id, is_sync_requested=True)
+    rested(worker)
+    idle(worker)
+    assert num_glass() == (0, 0)
 
 
 def interrupted_look(
@@ -791,16 +822,22 @@ def test_confusion_matrices_are_made_once_for_labels_that_stay(monkeypatch):
             improve_image(number), (4, 4), [improve_label(label) for label in labels]
         )
 
+    def image(*class_pixels: tuple[int, int]) -> LabelledImage:
+        nothing = np.zeros((4, 4, 3), np.uint8)
+        return LabelledImage(lambda: nothing, nothing[..., 0], (), class_pixels)
+
     looked = stretching.Looked()
-    stops = iter([False, True, False, False])
+    stops = iter([False, True, False, False, False])
 
     def should_stop() -> bool:
         return next(stops)
 
-    parts = [part(1, 7), part(2, 8)]
+    parts, images = [part(1, 7), part(2, 8)], [image((3, 1)), image((2, 2))]
     with pytest.raises(stretching.Interrupted):
-        looked.at(Two(), parts, [None, None], should_stop)
-    assert looked.at(Two(), parts, [None, None], should_stop).shape == (2, 2, 2)
+        looked.at(Two(), parts, images, should_stop)
+    assert looked.at(Two(), parts, images, should_stop).shape == (2, 2, 2)
     assert len(looks) == 2
-    looked.at(Two(), [part(1, 7), part(2, 8, 9)], [None, None], should_stop)
+    looked.at(Two(), [part(1, 7), part(2, 8, 9)], images, should_stop)
     assert len(looks) == 3
+    looked.at(Two(), [part(1, 7), part(2, 8, 9)], [image((3, 0)), images[1]], should_stop)
+    assert len(looks) == 4  # the second class is removed

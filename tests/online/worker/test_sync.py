@@ -10,7 +10,6 @@ from ralis_backend.labelstudio.errors import Unauthorised
 from ralis_backend.online.store import Store
 from ralis_backend.online.tool import ToolUnavailable
 from ralis_backend.online.worker import Worker
-from ralis_backend.online.worker.sync import Sync
 from tests.online.conftest import MakeWorker, label_round, settle
 from tests.online.fake_tool import CLASSES, FakeTool
 
@@ -96,37 +95,27 @@ def test_a_full_reading_withdraws_what_was_deleted_unseen(
     assert store.labels.of(project.id) == []
 
 
-def test_settings_that_the_tool_refuses_keep_no_label_and_no_training_away(
-    store: Store, tool: FakeTool, make_worker: MakeWorker
+@pytest.mark.parametrize(
+    "error", [Unauthorised("403 to webhooks: ask the owner"), ToolUnavailable("500: ask the owner")]
+)
+def test_settings_that_the_tool_refuses_or_fails_at_keep_no_label_and_no_training_away(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, error: Exception
 ):
     worker = make_worker()
     settle(worker)
     project = store.projects.all()[0]
     tool.annotate(tool.queue()[0])
-    tool.fail_in["prepare"] = Unauthorised("403 to webhooks: take an owner's token")
+    tool.fail_in["prepare"] = error
     store.projects.change(project.id, is_sync_requested=True, is_prepared=False)
     settle(worker)
     assert len(store.labels.of(project.id)) == 1
     row = store.projects.by_id(project.id)
     assert (row.is_prepared, row.num_failures, row.regions_uid) == (True, 0, "2.200")
-    assert "take an owner's token; labels are read all the same" in str(row.last_error)
+    assert row.open_reading is None
+    assert "ask the owner; labels are read all the same" in str(row.last_error)
     store.projects.change(project.id, is_sync_requested=True)
     settle(worker)
     assert store.projects.by_id(project.id).last_error is None
-
-
-def test_a_tool_that_fails_at_its_settings_is_read_before_it_is_asked_again(
-    store: Store, tool: FakeTool, make_worker: MakeWorker
-):
-    worker = make_worker()
-    settle(worker)
-    project = store.projects.all()[0]
-    tool.annotate(tool.queue()[0])
-    tool.fail_in["prepare"] = ToolUnavailable("502")
-    with pytest.raises(ToolUnavailable, match="502"):
-        Sync(store, tool, worker._config).full(project)
-    assert len(store.labels.of(project.id)) == 1
-    assert store.projects.by_id(project.id).open_reading is not None
 
 
 def test_without_a_regions_project_that_is_known_a_refusal_is_a_failure(

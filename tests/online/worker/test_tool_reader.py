@@ -349,7 +349,7 @@ def test_a_request_that_comes_while_the_settings_are_asked_for_leads_to_another_
     assert tables == []
 
 
-@pytest.mark.parametrize("call", ["project", "prepare", "tasks", "annotations"])
+@pytest.mark.parametrize("call", ["project", "tasks", "annotations"])
 def test_a_reading_that_did_not_end_is_due_again(
     store: Store, tool: FakeTool, sync: Sync, call: str
 ):
@@ -609,6 +609,66 @@ def test_a_task_id_that_is_handed_out_again_withdraws_the_labels_of_the_task_tha
     sync.full(the(store))
     (label,) = store.labels.every(the(store).id)
     assert (label.image_id, label.region.col) == (3, 64)
+
+
+def test_an_unread_annotation_of_a_deleted_regions_project_takes_no_new_task_out_of_the_queue(
+    store: Store, tool: FakeTool, sync: Sync
+):
+    add_region(tool, 20, 99, 0)  # it shows no image of the pool
+    tool.annotate(11)
+    known = tool.all_annotations[2]
+    made = tool.region_tasks[20].created_at
+    known[50] = replace(known[1], id=50, task_id=20, task_created_at=made)
+    sync.full(the(store))
+    tool.region_tasks.clear()
+    known.clear()
+    tool.regions_uid = "2.300"
+    sync.full(the(store))
+    add_region(tool, 20, 3, 64)  # the id is handed out again
+    for _ in range(2):
+        sync.full(the(store))
+        assert [row.task_id for row in store.queue.open(the(store).id)] == [20]
+
+
+@pytest.mark.parametrize("task_id", [11, 1])
+def test_a_task_that_comes_without_its_time_once_stays_as_it_is(
+    store: Store, tool: FakeTool, sync: Sync, monkeypatch: pytest.MonkeyPatch, task_id: int
+):
+    tool.annotate(11)
+    sync.full(the(store))
+    truth, tasks = masks(store), tool.tasks
+    images = [(it.task_id, it.ref) for it in store.images.of(the(store).id)]
+
+    def undated(project_id: int, changed_since: datetime | None = None) -> list[ToolTask]:
+        odd = {"created_at": None, "image": "", "data": {}, "state": "", "changed_at": None}
+        return [
+            replace(it, **odd) if it.id == task_id else it  # type: ignore[arg-type]
+            for it in tasks(project_id, changed_since)
+        ]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tool, "tasks", undated)
+        patch.setattr(tool, "annotations", lambda *_: iter(()))
+        sync.full(the(store))
+    assert masks(store) == truth
+    assert [(it.task_id, it.ref) for it in store.images.of(the(store).id)] == images
+    assert [row.task_id for row in store.queue.open(the(store).id)] == [12, 13, 14]
+
+
+def test_labels_of_a_task_whose_id_another_had_in_one_list_come_back_with_it(
+    store: Store, tool: FakeTool, sync: Sync, monkeypatch: pytest.MonkeyPatch
+):
+    tool.annotate(11)
+    sync.full(the(store))
+    truth, task = masks(store), tool.region_tasks[11]
+    add_region(tool, 11, 3, 64)
+    with monkeypatch.context() as patch:
+        patch.setattr(tool, "annotations", lambda *_: iter(()))
+        sync.full(the(store))
+    assert masks(store) == []
+    tool.region_tasks[11] = task
+    sync.full(the(store))
+    assert masks(store) == truth
 
 
 def test_labels_of_an_image_come_back_with_it(store: Store, tool: FakeTool, sync: Sync):
