@@ -71,10 +71,10 @@ every = $(BIN)/ralis benchmark --dataset '$(DATA)/$(1)' --strategies '$(EVERY)' 
 cold = $(BIN)/ralis benchmark --dataset '$(DATA)/$(1)' --strategies random,bald-rarity \
 	--initial $(2) --budgets 48,96,192 --regions-per-step 24 --seeds 16 --first-seed 2000 \
 	--out '$(LABELS)/long/$(1)-initial-$(2)' $(OPTIONS)
-# $(call full,folder,power,strategies,options): the segmenter itself, at half the size.
-full = $(BIN)/ralis benchmark --dataset '$(DATA)/camvid' --fidelity full --image-scale 0.5 \
-	--test-images 58 --updates 240 --first-seed 3000 --class-weight-power $(2) \
-	--strategies '$(3)' --out '$(LABELS)/long/$(1)' $(4) $(OPTIONS)
+# $(call full,dataset,folder,power,strategies,options): the segmenter itself, at half the size.
+full = $(BIN)/ralis benchmark --dataset '$(DATA)/$(1)' --fidelity full --image-scale 0.5 \
+	--test-images 58 --updates 240 --first-seed 3000 --class-weight-power $(3) \
+	--strategies '$(4)' --out '$(LABELS)/long/$(2)' $(5) $(OPTIONS)
 
 # A line of a recipe each.
 define NEWLINE
@@ -90,6 +90,9 @@ EVERY := random,entropy,bald-rarity,coverage,margin,clasp-pe,class-bal,power,equ
 RALIS := random,entropy,margin,bald-rarity,ralis-faithful,ralis,ralis-wiou
 FULL := random,entropy,bald-rarity,coverage
 FULL_RULES := --seeds 5 --regions-per-step 48 --budgets 144,288
+FULL_DIVERSE := coverage-diverse,coverage,bald-rarity,any,entropy,random
+FULL_DIVERSE_CAMVID := coverage-diverse,coverage,random
+DIVERSE_RULES := --seeds 2 --regions-per-step 48 --budgets 144,288
 
 .PHONY: reproduce-benchmark
 reproduce-benchmark: $(BACKEND_STAMP) ## Strategies compared on two datasets, short form: minutes
@@ -112,10 +115,12 @@ reproduce-benchmark-long: $(BACKEND_STAMP) ## What the repository shows, from th
 	$(call cold,camvid,k-center)
 	$(call cold,dubai_aerial,random)
 	$(call cold,dubai_aerial,k-center)
-	$(call full,full-weight-0,0,random,--seeds 3 --initial-regions 240 --budgets 240)
-	$(call full,full-weight-0.5,0.5,random,--seeds 3 --initial-regions 240 --budgets 240)
-	$(call full,full-strategies,0,$(FULL),$(FULL_RULES))
-	$(call full,full-strategies-weighted,0.5,$(FULL),$(FULL_RULES))
+	$(call full,camvid,full-weight-0,0,random,--seeds 3 --initial-regions 240 --budgets 240)
+	$(call full,camvid,full-weight-0.5,0.5,random,--seeds 3 --initial-regions 240 --budgets 240)
+	$(call full,camvid,full-strategies,0,$(FULL),$(FULL_RULES))
+	$(call full,camvid,full-strategies-weighted,0.5,$(FULL),$(FULL_RULES))
+	$(call full,clothing,full-diverse-clothing,0.5,$(FULL_DIVERSE),$(DIVERSE_RULES))
+	$(call full,camvid,full-diverse-camvid,0.5,$(FULL_DIVERSE_CAMVID),$(DIVERSE_RULES))
 	$(BIN)/ralis benchmark --dataset '$(DATA)/camvid' --strategies '$(FULL)' \
 	  --first-seed 3000 $(FULL_RULES) --seeds 12 --out '$(LABELS)/long/fast-strategies'
 	$(BIN)/python benchmarks/fidelity_agreement.py '$(LABELS)/long/fast-strategies/summary.json' \
