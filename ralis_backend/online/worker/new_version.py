@@ -107,7 +107,9 @@ class NewVersions:
         sums = [None if each is None else each.sum(axis=0) for each in (before, after)]
         num_held_out = read.num_regions(plan.validation)
         held_out = read.class_pixels(plan.validation)
-        kept = {it["name"] for it in project.classes if not it["is_active"] or held_out[it["name"]]}
+        kept = {
+            it["name"] for it in project.classes if not it["is_active"] or held_out.get(it["name"])
+        }
         left_out = [*plan.left_out, *read.left_out()]
         metrics = {
             "training_regions": read.num_regions(plan.training),
