@@ -317,9 +317,9 @@ class _Work:
     def rank(self, project: Project, report: Report, should_stop: ShouldStop) -> None:
         """Rank; where nothing waits, what was found is published though the version was before."""
         should_stop = self._reading.on_the_way(project, should_stop)
-        self._ranker.rank(project, self._version_in_use(project), report, should_stop)
-        if not self._store.queue.open(project.id):
+        if not self._store.queue.open(project.id):  # first, lest a kill after ranking forgets it
             self._store.projects.change(project.id, published_version=None)
+        self._ranker.rank(project, self._version_in_use(project), report, should_stop)
         self._people.count(project)  # pictures that were read now may be known from other tasks
 
     def publish(self, project: Project, report: Report, should_stop: ShouldStop) -> None:
