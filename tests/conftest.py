@@ -53,11 +53,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files whose tests may take longest begin first: the end must not wait for one of them."""
+    """Files whose tests may take longest begin first: the end must not wait for one of them.
+
+    Those of `make check` fill the time in which the others wait.
+    """
     longest: dict[Path, float] = {}
     for item in items:
         timeout = item.get_closest_marker("timeout")
-        longest[item.path] = max(longest.get(item.path, 0), timeout.args[0] if timeout else 0)
+        seconds = timeout.args[0] if timeout else float(item.get_closest_marker("e2e") is not None)
+        longest[item.path] = max(longest.get(item.path, 0), seconds)
     items.sort(key=lambda item: -longest[item.path])
 
 
