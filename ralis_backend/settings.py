@@ -511,7 +511,7 @@ def find_env_file(folder: Path) -> Path:
         if _is_ours(path, place == folder):
             return path
     for place in folder.parents:
-        if (place / DATA_DIR / "ralis.db").is_file() and _is_trusted(place / DATA_DIR):
+        if _has_our_data(place):
             return place / ENV_FILE
     return ENV_FILE if folder == Path.cwd() else folder / ENV_FILE
 
@@ -527,6 +527,14 @@ def _is_ours(path: Path, is_here: bool) -> bool:
     except SettingsError as error:
         if is_here or not _may_be_passed_over(path, error):
             raise
+        return False
+
+
+def _has_our_data(folder: Path) -> bool:
+    try:
+        data_dir = folder / DATA_DIR
+        return (data_dir / "ralis.db").is_file() and _is_trusted(data_dir)
+    except OSError:  # this user may not look into it: somebody else's
         return False
 
 

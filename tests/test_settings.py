@@ -305,6 +305,21 @@ def test_from_a_folder_below_a_data_folder_is_found_without_an_env_file(monkeypa
     assert load_settings().data_dir == tmp_path / ".ralis"
 
 
+def test_a_data_folder_above_that_this_user_may_not_look_into_is_passed_over(monkeypatch, tmp_path):
+    (tmp_path / ".ralis").mkdir()
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    real = Path.is_file
+
+    def is_file(path):
+        if path.parent == tmp_path / ".ralis":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "is_file", is_file)
+    assert load_settings().data_dir == Path(".ralis")
+
+
 def test_what_somebody_else_left_in_a_folder_above_is_not_believed(monkeypatch, tmp_path):
     (tmp_path / ".env").write_text("LABEL_STUDIO_URL=http://evil.test\n")
     (tmp_path / ".ralis").mkdir()
