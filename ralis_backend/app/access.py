@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import logging
 import math
 import re
@@ -16,6 +15,7 @@ from werkzeug.exceptions import Forbidden, TooManyRequests, Unauthorized
 
 from ralis_backend.app.attempts import Attempts
 from ralis_backend.core.text import printable
+from ralis_backend.hosts import ip_of
 from ralis_backend.settings import Settings
 
 if TYPE_CHECKING:
@@ -195,7 +195,5 @@ def _is_from_a_page(request: Request) -> bool:
 
 
 def _is_loopback(address: str | None) -> bool:
-    try:
-        return ipaddress.ip_address(address or "").is_loopback
-    except ValueError:
-        return not address  # a unix socket has no address
+    ip = ip_of(address or "")
+    return not address if ip is None else ip.is_loopback  # a unix socket has no address

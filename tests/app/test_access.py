@@ -53,7 +53,10 @@ def test_user_and_token_are_both_accepted(guarded, headers):
 
 @pytest.mark.parametrize(
     ("address", "status"),
-    [("127.0.0.1", 200), ("::1", 200), ("", 200), ("10.0.0.1", 403), ("fe80::1", 403), ("x", 403)],
+    [
+        *(("127.0.0.1", 200), ("::1", 200), ("::ffff:127.0.0.1", 200), ("", 200)),
+        *(("10.0.0.1", 403), ("::ffff:10.0.0.1", 403), ("fe80::1", 403), ("x", 403)),
+    ],
 )
 def test_this_machine_is_a_loopback_address_or_a_unix_socket(client, address, status):
     answer = client.get("/versions", environ_overrides={"REMOTE_ADDR": address})
