@@ -1,6 +1,8 @@
 import errno
 import os
+import sqlite3
 import sys
+from contextlib import closing
 
 import pytest
 from sqlalchemy import text
@@ -87,6 +89,26 @@ def test_a_data_folder_that_is_a_file_is_told(environment, tmp_path, monkeypatch
     code = ended_with(monkeypatch, tmp_path, environment, "worker", "--unsupervised")
     assert code == CANNOT_START
     assert "expected a folder" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_database_that_fails_after_it_was_opened_is_told_in_one_line(
+    environment, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "state").mkdir()
+    path = tmp_path / "state" / "ralis.db"
+    Store.open(f"sqlite:///{path}", tmp_path / "state" / "blobs").close()
+    with closing(sqlite3.connect(path)) as opened:
+        opened.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (size,) = opened.execute("PRAGMA page_size").fetchone()
+        found = opened.execute("SELECT rootpage FROM sqlite_master WHERE name = 'projects'")
+        (page,) = found.fetchone()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xff" * 64)
+    assert ended_with(monkeypatch, tmp_path, environment, "status") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "malformed" in line
+    assert "backup" in line
 
 
 @pytest.fixture
