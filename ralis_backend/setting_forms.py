@@ -32,13 +32,16 @@ def http_address(value: str) -> str:
     """The address of a server, maybe with a path, without a slash at its end.
 
     Raises:
-        ValueError: if it is none, or has a query or a fragment.
+        ValueError: if it is none, or has a query, a fragment, or a user or password, which would
+            stand in messages and in what members of a project read.
     """
     if not _is_http_address(value):
         raise ValueError(
             "expected an address that begins with http:// or https://, then a host, maybe a port "
             "(1 to 65535) and a path, without spaces, ? and #; for example http://localhost:8080"
         )
+    if "@" in urlsplit(value).netloc:
+        raise ValueError("expected an address without user and password")
     return value.rstrip("/")
 
 

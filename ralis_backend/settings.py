@@ -24,6 +24,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -408,8 +409,20 @@ class Settings(BaseSettings):
 
     @field_validator("label_studio_url", "label_studio_public_url", "backend_url")
     @classmethod
-    def _check_url(cls, value: str | None) -> str | None:
-        return None if value is None else http_address(value)
+    def _check_url(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return None
+        try:
+            return http_address(value)
+        except ValueError as error:
+            if "@" not in value:
+                raise
+            secrets = (
+                "RALIS_AUTH_USER and RALIS_AUTH_PASSWORD are what Label Studio sends to the backend"
+                if info.field_name == "backend_url"
+                else "LABEL_STUDIO_API_KEY is what the backend sends to Label Studio"
+            )
+            raise ValueError(f"{error}; {secrets}") from None
 
     @field_validator("log_level", mode="before")
     @classmethod

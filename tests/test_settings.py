@@ -540,7 +540,7 @@ ADDRESSES = ["LABEL_STUDIO_URL", "LABEL_STUDIO_PUBLIC_URL", "RALIS_BACKEND_URL"]
         "https://label-studio.example.com/ls/",
         "http://label_studio:8080/",
         "http://[fd00::1]:65535",
-        "http://user:p%40ss@10.0.0.7:1",
+        "http://10.0.0.7:1",
         "http://ü.example",
         "HTTP://Host.",
     ],
@@ -568,6 +568,24 @@ def test_addresses_of_no_server_are_refused_without_their_password(monkeypatch, 
     with pytest.raises(SettingsError, match=f"^{name}: expected .*http://") as error:
         load_settings()
     assert "sesame" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY"),
+        ("LABEL_STUDIO_PUBLIC_URL", "LABEL_STUDIO_API_KEY"),
+        ("RALIS_BACKEND_URL", "RALIS_AUTH_USER and RALIS_AUTH_PASSWORD"),
+    ],
+)
+def test_a_user_and_password_in_an_address_are_refused_and_their_place_is_named(
+    monkeypatch, name, place
+):
+    for address in ("http://jane:sesame@h:9090", "http://sesame@h"):
+        monkeypatch.setenv(name, address)
+        with pytest.raises(SettingsError, match=f"^{name}: .*without user.*; {place}") as error:
+            load_settings()
+        assert "sesame" not in str(error.value)
 
 
 @pytest.mark.parametrize(

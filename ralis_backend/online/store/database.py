@@ -46,7 +46,8 @@ _LASTING = ("SQLITE_READONLY", "SQLITE_PERM", "SQLITE_CANTOPEN")
 _ADVICE = {
     ("SQLITE_CORRUPT", "SQLITE_NOTADB"): "The file is damaged or another program's: put a backup "
     "in its place",
-    _LASTING: "The user who runs this must be able to make files in its folder and to write it",
+    _LASTING: "Its folder has to exist, and the user who runs this needs the right to write it and "
+    "to make files there",
     ("SQLITE_FULL", "SQLITE_IOERR"): "The disk may be full: make room there",
     ("SQLITE_BUSY", "SQLITE_LOCKED"): "Another program is writing: try again later",
 }

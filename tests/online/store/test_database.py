@@ -347,8 +347,8 @@ def test_where_a_database_is_that_fails_is_said_without_user_password_and_option
         (sqlite3.OperationalError, "SQLITE_IOERR_WRITE", "disk may be full"),
         (sqlite3.OperationalError, "SQLITE_FULL", "disk may be full"),
         (sqlite3.OperationalError, "SQLITE_BUSY", "Another program"),
-        (sqlite3.OperationalError, "SQLITE_CANTOPEN", "be able to make files in its folder"),
-        (sqlite3.OperationalError, "SQLITE_READONLY_DIRECTORY", "be able to make files in its"),
+        (sqlite3.OperationalError, "SQLITE_CANTOPEN", "needs the right to write it"),
+        (sqlite3.OperationalError, "SQLITE_READONLY_DIRECTORY", "needs the right to write it"),
         (sqlite3.OperationalError, "", "Expected a database of this program"),
     ],
 )
