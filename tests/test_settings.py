@@ -436,6 +436,49 @@ def test_another_programs_env_file_further_up_ends_no_command(
     assert ("passed over" in caplog.text) == (content is None)
 
 
+@pytest.mark.parametrize(
+    ("content", "number"),
+    [
+        ("RALIS_AUTH_USER: sesame\n", 1),
+        ("RALIS_SEED=3\n\n# a note\n\nRALIS_AUTH_PASSWORD='sesame\nLABEL_STUDIO_URL=http://h\n", 5),
+        ('RALIS_SEED=3\nRALIS_AUTH_TOKEN="sesame" open\n', 2),
+    ],
+)
+def test_a_line_of_an_env_file_that_would_be_dropped_is_refused(tmp_path, content, number):
+    (tmp_path / ".env").write_text(content)
+    with pytest.raises(SettingsError, match=rf"^line {number} of .*\.env cannot") as error:
+        load_settings(tmp_path / ".env")
+    assert "sesame" not in str(error.value)
+
+
+def test_odd_lines_of_another_programs_env_file_are_not_ours_to_judge(monkeypatch, tmp_path):
+    (tmp_path / ".env").write_text("set -a\nGREETING: hello\n")
+    monkeypatch.chdir(tmp_path)
+    assert load_settings().data_dir == Path(".ralis")
+
+
+@pytest.mark.parametrize("folder", ["", "below"])
+def test_a_path_may_begin_with_the_home_folder(monkeypatch, tmp_path, folder):
+    home = tmp_path / "home"
+    (tmp_path / "work" / folder).mkdir(parents=True)
+    home.mkdir()
+    (home / "ca.pem").touch()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("SSL_CERT_FILE", "")
+    (tmp_path / "work" / ".env").write_text(
+        "RALIS_DATA_DIR=~/x\nRALIS_POLICIES_DIR=~/p\nSSL_CERT_FILE=~/ca.pem\n"
+        "RALIS_ENCODER_WEIGHTS=~/w.safetensors\n"
+    )
+    monkeypatch.chdir(tmp_path / "work" / folder)
+    settings = load_settings()
+    assert (settings.data_dir, settings.policies_dir) == (home / "x", home / "p")
+    assert (settings.ssl_cert_file, os.environ["SSL_CERT_FILE"]) == (
+        home / "ca.pem",
+        str(home / "ca.pem"),
+    )
+    assert settings.encoder_weights == str(home / "w.safetensors")
+
+
 def test_a_byte_order_mark_hides_no_setting(tmp_path):
     (tmp_path / ".env").write_bytes("\ufeffRALIS_AUTH_TOKEN=sesame\nRALIS_SEED=3\n".encode())
     settings = load_settings()

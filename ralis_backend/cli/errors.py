@@ -18,6 +18,7 @@ REFUSED = 2
 CANNOT_START = 78
 """Exit code of a server that would fail in the same way when started again (`EX_CONFIG`)."""
 _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _WRONG_PLACE = {
     **dict.fromkeys(
         _NO_PERMISSION,
@@ -41,7 +42,7 @@ def is_expected(error: Exception) -> bool:
     from ralis_backend.online.tool import ToolError
 
     if isinstance(error, OSError):
-        return error.filename is not None or error.errno in _NO_PERMISSION
+        return error.filename is not None or error.errno in (*_NO_PERMISSION, *_NO_ROOM)
     if is_refusal(error):
         return True
     # a training whose loss is no number says what to change

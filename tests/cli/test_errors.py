@@ -1,10 +1,12 @@
 import errno
+import io
 import os
 import sqlite3
 import sys
 from contextlib import closing
 
 import pytest
+import typer
 from sqlalchemy import text
 
 import ralis_backend.cli
@@ -64,6 +66,26 @@ def test_an_error_about_a_place_is_one_line(monkeypatch, capsys, number, told):
     (line,) = capsys.readouterr().err.splitlines()
     assert "'/data'" in line
     assert told in line
+
+
+def test_standard_output_without_room_is_told_in_one_line(monkeypatch, capsys):
+    def refuse() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ralis_backend.cli, "app", refuse)
+    with pytest.raises(SystemExit) as ended:
+        ralis_backend.cli.main()
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "No space left" in line
+
+
+def test_letters_that_standard_output_does_not_have_are_escaped(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="latin-1"))
+    monkeypatch.setattr(ralis_backend.cli, "app", lambda: typer.echo("Größe Поле"))
+    ralis_backend.cli.main()
+    assert written.getvalue() == "Größe ".encode("latin-1") + rb"\u041f\u043e\u043b\u0435" + b"\n"
 
 
 @pytest.mark.parametrize(
