@@ -6,6 +6,8 @@ import re
 from ipaddress import ip_address
 from urllib.parse import quote, urlsplit
 
+from ralis_backend.hosts import host_form, host_of
+
 _LABEL = r"[^\W_](?:[\w-]*\w)?"  # Compose's names of services have underscores
 _NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
 _HOST_ENTRY = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
@@ -85,11 +87,11 @@ def image_hosts(value: str) -> tuple[str, ...]:
 
 def _image_host(host: str) -> str:
     if ":" in host or re.fullmatch(r"[0-9.]+", host):
-        return str(ip_address(host))
+        return host_form(str(ip_address(host)))
     name = host.removeprefix("*.")
     if not _HOST_ENTRY.fullmatch(name):
         raise ValueError("no name")
-    return host.removesuffix(name) + _host_of(f"http://{name}")
+    return host.removesuffix(name) + host_form(name)
 
 
 def byte_size(value: str) -> str:
@@ -117,21 +119,6 @@ def _is_http_address(value: str) -> bool:
     if parts.scheme not in ("http", "https") or port == 0:
         return False
     try:
-        return (":" in host or bool(_NAME.fullmatch(host))) and bool(_host_of(value))
+        return (":" in host or bool(_NAME.fullmatch(host))) and bool(host_of(value))
     except ValueError:
         return False
-
-
-def _host_of(address: str) -> str:
-    """The host of an address in the one form of its name, which is in ASCII.
-
-    Raises:
-        ValueError: if httpx knows no such address.
-    """
-    from httpx import URL, InvalidURL
-
-    try:
-        url = URL(address)
-    except InvalidURL as error:
-        raise ValueError(str(error)) from None
-    return url.raw_host.decode("ascii") if url.host else ""  # decoded, too: xn--a cannot be

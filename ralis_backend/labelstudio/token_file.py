@@ -20,7 +20,7 @@ import httpx
 
 from ralis_backend.core.files import OWNER_ONLY, write_bytes
 from ralis_backend.core.text import printable, shortened
-from ralis_backend.hosts import is_this_machine
+from ralis_backend.hosts import host_form, is_this_machine
 from ralis_backend.labelstudio.network import Network
 
 logger = logging.getLogger(__name__)
@@ -179,9 +179,9 @@ def _place(address: str) -> tuple[str, int | None] | None:
     try:
         parts = urlsplit(address)
         port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+        return (host_form(parts.hostname), port) if parts.hostname else None
     except ValueError:
         return None
-    return (parts.hostname, port) if parts.hostname else None
 
 
 def _digest(token: str) -> str:

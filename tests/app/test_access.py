@@ -135,6 +135,20 @@ def test_the_backends_own_address_is_a_name_of_this_machine(learner):
     assert client.get("/versions", headers={"Host": "other.test:9090"}).status_code == 403
 
 
+@pytest.mark.parametrize(
+    ("address", "host"),
+    [
+        ("http://bücher.test:9090", "xn--bcher-kva.test:9090"),
+        ("http://ralis.test.:9090", "ralis.test"),
+        ("http://ralis.test:9090", "Ralis.test."),
+        ("http://[fd00:0::1]:9090", "[fd00::1]:9090"),
+    ],
+)
+def test_the_backends_own_address_is_known_however_it_is_written(learner, address, host):
+    client = create_app(settings(backend_url=address), learner).test_client()
+    assert client.get("/versions", headers={"Host": host}).status_code == 200
+
+
 def test_with_credentials_a_proxy_gets_in(guarded):
     headers = {**basic("ralis", "pass:word"), "X-Forwarded-For": "192.0.2.7", "Host": "ralis.test"}
     assert guarded.get("/versions", headers=headers).status_code == 200
