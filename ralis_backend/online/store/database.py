@@ -230,14 +230,16 @@ def refusal(error: StoreError, engine: Engine | None = None) -> ValueError:
 
     Args:
         error: as SQLAlchemy raised it.
-        engine: of the database, where it is known.
+        engine: of the database, where it is known; where not, it has been opened before.
     """
     why = " ".join(str(getattr(error, "orig", None) or error).split())
     reason = str(getattr(getattr(error, "orig", None), "sqlite_errorname", ""))
-    if reason.startswith("SQLITE_CANTOPEN") and engine is not None:  # whatever keeps it from that
-        reason = "SQLITE_FULL" if _is_full(Path(engine.url.database or "").parent) else reason
     may_pass = isinstance(error, OperationalError | NoConnectionError)
-    kind = UnavailableError if may_pass and not reason.startswith(_LASTING) else ValueError
+    may_pass = may_pass and not reason.startswith(_LASTING)
+    if reason.startswith("SQLITE_CANTOPEN"):  # whatever the reason, which it does not tell
+        may_pass = engine is None or _is_full(Path(engine.url.database or "").parent)
+        reason = "SQLITE_FULL" if may_pass and engine is not None else reason
+    kind = UnavailableError if may_pass else ValueError
     advice = next((it for names, it in _ADVICE.items() if reason.startswith(names)), _EXPECTED)
     named = f" {_shown(engine)}" if engine is not None else ""
     return kind(

@@ -360,7 +360,10 @@ def test_the_advice_fits_what_a_database_refuses(
     raised = DBAPIError.instance("SELECT 'secret'", None, error, sqlite3.Error)
     assert isinstance(raised, DBAPIError)
     assert database.is_refusal(raised)
-    said = str(database.refusal(raised))
+    refused = database.refusal(raised)
+    lasts = reason.startswith(("SQLITE_CORRUPT", "SQLITE_READONLY"))
+    assert isinstance(refused, UnavailableError) != lasts
+    said = str(refused)
     assert advice in said
     assert "secret" not in said
     assert ("backup" in said) == reason.startswith("SQLITE_CORRUPT")
