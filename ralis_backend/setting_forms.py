@@ -6,6 +6,8 @@ import re
 from ipaddress import ip_address
 from urllib.parse import quote, urlsplit
 
+from ralis_backend.hosts import host_form, host_of
+
 _LABEL = r"[^\W_](?:[\w-]*\w)?"  # Compose's names of services have underscores
 _NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
 _HOST_ENTRY = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
@@ -32,13 +34,16 @@ def http_address(value: str) -> str:
     """The address of a server, maybe with a path, without a slash at its end.
 
     Raises:
-        ValueError: if it is none, or has a query or a fragment.
+        ValueError: if it is none, or has a query, a fragment, or a user or password, which would
+            stand in messages and in what members of a project read.
     """
     if not _is_http_address(value):
         raise ValueError(
             "expected an address that begins with http:// or https://, then a host, maybe a port "
             "(1 to 65535) and a path, without spaces, ? and #; for example http://localhost:8080"
         )
+    if "@" in urlsplit(value).netloc:
+        raise ValueError("expected an address without user and password")
     return value.rstrip("/")
 
 
@@ -82,11 +87,11 @@ def image_hosts(value: str) -> tuple[str, ...]:
 
 def _image_host(host: str) -> str:
     if ":" in host or re.fullmatch(r"[0-9.]+", host):
-        return str(ip_address(host))
+        return host_form(str(ip_address(host)))
     name = host.removeprefix("*.")
     if not _HOST_ENTRY.fullmatch(name):
         raise ValueError("no name")
-    return host.removesuffix(name) + _host_of(f"http://{name}")
+    return host.removesuffix(name) + host_form(name)
 
 
 def byte_size(value: str) -> str:
@@ -114,21 +119,6 @@ def _is_http_address(value: str) -> bool:
     if parts.scheme not in ("http", "https") or port == 0:
         return False
     try:
-        return (":" in host or bool(_NAME.fullmatch(host))) and bool(_host_of(value))
+        return (":" in host or bool(_NAME.fullmatch(host))) and bool(host_of(value))
     except ValueError:
         return False
-
-
-def _host_of(address: str) -> str:
-    """The host of an address in the one form of its name, which is in ASCII.
-
-    Raises:
-        ValueError: if httpx knows no such address.
-    """
-    from httpx import URL, InvalidURL
-
-    try:
-        url = URL(address)
-    except InvalidURL as error:
-        raise ValueError(str(error)) from None
-    return url.raw_host.decode("ascii") if url.host else ""  # decoded, too: xn--a cannot be

@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import (
     AliasChoices,
     ByteSize,
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -294,6 +296,14 @@ class Settings(BaseSettings):
             )
         return value
 
+    @field_validator(
+        *("data_dir", "policies_dir", "ssl_cert_file", "requests_ca_bundle", "encoder_weights"),
+        mode="before",
+    )
+    @classmethod
+    def _expand_home(cls, value: Any) -> Any:
+        return os.path.expanduser(value) if isinstance(value, str) else value
+
     @field_validator("ssl_cert_file", "requests_ca_bundle")
     @classmethod
     def _check_certificates(cls, value: Path | None) -> Path | None:
@@ -408,8 +418,20 @@ class Settings(BaseSettings):
 
     @field_validator("label_studio_url", "label_studio_public_url", "backend_url")
     @classmethod
-    def _check_url(cls, value: str | None) -> str | None:
-        return None if value is None else http_address(value)
+    def _check_url(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return None
+        try:
+            return http_address(value)
+        except ValueError as error:
+            if "@" not in value:
+                raise
+            secrets = (
+                "RALIS_AUTH_USER and RALIS_AUTH_PASSWORD are what Label Studio sends to the backend"
+                if info.field_name == "backend_url"
+                else "LABEL_STUDIO_API_KEY is what the backend sends to Label Studio"
+            )
+            raise ValueError(f"{error}; {secrets}") from None
 
     @field_validator("log_level", mode="before")
     @classmethod
@@ -511,7 +533,7 @@ def find_env_file(folder: Path) -> Path:
         if _is_ours(path, place == folder):
             return path
     for place in folder.parents:
-        if (place / DATA_DIR / "ralis.db").is_file() and _is_trusted(place / DATA_DIR):
+        if _has_our_data(place):
             return place / ENV_FILE
     return ENV_FILE if folder == Path.cwd() else folder / ENV_FILE
 
@@ -527,6 +549,14 @@ def _is_ours(path: Path, is_here: bool) -> bool:
     except SettingsError as error:
         if is_here or not _may_be_passed_over(path, error):
             raise
+        return False
+
+
+def _has_our_data(folder: Path) -> bool:
+    try:
+        data_dir = folder / DATA_DIR
+        return (data_dir / "ralis.db").is_file() and _is_trusted(data_dir)
+    except OSError:  # this user may not look into it: somebody else's
         return False
 
 
@@ -552,7 +582,8 @@ def _values(env_file: Path) -> dict[str, str | None]:
     """What an existing `env_file` sets.
 
     Raises:
-        SettingsError: if it cannot be read, or is no text in UTF-8: it may hold the credentials.
+        SettingsError: if it cannot be read, is no text in UTF-8, or has a line that means nothing:
+            it may hold the credentials.
     """
     otherwise = "move it away, or put a .env that sets something of ralis into a nearer folder"
     try:
@@ -569,7 +600,23 @@ def _values(env_file: Path) -> dict[str, str | None]:
         raise SettingsError(
             f"{env_file} is no text in UTF-8; save it in this encoding, {otherwise}"
         )
+    _check_lines(env_file, text)
     return dotenv_values(stream=io.StringIO(text))
+
+
+def _check_lines(env_file: Path, text: str) -> None:
+    """Refuse a line of ours that would be dropped, and the credentials with it."""
+    if not any(start in text.upper() for start in _OURS):  # another program's
+        return
+    for binding in parse_stream(io.StringIO(text)):
+        if binding.error:
+            lines = binding.original.string
+            blank = lines[: len(lines) - len(lines.lstrip())]
+            number = binding.original.line + blank.count("\n")
+            raise SettingsError(
+                f"line {number} of {env_file} cannot be read; expected NAME=value, the value in "
+                "quotes if it has spaces, quotes or # in it, and the quotes closed"
+            )
 
 
 def _is_trusted(path: Path) -> bool:
@@ -587,7 +634,7 @@ def _folders_beside(env_file: Path) -> dict[str, Path]:
     for name in ("data_dir", "policies_dir"):
         if not os.environ.get(_variable(name)):
             default = str(Settings.model_fields[name].default)
-            folders[name] = home / (named.get(_variable(name)) or default)
+            folders[name] = home / os.path.expanduser(named.get(_variable(name)) or default)
     return folders
 
 
@@ -653,7 +700,7 @@ def _pass_on(env_file: Path) -> None:
     for name, value in _values(env_file).items():
         is_the_hubs = name.startswith("HF_") or name in _NETWORK
         if value and is_the_hubs and not os.environ.get(name):
-            os.environ[name] = value
+            os.environ[name] = value = os.path.expanduser(value)
             hub = sys.modules.get("huggingface_hub.constants")
             if hub is not None and name in ("HF_HUB_CACHE", "HF_HUB_OFFLINE"):
                 setattr(hub, name, value if name == "HF_HUB_CACHE" else _is_yes(value))

@@ -305,6 +305,21 @@ def test_from_a_folder_below_a_data_folder_is_found_without_an_env_file(monkeypa
     assert load_settings().data_dir == tmp_path / ".ralis"
 
 
+def test_a_data_folder_above_that_this_user_may_not_look_into_is_passed_over(monkeypatch, tmp_path):
+    (tmp_path / ".ralis").mkdir()
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    real = Path.is_file
+
+    def is_file(path):
+        if path.parent == tmp_path / ".ralis":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "is_file", is_file)
+    assert load_settings().data_dir == Path(".ralis")
+
+
 def test_what_somebody_else_left_in_a_folder_above_is_not_believed(monkeypatch, tmp_path):
     (tmp_path / ".env").write_text("LABEL_STUDIO_URL=http://evil.test\n")
     (tmp_path / ".ralis").mkdir()
@@ -421,6 +436,49 @@ def test_another_programs_env_file_further_up_ends_no_command(
     assert ("passed over" in caplog.text) == (content is None)
 
 
+@pytest.mark.parametrize(
+    ("content", "number"),
+    [
+        ("RALIS_AUTH_USER: sesame\n", 1),
+        ("RALIS_SEED=3\n\n# a note\n\nRALIS_AUTH_PASSWORD='sesame\nLABEL_STUDIO_URL=http://h\n", 5),
+        ('RALIS_SEED=3\nRALIS_AUTH_TOKEN="sesame" open\n', 2),
+    ],
+)
+def test_a_line_of_an_env_file_that_would_be_dropped_is_refused(tmp_path, content, number):
+    (tmp_path / ".env").write_text(content)
+    with pytest.raises(SettingsError, match=rf"^line {number} of .*\.env cannot") as error:
+        load_settings(tmp_path / ".env")
+    assert "sesame" not in str(error.value)
+
+
+def test_odd_lines_of_another_programs_env_file_are_not_ours_to_judge(monkeypatch, tmp_path):
+    (tmp_path / ".env").write_text("set -a\nGREETING: hello\n")
+    monkeypatch.chdir(tmp_path)
+    assert load_settings().data_dir == Path(".ralis")
+
+
+@pytest.mark.parametrize("folder", ["", "below"])
+def test_a_path_may_begin_with_the_home_folder(monkeypatch, tmp_path, folder):
+    home = tmp_path / "home"
+    (tmp_path / "work" / folder).mkdir(parents=True)
+    home.mkdir()
+    (home / "ca.pem").touch()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("SSL_CERT_FILE", "")
+    (tmp_path / "work" / ".env").write_text(
+        "RALIS_DATA_DIR=~/x\nRALIS_POLICIES_DIR=~/p\nSSL_CERT_FILE=~/ca.pem\n"
+        "RALIS_ENCODER_WEIGHTS=~/w.safetensors\n"
+    )
+    monkeypatch.chdir(tmp_path / "work" / folder)
+    settings = load_settings()
+    assert (settings.data_dir, settings.policies_dir) == (home / "x", home / "p")
+    assert (settings.ssl_cert_file, os.environ["SSL_CERT_FILE"]) == (
+        home / "ca.pem",
+        str(home / "ca.pem"),
+    )
+    assert settings.encoder_weights == str(home / "w.safetensors")
+
+
 def test_a_byte_order_mark_hides_no_setting(tmp_path):
     (tmp_path / ".env").write_bytes("\ufeffRALIS_AUTH_TOKEN=sesame\nRALIS_SEED=3\n".encode())
     settings = load_settings()
@@ -525,7 +583,7 @@ ADDRESSES = ["LABEL_STUDIO_URL", "LABEL_STUDIO_PUBLIC_URL", "RALIS_BACKEND_URL"]
         "https://label-studio.example.com/ls/",
         "http://label_studio:8080/",
         "http://[fd00::1]:65535",
-        "http://user:p%40ss@10.0.0.7:1",
+        "http://10.0.0.7:1",
         "http://ü.example",
         "HTTP://Host.",
     ],
@@ -553,6 +611,24 @@ def test_addresses_of_no_server_are_refused_without_their_password(monkeypatch, 
     with pytest.raises(SettingsError, match=f"^{name}: expected .*http://") as error:
         load_settings()
     assert "sesame" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY"),
+        ("LABEL_STUDIO_PUBLIC_URL", "LABEL_STUDIO_API_KEY"),
+        ("RALIS_BACKEND_URL", "RALIS_AUTH_USER and RALIS_AUTH_PASSWORD"),
+    ],
+)
+def test_a_user_and_password_in_an_address_are_refused_and_their_place_is_named(
+    monkeypatch, name, place
+):
+    for address in ("http://jane:sesame@h:9090", "http://sesame@h"):
+        monkeypatch.setenv(name, address)
+        with pytest.raises(SettingsError, match=f"^{name}: .*without user.*; {place}") as error:
+            load_settings()
+        assert "sesame" not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import logging
 import math
 import re
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from flask import Request
 from werkzeug.datastructures import WWWAuthenticate
@@ -16,6 +14,7 @@ from werkzeug.exceptions import Forbidden, TooManyRequests, Unauthorized
 
 from ralis_backend.app.attempts import Attempts
 from ralis_backend.core.text import printable
+from ralis_backend.hosts import host_form, host_of, ip_of, is_this_machine
 from ralis_backend.settings import Settings
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ class Access:
         self._is_open = settings.allow_anonymous
         self._has_credentials = settings.has_credentials
         self._webhook_secret = webhook_secret
-        self._own_host = urlsplit(settings.backend_url or "").hostname
+        self._own_host = host_of(settings.backend_url) if settings.backend_url else None
         self._attempts = Attempts()
 
     def check(self, request: Request) -> str | None:
@@ -133,8 +132,11 @@ class Access:
         match = _HOST.fullmatch(host.lower())
         if match is None:
             return False
-        name = (match["ip"] or match["name"]).removesuffix(".")
-        return name in ("localhost", self._own_host) or _is_loopback(name)
+        try:
+            name = host_form(match["ip"] or match["name"])
+        except ValueError:
+            return False
+        return name == self._own_host or is_this_machine(name)
 
     def _is_user(self, request: Request) -> bool:
         given = request.authorization
@@ -195,7 +197,5 @@ def _is_from_a_page(request: Request) -> bool:
 
 
 def _is_loopback(address: str | None) -> bool:
-    try:
-        return ipaddress.ip_address(address or "").is_loopback
-    except ValueError:
-        return not address  # a unix socket has no address
+    ip = ip_of(address or "")
+    return not address if ip is None else ip.is_loopback  # a unix socket has no address

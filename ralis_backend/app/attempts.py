@@ -9,6 +9,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ralis_backend.hosts import ip_of
+
 WINDOW_S = 60.0
 MAX_FAILURES = 10
 """Of an address in a window. Nothing more from it is looked at until the window ends."""
@@ -72,8 +74,7 @@ class Attempts:
 
 def _network(address: str | None) -> str:
     """Whom an address belongs to: of IPv6 everyone has a whole /64."""
-    try:
-        ip = ipaddress.ip_address((address or "").partition("%")[0])
-    except ValueError:
+    ip = ip_of(address or "")
+    if ip is None:
         return ""
     return str(ip) if ip.version == 4 else str(ipaddress.ip_network(f"{ip}/64", strict=False))

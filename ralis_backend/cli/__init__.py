@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -65,6 +66,8 @@ def main() -> None:
     """
     refuse_windows(sys.platform)
     os.umask(0o077)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # titles and labels have letters of any script
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except Exception as error:

@@ -18,6 +18,7 @@ REFUSED = 2
 CANNOT_START = 78
 """Exit code of a server that would fail in the same way when started again (`EX_CONFIG`)."""
 _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _WRONG_PLACE = {
     **dict.fromkeys(
         _NO_PERMISSION,
@@ -37,17 +38,20 @@ _WRONG_PLACE = {
 
 def is_expected(error: Exception) -> bool:
     """Whether its message says all: a traceback would tell people nothing more."""
+    from ralis_backend.online.store import is_refusal
     from ralis_backend.online.tool import ToolError
 
     if isinstance(error, OSError):
-        return error.filename is not None or error.errno in _NO_PERMISSION
+        return error.filename is not None or error.errno in (*_NO_PERMISSION, *_NO_ROOM)
+    if is_refusal(error):
+        return True
     # a training whose loss is no number says what to change
     return isinstance(error, ValueError | ToolError | FloatingPointError)
 
 
 def tell(error: Exception) -> None:
     """Write the message of an expected error."""
-    text = str(error)
+    text = str(_in_words(error))
     if isinstance(error, OSError) and error.errno in _WRONG_PLACE:
         text += f"; expected {_WRONG_PLACE[error.errno]}"
     logging.getLogger(__name__).debug("traceback", exc_info=error)
@@ -59,8 +63,6 @@ def starting() -> Iterator[None]:
     """Around the start of a server: what no restart can mend ends it with `CANNOT_START`."""
     try:
         yield
-    except UnavailableError:
-        raise
     except Exception as error:
         if not is_expected(error) or not _lasts(error):
             raise
@@ -69,4 +71,13 @@ def starting() -> Iterator[None]:
 
 
 def _lasts(error: Exception) -> bool:
+    if isinstance(_in_words(error), UnavailableError):
+        return False
     return not isinstance(error, OSError) or error.errno in _WRONG_PLACE
+
+
+def _in_words(error: Exception) -> Exception:
+    """A database's refusal as an error whose message says what to do; any other as it is."""
+    from ralis_backend.online.store import StoreError, refusal
+
+    return refusal(error) if isinstance(error, StoreError) else error

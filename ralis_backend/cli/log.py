@@ -19,11 +19,16 @@ class LineFormatter(logging.Formatter):
         return "\n".join(printable(line) for line in super().format(record).split("\n"))
 
 
+def _is_ours_or_a_warning(record: logging.LogRecord) -> bool:
+    """Not what others trace: Pillow writes out who stands in a picture's tags, httpx addresses."""
+    is_ours = record.name.partition(".")[0] == __name__.partition(".")[0]
+    return is_ours or record.levelno >= logging.WARNING
+
+
 def configure_logging(level: str) -> None:
-    """Log lines to standard error, one per event."""
+    """Log lines to standard error, one per event; of other packages' none below a warning."""
     handler = logging.StreamHandler()
     handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.addFilter(_is_ours_or_a_warning)
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for name in ("httpx", "httpcore", "alembic"):
-        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # "depth is 1" is no news

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import logging
 import socket
 import tempfile
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ralis_backend.cli.log import configure_logging
+from ralis_backend.hosts import is_this_machine
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -57,7 +57,7 @@ def check_exposure(settings: Settings, host: str) -> None:
 
     if settings.has_credentials:
         return
-    if not _is_loopback(host) and not settings.allow_anonymous:
+    if not is_this_machine(host) and not settings.allow_anonymous:
         raise SettingsError(
             f"{host} is reachable from other machines and no credentials are configured: set "
             "RALIS_AUTH_USER and RALIS_AUTH_PASSWORD (or RALIS_AUTH_TOKEN), listen on 127.0.0.1, "
@@ -157,15 +157,6 @@ def _forget_metrics(_server: Any, worker: Any) -> None:
     from prometheus_client.multiprocess import mark_process_dead
 
     mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def bracketed(host: str) -> str:

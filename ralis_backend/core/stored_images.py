@@ -1,6 +1,6 @@
 """An image file -> its values as they are stored, upright: 8 bits as RGB, deeper ones by band.
 
-Limits are checked against the header, before anything is allocated.
+Limits are checked against the header, before anything is allocated or decoded.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ralis_backend.core import tiff
+from ralis_backend.core import jpeg, tiff
 
 # Pillow also opens formats that start other programs (EPS) or that no browser shows.
 FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM")
@@ -81,7 +81,7 @@ def read_stored(content: bytes, max_pixels: int, bands: Sequence[int] = ()) -> S
         raise ImageError("the image file is empty (0 bytes); upload it again")
     try:
         stored = _read(content, max_pixels, bands)
-    except tiff.TiffError as error:
+    except (tiff.TiffError, jpeg.JpegError) as error:
         raise ImageError(str(error)) from None
     except ImageError:
         raise
@@ -137,9 +137,13 @@ def _read(content: bytes, max_pixels: int, bands: Sequence[int]) -> StoredImage:
         _check_size(header.width, header.height, max_pixels)
         if header.is_plain and header.dtype is not None and _is_unusual(header, bands):
             return _bands_of_tiff(content, header, max_pixels, bands)
+        if header.is_tiled:  # decoded as a whole, whatever lies outside the image
+            _check_size(header.piece[1], header.piece[0], max_pixels)
     with open_image(content, max_pixels) as image:
         if _png_depth(content) == 16 and image.mode in ("RGB", "RGBA", "LA"):
             return _deep_png(content, image, bands)
+        if content.startswith(jpeg.SIGNATURE):
+            jpeg.check_scans(content)
         image.load()
         if image.mode == "F" or image.mode.startswith("I"):
             return StoredImage(np.array(ImageOps.exif_transpose(image)))

@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ralis_backend.core.files import OWNER_ONLY, write_bytes
+from ralis_backend.hosts import host_form
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ def place_of(address: str) -> tuple[str, int] | None:
         parts = urlsplit(address)
         port = parts.port or {"http": 80, "https": 443}.get(parts.scheme.lower())
         if parts.hostname and port is not None:
-            return parts.hostname.lower().rstrip("."), 443 if port == 80 else port
+            return host_form(parts.hostname), 443 if port == 80 else port
     return None
 
 

@@ -42,6 +42,8 @@ __all__ = ["ImageFetcher", "ImageNotAllowed", "ImageUnreachable"]
 
 MAX_IMAGE_BYTES = 100_000_000
 MAX_REDIRECTS = 3
+MAX_ADDRESSES = 3
+"""Of one host that are tried where nothing answers."""
 
 
 class ImageUnreachable(ValueError):
@@ -102,7 +104,7 @@ class ImageFetcher:
                 with ending_within(MAX_DOWNLOAD_S):
                     content = self._download(task, place)
                 self._cache.put(key, content)
-        except httpx.InvalidURL as error:
+        except (httpx.InvalidURL, UnicodeError) as error:
             raise ValueError(f"task {task.id}: its image has no valid address: {error}") from None
         return content
 
@@ -161,8 +163,17 @@ class ImageFetcher:
             is_trusted: Label Studio itself sends us there (a signed address of cloud storage).
         """
         for _ in range(MAX_REDIRECTS + 1):
-            way = self._pin(url, is_trusted=is_trusted)
-            headers = {"Host": httpx.URL(url).netloc.decode(), **UNCOMPRESSED}
+            response = self._answer(url, self._ways(url, is_trusted=is_trusted))
+            if not response.is_redirect:
+                return response.content
+            url = _target(response, url)
+        raise ValueError(f"{urlsplit(url).hostname} redirects more than {MAX_REDIRECTS} times")
+
+    def _answer(self, url: str, ways: Sequence[_Way]) -> httpx.Response:
+        """What is said at the first way on which there is a connection, read as a whole."""
+        headers = {"Host": httpx.URL(url).netloc.decode(), **UNCOMPRESSED}
+        reasons = []
+        for way in ways:
             try:
                 with (
                     httpx.Client(timeout=60.0, transport=way.transport(self._client)) as http,
@@ -173,22 +184,24 @@ class ImageFetcher:
                     if not response.is_redirect:
                         _check(response, url)
                         read_bounded(response, MAX_IMAGE_BYTES)
-                        return response.content
-                    url = _target(response, url)
+                    return response
             except httpx.HTTPError as error:
-                raise Unavailable(
-                    f"{urlsplit(url).hostname} did not deliver an image: {_reason(error)}"
-                ) from None
-        raise ValueError(f"{urlsplit(url).hostname} redirects more than {MAX_REDIRECTS} times")
+                at = f" at {way.url.host}" if len(ways) > 1 else ""
+                reasons.append(f"{_reason(error)}{at}")
+                if not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+                    break
+        raise Unavailable(
+            f"{urlsplit(url).hostname} did not deliver an image: {', '.join(reasons)}"
+        )
 
-    def _pin(self, url: str, *, is_trusted: bool) -> _Way:
-        """The way to an address: its host's checked IP in place of the name, so that it stays so.
+    def _ways(self, url: str, *, is_trusted: bool) -> list[_Way]:
+        """The ways to an address: its host's checked IPs in place of the name, so that it stays so.
 
         By way of a proxy, which may be the only one that knows the name, hosts that the operator
         named go by name, all others by their checked address as well.
         """
         parsed = httpx.URL(url)
-        host = parsed.host.lower()
+        host = parsed.raw_host.decode("ascii").lower()  # not `.host`: of faß.de that is fass.de's
         if parsed.scheme not in ("http", "https") or not host:
             raise ImageNotAllowed(
                 f"an image redirects to {without_secrets(url)[:100]!r}, no http(s) address"
@@ -203,7 +216,7 @@ class ImageFetcher:
             )
         proxy = self._client.network.proxy_of(url)
         try:
-            address = _resolve(host, parsed.port or (443 if parsed.scheme == "https" else 80))
+            addresses = _resolve(host, parsed.port or (443 if parsed.scheme == "https" else 80))
         except Unavailable as error:
             if proxy is None:
                 raise
@@ -212,15 +225,22 @@ class ImageFetcher:
                     f"{error}; what a name means is not left to the proxy unless the host stands "
                     "in RALIS_IMAGE_HOSTS"
                 ) from None
-            return _Way(parsed, host, proxy)
-        if not may_connect(address, is_named=is_named):
+            return [_Way(parsed, host, proxy)]
+        allowed = [it for it in addresses if may_connect(it, is_named=is_named)]
+        if not allowed:
             raise ImageNotAllowed(
-                f"{host} is the address {address} inside a private network; if the backend should "
-                "read there, add the host to RALIS_IMAGE_HOSTS"
+                f"{host} is the address {addresses[0]} inside a private network; if the backend "
+                "should read there, add the host to RALIS_IMAGE_HOSTS"
             )
-        if not may_connect(address, is_named=False):
+        if proxy is not None and not may_connect(allowed[0], is_named=False):
             proxy = None  # on our side of the proxy
-        return _Way(parsed if proxy and is_named else parsed.copy_with(host=address), host, proxy)
+        if proxy is not None and is_named:
+            return [_Way(parsed, host, proxy)]
+        return [
+            _Way(parsed.copy_with(host=it), host, proxy)
+            for it in allowed
+            if proxy is None or may_connect(it, is_named=False)
+        ][:MAX_ADDRESSES]
 
 
 @dataclass(frozen=True)
@@ -272,11 +292,12 @@ def _target(response: httpx.Response, url: str) -> str:
         raise ValueError(f"{where} to {shown!r}, which is no address") from None
 
 
-def _resolve(host: str, port: int) -> str:
+def _resolve(host: str, port: int) -> list[str]:
+    """The addresses of a host, in the order in which they are to be tried."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise Unavailable(f"the host {host} of an image cannot be found: {error}") from None
     except UnicodeError:
         raise ValueError(f"the host {host[:100]!r} of an image is no name of a host") from None
-    return str(found[0][4][0])
+    return list(dict.fromkeys(str(each[4][0]) for each in found))

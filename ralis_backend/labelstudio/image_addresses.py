@@ -11,11 +11,11 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from ipaddress import ip_address
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 
+from ralis_backend.hosts import host_of
 from ralis_backend.labelstudio.address_book import place_of
 from ralis_backend.labelstudio.client import without_credentials
 from ralis_backend.online.tool import ToolTask
@@ -155,11 +155,9 @@ class ImageAddresses:
     def is_named(self, url: str) -> bool:
         """Whether the operator named the host, or one above it with a star, for images."""
         try:
-            host = httpx.URL(url).raw_host.decode("ascii").lower()
-        except httpx.InvalidURL:
+            host = host_of(url)
+        except ValueError:
             return False
-        with suppress(ValueError):  # a name
-            host = str(ip_address(host))  # [fd00:0::1] is fd00::1
         return any(
             host == allowed or (allowed.startswith("*.") and host.endswith(allowed[1:]))
             for allowed in self._allowed_hosts

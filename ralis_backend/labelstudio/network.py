@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from ralis_backend.hosts import host_form, ip_of
 from ralis_backend.labelstudio.addresses import may_connect
 
 _PORTS = {"http": 80, "https": 443}
@@ -63,7 +64,7 @@ class Network:
         side of the proxy.
         """
         parts = urlsplit(url)
-        proxy, host = self.proxies.get(parts.scheme), parts.hostname or ""
+        proxy, host = self.proxies.get(parts.scheme), _in_form(parts.hostname or "")
         if proxy is None or _is_near(host):
             return None
         port = parts.port or _PORTS.get(parts.scheme)
@@ -71,17 +72,17 @@ class Network:
 
 
 def _is_near(host: str) -> bool:
-    address = _ip(host)
+    address = ip_of(host)
     if address is not None:
         return not may_connect(str(address), is_named=False)
     return "." not in host or host.endswith(".localhost")
 
 
-def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _in_form(host: str) -> str:
     try:
-        return ipaddress.ip_address(host.strip("[]"))
+        return host_form(host)
     except ValueError:
-        return None
+        return host
 
 
 def _covers(entry: str, host: str, port: int | None) -> bool:
@@ -91,13 +92,13 @@ def _covers(entry: str, host: str, port: int | None) -> bool:
         return False
     if name == "*":
         return True
-    address = _ip(host)
+    address = ip_of(host)
     if address is not None:
         try:
             return address in ipaddress.ip_network(name.strip("[]"), strict=False)
         except ValueError:
             return False
-    suffix = name.removeprefix("*").removeprefix(".")
+    suffix = _in_form(name.removeprefix("*").removeprefix("."))
     return host == suffix or host.endswith(f".{suffix}")
 
 

@@ -132,7 +132,7 @@ class ProjectSetup:
             return self._backend_url
         backends = self._client.backends(project_id)
         ours = [it for it in backends if it.get("title") == BACKEND_TITLE] or backends
-        addresses = {str(it["url"]).rstrip("/") for it in ours}
+        addresses = {without_credentials(str(it["url"])).rstrip("/") for it in ours}
         if len(addresses) == 1:
             return addresses.pop()
         logger.warning(
@@ -252,6 +252,7 @@ class ProjectSetup:
             and hook.get("send_payload")
             and hook.get("send_for_all_actions")
             and dict(hook.get("headers") or {}) == headers
+            and hook["url"] == without_credentials(hook["url"])  # members of the project read it
         )
         if not is_right:
             self._client.update_webhook(hook["id"], url, headers)

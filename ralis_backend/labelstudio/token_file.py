@@ -8,7 +8,6 @@ it is not accepted. It stands in for `LABEL_STUDIO_API_KEY` where that is not se
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import logging
 import re
 import threading
@@ -21,6 +20,7 @@ import httpx
 
 from ralis_backend.core.files import OWNER_ONLY, write_bytes
 from ralis_backend.core.text import printable, shortened
+from ralis_backend.hosts import host_form, is_this_machine
 from ralis_backend.labelstudio.network import Network
 
 logger = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ class Handover:
 
     def _is_label_studio(self, hostname: object) -> bool:
         place = _place(hostname) if isinstance(hostname, str) else None
-        return place is not None and (place in self._places or _is_this_machine(place[0]))
+        return place is not None and (place in self._places or is_this_machine(place[0]))
 
     def _was_refused(self, token: str) -> bool:
         """Whether a token was refused just now: Label Studio hands it over with every next task."""
@@ -179,16 +179,9 @@ def _place(address: str) -> tuple[str, int | None] | None:
     try:
         parts = urlsplit(address)
         port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+        return (host_form(parts.hostname), port) if parts.hostname else None
     except ValueError:
         return None
-    return (parts.hostname, port) if parts.hostname else None
-
-
-def _is_this_machine(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _digest(token: str) -> str:

@@ -53,7 +53,10 @@ def test_user_and_token_are_both_accepted(guarded, headers):
 
 @pytest.mark.parametrize(
     ("address", "status"),
-    [("127.0.0.1", 200), ("::1", 200), ("", 200), ("10.0.0.1", 403), ("fe80::1", 403), ("x", 403)],
+    [
+        *(("127.0.0.1", 200), ("::1", 200), ("::ffff:127.0.0.1", 200), ("", 200)),
+        *(("10.0.0.1", 403), ("::ffff:10.0.0.1", 403), ("fe80::1", 403), ("x", 403)),
+    ],
 )
 def test_this_machine_is_a_loopback_address_or_a_unix_socket(client, address, status):
     answer = client.get("/versions", environ_overrides={"REMOTE_ADDR": address})
@@ -130,6 +133,20 @@ def test_the_backends_own_address_is_a_name_of_this_machine(learner):
     client = create_app(settings(backend_url="http://ralis.test:9090"), learner).test_client()
     assert client.get("/versions", headers={"Host": "ralis.test:9090"}).status_code == 200
     assert client.get("/versions", headers={"Host": "other.test:9090"}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("address", "host"),
+    [
+        ("http://bücher.test:9090", "xn--bcher-kva.test:9090"),
+        ("http://ralis.test.:9090", "ralis.test"),
+        ("http://ralis.test:9090", "Ralis.test."),
+        ("http://[fd00:0::1]:9090", "[fd00::1]:9090"),
+    ],
+)
+def test_the_backends_own_address_is_known_however_it_is_written(learner, address, host):
+    client = create_app(settings(backend_url=address), learner).test_client()
+    assert client.get("/versions", headers={"Host": host}).status_code == 200
 
 
 def test_with_credentials_a_proxy_gets_in(guarded):

@@ -31,6 +31,14 @@ def test_who_has_the_whole_network_is_counted_once():
     assert counted.wait_s("2001:db8:0:2::1") == 0
 
 
+def test_callers_of_ipv4_are_counted_apart_by_a_server_that_listens_on_ipv6():
+    counted = Attempts()
+    for _ in range(MAX_FAILURES):
+        counted.failed("::ffff:203.0.113.9")
+    assert counted.wait_s("::ffff:10.0.0.5") == 0
+    assert counted.wait_s("203.0.113.9") > 0
+
+
 def test_an_address_that_knows_the_credentials_is_not_shut_out_by_a_wrong_webhook():
     counted = Attempts()
     counted.succeeded("192.0.2.7")

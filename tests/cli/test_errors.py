@@ -1,8 +1,12 @@
 import errno
+import io
 import os
+import sqlite3
 import sys
+from contextlib import closing
 
 import pytest
+import typer
 from sqlalchemy import text
 
 import ralis_backend.cli
@@ -64,6 +68,26 @@ def test_an_error_about_a_place_is_one_line(monkeypatch, capsys, number, told):
     assert told in line
 
 
+def test_standard_output_without_room_is_told_in_one_line(monkeypatch, capsys):
+    def refuse() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ralis_backend.cli, "app", refuse)
+    with pytest.raises(SystemExit) as ended:
+        ralis_backend.cli.main()
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "No space left" in line
+
+
+def test_letters_that_standard_output_does_not_have_are_escaped(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="latin-1"))
+    monkeypatch.setattr(ralis_backend.cli, "app", lambda: typer.echo("Größe Поле"))
+    ralis_backend.cli.main()
+    assert written.getvalue() == "Größe ".encode("latin-1") + rb"\u041f\u043e\u043b\u0435" + b"\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -87,6 +111,26 @@ def test_a_data_folder_that_is_a_file_is_told(environment, tmp_path, monkeypatch
     code = ended_with(monkeypatch, tmp_path, environment, "worker", "--unsupervised")
     assert code == CANNOT_START
     assert "expected a folder" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_database_that_fails_after_it_was_opened_is_told_in_one_line(
+    environment, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "state").mkdir()
+    path = tmp_path / "state" / "ralis.db"
+    Store.open(f"sqlite:///{path}", tmp_path / "state" / "blobs").close()
+    with closing(sqlite3.connect(path)) as opened:
+        opened.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (size,) = opened.execute("PRAGMA page_size").fetchone()
+        found = opened.execute("SELECT rootpage FROM sqlite_master WHERE name = 'projects'")
+        (page,) = found.fetchone()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xff" * 64)
+    assert ended_with(monkeypatch, tmp_path, environment, "status") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "malformed" in line
+    assert "backup" in line
 
 
 @pytest.fixture

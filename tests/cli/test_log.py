@@ -5,10 +5,12 @@ import stat
 import subprocess
 
 import pytest
+from PIL import Image
 
 from ralis_backend.cli import worker
 from ralis_backend.cli.log import LineFormatter, configure_logging
 from ralis_backend.core.files import make_private_folder
+from ralis_backend.core.images import decode_image
 from ralis_backend.online.store import Store
 from tests.app.calls import settings
 from tests.cli.process import RALIS, wait_for
@@ -19,6 +21,21 @@ def test_a_name_from_outside_neither_ends_a_line_nor_moves_the_cursor(capsys):
     logging.getLogger("x").warning("project %s", "a\nb\x1b[2J\r2026 ERROR forged")
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith(r"WARNING x: project a\nb\x1b[2J\r2026 ERROR forged")
+
+
+def test_what_a_picture_says_of_people_is_not_logged_at_any_level(capsys):
+    tags = Image.Exif()
+    tags[0x010E] = "Erika Mustermann 1970-01-01"
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "JPEG", exif=tags)
+    configure_logging("DEBUG")
+    decode_image(file.getvalue())
+    logging.getLogger("ralis_backend.cli.x").debug("epoch %d", 3)
+    logging.getLogger("PIL.Image").warning("odd file")
+    written = capsys.readouterr().err
+    assert "Mustermann" not in written
+    assert "epoch 3" in written
+    assert "odd file" in written
 
 
 def test_a_traceback_keeps_its_lines_but_no_escapes():

@@ -7,6 +7,8 @@ import pytest
 from PIL import Image
 
 from ralis_backend.core import tiff
+from ralis_backend.core.images import decode_image
+from ralis_backend.core.stored_images import ImageError
 from tests.core.tiff_files import write_tiff
 
 
@@ -79,3 +81,10 @@ def test_pages_that_go_round_in_a_circle_end():
     end = at + 2 + 12 * int.from_bytes(content[at : at + 2], "little")
     content[end : end + 4] = content[4:8]
     assert tiff.read_header(bytes(content)).width == 4
+
+
+def test_a_tile_that_is_larger_than_any_image_may_be_is_refused_before_it_is_decoded():
+    content = write_tiff(np.zeros((16, 16, 1), np.uint8), compression=8, tile=64)
+    with pytest.raises(ImageError, match="64 x 64 pixels"):
+        decode_image(content, max_pixels=1000)
+    assert decode_image(content, max_pixels=4096).shape == (16, 16, 3)

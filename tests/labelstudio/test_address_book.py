@@ -64,4 +64,6 @@ def test_a_damaged_file_is_an_empty_one_and_is_mended(tmp_path, content):
 def test_places_are_host_and_port():
     assert place_of("http://[::1]:8080/ls") == ("::1", 8080)
     assert place_of("https://Host./ls") == ("host", 443)
+    assert place_of("https://bücher.test/ls") == place_of("http://xn--bcher-kva.test/ls")
+    assert place_of("http://[fd00:0::1]:8080") == ("fd00::1", 8080)
     assert place_of("/data/upload/1/a.png") is None

@@ -93,7 +93,8 @@ def names(monkeypatch):
 
     def getaddrinfo(host, port, *arguments, **options):
         asked.append(host)
-        return [(2, 1, 6, "", (table.get(host, host), port))]
+        found = table.get(host, host)
+        return [(2, 1, 6, "", (it, port)) for it in ([found] if isinstance(found, str) else found)]
 
     monkeypatch.setattr(module.socket, "getaddrinfo", getaddrinfo)
     return table, asked
@@ -458,6 +459,65 @@ def test_an_allowed_host_is_read_at_its_checked_address_without_our_token(
 def test_a_host_is_allowed_however_an_address_writes_it(tmp_path, allowed, address):
     addresses = LabelStudio().fetcher(tmp_path, allowed=image_hosts(allowed)).addresses
     assert addresses.is_named(address)
+
+
+@pytest.mark.parametrize(
+    ("setting", "host", "sent"),
+    [
+        ("faß.test", "faß.test", "xn--fa-hia.test"),
+        ("xn--fa-hia.test", "faß.test", "xn--fa-hia.test"),
+        ("xn--n3h.test", "xn--n3h.test", "xn--n3h.test"),
+    ],
+)
+def test_a_host_is_looked_up_and_asked_by_its_name_in_ascii(
+    tmp_path, elsewhere, names, setting, host, sent
+):
+    names[0][sent] = "127.0.0.1"
+    fetcher = LabelStudio().fetcher(tmp_path, allowed=image_hosts(setting))
+    assert fetcher.fetch(task(f"http://{host}:{elsewhere}/a.png")) == b"elsewhere"
+    ((_, headers),) = Elsewhere.requests
+    assert headers["host"] == f"{sent}:{elsewhere}"
+
+
+def test_the_next_address_of_a_host_is_tried_where_nothing_answers(tmp_path, elsewhere, names):
+    table, _ = names
+    fetcher = LabelStudio().fetcher(tmp_path, allowed=["images.test"])
+    table["images.test"] = ["169.254.1.1", "::1", "127.0.0.1"]
+    assert fetcher.fetch(task(f"http://images.test:{elsewhere}/a.png")) == b"elsewhere"
+    table["images.test"] = ["::1", "127.0.0.2"]
+    with pytest.raises(
+        ImageUnreachable, match=r"ConnectError at ::1, ConnectError at 127\.0\.0\.2"
+    ):
+        fetcher.fetch(task(f"http://images.test:{elsewhere}/b.png"))
+
+
+def test_an_answer_is_an_answer_and_no_other_address_is_asked(tmp_path, elsewhere, names):
+    names[0]["images.test"] = ["127.0.0.1", "127.0.0.1", "::1"]
+    Elsewhere.answers["/busy.png"] = (503, {}, b"")
+    fetcher = LabelStudio().fetcher(tmp_path, allowed=["images.test"])
+    with pytest.raises(ImageUnreachable, match="answered 503"):
+        fetcher.fetch(task(f"http://images.test:{elsewhere}/busy.png"))
+    assert len(Elsewhere.requests) == 1
+
+
+def test_label_studio_sends_the_backend_to_public_addresses_of_a_host_alone(
+    tmp_path, names, monkeypatch
+):
+    names[0]["bucket.test"] = ["10.0.0.5", "192.0.0.9", "8.8.8.8"]
+    ways = LabelStudio().fetcher(tmp_path)._ways("http://bucket.test/a", is_trusted=True)
+    assert [way.url.host for way in ways] == ["8.8.8.8"]
+
+
+@pytest.mark.parametrize("name", ["xn--n3h.test", "☃.test"])
+def test_a_name_that_httpx_cannot_show_is_told_with_its_task(tmp_path, elsewhere, names, name):
+    table, _ = names
+    table["images.test"] = "127.0.0.1"
+    fetcher = LabelStudio().fetcher(tmp_path, allowed=["images.test"])
+    Elsewhere.answers["/out"] = (302, {"Location": "http://xn--n3h.test/a.png"}, b"")
+    with pytest.raises(ValueError, match="task 7: its image has no valid address"):
+        fetcher.fetch(task(f"http://images.test:{elsewhere}/out"))
+    with pytest.raises(ImageNotAllowed, match=r"xn--n3h\.test are not allowed"):
+        fetcher.fetch(task("http://xn--n3h.test/a.png"))
 
 
 def test_redirects_are_followed_only_to_allowed_hosts(tmp_path, elsewhere, names):

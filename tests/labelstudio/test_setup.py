@@ -296,6 +296,19 @@ def test_webhooks_of_pool_and_regions_carry_a_secret_of_their_own_and_no_passwor
     }
 
 
+def test_a_password_in_the_address_that_label_studio_has_is_not_kept(label_studio):
+    unsafe = BACKEND.replace("://", "://user:sesame@")
+    label_studio.backends.append({"id": 3, "title": "RALIS", "url": unsafe, "project": 1})
+    hook = {"project": 1, "url": f"{unsafe}/webhook", "headers": HEADERS, "is_active": True}
+    label_studio.webhooks.append(
+        {"id": 5, "send_payload": True, "send_for_all_actions": True, **hook}
+    )
+    setup_of(label_studio, backend_url=None).prepare(pool(label_studio), "in-place", None)
+    assert [hook["url"] for hook in label_studio.webhooks] == [f"{BACKEND}/webhook"]
+    setup_of(label_studio).connect(pool(label_studio), "in-place")
+    assert [backend["url"] for backend in label_studio.backends] == [BACKEND]
+
+
 def pool_with(label_studio, background, *names):
     label_studio.projects[1]["label_config"] = config(*names)
     return replace(pool(label_studio), background=background)

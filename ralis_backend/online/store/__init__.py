@@ -5,7 +5,14 @@ from ralis_backend.online.store.annotations import (
     annotation_to_json,
     version_number,
 )
-from ralis_backend.online.store.database import StoreError, now, parts, unpack
+from ralis_backend.online.store.database import (
+    StoreError,
+    is_refusal,
+    now,
+    parts,
+    refusal,
+    unpack,
+)
 from ralis_backend.online.store.store import Store
 
 __all__ = [
@@ -13,8 +20,10 @@ __all__ = [
     "StoreError",
     "annotation_from_json",
     "annotation_to_json",
+    "is_refusal",
     "now",
     "parts",
+    "refusal",
     "unpack",
     "version_number",
 ]

@@ -18,9 +18,16 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    InternalError,
+    OperationalError,
+    SQLAlchemyError,
+)
+from sqlalchemy.exc import TimeoutError as NoConnectionError
 from sqlalchemy.orm import Session, sessionmaker
 
 from ralis_backend.core.unavailable import UnavailableError
@@ -34,8 +41,18 @@ BATCH = 500
 """Rows that are looked up or written at once: others wait for the end of a transaction."""
 _DRIVERS = {"psycopg": "psycopg[binary]", "MySQLdb": "mysqlclient"}
 """Modules that are called otherwise by those who install them."""
-_LASTING = ("SQLITE_READONLY", "SQLITE_PERM")
+_LASTING = ("SQLITE_READONLY", "SQLITE_PERM", "SQLITE_CANTOPEN")
 """How SQLite's names of errors begin that stay until somebody moves a file or gives a right."""
+_ADVICE = {
+    ("SQLITE_CORRUPT", "SQLITE_NOTADB"): "The file is damaged or another program's: put a backup "
+    "in its place",
+    _LASTING: "Its folder has to exist, and the user who runs this needs the right to write it and "
+    "to make files there",
+    ("SQLITE_FULL", "SQLITE_IOERR"): "The disk may be full: make room there",
+    ("SQLITE_BUSY", "SQLITE_LOCKED"): "Another program is writing: try again later",
+}
+"""What to do, by how SQLite's names of errors begin."""
+_EXPECTED = "Expected a database of this program, or an empty one, that can be reached and written"
 
 
 class Guard(Protocol):
@@ -129,7 +146,10 @@ def pack(value: Any) -> bytes:
 def _engine(url: str) -> Engine:
     """What connects to an address; the messages leave it out, since it may hold a password."""
     try:
-        return create_engine(url, pool_pre_ping=True, hide_parameters=True)
+        engine = create_engine(url, pool_pre_ping=True, hide_parameters=True)
+        if "@" in f"{engine.url.host}{engine.url.database if engine.url.host else ''}":
+            raise ValueError("a part of the password")
+        return engine
     except ImportError as error:
         driver = error.name or str(error)
         package = _DRIVERS.get(driver, driver)
@@ -138,11 +158,12 @@ def _engine(url: str) -> Engine:
             f"installed; install it beside this program: `pip install '{package}'`, or "
             f"`uv pip install '{package}'` (.tools/bin/uv in a checkout)"
         ) from error
-    except ArgumentError as error:
+    except (ArgumentError, ValueError, TypeError):
         raise ValueError(
-            "RALIS_DATABASE_URL is no address that SQLAlchemy knows; expected for example "
-            "postgresql+psycopg://user:password@host/name, or nothing, for the data folder's file"
-        ) from error
+            "RALIS_DATABASE_URL is no address that SQLAlchemy knows, or has an option that cannot "
+            "be used; expected for example postgresql+psycopg://user:password@host/name (in the "
+            "password @ : / are written %40 %3A %2F), or nothing, for the data folder's file"
+        ) from None
 
 
 def _configure_sqlite(engine: Engine) -> None:
@@ -193,21 +214,38 @@ def _refused_in_words(engine: Engine) -> Iterator[None]:
     try:
         yield
     except StoreError as error:
-        why = " ".join(str(getattr(error, "orig", None) or error).split())
-        kind = UnavailableError if _may_pass(engine, error) else ValueError
-        raise kind(
-            f"the database {_shown(engine)} cannot be used: {why}. Expected a database of this "
-            "program, or an empty one, that can be reached and written; see RALIS_DATA_DIR and "
-            "RALIS_DATABASE_URL, and put a backup in the place of a damaged file"
-        ) from error
+        raise refusal(error, engine) from error
 
 
-def _may_pass(engine: Engine, error: StoreError) -> bool:
-    """Whether the database may answer later, as one that starts, or is locked or full."""
-    reason = getattr(getattr(error, "orig", None), "sqlite_errorname", "")
+def is_refusal(error: Exception) -> bool:
+    """Whether a database failed, rather than the program that asks it."""
+    return (
+        isinstance(error, OperationalError | InternalError | NoConnectionError)
+        or type(error) is DatabaseError  # what SQLite says of a damaged page
+    )
+
+
+def refusal(error: StoreError, engine: Engine | None = None) -> ValueError:
+    """What a database refuses, in words of one line; `UnavailableError` where that may pass.
+
+    Args:
+        error: as SQLAlchemy raised it.
+        engine: of the database, where it is known; where not, it has been opened before.
+    """
+    why = " ".join(str(getattr(error, "orig", None) or error).split())
+    reason = str(getattr(getattr(error, "orig", None), "sqlite_errorname", ""))
+    may_pass = isinstance(error, OperationalError | NoConnectionError)
+    may_pass = may_pass and not reason.startswith(_LASTING)
     if reason.startswith("SQLITE_CANTOPEN"):  # whatever the reason, which it does not tell
-        return _is_full(Path(engine.url.database or "").parent)
-    return isinstance(error, OperationalError) and not reason.startswith(_LASTING)
+        may_pass = engine is None or _is_full(Path(engine.url.database or "").parent)
+        reason = "SQLITE_FULL" if may_pass and engine is not None else reason
+    kind = UnavailableError if may_pass else ValueError
+    advice = next((it for names, it in _ADVICE.items() if reason.startswith(names)), _EXPECTED)
+    named = f" {_shown(engine)}" if engine is not None else ""
+    return kind(
+        f"the database{named} cannot be used: {why}. {advice}; see RALIS_DATA_DIR and "
+        "RALIS_DATABASE_URL"
+    )
 
 
 def _is_full(folder: Path) -> bool:
@@ -220,7 +258,10 @@ def _is_full(folder: Path) -> bool:
 
 
 def _shown(engine: Engine) -> str:
-    return engine.url.render_as_string(hide_password=True)
+    """Where a database is, without user, password and options, which may hold one as well."""
+    url = engine.url
+    place = URL.create(url.drivername, host=url.host, port=url.port, database=url.database)
+    return place.render_as_string()
 
 
 def _migrations() -> Config:

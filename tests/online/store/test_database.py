@@ -16,7 +16,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, delete, event, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from ralis_backend.core.intensity import PixelRule
 from ralis_backend.core.regions import Region
@@ -319,6 +319,9 @@ def test_of_a_database_from_before_meanings_only_what_may_be_wrong_is_read_again
         ),
         ("unheard-of://user:secret@db/ralis", "no address that SQLAlchemy knows"),
         ("user:secret@db", "no address that SQLAlchemy knows"),
+        ("postgresql://user:hunter@secret:three@127.0.0.1/ralis", "password @ : / are written %40"),
+        ("sqlite://user:hunter@1:2/secret@127.0.0.1/ralis", "password @ : / are written %40"),
+        ("sqlite:///ralis.db?timeout=secret", "an option that cannot be used"),
     ],
 )
 def test_a_database_for_which_something_is_missing_says_what_to_do(
@@ -328,6 +331,49 @@ def test_a_database_for_which_something_is_missing_says_what_to_do(
     with pytest.raises(ValueError, match=message) as refused:
         Database.open(url)
     assert "secret" not in str(refused.value)
+
+
+def test_where_a_database_is_that_fails_is_said_without_user_password_and_options(tmp_path: Path):
+    place = tmp_path / "none" / "ralis.db"
+    with pytest.raises(ValueError, match=r"database sqlite:///.*/none/ralis.db cannot") as refused:
+        Database.open(f"sqlite:///file:{place}?uri=true&mode=ro&password=secret")
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "advice"),
+    [
+        (sqlite3.DatabaseError, "SQLITE_CORRUPT_VTAB", "put a backup in its place"),
+        (sqlite3.OperationalError, "SQLITE_IOERR_WRITE", "disk may be full"),
+        (sqlite3.OperationalError, "SQLITE_FULL", "disk may be full"),
+        (sqlite3.OperationalError, "SQLITE_BUSY", "Another program"),
+        (sqlite3.OperationalError, "SQLITE_CANTOPEN", "needs the right to write it"),
+        (sqlite3.OperationalError, "SQLITE_READONLY_DIRECTORY", "needs the right to write it"),
+        (sqlite3.OperationalError, "", "Expected a database of this program"),
+    ],
+)
+def test_the_advice_fits_what_a_database_refuses(
+    kind: type[sqlite3.Error], reason: str, advice: str
+):
+    error = kind("no")
+    error.sqlite_errorname = reason
+    raised = DBAPIError.instance("SELECT 'secret'", None, error, sqlite3.Error)
+    assert isinstance(raised, DBAPIError)
+    assert database.is_refusal(raised)
+    refused = database.refusal(raised)
+    lasts = reason.startswith(("SQLITE_CORRUPT", "SQLITE_READONLY"))
+    assert isinstance(refused, UnavailableError) != lasts
+    said = str(refused)
+    assert advice in said
+    assert "secret" not in said
+    assert ("backup" in said) == reason.startswith("SQLITE_CORRUPT")
+
+
+def test_a_fault_of_the_program_is_no_refusal_of_the_database():
+    for kind in (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+        raised = DBAPIError.instance("", None, kind("no"), sqlite3.Error)
+        assert isinstance(raised, DBAPIError)
+        assert not database.is_refusal(raised)
 
 
 def test_a_database_that_is_locked_may_answer_later(
