@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ralis_backend.core.regions import Region
-from ralis_backend.labelstudio.payloads.answers import refused_results, result_id
+from ralis_backend.labelstudio.payloads.answers import (
+    calls_all_refused,
+    refused_results,
+    result_id,
+)
 from ralis_backend.labelstudio.payloads.label_config import LabelConfig
 from ralis_backend.labelstudio.payloads.results import (
     AnnotationError,
@@ -36,7 +41,8 @@ def read_boxes(results: Any, config: LabelConfig, image_size: tuple[int, int]) -
     and what there is of them beyond what an image holds.
 
     A region that was called not worth labelling is refused, unless a person's stroke covers a pixel
-    of it. A tick for a mask of several regions refuses none: nobody knows which is meant.
+    of it; so is all that was shown, the whole image where no region is carried. A tick for a mask
+    of several regions refuses none: nobody knows which is meant.
     """
     objects, _ = objects_of(results)
     ticked = refused_results(results)
@@ -62,19 +68,22 @@ def read_boxes(results: Any, config: LabelConfig, image_size: tuple[int, int]) -
                 f"cover the image more than {REGION_LAYERS} times; delete some"
             )
             return FoundRegions((), tuple(left_out))
-    refused = _unpainted(ticked_boxes, objects, image_size)
-    return FoundRegions(tuple(boxes), tuple(left_out), refused)
+    carried = FoundRegions(tuple(boxes), tuple(left_out))
+    are_all_ticked = calls_all_refused(objects)
+    if not ticked_boxes and not are_all_ticked:
+        return carried
+    is_painted = _painted(objects, image_size)
+    is_free = {box: not is_painted[box.slices].any() for box in boxes}
+    refused = frozenset(box for box in ticked_boxes if is_free[box])
+    is_nothing_painted = all(is_free.values()) if boxes else not is_painted.any()
+    return replace(carried, refused=refused, is_refused=are_all_ticked and is_nothing_painted)
 
 
-def _unpainted(
-    boxes: Sequence[Region], objects: Sequence[Result], size: tuple[int, int]
-) -> frozenset[Region]:
-    """Those of the boxes of which no pixel is covered by a stroke that a person made or changed.
+def _painted(objects: Sequence[Result], size: tuple[int, int]) -> np.ndarray:
+    """(height, width) bool: which pixels a stroke covers that a person made or changed.
 
     Strokes that cannot be read, or cost too much, cover nothing here: `read_paint` names them.
     """
-    if not boxes:
-        return frozenset()
     is_painted = np.zeros(size, bool)
     cost = 0
     for result in filter(is_of_person, objects):
@@ -87,7 +96,7 @@ def _unpainted(
         except AnnotationError:
             continue
         is_painted[window] |= covered
-    return frozenset(box for box in boxes if not is_painted[box.slices].any())
+    return is_painted
 
 
 def _boxes(result: Result, config: LabelConfig, size: tuple[int, int]) -> list[Region]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-READING = 1
+READING = 2
 """How annotations are read. Count it up where the same annotation gives other labels than it did:
 each project's are then read once more."""
 MAX_LOGGED = 300
@@ -179,7 +179,9 @@ class LabelReader:
         """What an annotation labels, and what of it does not count."""
         if row.crop_task_id is not None:
             region = self._store.queue.get(row.crop_task_id).region
-            asked, size = _Asked([region]), (region.height, region.width)
+            size = (region.height, region.width)
+            is_refused = self._tool.annotated_regions(annotation, self._pool, size).is_refused
+            asked = _Asked([region], refused={region} if is_refused else frozenset())
             slices = [(slice(None), slice(None))]
         else:
             size = self._image_size(image_id)
@@ -223,10 +225,12 @@ class LabelReader:
                 regions = _within(handed_out.regions, size)
                 if handed_out.regions and not regions:
                     left_out.append(NOTHING_INSIDE)
+        cells = [] if regions or left_out else grid(size, self._config.ranking.region_size)
+        refused = frozenset((*regions, *cells)) if found.is_refused else found.refused
         if regions or left_out:
-            return _Asked(regions, True, left_out, found.refused)
-        cells = grid(size, self._config.ranking.region_size)
-        return _Asked(cells, False, drawn_instead=found.drawn_instead)
+            return _Asked(regions, True, left_out, refused)
+        drawn_instead = () if found.is_refused else found.drawn_instead
+        return _Asked(cells, False, refused=refused, drawn_instead=drawn_instead)
 
     def _image_size(self, image_id: int) -> tuple[int, int]:
         """(height, width) of an annotated image, read from its file the first time."""
