@@ -36,9 +36,9 @@ REGION_LAYERS = 16
 def read_boxes(results: Any, config: LabelConfig, image_size: tuple[int, int]) -> FoundRegions:
     """The suggested regions that an annotation carries, in pixels, clipped to the image.
 
-    They are the rectangles with the label of suggested regions, whatever their control is called;
-    without a control for them, what the masks' meta says as well. What is malformed is left out,
-    and what there is of them beyond what an image holds.
+    They are the rectangles with the label of suggested regions, whatever their control is called,
+    and what the masks' meta says, whether the config has a control for them by now or not; each
+    once. What is malformed is left out, and what there is of them beyond what an image holds.
 
     A region that was called not worth labelling is refused, unless a person's stroke covers a pixel
     of it; so is all that was shown, the whole image where no region is carried. A tick for a mask
@@ -102,7 +102,7 @@ def _painted(objects: Sequence[Result], size: tuple[int, int]) -> np.ndarray:
 def _boxes(result: Result, config: LabelConfig, size: tuple[int, int]) -> list[Region]:
     if result.get("type") == "rectanglelabels":
         return _boxes_of_rectangle(result, config.region_label, size)
-    return _boxes_of_meta(result, size) if config.region_control is None else []
+    return _boxes_of_meta(result, size)
 
 
 def _boxes_of_rectangle(result: Result, label: str, size: tuple[int, int]) -> list[Region]:

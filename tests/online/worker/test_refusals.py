@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -178,6 +178,29 @@ def test_whatever_was_erased_and_whoever_said_so_a_region_in_place_is_refused(
         assert read(store, tool, [box("a", whole), erased, tick(about)], background, 1) == {
             (0, 0): None
         }
+
+
+def suggested(region: Region) -> dict[str, Any]:
+    """A suggested mask of a region, as it is without a control for boxes; untouched."""
+    painted = stroke(*region.slices, origin="prediction")
+    return {**painted, "meta": {"regions": [asdict(region)]}}
+
+
+def test_regions_of_masks_stay_what_they_are_when_the_owner_adds_boxes(store, tool):
+    tool.offer(has_boxes=False)
+    masks = [suggested(Region(0, 0, 32, 32)), suggested(Region(0, 32, 32, 32))]
+    found = read(store, tool, [*masks, tick(masks[0]["id"])], None, 1)
+    assert found == {(0, 0): None, (0, 32): {"car": 1024}}
+    tool.offer(has_boxes=True)
+    for background in (None, "road", None):
+        assert read(store, tool, [*masks, tick(masks[0]["id"])], background, 1) == found
+
+
+def test_a_region_with_a_box_and_a_mask_s_meta_counts_once(store, tool):
+    region = Region(0, 0, 32, 32)
+    found = read(store, tool, [box("a", region), suggested(region), suggested(region)], None, 1)
+    assert found == {(0, 0): {"car": 1024}}
+    assert len(store.labels.of(store.projects.get(POOL).id)) == 1
 
 
 def test_paint_outside_the_boxes_keeps_none_of_them_from_being_refused(store, tool):
