@@ -151,6 +151,8 @@ class FoundRegions:
     """The suggested regions that a whole-image annotation carries, and why some are left out.
 
     refused: those of `regions` that somebody called not worth labelling, with no pixel painted.
+    disputed: those that were called so though something is painted in them: what is left unpainted
+        there is no background.
     is_refused: whether all that was shown was called so, a single region where it is one's task.
     drawn_instead: types of what else was drawn in an annotation in which nobody painted.
     """
@@ -159,6 +161,7 @@ class FoundRegions:
     left_out: tuple[str, ...] = ()
     refused: frozenset[Region] = frozenset()
     drawn_instead: tuple[str, ...] = ()
+    disputed: frozenset[Region] = frozenset()
     is_refused: bool = False
 
 

@@ -41,12 +41,13 @@ def read_boxes(results: Any, config: LabelConfig, image_size: tuple[int, int]) -
     once. What is malformed is left out, and what there is of them beyond what an image holds.
 
     A region that was called not worth labelling is refused, unless a person's stroke covers a pixel
-    of it; so is all that was shown, the whole image where no region is carried. A tick for a mask
-    of several regions refuses none: nobody knows which is meant.
+    of it that lies in no other region, ticked ones excepted: then it is disputed. All that was
+    shown is refused likewise, the whole image where no region is carried. A tick for a mask of
+    several regions refuses none: nobody knows which is meant.
     """
     objects, _ = objects_of(results)
     ticked = refused_results(results)
-    ticked_boxes: list[Region] = []
+    ticked_boxes: set[Region] = set()
     boxes: dict[Region, None] = {}  # in order, each once
     left_out: list[str] = []
     covered = 0
@@ -61,7 +62,7 @@ def read_boxes(results: Any, config: LabelConfig, image_size: tuple[int, int]) -
                 boxes[box] = None
                 covered += box.height * box.width
             if box in boxes and len(found) == 1 and result_id(result) in ticked:
-                ticked_boxes.append(box)
+                ticked_boxes.add(box)
         if len(boxes) > MAX_REGIONS or covered > REGION_LAYERS * image_size[0] * image_size[1]:
             left_out.append(
                 f"the annotation has more than {MAX_REGIONS} suggested regions, or regions that "
@@ -73,10 +74,17 @@ def read_boxes(results: Any, config: LabelConfig, image_size: tuple[int, int]) -
     if not ticked_boxes and not are_all_ticked:
         return carried
     is_painted = _painted(objects, image_size)
-    is_free = {box: not is_painted[box.slices].any() for box in boxes}
-    refused = frozenset(box for box in ticked_boxes if is_free[box])
-    is_nothing_painted = all(is_free.values()) if boxes else not is_painted.any()
-    return replace(carried, refused=refused, is_refused=are_all_ticked and is_nothing_painted)
+    painted_in = {box for box in boxes if is_painted[box.slices].any()}
+    is_nothing_painted = not painted_in if boxes else not is_painted.any()
+    for box in boxes.keys() - ticked_boxes:
+        is_painted[box.slices] = False
+    disputed = frozenset(box for box in ticked_boxes if is_painted[box.slices].any())
+    return replace(
+        carried,
+        refused=frozenset(ticked_boxes - disputed),
+        disputed=disputed,
+        is_refused=are_all_ticked and is_nothing_painted,
+    )
 
 
 def _painted(objects: Sequence[Result], size: tuple[int, int]) -> np.ndarray:

@@ -48,6 +48,7 @@ class _Asked:
 
     were_asked_for: whether they were shown to be labelled; see `painted_labels`.
     refused: those that were called not worth labelling.
+    disputed: those that were called so and painted in, where nothing unpainted is background.
     drawn_instead: what was drawn on a whole image that nobody asked for, by type; nobody painted.
     """
 
@@ -55,6 +56,7 @@ class _Asked:
     were_asked_for: bool = True
     left_out: Sequence[str] = ()
     refused: Set[Region] = frozenset()
+    disputed: Set[Region] = frozenset()
     drawn_instead: Sequence[str] = ()
 
 
@@ -195,8 +197,11 @@ class LabelReader:
         names = self._project.class_names
         unpainted, odd_rest = self._unpainted(answers)
         painted = self._tool.mask(annotation, self._pool, names, size, unpainted)
+        bare = painted
+        if asked.disputed and unpainted is not None:
+            bare = self._tool.mask(annotation, self._pool, names, size, None)
         patches = [
-            (region, painted.mask[it])
+            (region, (bare if region in asked.disputed else painted).mask[it])
             for region, it in zip(asked.regions, slices, strict=True)
             if region not in asked.refused
         ]
@@ -228,7 +233,7 @@ class LabelReader:
         cells = [] if regions or left_out else grid(size, self._config.ranking.region_size)
         refused = frozenset((*regions, *cells)) if found.is_refused else found.refused
         if regions or left_out:
-            return _Asked(regions, True, left_out, refused)
+            return _Asked(regions, True, left_out, refused, found.disputed)
         drawn_instead = () if found.is_refused else found.drawn_instead
         return _Asked(cells, False, refused=refused, drawn_instead=drawn_instead)
 

@@ -180,6 +180,32 @@ def test_whatever_was_erased_and_whoever_said_so_a_region_in_place_is_refused(
         }
 
 
+LEFT, RIGHT = Region(0, 0, 32, 32), Region(0, 32, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("first", "paint", "expected"),
+    [
+        (LEFT, slice(32, 64), None),
+        (LEFT, slice(31, 64), {"car": 32}),  # one column too far: no background beside it
+        (Region(0, 8, 32, 32), slice(32, 64), None),  # the boxes overlap
+        (Region(0, 8, 32, 32), slice(31, 64), {"car": 9 * 32}),
+    ],
+)
+def test_what_is_painted_in_the_neighbour_makes_no_background_of_a_ticked_region(
+    store, tool, background, first, paint, expected
+):
+    results = [box("a", first), box("b", RIGHT), stroke(slice(0, 32), paint), tick("a")]
+    found = read(store, tool, results, background, 1)
+    assert found == {(0, first.col): expected, (0, 32): {"car": 1024}}
+
+
+def test_regions_that_are_all_ticked_do_not_hide_what_is_painted_in_them(store, tool):
+    boxes = [box("a", Region(0, 8, 32, 32)), box("b", RIGHT)]
+    results = [*boxes, stroke(slice(0, 1), slice(32, 33)), tick("a"), tick("b")]
+    assert read(store, tool, results, "road", 1) == {(0, 8): {"car": 1}, (0, 32): {"car": 1}}
+
+
 def suggested(region: Region) -> dict[str, Any]:
     """A suggested mask of a region, as it is without a control for boxes; untouched."""
     painted = stroke(*region.slices, origin="prediction")
@@ -188,7 +214,7 @@ def suggested(region: Region) -> dict[str, Any]:
 
 def test_regions_of_masks_stay_what_they_are_when_the_owner_adds_boxes(store, tool):
     tool.offer(has_boxes=False)
-    masks = [suggested(Region(0, 0, 32, 32)), suggested(Region(0, 32, 32, 32))]
+    masks = [suggested(LEFT), suggested(RIGHT)]
     found = read(store, tool, [*masks, tick(masks[0]["id"])], None, 1)
     assert found == {(0, 0): None, (0, 32): {"car": 1024}}
     tool.offer(has_boxes=True)
