@@ -25,7 +25,12 @@ from ralis_backend.labelstudio.payloads.results import (
     shown,
     value_of,
 )
-from ralis_backend.labelstudio.payloads.strokes import is_of_person, most_cost, read_stroke
+from ralis_backend.labelstudio.payloads.strokes import (
+    is_as_suggested,
+    is_of_person,
+    most_cost,
+    read_stroke,
+)
 from ralis_backend.online.tool import FoundRegions
 
 MAX_REGIONS = 1000
@@ -88,7 +93,7 @@ def read_boxes(results: Any, config: LabelConfig, image_size: tuple[int, int]) -
 
 
 def _painted(objects: Sequence[Result], size: tuple[int, int]) -> np.ndarray:
-    """(height, width) bool: which pixels a stroke covers that a person made or changed.
+    """(height, width) bool: which pixels a stroke covers that a person made, or changed a pixel of.
 
     Strokes that cannot be read, or cost too much, cover nothing here: `read_paint` names them.
     """
@@ -102,6 +107,8 @@ def _painted(objects: Sequence[Result], size: tuple[int, int]) -> np.ndarray:
                 break
             window, covered = stroke.pixels()
         except AnnotationError:
+            continue
+        if covered.shape == size and is_as_suggested(result, covered):
             continue
         is_painted[window] |= covered
     return is_painted

@@ -268,11 +268,11 @@ def test_all_regions_refused_are_all_that_was_shown():
 
 
 def _stroke(origin: str, columns: slice, rows: slice = slice(None)) -> dict[str, Any]:
-    """Of the label road, on an image of 4 x 8."""
+    """Of the label road, on an image of 4 x 8; nothing tells what was suggested there."""
     mask = np.full((4, 8), VOID, np.uint8)
     mask[rows, columns] = 0
     (result,) = mask_to_results(mask, ["road"], CONFIG, key=f"{origin}{columns}{rows}")
-    return {**result, "origin": origin}
+    return {**result, "origin": origin, "meta": {}}
 
 
 LEFT, RIGHT = Region(0, 0, 4, 4), Region(0, 4, 4, 4)
@@ -301,6 +301,30 @@ def test_ticked_regions_that_were_painted_all_count():
     results = [*boxes, _stroke("manual", slice(3, 5)), *refusals]
     found = read_boxes(results, CONFIG, (4, 8))
     assert (found.is_refused, found.refused) == (False, set())
+
+
+@pytest.mark.parametrize("scale", [1, 3])
+@pytest.mark.parametrize("tag", ["BrushLabels", "BitmaskLabels"])
+def test_a_suggestion_that_only_its_answer_made_a_changed_one_is_no_paint(tag, scale):
+    xml = CONFIG_XML.replace("BrushLabels", tag)
+    mask = np.full((4, 8), VOID, np.uint8)
+    mask[1:3, 2:7] = 0
+    (made,) = mask_to_results(mask, ["road"], parse_label_config(xml), key="k", scale=scale)
+    suggested = json.loads(json.dumps({**made, "origin": "prediction-changed"}))
+
+    def is_refused(stroke: dict[str, Any]) -> bool:
+        tick = {"type": "choices", "value": {"choices": ["Not worth labelling"]}}
+        return read_boxes([stroke, tick], CONFIG, (4, 8)).is_refused
+
+    assert is_refused(suggested)
+    assert not is_refused({**suggested, "origin": "manual"}), "a copy is somebody's"
+    assert not is_refused({**suggested, "meta": {"text": ["of an earlier release"]}})
+    assert not is_refused({**suggested, "meta": {**made["meta"], "suggested": 7}})
+    kind = made["type"]
+    assert not is_refused({**suggested, "value": {**made["value"], kind: ["car"]}})
+    mask[3, 7] = 0
+    (painted,) = mask_to_results(mask, ["road"], parse_label_config(xml), key="k", scale=scale)
+    assert not is_refused({**suggested, "value": painted["value"]})
 
 
 def test_strokes_that_would_take_minutes_to_paint_save_no_ticked_region(monkeypatch):

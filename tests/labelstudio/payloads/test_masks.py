@@ -23,7 +23,7 @@ from ralis_backend.labelstudio.payloads.brush_rle import encode
 from ralis_backend.labelstudio.payloads.label_config import parse_label_config
 from ralis_backend.labelstudio.payloads.masks import mask_to_results, region_to_result
 from ralis_backend.labelstudio.payloads.paint import read_paint
-from ralis_backend.labelstudio.payloads.strokes import MAX_POINTS
+from ralis_backend.labelstudio.payloads.strokes import MAX_POINTS, fingerprint
 from tests.labelstudio.payloads.reading import region_boxes, results_to_mask
 
 CLASSES = ["road", "car", "tree"]
@@ -241,6 +241,7 @@ def test_a_result_has_the_fields_of_label_studio():
         },
         "score": 0.5,
         "parentID": "p",
+        "meta": {"suggested": fingerprint(mask == 1, "car")},
     }
 
 
