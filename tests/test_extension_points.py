@@ -464,12 +464,12 @@ class Asking(FakeTool):
 
 
 def test_an_answer_is_asked_for_kept_exported_and_withdrawn(plug, make_site, tmp_path):
-    choices = (Choice("Blurred", "m", "yes"), Choice("Sharp", "p", "no"))
+    choices = (Choice("Blurred", "y", "yes"), Choice("Sharp", "z", "no"))
     plug(ANSWER_KINDS, "blurred", AnswerKind("blurred", choices, "sharpness"))
     brush = '<BrushLabels name="brush" toName="image"><Label value="road"/></BrushLabels>'
     config = f'<View><Image name="image" value="$image"/>{brush}</View>'
     interface = regions_config(parse_label_config(config))
-    assert '<Choice value="Blurred" hotkey="m" />' in interface
+    assert '<Choice value="Blurred" hotkey="y" />' in interface
     assert '<Choices name="sharpness"' in interface
 
     site = make_site(Asking())

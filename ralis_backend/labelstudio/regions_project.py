@@ -19,6 +19,7 @@ from ralis_backend.labelstudio.errors import (
     Unavailable,
 )
 from ralis_backend.labelstudio.once import deleted, found_or_made
+from ralis_backend.labelstudio.payloads.hotkeys import with_hotkeys
 from ralis_backend.labelstudio.payloads.instructions import HEADING, instructions
 from ralis_backend.labelstudio.payloads.label_config import (
     REGION_LABEL,
@@ -30,7 +31,6 @@ from ralis_backend.labelstudio.payloads.regions_config import (
     is_like,
     regions_config,
     shows_regions,
-    with_keys,
 )
 from ralis_backend.labelstudio.payloads.tasks import project_uid
 from ralis_backend.online.tool import ToolProject
@@ -195,7 +195,7 @@ class RegionsProjects:
         shown = str(found["label_config"])
         if not is_like(shown, parsed, pool.background):
             self._write_config(pool, found, parsed)
-        elif (keyed := with_keys(shown)) != shown:
+        elif (keyed := with_hotkeys(shown, parsed)) != shown:
             self._client.update_project(regions_id, label_config=keyed)
 
     def _write_config(self, pool: ToolProject, found: Project, parsed: LabelConfig) -> None:

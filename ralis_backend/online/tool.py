@@ -150,7 +150,10 @@ class Painted:
 class FoundRegions:
     """The suggested regions that a whole-image annotation carries, and why some are left out.
 
-    refused: those of `regions` that somebody called not worth labelling, with nothing painted.
+    refused: those of `regions` that somebody called not worth labelling, with no pixel painted.
+    disputed: those that were called so though something is painted in them: what is left unpainted
+        there is no background.
+    is_refused: whether all that was shown was called so, a single region where it is one's task.
     drawn_instead: types of what else was drawn in an annotation in which nobody painted.
     """
 
@@ -158,6 +161,8 @@ class FoundRegions:
     left_out: tuple[str, ...] = ()
     refused: frozenset[Region] = frozenset()
     drawn_instead: tuple[str, ...] = ()
+    disputed: frozenset[Region] = frozenset()
+    is_refused: bool = False
 
 
 @dataclass(frozen=True)
@@ -351,7 +356,13 @@ class Tool(Protocol):
     def annotated_regions(
         self, annotation: ToolAnnotation, project: ToolProject, image_size: tuple[int, int]
     ) -> FoundRegions:
-        """The suggested rectangles that a whole-image annotation carries."""
+        """The suggested regions that a whole-image annotation carries, and what was refused.
+
+        Args:
+            annotation: of a whole image, or of a region's task, which carries none.
+            project: the pool.
+            image_size: (height, width) of the image, or of the region.
+        """
 
     def others_mask(
         self,

@@ -197,16 +197,28 @@ def test_a_regions_project_without_tasks_keeps_no_control_that_is_gone(label_stu
     assert KEPT_CLASS not in shown
 
 
-def test_an_interface_with_a_choice_without_a_key_gets_one_and_keeps_its_layout(label_studio):
+@pytest.mark.parametrize(
+    ("now", "before"),
+    [
+        (' hotkey="shift+3"', ""),
+        (' hotkey="shift+3"', ' hotkey="shift+1"'),
+        (' hotkey="shift+4"', ' hotkey="shift+2"'),
+        ('"Not worth labelling" hotkey="n"', '"Not worth labelling" hotkey="]"'),
+        (' hotkey="1"', ' hotkey="shift+r"'),
+    ],
+)
+def test_an_interface_with_no_key_or_the_key_of_a_tool_gets_one_and_keeps_its_layout(
+    label_studio, now, before
+):
     setup = setup_of(label_studio)
     regions = setup.prepare(pool(label_studio), "crops", None)
     made = label_studio.projects[regions]["label_config"]
-    before = made.replace(' hotkey="shift+1"', "").replace("<Header", '<Header underline="true"')
-    label_studio.projects[regions]["label_config"] = before
+    assert made.count(now) == 1
+    changed = made.replace(now, before or "").replace("<Header", '<Header underline="true"')
+    label_studio.projects[regions]["label_config"] = changed
     setup.prepare(pool(label_studio), "crops", regions)
     shown = label_studio.projects[regions]["label_config"]
-    assert shown != before != made
-    assert ' hotkey="shift+1"' in shown
+    assert shown.replace(' underline="true"', "") == made
     assert 'underline="true"' in shown
     label_studio.writes.clear()
     setup.prepare(pool(label_studio), "crops", regions)

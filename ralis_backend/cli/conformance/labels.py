@@ -10,7 +10,7 @@ import numpy as np
 
 from ralis_backend.core.images import encode_png
 from ralis_backend.core.regions import VOID, grid
-from ralis_backend.labelstudio.payloads.regions_config import TOOL_HOTKEYS
+from ralis_backend.labelstudio.payloads.hotkeys import LABEL_STUDIO_HOTKEYS
 from ralis_backend.online.answers import ANSWER_KINDS, AnswerKind
 from ralis_backend.online.export.formats import Writer
 from ralis_backend.online.export.labelled_images import ExportedClass, ExportedImage
@@ -65,14 +65,14 @@ def has_texts_and_keys_of_its_own(name: str, kind: AnswerKind) -> None:
               for choice in other.choices]  # fmt: skip
     in_control = [choice.text for other in ANSWER_KINDS.values() if other is not kind
                   for choice in other.choices if other.control == kind.control]  # fmt: skip
-    texts, keys = in_control, [*TOOL_HOTKEYS, *(choice.hotkey for choice in others)]
+    texts, keys = in_control, [*LABEL_STUDIO_HOTKEYS, *(choice.hotkey for choice in others)]
     for choice in kind.choices:
         if choice.text in texts:
             raise ValueError(f"the text '{choice.text}' is taken in control '{kind.control}'")
-        if choice.hotkey in keys:
+        if choice.hotkey.lower() in keys:
             raise ValueError(
                 f"the key '{choice.hotkey}' of '{choice.text}' is taken; expected none of "
-                f"{' '.join(sorted(set(keys)))}, most of which are those of Label Studio's tools"
+                f"{' '.join(sorted(set(keys)))}, most of which are Label Studio's own"
             )
         texts, keys = [*texts, choice.text], [*keys, choice.hotkey]
 

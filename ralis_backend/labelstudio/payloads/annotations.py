@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from ralis_backend.core.text import storable
-from ralis_backend.labelstudio.payloads.answers import read_answers
 from ralis_backend.labelstudio.payloads.predictions import version_of
-from ralis_backend.labelstudio.payloads.results import objects_of, shown
-from ralis_backend.labelstudio.payloads.strokes import is_of_person
+from ralis_backend.labelstudio.payloads.results import shown
 from ralis_backend.labelstudio.payloads.tasks import parse_time
-from ralis_backend.online.answers import REST, USEFUL
 from ralis_backend.online.tool import ToolAnnotation, is_id
 
 MAX_ANNOTATOR = 320
@@ -46,7 +43,7 @@ def parse_annotation(payload: Mapping[str, Any]) -> ToolAnnotation:
         created_at=created_at,
         updated_at=_time(payload, "updated_at") if payload.get("updated_at") else created_at,
         lead_time_s=_lead_time(payload.get("lead_time")),
-        is_skipped=bool(payload.get("was_cancelled")) or _is_refused(results),
+        is_skipped=bool(payload.get("was_cancelled")),
         results=results,
         suggested_version=_suggested_version(payload),
         is_starred=payload.get("ground_truth") is True,
@@ -78,14 +75,6 @@ def _annotator(value: Any) -> str:
     if isinstance(value, Mapping):
         value = value.get("email") or value.get("id")
     return "" if value is None else storable(str(value)[:MAX_ANNOTATOR])
-
-
-def _is_refused(results: Sequence[Any]) -> bool:
-    """Whether all that was shown was called not worth labelling, and nobody painted in it."""
-    objects, _ = objects_of(results)
-    is_painted = any(map(is_of_person, objects))
-    answers = read_answers(results)
-    return not is_painted and REST.name not in answers and answers.get(USEFUL.name) is False
 
 
 def _is_machine(payload: Mapping[str, Any]) -> bool:

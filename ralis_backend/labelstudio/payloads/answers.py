@@ -53,6 +53,12 @@ def read_answers(results: Sequence[Any]) -> dict[str, Any]:
     return answers
 
 
+def calls_all_refused(results: Sequence[Any]) -> bool:
+    """Whether all that was shown was called not worth labelling, and no rest was named."""
+    answers = read_answers(results)
+    return REST.name not in answers and answers.get(USEFUL.name) is False
+
+
 def refused_results(results: Sequence[Any]) -> set[str]:
     """Ids of the results that were called not worth labelling, each by a tick of its own."""
     return {

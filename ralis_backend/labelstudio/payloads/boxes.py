@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ralis_backend.core.regions import Region
-from ralis_backend.labelstudio.payloads.answers import refused_results, result_id
+from ralis_backend.labelstudio.payloads.answers import (
+    calls_all_refused,
+    refused_results,
+    result_id,
+)
 from ralis_backend.labelstudio.payloads.label_config import LabelConfig
 from ralis_backend.labelstudio.payloads.results import (
     AnnotationError,
@@ -20,7 +25,12 @@ from ralis_backend.labelstudio.payloads.results import (
     shown,
     value_of,
 )
-from ralis_backend.labelstudio.payloads.strokes import is_of_person, most_cost, read_stroke
+from ralis_backend.labelstudio.payloads.strokes import (
+    is_as_suggested,
+    is_of_person,
+    most_cost,
+    read_stroke,
+)
 from ralis_backend.online.tool import FoundRegions
 
 MAX_REGIONS = 1000
@@ -31,16 +41,18 @@ REGION_LAYERS = 16
 def read_boxes(results: Any, config: LabelConfig, image_size: tuple[int, int]) -> FoundRegions:
     """The suggested regions that an annotation carries, in pixels, clipped to the image.
 
-    They are the rectangles with the label of suggested regions, whatever their control is called;
-    without a control for them, what the masks' meta says as well. What is malformed is left out,
-    and what there is of them beyond what an image holds.
+    They are the rectangles with the label of suggested regions, whatever their control is called,
+    and what the masks' meta says, whether the config has a control for them by now or not; each
+    once. What is malformed is left out, and what there is of them beyond what an image holds.
 
     A region that was called not worth labelling is refused, unless a person's stroke covers a pixel
-    of it. A tick for a mask of several regions refuses none: nobody knows which is meant.
+    of it that lies in no other region, ticked ones excepted: then it is disputed. All that was
+    shown is refused likewise, the whole image where no region is carried. A tick for a mask of
+    several regions refuses none: nobody knows which is meant.
     """
     objects, _ = objects_of(results)
     ticked = refused_results(results)
-    ticked_boxes: list[Region] = []
+    ticked_boxes: set[Region] = set()
     boxes: dict[Region, None] = {}  # in order, each once
     left_out: list[str] = []
     covered = 0
@@ -55,26 +67,36 @@ def read_boxes(results: Any, config: LabelConfig, image_size: tuple[int, int]) -
                 boxes[box] = None
                 covered += box.height * box.width
             if box in boxes and len(found) == 1 and result_id(result) in ticked:
-                ticked_boxes.append(box)
+                ticked_boxes.add(box)
         if len(boxes) > MAX_REGIONS or covered > REGION_LAYERS * image_size[0] * image_size[1]:
             left_out.append(
                 f"the annotation has more than {MAX_REGIONS} suggested regions, or regions that "
                 f"cover the image more than {REGION_LAYERS} times; delete some"
             )
             return FoundRegions((), tuple(left_out))
-    refused = _unpainted(ticked_boxes, objects, image_size)
-    return FoundRegions(tuple(boxes), tuple(left_out), refused)
+    carried = FoundRegions(tuple(boxes), tuple(left_out))
+    are_all_ticked = calls_all_refused(objects)
+    if not ticked_boxes and not are_all_ticked:
+        return carried
+    is_painted = _painted(objects, image_size)
+    painted_in = {box for box in boxes if is_painted[box.slices].any()}
+    is_nothing_painted = not painted_in if boxes else not is_painted.any()
+    for box in boxes.keys() - ticked_boxes:
+        is_painted[box.slices] = False
+    disputed = frozenset(box for box in ticked_boxes if is_painted[box.slices].any())
+    return replace(
+        carried,
+        refused=frozenset(ticked_boxes - disputed),
+        disputed=disputed,
+        is_refused=are_all_ticked and is_nothing_painted,
+    )
 
 
-def _unpainted(
-    boxes: Sequence[Region], objects: Sequence[Result], size: tuple[int, int]
-) -> frozenset[Region]:
-    """Those of the boxes of which no pixel is covered by a stroke that a person made or changed.
+def _painted(objects: Sequence[Result], size: tuple[int, int]) -> np.ndarray:
+    """(height, width) bool: which pixels a stroke covers that a person made, or changed a pixel of.
 
     Strokes that cannot be read, or cost too much, cover nothing here: `read_paint` names them.
     """
-    if not boxes:
-        return frozenset()
     is_painted = np.zeros(size, bool)
     cost = 0
     for result in filter(is_of_person, objects):
@@ -86,14 +108,16 @@ def _unpainted(
             window, covered = stroke.pixels()
         except AnnotationError:
             continue
+        if covered.shape == size and is_as_suggested(result, covered):
+            continue
         is_painted[window] |= covered
-    return frozenset(box for box in boxes if not is_painted[box.slices].any())
+    return is_painted
 
 
 def _boxes(result: Result, config: LabelConfig, size: tuple[int, int]) -> list[Region]:
     if result.get("type") == "rectanglelabels":
         return _boxes_of_rectangle(result, config.region_label, size)
-    return _boxes_of_meta(result, size) if config.region_control is None else []
+    return _boxes_of_meta(result, size)
 
 
 def _boxes_of_rectangle(result: Result, label: str, size: tuple[int, int]) -> list[Region]:

@@ -12,6 +12,7 @@ import numpy as np
 from ralis_backend.core.regions import VOID, Region
 from ralis_backend.labelstudio.payloads import bitmask, brush_rle
 from ralis_backend.labelstudio.payloads.label_config import LabelConfig
+from ralis_backend.labelstudio.payloads.strokes import FINGERPRINT, fingerprint
 
 _POLYGON_TOLERANCE = 0.5  # pixels by which a drawn outline may leave the mask's
 
@@ -35,7 +36,7 @@ def mask_to_results(
         class_names: by class index; a class that the config does not offer is left out.
         config: names the control.
         key: makes the results' ids; the same key gives the same ids.
-        scale: the picture shows each pixel of the mask `scale` times.
+        scale: the picture shows each pixel of the mask, which is all of it then, `scale` times.
         offset: (row, col) of the mask in the picture, in pixels of the picture.
         image_size: (height, width) of the picture; the enlarged mask's if None.
         score: the prediction's confidence, shown beside the stroke.
@@ -46,6 +47,10 @@ def mask_to_results(
     for index in np.unique(mask[mask != VOID]).tolist():
         if index >= len(class_names) or class_names[index] not in offered:
             continue
+        meta = (extra or {}).get("meta", {})
+        if config.control_type in WHOLE:
+            picture = _in_picture(mask == index, (offset, image_size or mask.shape))
+            meta = {**meta, FINGERPRINT: fingerprint(picture, class_names[index])}
         painted = _enlarged(mask == index, scale)
         height, width = image_size or painted.shape
         values = VALUES[config.control_type](painted, (offset, (height, width)))
@@ -60,6 +65,7 @@ def mask_to_results(
                 "image_rotation": 0,
                 "value": {**value, config.control_type: [class_names[index]]},
                 **(extra or {}),
+                **({"meta": meta} if meta else {}),
             }
             if score is not None:
                 result["score"] = score
@@ -129,6 +135,8 @@ VALUES: dict[str, Callable[[np.ndarray, Place], Iterator[dict[str, Any]]]] = {
     "polygonlabels": _polygon_values,
 }
 """Types of results that paint; the `value` of each result that paints (h, w) bool at a place."""
+WHOLE = frozenset({"brushlabels", "bitmasklabels"})
+"""Of these, the ones that cover exactly the pixels of the mask."""
 
 
 def _in_picture(painted: np.ndarray, place: Place) -> np.ndarray:

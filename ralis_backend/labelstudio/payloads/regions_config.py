@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
-from itertools import chain, cycle
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from ralis_backend.labelstudio.payloads.answers import Question, questions
+from ralis_backend.labelstudio.payloads.hotkeys import Hotkeys, hotkey
 from ralis_backend.labelstudio.payloads.label_config import (
     HELPERS,
     KEPT_CLASS,
@@ -31,21 +31,6 @@ logger = logging.getLogger(__name__)
 CROP_CLASS = "ralis-crop"
 """Of the view that shows the crop: by it an interface of regions is known."""
 REGIONS_SIGN = f'a view with the class "{CROP_CLASS}"'
-TOOL_HOTKEYS = "behkmoprvwu"
-"""Keys of Label Studio's tools, and of "unselect"."""
-# What has no key here gets the next free one from Label Studio, those of tools among them: the
-# eraser's would tick a choice. So everything gets one, if need be one that no hand finds.
-_LABEL_HOTKEYS = (
-    *"123456789qtasdfgzxcyijl",
-    *(f"shift+{key}" for key in "qtasdfgzxcyijlbehkmoprvwu"),
-)
-_CHOICE_HOTKEYS = "0n-=[];',./"
-_REST_HOTKEYS = tuple(f"shift+{key}" for key in "123456789")
-_FAR_HOTKEYS = tuple(
-    f"{modifiers}+f{number}"
-    for modifiers in ("ctrl+alt+shift", "ctrl+alt", "ctrl+shift", "alt+shift")
-    for number in range(13, 20)
-)
 _COLUMNS = "display:grid;grid-template-columns:minmax(0,2fr) minmax(0,1fr);gap:32px"
 # Label Studio shows every brush mask at an opacity of 0.6, whatever the config says, which hides
 # the pixels; an outline, light and dark, is seen on any picture in any colour. The slider of the
@@ -156,7 +141,7 @@ def regions_config(
     """
     asked = _questions(config, background)
     image, tools = _image_and_tools(config)
-    keys = _Keys(element for tool in tools for element in tool.iter())
+    keys = Hotkeys(element for tool in tools for element in tool.iter())
     root = Element("View")
     SubElement(root, "Header", {"value": "$note", "size": "5"})
     columns = SubElement(root, "View", {"style": _COLUMNS})
@@ -255,23 +240,6 @@ def asks_everything(xml: str, config: LabelConfig, background: str | None = None
     )
 
 
-def with_keys(xml: str) -> str:
-    """An interface of regions in which every label and choice has a hotkey; else as it is.
-
-    Those that we made before had none for some choices, and whoever changes the layout may leave
-    some out: the key of a tool would then choose what Label Studio gave it to.
-    """
-    root = parse_xml(xml)
-    without = [it for it in root.iter() if it.tag in ("Label", "Choice") and not _hotkey(it)]
-    if not without:
-        return xml
-    keys = _Keys(root.iter())
-    for element in without:
-        key = keys.for_label() if element.tag == "Label" else keys.for_choice()
-        element.set("hotkey", key)
-    return tostring(root, encoding="unicode")
-
-
 def _questions(config: LabelConfig, background: str | None) -> dict[str, Question]:
     """Those that have a choice in this project."""
     asked = questions([label.name for label in config.labels], background)
@@ -291,37 +259,6 @@ def _question_height(question: Question) -> int:
     return _QUESTION_HEIGHT * (2 if question.title else 1)
 
 
-class _Keys:
-    """Hotkeys: those that the owner chose, and the next free ones for what has none."""
-
-    def __init__(self, elements: Iterable[Element]) -> None:
-        owned = [_hotkey(it) for it in elements if it.tag in ("Label", "Choice")]
-        self._taken = {key.lower() for key in owned if key}
-        reserved = {choice.hotkey for it in questions().values() for choice in it.choices}
-        of_labels = (key for key in _LABEL_HOTKEYS if key not in self._taken | reserved)
-        self._far = cycle(_FAR_HOTKEYS)
-        self._of_labels: Iterator[str] = chain(of_labels, self._far)
-
-    def for_label(self) -> str:
-        """The next free one."""
-        return next(self._of_labels)
-
-    def for_choice(self, own: str = "") -> str:
-        """A choice's own, if it has one; if the owner gave that to a label, another one."""
-        wanted = (own, *_CHOICE_HOTKEYS) if own else _REST_HOTKEYS
-        found = next((key for key in wanted if key not in self._taken), None) or self.far()
-        self._taken.add(found)
-        return found
-
-    def far(self) -> str:
-        """One that nobody presses by accident: for what is out of sight."""
-        return next(self._far)
-
-
-def _hotkey(element: Element) -> str:
-    return dict(_lower(element.attrib)).get("hotkey", "")
-
-
 def _image_and_tools(config: LabelConfig) -> tuple[Element, list[Element]]:
     """The owner's Image, and the controls of it that a region is painted with, in order."""
     elements = list(offered(parse_xml(config.xml)))
@@ -338,7 +275,7 @@ def _is_painted_with(element: Element, config: LabelConfig) -> bool:
     return element.tag in SMART_HELPERS and is_smart and is_fixed
 
 
-def _add_tool(parent: Element, tool: Element, config: LabelConfig, keys: _Keys) -> None:
+def _add_tool(parent: Element, tool: Element, config: LabelConfig, keys: Hotkeys) -> None:
     named = {"name": tool.get("name", ""), "toName": config.image_name}
     style = _merged(_OUR_CONTROL.get(tool.tag, {}), _carried(tool, _CONTROL_ATTRIBUTES))
     control = SubElement(parent, tool.tag, named | style)
@@ -348,13 +285,13 @@ def _add_tool(parent: Element, tool: Element, config: LabelConfig, keys: _Keys) 
         background = label.get("background", "")
         color = colors.get(label_name(label)) or plain_color(background, position)
         attributes["background"] = color
-        if not _hotkey(label):
+        if not hotkey(label):
             attributes["hotkey"] = keys.for_label()
         SubElement(control, "Label", attributes)
 
 
 def _add_questions(
-    parent: Element, asked: Mapping[str, Question], image_name: str, taken: set[str], keys: _Keys
+    parent: Element, asked: Mapping[str, Question], image_name: str, taken: set[str], keys: Hotkeys
 ) -> None:
     for control, question in asked.items():
         name = _free_name(control, taken)
@@ -370,7 +307,7 @@ def _add_questions(
             SubElement(element, "Choice", {"value": choice.text, "hotkey": key})
 
 
-def _add_kept(root: Element, before: str, config: LabelConfig, keys: _Keys) -> None:
+def _add_kept(root: Element, before: str, config: LabelConfig, keys: Hotkeys) -> None:
     """Controls of another interface, as far as their names are free: out of sight.
 
     Of two tools that listen to one key Label Studio takes that of the control which comes last, so

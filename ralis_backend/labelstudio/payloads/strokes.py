@@ -6,7 +6,8 @@ pixels, and there may be a hundred thousand of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -224,12 +225,42 @@ STROKES: dict[str, Callable[[Result, tuple[int, int]], Stroke]] = {
     "bitmasklabels": _bitmask,
 }
 """Types of results that paint, and what reads each."""
+FINGERPRINT = "suggested"
+"""In the meta of a suggested mask, which Label Studio hands back: its `fingerprint`."""
 
 
 def is_of_person(result: Result) -> bool:
     """Whether it is a stroke that somebody made or changed, not one as it was suggested."""
     kind = result.get("type")
     return isinstance(kind, str) and kind in STROKES and result.get("origin") != "prediction"
+
+
+def fingerprint(covered: np.ndarray, label: str) -> str:
+    """What a suggested mask, (height, width) bool of the image, is known by when it comes back."""
+    height, width = covered.shape
+    known = hashlib.sha1(f"{height}x{width} {label}".encode(), usedforsecurity=False)
+    known.update(np.packbits(covered).tobytes())
+    return known.hexdigest()[:16]
+
+
+def is_as_suggested(result: Result, covered: np.ndarray) -> bool:
+    """Whether a stroke that Label Studio calls changed covers what was suggested, as its label.
+
+    A second answer about a stroke is a change to Label Studio. Where the suggestion said nothing of
+    its pixels, as outlines do not, it is taken for changed.
+
+    Args:
+        result: of a brush or bitmask.
+        covered: (height, width) bool, its pixels in the image.
+    """
+    meta, value = result.get("meta"), value_of(result)
+    known = meta.get(FINGERPRINT) if isinstance(meta, Mapping) else None
+    if result.get("origin") != "prediction-changed" or not isinstance(known, str):
+        return False
+    labels = value.get(str(result.get("type")))
+    if not isinstance(labels, list) or len(labels) != 1 or not isinstance(labels[0], str):
+        return False
+    return known == fingerprint(covered, labels[0])
 
 
 def _corners(result: Result, size: tuple[int, int]) -> np.ndarray:

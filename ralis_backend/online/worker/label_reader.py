@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-READING = 1
+READING = 2
 """How annotations are read. Count it up where the same annotation gives other labels than it did:
 each project's are then read once more."""
 MAX_LOGGED = 300
@@ -48,6 +48,7 @@ class _Asked:
 
     were_asked_for: whether they were shown to be labelled; see `painted_labels`.
     refused: those that were called not worth labelling.
+    disputed: those that were called so and painted in, where nothing unpainted is background.
     drawn_instead: what was drawn on a whole image that nobody asked for, by type; nobody painted.
     """
 
@@ -55,6 +56,7 @@ class _Asked:
     were_asked_for: bool = True
     left_out: Sequence[str] = ()
     refused: Set[Region] = frozenset()
+    disputed: Set[Region] = frozenset()
     drawn_instead: Sequence[str] = ()
 
 
@@ -179,7 +181,9 @@ class LabelReader:
         """What an annotation labels, and what of it does not count."""
         if row.crop_task_id is not None:
             region = self._store.queue.get(row.crop_task_id).region
-            asked, size = _Asked([region]), (region.height, region.width)
+            size = (region.height, region.width)
+            is_refused = self._tool.annotated_regions(annotation, self._pool, size).is_refused
+            asked = _Asked([region], refused={region} if is_refused else frozenset())
             slices = [(slice(None), slice(None))]
         else:
             size = self._image_size(image_id)
@@ -193,8 +197,11 @@ class LabelReader:
         names = self._project.class_names
         unpainted, odd_rest = self._unpainted(answers)
         painted = self._tool.mask(annotation, self._pool, names, size, unpainted)
+        bare = painted
+        if asked.disputed and unpainted is not None:
+            bare = self._tool.mask(annotation, self._pool, names, size, None)
         patches = [
-            (region, painted.mask[it])
+            (region, (bare if region in asked.disputed else painted).mask[it])
             for region, it in zip(asked.regions, slices, strict=True)
             if region not in asked.refused
         ]
@@ -223,10 +230,12 @@ class LabelReader:
                 regions = _within(handed_out.regions, size)
                 if handed_out.regions and not regions:
                     left_out.append(NOTHING_INSIDE)
+        cells = [] if regions or left_out else grid(size, self._config.ranking.region_size)
+        refused = frozenset((*regions, *cells)) if found.is_refused else found.refused
         if regions or left_out:
-            return _Asked(regions, True, left_out, found.refused)
-        cells = grid(size, self._config.ranking.region_size)
-        return _Asked(cells, False, drawn_instead=found.drawn_instead)
+            return _Asked(regions, True, left_out, refused, found.disputed)
+        drawn_instead = () if found.is_refused else found.drawn_instead
+        return _Asked(cells, False, refused=refused, drawn_instead=drawn_instead)
 
     def _image_size(self, image_id: int) -> tuple[int, int]:
         """(height, width) of an annotated image, read from its file the first time."""

@@ -225,16 +225,17 @@ def test_results_that_are_no_list_of_objects_are_named_and_cost_nothing_else(res
     assert painted.left_out != ()
     assert (painted.mask == VOID).all()
     refusal = {"type": "choices", "value": {"choices": ["Not worth labelling"]}}
-    assert parse_annotation(_webhook(result=[results, refusal])).is_skipped
+    assert read_boxes([results, refusal], CONFIG, (2, 3)).is_refused
 
 
-def test_feedback_that_a_region_is_not_worth_labelling_skips_it_unless_somebody_painted():
+def test_feedback_that_a_region_is_not_worth_labelling_refuses_it_unless_somebody_painted():
     refusal = {"type": "choices", "value": {"choices": ["Not worth labelling"]}}
-    untouched = {"type": "brushlabels", "origin": "prediction", "value": {}}
-    painted = {"type": "brushlabels", "origin": "manual", "value": {}}
-    assert parse_annotation(_webhook(result=[untouched, refusal])).is_skipped
-    assert not parse_annotation(_webhook(result=[untouched, painted, refusal])).is_skipped
-    assert not parse_annotation(_webhook(result=[untouched])).is_skipped
+    untouched = _stroke("prediction", slice(0, 8))
+    painted = _stroke("manual", slice(7, 8), slice(3, 4))
+    empty = {"type": "brushlabels", "origin": "manual", "value": {}}
+    assert read_boxes([untouched, empty, refusal], CONFIG, (4, 8)).is_refused
+    assert not read_boxes([untouched, painted, refusal], CONFIG, (4, 8)).is_refused
+    assert not read_boxes([untouched], CONFIG, (4, 8)).is_refused
 
 
 def _suggested(key: str, x: float) -> dict[str, Any]:
@@ -251,30 +252,27 @@ def test_a_region_that_is_not_worth_labelling_is_refused_alone():
     boxes = [_suggested("a", 0), _suggested("b", 50)]
     accepted = {"id": "s", "type": "brushlabels", "origin": "prediction", "parentID": "a"}
     results = [*boxes, accepted, _tick("a", "Useful"), _tick("b", "Not worth labelling")]
-    annotation = parse_annotation(_webhook(result=results))
-    assert not annotation.is_skipped
-    found = read_boxes(annotation.results, CONFIG, (4, 8))
+    found = read_boxes(results, CONFIG, (4, 8))
+    assert not found.is_refused
     assert found.regions == (Region(0, 0, 4, 4), Region(0, 4, 4, 4))
     assert found.refused == {Region(0, 4, 4, 4)}
 
 
-def test_all_regions_refused_are_a_skip():
+def test_all_regions_refused_are_all_that_was_shown():
     boxes = [_suggested("a", 0), _suggested("b", 50)]
     refusals = [_tick(key, "Not worth labelling") for key in ("a", "b")]
-    annotation = parse_annotation(_webhook(result=[*boxes, *refusals]))
-    assert annotation.is_skipped
-    painted = {"id": "s", "type": "brushlabels", "origin": "manual"}
-    annotation = parse_annotation(_webhook(result=[*boxes, *refusals, painted]))
-    assert not annotation.is_skipped
-    assert len(read_boxes(annotation.results, CONFIG, (4, 8)).refused) == 2
+    unread = {"id": "s", "type": "brushlabels", "origin": "manual"}
+    for results in ([*boxes, *refusals], [*boxes, *refusals, unread]):
+        found = read_boxes(results, CONFIG, (4, 8))
+        assert (found.is_refused, found.refused) == (True, {LEFT, RIGHT})
 
 
 def _stroke(origin: str, columns: slice, rows: slice = slice(None)) -> dict[str, Any]:
-    """Of the label road, on an image of 4 x 8."""
+    """Of the label road, on an image of 4 x 8; nothing tells what was suggested there."""
     mask = np.full((4, 8), VOID, np.uint8)
     mask[rows, columns] = 0
     (result,) = mask_to_results(mask, ["road"], CONFIG, key=f"{origin}{columns}{rows}")
-    return {**result, "origin": origin}
+    return {**result, "origin": origin, "meta": {}}
 
 
 LEFT, RIGHT = Region(0, 0, 4, 4), Region(0, 4, 4, 4)
@@ -301,8 +299,32 @@ def test_ticked_regions_that_were_painted_all_count():
     boxes = [_suggested("a", 0), _suggested("b", 50)]
     refusals = [_tick(key, "Not worth labelling") for key in ("a", "b")]
     results = [*boxes, _stroke("manual", slice(3, 5)), *refusals]
-    assert not parse_annotation(_webhook(result=results)).is_skipped
-    assert read_boxes(results, CONFIG, (4, 8)).refused == set()
+    found = read_boxes(results, CONFIG, (4, 8))
+    assert (found.is_refused, found.refused) == (False, set())
+
+
+@pytest.mark.parametrize("scale", [1, 3])
+@pytest.mark.parametrize("tag", ["BrushLabels", "BitmaskLabels"])
+def test_a_suggestion_that_only_its_answer_made_a_changed_one_is_no_paint(tag, scale):
+    xml = CONFIG_XML.replace("BrushLabels", tag)
+    mask = np.full((4, 8), VOID, np.uint8)
+    mask[1:3, 2:7] = 0
+    (made,) = mask_to_results(mask, ["road"], parse_label_config(xml), key="k", scale=scale)
+    suggested = json.loads(json.dumps({**made, "origin": "prediction-changed"}))
+
+    def is_refused(stroke: dict[str, Any]) -> bool:
+        tick = {"type": "choices", "value": {"choices": ["Not worth labelling"]}}
+        return read_boxes([stroke, tick], CONFIG, (4, 8)).is_refused
+
+    assert is_refused(suggested)
+    assert not is_refused({**suggested, "origin": "manual"}), "a copy is somebody's"
+    assert not is_refused({**suggested, "meta": {"text": ["of an earlier release"]}})
+    assert not is_refused({**suggested, "meta": {**made["meta"], "suggested": 7}})
+    kind = made["type"]
+    assert not is_refused({**suggested, "value": {**made["value"], kind: ["car"]}})
+    mask[3, 7] = 0
+    (painted,) = mask_to_results(mask, ["road"], parse_label_config(xml), key="k", scale=scale)
+    assert not is_refused({**suggested, "value": painted["value"]})
 
 
 def test_strokes_that_would_take_minutes_to_paint_save_no_ticked_region(monkeypatch):

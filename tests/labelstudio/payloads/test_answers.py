@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 
 from ralis_backend.core.regions import Region
-from ralis_backend.labelstudio.payloads.annotations import parse_annotation
-from ralis_backend.labelstudio.payloads.answers import read_answers, refused_results
+from ralis_backend.labelstudio.payloads.answers import (
+    calls_all_refused,
+    read_answers,
+    refused_results,
+)
 from ralis_backend.labelstudio.payloads.boxes import read_boxes
 from ralis_backend.labelstudio.payloads.label_config import parse_label_config
 from ralis_backend.labelstudio.payloads.regions_config import asks_everything, regions_config
@@ -137,12 +140,9 @@ def test_the_rest_is_read_from_its_own_control_alone():
 
 
 def test_a_region_whose_rest_is_named_is_labelled_even_if_it_was_not_worth_it():
-    moment = "2026-01-01T00:00:00Z"
     results = [ticked("Not worth labelling")]
-    payload = {"id": 1, "task": 2, "created_at": moment, "result": results}
-    assert parse_annotation(payload).is_skipped
-    results.append(ticked("Soil", control="rest"))
-    assert not parse_annotation(payload).is_skipped
+    assert calls_all_refused(results)
+    assert not calls_all_refused([*results, ticked("Soil", control="rest")])
 
 
 @pytest.mark.parametrize("odd", [[], {}, 7, None])

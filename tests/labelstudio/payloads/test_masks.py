@@ -23,7 +23,7 @@ from ralis_backend.labelstudio.payloads.brush_rle import encode
 from ralis_backend.labelstudio.payloads.label_config import parse_label_config
 from ralis_backend.labelstudio.payloads.masks import mask_to_results, region_to_result
 from ralis_backend.labelstudio.payloads.paint import read_paint
-from ralis_backend.labelstudio.payloads.strokes import MAX_POINTS
+from ralis_backend.labelstudio.payloads.strokes import MAX_POINTS, fingerprint
 from tests.labelstudio.payloads.reading import region_boxes, results_to_mask
 
 CLASSES = ["road", "car", "tree"]
@@ -241,6 +241,7 @@ def test_a_result_has_the_fields_of_label_studio():
         },
         "score": 0.5,
         "parentID": "p",
+        "meta": {"suggested": fingerprint(mask == 1, "car")},
     }
 
 
@@ -722,12 +723,12 @@ def test_a_malformed_box_is_named(result, message):
     _no_boxes([result], IN_PLACE, (20, 40), f"'box'.*{message}")
 
 
-def test_boxes_stand_in_the_masks_meta_where_the_config_has_no_control_for_them():
+def test_boxes_that_stand_in_the_masks_meta_are_read_whatever_the_config_has_now():
     box = {"row": 2, "col": 3, "height": 4, "width": 5}
     inside = {"meta": {"text": ["Region 1 of 1"], "regions": [box, {**box, "row": 18}]}}
     results = [inside, {"meta": {"regions": [box, {**box, "col": 99}]}}, {"meta": None}, {}]
-    assert region_boxes(results, BRUSH, (20, 40)) == [Region(2, 3, 4, 5), Region(18, 3, 2, 5)]
-    assert region_boxes(results, IN_PLACE, (20, 40)) == []
+    for config in (BRUSH, IN_PLACE):  # the control may have come later
+        assert region_boxes(results, config, (20, 40)) == [Region(2, 3, 4, 5), Region(18, 3, 2, 5)]
 
 
 @pytest.mark.parametrize(

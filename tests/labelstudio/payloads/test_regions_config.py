@@ -5,13 +5,13 @@ from xml.etree.ElementTree import fromstring
 
 import pytest
 
+from ralis_backend.labelstudio.payloads.hotkeys import LABEL_STUDIO_HOTKEYS
 from ralis_backend.labelstudio.payloads.label_config import (
     KEPT_CLASS,
     parse_label_config,
     parse_xml,
 )
 from ralis_backend.labelstudio.payloads.regions_config import (
-    TOOL_HOTKEYS,
     WAND_KEYS,
     carried_parts,
     is_like,
@@ -206,7 +206,7 @@ def test_everything_has_a_key_and_none_is_a_tools(count):
     keys = [it.get("hotkey") for it in regions.iter() if it.tag in ("Label", "Choice")]
     assert len(keys) >= 2 * count
     assert None not in keys
-    assert not {*keys} & {*TOOL_HOTKEYS}
+    assert not {*keys} & LABEL_STUDIO_HOTKEYS
     near = [key for key in keys if "+f1" not in str(key)]
     assert len({*near}) == len(near)
     assert [it.get("hotkey") for it in regions.iter("Label")][:9] == [*"123456789"][:count]

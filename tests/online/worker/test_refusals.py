@@ -1,0 +1,234 @@
+"""Label Studio's own results, read to the end: what becomes of regions not worth labelling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ralis_backend.core.regions import Region
+from ralis_backend.labelstudio.payloads import brush_rle
+from ralis_backend.labelstudio.payloads.answers import read_answers
+from ralis_backend.labelstudio.payloads.boxes import read_boxes
+from ralis_backend.labelstudio.payloads.label_config import parse_label_config
+from ralis_backend.labelstudio.payloads.paint import drawn_instead, read_paint
+from ralis_backend.online.store import Store
+from ralis_backend.online.tool import FoundRegions, Painted, ToolAnnotation, ToolProject, ToolTask
+from ralis_backend.online.worker import WorkerConfig
+from ralis_backend.online.worker.sync import Sync
+from tests.online.conftest import RANKING
+from tests.online.fake_tool import FakeTool
+
+POOL, SIZE, NAMES = "1.100", (64, 96), ("road", "car")
+WHOLE = slice(None)
+CROP_TASK = 11
+NOT_WORTH = "Not worth labelling"
+BOXES = '<RectangleLabels name="region" toName="image"><Label value="Suggested region"/>'
+
+
+class LabelStudioResults(FakeTool):
+    """Annotations hold what Label Studio sends."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.version = None  # nobody remembers what was suggested
+        data = {"source_task": 1, "row": 0, "col": 0, "height": 32, "width": 32, "round": 1}
+        data |= {"rank": 1, "strategy": "entropy", "version": "v0"}
+        self.region_tasks[CROP_TASK] = ToolTask(CROP_TASK, self.tick(), "/data/crop.png", data)
+        self.offer(has_boxes=True)
+
+    def offer(self, *, has_boxes: bool) -> None:
+        labels = "".join(f'<Label value="{name}"/>' for name in NAMES)
+        xml = (
+            '<View><Image name="image" value="$image"/>'
+            f"{f'{BOXES}</RectangleLabels>' if has_boxes else ''}"
+            f'<BrushLabels name="brush" toName="image">{labels}</BrushLabels></View>'
+        )
+        classes = parse_label_config(xml).labels
+        self.pool = replace(self.pool, label_config=xml, classes=classes)
+
+    def answers(self, annotation: ToolAnnotation) -> dict[str, Any]:
+        return read_answers(annotation.results)
+
+    def mask(
+        self,
+        annotation: ToolAnnotation,
+        project: ToolProject,
+        class_names: Sequence[str],
+        size: tuple[int, int],
+        background: str | None,
+    ) -> Painted:
+        return read_paint(annotation.results, class_names, size, background)
+
+    def annotated_regions(
+        self, annotation: ToolAnnotation, project: ToolProject, image_size: tuple[int, int]
+    ) -> FoundRegions:
+        config = parse_label_config(project.label_config)
+        found = read_boxes(annotation.results, config, image_size)
+        return replace(found, drawn_instead=drawn_instead(annotation.results))
+
+
+@pytest.fixture
+def tool() -> LabelStudioResults:
+    return LabelStudioResults()
+
+
+@pytest.fixture(params=["road", None], ids=["background", "no background"])
+def background(request: pytest.FixtureRequest) -> str | None:
+    return request.param
+
+
+def stroke(
+    rows: slice, cols: slice, size: tuple[int, int] = SIZE, origin: str = "manual"
+) -> dict[str, Any]:
+    """A brush stroke of the class car."""
+    alpha = np.zeros(size, np.uint8)
+    alpha[rows, cols] = 255
+    return {
+        "id": f"stroke {rows} {cols} {origin}",
+        "type": "brushlabels",
+        "from_name": "brush",
+        "to_name": "image",
+        "original_width": size[1],
+        "original_height": size[0],
+        "origin": origin,
+        "value": {"format": "rle", "rle": brush_rle.encode(alpha), "brushlabels": ["car"]},
+    }
+
+
+def box(name: str, region: Region) -> dict[str, Any]:
+    height, width = SIZE
+    value = {"x": 100 * region.col / width, "y": 100 * region.row / height, "rotation": 0}
+    value |= {"width": 100 * region.width / width, "height": 100 * region.height / height}
+    value |= {"rectanglelabels": ["Suggested region"]}
+    return {"id": name, "type": "rectanglelabels", "from_name": "region", "value": value}
+
+
+def tick(about: str | None = None) -> dict[str, Any]:
+    """Not worth labelling: the result of this id, or all that is shown."""
+    value = {"choices": [NOT_WORTH]}
+    return {"id": about or "all", "type": "choices", "from_name": "feedback", "value": value}
+
+
+def read(
+    store: Store,
+    tool: LabelStudioResults,
+    results: Sequence[dict[str, Any]],
+    background: str | None,
+    task_id: int = CROP_TASK,
+) -> dict[tuple[int, int], dict[str, int] | None]:
+    """Pixels of each class by the place of each labelled region, None for a skip."""
+    pool = tool.pool
+    register = store.projects.register
+    register(pool.uid, pool.id, pool.label_config, pool.classes, "pool", None, background)
+    mode = "crops" if task_id == CROP_TASK else "in-place"
+    sync = Sync(store, tool, WorkerConfig(mode=mode, improve_s=0.0, ranking=RANKING))
+    sync.full(store.projects.get(POOL))
+    tool.annotate(task_id, results, project_id=2 if mode == "crops" else 1, annotation_id=1)
+    sync.full(store.projects.get(POOL))
+    return labels(store)
+
+
+def labels(store: Store) -> dict[tuple[int, int], dict[str, int] | None]:
+    project = store.projects.get(POOL)
+    return {
+        (it.region.row, it.region.col): None
+        if it.is_skipped
+        else {
+            name: count
+            for name, count in zip(project.class_names, it.pixels, strict=False)
+            if count
+        }
+        for it in store.labels.of(project.id)
+    }
+
+
+NOTHING = slice(0, 0)
+ERASED = stroke(NOTHING, NOTHING, (32, 32), "prediction-changed")
+
+
+@pytest.mark.parametrize(
+    "strokes",
+    [
+        [],
+        [ERASED],
+        [stroke(NOTHING, NOTHING, (32, 32))],
+        [{**ERASED, "value": {"format": "rle", "rle": [], "brushlabels": ["car"]}}],
+        [stroke(WHOLE, WHOLE, (32, 32), "prediction"), ERASED],
+    ],
+)
+def test_a_crop_of_which_no_pixel_is_painted_is_refused_by_a_tick(store, tool, background, strokes):
+    assert read(store, tool, [*strokes, tick()], background) == {(0, 0): None}
+
+
+def test_a_crop_with_one_painted_pixel_counts_though_it_was_ticked(store, tool):
+    painted = [ERASED, stroke(slice(3, 4), slice(3, 4), (32, 32)), tick()]
+    assert read(store, tool, painted, "road") == {(0, 0): {"car": 1, "road": 1023}}
+
+
+def test_whatever_was_erased_and_whoever_said_so_a_region_in_place_is_refused(
+    store, tool, background
+):
+    whole = Region(0, 0, 32, 32)
+    erased = stroke(NOTHING, NOTHING, SIZE, "prediction-changed")
+    for about in ("a", None):
+        assert read(store, tool, [box("a", whole), erased, tick(about)], background, 1) == {
+            (0, 0): None
+        }
+
+
+LEFT, RIGHT = Region(0, 0, 32, 32), Region(0, 32, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("first", "paint", "expected"),
+    [
+        (LEFT, slice(32, 64), None),
+        (LEFT, slice(31, 64), {"car": 32}),  # one column too far: no background beside it
+        (Region(0, 8, 32, 32), slice(32, 64), None),  # the boxes overlap
+        (Region(0, 8, 32, 32), slice(31, 64), {"car": 9 * 32}),
+    ],
+)
+def test_what_is_painted_in_the_neighbour_makes_no_background_of_a_ticked_region(
+    store, tool, background, first, paint, expected
+):
+    results = [box("a", first), box("b", RIGHT), stroke(slice(0, 32), paint), tick("a")]
+    found = read(store, tool, results, background, 1)
+    assert found == {(0, first.col): expected, (0, 32): {"car": 1024}}
+
+
+def test_regions_that_are_all_ticked_do_not_hide_what_is_painted_in_them(store, tool):
+    boxes = [box("a", Region(0, 8, 32, 32)), box("b", RIGHT)]
+    results = [*boxes, stroke(slice(0, 1), slice(32, 33)), tick("a"), tick("b")]
+    assert read(store, tool, results, "road", 1) == {(0, 8): {"car": 1}, (0, 32): {"car": 1}}
+
+
+def suggested(region: Region) -> dict[str, Any]:
+    """A suggested mask of a region, as it is without a control for boxes; untouched."""
+    painted = stroke(*region.slices, origin="prediction")
+    return {**painted, "meta": {"regions": [asdict(region)]}}
+
+
+def test_regions_of_masks_stay_what_they_are_when_the_owner_adds_boxes(store, tool):
+    tool.offer(has_boxes=False)
+    masks = [suggested(LEFT), suggested(RIGHT)]
+    found = read(store, tool, [*masks, tick(masks[0]["id"])], None, 1)
+    assert found == {(0, 0): None, (0, 32): {"car": 1024}}
+    tool.offer(has_boxes=True)
+    for background in (None, "road", None):
+        assert read(store, tool, [*masks, tick(masks[0]["id"])], background, 1) == found
+
+
+def test_a_region_with_a_box_and_a_mask_s_meta_counts_once(store, tool):
+    region = Region(0, 0, 32, 32)
+    found = read(store, tool, [box("a", region), suggested(region), suggested(region)], None, 1)
+    assert found == {(0, 0): {"car": 1024}}
+    assert len(store.labels.of(store.projects.get(POOL).id)) == 1
+
+
+def test_paint_outside_the_boxes_keeps_none_of_them_from_being_refused(store, tool):
+    results = [box("a", Region(0, 0, 32, 32)), stroke(WHOLE, slice(32, 40)), tick()]
+    assert read(store, tool, results, "road", 1) == {(0, 0): None}
