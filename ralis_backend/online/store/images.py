@@ -98,6 +98,17 @@ class Images:
             found = query.where(Image.project_id == project_id, ~Image.is_deleted)
             return session.scalar(found) or 0
 
+    def mark(self, project_id: int) -> list[int]:
+        """What changes whenever an image becomes readable, or is no more: how many, sum of ids."""
+        query = select(func.count(Image.id), func.coalesce(func.sum(Image.id), 0)).where(
+            Image.project_id == project_id,
+            ~Image.is_deleted,
+            Image.error.is_(None),
+            Image.height.is_not(None),
+        )
+        with self._database.read() as session:
+            return [int(value) for value in session.execute(query).one()]
+
     def has_unranked(self, project_id: int, version_id: int) -> bool:
         """Whether there are images that may be readable and that a version has not ranked."""
         ranked = select(Ranking.image_id).where(Ranking.version_id == version_id)

@@ -227,6 +227,13 @@ class Labels:
             )
             return newest_id or 0
 
+    def mark(self, project_id: int) -> list[int]:
+        """What changes whenever a label or skip comes or goes: how many count, the sum of ids."""
+        query = _counting(select(func.count(Label.id), func.coalesce(func.sum(Label.id), 0)))
+        with self._database.read() as session:
+            found = session.execute(query.where(Label.project_id == project_id)).one()
+            return [int(value) for value in found]
+
     def starred_ids(self, project_id: int) -> list[int]:
         """The labels that a reviewer has starred: a star moves without a label being made."""
         query = _counting(select(Label.id)).where(Label.project_id == project_id)

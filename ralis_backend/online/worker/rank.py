@@ -50,9 +50,8 @@ logger = logging.getLogger(__name__)
 
 Report = Callable[[dict[str, Any]], None]
 
-USED_UP_WITH = "used_up_with"
-"""Of a version's metrics: painted labels when its ranking found no open region; None: it has some.
-"""
+USED_UP = "used_up"
+"""Of a version's metrics: that its ranking found no open region."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,6 @@ class Ranker:
             return
         segmenter = usable.segmenter
         images = self._store.images.of(project.id)
-        num_labels = self._store.labels.count(project.id)
         labels = self._store.labels.of(project.id)
         learned = learned_pixels(self._store, project, version, labels)
         chosen = strategy_for(project, version, learned, ranking, segmenter.offers)
@@ -163,8 +161,8 @@ class Ranker:
                 known = known_of(project, seeking.wish, labels, described)
                 metrics[MINING] = replace(nothing_found(seeking), known=known).to_json()
         seconds = round(time.monotonic() - started, 2)
-        if is_used_up or USED_UP_WITH in version.metrics:
-            metrics[USED_UP_WITH] = num_labels if is_used_up else None
+        if is_used_up or USED_UP in version.metrics:
+            metrics[USED_UP] = is_used_up
         metrics["seconds"] = {**version.metrics.get("seconds", {}), "rank": seconds}
         self._store.versions.change(version.id, ranked_at=now(), metrics=metrics)
         logger.info(
