@@ -30,6 +30,7 @@ from ralis_backend.online.ranking import (
     reasons_of,
     score_pool,
     to_explain,
+    worths,
 )
 from ralis_backend.online.same_pictures import SamePictures
 from ralis_backend.online.seeking import Seeking, seek
@@ -403,18 +404,28 @@ class Ranker:
 
 
 def _alone(chosen: ChosenStrategy, state: PoolState, pool: DescribedPool) -> np.ndarray | None:
-    """(N,) what the candidates are worth by themselves, where their scores are not that."""
+    """(N,) what the candidates are worth by themselves, where their scores are not that.
+
+    None where the strategy does not say it, or breaks in saying it.
+    """
     if chosen.strategy.is_pointwise:
         return None
-    parts = []
-    for rows, part in pool.features.select(pool.candidates).blocks():
-        worth = chosen.strategy.alone(state.part(np.arange(rows.start, rows.stop)), part)
-        if worth is None:
-            return None
-        parts.append(worth)
-        state.stop()
-    worths: np.ndarray = np.concatenate(parts)
-    return worths
+    try:
+        parts = []
+        for rows, part in pool.features.select(pool.candidates).blocks():
+            worth = chosen.strategy.alone(state.part(np.arange(rows.start, rows.stop)), part)
+            if worth is None:
+                return None
+            parts.append(worths(worth, rows.stop - rows.start))
+            state.stop()
+        return np.concatenate(parts)
+    except (Stopped, MemoryError):
+        raise
+    except Exception as error:
+        logger.warning(
+            "%s does not say what regions are worth alone: %s", chosen.strategy.name, error
+        )
+        return None
 
 
 def _quantiles(scores: np.ndarray) -> list[float]:
@@ -425,7 +436,8 @@ def _quantiles(scores: np.ndarray) -> list[float]:
 def _manner(chosen: ChosenStrategy, state: PoolState, pool: DescribedPool) -> str | None:
     """What the strategy looks for now; None where it says nothing, or breaks in saying it."""
     try:
-        return chosen.strategy.manner(state, pool.features.select(pool.candidates))
+        manner = chosen.strategy.manner(state, pool.features.select(pool.candidates))
+        return None if manner is None else str(manner)
     except (Stopped, MemoryError):
         raise
     except Exception as error:
