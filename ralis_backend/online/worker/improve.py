@@ -204,7 +204,7 @@ class Improver:
         """
         basis = Basis(
             newest_label_id,
-            self._store.labels.count(project.id),
+            tuple(self._store.labels.mark(project.id)),
             tuple(self._store.labels.starred_ids(project.id)),
             tuple(project.removed_classes),
             project.background_class,

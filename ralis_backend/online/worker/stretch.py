@@ -60,12 +60,12 @@ class Looked:
 class Basis:
     """What tells whether a project's labels have changed, or what counts of them.
 
-    num_labels: painted.
+    mark: of its labels and skips, see `Labels.mark`.
     removed_classes, background_class: indices of the project's classes.
     """
 
     newest_label_id: int
-    num_labels: int
+    mark: Sequence[int]
     starred_ids: Sequence[int]
     removed_classes: Sequence[int]
     background_class: int | None
