@@ -418,7 +418,8 @@ def _alone(chosen: ChosenStrategy, state: PoolState, pool: DescribedPool) -> np.
                 return None
             parts.append(worths(worth, rows.stop - rows.start))
             state.stop()
-        return np.concatenate(parts)
+        found: np.ndarray = np.concatenate(parts)
+        return found
     except (Stopped, MemoryError):
         raise
     except Exception as error:
