@@ -26,6 +26,7 @@ from ralis_backend.online.worker.publish import Publisher
 from ralis_backend.online.worker.rank import USED_UP, Ranker
 from ralis_backend.online.worker.reading import Reading
 from ralis_backend.online.worker.retry import Retry
+from ralis_backend.online.worker.stretch import Basis
 from ralis_backend.online.worker.sync import Sync
 from ralis_backend.online.worker.tidy import Tidying
 from ralis_backend.online.worker.train import Trainer
@@ -61,6 +62,8 @@ class ProjectState:
     has_open_request: whether a training that was asked for has begun and not ended.
     further: how far the training of the version in use was continued; None where it cannot be,
         since it has learned nothing, or too little is held out to judge by.
+    basis: what tells the labels there are from those it was continued with; None: not asked, since
+        nothing was noted.
     leaves_share: whether that wish leaves a share of each round to the ordinary strategy.
     num_waiting, num_planned: region tasks without a label; those of them not yet in the tool.
     """
@@ -80,6 +83,7 @@ class ProjectState:
     has_bad_images: bool = False
     has_open_request: bool = False
     further: Further | None = None
+    basis: str | None = None
     sought_wish: int | None = None
     leaves_share: bool = False
 
@@ -149,6 +153,7 @@ def read_state(store: Store, project: Project, unread_s: float, enough: int) -> 
     if len(waiting) < enough or leaves_share or is_used_up:
         now_open = [*openness(store, project.id), *of_queue(waiting)]
         may_have_open = now_open != project.filled_with
+    further = _further(version)
     is_published = (
         project.published_version == project.current_version and not project.is_publishing_requested
     )
@@ -170,7 +175,8 @@ def read_state(store: Store, project: Project, unread_s: float, enough: int) -> 
         is_used_up=is_used_up,
         num_waiting=len(waiting),
         num_planned=sum(row.task_id is None for row in waiting),
-        further=_further(version),
+        further=further,
+        basis=None if further is None or further.basis is None else Basis.of(store, project).digest,
         has_open_request=store.attempts.has_open_request(project.id),
         has_bad_images=bool(store.images.to_try_again(project.id, now(), 1)),
         sought_wish=sought_wish,
@@ -242,7 +248,7 @@ def is_improving_due(state: ProjectState, config: WorkerConfig) -> bool:
     """The version in use may become better with the labels there are, and has time for it."""
     if not config.improve_s or state.further is None:
         return False
-    return not state.further.is_over(state.newest_label_id, config.improve_s)
+    return not state.further.is_over(state.newest_label_id, config.improve_s, state.basis)
 
 
 def _is_ranked(
