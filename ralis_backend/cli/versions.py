@@ -20,7 +20,7 @@ def versions(project: Project, rollback: Rollback = None) -> None:
     """List the model's versions, or go back to one."""
     from rich.console import Console
 
-    from ralis_backend.online.advice import advice, built_on, held_out_lines
+    from ralis_backend.online.advice import advice, built_on, held_out_lines, refused_since
     from ralis_backend.online.agreement import people_notes
     from ralis_backend.online.learner import Learner
     from ralis_backend.online.report import notes
@@ -38,7 +38,8 @@ def versions(project: Project, rollback: Rollback = None) -> None:
         typer.echo(f"project {project} goes back to {rollback}; the worker publishes it")
     made = learner.versions(uid)
     in_use = store.projects.get(uid).current_version
-    advised = advice(built_on(store.versions.all(known.id), in_use))
+    every = store.versions.all(known.id)
+    advised = advice(built_on(every, in_use), refused_since(every, in_use))
     left_out = store.annotations.left_out_note(known.id)
     store.close()
     console = Console()

@@ -149,7 +149,7 @@ class Connector:
         if start_from is not None and (row.start_from or "") != start_from:
             values: dict[str, object] = {"start_from": start_from or None}
             if row.current_version == 0:
-                values["published_version"] = None  # its masks are other ones now
+                values["is_publishing_requested"] = True  # its masks are other ones now
             self._store.projects.change(row.id, **values)
         with visiting(
             self._store, row.id, wait_s=self._wait_s, on_wait=lambda doing: self._wait(pool, doing)

@@ -12,7 +12,7 @@ import numpy as np
 
 from ralis_backend.core.intervals import bootstrap_draws, bootstrap_interval
 from ralis_backend.core.metrics import mean_iou_of_present
-from ralis_backend.online.further import CONTINUED
+from ralis_backend.online.further import ALL_LABELS, CONTINUED
 from ralis_backend.online.store.tables import Version
 
 FEW_REGIONS = 10
@@ -25,6 +25,8 @@ MOST_TO_STOP = 0.04
 been bad luck."""
 IMAGES_TO_STOP = 5
 """With fewer the intervals are too narrow to say that labels bring little, see `core/intervals`."""
+LABELLED_REGIONS = "labelled_regions"
+"""Of a version's metrics: painted regions of the project when it was trained."""
 _NUM_BOOTSTRAPS = 500
 
 
@@ -120,6 +122,24 @@ def built_on(versions: Sequence[Version], number: int) -> list[Mapping[str, Any]
     return chain
 
 
+def refused_since(versions: Sequence[Version], number: int) -> list[Mapping[str, Any]]:
+    """The metrics of the versions that were trained from the one in use and refused, oldest first.
+
+    Those that had learned from no more regions than it are left out: they say nothing of labels.
+    """
+    in_use = next((it.metrics for it in versions if it.number == number), {})
+    return [
+        it.metrics
+        for it in versions
+        if it.parent == number
+        and it.number > number
+        and not it.is_accepted
+        and "steps" in it.metrics
+        and ALL_LABELS not in it.metrics
+        and _num_more(it.metrics, in_use) > 0
+    ]
+
+
 def of_rounds(trained: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The metrics of the version that says what each round of labels gained.
 
@@ -137,15 +157,27 @@ def of_rounds(trained: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def _is_of_the_same_labels(metrics: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
     newest = metrics.get("newest_label_id")
-    return newest is not None and newest == before.get("newest_label_id")
+    if newest is not None and newest == before.get("newest_label_id"):
+        return True
+    # A skip is a newer label, and so is another person's paint on the same region.
+    return LABELLED_REGIONS in metrics and _num_more(metrics, before) <= 0
 
 
-def advice(trained: Sequence[Mapping[str, Any]]) -> str:
+def _num_more(metrics: Mapping[str, Any], before: Mapping[str, Any]) -> int:
+    """By how many labelled regions a version knew more; what is not known of either counts as 1."""
+    if LABELLED_REGIONS not in metrics or LABELLED_REGIONS not in before:
+        return 1
+    return int(metrics[LABELLED_REGIONS] - before[LABELLED_REGIONS])
+
+
+def advice(trained: Sequence[Mapping[str, Any]], refused: Sequence[Mapping[str, Any]] = ()) -> str:
     """Whether to label on, in one sentence.
 
     Args:
         trained: the metrics of the version in use and those before it, see `built_on`.
+        refused: of those that were trained from it in vain, see `refused_since`.
     """
+    in_use = trained[-1] if trained else {}
     trained = of_rounds(trained)
     if not trained:
         return "Label on: nothing has been trained yet."
@@ -159,6 +191,8 @@ def advice(trained: Sequence[Mapping[str, Any]]) -> str:
     held_out = f"{_counted(regions, 'held-out region')} in {_counted(images, 'image')}"
     if regions < FEW_REGIONS or images < FEW_IMAGES:
         return f"Label on: {held_out} are too few to tell whether more labels help."
+    if refused:
+        return _after_refusals(in_use, refused, held_out)
     gain = newest.get("validation_gain")
     if gain is None:
         return f"Label on: one version was measured on {held_out}, and a gain takes two."
@@ -176,6 +210,23 @@ def advice(trained: Sequence[Mapping[str, Any]]) -> str:
         )
     return (
         f"You may stop: {said}, the round before no more than one point either{_weakest(newest)}."
+    )
+
+
+def _after_refusals(
+    in_use: Mapping[str, Any], refused: Sequence[Mapping[str, Any]], held_out: str
+) -> str:
+    """Labels since brought nothing so far; that is no measured gain, so that it never says stop."""
+    rounds = of_rounds(refused)
+    regions = "the regions"
+    if LABELLED_REGIONS in in_use and LABELLED_REGIONS in refused[-1]:
+        regions = _counted(_num_more(refused[-1], in_use), "region")
+    said = f"{regions} labelled since did not make it better on {held_out}"
+    if len(rounds) == 1:
+        return f"Label another round: {said}."
+    return (
+        f"Label another round: {said}, in {len(rounds)} trainings: look through the newest labels, "
+        f"more of the same may bring little{_weakest(in_use)}."
     )
 
 

@@ -27,6 +27,7 @@ class Further:
     """How far the training of a version was continued.
 
     newest_label_id: of the labels it went on with; what follows is of these where it says so.
+    basis: what else tells these labels from others; None: it is not known.
     updates, seconds: since the version came into use.
     seconds_on_labels: since the newest label.
     best_score, best_updates, num_looks: see `Course`, on these labels.
@@ -45,6 +46,7 @@ class Further:
     ended: str | None = None
     checkpoint: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    basis: str | None = None
 
     @classmethod
     def of(cls, metrics: Mapping[str, Any]) -> Further:
@@ -58,9 +60,14 @@ class Further:
         """How the search for a better one stands."""
         return Course(self.updates, self.best_score, self.best_updates, self.num_looks)
 
-    def is_over(self, newest_label_id: int, most_s: float) -> bool:
-        """Whether there is nothing more to do until labels change."""
-        is_of_these = self.newest_label_id == newest_label_id
+    def is_of(self, newest_label_id: int, basis: str | None) -> bool:
+        """Whether it went on with these labels, as far as is known."""
+        is_same = basis is None or self.basis is None or self.basis == basis
+        return is_same and self.newest_label_id == newest_label_id
+
+    def is_over(self, newest_label_id: int, most_s: float, basis: str | None = None) -> bool:
+        """Whether there is nothing more to do until labels change, or what counts of them."""
+        is_of_these = self.is_of(newest_label_id, basis)
         return is_of_these and (self.ended is not None or self.seconds_on_labels >= most_s)
 
     def as_metrics(self) -> dict[str, Any]:

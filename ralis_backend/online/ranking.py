@@ -186,6 +186,16 @@ def finite(scores: np.ndarray) -> np.ndarray:
     return lowest
 
 
+def worths(worth: np.ndarray, count: int) -> np.ndarray:
+    """What a strategy says that regions are worth alone, (count,); `ValueError` if it is not."""
+    worth = np.asarray(worth)
+    if worth.shape != (count,):
+        raise ValueError(f"it gave an array of shape {worth.shape}, expected ({count},)")
+    if not np.isfinite(worth).all():
+        raise ValueError("it gave values that are not finite")
+    return worth
+
+
 def scores_from_pools(chooser: Strategy, state: PoolState, actions: RegionFeatures) -> np.ndarray:
     """(R,) float32: as in training, the best of each of `state.count` random pools come first.
 
@@ -229,7 +239,10 @@ def reasons_of(
 ) -> list[str]:
     """Why each of these regions is worth labelling; a strategy that cannot say it still ranks."""
     try:
-        return chooser.reasons(state, regions, project.class_names)
+        reasons = list(chooser.reasons(state, regions, project.class_names))
+        if len(reasons) != len(regions):
+            raise ValueError(f"it gave {len(reasons)} for {len(regions)} regions")
+        return [str(reason) for reason in reasons]
     except Exception as error:
         name = "nobody" if chooser.strategy is None else chooser.strategy.name
         logger.warning("project %s: %s gives no reasons: %s", project.tool_id, name, error)
@@ -296,14 +309,24 @@ def rank_image(
     strategy, pool_scores = chosen.strategy, None
     if version is not None and version.strategy == strategy.name:
         pool_scores = version.metrics.get("score_quantiles" if strategy.is_pointwise else ALONE)
-    scores = None if pool_scores is None else strategy.alone(state, features)
+    scores = None if pool_scores is None else _alone(strategy, state, features)
     return RankedImage(
         described.image_size,
         strategy.scores(state, features) if scores is None else scores,
         None if scores is None else pool_scores,
-        chosen.reasons(state, features, project.class_names),
+        reasons_of(chosen, state, features, project),
         described.mask if is_trained else None,
     )
+
+
+def _alone(strategy: Strategy, state: PoolState, features: RegionFeatures) -> np.ndarray | None:
+    """(R,) what regions are worth alone; None where the strategy does not say it, or breaks."""
+    try:
+        found = strategy.alone(state, features)
+        return None if found is None else worths(found, len(features))
+    except Exception as error:
+        logger.warning("%s does not say what regions are worth alone: %s", strategy.name, error)
+        return None
 
 
 def _without_pool(chosen: ChosenStrategy, version: Version | None) -> ChosenStrategy:

@@ -288,11 +288,11 @@ def test_what_a_project_starts_from_is_stored_and_can_be_taken_back(site):
     pool = connector.pool(1)
     connector.connect(pool, Wishes("crops", "sam"))
     row = store.projects.by_tool_id(1)
-    store.projects.change(row.id, published_version=0)
+    store.projects.change(row.id, is_publishing_requested=False)
     assert connector.connect(pool, CROPS).project.start_from == "sam"
-    assert store.projects.by_id(row.id).published_version == 0, "nothing to publish anew"
+    assert not store.projects.by_id(row.id).is_publishing_requested, "nothing to publish anew"
     assert connector.connect(pool, Wishes("crops", "")).project.start_from is None
-    assert store.projects.by_id(row.id).published_version is None
+    assert store.projects.by_id(row.id).is_publishing_requested
 
 
 # Taken off

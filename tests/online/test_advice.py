@@ -13,6 +13,7 @@ from ralis_backend.online.advice import (
     held_out_metrics,
     held_out_score,
     of_rounds,
+    refused_since,
 )
 from ralis_backend.online.store.tables import Version
 
@@ -165,3 +166,34 @@ def test_the_score_leaves_the_background_out_unless_there_is_nothing_else():
     assert held_out_score(uneven, background=0) == pytest.approx(0.9)
     lopsided = np.array([[[90, 10], [10, 10]]])
     assert held_out_score(lopsided, background=0) == pytest.approx(1 / 3)
+
+
+def test_a_training_after_a_skip_alone_is_no_round():
+    rounds = [
+        measured(SMALL, newest_label_id=5, labelled_regions=24),
+        measured(SMALL, newest_label_id=9, labelled_regions=24),
+    ]
+    assert of_rounds(rounds) == rounds[:1]
+    assert advice(rounds).startswith("Label another round")
+
+
+def test_regions_that_made_no_version_better_are_told_and_no_old_gain():
+    in_use = measured(BIG, steps=1, labelled_regions=48)
+    versions = [Version(number=1, is_accepted=True, metrics=in_use)] + [
+        Version(
+            number=number,
+            parent=1,
+            is_accepted=False,
+            metrics=measured(SMALL, steps=1, labelled_regions=regions),
+        )
+        for number, regions in ((2, 48), (3, 60), (4, 84))
+    ]
+    refused = refused_since(versions, 1)
+    assert len(refused) == 2, "without another region a training says nothing of labels"
+    once = advice([in_use], refused[:1])
+    assert once.startswith("Label another round: 12 regions labelled since did not make it better")
+    often = advice([in_use], refused)
+    assert often.startswith("Label another round: 36 regions labelled since")
+    assert "in 2 trainings" in often
+    assert "weakest class is car" in often
+    assert "last round" not in once + often

@@ -14,7 +14,15 @@ from ralis_backend.online.store.left_out import UNREAD, read_again
 from ralis_backend.online.store.tables import LONGEST_PAUSE, Annotation, Image, Project, Ranking
 from ralis_backend.online.tool import ToolTask
 
-_KNOWN = (Image.id, Image.task_id, Image.task_created_at, Image.ref, Image.is_deleted)
+_KNOWN = (
+    Image.id,
+    Image.task_id,
+    Image.task_created_at,
+    Image.ref,
+    Image.is_deleted,
+    Image.error,
+)
+_NO_IMAGE = "the task has no image"
 _FIRST_PAUSE = timedelta(minutes=1)
 
 
@@ -60,7 +68,8 @@ class Images:
         """Make these tasks known as images; nothing is written where they are.
 
         An address may change without the image (signed ones do with each list): the size that is
-        known stays until the file has been read again. A task id belongs to one task at a time; of
+        known stays until the file has been read again, and one that could not be read is due to be
+        tried again at once. A task id belongs to one task at a time; of
         a task without a time nobody knows which it is, and what is known of its id stays.
         """
         tasks = [task for task in tasks if task.created_at is not None]
@@ -97,6 +106,17 @@ class Images:
         with self._database.read() as session:
             found = query.where(Image.project_id == project_id, ~Image.is_deleted)
             return session.scalar(found) or 0
+
+    def mark(self, project_id: int) -> list[int]:
+        """What changes whenever an image becomes readable, or is no more: how many, sum of ids."""
+        query = select(func.count(Image.id), func.coalesce(func.sum(Image.id), 0)).where(
+            Image.project_id == project_id,
+            ~Image.is_deleted,
+            Image.error.is_(None),
+            Image.height.is_not(None),
+        )
+        with self._database.read() as session:
+            return [int(value) for value in session.execute(query).one()]
 
     def has_unranked(self, project_id: int, version_id: int) -> bool:
         """Whether there are images that may be readable and that a version has not ranked."""
@@ -277,7 +297,7 @@ def _image(project_id: int, task: ToolTask) -> Image:
         task_created_at=task.created_at,
         ref=task.image,
         is_deleted=False,
-        error=None if task.image else "the task has no image",
+        error=None if task.image else _NO_IMAGE,
     )
 
 
@@ -287,5 +307,8 @@ def _change(row: Any, task: ToolTask | None) -> dict[str, Any]:
         return {} if row.is_deleted else {"is_deleted": True}
     if row.ref == task.image and not row.is_deleted:
         return {}
-    tried_anew = {"error": None, "num_failures": 0, "retry_at": None}
-    return {"ref": task.image, "is_deleted": False, **tried_anew}
+    changed = {"ref": task.image, "is_deleted": False, "num_failures": 0}
+    if not task.image:
+        return {**changed, "error": _NO_IMAGE, "retry_at": None}
+    # Not cleared: what follows from an image that can be read again is due when it was read.
+    return {**changed, "retry_at": None if row.error is None else now()}

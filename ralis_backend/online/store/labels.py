@@ -192,11 +192,12 @@ class Labels:
         return self._select(and_(Label.project_id == project_id, ~Label.is_skipped, is_in))
 
     def count(self, project_id: int, since_id: int = 0, most: int | None = None) -> int:
-        """Number of painted labels with a larger id, of images that still exist.
+        """Number of regions with a painted label of a larger id, in images that still exist.
 
-        `most`: where more than that does not matter; so many are looked at, and no more.
+        A region counts once, however many people painted it. `most`: where more than that does not
+        matter; so many are found, and no more.
         """
-        query = _counting(select(Label.id))
+        query = _counting(select(Label.image_id, *_REGION).distinct())
         query = query.where(Label.project_id == project_id, Label.id > since_id, ~Label.is_skipped)
         found = query.limit(most).subquery()
         with self._database.read() as session:
@@ -226,6 +227,13 @@ class Labels:
                 .limit(1)
             )
             return newest_id or 0
+
+    def mark(self, project_id: int) -> list[int]:
+        """What changes whenever a label or skip comes or goes: how many count, the sum of ids."""
+        query = _counting(select(func.count(Label.id), func.coalesce(func.sum(Label.id), 0)))
+        with self._database.read() as session:
+            found = session.execute(query.where(Label.project_id == project_id)).one()
+            return [int(value) for value in found]
 
     def starred_ids(self, project_id: int) -> list[int]:
         """The labels that a reviewer has starred: a star moves without a label being made."""

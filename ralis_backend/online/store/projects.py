@@ -318,6 +318,7 @@ _LOOKS = (
         Project.regions_tool_id,
         Project.current_version,
         Project.published_version,
+        Project.is_publishing_requested,
         select(func.max(Wish.id))
         .where(Wish.project_id == Project.id, Wish.ended_at.is_(None))
         .scalar_subquery(),

@@ -94,8 +94,11 @@ class Project(Base):
     open_reading: Mapped[int | None]  # the number of the one that has not ended yet
     trained_label_id: Mapped[int] = mapped_column(default=0)  # newest label at the last training
     current_version: Mapped[int] = mapped_column(default=0)
-    published_version: Mapped[int | None]
+    is_publishing_requested: Mapped[bool] = mapped_column(default=False)
+    published_version: Mapped[int | None]  # that annotators meet; None: nothing yet
     published_label_id: Mapped[int] = mapped_column(default=0)
+    # what decided which regions are open when they were published last: `worker/openness`
+    filled_with: Mapped[list[Any] | None] = _nullable_json()
     round: Mapped[int] = mapped_column(default=0)
     said: Mapped[str | None] = mapped_column(String(64))  # SHA-256 of what `/setup` said last
     said_wish: Mapped[dict[str, Any] | None] = _nullable_json()  # of the connection, the last

@@ -75,7 +75,7 @@ class Versions:
                     f"to judge versions by; export it with --version v{number}"
                 )
             project = session.get_one(Project, project_id)
-            assign(project, {"current_version": number, "published_version": None})
+            assign(project, {"current_version": number, "is_publishing_requested": True})
             row = versions[number]
             row.metrics = {name: it for name, it in row.metrics.items() if name != NOT_IN_USE}
 
@@ -88,7 +88,8 @@ class Versions:
             project = session.get_one(Project, project_id)
             is_in_use = project.current_version == damaged
             if is_in_use:
-                assign(project, {**values, "current_version": number, "published_version": None})
+                asked = {"current_version": number, "is_publishing_requested": True}
+                assign(project, {**values, **asked})
             return is_in_use
 
     def weights_keys(self, project_id: int) -> set[str]:

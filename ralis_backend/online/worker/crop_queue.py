@@ -108,11 +108,11 @@ class CropQueue:
             num_annotators=publication.num_annotators,
             round=project.round,
             is_new_version=publication.is_new,
-            is_new_round=self._is_new_round(project, version),
+            is_new_round=publication.is_new_round or self._has_other_round(project, version),
             mining=publication.mining(),
         )
 
-    def _is_new_round(self, project: Project, version: Version) -> bool:
+    def _has_other_round(self, project: Project, version: Version) -> bool:
         number = project.published_version
         published = None if number is None else self._store.versions.find(project.id, number)
         return published is None or published.round_version != version.round_version

@@ -42,7 +42,7 @@ from ralis_backend.online.worker.stretch import (
     spending,
 )
 from ralis_backend.online.worker.train import is_painted
-from ralis_backend.online.worker.training_plan import plan_training
+from ralis_backend.online.worker.training_plan import TrainingPlan, plan_training
 from ralis_backend.online.worker.weights import usable_segmenter
 
 logger = logging.getLogger(__name__)
@@ -108,7 +108,9 @@ class Improver:
                     self._end(version, newest_label_id, f"it ended the worker {number - 1} times")
                 else:
                     self._go_on(project, version, newest_label_id, report, should_stop)
-        except (FloatingPointError, NothingReadable) as error:
+        except NothingReadable as error:
+            self._rest(project, version, reason_of(error))
+        except FloatingPointError as error:
             self._end(version, newest_label_id, reason_of(error))
         except Exception:
             self._rests_until[project.id] = time.monotonic() + REST_S
@@ -134,11 +136,13 @@ class Improver:
         if stretch is None:  # another version is in use now; what is due for it comes next
             return
         try:
-            lesson = self._lesson(stretch, project, newest_label_id, should_stop)
+            lesson = self._lesson(stretch, project, should_stop)
             self._train(stretch, lesson, report, should_stop)
             self._look(stretch, lesson, project, should_stop)
         except Interrupted:
             self._keep_now_and_then(stretch)
+        except _CannotReadNow as why:
+            self._rest(project, version, str(why))
         except _CannotJudge as why:
             self._end(version, newest_label_id, str(why))
 
@@ -195,20 +199,13 @@ class Improver:
         self,
         stretch: Stretch,
         project: Project,
-        newest_label_id: int,
         should_stop: Callable[[], bool],
     ) -> Lesson:
         """The labels as they are now; `_CannotJudge` if it cannot go on with them.
 
         What was learned stays; scores on other held-out regions do not compare, and begin anew.
         """
-        basis = Basis(
-            newest_label_id,
-            self._store.labels.count(project.id),
-            tuple(self._store.labels.starred_ids(project.id)),
-            tuple(project.removed_classes),
-            project.background_class,
-        )
+        basis = Basis.of(self._store, project)
         if stretch.lesson and stretch.lesson.basis == basis:
             return stretch.lesson
         images, labels = self._store.images.of(project.id), self._store.labels.of(project.id)
@@ -218,9 +215,9 @@ class Improver:
         before = stretch.before.at(stretch.in_use, plan.validation, held_out, should_stop)
         num_seen = int(before.any(axis=(1, 2)).sum())
         if not can_be_judged(read.num_regions(plan.validation), num_seen):
-            raise _CannotJudge("too little is held out to tell a better version by")
+            raise _because("too little is held out to tell a better version by", plan, read)
         if not is_painted(read.masks, plan.training):
-            raise _CannotJudge("nothing that is learned from is painted")
+            raise _because("nothing that is learned from is painted", plan, read)
         stretch.training.learn_from(read.of(plan.learned_from), plan.besides)
         stretch.best = None
         stretch.lesson = Lesson(plan, read, basis, held_out, before)
@@ -232,10 +229,12 @@ class Improver:
         score = held_out_score(lesson.before, project.background_class)
         course = Course().seen(score, stretch.training.updates, self._config.continuing)
         further = stretch.further
-        is_new = further.newest_label_id != lesson.basis.newest_label_id
+        basis = lesson.basis.digest
+        is_new = not further.is_of(lesson.basis.newest_label_id, basis)
         further = replace(
             further,
             newest_label_id=lesson.basis.newest_label_id,
+            basis=basis,
             seconds_on_labels=0.0 if is_new else further.seconds_on_labels,
             ended=None,
         )
@@ -318,7 +317,11 @@ class Improver:
             return False
         unseen = lesson.read.of(lesson.plan.unseen)
         self._versions.measure(project, stretch.version, stretch.in_use, unseen)
-        spent = Further(lesson.basis.newest_label_id, seconds_on_labels=further.seconds_on_labels)
+        spent = Further(
+            lesson.basis.newest_label_id,
+            seconds_on_labels=further.seconds_on_labels,
+            basis=lesson.basis.digest,
+        )
         version.metrics = {**version.metrics, **spent.as_metrics()}
         stretch.version = self._versions.keep(
             project, version, segmenter, instead_of=stretch.version.number
@@ -381,8 +384,16 @@ class Improver:
     def _end(self, version: Version, newest_label_id: int, why: str) -> None:
         """Nothing more with these labels; when they change it begins anew."""
         self._dropped(version.project_id)
-        self._note(version, Further(newest_label_id, ended=why))
+        project = self._store.projects.by_id(version.project_id)
+        basis = Basis.of(self._store, project).digest
+        self._note(version, Further(newest_label_id, ended=why, basis=basis))
         logger.info("%s is not trained on with the labels there are: %s", version.name, why)
+
+    def _rest(self, project: Project, version: Version, why: str) -> None:
+        """For a while: what cannot be read now may be readable then."""
+        self.forget()
+        self._rests_until[project.id] = time.monotonic() + REST_S
+        logger.info("%s is trained on later: %s", version.name, why)
 
     def _is_of_use(self, stretch: Stretch) -> bool:
         """Whether it has learned something that nobody has gone on from, or ended, since.
@@ -394,7 +405,7 @@ class Improver:
         if version is None or version.id != stretch.version.id or stretch.lesson is None:
             return False
         known, further = Further.of(version.metrics), stretch.further
-        is_ended = known.is_over(further.newest_label_id, float("inf"))
+        is_ended = known.is_over(further.newest_label_id, float("inf"), further.basis)
         is_known = known.checkpoint == further.checkpoint
         return is_known and not is_ended and not project.is_deleted and further.updates > 0
 
@@ -415,6 +426,7 @@ class Improver:
         noted = replace(
             Further.of(version.metrics),
             newest_label_id=spent.newest_label_id,
+            basis=spent.basis,
             seconds_on_labels=spent.seconds_on_labels,
             ended=None,
         )
@@ -439,6 +451,15 @@ class Improver:
 
 class _CannotJudge(Exception):
     """There is nothing to learn from, or to judge by."""
+
+
+class _CannotReadNow(_CannotJudge):
+    """The same, and something could not be read."""
+
+
+def _because(why: str, plan: TrainingPlan, read: LabelledImages) -> _CannotJudge:
+    left_out = [*plan.left_out, *read.left_out()]
+    return _CannotReadNow(f"{why}; {'; '.join(left_out)}") if left_out else _CannotJudge(why)
 
 
 def _with_course(further: Further, course: Course) -> Further:

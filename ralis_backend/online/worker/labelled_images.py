@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -16,13 +17,21 @@ from ralis_backend.online.masks import LabelMasks
 from ralis_backend.online.pictures import Pictures
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project
-from ralis_backend.online.tool import Tool
+from ralis_backend.online.tool import ToolTask
 from ralis_backend.online.worker.sync import NOT_ITS_FAULT, attempt_on, tool_task
 from ralis_backend.online.worker.training_plan import ImageLabels
 
 logger = logging.getLogger(__name__)
 
 _MOST_TOLD = 20
+
+
+class ImageSource(Protocol):
+    """Whoever has the image files."""
+
+    def image(self, task: ToolTask) -> bytes:
+        """The file of one task."""
+        ...
 
 
 class LabelledImages:
@@ -32,7 +41,7 @@ class LabelledImages:
         masks: of their labels.
     """
 
-    def __init__(self, store: Store, tool: Tool, project: Project) -> None:
+    def __init__(self, store: Store, tool: ImageSource, project: Project) -> None:
         self._store, self._tool, self._project = store, tool, project
         self.masks = LabelMasks(store, project)
         self._pictures = Pictures(store, project, tool.image)

@@ -23,6 +23,7 @@ class Publication:
     pool: the project as the tool has it.
     images, rankings, labels: by image id; `rankings` are those of `version`.
     region_size: (height, width) in pixels.
+    newest_label_id: of those labels, as far as they are surely among them.
     sought: what of the rankings is for a class that is looked for; None: nothing is.
     """
 
@@ -33,13 +34,26 @@ class Publication:
     rankings: Mapping[int, Ranking]
     labels: Mapping[int, Sequence[RegionLabel]]
     region_size: tuple[int, int]
+    newest_label_id: int
     sought: Sought | None = None
 
     @property
     def is_new(self) -> bool:
-        """Whether annotators meet what another version chose, or what is for another wish."""
+        """Whether annotators meet what another ranking chose, or what is for another wish."""
+        return self.project.is_publishing_requested or not self._is_as_published
+
+    @property
+    def is_new_round(self) -> bool:
+        """Whether labels have come since what annotators meet was chosen, by the same ranking.
+
+        Of another version, see `Version.round_version`.
+        """
+        return self._is_as_published and self.newest_label_id > self.project.published_label_id
+
+    @property
+    def _is_as_published(self) -> bool:
         published = (self.project.published_version, self.project.published_wish)
-        return published != (self.version.number, self.wish_id)
+        return published == (self.version.number, self.wish_id)
 
     @property
     def wish_id(self) -> int | None:

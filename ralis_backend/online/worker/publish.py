@@ -16,8 +16,10 @@ from ralis_backend.online.suggesting import suggest_image
 from ralis_backend.online.tool import ImageSuggestion, Tool
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.crop_queue import CropQueue
+from ralis_backend.online.worker.openness import of_queue, openness
 from ralis_backend.online.worker.predicted_masks import PredictedMasks
 from ralis_backend.online.worker.publication import Publication
+from ralis_backend.online.worker.rank import USED_UP
 from ralis_backend.online.worker.sync import Sync
 
 logger = logging.getLogger(__name__)
@@ -39,21 +41,32 @@ class Publisher:
         if self._has_misfits(project, version):
             return
         newest = self._store.labels.newest_id(project.id)
+        decided_by = openness(
+            self._store, project.id
+        )  # before an image fails: then it is due again
+        if self._is_open_again(project, version, newest):
+            self._store.projects.change(project.id, is_publishing_requested=True)
+            self._store.versions.change(version.id, ranked_at=None)
+            return
         if project.regions_tool_id is None:
-            publication = self._read(project, version, self._store.rankings.of(version.id))
+            rankings = self._store.rankings.of(version.id)
+            publication = self._read(project, version, rankings, newest)
             if publication.is_new:
                 self._store.queue.take_back(project.id, version.number, publication.wish_id)
-            self._publish_images(publication)
+                self._publish_images(publication)
             number = project.round
         else:
-            publication = self._read(project, version, self._store.rankings.scored(version.id))
+            rankings = self._store.rankings.scored(version.id)
+            publication = self._read(project, version, rankings, newest)
             masks = self._masks(publication)
             number = self._crop_queue.publish(publication, project.regions_tool_id, masks)
         self._store.projects.change(
             project.id,
+            is_publishing_requested=False,
             published_version=version.number,
             published_label_id=newest,
             published_wish=publication.wish_id,
+            filled_with=[*decided_by, *of_queue(self._store.queue.open(project.id))],
             round=number,
         )
         seconds = round(time.monotonic() - started, 2)
@@ -63,8 +76,20 @@ class Publisher:
         )
         self._drop_old_rankings(project)
 
+    def _is_open_again(self, project: Project, version: Version, newest: int) -> bool:
+        """Whether there are open regions where the ranking found none: it says nothing of them."""
+        if project.is_publishing_requested or not version.metrics.get(USED_UP):
+            return False
+        rankings = self._store.rankings.scored(version.id)
+        places, _ = self._read(project, version, rankings, newest).places()
+        return bool(places)
+
     def _read(
-        self, project: Project, version: Version, rankings: Mapping[int, Ranking]
+        self,
+        project: Project,
+        version: Version,
+        rankings: Mapping[int, Ranking],
+        newest_label_id: int,
     ) -> Publication:
         labels = self._store.labels.of(project.id)
         return Publication(
@@ -75,6 +100,7 @@ class Publisher:
             rankings=rankings,
             labels=labels_by_image(labels),
             region_size=self._config.ranking.region_size,
+            newest_label_id=newest_label_id,
             sought=sought(self._store, project, version, labels),
         )
 

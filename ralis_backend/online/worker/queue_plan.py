@@ -98,10 +98,10 @@ class QueueState:
     tasks: what was handed out and is not deleted, by round and rank; planned ones included.
     num_annotators: who may have a task open.
     round: number of the round at the head of the queue.
-    is_new_version: whether the scores come from another version than the queue, or are for another
+    is_new_version: whether the scores come from another ranking than the queue, or are for another
         wish.
-    is_new_round: whether that one has learned from another round of labels; if not, what it
-        replaces is replaced where it was, and the round goes on.
+    is_new_round: whether that one has learned from another round of labels, or the same one meets
+        new labels; if not, what is replaced is replaced where it was, and the round goes on.
     begun: row ids of tasks that the tool would not delete, since somebody works on them.
     mining: what is looked for besides; None: nothing.
     """
@@ -218,16 +218,19 @@ def plan_queue(state: QueueState, rules: QueueRules, reason: Callable[[Place], s
     taken = waiting.keys() | set(fresh_draws)
     room = max(room - len(fresh_draws), min(to_mine or 0, size))
     chosen = _chosen(best, taken, room, to_mine)
-    goes_on = state.is_new_version and not state.is_new_round
-    number = state.round if goes_on else state.round + 1
+    goes_on = not state.is_new_round
+    number = max(1, state.round) if goes_on else state.round + 1
     taken_slots = {(row.round, row.rank) for row in handed_out} if goes_on else set()
+    is_at_head = goes_on or state.is_new_version
     added = _new_tasks(
         spread(
             [_entry(state, place, reason, is_mined=is_mined) for place, is_mined in chosen.items()],
             [(place, SLICE_REASON, SLICE, None) for place in fresh_draws],
         ),
-        _slots(number if state.is_new_version else number + 1, _half(size), taken_slots),
+        _slots(number if is_at_head else number + 1, _half(size), taken_slots),
     )
+    if goes_on and added and not kept:
+        number = added[0].round
     return Plan(
         taken_out=taken_out,
         kept=kept,
@@ -235,7 +238,7 @@ def plan_queue(state: QueueState, rules: QueueRules, reason: Callable[[Place], s
         claimed=claimed,
         added=added,
         best=best,
-        round=number if added or state.is_new_version else state.round,
+        round=number if added or (state.is_new_version and kept) else state.round,
     )
 
 

@@ -30,6 +30,7 @@ from ralis_backend.online.ranking import (
     reasons_of,
     score_pool,
     to_explain,
+    worths,
 )
 from ralis_backend.online.same_pictures import SamePictures
 from ralis_backend.online.seeking import Seeking, seek
@@ -50,9 +51,8 @@ logger = logging.getLogger(__name__)
 
 Report = Callable[[dict[str, Any]], None]
 
-USED_UP_WITH = "used_up_with"
-"""Of a version's metrics: painted labels when its ranking found no open region; None: it has some.
-"""
+USED_UP = "used_up"
+"""Of a version's metrics: that its ranking found no open region."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,6 @@ class Ranker:
             return
         segmenter = usable.segmenter
         images = self._store.images.of(project.id)
-        num_labels = self._store.labels.count(project.id)
         labels = self._store.labels.of(project.id)
         learned = learned_pixels(self._store, project, version, labels)
         chosen = strategy_for(project, version, learned, ranking, segmenter.offers)
@@ -163,8 +162,8 @@ class Ranker:
                 known = known_of(project, seeking.wish, labels, described)
                 metrics[MINING] = replace(nothing_found(seeking), known=known).to_json()
         seconds = round(time.monotonic() - started, 2)
-        if is_used_up or USED_UP_WITH in version.metrics:
-            metrics[USED_UP_WITH] = num_labels if is_used_up else None
+        if is_used_up or USED_UP in version.metrics:
+            metrics[USED_UP] = is_used_up
         metrics["seconds"] = {**version.metrics.get("seconds", {}), "rank": seconds}
         self._store.versions.change(version.id, ranked_at=now(), metrics=metrics)
         logger.info(
@@ -405,18 +404,29 @@ class Ranker:
 
 
 def _alone(chosen: ChosenStrategy, state: PoolState, pool: DescribedPool) -> np.ndarray | None:
-    """(N,) what the candidates are worth by themselves, where their scores are not that."""
+    """(N,) what the candidates are worth by themselves, where their scores are not that.
+
+    None where the strategy does not say it, or breaks in saying it.
+    """
     if chosen.strategy.is_pointwise:
         return None
-    parts = []
-    for rows, part in pool.features.select(pool.candidates).blocks():
-        worth = chosen.strategy.alone(state.part(np.arange(rows.start, rows.stop)), part)
-        if worth is None:
-            return None
-        parts.append(worth)
-        state.stop()
-    worths: np.ndarray = np.concatenate(parts)
-    return worths
+    try:
+        parts = []
+        for rows, part in pool.features.select(pool.candidates).blocks():
+            worth = chosen.strategy.alone(state.part(np.arange(rows.start, rows.stop)), part)
+            if worth is None:
+                return None
+            parts.append(worths(worth, rows.stop - rows.start))
+            state.stop()
+        found: np.ndarray = np.concatenate(parts)
+        return found
+    except (Stopped, MemoryError):
+        raise
+    except Exception as error:
+        logger.warning(
+            "%s does not say what regions are worth alone: %s", chosen.strategy.name, error
+        )
+        return None
 
 
 def _quantiles(scores: np.ndarray) -> list[float]:
@@ -427,7 +437,8 @@ def _quantiles(scores: np.ndarray) -> list[float]:
 def _manner(chosen: ChosenStrategy, state: PoolState, pool: DescribedPool) -> str | None:
     """What the strategy looks for now; None where it says nothing, or breaks in saying it."""
     try:
-        return chosen.strategy.manner(state, pool.features.select(pool.candidates))
+        manner = chosen.strategy.manner(state, pool.features.select(pool.candidates))
+        return None if manner is None else str(manner)
     except (Stopped, MemoryError):
         raise
     except Exception as error:

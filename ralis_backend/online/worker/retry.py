@@ -68,5 +68,5 @@ class Retry:
     def _rank_again(self, project: Project, version: Version, num_readable: int) -> None:
         num_ranked = len(self._store.rankings.num_regions(version.id))
         if num_readable >= _WORTH_A_RANKING * num_ranked:
+            self._store.projects.change(project.id, is_publishing_requested=True)
             self._store.versions.change(version.id, ranked_at=None)
-            self._store.projects.change(project.id, published_version=None)

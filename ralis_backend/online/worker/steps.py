@@ -19,12 +19,14 @@ from ralis_backend.online.tool import Tool
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.descriptions import Descriptions
 from ralis_backend.online.worker.improve import Improver
+from ralis_backend.online.worker.openness import of_queue, openness
 from ralis_backend.online.worker.people import People
 from ralis_backend.online.worker.promotion import can_be_judged
 from ralis_backend.online.worker.publish import Publisher
-from ralis_backend.online.worker.rank import USED_UP_WITH, Ranker
+from ralis_backend.online.worker.rank import USED_UP, Ranker
 from ralis_backend.online.worker.reading import Reading
 from ralis_backend.online.worker.retry import Retry
+from ralis_backend.online.worker.stretch import Basis
 from ralis_backend.online.worker.sync import Sync
 from ralis_backend.online.worker.tidy import Tidying
 from ralis_backend.online.worker.train import Trainer
@@ -51,11 +53,17 @@ class ProjectState:
     newest_label_id: of all labels, 0 without any.
     is_ranked: whether the version in use has ranked the pool, for the class that is wished for too;
         one whose regions are used up has not while there are images that it has not ranked.
+    is_published: whether annotators meet what it has ranked, as far as there was room.
+    may_have_open: whether regions may have opened since that was published last; asked only while
+        less than a round waits, a wish takes the places, or the ranking found no open region.
+    is_used_up: whether its ranking found no open region.
     sought_wish: the wish that its ranking has regions for; None without one.
     has_bad_images: whether images that could not be read should be tried again.
     has_open_request: whether a training that was asked for has begun and not ended.
     further: how far the training of the version in use was continued; None where it cannot be,
         since it has learned nothing, or too little is held out to judge by.
+    basis: what tells the labels there are from those it was continued with; None: not asked, since
+        nothing was noted.
     leaves_share: whether that wish leaves a share of each round to the ordinary strategy.
     num_waiting, num_planned: region tasks without a label; those of them not yet in the tool.
     """
@@ -67,11 +75,15 @@ class ProjectState:
     num_new_labels: int
     newest_label_id: int
     is_ranked: bool
+    is_published: bool
     num_waiting: int
     num_planned: int
+    may_have_open: bool = False
+    is_used_up: bool = False
     has_bad_images: bool = False
     has_open_request: bool = False
     further: Further | None = None
+    basis: str | None = None
     sought_wish: int | None = None
     leaves_share: bool = False
 
@@ -123,7 +135,7 @@ def first_due(steps: Sequence[Step], state: ProjectState, config: WorkerConfig) 
 
 
 def read_state(store: Store, project: Project, unread_s: float, enough: int) -> ProjectState:
-    """A project as it is now, at a cost that does not grow with its labels.
+    """A project as it is now, at a cost that does not grow with its labels while a round waits.
 
     Args:
         store: what is known of it.
@@ -135,22 +147,40 @@ def read_state(store: Store, project: Project, unread_s: float, enough: int) -> 
     wish = followed(store, project)
     waiting = store.queue.open(project.id)
     sought_wish = wish_looked_for(version, wish)
-    num_new_labels = store.labels.count(project.id, project.trained_label_id, most=enough)
+    leaves_share = sought_wish is not None and wish is not None and wish.share < 1
+    is_used_up = version is not None and bool(version.metrics.get(USED_UP))
+    may_have_open = False
+    if len(waiting) < enough or leaves_share or is_used_up:
+        now_open = [*openness(store, project.id), *of_queue(waiting)]
+        may_have_open = now_open != project.filled_with
+    further = _further(version)
+    is_published = (
+        project.published_version == project.current_version and not project.is_publishing_requested
+    )
+    is_queue_done = (
+        project.regions_tool_id is not None and is_published and not waiting and not may_have_open
+    )
     return ProjectState(
         project=project,
         unread_s=unread_s,
         has_events=store.events.has_unread(project),
         has_labels=store.labels.count(project.id, most=1) > 0,
-        num_new_labels=num_new_labels,
+        num_new_labels=store.labels.count(project.id, project.trained_label_id, most=enough),
         newest_label_id=store.labels.newest_id(project.id),
-        is_ranked=_is_ranked(store, project, version, wish, num_new_labels, len(waiting)),
+        is_ranked=_is_ranked(
+            store, project, version, wish, may_be_more=is_used_up or is_queue_done
+        ),
+        is_published=is_published,
+        may_have_open=may_have_open,
+        is_used_up=is_used_up,
         num_waiting=len(waiting),
         num_planned=sum(row.task_id is None for row in waiting),
-        further=_further(version),
+        further=further,
+        basis=None if further is None or further.basis is None else Basis.of(store, project).digest,
         has_open_request=store.attempts.has_open_request(project.id),
         has_bad_images=bool(store.images.to_try_again(project.id, now(), 1)),
         sought_wish=sought_wish,
-        leaves_share=sought_wish is not None and wish is not None and wish.share < 1,
+        leaves_share=leaves_share,
     )
 
 
@@ -176,9 +206,8 @@ def is_training_due(state: ProjectState, config: WorkerConfig) -> bool:
         return state.has_labels
     if state.num_new_labels >= config.ranking.regions_per_round:
         return True
-    has_published = project.published_version is not None
     is_queue_empty = project.regions_tool_id is not None and not state.num_waiting
-    return state.num_new_labels > 0 and has_published and is_queue_empty
+    return state.num_new_labels > 0 and state.is_published and is_queue_empty
 
 
 def is_ranking_due(state: ProjectState, config: WorkerConfig) -> bool:
@@ -187,22 +216,23 @@ def is_ranking_due(state: ProjectState, config: WorkerConfig) -> bool:
 
 
 def is_publishing_due(state: ProjectState, config: WorkerConfig) -> bool:
-    """Another version is in use, or another class sought; tasks wait to be made; there is room.
+    """It was asked for, or another class is sought; tasks wait to be made; there is room.
 
-    Labels have left room when less than a round waits. Beside a wish, of which very many may wait,
+    There is room when less than a round waits, and regions may be open for it; whether they are is
+    looked at in a pool that was used up, too. Beside a wish, of which very many may wait,
     they also have when a training has learned from them in vain: else a refused version would leave
     nothing but what is mined.
     """
     project = state.project
-    if project.published_version != project.current_version:
+    if not state.is_published or project.published_wish != state.sought_wish:
         return True
-    if project.published_wish != state.sought_wish:
+    if state.is_used_up and state.may_have_open:
         return True
     if project.regions_tool_id is None:
         return False
     if state.num_planned:
         return True
-    if state.newest_label_id == project.published_label_id:
+    if not state.may_have_open:
         return False
     if state.leaves_share and project.trained_label_id > project.published_label_id:
         return True
@@ -218,7 +248,7 @@ def is_improving_due(state: ProjectState, config: WorkerConfig) -> bool:
     """The version in use may become better with the labels there are, and has time for it."""
     if not config.improve_s or state.further is None:
         return False
-    return not state.further.is_over(state.newest_label_id, config.improve_s)
+    return not state.further.is_over(state.newest_label_id, config.improve_s, state.basis)
 
 
 def _is_ranked(
@@ -226,20 +256,14 @@ def _is_ranked(
     project: Project,
     version: Version | None,
     wish: Wish | None,
-    num_new_labels: int,
-    num_waiting: int,
+    *,
+    may_be_more: bool,
 ) -> bool:
     if version is None or version.ranked_at is None or not has_looked(version, wish):
         return False
     if wish is not None and may_look_again(store, project, version, wish):
         return False
-    used_up_with = version.metrics.get(USED_UP_WITH)
-    if used_up_with is not None and store.labels.count(project.id) < used_up_with:
-        return False  # regions are open again
-    is_published = project.published_version == version.number
-    is_queue_done = project.regions_tool_id is not None and is_published and not num_waiting
-    is_used_up = used_up_with is not None or (is_queue_done and not num_new_labels)
-    return not (is_used_up and store.images.has_unranked(project.id, version.id))
+    return not (may_be_more and store.images.has_unranked(project.id, version.id))
 
 
 def _further(version: Version | None) -> Further | None:
@@ -318,7 +342,7 @@ class _Work:
         """Rank; where nothing waits, what was found is published though the version was before."""
         should_stop = self._reading.on_the_way(project, should_stop)
         if not self._store.queue.open(project.id):  # first, lest a kill after ranking forgets it
-            self._store.projects.change(project.id, published_version=None)
+            self._store.projects.change(project.id, is_publishing_requested=True)
         self._ranker.rank(project, self._version_in_use(project), report, should_stop)
         self._people.count(project)  # pictures that were read now may be known from other tasks
 

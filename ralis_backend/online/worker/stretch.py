@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
@@ -14,7 +16,8 @@ from ralis_backend.core.learning.crops import LabelledImage
 from ralis_backend.core.learning.evaluation import evaluate
 from ralis_backend.core.segmenter import Segmenter
 from ralis_backend.online.further import Further
-from ralis_backend.online.store.tables import Version
+from ralis_backend.online.store import Store
+from ralis_backend.online.store.tables import Project, Version
 from ralis_backend.online.worker.labelled_images import LabelledImages
 from ralis_backend.online.worker.training_plan import ImageLabels, TrainingPlan
 
@@ -60,15 +63,31 @@ class Looked:
 class Basis:
     """What tells whether a project's labels have changed, or what counts of them.
 
-    num_labels: painted.
+    mark: of its labels and skips, see `Labels.mark`.
     removed_classes, background_class: indices of the project's classes.
     """
 
     newest_label_id: int
-    num_labels: int
+    mark: Sequence[int]
     starred_ids: Sequence[int]
     removed_classes: Sequence[int]
     background_class: int | None
+
+    @classmethod
+    def of(cls, store: Store, project: Project) -> Basis:
+        """As a project's labels are now."""
+        return cls(
+            store.labels.newest_id(project.id),
+            tuple(store.labels.mark(project.id)),
+            tuple(store.labels.starred_ids(project.id)),
+            tuple(project.removed_classes),
+            project.background_class,
+        )
+
+    @property
+    def digest(self) -> str:
+        """What a version's metrics keep of it."""
+        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

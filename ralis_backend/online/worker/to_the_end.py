@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,23 +20,26 @@ from ralis_backend.core.learning.continuing import (
 )
 from ralis_backend.core.learning.course import Course
 from ralis_backend.core.segmenter import Segmenter
-from ralis_backend.online.advice import FEW_IMAGES, gain_over, held_out_score
-from ralis_backend.online.further import ALL_LABELS, Further
+from ralis_backend.online.advice import FEW_IMAGES, LABELLED_REGIONS, gain_over, held_out_score
+from ralis_backend.online.further import ALL_LABELS, NOT_IN_USE, Further
 from ralis_backend.online.learned import learned_metrics
 from ralis_backend.online.segmenters import load_segmenter
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Project, Version
-from ralis_backend.online.tool import Tool
+from ralis_backend.online.tool import Tool, ToolTask, ToolUnavailable
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.labelled_images import LabelledImages
 from ralis_backend.online.worker.new_version import ContinuedWork, NewVersions, compare
 from ralis_backend.online.worker.promotion import MIN_VALIDATION_REGIONS, can_be_judged
+from ralis_backend.online.worker.stretch import Basis
 from ralis_backend.online.worker.training_plan import TrainingPlan, plan_training
 from ralis_backend.online.worker.visit import Visit, visiting
 
 WAIT_S = 600.0
 """For the end of the worker's step; then the lease is taken from it."""
 BY_COMMAND = "a command has trained it to the end"
+PAUSES_S = (5.0, 15.0, 45.0)
+"""Before what could not be read is tried again, where giving up would cost what was learned."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,11 @@ class _Lesson:
     in_use: Segmenter
     plan: TrainingPlan
     read: LabelledImages
-    newest_label_id: int
+    basis: Basis
+
+    @property
+    def newest_label_id(self) -> int:
+        return self.basis.newest_label_id
 
 
 @dataclass(frozen=True)
@@ -80,13 +87,17 @@ class _Compared:
     project: as it was then.
     in_use: its version in use then.
     segmenter: what was trained, with the classes of the project.
-    matrices: (2, N, C, C) confusion matrices of both; None: nothing was gained, or can be read.
+    matrices: (2, N, C, C) confusion matrices of both; None: nothing was gained, or nobody can tell.
+    read: what of the labels could be read for that.
+    untold: why it cannot be told which is better; None: it can.
     """
 
     project: Project
     in_use: Version
     segmenter: Segmenter
     matrices: np.ndarray | None
+    read: LabelledImages
+    untold: str | None = None
 
     def is_of(self, project: Project) -> bool:
         """Whether neither the version in use nor the classes are others now."""
@@ -107,7 +118,7 @@ class ToTheEnd:
     """
 
     def __init__(self, store: Store, tool: Tool, config: WorkerConfig) -> None:
-        self._store, self._tool, self._config = store, tool, config
+        self._store, self._tool, self._config = store, _Patient(tool), config
 
     def train(
         self,
@@ -138,13 +149,14 @@ class ToTheEnd:
         lesson = self._lesson(project)
         background, seed = project.background_class, self._config.ranking.seed
 
-        is_begun = False
+        is_begun, num_read = False, 0
 
         def score(matrix: np.ndarray) -> float:
-            nonlocal is_begun
+            nonlocal is_begun, num_read
             if not is_begun:  # later it would cost what was learned
                 self._require_readable(project, lesson)
-                is_begun = True
+                is_begun = self._tool.is_patient = True
+                num_read = lesson.read.num_regions(lesson.plan.validation)
             return held_out_score(matrix[np.newaxis], background)
 
         end = train_until_converged(
@@ -160,6 +172,8 @@ class ToTheEnd:
             on_look=on_look,
         )
         seconds, best_updates = time.monotonic() - started, end.course.best_updates
+        if lesson.read.num_regions(lesson.plan.validation) < num_read:
+            end = replace(end, is_stopped=True)  # the last looks saw less: that is no convergence
         version, is_better = self._keep(project, lesson, end, seconds)
         for_all = None
         if has_all_labels and not end.is_stopped:
@@ -174,7 +188,7 @@ class ToTheEnd:
             raise ValueError(
                 f"project {project.tool_id} has no trained version yet; label some regions first"
             )
-        newest_label_id = self._store.labels.newest_id(project.id)
+        basis = Basis.of(self._store, project)
         images, labels = self._store.images.of(project.id), self._store.labels.of(project.id)
         plan = plan_training(images, labels, version, now(), self._config.learner)
         read = LabelledImages(self._store, self._tool, project)
@@ -186,7 +200,7 @@ class ToTheEnd:
                 f"{FEW_IMAGES}, to tell when to stop: label more images, every fifth is held out"
                 + _unreadable(plan.left_out)
             )
-        return _Lesson(version, self._segmenter(project, version), plan, read, newest_label_id)
+        return _Lesson(version, self._segmenter(project, version), plan, read, basis)
 
     def _require_readable(self, project: Project, lesson: _Lesson) -> None:
         """Raise `ValueError` if too much of what is held out has turned out to be unreadable."""
@@ -220,20 +234,29 @@ class ToTheEnd:
             The version in use then, and whether it is what was trained.
         """
         compared = self._compared(self._store, project, lesson, end)
+        for pause_s in PAUSES_S:
+            if compared.untold is None:
+                break
+            time.sleep(pause_s)
+            compared = self._compared(self._store, project, lesson, end)
         with self._visit(project) as visit:
             if not compared.is_of(visit.store.projects.by_id(project.id)):
                 compared = self._compared(visit.store, project, lesson, end)
             is_as_before = compared.in_use.id == lesson.version.id
-            ended = None if end.is_stopped else BY_COMMAND
-            note = Further(lesson.newest_label_id, ended=ended).as_metrics()
+            ended = None if end.is_stopped or compared.untold else BY_COMMAND
+            note = Further(
+                lesson.newest_label_id, ended=ended, basis=lesson.basis.digest
+            ).as_metrics()
             work = ContinuedWork(
                 lesson.plan,
-                lesson.read.through(visit.store),
+                compared.read.through(visit.store),
                 lesson.newest_label_id,
                 end.course.best_updates,
                 seconds,
                 end.facts,
             )
+            if compared.untold is not None:
+                return self._kept_aside(visit.store, lesson, work, compared), False
             version = self._better(visit.store, lesson, work, compared)
             if version is None:
                 if is_as_before and ended:
@@ -250,11 +273,45 @@ class ToTheEnd:
         in_use = store.versions.find(project.id, project.current_version)
         if in_use is None:
             raise ValueError(f"project {project.tool_id} has no version in use any more")
-        segmenter, matrices = _with_classes(end.segmenter, project), None
-        if end.course.best_updates:
-            held_out = lesson.read.through(store).of(lesson.plan.validation)
-            matrices = compare([self._segmenter(project, in_use), segmenter], held_out)
-        return _Compared(project, in_use, segmenter, matrices)
+        segmenter, parts = _with_classes(end.segmenter, project), lesson.plan.validation
+        read = LabelledImages(store, self._tool, project)  # afresh: what failed may be there again
+        if not end.course.best_updates:
+            return _Compared(project, in_use, segmenter, None, read)
+        matrices = compare([self._segmenter(project, in_use), segmenter], read.of(parts))
+        num_images = 0 if matrices is None else matrices.shape[1]
+        if matrices is not None and can_be_judged(read.num_regions(parts), num_images):
+            return _Compared(project, in_use, segmenter, matrices, read)
+        why = (
+            f"of the {len(parts)} images that are held out {num_images} could be read when it was "
+            "to be compared" + _unreadable(read.left_out())
+        )
+        return _Compared(project, in_use, segmenter, None, read, why)
+
+    def _kept_aside(
+        self, store: Store, lesson: _Lesson, work: ContinuedWork, compared: _Compared
+    ) -> Version:
+        """What was trained as a version that is not in use, since nothing could judge it."""
+        project, plan = compared.project, lesson.plan
+        version = Version(
+            project_id=project.id,
+            number=store.versions.next_number(project.id),
+            parent=lesson.version.number,
+            is_accepted=False,
+            num_labels=plan.num_labels,
+            metrics={
+                "steps": work.updates,
+                "training_regions": lesson.read.num_regions(plan.training),
+                **learned_metrics(lesson.version, lesson.read.class_pixels(plan.training)),
+                **work.facts,
+                "newest_label_id": lesson.newest_label_id,
+                LABELLED_REGIONS: plan.num_labels,
+                "seconds": {"train": round(work.seconds, 2)},
+                NOT_IN_USE: compared.untold,
+            },
+        )
+        return NewVersions(store, self._config).keep(
+            project, version, compared.segmenter, instead_of=lesson.version.number
+        )
 
     def _better(
         self, store: Store, lesson: _Lesson, work: ContinuedWork, compared: _Compared
@@ -348,6 +405,35 @@ class ToTheEnd:
             if visit is None:
                 raise ValueError(f"project {project.tool_id} is held by another command")
             yield visit
+
+
+class _Patient:
+    """The images of a tool; once it is patient, one that does not answer is waited for.
+
+    After that its images count as ones that cannot be read: a training goes on with the others.
+    """
+
+    def __init__(self, tool: Tool) -> None:
+        self._tool = tool
+        self._pauses_s: tuple[float, ...] = PAUSES_S
+        self.is_patient = False
+
+    def image(self, task: ToolTask) -> bytes:
+        """The file of one task."""
+        if not self.is_patient:
+            return self._tool.image(task)
+        for pause_s in (*self._pauses_s, None):
+            try:
+                found = self._tool.image(task)
+            except ToolUnavailable as error:
+                if pause_s is None:
+                    self._pauses_s = ()  # it was waited for, until it answers again
+                    raise ValueError(str(error)) from error
+                time.sleep(pause_s)
+            else:
+                self._pauses_s = PAUSES_S
+                return found
+        raise AssertionError("unreachable")
 
 
 def _with_classes(segmenter: Segmenter, project: Project) -> Segmenter:

@@ -59,6 +59,8 @@ def test_a_starred_skip_hides_paint_that_nobody_starred(
     label(store, project, image, skip, NewLabel(REGION, None))
     assert [it.is_skipped for it in store.labels.of(project.id)] == [False]
     assert store.labels.count_regions(project.id) == 1
+    label(store, project, image, annotation(4, 4, **strokes("bob's")), painted(1))
+    assert store.labels.count(project.id) == 1, "a region counts once, whoever painted it"
     starred = annotation(2, 3, is_skipped=True, is_starred=True)
     store.annotations.put(project, "1.100", starred, image, None)
     assert [it.is_skipped for it in store.labels.of(project.id)] == [True]

@@ -356,3 +356,29 @@ def test_weights_that_give_no_numbers_for_an_image_leave_that_image_out(
     (project,) = store.projects.all()
     assert "is not finite" in str(images(store, project)[2].error)
     assert len(tool.queue()) == 8
+
+
+def test_labels_are_trained_on_once_fresh_addresses_can_be_read(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+):
+    tool.pool_tasks = tool.pool_tasks[:1]
+    worker = make_worker(random_share=0.0)
+    settle(worker)
+    read, has_run_out = tool.image, True
+
+    def image(task: ToolTask) -> bytes:
+        if has_run_out and not task.image.endswith("fresh"):
+            raise ValueError("403: the address has run out")
+        return read(task)
+
+    monkeypatch.setattr(tool, "image", image)
+    worker = Worker(store, tool, worker._config)
+    label_round(store, tool)
+    settle(worker)
+    (project,) = store.projects.all()
+    assert project.current_version == 0
+    tool.pool_tasks = [replace(it, image=f"{it.image}?fresh") for it in tool.pool_tasks]
+    store.projects.change(project.id, is_sync_requested=True)
+    settle(worker)
+    project = store.projects.by_id(project.id)
+    assert (project.current_version, store.images.bad(project.id)) == (1, [])

@@ -841,3 +841,38 @@ def test_confusion_matrices_are_made_once_for_labels_that_stay(monkeypatch):
     assert len(looks) == 3
     looked.at(Two(), [part(1, 7), part(2, 8, 9)], [image((3, 0)), images[1]], should_stop)
     assert len(looks) == 4  # the second class is removed
+
+
+def test_what_ended_goes_on_when_an_older_label_is_deleted(
+    store: Store, tool: FakeTool, make_worker: Callable[..., Worker]
+):
+    worker = rested(make_worker())
+    improve_until(worker, lambda: Further.of(versions_of(store)[-1].metrics).ended is not None)
+    known = tool.all_annotations[1]
+    known.pop(min(known))
+    store.projects.change(project_of(store).id, is_sync_requested=True)
+    rested(worker)
+    assert stretch_of(worker) is None
+    idle(worker)
+    stretch = stretch_of(worker)
+    assert stretch is not None
+    assert stretch.further.ended is None
+
+
+def test_what_cannot_be_read_now_is_no_end(
+    store: Store,
+    tool: FakeTool,
+    make_worker: Callable[..., Worker],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    worker = rested(make_worker())
+
+    def image(task: object) -> bytes:
+        raise ValueError("403: the address has run out")
+
+    monkeypatch.setattr(tool, "image", image)
+    worker = rested(make_worker())
+    for _ in range(2):
+        idle(worker)
+    assert store.images.bad(project_of(store).id)
+    assert further_of(store).ended is None

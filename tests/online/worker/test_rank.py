@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from ralis_backend.core.acquisition import strategy
+from ralis_backend.online.ranking import ALONE
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Image
 from ralis_backend.online.tool import ToolTask
 from ralis_backend.online.worker import rank
-from tests.online.conftest import MakeWorker, label_round, settle
+from tests.online.conftest import RANKING, MakeWorker, label_round, settle
 from tests.online.fake_tool import START, FakeTool, picture
 
 
@@ -74,3 +77,25 @@ def test_an_image_that_only_the_segmenter_breaks_on_is_tried_less_and_less_often
     monkeypatch.setattr(rank, "describe_image", real)
     mended = again()
     assert (mended.error, mended.num_failures) == (None, 0)
+
+
+def test_a_strategy_that_breaks_in_what_is_beside_its_scores_still_ranks(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+):
+    kind = type(strategy("coverage"))
+
+    def alone(*_: object) -> None:
+        raise RuntimeError("it breaks")
+
+    monkeypatch.setattr(kind, "alone", alone)
+    monkeypatch.setattr(kind, "reasons", lambda *_: ["one for all"])
+    worker = make_worker(random_share=0.0, ranking=replace(RANKING, strategy="coverage"))
+    settle(worker)
+    label_round(store, tool)
+    settle(worker)
+    (project,) = store.projects.all()
+    version = store.versions.find(project.id, 1)
+    assert version is not None
+    assert version.strategy == "coverage"
+    assert version.metrics.get(ALONE) is None
+    assert project.last_error is None

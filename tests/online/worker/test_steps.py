@@ -51,6 +51,7 @@ def make_state(**values: object) -> ProjectState:
         num_new_labels=0,
         newest_label_id=7,
         is_ranked=True,
+        is_published=True,
         num_waiting=8,
         num_planned=0,
     )
@@ -89,7 +90,7 @@ def test_webhooks_are_read_when_there_are_any():
         ({"has_labels": False, "is_training_requested": True}, False),
         ({"num_new_labels": 1, "num_waiting": 0}, True),
         ({"num_new_labels": 0, "num_waiting": 0}, False),
-        ({"num_new_labels": 1, "num_waiting": 0, "published_version": None}, False),
+        ({"num_new_labels": 1, "num_waiting": 0, "is_published": False}, False),
         ({"num_new_labels": 1, "num_waiting": 0, "regions_tool_id": None}, False),
     ],
 )
@@ -106,20 +107,20 @@ def test_ranking_is_due_until_the_version_in_use_has_ranked():
     ("values", "is_due"),
     [
         ({}, False),
-        ({"current_version": 2}, True),
-        ({"published_version": None}, True),
+        ({"is_published": False}, True),
         ({"num_planned": 1}, True),
-        ({"newest_label_id": 8, "num_waiting": 3}, True),
-        ({"newest_label_id": 8, "num_waiting": 4}, False),
-        ({"newest_label_id": 7, "num_waiting": 3}, False),
-        ({"newest_label_id": 8, "num_waiting": 0, "regions_tool_id": None}, False),
-        ({"newest_label_id": 8, "leaves_share": True}, False),
-        ({"newest_label_id": 8, "trained_label_id": 8, "leaves_share": True}, True),
-        ({"newest_label_id": 8, "trained_label_id": 8}, False),
+        ({"may_have_open": True, "num_waiting": 3}, True),
+        ({"may_have_open": True, "num_waiting": 4}, False),
+        ({"may_have_open": False, "num_waiting": 3}, False),
+        ({"may_have_open": True, "num_waiting": 0, "regions_tool_id": None}, False),
+        ({"may_have_open": True, "is_used_up": True, "regions_tool_id": None}, True),
+        ({"may_have_open": True, "leaves_share": True}, False),
+        ({"may_have_open": True, "trained_label_id": 8, "leaves_share": True}, True),
+        ({"may_have_open": True, "trained_label_id": 8}, False),
         ({"trained_label_id": 8, "leaves_share": True}, False),
     ],
 )
-def test_publishing_needs_another_version_planned_tasks_or_room_after_labels(values, is_due):
+def test_publishing_needs_another_ranking_planned_tasks_or_room_for_open_regions(values, is_due):
     assert is_publishing_due(make_state(**values), CONFIG) is is_due
 
 
@@ -132,7 +133,7 @@ def test_the_first_step_that_is_due_is_done_and_none_where_all_is_well(
         "has_events": True,
         "num_new_labels": 4,
         "is_ranked": False,
-        "published_version": None,
+        "is_published": False,
     }
     met = []
     for name in list(wanting):

@@ -9,11 +9,11 @@ import pytest
 from ralis_backend.cli import to_the_end as cli
 from ralis_backend.core.segmenter import load
 from ralis_backend.online.export import write_model
-from ralis_backend.online.further import ALL_LABELS, Further, continued_text
+from ralis_backend.online.further import ALL_LABELS, NOT_IN_USE, Further, continued_text
 from ralis_backend.online.report import notes
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Version
-from ralis_backend.online.tool import ClassLabel
+from ralis_backend.online.tool import ClassLabel, ToolTask, ToolUnavailable
 from ralis_backend.online.worker import Worker
 from ralis_backend.online.worker import to_the_end as to_the_end_module
 from ralis_backend.online.worker.lease import Lease
@@ -111,9 +111,8 @@ def test_where_nothing_is_better_the_version_in_use_stays_and_that_is_noted(
     end = to_the_end()
     assert (end.version.number, end.best_updates) == (1, 0)
     assert len(versions_of(store)) == 1
-    assert further_of(store) == Further(
-        version(store, 1).metrics["newest_label_id"], ended=BY_COMMAND
-    )
+    known, newest = further_of(store), version(store, 1).metrics["newest_label_id"]
+    assert (known.newest_label_id, known.ended) == (newest, BY_COMMAND)
 
 
 def test_it_is_judged_by_what_is_in_use_when_it_is_done(
@@ -327,3 +326,43 @@ def test_damaged_weights_are_named(store: Store, worker: Worker, to_the_end: Cal
 def test_an_export_of_a_version_that_is_not_there_says_so(store: Store, worker: Worker, tmp_path):
     with pytest.raises(ValueError, match="project 1 has no version v7 whose weights are kept"):
         write_model(store, project_of(store), tmp_path, (32, 32), 7)
+
+
+def test_what_is_held_out_is_read_again_for_the_comparison(
+    store: Store, tool: FakeTool, worker: Worker, to_the_end: Callable[..., Ending], monkeypatch
+):
+    monkeypatch.setattr(to_the_end_module, "PAUSES_S", (0.0,))
+    read, failed = tool.image, set[int]()
+
+    def image(task: ToolTask) -> bytes:
+        if task.id in (5, 10, 15) and task.id not in failed and looks:
+            failed.add(task.id)
+            raise ToolUnavailable("it does not answer") if task.id == 5 else ValueError("502")
+        return read(task)
+
+    looks: list[float] = []
+    monkeypatch.setattr(tool, "image", image)
+    end = to_the_end(on_look=lambda course, score: looks.append(score))
+    assert (end.is_better, end.version.number, end.is_stopped) == (True, 2, True)
+    assert further_of(store, 2).ended is None, "the last looks saw too little"
+
+
+def test_what_nothing_can_judge_is_kept_beside_what_is_in_use(
+    store: Store, tool: FakeTool, worker: Worker, to_the_end: Callable[..., Ending], monkeypatch
+):
+    monkeypatch.setattr(to_the_end_module, "PAUSES_S", (0.0,))
+    read, looks = tool.image, []
+
+    def image(task: ToolTask) -> bytes:
+        if len(looks) >= 3 and task.id in (5, 10, 15):
+            raise ToolUnavailable("Label Studio does not answer")
+        return read(task)
+
+    monkeypatch.setattr(tool, "image", image)
+    end = to_the_end(on_look=lambda course, score: looks.append(score))
+    assert (end.is_better, end.version.number, project_of(store).current_version) == (False, 2, 1)
+    why = end.version.metrics[NOT_IN_USE]
+    assert why.startswith("of the 3 images that are held out 0 could be read")
+    assert "Label Studio does not answer" in why
+    assert further_of(store).ended is None
+    store.versions.use(project_of(store).id, 2)
