@@ -69,8 +69,8 @@ class Images:
 
         An address may change without the image (signed ones do with each list): the size that is
         known stays until the file has been read again, and one that could not be read is due to be
-        tried again at once. A task id belongs to one task at a time; of
-        a task without a time nobody knows which it is, and what is known of its id stays.
+        tried again at once. A task id belongs to one task at a time; of a task without a time
+        nobody knows which it is, and what is known of its id stays.
         """
         tasks = [task for task in tasks if task.created_at is not None]
         listed = {(task.id, task.created_at): task for task in tasks}

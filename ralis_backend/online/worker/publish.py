@@ -41,9 +41,8 @@ class Publisher:
         if self._has_misfits(project, version):
             return
         newest = self._store.labels.newest_id(project.id)
-        decided_by = openness(
-            self._store, project.id
-        )  # before an image fails: then it is due again
+        # Before an image fails: then it is due again.
+        decided_by = openness(self._store, project.id)
         if self._is_open_again(project, version, newest):
             self._store.projects.change(project.id, is_publishing_requested=True)
             self._store.versions.change(version.id, ranked_at=None)
