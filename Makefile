@@ -232,8 +232,8 @@ test check faults chaos load reproduce-benchmark reproduce-benchmark-long reprod
   export OMP_NUM_THREADS ?= 1
 
 .PHONY: test
-test: setup lint ## Run every check and every test, with a real Label Studio and Chromium
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+test: setup check ## Run every check and every test, with a real Label Studio and Chromium
+	$(BIN)/pytest -m e2e -n 3 --dist loadfile --no-loadscope-reorder
 
 FUZZ_SECONDS ?= 3600
 FUZZ_TARGETS ?= rle payload label-config image weights

@@ -53,15 +53,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files whose tests may take longest begin first: the end must not wait for one of them.
-
-    Those of `make check` fill the time in which the others wait.
-    """
+    """Files whose tests may take longest begin first: the end must not wait for one of them."""
     longest: dict[Path, float] = {}
     for item in items:
         timeout = item.get_closest_marker("timeout")
-        seconds = timeout.args[0] if timeout else float(item.get_closest_marker("e2e") is not None)
-        longest[item.path] = max(longest.get(item.path, 0), seconds)
+        longest[item.path] = max(longest.get(item.path, 0), timeout.args[0] if timeout else 0)
     items.sort(key=lambda item: -longest[item.path])
 
 

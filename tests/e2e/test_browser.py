@@ -79,6 +79,7 @@ def backend(
         "RALIS_REGION_SIZE": f"{SIDE}x{SIDE}",
         "RALIS_REGIONS_PER_ROUND": str(REGIONS_PER_ROUND),
         "OMP_NUM_THREADS": "1",
+        "RALIS_IMPROVE_MINUTES": "0",
         **segmenter,
     }
     with Backend(port, environment, tmp_path / "backend.log") as running:

@@ -44,6 +44,7 @@ def environment(label_studio: LabelStudioServer, tmp_path: Path) -> dict[str, st
         "RALIS_AUTH_PASSWORD": "secret",
         "RALIS_REGIONS_PER_ROUND": str(REGIONS),
         "OMP_NUM_THREADS": "1",
+        "RALIS_IMPROVE_MINUTES": "0",
         **with_tiny_segmenter(tmp_path / "site"),
     }
 

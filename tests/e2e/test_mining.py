@@ -9,7 +9,6 @@ from ralis_backend.cli import app
 from ralis_backend.cli.demo.annotators import CropAnnotator, InPlaceAnnotator
 from ralis_backend.core.learning.config import FinetuneConfig
 from ralis_backend.core.policy.registry import DEFAULT
-from ralis_backend.core.segmenter import DEFAULT_SPEC
 from ralis_backend.labelstudio.payloads.label_config import parse_label_config
 from ralis_backend.labelstudio.payloads.masks import mask_to_results
 from ralis_backend.offline.datasets import Dataset
@@ -32,7 +31,7 @@ WANTED = 30
 class Mining(Backend):
     """As `Backend`, with a worker that learns from pictures of roads, for a short time."""
 
-    def worker(self, spec=DEFAULT_SPEC):
+    def worker(self, spec):
         ranking = RankingConfig(region_size=(80, 128), regions_per_round=8, spec=spec)
         finetune = FinetuneConfig(steps=20, crop_size=(128, 128))
         rules = WorkerConfig(
@@ -106,14 +105,14 @@ def read_all(backend, worker):
 
 
 def test_one_class_is_sought_from_the_command_to_its_end(
-    client, label_studio, backend_url, tmp_path, pool, samples, monkeypatch
+    client, label_studio, backend_url, tmp_path, pool, samples, monkeypatch, tiny_segmenters
 ):
     for name, value in {"RALIS_DATA_DIR": str(tmp_path), "RALIS_REGION_SIZE": "80x128"}.items():
         monkeypatch.setenv(name, value)
     number, truth = pool
     backend = Mining(label_studio, backend_url, tmp_path)
     regions_id = backend.connect(number).regions_id
-    worker = backend.worker()
+    worker = backend.worker(tiny_segmenters)
     settled(worker)
     (row,) = backend.store.projects.all()
     assert row.current_version == 1

@@ -19,7 +19,7 @@ def test_a_project_survives_a_fault_of_each_kind_in_each_step():
     """`make faults` tries all of them; here are some, and others with RALIS_FAULTS_SEED."""
     seed = int(os.environ.get("RALIS_FAULTS_SEED", "5"))
     print(f"RALIS_FAULTS_SEED={seed}")  # noqa: T201
-    summary = run(every=900, seed=seed, processes=len(os.sched_getaffinity(0)), limit_s=400)
+    summary = run(every=2700, seed=seed, processes=len(os.sched_getaffinity(0)), limit_s=400)
     assert set(summary.table()) == STEPS
     tried = {outcome.case.fault.kind for outcome in summary.outcomes}
     assert tried == set().union(*KINDS_OF.values())
