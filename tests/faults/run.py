@@ -69,6 +69,7 @@ def run(
     name: str = "",
     processes: int = 1,
     limit_s: float = float("inf"),
+    is_brief: bool = False,
     log: Callable[[str], None] = lambda _: None,
 ) -> Summary:
     """Record each play once, then try every `every`-th of its faults and one of each sort.
@@ -80,6 +81,7 @@ def run(
         name: of one case, which is then the only one.
         processes: that share the work.
         limit_s: no fault is begun later.
+        is_brief: one of each step and one of each kind will do.
         log: told how far it is.
     """
     deadline = time.monotonic() + limit_s
@@ -88,23 +90,29 @@ def run(
         records = {mode: record(mode, root / mode, injector) for mode in modes}
         every_case = [each for kept in records.values() for each in cases(kept)]
         wanted = [case for case in every_case if name in ("", case.name) and _is_wanted(case, only)]
-        chosen = choose(wanted, every, seed)
+        chosen = choose(wanted, every, seed, is_brief=is_brief)
         log(f"seed {seed}: {len(chosen)} faults")
         outcomes = _in_processes(chosen, records, root, injector, processes, deadline, log)
     return Summary(outcomes)
 
 
-def choose(every_case: Sequence[Case], every: int, seed: int) -> list[Case]:
-    """One case of each step and kind, then every `every`-th of the others, by chance."""
+def choose(
+    every_case: Sequence[Case], every: int, seed: int, *, is_brief: bool = False
+) -> list[Case]:
+    """One case of each kind in each step, then every `every`-th of the others, by chance.
+
+    Brief: as many as show each step and each kind.
+    """
     shuffled = list(every_case)
     random.Random(seed).shuffle(shuffled)
-    firsts = {_sort(case): case for case in reversed(shuffled)}
-    others = [case for case in shuffled if firsts[_sort(case)] is not case]
-    return [*firsts.values(), *others[::every]]
-
-
-def _sort(case: Case) -> tuple[str, str]:
-    return case.point.step, case.fault.kind
+    firsts, others = [], []
+    seen: set[object] = set()
+    for case in shuffled:
+        step, kind = case.point.step, case.fault.kind
+        sorts = {step, kind} if is_brief else {(step, kind)}
+        (others if sorts <= seen else firsts).append(case)
+        seen |= sorts
+    return [*firsts, *others[::every]]
 
 
 def _is_wanted(case: Case, only: Sequence[str]) -> bool:
