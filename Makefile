@@ -233,7 +233,7 @@ test check faults chaos load reproduce-benchmark reproduce-benchmark-long reprod
 
 .PHONY: test
 test: setup check ## Run every check and every test, with a real Label Studio and Chromium
-	# Named: each process takes seven seconds more to look for them in every file.
+	# Named: else each process looks for them in every file, and imports it.
 	$(BIN)/pytest -m e2e -n 3 --dist loadfile --no-loadscope-reorder \
 	  $$(grep -rl --include='test_*.py' 'mark\.e2e' tests | sort)
 

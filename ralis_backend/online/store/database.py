@@ -148,7 +148,7 @@ def _engine(url: str) -> Engine:
     try:
         engine = create_engine(url, pool_pre_ping=True, hide_parameters=True)
         if "@" in f"{engine.url.host}{engine.url.database if engine.url.host else ''}":
-            raise ValueError("a part of the password")
+            raise ValueError("a password with an @ in it was cut there")
         return engine
     except ImportError as error:
         driver = error.name or str(error)
