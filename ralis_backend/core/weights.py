@@ -10,13 +10,14 @@ import json
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from ralis_backend.core.files import writing
+
+if TYPE_CHECKING:
+    import torch
 
 FORMAT = "ralis-weights"
 FORMAT_VERSION = "1"
@@ -42,6 +43,8 @@ def save(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str,
         WeightsError: if a value is not finite or the metadata is not JSON.
         OSError: if the disk refuses, for example because it is full.
     """
+    from safetensors.torch import save_file
+
     _require_finite(path, tensors)
     try:
         text = json.dumps(dict(metadata), allow_nan=False)
@@ -208,6 +211,8 @@ def _require_finite(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
 
 
 def _is_finite(tensor: torch.Tensor) -> bool:
+    import torch
+
     # piece by piece: a check of a large mapped tensor at once holds it in memory several times
     pieces = torch.split(tensor.reshape(-1), _VALUES_AT_ONCE)
     return all(bool(torch.isfinite(piece).all()) for piece in pieces)

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import httpx
 
+from ralis_backend.core import segmenter as segmenters
 from ralis_backend.core.images import decode_image
-from ralis_backend.core.segmenter import SegmenterSpec, build
+from ralis_backend.core.segmenter import SegmenterSpec
 from ralis_backend.core.stored_images import file_facts
 from ralis_backend.labelstudio.check import Check, tried
 from ralis_backend.labelstudio.client import LabelStudioClient
@@ -244,7 +245,7 @@ _WEIGHTS_FIX = (
 
 
 def _weights(spec: SegmenterSpec) -> str:
-    segmenter = build(spec)
+    segmenter = segmenters.build(spec)
     if segmenter.lacks_weights:
         raise ValueError(f"{spec.encoder_weights} weights of {spec.encoder} cannot be had")
     if not segmenter.encoder_modules():

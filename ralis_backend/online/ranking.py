@@ -13,11 +13,12 @@ from itertools import pairwise
 
 import numpy as np
 
+from ralis_backend.core import features as region_features
+from ralis_backend.core import policy
 from ralis_backend.core.acquisition import STRATEGIES, Needs, PoolState, Strategy
 from ralis_backend.core.acquisition.selection import occurrence
-from ralis_backend.core.features import RegionFeatures, concat, describe_parts
+from ralis_backend.core.features import RegionFeatures, concat
 from ralis_backend.core.images import content_of, decode_image
-from ralis_backend.core.policy import state_images
 from ralis_backend.core.regions import grid
 from ralis_backend.core.segmenter import Segmenter
 from ralis_backend.online.choosing import ChosenStrategy, RankingConfig, fallback, strategy_for
@@ -93,7 +94,7 @@ class DescribedPool:
         rows = [np.arange(*pair) for pair in pairwise(starts)]
         means = np.stack([self.features.embeddings[each].mean(axis=0) for each in rows])
         count = num_regions // max(1, min(self.image_sizes)) + 1
-        chosen = state_images(means, count)
+        chosen = policy.state_images(means, count)
         return concat([self.features.take(rows[image]) for image in chosen])
 
 
@@ -120,7 +121,7 @@ def describe_image(
     size = (image.shape[0], image.shape[1])
     parts = segmenter.parts(image, needs.maps)
     regions = grid(size, config.region_size)
-    features, mask = describe_parts(parts, size, regions, needs.features)
+    features, mask = region_features.describe_parts(parts, size, regions, needs.features)
     for name in features:
         if not np.isfinite(features[name]).all():
             raise ValueError(

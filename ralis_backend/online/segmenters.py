@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from ralis_backend.core.segmenter import Segmenter, SegmenterSpec, build, load
+from ralis_backend.core import segmenter as segmenters
+from ralis_backend.core.segmenter import Segmenter, SegmenterSpec
 from ralis_backend.core.text import reason_of
 from ralis_backend.core.weights import WeightsError
 from ralis_backend.online.store import Store
@@ -57,7 +58,7 @@ def load_segmenter(
     damage: dict[int, str] = {}
     while version is not None and version.weights_key is not None:
         try:
-            segmenter = load(store.blobs.path(version.weights_key), device)
+            segmenter = segmenters.load(store.blobs.path(version.weights_key), device)
         except (WeightsError, FileNotFoundError) as error:
             logger.warning(
                 "project %s: %s cannot be used: %s", project.tool_id, version.name, error
@@ -68,7 +69,7 @@ def load_segmenter(
         if segmenter.num_classes != num_classes:
             segmenter = segmenter.resized(num_classes)
         return UsableSegmenter(segmenter, version, damage)
-    untrained = build(spec.for_classes(num_classes), seed=seed, device=device)
+    untrained = segmenters.build(spec.for_classes(num_classes), seed=seed, device=device)
     return UsableSegmenter(untrained, version, damage)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 
 import pytest
 from rich.console import Console
@@ -119,3 +121,38 @@ def test_the_table_of_versions_is_whole_in_80_columns():
     ):
         assert word in shown
     assert max(map(len, shown.splitlines())) <= 80
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = sys.modules["scipy.stats"] = None  # no import of these succeeds
+from typer.testing import CliRunner
+from ralis_backend.cli import app
+for line in sys.stdin:
+    answer = CliRunner().invoke(app, line.split())
+    print(line.strip(), answer.exit_code, answer.output, repr(answer.exception))
+"""
+
+
+def test_what_looks_or_asks_does_not_wait_for_torch(store, environment, tmp_path):
+    commands = {
+        "status": "project 7 (Streets)",
+        "versions --project 7": "labelled",
+        "train --project 7": "no worker lives",
+        "mine --project 7 --class bright": "bright",
+        "connect --project 7": "does not answer",
+        "disconnect --project 7": "does not answer",
+    }
+    dead = {"LABEL_STUDIO_URL": "http://127.0.0.1:9", "LABEL_STUDIO_API_KEY": "x" * 40}
+    said = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH],
+        env={**environment, **dead},
+        cwd=tmp_path,
+        input="\n".join(commands),
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "torch" not in said
+    for text in commands.values():
+        assert text in said, said

@@ -1,37 +1,9 @@
-"""What a strategy is told of a region: plain statistics, and what the RALIS policy reads."""
+"""What a strategy is told of a region: plain statistics, and what the RALIS policy reads.
 
-from ralis_backend.core.features.describe import (
-    GRID_SIDE,
-    boundary_map,
-    class_counts,
-    describe,
-    describe_parts,
-    entropy_grid,
-    entropy_map,
-    maps_for,
-    margin_map,
-    predicted_classes,
-    predicted_mask,
-    symmetric_divergence,
-)
-from ralis_backend.core.features.table import BLOCK, FEATURES, NotDescribed, RegionFeatures, concat
+What is named here is imported when it is first asked for: most of it takes torch, which takes
+seconds, and who needs the rest alone must not wait for it.
+"""
 
-__all__ = [
-    "BLOCK",
-    "FEATURES",
-    "GRID_SIDE",
-    "NotDescribed",
-    "RegionFeatures",
-    "boundary_map",
-    "class_counts",
-    "concat",
-    "describe",
-    "describe_parts",
-    "entropy_grid",
-    "entropy_map",
-    "maps_for",
-    "margin_map",
-    "predicted_classes",
-    "predicted_mask",
-    "symmetric_divergence",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

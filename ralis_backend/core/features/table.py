@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
+
+GRID_SIDE = 8
+"""Cells per side of the grid on which a region's entropy map is pooled."""
 
 FEATURES: dict[str, str] = {
     "entropy": "(R,) mean over the region's pixels, nats",
@@ -27,9 +30,26 @@ FEATURES: dict[str, str] = {
 }
 """Name and meaning of every feature; all are float32."""
 
+_MAP_OF = {
+    "bald": "bald",
+    "bald_peak": "bald",
+    "class_bald": "bald",
+    "deep_bald": "deep_bald",
+    "deep_bald_peak": "deep_bald",
+    "class_deep_bald": "deep_bald",
+    "embeddings": "embeddings",
+    "mirror_divergence": "mirrored",
+}
+"""Which of the segmenter's `MAPS` a feature is made of, besides probabilities."""
+
 
 BLOCK = 32_768
 """Regions that are looked at together where a whole pool would take much memory."""
+
+
+def maps_for(features: Collection[str]) -> frozenset[str]:
+    """What a forward pass must offer besides probabilities, for these features."""
+    return frozenset(_MAP_OF[name] for name in features if name in _MAP_OF)
 
 
 class NotDescribed(ValueError, AttributeError):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
-from ralis_backend.core.learning.config import FinetuneConfig
-from ralis_backend.core.learning.crops import LabelledImage
-from ralis_backend.core.segmenter import Segmenter
+    from ralis_backend.core.learning.config import FinetuneConfig
+    from ralis_backend.core.learning.crops import LabelledImage
+    from ralis_backend.core.segmenter import Segmenter
 
 
 class Objective(Protocol):

@@ -1,25 +1,9 @@
-"""The query networks and the policies made of them."""
+"""The query networks and the policies made of them.
 
-from ralis_backend.core.policy.agnostic import AgnosticPolicy, AgnosticSpec
-from ralis_backend.core.policy.misical import MisicalPolicy, MisicalSpec
-from ralis_backend.core.policy.network import QueryNetwork
-from ralis_backend.core.policy.ralis import (
-    PolicyDoesNotFit,
-    PolicySpec,
-    RalisPolicy,
-    network_inputs,
-    state_images,
-)
+What is named here is imported when it is first asked for: most of it takes torch, which takes
+seconds, and who needs the rest alone must not wait for it.
+"""
 
-__all__ = [
-    "AgnosticPolicy",
-    "AgnosticSpec",
-    "MisicalPolicy",
-    "MisicalSpec",
-    "PolicyDoesNotFit",
-    "PolicySpec",
-    "QueryNetwork",
-    "RalisPolicy",
-    "network_inputs",
-    "state_images",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -21,9 +21,9 @@ from ralis_backend.core.acquisition.diversity import most_similar, standardised
 from ralis_backend.core.acquisition.state import greedy_scores, lazy_greedy_scores
 from ralis_backend.core.features import BLOCK, RegionFeatures
 from ralis_backend.core.policy.adaptive_inputs import PROJECT_INPUTS, project_inputs
+from ralis_backend.core.policy.kinds import ADAPTIVE
 from ralis_backend.core.policy.ranges import LARGEST, check_numbers, check_ranges
 
-KIND = "adaptive-policy"
 KNOBS: dict[str, float] = {
     "bald": 0.4,
     "entropy": 0.4,
@@ -104,7 +104,9 @@ class AdaptivePolicy(Scorer):
     def save(self, path: Path) -> None:
         """Write weights and spec to one file, whole or not at all."""
         tensors = {"gains": torch.from_numpy(self.gains).float()}
-        weights.save(path, tensors, {"kind": KIND, "knobs": list(KNOBS), "spec": asdict(self.spec)})
+        weights.save(
+            path, tensors, {"kind": ADAPTIVE, "knobs": list(KNOBS), "spec": asdict(self.spec)}
+        )
 
     @classmethod
     def load(cls, path: Path, name: str = "") -> AdaptivePolicy:
@@ -115,7 +117,7 @@ class AdaptivePolicy(Scorer):
             FileNotFoundError: if there is none.
         """
         tensors, metadata = weights.load(path)
-        if metadata.get("kind") != KIND:
+        if metadata.get("kind") != ADAPTIVE:
             raise weights.WeightsError(
                 f"{path} holds a {metadata.get('kind', 'file of unknown kind')}, not a policy that "
                 "adapts to any label set"

@@ -27,9 +27,9 @@ from ralis_backend.core.policy.agnostic_inputs import (
     PoolMeans,
     agnostic_inputs,
 )
+from ralis_backend.core.policy.kinds import AGNOSTIC
 from ralis_backend.core.policy.ranges import check_ranges
 
-KIND = "agnostic-policy"
 Architecture = Literal["set", "linear"]
 _BASE = REGION_INPUTS.index("log_bald_rarity")
 _MAX_DEVIATION = 4.0
@@ -153,7 +153,7 @@ class AgnosticPolicy(Scorer):
 
     def save(self, path: Path) -> None:
         """Write network and spec to one file, whole or not at all."""
-        weights.save(path, self.network.state_dict(), {"kind": KIND, "spec": asdict(self.spec)})
+        weights.save(path, self.network.state_dict(), {"kind": AGNOSTIC, "spec": asdict(self.spec)})
 
     @classmethod
     def load(cls, path: Path, name: str = "") -> AgnosticPolicy:
@@ -164,7 +164,7 @@ class AgnosticPolicy(Scorer):
             FileNotFoundError: if there is none.
         """
         tensors, metadata = weights.load(path)
-        if metadata.get("kind") != KIND:
+        if metadata.get("kind") != AGNOSTIC:
             raise weights.WeightsError(
                 f"{path} holds a {metadata.get('kind', 'file of unknown kind')}, not a policy for "
                 "any label set"

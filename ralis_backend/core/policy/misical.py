@@ -21,6 +21,7 @@ from ralis_backend.core import weights
 from ralis_backend.core.acquisition import Drift, PoolState
 from ralis_backend.core.acquisition.mining import Miner
 from ralis_backend.core.features import RegionFeatures
+from ralis_backend.core.policy.kinds import MISICAL
 from ralis_backend.core.policy.misical_inputs import (
     INPUTS,
     NEEDS,
@@ -33,7 +34,6 @@ from ralis_backend.core.policy.misical_inputs import (
 )
 from ralis_backend.core.policy.ranges import check_ranges
 
-KIND = "misical-policy"
 Architecture = Literal["mlp", "linear"]
 
 
@@ -120,7 +120,7 @@ class MisicalPolicy(Miner):
 
     def save(self, path: Path) -> None:
         """Write network and spec to one file, whole or not at all."""
-        weights.save(path, self.network.state_dict(), {"kind": KIND, "spec": asdict(self.spec)})
+        weights.save(path, self.network.state_dict(), {"kind": MISICAL, "spec": asdict(self.spec)})
 
     @classmethod
     def load(cls, path: Path, name: str = "") -> MisicalPolicy:
@@ -131,7 +131,7 @@ class MisicalPolicy(Miner):
             FileNotFoundError: if there is none.
         """
         tensors, metadata = weights.load(path)
-        if metadata.get("kind") != KIND:
+        if metadata.get("kind") != MISICAL:
             raise weights.WeightsError(
                 f"{path} holds a {metadata.get('kind', 'file of unknown kind')}, not a policy that "
                 "looks for one class"

@@ -22,9 +22,9 @@ from ralis_backend.core.features.ralis import (
     action_vectors,
     region_vectors,
 )
+from ralis_backend.core.policy.kinds import RALIS
 from ralis_backend.core.policy.network import QueryNetwork
 
-KIND = "ralis-policy"
 _REGIONS_AT_ONCE = 8192
 
 
@@ -81,7 +81,7 @@ class RalisPolicy(Scorer):
 
     def save(self, path: Path) -> None:
         """Write network and spec to one file, whole or not at all."""
-        weights.save(path, self.network.state_dict(), {"kind": KIND, "spec": asdict(self.spec)})
+        weights.save(path, self.network.state_dict(), {"kind": RALIS, "spec": asdict(self.spec)})
 
     @classmethod
     def load(cls, path: Path, name: str = "") -> RalisPolicy:
@@ -92,7 +92,7 @@ class RalisPolicy(Scorer):
             FileNotFoundError: if there is none.
         """
         tensors, metadata = weights.load(path)
-        if metadata.get("kind") != KIND:
+        if metadata.get("kind") != RALIS:
             raise weights.WeightsError(
                 f"{path} holds a {metadata.get('kind', 'file of unknown kind')}, not a query policy"
             )

@@ -7,14 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, Self
 
-from ralis_backend.core import weights
+from ralis_backend.core import policy, weights
 from ralis_backend.core.acquisition import STRATEGIES, Aimed, Strategy
-from ralis_backend.core.policy import AgnosticPolicy, AgnosticSpec, MisicalPolicy, RalisPolicy
-from ralis_backend.core.policy.adaptive import KIND as ADAPTIVE
-from ralis_backend.core.policy.adaptive import AdaptivePolicy
-from ralis_backend.core.policy.agnostic import KIND as AGNOSTIC
-from ralis_backend.core.policy.misical import KIND as MISICAL
-from ralis_backend.core.policy.ralis import KIND as RALIS
+from ralis_backend.core.policy.kinds import ADAPTIVE, AGNOSTIC, MISICAL, RALIS
 from ralis_backend.core.registry import Registry
 
 DEFAULT = "coverage-diverse"
@@ -41,7 +36,9 @@ SHIPPED_FOLDERS = (
 """Where the policies lie that come with the backend, whatever the current folder is."""
 
 PLACEBOS: dict[str, Callable[[str], Strategy]] = {
-    "placebo-untrained": lambda name: AgnosticPolicy.untrained(AgnosticSpec(), 0, name),
+    "placebo-untrained": lambda name: policy.AgnosticPolicy.untrained(
+        policy.AgnosticSpec(), 0, name
+    ),
 }
 """Policies that must not win, made when they are asked for."""
 
@@ -61,10 +58,10 @@ PolicyLoader = Callable[[Path, str], Policy]
 
 POLICIES: Registry[PolicyLoader] = Registry("kind of policy", "ralis_backend.policies")
 """Kinds of policies, as their files name them in `kind` -> what loads them."""
-POLICIES.register(RALIS, RalisPolicy.load)
-POLICIES.register(AGNOSTIC, AgnosticPolicy.load)
-POLICIES.register(ADAPTIVE, AdaptivePolicy.load)
-POLICIES.register(MISICAL, MisicalPolicy.load)
+POLICIES.register(RALIS, lambda path, name: policy.RalisPolicy.load(path, name))
+POLICIES.register(AGNOSTIC, lambda path, name: policy.AgnosticPolicy.load(path, name))
+POLICIES.register(ADAPTIVE, lambda path, name: policy.AdaptivePolicy.load(path, name))
+POLICIES.register(MISICAL, lambda path, name: policy.MisicalPolicy.load(path, name))
 
 
 def check_strategy(name: str, folder: Path) -> None:

@@ -1,19 +1,9 @@
-"""Image -> class probabilities."""
+"""Image -> class probabilities.
 
-from ralis_backend.core.segmenter.dropout import NUM_DEEP_PASSES, NUM_DROPOUT_PASSES
-from ralis_backend.core.segmenter.forward import MAPS, ForwardPass
-from ralis_backend.core.segmenter.protocol import DEFAULT_SPEC, Segmenter, SegmenterSpec
-from ralis_backend.core.segmenter.registry import SEGMENTERS, build, load
+What is named here is imported when it is first asked for: most of it takes torch, which takes
+seconds, and who needs the rest alone must not wait for it.
+"""
 
-__all__ = [
-    "DEFAULT_SPEC",
-    "MAPS",
-    "NUM_DEEP_PASSES",
-    "NUM_DROPOUT_PASSES",
-    "SEGMENTERS",
-    "ForwardPass",
-    "Segmenter",
-    "SegmenterSpec",
-    "build",
-    "load",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

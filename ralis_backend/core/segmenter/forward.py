@@ -8,9 +8,7 @@ from functools import cached_property
 import torch
 
 from ralis_backend.core.blocks import row_blocks
-
-MAPS = ("bald", "deep_bald", "embeddings", "mirrored")
-"""What may be asked for besides probabilities; each takes time."""
+from ralis_backend.core.segmenter.maps import MAPS
 
 
 @dataclass(frozen=True)

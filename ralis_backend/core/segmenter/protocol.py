@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
-from torch import nn
 
 from ralis_backend.core.regions import Region
-from ralis_backend.core.segmenter.forward import ForwardPass
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from ralis_backend.core.segmenter.forward import ForwardPass
 
 
 @dataclass(frozen=True)

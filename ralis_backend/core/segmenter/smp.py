@@ -15,7 +15,7 @@ from torch import nn
 from ralis_backend.core.blocks import softmax_
 from ralis_backend.core.segmenter import encoder_weights
 from ralis_backend.core.segmenter.dropout import bald_of, deep_bald_of
-from ralis_backend.core.segmenter.forward import MAPS
+from ralis_backend.core.segmenter.maps import MAPS
 from ralis_backend.core.segmenter.network import NetworkSegmenter, seeded
 from ralis_backend.core.segmenter.protocol import SegmenterSpec
 

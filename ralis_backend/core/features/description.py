@@ -16,31 +16,11 @@ import torch
 from torch.nn import functional
 
 from ralis_backend.core.blocks import row_blocks
-from ralis_backend.core.features.table import FEATURES, RegionFeatures
+from ralis_backend.core.features.table import FEATURES, GRID_SIDE, RegionFeatures, maps_for
 from ralis_backend.core.regions import Region
 from ralis_backend.core.segmenter import ForwardPass, Segmenter
 
-GRID_SIDE = 8
-"""Cells per side of the grid on which a region's entropy map is pooled."""
-
-
-def maps_for(features: Collection[str]) -> frozenset[str]:
-    """What a forward pass must offer besides probabilities, for these features."""
-    return frozenset(_MAPS[name] for name in features if name in _MAPS)
-
-
 _PIXELS_AT_ONCE = 4_000_000
-
-_MAPS = {
-    "bald": "bald",
-    "bald_peak": "bald",
-    "class_bald": "bald",
-    "deep_bald": "deep_bald",
-    "deep_bald_peak": "deep_bald",
-    "class_deep_bald": "deep_bald",
-    "embeddings": "embeddings",
-    "mirror_divergence": "mirrored",
-}
 
 
 def describe(
@@ -196,7 +176,7 @@ class _Description:
 def _wanted(forward: ForwardPass, features: Collection[str] | None) -> list[str]:
     offered = forward.offered
     if features is None:
-        return [name for name in FEATURES if _MAPS.get(name) in (None, *offered)]
+        return [name for name in FEATURES if maps_for((name,)) <= offered]
     if unknown := sorted(set(features) - set(FEATURES)):
         raise ValueError(f"unknown features {unknown}; expected some of {', '.join(FEATURES)}")
     if missing := sorted(maps_for(features) - offered):
