@@ -27,6 +27,11 @@ IMAGES_TO_STOP = 5
 """With fewer the intervals are too narrow to say that labels bring little, see `core/intervals`."""
 LABELLED_REGIONS = "labelled_regions"
 """Of a version's metrics: painted regions of the project when it was trained."""
+NEWEST_REGION = "newest_region_id"
+"""Of a version's metrics: the oldest label of the region that was labelled last. Newer paint on a
+region does not change it; their number may fall, where annotations are deleted."""
+NEW_REGIONS = "new_regions"
+"""Of a version's metrics: painted regions that its parent knew no label of."""
 _NUM_BOOTSTRAPS = 500
 
 
@@ -125,7 +130,8 @@ def built_on(versions: Sequence[Version], number: int) -> list[Mapping[str, Any]
 def refused_since(versions: Sequence[Version], number: int) -> list[Mapping[str, Any]]:
     """The metrics of the versions that were trained from the one in use and refused, oldest first.
 
-    Those that had learned from no more regions than it are left out: they say nothing of labels.
+    Those that had learned from no region that is new to it are left out: they say nothing of
+    labels.
     """
     in_use = next((it.metrics for it in versions if it.number == number), {})
     return [
@@ -136,7 +142,7 @@ def refused_since(versions: Sequence[Version], number: int) -> list[Mapping[str,
         and not it.is_accepted
         and "steps" in it.metrics
         and ALL_LABELS not in it.metrics
-        and _num_more(it.metrics, in_use) > 0
+        and _knows_more_regions(it.metrics, in_use)
     ]
 
 
@@ -150,17 +156,22 @@ def of_rounds(trained: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     for metrics in trained:
         if CONTINUED in metrics:
             rounds = [*rounds[:-1], metrics]
-        elif not rounds or not _is_of_the_same_labels(metrics, rounds[-1]):
+        elif not rounds or _knows_more_regions(metrics, rounds[-1]):
             rounds.append(metrics)
     return rounds
 
 
-def _is_of_the_same_labels(metrics: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
-    newest = metrics.get("newest_label_id")
-    if newest is not None and newest == before.get("newest_label_id"):
-        return True
-    # A skip is a newer label, and so is another person's paint on the same region.
-    return LABELLED_REGIONS in metrics and _num_more(metrics, before) <= 0
+def _knows_more_regions(metrics: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    """Whether a version has learned from a region that another one knew no label of.
+
+    A skip is no region, and another person's paint on the same region no new one.
+    """
+    newest = before.get("newest_label_id")
+    if newest is not None and NEWEST_REGION in metrics:
+        return bool(metrics[NEWEST_REGION] > newest)
+    if newest is not None and newest == metrics.get("newest_label_id"):
+        return False
+    return LABELLED_REGIONS not in metrics or _num_more(metrics, before) > 0
 
 
 def _num_more(metrics: Mapping[str, Any], before: Mapping[str, Any]) -> int:
@@ -219,8 +230,11 @@ def _after_refusals(
     """Labels since brought nothing so far; that is no measured gain, so that it never says stop."""
     rounds = of_rounds(refused)
     regions = "the regions"
-    if LABELLED_REGIONS in in_use and LABELLED_REGIONS in refused[-1]:
-        regions = _counted(_num_more(refused[-1], in_use), "region")
+    num_new = refused[-1].get(NEW_REGIONS)
+    if num_new is None and LABELLED_REGIONS in in_use and LABELLED_REGIONS in refused[-1]:
+        num_new = _num_more(refused[-1], in_use)
+    if num_new is not None:
+        regions = _counted(num_new, "region")
     said = f"{regions} labelled since did not make it better on {held_out}"
     if len(rounds) == 1:
         return f"Label another round: {said}."

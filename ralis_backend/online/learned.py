@@ -1,6 +1,6 @@
-"""What a version has learned from: painted pixels of each class, as its metrics keep them.
+"""What a version has learned from: regions, painted pixels of each class, as its metrics keep them.
 
-Labels of images that are held out are none of it, however many show a class.
+Labels of images that are held out teach no class, however many show it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ralis_backend.online.advice import LABELLED_REGIONS, NEW_REGIONS, NEWEST_REGION
 from ralis_backend.online.labels import RegionLabel, labelled_pixels
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project, Version
@@ -38,6 +39,33 @@ def learned_metrics(
         for name, count in pixels.items()
     }
     return {LEARNED_PIXELS: {**before, **now}}
+
+
+def region_metrics(
+    store: Store,
+    project: Project,
+    parent: Version | None,
+    newest_label_id: int,
+    num_regions: int,
+) -> dict[str, Any]:
+    """What a version's metrics say of the regions that it has learned from, and which are new.
+
+    Args:
+        store: knows the labels.
+        project: whose version it is.
+        parent: the version that it was trained from.
+        newest_label_id: of the labels that it was trained on.
+        num_regions: painted ones of the project.
+    """
+    first = [each for each in store.labels.first_ids(project.id) if each <= newest_label_id]
+    has_learned = parent is not None and parent.weights_key is not None
+    before = parent.metrics.get("newest_label_id") if parent and has_learned else 0
+    return {
+        "newest_label_id": newest_label_id,
+        LABELLED_REGIONS: num_regions,
+        NEWEST_REGION: max(first, default=0),
+        **({} if before is None else {NEW_REGIONS: sum(each > before for each in first)}),
+    }
 
 
 def learned_pixels(

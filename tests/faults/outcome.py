@@ -208,7 +208,7 @@ def _is_ranked(project: Project, version: Version) -> bool:
 
 def _metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """What is not a time or a row's id."""
-    left_out = ("seconds", "newest_label_id")
+    left_out = ("seconds", "newest_label_id", "newest_region_id")
     return {name: value for name, value in metrics.items() if name not in left_out}
 
 

@@ -177,6 +177,44 @@ def test_a_training_after_a_skip_alone_is_no_round():
     assert advice(rounds).startswith("Label another round")
 
 
+def trained(
+    num_regions: int, newest: int, gain: tuple[float, float, float] | None
+) -> dict[str, Any]:
+    """Of a version that 24 new regions were labelled for, the newest label of all `newest`."""
+    return measured(
+        gain,
+        steps=1,
+        labelled_regions=num_regions,
+        newest_label_id=newest,
+        newest_region_id=newest,
+        new_regions=24,
+    )
+
+
+def test_a_round_is_told_by_its_new_regions_though_others_were_deleted():
+    rounds = [trained(100, 100, None), trained(124, 124, SMALL), trained(148, 148, SMALL)]
+    assert advice(rounds).startswith("You may stop")
+    for num_deleted in (0, 23, 24, 30):
+        gained = trained(148 - num_deleted + 24, 172, BIG)
+        assert advice([*rounds, gained]).startswith("Label on: the last round gained")
+    repainted = measured(
+        SMALL, steps=1, labelled_regions=148, newest_label_id=190, newest_region_id=148
+    )
+    assert of_rounds([*rounds, repainted]) == rounds
+
+
+def test_refused_versions_of_new_regions_are_told_though_others_were_deleted():
+    in_use = trained(148, 148, SMALL)
+    refused = trained(142, 172, SMALL)
+    versions = [
+        Version(number=3, is_accepted=True, metrics=in_use),
+        Version(number=4, parent=3, is_accepted=False, metrics=refused),
+    ]
+    assert refused_since(versions, 3) == [refused]
+    said = advice([in_use], [refused])
+    assert said.startswith("Label another round: 24 regions labelled since did not make it better")
+
+
 def test_regions_that_made_no_version_better_are_told_and_no_old_gain():
     in_use = measured(BIG, steps=1, labelled_regions=48)
     versions = [Version(number=1, is_accepted=True, metrics=in_use)] + [

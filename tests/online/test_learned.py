@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ralis_backend.core.regions import Region
+from ralis_backend.online.advice import NEW_REGIONS, NEWEST_REGION
 from ralis_backend.online.hits import shown_wish
 from ralis_backend.online.labels import labelled_pixels
 from ralis_backend.online.learned import LEARNED_PIXELS, learned_metrics, learned_pixels
@@ -56,6 +57,8 @@ def test_a_class_that_is_held_out_alone_is_not_learned(
     assert first is not None
     assert labelled_pixels(labels, 2).sum(axis=0).tolist() == [4 * REGION, REGION, 0]
     assert first.metrics[LEARNED_PIXELS] == {"dark": 4 * REGION, "bright": 0}
+    newest = store.labels.newest_id(project.id)
+    assert (first.metrics[NEWEST_REGION], first.metrics[NEW_REGIONS]) == (newest, 5)
     assert learned_pixels(store, project, first, labels).tolist() == [4 * REGION, 0]
     assert first.strategy == "rarity"  # the cold start goes on
     status = shown_wish(store, project)

@@ -15,7 +15,6 @@ from sqlalchemy import (
     and_,
     case,
     cast,
-    delete,
     false,
     func,
     or_,
@@ -209,6 +208,14 @@ class Labels:
         with self._database.read() as session:
             return session.scalar(select(func.count()).select_from(regions)) or 0
 
+    def first_ids(self, project_id: int) -> list[int]:
+        """Of each painted region the id of its oldest label that counts."""
+        region = (Label.image_id, *_REGION)
+        query = _counting(select(func.min(Label.id))).group_by(*region)
+        query = query.where(Label.project_id == project_id, ~Label.is_skipped)
+        with self._database.read() as session:
+            return list(session.scalars(query))
+
     def area(self, project_id: int) -> int:
         """Pixels of the painted regions, those that regions share as often as they do."""
         regions = _painted_regions(project_id).subquery()
@@ -373,11 +380,14 @@ def _mask_key(content: bytes) -> str:
 
 def _replace_labels(session: Session, annotation: Annotation, rows: Sequence[Label]) -> None:
     of_annotation = Label.annotation_row_id == annotation.id
-    known = session.scalars(select(Label).where(of_annotation).order_by(Label.id))
-    if [_content(row) for row in known] == [_content(row) for row in rows]:
-        return
-    session.execute(delete(Label).where(of_annotation))
-    session.add_all(rows)
+    new = list(rows)
+    for row in session.scalars(select(Label).where(of_annotation)).all():
+        same = next((it for it in new if _content(it) == _content(row)), None)
+        if same is None:
+            session.delete(row)
+        else:
+            new.remove(same)
+    session.add_all(new)
 
 
 def _content(row: Label) -> tuple[int, Region, str | None]:

@@ -13,9 +13,9 @@ import numpy as np
 from ralis_backend.core.learning.crops import LabelledImage
 from ralis_backend.core.learning.evaluation import evaluate, evaluate_each
 from ralis_backend.core.segmenter import Segmenter
-from ralis_backend.online.advice import LABELLED_REGIONS, gain_over, held_out_metrics
+from ralis_backend.online.advice import gain_over, held_out_metrics
 from ralis_backend.online.further import ALL_LABELS, CONTINUED, NOT_IN_USE
-from ralis_backend.online.learned import learned_metrics
+from ralis_backend.online.learned import learned_metrics, region_metrics
 from ralis_backend.online.masks import LabelMasks
 from ralis_backend.online.paint_alone import LEARNED_FROM, kept_off
 from ralis_backend.online.random_slice import measured
@@ -160,8 +160,9 @@ class NewVersions:
             num_labels=work.plan.num_labels,
             metrics={
                 "steps": work.updates,
-                "newest_label_id": work.newest_label_id,
-                LABELLED_REGIONS: work.plan.num_labels,
+                **region_metrics(
+                    self._store, project, parent, work.newest_label_id, work.plan.num_labels
+                ),
                 **metrics,
                 **work.facts,
                 **kept_off(parent.metrics, work.plan.besides),

@@ -20,9 +20,9 @@ from ralis_backend.core.learning.continuing import (
 )
 from ralis_backend.core.learning.course import Course
 from ralis_backend.core.segmenter import Segmenter
-from ralis_backend.online.advice import FEW_IMAGES, LABELLED_REGIONS, gain_over, held_out_score
+from ralis_backend.online.advice import FEW_IMAGES, gain_over, held_out_score
 from ralis_backend.online.further import ALL_LABELS, NOT_IN_USE, Further
-from ralis_backend.online.learned import learned_metrics
+from ralis_backend.online.learned import learned_metrics, region_metrics
 from ralis_backend.online.segmenters import load_segmenter
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Project, Version
@@ -303,8 +303,9 @@ class ToTheEnd:
                 "training_regions": lesson.read.num_regions(plan.training),
                 **learned_metrics(lesson.version, lesson.read.class_pixels(plan.training)),
                 **work.facts,
-                "newest_label_id": lesson.newest_label_id,
-                LABELLED_REGIONS: plan.num_labels,
+                **region_metrics(
+                    store, project, lesson.version, lesson.newest_label_id, plan.num_labels
+                ),
                 "seconds": {"train": round(work.seconds, 2)},
                 NOT_IN_USE: compared.untold,
             },

@@ -15,7 +15,8 @@ from ralis_backend.core.learning.crops import LabelledImage, NothingReadable
 from ralis_backend.core.learning.finetune import finetune
 from ralis_backend.core.learning.loop import TrainingProgress, TrainingSummary
 from ralis_backend.core.segmenter import Segmenter
-from ralis_backend.online.advice import LABELLED_REGIONS, held_out_score
+from ralis_backend.online.advice import held_out_score
+from ralis_backend.online.learned import region_metrics
 from ralis_backend.online.masks import LabelMasks
 from ralis_backend.online.paint_alone import PAINT_ALONE, kept_off, left_off
 from ralis_backend.online.store import Store, now
@@ -141,8 +142,7 @@ class Trainer:
             metrics={
                 "steps": trial.summary.steps,
                 "final_loss": trial.summary.final_loss,
-                "newest_label_id": newest_label_id,
-                LABELLED_REGIONS: plan.num_labels,
+                **region_metrics(self._store, project, parent, newest_label_id, plan.num_labels),
                 **trial.metrics,
                 "seconds": {"train": round(time.monotonic() - started, 2)},
             },

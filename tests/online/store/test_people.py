@@ -140,3 +140,19 @@ def test_an_annotator_whose_account_is_gone_is_still_named(
     gone = annotation(1, 1, annotator="")
     assert store.annotations.put(project, "1.100", gone, image, None) is None
     assert counted(store, project) == ["7"]
+
+
+def test_newer_paint_leaves_a_region_as_old_as_its_first_label(
+    store: Store, project: Project, image: Image
+):
+    other = NewLabel(Region(0, 1, 1, 1), np.full((1, 1), 1, np.uint8))
+    label(store, project, image, annotation(1, 1), painted(0))
+    label(store, project, image, annotation(2, 2, **strokes("b")), painted(1))
+    (first,) = store.labels.first_ids(project.id)
+    assert first < store.labels.newest_id(project.id)
+    label(store, project, image, annotation(1, 3, **strokes("more")), painted(0), other)
+    assert store.labels.count(project.id, since_id=store.labels.newest_id(project.id) - 1) == 1
+    assert sorted(store.labels.first_ids(project.id)) == [
+        first,
+        store.labels.newest_id(project.id),
+    ]
