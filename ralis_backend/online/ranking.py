@@ -251,19 +251,26 @@ def reasons_of(
 
 
 def pool_state(
+    project: Project,
     pixels: np.ndarray,
     embeddings: np.ndarray | None,
     count: int,
     config: RankingConfig,
     version: int,
     stop: Callable[[], None] = lambda: None,
-    background: int | None = None,
 ) -> PoolState:
     """What a strategy is told of the project; its random numbers depend on seed and version."""
     rng = np.random.default_rng([config.seed, version])
     progress = min(1.0, version / EXPECTED_ROUNDS)
     return PoolState(
-        pixels, embeddings, count, rng, progress=progress, stop=stop, background=background
+        pixels,
+        embeddings,
+        count,
+        rng,
+        progress=progress,
+        background=project.background_class,
+        removed_classes=project.removed_classes,
+        stop=stop,
     )
 
 
@@ -299,12 +306,12 @@ def rank_image(
     described = describe_image(segmenter, content, config, chosen.described, decode)
     features, needs = described.features, chosen.strategy.needs
     state = pool_state(
+        project,
         labelled,
         features.embeddings[:0] if "embeddings" in needs.features else None,
         len(features),
         config,
         version.number if version else 0,
-        background=project.background_class,
     )
     is_trained = version is not None and version.weights_key is not None
     strategy, pool_scores = chosen.strategy, None

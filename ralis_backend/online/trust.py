@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -372,13 +372,16 @@ def _points(
     strategies: Mapping[str, Strategy],
     config: RankingConfig,
 ) -> tuple[PointEncoder, RegionPoints]:
-    """The painted regions as the encoder sees them."""
+    """The painted regions as the encoder sees them, with classes as a ranking is told of them."""
     encoder = PointEncoder(config.spec.for_classes(max(1, len(project.classes))), config.device)
     encoder.fit((pixels, regions) for pixels, _, regions in labelled.read(_IMAGES_FOR_SCALE))
     looks_twice = any(each.needs.looks_twice for each in strategies.values())
     points = encoder.points(labelled.read(), looks_twice)
     is_painted = (points.points.labels != VOID).any(dim=1).numpy()
-    return encoder, points.take(np.flatnonzero(is_painted))
+    points = points.take(np.flatnonzero(is_painted))
+    return encoder, replace(
+        points, background=project.background_class, removed_classes=project.removed_classes
+    )
 
 
 class _Labelled:

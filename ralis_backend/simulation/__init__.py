@@ -33,12 +33,15 @@ class Simulation(Protocol):
     num_state_regions: S, regions of the state set.
     class_pixels: (R, C + 1) int64 true pixels of each class in each region of the pool, void last.
     places: where the regions of the pool lie.
+    background, removed_classes: what strategies are told of the classes, see `PoolState`.
     """
 
     num_classes: int
     num_state_regions: int
     class_pixels: np.ndarray
     places: Places
+    background: int | None
+    removed_classes: tuple[int, ...]
 
     def begin(self, labelled: np.ndarray, num_updates: int, seed: int) -> None:
         """A new segmenter that has learned from these regions; from the state set if none."""

@@ -24,9 +24,11 @@ class Arena(Protocol[S]):
     name: of the dataset.
     class_pixels: (R, C + 1) int64 true pixels of each class in each region of the pool, void last.
     is_annotated: (R,) whether a segmenter can learn from the region: not all of it is void.
+    background: index of the class that scores leave out and nobody looks for; None: there is none.
     """
 
     name: str
+    background: int | None
     class_pixels: np.ndarray
     is_annotated: np.ndarray
 
@@ -67,7 +69,7 @@ class FastArena:
         device: str = "cpu",
         facts: Mapping[str, Any] | None = None,
     ) -> None:
-        self.name = name
+        self.name, self.background = name, pool.background
         self._device = torch.device(device)
         self._pool, self._test_set = pool.to(self._device), test_set.to(self._device)
         self._state_set = state_set
@@ -109,8 +111,14 @@ class FastArena:
             "test_regions": len(self._test_set),
             "test_labels_sha256": labels_digest(self._test_set.class_pixels),
             "head": vars(self._head),
+            **background_facts(self.background),
             **self._facts,
         }
+
+
+def background_facts(background: int | None) -> dict[str, Any]:
+    """For `Arena.describe`: nothing where there is none, as before there could be one."""
+    return {} if background is None else {"background": background}
 
 
 def labels_digest(class_pixels: np.ndarray) -> str:

@@ -61,6 +61,7 @@ class FastSimulation:
         self.num_state_regions = len(state_set)
         self.class_pixels = pool.class_pixels
         self.places = Places(pool.image_index, pool.places)
+        self.background, self.removed_classes = pool.background, pool.removed_classes
         self.heads = self._fresh(0)
         self._started: dict[tuple[int, int], Heads] = {}
 

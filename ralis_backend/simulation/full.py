@@ -75,6 +75,7 @@ class FullSimulation:
         config: how each training call trains.
         besides: what a new segmenter learns from besides labels, see `finetune`.
         device: as torch names it.
+        background: index of the class that people leave unpainted; None: there is none.
 
     Raises:
         ValueError: if a set is empty.
@@ -92,6 +93,7 @@ class FullSimulation:
         config: FinetuneConfig = PAPER_FINETUNE,
         besides: Sequence[str] = (),
         device: str = "cpu",
+        background: int | None = None,
     ) -> None:
         for name, samples in (("pool", pool), ("state set", state_set), ("reward set", reward_set)):
             if not samples:
@@ -106,6 +108,8 @@ class FullSimulation:
             (image, region) for image, it in enumerate(self._pool) for region in it.regions
         ]
         self._spec, self._device = spec, device
+        self.background = background
+        self.removed_classes: tuple[int, ...] = ()
         self._first = first or FinetuneConfig()
         self._config = config
         self._besides = tuple(besides)

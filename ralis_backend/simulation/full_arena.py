@@ -12,7 +12,7 @@ import torch
 
 from ralis_backend.core.learning.config import FinetuneConfig
 from ralis_backend.core.segmenter import SegmenterSpec
-from ralis_backend.simulation.arena import labels_digest
+from ralis_backend.simulation.arena import background_facts, labels_digest
 from ralis_backend.simulation.full import FullSimulation, LabelledSample
 from ralis_backend.simulation.game import GameRules
 
@@ -36,6 +36,7 @@ class FullArena:
         besides: what they learn from besides labels, see `finetune`.
         device: as torch names it.
         facts: about the splits, for `describe`.
+        background: index of the class that people leave unpainted; None: there is none.
 
     Raises:
         ValueError: if a split is empty.
@@ -53,8 +54,9 @@ class FullArena:
         besides: Sequence[str] = (),
         device: str = "cpu",
         facts: Mapping[str, Any] | None = None,
+        background: int | None = None,
     ) -> None:
-        self.name = name
+        self.name, self.background = name, background
         self._splits = (pool, state_set, test_set)
         self._spec, self._region_size = spec, region_size
         self._config, self._besides, self._device = config, tuple(besides), device
@@ -93,6 +95,7 @@ class FullArena:
             "region_size": list(self._region_size),
             "segmenter": asdict(self._spec),
             "finetune": self._recipe(),
+            **background_facts(self.background),
             **self._facts,
         }
 
@@ -141,4 +144,5 @@ class FullArena:
             config=self._config,
             besides=self._besides,
             device=self._device,
+            background=self.background,
         )

@@ -151,7 +151,8 @@ def play(
 def all_labels(arena: Arena[S], seed: int, rules: GameRules) -> dict[str, Any]:
     """The test scores of a segmenter that learned from every region of the pool."""
     everything = np.arange(len(arena.class_pixels))
-    return {"seed": seed} | _scores(arena.measure(everything, rules.final_updates, seed))
+    matrix = arena.measure(everything, rules.final_updates, seed)
+    return {"seed": seed} | _scores(matrix, arena.background)
 
 
 def _initial(arena: Arena[S], simulation: Simulation, seed: int, rules: GameRules) -> np.ndarray:
@@ -217,17 +218,23 @@ def _measured(arena: Arena[S], labelled: np.ndarray, seed: int, rules: GameRules
     known = shares[shares > 0]
     return {
         "regions": len(labelled),
-        **_scores(arena.measure(labelled, rules.final_updates, seed)),
+        **_scores(arena.measure(labelled, rules.final_updates, seed), arena.background),
         "class_entropy": round(float(-(known * np.log(known)).sum()), 5),
     }
 
 
-def _scores(matrix: np.ndarray) -> dict[str, Any]:
-    """Mean IoU of the classes in the test set, and each class's; None where it has none."""
+def _scores(matrix: np.ndarray, background: int | None) -> dict[str, Any]:
+    """Mean IoU of the classes in the test set, and each class's; None where it has none.
+
+    The mean is without the background, unless there is nothing else.
+    """
     is_present = matrix.sum(axis=1) > 0
+    score = mean_iou_of_present(matrix, background)
+    if math.isnan(score):
+        score = mean_iou_of_present(matrix)
     of_classes = np.where(is_present, ious(matrix), math.nan)
     return {
-        "miou": round(mean_iou_of_present(matrix), 6),
+        "miou": round(score, 6),
         "ious": [None if math.isnan(it) else round(float(it), 5) for it in of_classes],
     }
 

@@ -68,6 +68,8 @@ def state_of(
         pool_index=np.repeat(np.arange(len(pools)), pools.shape[1]),
         places=simulation.places.take(offered),
         labelled_places=simulation.places.take(labelled),
+        background=simulation.background,
+        removed_classes=simulation.removed_classes,
         **_needed(simulation, strategy, labelled, offered),
     )
 

@@ -33,6 +33,7 @@ class RegionPoints:
     region_size: (height, width) of a region in pixels.
     places: (R, 2) float32, row and column of each region's centre, in regions.
     mirrored: features of the same points as seen in the mirrored image; None where nobody asked.
+    background, removed_classes: as in `PoolState`; scores leave the background out.
     """
 
     points: Points
@@ -43,6 +44,8 @@ class RegionPoints:
     region_size: tuple[int, int]
     places: np.ndarray
     mirrored: torch.Tensor | None = None
+    background: int | None = None
+    removed_classes: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.points)

@@ -361,7 +361,8 @@ def test_scores_that_are_not_finite_are_refused(bad):
 @pytest.mark.parametrize(
     "name", ["rarity", "entropy-rarity", "bald-rarity", "coverage", "coverage-diverse"]
 )
-def test_a_background_is_not_hunted_however_few_labels_it_has(name):
+@pytest.mark.parametrize("left_out", [{"background": 2}, {"removed_classes": (2,)}])
+def test_a_background_or_removed_class_is_not_hunted_however_few_labels_it_has(name, left_out):
     shares = np.array([[0.1, 0, 0.9], [0.4, 0, 0.6], [0, 0, 1]], np.float32)
     actions = region_features(
         shares,
@@ -372,10 +373,20 @@ def test_a_background_is_not_hunted_however_few_labels_it_has(name):
     )
     state = _state((1000, 1000, 0))  # class 2 has no label at all
     assert strategy(name).scores(state, actions).argmax() == 2
-    aware = replace(state, background=2)
+    aware = replace(state, **left_out)
     scores = strategy(name).scores(aware, actions)
     assert scores.argmax() == 1
     assert all("sky" not in it for it in strategy(name).reasons(aware, actions, CLASS_NAMES)[:2])
+
+
+def test_removed_classes_and_the_background_are_left_out_unless_nothing_else_is_there():
+    state = _state()
+    assert state.looked_for(3).tolist() == [True, True, True]
+    removed = replace(state, background=0, removed_classes=(2,))
+    assert removed.looked_for(3).tolist() == [False, True, False]
+    assert replace(removed, removed_classes=(1, 2)).looked_for(3).tolist() == [True, False, False]
+    assert replace(state, removed_classes=(0, 1, 2)).looked_for(3).all()
+    assert replace(state, background=0).looked_for(1).tolist() == [True]
 
 
 def test_class_by_class_picks_leave_the_background_out():

@@ -40,6 +40,8 @@ class ToySimulation:
 
     num_classes = 4
     num_state_regions = 4
+    background = None
+    removed_classes = ()
 
     def __init__(self, num_regions: int = 200, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)

@@ -151,7 +151,7 @@ def test_scores_are_the_same_online_and_offline(store, tool, tmp_path):
         tool.pool.uid, tool.pool.id, tool.pool.label_config, CLASSES, ""
     )
     pixels = offline.class_pixels[labelled]
-    state = pool_state(pixels, features.embeddings[labelled], 4, config, 1)
+    state = pool_state(project, pixels, features.embeddings[labelled], 4, config, 1)
     online, _ = score_pool(project, chosen, state, pool, config)
 
     rules = EnvironmentConfig(

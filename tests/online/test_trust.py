@@ -9,6 +9,7 @@ import pytest
 
 from ralis_backend.core import weights
 from ralis_backend.core.acquisition import Aimed, Drift, PoolState, Strategy, strategy
+from ralis_backend.core.acquisition.chance import Random
 from ralis_backend.core.acquisition.classes import BaldRarity
 from ralis_backend.core.acquisition.mining import Presence
 from ralis_backend.core.features import RegionFeatures
@@ -367,9 +368,20 @@ def test_a_replay_of_formulas_ends_when_they_are_clearly_ahead(
 def test_a_replay_reads_the_labelled_regions_and_bounds_them(make_worker, store, tool, project):
     settle(make_worker(Learned(), num_labelled=18))
     tool.calls.clear()
+    classes = [*store.projects.by_id(project.id).classes, {"name": "bus", "is_active": False}]
+    classes[0] = {**classes[0], "background": "asked"}
+    store.projects.change(project.id, classes=classes)
+    told = set()
+
+    class Told(Random):
+        def scores(self, state: PoolState, actions: RegionFeatures) -> np.ndarray:
+            told.add((state.background, state.removed_classes))
+            return super().scores(state, actions)
+
     played = replay_project(
-        store, tool.image, project, {"random": strategy("random")}, RANKING, RULES
+        store, tool.image, store.projects.by_id(project.id), {"random": Told()}, RANKING, RULES
     )
+    assert told == {(0, (2,))}, "it is the game that the ranking plays"
     assert (played.num_regions, played.num_images) == (100, 17)
     assert tool.calls.count("image") == 2 * 17  # once for the scale, once for the points
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ralis_backend.core.acquisition import strategy
+from ralis_backend.core.acquisition.chance import Random
 from ralis_backend.core.regions import VOID
 from ralis_backend.simulation.arena import FastArena
 from ralis_backend.simulation.game import GameRules, all_labels, check, play
@@ -143,6 +144,31 @@ def test_a_class_absent_from_the_test_set_is_not_counted():
     point = play(arena, strategy("random"), 0, RULES)["curve"][-1]
     assert point["ious"][2] is None
     assert point["miou"] == pytest.approx(np.mean(point["ious"][:2]), abs=1e-4)
+
+
+def test_a_background_is_neither_looked_for_nor_scored():
+    class Told(Random):
+        def scores(self, state, actions):
+            self.told = state.background, state.removed_classes
+            return super().scores(state, actions)
+
+    pool = replace(make_points(30), background=1, removed_classes=(2,))
+    arena = FastArena("toy", pool, make_points(5), make_points(12))
+    told = Told()
+    point = play(arena, told, 0, RULES)["curve"][-1]
+    assert told.told == (1, (2,))
+    assert point["miou"] == pytest.approx((point["ious"][0] + point["ious"][2]) / 2, abs=1e-4)
+    assert all_labels(arena, 0, RULES)["ious"][1] is not None
+    # Games of a background do not lie in a folder with games that knew of none.
+    assert arena.describe() == make_arena().describe() | {"background": 1}
+    assert "background" not in make_arena().describe()
+
+
+def test_a_test_set_of_background_alone_has_a_score():
+    test = make_points(12)
+    test.points.labels[test.points.labels != 1] = VOID
+    arena = FastArena("toy", replace(make_points(30), background=1), make_points(5), test)
+    assert 0 <= all_labels(arena, 0, RULES)["miou"] <= 1
 
 
 def test_all_labels_are_as_good_as_the_largest_budget():

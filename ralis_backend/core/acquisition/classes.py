@@ -20,7 +20,7 @@ _TINY = 1e-12
 def rarity_terms(state: PoolState, actions: RegionFeatures) -> np.ndarray:
     """(R, C) pbar_c / (l_c + 0.005): mean probability over labelled share of each class.
 
-    0 for the background, which nobody looks for, however few labels it has.
+    0 for classes that nobody looks for, however few labels they have: see `PoolState.looked_for`.
     """
     weights = 1 / (state.labelled_shares + RARITY_FLOOR)
     weights = weights * state.looked_for(len(weights))
@@ -148,8 +148,8 @@ class Coverage(Scorer):
     """Picks that together cover every class's doubtful pixels.
 
     Greedy on sum_c ln(1 + sum over picked pixels of p_c(x) BALD(x) / mean BALD / (n_c + 60)),
-    n_c the labelled points of class c, a point for every 8 x 8 pixels. The background is no class
-    to cover.
+    n_c the labelled points of class c, a point for every 8 x 8 pixels. The background and
+    removed classes are no classes to cover.
     """
 
     name = "coverage"

@@ -46,7 +46,8 @@ class PoolState:
     places, labelled_places: of the R candidates and of the labelled regions; None: unknown.
     target_class: index of the class that is sought.
     examples: (E, D) float32, unit length: embeddings of regions that show it, beside labelled ones.
-    background: index of the class that nobody looks for, None: all are looked for.
+    background: index of the class that people leave unpainted, None: there is none.
+    removed_classes: indices of classes that the project has no more.
     truth: what only the labels say of the candidates, see `simulation.Truth`.
     stop: called between picks; raises where the work should end.
     """
@@ -65,6 +66,7 @@ class PoolState:
     examples: np.ndarray | None = None
     embedded_pixels: np.ndarray | None = None
     background: int | None = None
+    removed_classes: tuple[int, ...] = ()
     truth: Any = None
     stop: Callable[[], None] = lambda: None
 
@@ -82,11 +84,21 @@ class PoolState:
         return shares
 
     def looked_for(self, num_classes: int) -> np.ndarray:
-        """(C,) bool: the classes that people look for, all but the background."""
-        is_sought = np.ones(num_classes, bool)
-        if self.background is not None and num_classes > 1:
+        """(C,) bool: the classes that people look for: not the background, nor removed ones.
+
+        Those that are left where that would leave none.
+        """
+        is_sought = self.existing(num_classes)
+        if self.background is not None and is_sought.sum() > is_sought[self.background]:
             is_sought[self.background] = False
         return is_sought
+
+    def existing(self, num_classes: int) -> np.ndarray:
+        """(C,) bool: the classes that the project has, all but the removed ones."""
+        is_there = np.ones(num_classes, bool)
+        if len(self.removed_classes) < num_classes:
+            is_there[list(self.removed_classes)] = False
+        return is_there
 
     def part(self, positions: np.ndarray) -> PoolState:
         """The state as it concerns some of the candidates."""

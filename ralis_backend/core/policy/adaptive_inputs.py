@@ -32,11 +32,12 @@ _HARDLY_ANY = 1e-3
 
 
 def project_inputs(state: PoolState, actions: RegionFeatures) -> np.ndarray:
-    """(8,) float64, `PROJECT_INPUTS`; of at least one candidate."""
-    num_classes = actions.class_counts.shape[1]
+    """(8,) float64, `PROJECT_INPUTS`, of the classes that there are; of at least one candidate."""
+    is_there = state.existing(actions.class_counts.shape[1])
+    num_classes = int(is_there.sum())
     most = np.log(max(2, num_classes))
-    labelled = state.labelled_shares
-    predicted = actions.class_counts.sum(axis=0, dtype=np.float64)
+    labelled = state.labelled_shares[is_there]
+    predicted = actions.class_counts.sum(axis=0, dtype=np.float64)[is_there]
     predicted = predicted / max(_TINY, float(predicted.sum()))
     doubt, disagreement = float(actions.entropy.mean()), float(actions.bald.mean())
     step = max(1, len(actions) // _MAX_COMPARED)

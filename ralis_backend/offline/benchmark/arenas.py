@@ -133,7 +133,7 @@ def open_arena(
     )
     return FastArena(
         dataset.name,
-        features.split(config.pool, config.looks_twice),
+        replace(features.split(config.pool, config.looks_twice), background=dataset.background),
         features.split("d_s"),
         features.split(config.measured_on),
         HeadConfig(class_weight_power=config.class_weight_power),
@@ -155,6 +155,7 @@ def _full_arena(config: ArenaConfig) -> FullArena:
         besides_paint(config.learner),
         config.device,
         config.splits(),
+        dataset.background,
     )
 
 

@@ -297,13 +297,13 @@ class Ranker:
         is_embedded = "embeddings" in pool.features
         places = self._places(described)
         state = pool_state(
+            project,
             labelled_pixels(labels, len(project.classes)),
             pool.features.embeddings[pool.is_done] if is_embedded else None,
             2 * self._config.ranking.regions_per_round,
             self._config.ranking,
             version.number,
             stop,
-            project.background_class,
         )
         done = places.take(pool.is_done)
         return replace(state, places=places.take(pool.candidates), labelled_places=done)

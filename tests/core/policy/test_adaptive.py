@@ -20,6 +20,13 @@ def _turned(spec: AdaptiveSpec | None = None, **knobs: float) -> AdaptivePolicy:
     return policy
 
 
+def test_a_removed_class_is_no_part_of_the_project():
+    actions = _actions(40)
+    state = replace(_state(), removed_classes=(1,))
+    found = dict(zip(PROJECT_INPUTS, project_inputs(state, actions), strict=True))
+    assert found["classes"] == pytest.approx(np.log(actions.class_counts.shape[1] - 1))
+
+
 @pytest.mark.parametrize("pools", [None, 5])
 @pytest.mark.parametrize("background", [None, 1])
 def test_with_weights_of_zero_it_is_coverage(pools, background):

@@ -37,7 +37,9 @@ FULL = FinetuneConfig(batch_size=2, crop_size=(32, 32))
 def make(tmp_path):
     """A dataset of small images with two classes, changed image by image."""
 
-    def make(change=lambda split, image, mask: (image, mask), num_classes=2) -> ArenaConfig:
+    def make(
+        change=lambda split, image, mask: (image, mask), num_classes=2, background=None
+    ) -> ArenaConfig:
         rng = np.random.default_rng(0)
 
         def drawn(split: str):
@@ -49,7 +51,10 @@ def make(tmp_path):
             for split in ("d_s", "d_v", "test")
             for number in range(2)
         ]
-        classes = [DatasetClass(f"class-{index}", (index, 0, 0)) for index in range(num_classes)]
+        classes = [
+            DatasetClass(f"class-{index}", (index, 0, 0), index == background)
+            for index in range(num_classes)
+        ]
         write_dataset(tmp_path / "small", classes, entries)
         return ArenaConfig(
             Dataset.open(tmp_path / "small"), REGION_SIZE, cache=tmp_path / "cache",
@@ -138,6 +143,13 @@ def test_an_image_that_is_all_void_is_played(make):
     arena = open_arena(make(change))
     assert arena.is_annotated.tolist() == [False] * 4 + [True] * 4
     assert len(play(arena, strategy("entropy"), 0, RULES)["labelled"]) == 5
+
+
+@pytest.mark.parametrize("fidelity", ["fast", "full"])
+def test_a_datasets_background_is_told_to_strategies_and_to_scores(make, fidelity):
+    arena = open_arena(replace(make(background=1), fidelity=fidelity))
+    assert (arena.background, arena.simulation().background) == (1, 1)
+    assert arena.describe()["background"] == 1
 
 
 def test_a_contest_travels_to_other_processes(make, tmp_path):
