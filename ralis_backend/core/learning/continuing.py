@@ -74,7 +74,12 @@ class ContinuedTraining:
         """What was the `updates`-th update is none from now on, and the next one the first."""
         self._before -= updates
 
-    def learn_from(self, images: Sequence[LabelledImage], besides: Sequence[str] = ()) -> None:
+    def learn_from(
+        self,
+        images: Sequence[LabelledImage],
+        besides: Sequence[str] = (),
+        removed_classes: Sequence[int] = (),
+    ) -> None:
         """What is learned from now on; arguments and errors of `finetune`."""
         self._training.objectives = objectives(
             images,
@@ -82,6 +87,7 @@ class ContinuedTraining:
             self._segmenter.num_classes,
             seed=self._seed + self._training.num_updates,
             besides=besides,
+            removed_classes=removed_classes,
         )
 
     def facts(self) -> dict[str, Any]:
@@ -156,6 +162,7 @@ def train_until_converged(
     *,
     seed: int,
     besides: Sequence[str] = (),
+    removed_classes: Sequence[int] = (),
     should_stop: Callable[[], bool] = lambda: False,
     on_look: Callable[[Course, float], object] = lambda course, score: None,
 ) -> Converged:
@@ -172,6 +179,7 @@ def train_until_converged(
         score: of a (C, C) int64 confusion matrix over what is held out, higher is better.
         seed: of everything random.
         besides: names in `OBJECTIVES` of what else it learns from.
+        removed_classes: as in `finetune`.
         should_stop: asked before each update.
         on_look: told where it stands after each look, and the score of that one.
 
@@ -180,7 +188,7 @@ def train_until_converged(
         FloatingPointError: if the loss is not finite.
     """
     training = ContinuedTraining(segmenter, config, rules, seed=seed)
-    training.learn_from(images, besides)
+    training.learn_from(images, besides, removed_classes)
     first = score(evaluate(segmenter, held_out))
     if np.isnan(first):
         raise ValueError(

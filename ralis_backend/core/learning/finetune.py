@@ -6,6 +6,7 @@ Used by the worker and by the offline environment alike: both learn in the same 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from inspect import signature
 
 from ralis_backend.core.learning.config import FinetuneConfig
 from ralis_backend.core.learning.crops import LabelledImage
@@ -23,6 +24,7 @@ def finetune(
     *,
     seed: int,
     besides: Sequence[str] = (),
+    removed_classes: Sequence[int] = (),
     on_progress: Callable[[TrainingProgress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> TrainingSummary:
@@ -36,6 +38,7 @@ def finetune(
         config: how to train.
         seed: of everything random.
         besides: names in `OBJECTIVES` of what else it learns from.
+        removed_classes: indices of those that nothing should teach it any more.
         on_progress: told after each step.
         should_stop: asked before each step; the segmenter then stays as trained so far.
 
@@ -49,7 +52,14 @@ def finetune(
     num_classes = segmenter.num_classes
     painted = PaintedRegions(images, config, num_classes, seed=seed)
     steps = config.num_steps(len(painted))
-    others = _others(images, config.within(steps), num_classes, seed=seed, besides=besides)
+    others = _others(
+        images,
+        config.within(steps),
+        num_classes,
+        seed=seed,
+        besides=besides,
+        removed_classes=removed_classes,
+    )
     return train(
         segmenter,
         [painted, *others],
@@ -69,10 +79,14 @@ def objectives(
     *,
     seed: int,
     besides: Sequence[str] = (),
+    removed_classes: Sequence[int] = (),
 ) -> tuple[PaintedRegions, *tuple[Objective, ...]]:
     """The painted regions, then what else is learned from; arguments and errors of `finetune`."""
     painted = PaintedRegions(images, config, num_classes, seed=seed)
-    return painted, *_others(images, config, num_classes, seed=seed, besides=besides)
+    others = _others(
+        images, config, num_classes, seed=seed, besides=besides, removed_classes=removed_classes
+    )
+    return painted, *others
 
 
 def _others(
@@ -82,7 +96,13 @@ def _others(
     *,
     seed: int,
     besides: Sequence[str],
+    removed_classes: Sequence[int],
 ) -> list[Objective]:
     """What is learned from besides painted regions."""
-    factories = [OBJECTIVES.find(name) for name in besides]
-    return [make(images, config, num_classes, seed=seed) for make in factories]
+    made = []
+    for name in besides:
+        make: Callable[..., Objective] = OBJECTIVES.find(name)
+        asks = "removed_classes" in signature(make).parameters
+        told = {"removed_classes": removed_classes} if asks else {}
+        made.append(make(images, config, num_classes, seed=seed, **told))
+    return made

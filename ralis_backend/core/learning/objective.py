@@ -46,7 +46,11 @@ class Objective(Protocol):
 
 
 class ObjectiveFactory(Protocol):
-    """Makes an objective for one training."""
+    """Makes an objective for one training.
+
+    One with a parameter `removed_classes` is told the indices of classes that the project has no
+    more: their pixels are VOID, and nothing should teach them.
+    """
 
     def __call__(
         self,

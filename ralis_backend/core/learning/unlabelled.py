@@ -43,6 +43,7 @@ class UnlabelledPixels:
         config: how crops are cut, and `config.unlabelled`.
         num_classes: C.
         seed: of the draws.
+        removed_classes: indices of those that the teacher never names.
 
     Raises:
         ValueError: if no region holds a label, or the settings cannot work.
@@ -55,7 +56,9 @@ class UnlabelledPixels:
         num_classes: int,
         *,
         seed: int,
+        removed_classes: Sequence[int] = (),
     ) -> None:
+        self._removed = list(removed_classes)
         self._settings = settings = config.unlabelled
         settings.check()
         self.weight = settings.weight
@@ -110,8 +113,13 @@ class UnlabelledPixels:
 
     @torch.no_grad()
     def _taught(self, seen: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-        """(B, h, w) int64, see `PseudoLabels.of`."""
+        """(B, h, w) int64, see `PseudoLabels.of`.
+
+        Where the teacher sees a removed class, it is as sure of another one as it would be beside
+        it: hardly.
+        """
         probabilities = self._teacher.segmenter.logits(seen).softmax(dim=1)
+        probabilities[:, self._removed] = 0
         confidence, classes = probabilities.max(dim=1)
         return self._pseudo_labels.of(classes, confidence, masks == VOID)
 

@@ -218,7 +218,9 @@ class Improver:
             raise _because("too little is held out to tell a better version by", plan, read)
         if not is_painted(read.masks, plan.training):
             raise _because("nothing that is learned from is painted", plan, read)
-        stretch.training.learn_from(read.of(plan.learned_from), plan.besides)
+        stretch.training.learn_from(
+            read.of(plan.learned_from), plan.besides, project.removed_classes
+        )
         stretch.best = None
         stretch.lesson = Lesson(plan, read, basis, held_out, before)
         self._begin_course(stretch, project, stretch.lesson)

@@ -168,6 +168,7 @@ class ToTheEnd:
             score,
             seed=seed + lesson.version.number,
             besides=lesson.plan.besides,
+            removed_classes=project.removed_classes,
             should_stop=should_stop,
             on_look=on_look,
         )
@@ -375,7 +376,9 @@ class ToTheEnd:
             seed=config.ranking.seed + lesson.version.number,
         )
         every = [*plan.training, *plan.validation]
-        training.learn_from(read.of([*every, *plan.unlabelled]), plan.besides)
+        training.learn_from(
+            read.of([*every, *plan.unlabelled]), plan.besides, project.removed_classes
+        )
         if not training.advance(updates, should_stop):
             return None
         with self._visit(project) as visit:

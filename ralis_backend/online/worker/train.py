@@ -193,6 +193,7 @@ class Trainer:
             self._config.finetune,
             seed=lesson.seed,
             besides=plan.besides,
+            removed_classes=lesson.project.removed_classes,
             on_progress=lambda progress: lesson.report(_progress_values(lesson.number, progress)),
             should_stop=lesson.should_stop,
         )

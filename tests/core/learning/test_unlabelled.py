@@ -11,6 +11,8 @@ from ralis_backend.core.learning.continuing import ContinuedTraining
 from ralis_backend.core.learning.course import ContinuingConfig
 from ralis_backend.core.learning.crops import LabelledImage, Unreadable, unlabelled
 from ralis_backend.core.learning.finetune import finetune
+from ralis_backend.core.learning.pseudo_labels import UNSURE
+from ralis_backend.core.learning.registry import OBJECTIVES
 from ralis_backend.core.learning.unlabelled import PoolCrops, UnlabelledPixels, dropped_channels
 from ralis_backend.core.regions import VOID, Region
 from ralis_backend.core.segmenter import SegmenterSpec, build
@@ -80,6 +82,40 @@ def test_only_pixels_without_a_label_count():
     seen = made._teacher.segmenter.logits(segmenter.normalised(crops)).argmax(1)
     is_unlabelled = torch.from_numpy(masks == VOID)
     assert (targets[is_unlabelled] == seen[is_unlabelled]).all()
+
+
+def test_the_teacher_names_no_class_that_was_removed():
+    painted_before = Region(0, 0, 16, 16)
+    made = UnlabelledPixels([labelled(painted_before)], CONFIG, 2, seed=0, removed_classes=(1,))
+    segmenter = tiny()
+    made.begin(segmenter)
+    made._teacher.segmenter = Perfect(0.9)
+    crops, masks = made._batch()
+    targets = made._taught(segmenter.normalised(crops), torch.from_numpy(masks))
+    seen = made._teacher.segmenter.logits(segmenter.normalised(crops)).argmax(1)
+    is_unlabelled = torch.from_numpy(masks == VOID)
+    assert (seen == 1).any()
+    assert (targets[is_unlabelled & (seen == 1)] == UNSURE).all()
+    assert (targets[is_unlabelled & (seen == 0)] == 0).all()
+
+
+def test_objectives_are_told_of_removed_classes_if_they_ask(monkeypatch):
+    told = []
+
+    def asking(images, config, num_classes, *, seed, removed_classes=()):
+        told.append(tuple(removed_classes))
+        return UnlabelledPixels(images, config, num_classes, seed=seed)
+
+    def plain(images, config, num_classes, *, seed):
+        return UnlabelledPixels(images, config, num_classes, seed=seed)
+
+    monkeypatch.setitem(OBJECTIVES, "asking", asking)
+    monkeypatch.setitem(OBJECTIVES, "plain", plain)
+    config, besides = replace(CONFIG, steps=1), ("asking", "plain")
+    finetune(tiny(), [labelled(CORNER)], config, seed=0, besides=besides, removed_classes=(1,))
+    rules = ContinuingConfig()
+    ContinuedTraining(tiny(), config, rules, seed=0).learn_from([labelled(CORNER)], besides, (1,))
+    assert told == [(1,), (1,)]
 
 
 def test_the_loss_is_the_mean_over_all_pixels_that_nobody_labelled():
