@@ -403,7 +403,8 @@ def card(played: Mapping[str, Mapping[str, Any]], trained: Mapping[str, Any]) ->
     )
     yield (
         f"- **What it cost in labels:** {sum(cost.values())} regions of 90 x 80 pixels. Every "
-        "setting stands in `any.json`; the ranges of its inputs, for the drift check, in the file."
+        "setting stands in `any.json`; the ranges of its inputs, for the drift check (a project "
+        "that lies outside one by more than half of it is refused), in the file."
     )
     yield "- **Not chosen** among several: one seed was trained."
     yield ""

@@ -213,14 +213,19 @@ def _drift(policy: Strategy, state: PoolState, candidates: RegionFeatures) -> di
     if drift is None:
         return None
     share = round(float(drift.share_outside), 4)
-    return {"share_outside": share, "worst": list(drift.worst)}
+    found = {"share_outside": share, "worst": list(drift.worst)}
+    return found | ({"far": list(drift.far)} if drift.far else {})
 
 
 def _is_drifted(drift: Mapping[str, Any] | None) -> bool:
-    return drift is not None and drift["share_outside"] > MAX_SHARE_OUTSIDE
+    return drift is not None and (
+        drift["share_outside"] > MAX_SHARE_OUTSIDE or bool(drift.get("far"))
+    )
 
 
 def _drift_text(drift: Mapping[str, Any]) -> str:
+    if far := drift.get("far"):
+        return f"this project lies far outside the ranges of its training in {', '.join(far)}"
     return (
         f"{100 * drift['share_outside']:.0f} % of this pool's inputs lie outside the ranges of its "
         f"training, most often {', '.join(drift['worst'])}"

@@ -55,11 +55,11 @@ class Learned(BaldRarity):
     name = "learned"
     is_trained = True
 
-    def __init__(self, share_outside: float = 0.0) -> None:
-        self.share_outside = share_outside
+    def __init__(self, share_outside: float = 0.0, far: tuple[str, ...] = ()) -> None:
+        self.share_outside, self.far = share_outside, far
 
     def drift(self, state: PoolState, actions: RegionFeatures) -> Drift:
-        return Drift(self.share_outside, ("margin", "entropy"))
+        return Drift(self.share_outside, ("margin", "entropy"), self.far)
 
 
 class Opposite(Learned):
@@ -159,6 +159,11 @@ def test_a_policy_whose_inputs_have_drifted_does_not_rank(make_worker, store, mo
         "worst": ["margin", "entropy"],
     }
     assert "31 % of this pool's inputs lie outside" in _notes(version)
+    told = trust._drift(Learned(far=("classes",)), None, None)
+    assert trust._is_drifted(told), "one input far outside is enough"
+    assert trust._drift_text(told) == (
+        "this project lies far outside the ranges of its training in classes"
+    )
     assert strategy("entropy").drift(None, None) is None
 
 

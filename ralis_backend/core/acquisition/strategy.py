@@ -66,10 +66,13 @@ class Drift:
 
     share_outside: share of the candidates' inputs outside the ranges of training.
     worst: names of the inputs that are outside most often, at most three.
+    far: names of inputs of the project as a whole, one number for all candidates, that lie so far
+        outside that the policy cannot be trusted, however few there are.
     """
 
     share_outside: float
     worst: tuple[str, ...]
+    far: tuple[str, ...] = ()
 
 
 class Strategy(Protocol):

@@ -60,6 +60,8 @@ _LEAST = 1e-4
 _LEAST_SCALE = 1e-9
 _MAX_DEVIATION = 4.0
 _MAX_KNOB = 2.0
+_FAR = 0.5
+"""Of an input's range of training: a project that lies further outside is none that it knows."""
 
 
 @dataclass(frozen=True)
@@ -169,9 +171,13 @@ class AdaptivePolicy(Scorer):
         if len(actions) == 0 or not self.spec.low:
             return Drift(0.0, ())
         inputs = project_inputs(state, actions)
-        outside = np.maximum(self.spec.low - inputs, inputs - self.spec.high) / self.spec.scale
-        worst = [PROJECT_INPUTS[it] for it in np.argsort(-outside)[:3] if outside[it] > 0]
-        return Drift(float((outside > 0).mean()), tuple(worst))
+        low, high, scale = (np.array(it) for it in (self.spec.low, self.spec.high, self.spec.scale))
+        outside = np.maximum(low - inputs, inputs - high)
+        order = np.argsort(-outside / scale)
+        worst = [PROJECT_INPUTS[it] for it in order[:3] if outside[it] > 0]
+        is_far = outside > _FAR * np.maximum(high - low, scale)
+        far = tuple(PROJECT_INPUTS[it] for it in order if is_far[it])
+        return Drift(float((outside > 0).mean()), tuple(worst), far)
 
     def manner(self, state: PoolState, actions: RegionFeatures) -> str | None:
         """What it looks at now: how much of what tells the candidates apart each part makes."""

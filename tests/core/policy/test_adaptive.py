@@ -140,6 +140,19 @@ def test_a_project_unlike_those_of_its_training_has_drifted():
     assert set(drift.worst) == {PROJECT_INPUTS[1], PROJECT_INPUTS[4]}
 
 
+@pytest.mark.parametrize(("beyond", "is_far"), [(0.9, False), (1.1, True)])
+def test_one_input_far_outside_is_told_though_it_is_one_of_eight(beyond, is_far):
+    state, actions = _state(), _actions()
+    inputs = project_inputs(state, actions)
+    low, high = inputs - 1, inputs + 1
+    high[0] = inputs[0] - beyond  # ranges are two wide
+    low[0] = high[0] - 2
+    spec = AdaptiveSpec(low=tuple(low), high=tuple(high))
+    drift = _turned(spec).drift(state, actions)
+    assert drift.share_outside == pytest.approx(1 / 8)
+    assert drift.far == (("classes",) if is_far else ())
+
+
 def test_it_says_in_words_what_it_looks_for():
     state, actions = _state(), _actions(100)
     pixels = np.array([[60_000, 60_000, 60_000, 10, 0]])
