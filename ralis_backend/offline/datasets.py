@@ -7,6 +7,7 @@ Layout: `images/<folder>/<name>.<jpg|png>`, `masks/<folder>/<name>.png`, `classe
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -16,6 +17,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from ralis_backend.core import weights
 from ralis_backend.core.files import write_bytes, write_json, writing_folder
 from ralis_backend.core.images import (
     ImageError,
@@ -128,6 +130,12 @@ class Dataset:
             known = ", ".join(self.splits)
             raise DatasetError(f"dataset {self.name} has no split {name!r}; it has {known}")
         return tuple(self.samples[key] for key in self.splits[name])
+
+    def files_digest(self, splits: Sequence[str]) -> str:
+        """SHA-256 of the images and masks of some splits: another where a pixel may be another."""
+        samples = [self.samples[key] for name in splits for key in self.splits.get(name, ())]
+        paths = [path for it in samples for path in (it.image_path, it.mask_path) if path]
+        return hashlib.sha256("".join(map(weights.digest, paths)).encode()).hexdigest()
 
     @property
     def class_names(self) -> tuple[str, ...]:
