@@ -245,6 +245,12 @@ def read_classes(path: Path) -> tuple[DatasetClass, ...]:
         raise DatasetError(f"{path} has {len(classes)} classes, expected 1 to {VOID - 1}")
     if len(set(names)) < len(names):
         raise DatasetError(f"{path} has the same class name twice: {sorted(names)}")
+    is_class = background in range(len(classes)) and not isinstance(background, bool)
+    if background is not None and not is_class:
+        raise DatasetError(
+            f"{path} says that background is {background!r}, expected the id of a class, 0 to "
+            f"{len(classes) - 1}; leave it out where annotators paint everything"
+        )
     if void != VOID:
         raise DatasetError(f"{path} says that void is {void}, expected {VOID}; convert the masks")
     return classes

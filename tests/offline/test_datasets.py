@@ -146,6 +146,9 @@ def test_two_files_of_one_name_are_refused(root):
         (lambda c: c["classes"][1].update(name="road"), "same class name twice"),
         (lambda c: c["classes"][1].update(color=[1, 2]), "malformed"),
         (lambda c: c.update(classes=[]), "0 classes"),
+        (lambda c: c.update(background="road"), "background is 'road', expected the id of a class"),
+        (lambda c: c.update(background=len(c["classes"])), "expected the id of a class, 0 to"),
+        (lambda c: c.update(background=True), "background is True"),
     ],
 )
 def test_wrong_classes_are_refused(root, change, message):
