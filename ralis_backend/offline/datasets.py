@@ -7,6 +7,7 @@ Layout: `images/<folder>/<name>.<jpg|png>`, `masks/<folder>/<name>.png`, `classe
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -16,6 +17,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from ralis_backend.core import weights
 from ralis_backend.core.files import write_bytes, write_json, writing_folder
 from ralis_backend.core.images import (
     ImageError,
@@ -129,6 +131,12 @@ class Dataset:
             raise DatasetError(f"dataset {self.name} has no split {name!r}; it has {known}")
         return tuple(self.samples[key] for key in self.splits[name])
 
+    def files_digest(self, splits: Sequence[str]) -> str:
+        """SHA-256 of the images and masks of some splits: another where a pixel may be another."""
+        samples = [self.samples[key] for name in splits for key in self.splits.get(name, ())]
+        paths = [path for it in samples for path in (it.image_path, it.mask_path) if path]
+        return hashlib.sha256("".join(map(weights.digest, paths)).encode()).hexdigest()
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names in the order of the masks' values."""
@@ -237,6 +245,12 @@ def read_classes(path: Path) -> tuple[DatasetClass, ...]:
         raise DatasetError(f"{path} has {len(classes)} classes, expected 1 to {VOID - 1}")
     if len(set(names)) < len(names):
         raise DatasetError(f"{path} has the same class name twice: {sorted(names)}")
+    is_class = background in range(len(classes)) and not isinstance(background, bool)
+    if background is not None and not is_class:
+        raise DatasetError(
+            f"{path} says that background is {background!r}, expected the id of a class, 0 to "
+            f"{len(classes) - 1}; leave it out where annotators paint everything"
+        )
     if void != VOID:
         raise DatasetError(f"{path} says that void is {void}, expected {VOID}; convert the masks")
     return classes

@@ -28,7 +28,8 @@ class ScaledSample(Sample):
         return np.asarray(cv2.resize(mask, self._size(mask), interpolation=cv2.INTER_NEAREST))
 
     def _size(self, pixels: np.ndarray) -> tuple[int, int]:
-        return round(pixels.shape[1] * self.scale), round(pixels.shape[0] * self.scale)
+        height, width = (max(1, round(side * self.scale)) for side in pixels.shape[:2])
+        return width, height
 
 
 def scaled(samples: Sequence[Sample], scale: float) -> list[Sample]:

@@ -7,7 +7,6 @@ stopped goes on from the last whole cycle, on a CPU to the bit.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -246,7 +245,7 @@ class SegmenterTraining:
             "seed": self._seed,
             "recipe": recipe,
             "images": {"pool": len(self._images), "test": len(self._test)},
-            "pool_sha256": _digest(self._images),
+            "files_sha256": self._dataset.files_digest((self.recipe.pool, self.recipe.measured_on)),
         }
         found: dict[str, Any] = json.loads(json.dumps(facts))  # as they are read again
         return found
@@ -357,11 +356,3 @@ def _labelled_image(sample: Sample) -> LabelledImage:
     mask = sample.mask()
     region = Region(0, 0, mask.shape[0], mask.shape[1])
     return LabelledImage(sample.image, mask, (region,))
-
-
-def _digest(images: Sequence[LabelledImage]) -> str:
-    """Of the labels that are learned."""
-    found = hashlib.sha256()
-    for image in images:
-        found.update(np.ascontiguousarray(np.asarray(image.mask)).tobytes())
-    return found.hexdigest()

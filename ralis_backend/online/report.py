@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,16 +159,11 @@ def notes(versions: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
             is_later = bool(metrics.get(LEARNED_FROM))
             what = "what follows learns" if is_later else "has learned"
             lines.append(f"{name}{':' if is_later else ''} {what} from paint alone: {alone['why']}")
-        if metrics.get("unlabelled", {}).get("has_collapsed"):
-            lines.append(
-                f"{name}: what nobody labelled was left off in mid-training, the model said nearly "
-                "everywhere the same of it"
-            )
-        if Further.of(metrics).facts.get("unlabelled", {}).get("has_collapsed"):
-            lines.append(
-                f"{name}: what nobody labelled was left off while it was trained on, the model "
-                "said nearly everywhere the same of it"
-            )
+        for facts, when in (
+            (metrics, "in mid-training"),
+            (Further.of(metrics).facts, "while it was trained on"),
+        ):
+            lines += [f"{name}: {note}" for note in _unlabelled_notes(facts, when)]
         lines += [f"{name} has not learned from {what}" for what in metrics.get("left_out", [])]
         if note := metrics.get("strategy_note"):
             lines.append(f"{name}: {note}")
@@ -188,6 +183,18 @@ def notes(versions: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
             f"{_regions(everything['regions'])} before they were trained on, all versions together"
         )
     return lines
+
+
+def _unlabelled_notes(facts: Mapping[str, Any], when: str) -> Iterator[str]:
+    """What came of learning from pixels that nobody labelled, where nothing did."""
+    learned = facts.get("unlabelled", {})
+    if learned.get("has_collapsed"):
+        yield (
+            f"what nobody labelled was left off {when}, the model said nearly everywhere the same "
+            "of it"
+        )
+    if learned.get("is_all_labelled"):
+        yield "people labelled every pixel: there was nothing to learn from others"
 
 
 def _mining_notes(name: str, mining: Mapping[str, Any]) -> list[str]:

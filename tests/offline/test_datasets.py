@@ -58,6 +58,20 @@ def test_what_is_written_is_read_back(tmp_path):
     np.testing.assert_array_equal(sample.mask(), mask)
 
 
+def test_files_are_known_by_their_content_in_the_splits_that_are_looked_at(root):
+    dataset = Dataset.open(root)
+    (looked_at, *_), (other, *_) = dataset.split("d_v"), dataset.split("d_r")
+    before = dataset.files_digest(("d_v", "d_s"))
+    other.mask_path.write_bytes(b"corrected")
+    assert dataset.files_digest(("d_v", "d_s")) == before
+    contents = {path: path.read_bytes() for path in (looked_at.mask_path, looked_at.image_path)}
+    for path, content in contents.items():
+        path.write_bytes(content + b"corrected")
+        assert dataset.files_digest(("d_v", "d_s")) != before
+        path.write_bytes(content)
+    assert dataset.files_digest(("d_v", "d_s")) == before
+
+
 def test_splits_keep_their_order_and_empty_ones_exist(root):
     dataset = Dataset.open(root)
     assert [sample.key for sample in dataset.split("d_v")] == ["train/a", "train/b"]
@@ -132,6 +146,9 @@ def test_two_files_of_one_name_are_refused(root):
         (lambda c: c["classes"][1].update(name="road"), "same class name twice"),
         (lambda c: c["classes"][1].update(color=[1, 2]), "malformed"),
         (lambda c: c.update(classes=[]), "0 classes"),
+        (lambda c: c.update(background="road"), "background is 'road', expected the id of a class"),
+        (lambda c: c.update(background=len(c["classes"])), "expected the id of a class, 0 to"),
+        (lambda c: c.update(background=True), "background is True"),
     ],
 )
 def test_wrong_classes_are_refused(root, change, message):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -88,6 +89,25 @@ def test_the_checkpoint_of_another_training_is_refused(training):
     training().run()
     with pytest.raises(OtherRun, match="differs in recipe"):
         training(replace(RECIPE, reward="pixel"))
+
+
+def test_numbers_of_other_masks_are_not_given_as_those_of_these(
+    tiny_dataset, tiny_segmenters, tmp_path
+):
+    root = tmp_path / "copy"
+    shutil.copytree(tiny_dataset.root, root)
+
+    def opened():
+        spec = replace(tiny_segmenters, num_classes=1)
+        return SegmenterTraining(
+            replace(RECIPE, cycles=1), Dataset.open(root), spec, tmp_path / "a", seed=0
+        )
+
+    opened().run()
+    tested = Dataset.open(root).split("test")[0]
+    tested.mask_path.write_bytes(tiny_dataset.split("d_v")[0].mask_path.read_bytes())
+    with pytest.raises(OtherRun, match="differs in files_sha256"):
+        opened()
 
 
 def test_a_training_begins_with_the_segmenter_of_a_file_and_is_held_near_it(training, tmp_path):

@@ -92,10 +92,11 @@ class Crops:
         config: FinetuneConfig,
         num_classes: int,
         rng: np.random.Generator,
+        outside: int = VOID,
     ) -> None:
         self.config = config
         self.rng = rng
-        self.cutter = Cutter(config, rng)
+        self.cutter = Cutter(config, rng, outside)
         self.regions: list[tuple[LabelledImage, Region]] = []
         counts = []
         for image in images:
@@ -177,11 +178,15 @@ class Cutter:
     Args:
         config: size, scales and colours.
         rng: of the draws.
+        outside: what masks hold where a crop reaches beyond its image.
     """
 
-    def __init__(self, config: FinetuneConfig, rng: np.random.Generator) -> None:
+    def __init__(
+        self, config: FinetuneConfig, rng: np.random.Generator, outside: int = VOID
+    ) -> None:
         self.config = config
         self.rng = rng
+        self.outside = outside
         self.cache = _ImageCache(config.cache_bytes)
 
     def cut(self, image: LabelledImage, region: Region) -> tuple[np.ndarray, np.ndarray]:
@@ -202,7 +207,9 @@ class Cutter:
         cols = self._window(region.col, region.width, round(width / scale), pixels.shape[1])
         crop = cv2.resize(_cut(pixels, rows, cols, None), (width, height))
         mask = cv2.resize(
-            _cut(image.mask, rows, cols, VOID), (width, height), interpolation=cv2.INTER_NEAREST
+            _cut(image.mask, rows, cols, self.outside),
+            (width, height),
+            interpolation=cv2.INTER_NEAREST,
         )
         if self.rng.random() < 0.5:
             crop, mask = crop[:, ::-1], mask[:, ::-1]

@@ -7,10 +7,12 @@ import torch
 
 from ralis_backend.core.regions import VOID
 
+OUTSIDE = 254
+"""In masks, where a crop reaches beyond its image: nobody labelled it, and nobody could."""
 UNSURE = -1
 """A pixel that nobody labelled, and whose pseudo-label is not believed."""
 COLLAPSE_SHARE = 0.25
-"""Of the entropy of painted classes: with less, the teacher says nearly everywhere the same."""
+"""Of the entropy of people's labels: with less, the teacher says nearly everywhere the same."""
 _DECAY = 0.95
 _MIN_BATCHES = 40
 
@@ -32,27 +34,34 @@ class PseudoLabels:
         self._painted_entropy = _entropy(torch.from_numpy(np.asarray(painted, np.float64)))
         self._means = torch.zeros(len(painted))  # 0: never predicted
         self._believed = torch.zeros(len(painted))
+        self._said_of_painted = torch.zeros(len(painted))
+        self._painted = torch.zeros(len(painted))
         self._num_pixels = 0.0
         self._num_batches = 0
 
     def to(self, device: torch.device) -> None:
         """Move what is remembered to where the teacher runs."""
         self._means, self._believed = self._means.to(device), self._believed.to(device)
+        self._painted = self._painted.to(device)
+        self._said_of_painted = self._said_of_painted.to(device)
 
     def of(
-        self, classes: torch.Tensor, confidence: torch.Tensor, is_unlabelled: torch.Tensor
+        self, classes: torch.Tensor, confidence: torch.Tensor, masks: torch.Tensor
     ) -> torch.Tensor:
         """What is learned from each pixel of a batch.
 
         Args:
             classes: (B, H, W) int64, as the teacher says.
             confidence: (B, H, W) float32, the probability of that class.
-            is_unlabelled: (B, H, W) bool, False where a person said what it is.
+            masks: (B, H, W) uint8, what people said: VOID where nobody did, and `OUTSIDE`.
 
         Returns:
             (B, H, W) int64: the class where it is believed, `UNSURE` where it is not, VOID where a
-            person labelled.
+            person labelled, and outside.
         """
+        is_unlabelled = masks == VOID
+        is_painted = ~is_unlabelled & (masks != OUTSIDE)
+        self._compare(classes[is_painted], masks[is_painted].long())
         self._follow(classes[is_unlabelled], confidence[is_unlabelled])
         is_sure = is_unlabelled & (confidence >= self.thresholds()[classes])
         self._remember(classes[is_sure], int(is_unlabelled.sum()))
@@ -75,10 +84,23 @@ class PseudoLabels:
 
     @property
     def has_collapsed(self) -> bool:
-        """Whether the teacher says nearly everywhere the same, unlike people."""
+        """Whether the teacher says nearly everywhere the same, of what people labelled as well.
+
+        They label what is rare: of the rest it may well be right to say the same.
+        """
         if self._num_batches < _MIN_BATCHES or not self._believed.any():
             return False
-        return _entropy(self._believed) < COLLAPSE_SHARE * self._painted_entropy
+        if _entropy(self._believed) >= COLLAPSE_SHARE * self._painted_entropy:
+            return False
+        of_people = _entropy(self._painted)
+        return not of_people or _entropy(self._said_of_painted) < COLLAPSE_SHARE * of_people
+
+    def _compare(self, classes: torch.Tensor, labels: torch.Tensor) -> None:
+        """What the teacher says of pixels that people labelled, and what they say."""
+        num_classes = len(self._painted)
+        said = torch.bincount(classes, minlength=num_classes)
+        self._said_of_painted = _DECAY * self._said_of_painted + said
+        self._painted = _DECAY * self._painted + torch.bincount(labels, minlength=num_classes)
 
     def _follow(self, classes: torch.Tensor, confidence: torch.Tensor) -> None:
         """Move the means of the classes that are there towards this batch."""

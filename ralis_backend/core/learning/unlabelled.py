@@ -22,7 +22,7 @@ from torch.nn import functional
 from ralis_backend.core.learning.average import MovingAverage
 from ralis_backend.core.learning.config import FinetuneConfig
 from ralis_backend.core.learning.crops import Crops, Cutter, LabelledImage, Unreadable
-from ralis_backend.core.learning.pseudo_labels import UNSURE, PseudoLabels
+from ralis_backend.core.learning.pseudo_labels import OUTSIDE, UNSURE, PseudoLabels
 from ralis_backend.core.learning.strong_views import StrongViews
 from ralis_backend.core.regions import VOID, Region
 from ralis_backend.core.segmenter import Segmenter
@@ -65,12 +65,14 @@ class UnlabelledPixels:
         rng = np.random.default_rng([seed, _STREAM])
         plain = replace(config, brightness=0.0, contrast=0.0, saturation=0.0)
         num_own = settings.own_crops or 1  # one, should no image of the pool be readable
-        self._own = Crops(images, replace(plain, batch_size=num_own), num_classes, rng)
+        own = replace(plain, batch_size=num_own)
+        self._own = Crops(images, own, num_classes, rng, OUTSIDE)
         self._pool = PoolCrops(images, plain, rng)
         self._views = StrongViews(settings, rng)
         self._pseudo_labels = PseudoLabels(self._own.counts.sum(axis=0), settings.threshold)
         self._class_weights = torch.from_numpy(self._own.class_weights())
         self._has_collapsed = False
+        self._has_any: bool | None = None  # pixels that nobody labelled; None: not looked for yet
 
     def begin(self, segmenter: Segmenter) -> None:
         """See `Objective.begin`."""
@@ -79,11 +81,15 @@ class UnlabelledPixels:
         self._pseudo_labels.to(segmenter.device)
 
     def loss(self, segmenter: Segmenter, step: int) -> torch.Tensor:
-        """See `Objective.loss`; 0 during the warm-up, and once the teacher has collapsed."""
+        """See `Objective.loss`; 0 in the warm-up, without such pixels, and after a collapse."""
         ramp = self._settings.ramp_at(step)
         if not ramp or self._has_collapsed:
             return torch.zeros((), device=segmenter.device)
         crops, masks = self._batch()
+        is_unlabelled = bool((masks == VOID).any())
+        self._has_any = bool(self._has_any) or is_unlabelled
+        if not is_unlabelled:
+            return torch.zeros((), device=segmenter.device)
         seen = segmenter.normalised(crops)
         targets = self._taught(seen, torch.from_numpy(masks).to(segmenter.device))
         self._look_for_collapse(step)
@@ -99,9 +105,14 @@ class UnlabelledPixels:
         self._teacher.follow(segmenter)
 
     def facts(self) -> Mapping[str, Any]:
-        """See `Objective.facts`: how much was believed lately, and whether the teacher was left."""
-        believed, has_collapsed = self._pseudo_labels.believed_share, self._has_collapsed
-        return {"unlabelled": {"believed": round(believed, 3), "has_collapsed": has_collapsed}}
+        """See `Objective.facts`: how much was believed lately, and why nothing was learned."""
+        return {
+            "unlabelled": {
+                "believed": round(self._pseudo_labels.believed_share, 3),
+                "has_collapsed": self._has_collapsed,
+                "is_all_labelled": self._has_any is False,
+            }
+        }
 
     def _batch(self) -> tuple[np.ndarray, np.ndarray]:
         """(B, h, w, 3) uint8 crops and (B, h, w) uint8 masks."""
@@ -121,7 +132,7 @@ class UnlabelledPixels:
         probabilities = self._teacher.segmenter.logits(seen).softmax(dim=1)
         probabilities[:, self._removed] = 0
         confidence, classes = probabilities.max(dim=1)
-        return self._pseudo_labels.of(classes, confidence, masks == VOID)
+        return self._pseudo_labels.of(classes, confidence, masks)
 
     def _look_for_collapse(self, step: int) -> None:
         if self._pseudo_labels.has_collapsed:
@@ -163,7 +174,7 @@ class PoolCrops:
     ) -> None:
         self._images = list(images)
         self._rng = rng
-        self._cutter = Cutter(config, rng)
+        self._cutter = Cutter(config, rng, OUTSIDE)
 
     def some(self, count: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Crops, (h, w, 3) uint8, and masks, (h, w) uint8; none where no image is readable."""

@@ -54,9 +54,11 @@ class ArenaConfig:
     device: str = "cpu"
     looks_twice: bool = False
 
-    def splits(self) -> dict[str, str]:
-        """What is labelled, and what is measured on."""
-        return {"pool": self.pool, "measured_on": self.measured_on}
+    def facts(self) -> dict[str, str]:
+        """What is labelled, what is measured on, and which files these are."""
+        splits = {"pool": self.pool, "measured_on": self.measured_on}
+        digest = self.dataset.files_digest((self.pool, "d_s", self.measured_on))
+        return {**splits, "files_sha256": digest[:12]}
 
     def test_samples(self) -> list[Sample]:
         """The images that segmenters are measured on."""
@@ -138,7 +140,7 @@ def open_arena(
         features.split(config.measured_on),
         HeadConfig(class_weight_power=config.class_weight_power),
         config.device,
-        config.splits() | {"region_size": config.region_size} | encoder_facts(config.spec),
+        config.facts() | {"region_size": config.region_size} | encoder_facts(config.spec),
     )
 
 
@@ -154,7 +156,7 @@ def _full_arena(config: ArenaConfig) -> FullArena:
         replace(RECIPE, class_weight_power=config.class_weight_power),
         besides_paint(config.learner),
         config.device,
-        config.splits(),
+        config.facts(),
         dataset.background,
     )
 

@@ -20,7 +20,6 @@ from ralis_backend.offline.training.open_simulation import open_simulation
 from ralis_backend.offline.training.parts import put_together
 from ralis_backend.offline.training.q_training import Log, QTraining
 from ralis_backend.offline.training.rewards import find_score
-from ralis_backend.offline.training.sources import files_digest
 from ralis_backend.offline.training.trainer import (
     Equipment,
     OnProgress,
@@ -170,7 +169,7 @@ def _facts(
         "dataset": dataset.name,
         "classes": list(dataset.class_names),
         "splits_sha256": hashlib.sha256(keys.encode()).hexdigest(),
-        "files_sha256": files_digest(dataset, RalisTrainer.splits),
+        "files_sha256": dataset.files_digest(RalisTrainer.splits),
         "num_regions": {
             "pool": len(simulation.class_pixels),
             "state_set": simulation.num_state_regions,

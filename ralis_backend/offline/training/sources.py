@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from ralis_backend.core import weights
 from ralis_backend.offline.datasets import Dataset
 from ralis_backend.offline.point_features import PointFeatures
 from ralis_backend.offline.training.trainer import Equipment
@@ -38,19 +37,6 @@ def digest(source: RegionPoints) -> str:
     """Sixteen characters that tell the regions of one dataset from another's."""
     content = source.class_pixels.tobytes() + source.embeddings.tobytes()
     return hashlib.sha256(content).hexdigest()[:16]
-
-
-def files_digest(dataset: Dataset, splits: Sequence[str]) -> str:
-    """SHA-256 of the images and masks of some splits: another where a pixel may be another."""
-    paths = [
-        path
-        for name in splits
-        for key in dataset.splits.get(name, ())
-        if (sample := dataset.samples.get(key)) is not None
-        for path in (sample.image_path, sample.mask_path)
-        if path is not None
-    ]
-    return hashlib.sha256("".join(map(weights.digest, paths)).encode()).hexdigest()
 
 
 def _check_names(datasets: Sequence[Dataset]) -> None:

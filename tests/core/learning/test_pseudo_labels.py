@@ -4,18 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from ralis_backend.core.learning.pseudo_labels import UNSURE, PseudoLabels
+from ralis_backend.core.learning.pseudo_labels import OUTSIDE, UNSURE, PseudoLabels
 from ralis_backend.core.regions import VOID
 
 
-def labels_of(pseudo_labels, classes, confidence, is_unlabelled=None):
-    """`PseudoLabels.of` for a row of pixels."""
-    classes = torch.tensor([[classes]])
-    is_unlabelled = [True] * classes.numel() if is_unlabelled is None else is_unlabelled
-    labels = pseudo_labels.of(
-        classes, torch.tensor([[confidence]]), torch.tensor([[is_unlabelled]])
-    )
-    return labels[0, 0].tolist()
+def labels_of(pseudo_labels, classes, confidence, mask=None):
+    """`PseudoLabels.of` for a row of pixels that nobody labelled, or with `mask`."""
+    mask = len(classes) * [VOID] if mask is None else mask
+    rows = (torch.tensor([[each]]) for each in (classes, confidence))
+    return pseudo_labels.of(*rows, torch.tensor([[mask]], dtype=torch.uint8))[0, 0].tolist()
 
 
 def test_a_class_that_the_teacher_doubts_needs_less():
@@ -28,7 +25,7 @@ def test_a_class_that_the_teacher_doubts_needs_less():
 
 def test_a_persons_label_is_never_replaced_and_says_nothing_of_the_teacher():
     pseudo_labels = PseudoLabels(np.array([10, 10]), threshold=0.9)
-    labels = labels_of(pseudo_labels, [0, 0, 1], [0.9, 0.1, 0.1], [True, False, False])
+    labels = labels_of(pseudo_labels, [0, 0, 1], [0.9, 0.1, 0.1], [VOID, 0, OUTSIDE])
     assert labels == [0, VOID, VOID]
     torch.testing.assert_close(pseudo_labels.thresholds(), torch.tensor([0.9, 0.9]))
 
@@ -48,7 +45,7 @@ def test_a_class_that_was_never_predicted_has_the_whole_threshold():
 
 def test_nothing_to_label_is_no_error():
     pseudo_labels = PseudoLabels(np.array([10, 10]), threshold=0.8)
-    assert labels_of(pseudo_labels, [0, 1], [0.9, 0.9], [False, False]) == [VOID, VOID]
+    assert labels_of(pseudo_labels, [0, 1], [0.9, 0.9], [0, OUTSIDE]) == [VOID, VOID]
     assert not pseudo_labels.has_collapsed
 
 
@@ -70,10 +67,25 @@ def test_a_teacher_that_says_everywhere_the_same_has_collapsed(painted, believed
     assert pseudo_labels.has_collapsed == has_collapsed
 
 
+@pytest.mark.parametrize(
+    ("said_of_painted", "has_collapsed"),
+    [
+        (50 * [0] + 50 * [1], False),  # right, and the rest of the pool shows one class
+        (100 * [0], True),
+    ],
+)
+def test_a_pool_may_be_more_one_sided_than_paint(said_of_painted, has_collapsed):
+    pseudo_labels = PseudoLabels(np.array([50, 50]), threshold=0.8)
+    for _ in range(40):
+        classes, mask = said_of_painted + 100 * [0], 50 * [0] + 50 * [1] + 100 * [VOID]
+        labels_of(pseudo_labels, classes, 200 * [0.9], mask)
+    assert pseudo_labels.has_collapsed == has_collapsed
+
+
 def test_it_knows_how_much_was_believed():
     pseudo_labels = PseudoLabels(np.array([10, 10]), threshold=0.8)
     assert pseudo_labels.believed_share == 0
-    labels_of(pseudo_labels, [0, 0, 0, 1], [0.9, 0.9, 0.1, 0.9], [True, True, True, False])
+    labels_of(pseudo_labels, [0, 0, 0, 1], [0.9, 0.9, 0.1, 0.9], [VOID, VOID, VOID, 0])
     assert pseudo_labels.believed_share == pytest.approx(2 / 3)
 
 

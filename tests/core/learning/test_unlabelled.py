@@ -248,13 +248,25 @@ def test_painted_crops_are_drawn_as_without_it(monkeypatch):
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-def test_a_pool_where_every_pixel_is_labelled_teaches_nothing_more():
+@pytest.mark.parametrize("side", [SIZE[0], 2 * SIZE[0]])  # of crops: they reach beyond the image
+def test_a_pool_where_every_pixel_is_labelled_teaches_nothing_more(side):
     whole = Region(0, 0, *SIZE)
-    config = replace(CONFIG, scale_range=(1.0, 1.0))
+    config = replace(CONFIG, scale_range=(1.0, 1.0), crop_size=(side, side))
     made = UnlabelledPixels([labelled(whole)], config, 2, seed=0)
     segmenter = tiny()
     made.begin(segmenter)
+    assert not made.facts()["unlabelled"]["is_all_labelled"]  # nobody looked yet
     assert float(made.loss(segmenter, 10).detach()) == 0
+    assert made.facts()["unlabelled"]["is_all_labelled"]
+
+
+def test_what_lies_beyond_an_image_is_no_pixel_that_nobody_labelled():
+    config = replace(CONFIG, scale_range=(1.0, 1.0), crop_size=(2 * SIZE[0], 2 * SIZE[1]))
+    made = objective(config, own_crops=1, pool_crops=1)
+    made.begin(tiny())
+    _, masks = made._batch()
+    num_unlabelled = SIZE[0] * SIZE[1] - CORNER.height * CORNER.width
+    assert (masks == VOID).sum(axis=(1, 2)).tolist() == 2 * [num_unlabelled]
 
 
 def test_images_that_cannot_be_read_are_left_out_and_own_crops_remain():

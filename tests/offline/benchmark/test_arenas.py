@@ -61,6 +61,7 @@ def make(tmp_path):
             spec=SegmenterSpec(2, encoder_weights=None),
         )  # fmt: skip
 
+    make.root = tmp_path / "small"
     return make
 
 
@@ -173,8 +174,21 @@ def test_other_splits_and_labels_are_told_apart(make):
     assert open_arena(replace(config, measured_on="d_s")).describe() != facts
     shutil.rmtree(config.dataset.root)
     other = open_arena(make(void_in("d_v"))).describe()
-    assert {name for name in facts if facts[name] != other[name]} == {"pool_labels_sha256"}
+    changed = {name for name in facts if facts[name] != other[name]}
+    assert changed == {"pool_labels_sha256", "files_sha256"}
     json.dumps(facts)
+
+
+@pytest.mark.parametrize("fidelity", ["fast", "full"])
+def test_other_pictures_and_masks_to_measure_on_are_told_apart(make, fidelity):
+    def facts(change):
+        shutil.rmtree(make.root, ignore_errors=True)
+        return open_arena(replace(make(change), fidelity=fidelity)).describe()
+
+    before = facts(lambda split, image, mask: (image, mask))
+    inverted = facts(lambda split, image, mask: (255 - image if split == "d_v" else image, mask))
+    swapped = facts(lambda split, image, mask: (image, 1 - mask if split == "test" else mask))
+    assert len({each["files_sha256"] for each in (before, inverted, swapped)}) == 3
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from ralis_backend.core.segmenter import SegmenterSpec
 from ralis_backend.offline.datasets import Dataset, write_dataset
-from ralis_backend.offline.training.sources import digest, files_digest, regions_of
+from ralis_backend.offline.training.sources import digest, regions_of
 from ralis_backend.offline.training.trainer import Equipment
 
 
@@ -40,15 +40,3 @@ def test_datasets_of_one_name_are_refused_before_any_is_read(tiny_dataset, tmp_p
     other = _copied(tiny_dataset, tmp_path / "other" / tiny_dataset.name)
     with pytest.raises(ValueError, match=r"other/tiny are both named 'tiny'.*rename one"):
         regions_of([tiny_dataset, other], "d_t", (32, 32), Equipment(tmp_path / "cache"))
-
-
-def test_files_are_known_by_their_pixels_in_the_splits_that_are_looked_at(tiny_dataset, tmp_path):
-    dataset = _copied(tiny_dataset, tmp_path / "copy")
-    before = files_digest(dataset, ("d_t", "d_r"))
-    (reward, *_), (tested, *_) = dataset.split("d_r"), dataset.split("test")
-    assert reward.mask_path
-    assert tested.mask_path
-    tested.mask_path.write_bytes(b"corrected")
-    assert files_digest(dataset, ("d_t", "d_r")) == before
-    reward.mask_path.write_bytes(b"corrected")
-    assert files_digest(dataset, ("d_t", "d_r")) != before

@@ -204,6 +204,7 @@ def test_what_a_teacher_did_is_kept_with_the_version_that_was_trained_on(
     assert metrics["unlabelled"] == {
         "believed": pytest.approx(0.5, abs=0.5),
         "has_collapsed": False,
+        "is_all_labelled": False,
     }
 
 

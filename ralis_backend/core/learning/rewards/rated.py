@@ -6,6 +6,7 @@ are usually rated. Nothing here draws maps: people have rated those that they we
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -209,9 +210,9 @@ def _uncertain_if_bad(
     entropy = -(log_reference.exp() * log_reference).sum(dim=1)  # (B, h, w)
     kept = advantages.clone()
     for values, doubts in zip(kept, entropy, strict=True):
-        is_bad = values < 0
-        if bool(is_bad.any()):
-            values[is_bad & (doubts < doubts[is_bad].quantile(1 - share))] = 0
+        bad = (values.flatten() < 0).nonzero()[:, 0]
+        by_doubt = doubts.flatten()[bad].argsort(descending=True, stable=True)
+        values.view(-1)[bad[by_doubt[math.ceil(share * len(bad)) :]]] = 0
     return kept
 
 

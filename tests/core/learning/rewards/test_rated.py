@@ -83,6 +83,16 @@ def test_of_a_bad_mask_the_pixels_of_which_the_reference_is_unsure_count():
     assert (kept[1] == 1).all()
 
 
+@pytest.mark.parametrize("num_doubtful", [0, 1])
+def test_of_a_bad_mask_a_share_counts_where_the_reference_is_sure_of_the_rest(num_doubtful):
+    sure = torch.ones(10)
+    sure[:num_doubtful] = 0.5
+    log_reference = torch.stack([sure, 1 - sure]).clamp(min=1e-30).log()[None, :, None]
+    kept = module._uncertain_if_bad(torch.full((1, 1, 10), -1.0), log_reference, 0.2)
+    assert kept.sum() == -2
+    assert (kept[0, 0, :num_doubtful] == -1).all()
+
+
 def test_at_least_half_of_the_pixels_that_count_are_painted():
     chosen = torch.rand((2, 8, 8), generator=torch.Generator().manual_seed(0)) < 0.8
     generator = torch.Generator().manual_seed(0)
