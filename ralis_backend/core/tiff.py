@@ -38,6 +38,8 @@ _WHOLE_NUMBERS = {1: "byte", 3: "short", 4: "long"}
 _GREY, _RGB = (0, 1), 2
 _LOSSLESS = (1, 5, 8, 32773, 32946, 34925, 50000)
 """Compressions that work on values, whatever they stand for: none, LZW, deflate, and so on."""
+_FAX = (2, 3, 4, 32771)
+"""Of what is damaged in these, the decoder writes a line for each row to standard error."""
 _ALPHA = (1, 2)
 _DTYPES = {
     **{(bits, 1): f"u{bits // 8}" for bits in (8, 16, 32)},
@@ -109,7 +111,8 @@ def read_header(content: bytes) -> TiffHeader:
     """The header of a file that begins with one of `SIGNATURES`.
 
     Raises:
-        TiffError: if it has several pages; smaller copies and masks of one are none.
+        TiffError: if it has several pages (smaller copies and masks of one are none), or is
+            compressed in a way that is not read.
         Exception: of any kind, if it is damaged.
     """
     pages = [page for page in _pages(content) if page.has_size]
@@ -122,12 +125,18 @@ def read_header(content: bytes) -> TiffHeader:
             "or time) to a file of its own"
         )
     tags = _tags(content, shown[0])
+    compression = int(tags.get(_COMPRESSION, 1))
+    if compression in _FAX:
+        raise TiffError(
+            f"the TIFF file is compressed as a fax ({compression}), which is not read; write it "
+            "with LZW or deflate"
+        )
     bits = _all(tags, _BITS, (1,))
     formats = _all(tags, _FORMAT, (1,))
     order: Literal["<", ">"] = ">" if content[:2] == b"MM" else "<"
     name = _DTYPES.get((bits[0], formats[0])) if len({*bits}) == len({*formats}) == 1 else None
     photometric = int(tags.get(_PHOTOMETRIC, 1))
-    is_plain = photometric in (*_GREY, _RGB) and int(tags.get(_COMPRESSION, 1)) in _LOSSLESS
+    is_plain = photometric in (*_GREY, _RGB) and compression in _LOSSLESS
     bands = int(tags.get(_SAMPLES, 1))
     extra = _all(tags, _EXTRA, ())
     return TiffHeader(

@@ -177,3 +177,15 @@ def test_a_tag_with_more_values_than_any_picture_has_pieces_is_not_read():
     content[at : at + 4] = struct.pack("<I", 2_000_000)
     with pytest.raises(ImageError, match="more than 1000000 values"):
         decode_image(bytes(content))
+
+
+def test_a_fax_is_refused_which_would_fill_the_log_where_it_is_damaged(capfd):
+    file = io.BytesIO()
+    noise = np.random.default_rng(0).random((200, 300)) < 0.5
+    Image.fromarray(noise).save(file, "TIFF", compression="group4")
+    content = bytearray(file.getvalue())
+    start = Image.open(file).tag_v2[273][0]
+    content[start + 10 : start + 500] = b"\xff" * 490
+    with pytest.raises(ImageError, match=r"compressed as a fax \(4\), which is not read"):
+        decode_image(bytes(content))
+    assert capfd.readouterr().err == ""
