@@ -11,8 +11,11 @@ import struct
 MAX_PARTS = 40_000
 """Tiles times components: 10,000 tiles in four bands."""
 
-_SIZE = re.compile(rb"\xff\x4f\xff\x51.{4}(.{32})(.{2})", re.DOTALL)
-"""A codestream's first two markers; the size of the picture and its tiles, the components."""
+_SIZE = re.compile(rb"\xff\x51(?=(.{2}).{2}(.{32})(.{2}))", re.DOTALL)
+"""A codestream's SIZ: its length, the size of the picture and its tiles, the components.
+
+Decoders skip markers that they do not know before it: it may stand anywhere.
+"""
 
 
 class Jpeg2000Error(ValueError):
@@ -26,8 +29,10 @@ def check_tiles(content: bytes) -> None:
         Jpeg2000Error: if one has.
     """
     for found in _SIZE.finditer(content):
-        width, height, _, _, tile_width, tile_height, left, top = struct.unpack(">8I", found[1])
-        components = int.from_bytes(found[2], "big")
+        components = int.from_bytes(found[3], "big")
+        if int.from_bytes(found[1], "big") != 38 + 3 * components:
+            continue  # those two bytes by chance
+        width, height, _, _, tile_width, tile_height, left, top = struct.unpack(">8I", found[2])
         if not tile_width or not tile_height:
             continue
         across = -(-(width - left) // tile_width)

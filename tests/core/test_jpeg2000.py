@@ -39,5 +39,9 @@ def test_the_size_is_found_inside_a_file_of_boxes_and_a_damaged_one_is_left_to_t
     boxed = b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(100) + in_tiles(255, 257, 1)
     with pytest.raises(jpeg2000.Jpeg2000Error):
         jpeg2000.check_tiles(boxed)
+    unknown = b"\xff\x30\0\x18\xff\x51" + bytes(20)
+    hidden = in_tiles(255, 257, 1).replace(b"\xff\x4f", b"\xff\x4f" + unknown)
+    with pytest.raises(jpeg2000.Jpeg2000Error):
+        jpeg2000.check_tiles(hidden)
     jpeg2000.check_tiles(in_tiles(255, 257, 0))
     jpeg2000.check_tiles(in_tiles(255, 257, 1)[:30])
