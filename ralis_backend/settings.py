@@ -15,10 +15,9 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from dotenv import dotenv_values
-from dotenv.parser import parse_stream
 from pydantic import (
     AliasChoices,
     ByteSize,
@@ -31,6 +30,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from ralis_backend.env_lines import LineError, check_lines
 from ralis_backend.setting_forms import (
     byte_size,
     http_address,
@@ -545,7 +545,7 @@ def _is_ours(path: Path, is_here: bool) -> bool:
     except OSError:  # a folder above that this user may not look into
         return False
     try:
-        return any(name.upper().startswith(_OURS) for name in _values(path))
+        return any(_is_name_of_ours(name) for name in _values(path))
     except SettingsError as error:
         if is_here or not _may_be_passed_over(path, error):
             raise
@@ -582,8 +582,8 @@ def _values(env_file: Path) -> dict[str, str | None]:
     """What an existing `env_file` sets.
 
     Raises:
-        SettingsError: if it cannot be read, is no text in UTF-8, or has a line that means nothing:
-            it may hold the credentials.
+        SettingsError: if it cannot be read, is no text in UTF-8, or has a line of ours that would
+            be dropped (`env_lines`).
     """
     otherwise = "move it away, or put a .env that sets something of ralis into a nearer folder"
     try:
@@ -600,23 +600,27 @@ def _values(env_file: Path) -> dict[str, str | None]:
         raise SettingsError(
             f"{env_file} is no text in UTF-8; save it in this encoding, {otherwise}"
         )
-    _check_lines(env_file, text)
+    logging.getLogger("dotenv.main").setLevel(logging.ERROR)  # warns of others' lines each time
+    try:
+        check_lines(text, _is_name_of_ours, _secret_names(), os.environ)
+    except LineError as error:
+        raise SettingsError(f"line {error.number} of {env_file} {error}") from None
     return dotenv_values(stream=io.StringIO(text))
 
 
-def _check_lines(env_file: Path, text: str) -> None:
-    """Refuse a line of ours that would be dropped, and the credentials with it."""
-    if not any(start in text.upper() for start in _OURS):  # another program's
-        return
-    for binding in parse_stream(io.StringIO(text)):
-        if binding.error:
-            lines = binding.original.string
-            blank = lines[: len(lines) - len(lines.lstrip())]
-            number = binding.original.line + blank.count("\n")
-            raise SettingsError(
-                f"line {number} of {env_file} cannot be read; expected NAME=value, the value in "
-                "quotes if it has spaces, quotes or # in it, and the quotes closed"
-            )
+def _is_name_of_ours(name: str) -> bool:
+    """Not of Label Studio or compose, whose names begin as some of ours do."""
+    upper = name.upper()
+    return upper.startswith(PREFIX) or (upper.startswith(_OURS) and upper in setting_names())
+
+
+def _secret_names() -> set[str]:
+    fields = Settings.model_fields
+    return {
+        variable
+        for variable, name in setting_names().items()
+        if SecretStr in (fields[name].annotation, *get_args(fields[name].annotation))
+    }
 
 
 def _is_trusted(path: Path) -> bool:

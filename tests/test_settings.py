@@ -451,10 +451,34 @@ def test_a_line_of_an_env_file_that_would_be_dropped_is_refused(tmp_path, conten
     assert "sesame" not in str(error.value)
 
 
-def test_odd_lines_of_another_programs_env_file_are_not_ours_to_judge(monkeypatch, tmp_path):
-    (tmp_path / ".env").write_text("set -a\nGREETING: hello\n")
-    monkeypatch.chdir(tmp_path)
+def test_a_password_that_a_comment_or_an_unset_variable_would_cut_is_refused(tmp_path):
+    for value in ("ses #ame", "ses${unset}ame"):
+        (tmp_path / ".env").write_text(f"RALIS_AUTH_USER=u\nRALIS_AUTH_PASSWORD={value}\n")
+        with pytest.raises(SettingsError, match=r"^line 2 of .*\.env has .*; expected "):
+            load_settings(tmp_path / ".env")
+    (tmp_path / ".env").write_text('RALIS_AUTH_USER=u\nRALIS_AUTH_PASSWORD="ses #ame" # both\n')
+    found = load_settings(tmp_path / ".env").auth_password
+    assert found is not None
+    assert found.get_secret_value() == "ses #ame"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "set -a\nGREETING: hello\n",
+        "# RALIS_ settings are in ralis/.env\nbroken: x\n",
+        "LABEL_STUDIO_HOST=${PUBLIC}\nfoo: bar\nLABEL_STUDIO_USERNAME\n",
+    ],
+)
+@pytest.mark.parametrize("folder", ["", "below"])
+def test_odd_lines_of_another_programs_env_file_are_not_ours_to_judge(
+    monkeypatch, tmp_path, caplog, content, folder
+):
+    (tmp_path / ".env").write_text(content)
+    (tmp_path / folder).mkdir(exist_ok=True)
+    monkeypatch.chdir(tmp_path / folder)
     assert load_settings().data_dir == Path(".ralis")
+    assert not caplog.text
 
 
 @pytest.mark.parametrize("folder", ["", "below"])

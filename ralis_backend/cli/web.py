@@ -26,6 +26,10 @@ logger = logging.getLogger(__name__)
 PORT_PATIENCE_S = 10.0
 """A server whose supervisor was killed ends with what it is answering: so long it is waited for."""
 
+_HOST_FIX = (
+    "choose an address of this machine with --host, for example 127.0.0.1, or 0.0.0.0 for all"
+)
+
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 Port = Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")]
 Workers = Annotated[int, typer.Option(min=1, help="Web processes.")]
@@ -67,7 +71,7 @@ def check_exposure(settings: Settings, host: str) -> None:
 
 
 def check_port(host: str, port: int, patience_s: float = PORT_PATIENCE_S) -> None:
-    """Raise `ValueError` if the port cannot be listened on.
+    """Raise `ValueError` if the host is none of this machine's, or its port cannot be listened on.
 
     Args:
         host: to listen on.
@@ -78,7 +82,16 @@ def check_port(host: str, port: int, patience_s: float = PORT_PATIENCE_S) -> Non
     for attempt in count():
         try:
             _try_port(host, port)
+        except (socket.gaierror, UnicodeError) as error:
+            raise ValueError(
+                f"cannot listen on {host!r}: {getattr(error, 'strerror', None) or 'no host'}; "
+                f"{_HOST_FIX}"
+            ) from None
         except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise ValueError(
+                    f"cannot listen on {host}: {error.strerror}; {_HOST_FIX}"
+                ) from None
             if error.errno != errno.EADDRINUSE or time.monotonic() >= deadline:
                 raise ValueError(
                     f"cannot listen on {host} port {port}: {error.strerror or error}; stop what "

@@ -13,15 +13,21 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ralis_backend.core import jpeg, tiff
+from ralis_backend.core import jpeg, jpeg2000, tiff
 
 # Pillow also opens formats that start other programs (EPS) or that no browser shows.
 FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM")
 MAX_PIXELS = 100_000_000
 MAX_BYTES_PER_PIXEL = 8
 """Of the bands that are shown, as they are stored."""
+_MAX_DECODED_PER_PIXEL = 2 * MAX_BYTES_PER_PIXEL
+"""Of a TIFF, with the bands that are not shown and the pieces' parts beyond its edge."""
+_MAX_TIMES_ITSELF = 4
+_ALWAYS_DECODED = 64_000_000
+"""A TIFF in pieces of so many bytes is read, however small the picture is."""
 
 _ORIENTATION = 0x0112
+_PLAIN = (b"P1", b"P2", b"P3")
 _BROWSER_FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "WEBP", "AVIF")
 
 
@@ -81,7 +87,7 @@ def read_stored(content: bytes, max_pixels: int, bands: Sequence[int] = ()) -> S
         raise ImageError("the image file is empty (0 bytes); upload it again")
     try:
         stored = _read(content, max_pixels, bands)
-    except (tiff.TiffError, jpeg.JpegError) as error:
+    except (tiff.TiffError, jpeg.JpegError, jpeg2000.Jpeg2000Error) as error:
         raise ImageError(str(error)) from None
     except ImageError:
         raise
@@ -108,6 +114,8 @@ def file_facts(content: bytes, max_pixels: int = MAX_PIXELS) -> FileFacts:
             return FileFacts("TIFF", size, header.bands, header.bits, False, False)
         with open_image(content, max_pixels) as image:
             return _facts(content, image)
+    except tiff.TiffError as error:
+        raise ImageError(str(error)) from None
     except ImageError:
         raise
     except Exception as error:
@@ -116,6 +124,12 @@ def file_facts(content: bytes, max_pixels: int = MAX_PIXELS) -> FileFacts:
 
 def open_image(content: bytes, max_pixels: int, formats: tuple[str, ...] = FORMATS) -> Image.Image:
     """The file as Pillow opens it, its header read and its size checked."""
+    if content[:2] in _PLAIN:
+        raise ImageError(
+            f"the {content[:2].decode()} file holds its values as text, which takes long to read; "
+            "save it as PNG, or as binary PPM (P4 to P6)"
+        )
+    tiff.silence_pillow()
     Image.init()
     known = [name for name in formats if name in Image.OPEN]  # AVIF is not in every Pillow
     try:
@@ -135,15 +149,19 @@ def _read(content: bytes, max_pixels: int, bands: Sequence[int]) -> StoredImage:
     if content[:4] in tiff.SIGNATURES:
         header = tiff.read_header(content)
         _check_size(header.width, header.height, max_pixels)
+        tiff.check_pieces(content, header)
         if header.is_plain and header.dtype is not None and _is_unusual(header, bands):
             return _bands_of_tiff(content, header, max_pixels, bands)
         if header.is_tiled:  # decoded as a whole, whatever lies outside the image
             _check_size(header.piece[1], header.piece[0], max_pixels)
+        _check_decoded(header, header.bands, max_pixels)
     with open_image(content, max_pixels) as image:
         if _png_depth(content) == 16 and image.mode in ("RGB", "RGBA", "LA"):
             return _deep_png(content, image, bands)
         if content.startswith(jpeg.SIGNATURE):
             jpeg.check_scans(content)
+        if image.format == "JPEG2000":
+            jpeg2000.check_tiles(content)
         image.load()
         if image.mode == "F" or image.mode.startswith("I"):
             return StoredImage(np.array(ImageOps.exif_transpose(image)))
@@ -173,6 +191,7 @@ def _bands_of_tiff(
             f"{header.bits} bits, {num_bytes} bytes; the limit is {MAX_BYTES_PER_PIXEL} times "
             f"{max_pixels}; cut it into tiles"
         )
+    _check_decoded(header, len(chosen) if header.is_planar else header.bands, max_pixels)
     values = tiff.read_bands(content, header, chosen)
     return StoredImage(_upright(values, header.orientation))
 
@@ -241,6 +260,21 @@ def _facts(content: bytes, image: Image.Image) -> FileFacts:
         is_shown and image.mode == "RGB" and not image.has_transparency_data and orientation == 1
     )
     return FileFacts(name, size, len(image.getbands()), bits, is_shown, is_plain)
+
+
+def _check_decoded(header: tiff.TiffHeader, num_bands: int, max_pixels: int) -> None:
+    num_bytes = header.decoded_bytes(num_bands)
+    itself = header.width * header.height * num_bands * max(1, header.bits // 8)
+    limit = max(_ALWAYS_DECODED, _MAX_TIMES_ITSELF * itself)
+    limit = min(limit, _MAX_DECODED_PER_PIXEL * max_pixels)
+    if num_bytes > limit:
+        height, width = header.piece
+        raise ImageError(
+            f"the image of {header.width} x {header.height} pixels is stored in pieces of {width} "
+            f"x {height} pixels and {num_bands} bands, which are {num_bytes} bytes when decoded, "
+            f"at most {limit} are; cut it into tiles, write fewer bands, or pieces that fit the "
+            "image"
+        )
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:

@@ -20,14 +20,26 @@ MOST_VALUES_AT_ONCE = 40_000_000
 """Of one strip or tile, in all its bands: it has to be decoded as a whole."""
 _VALUES_AT_ONCE = 4_000_000
 _MOST_PAGES = 10_000
+_MOST_IN_A_TAG = 1_000_000
+"""Values of a tag that is read here, such as where the pieces lie."""
+_SHARED_BYTES = 64_000_000
+"""Where pieces that look alike are stored once, so many bytes may be read more than once."""
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _STRIP_OFFSETS, _SAMPLES, _ROWS_PER_STRIP, _STRIP_BYTES, _PLANAR = 273, 277, 278, 279, 284
 _PREDICTOR, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_BYTES = 317, 322, 323, 324, 325
 _SUBFILE, _EXTRA, _FORMAT, _ORIENTATION = 254, 338, 339, 274
+_READ = (
+    *(_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _STRIP_OFFSETS, _SAMPLES),
+    *(_ROWS_PER_STRIP, _STRIP_BYTES, _PLANAR, _PREDICTOR, _TILE_WIDTH, _TILE_HEIGHT),
+    *(_TILE_OFFSETS, _TILE_BYTES, _SUBFILE, _EXTRA, _FORMAT, _ORIENTATION),
+)
+_WHOLE_NUMBERS = {1: "byte", 3: "short", 4: "long"}
 _GREY, _RGB = (0, 1), 2
 _LOSSLESS = (1, 5, 8, 32773, 32946, 34925, 50000)
 """Compressions that work on values, whatever they stand for: none, LZW, deflate, and so on."""
+_FAX = (2, 3, 4, 32771)
+"""Of what is damaged in these, the decoder writes a line for each row to standard error."""
 _ALPHA = (1, 2)
 _DTYPES = {
     **{(bits, 1): f"u{bits // 8}" for bits in (8, 16, 32)},
@@ -74,34 +86,57 @@ class TiffHeader:
         return min(rows, self.height), self.width
 
     @property
+    def is_planar(self) -> bool:
+        """Whether each band is stored in pieces of its own."""
+        return int(self.tags.get(_PLANAR, 1)) == 2 and self.bands > 1
+
+    def decoded_bytes(self, num_bands: int) -> int:
+        """What pieces with so many bands come to when decoded, beyond the picture's edge too."""
+        height, width = (max(1, side) for side in self.piece)
+        num_pieces = -(-self.height // height) * -(-self.width // width)
+        return num_pieces * height * width * num_bands * max(1, self.bits // 8)
+
+    @property
     def is_compressed(self) -> bool:
         """Whether values may stand as differences."""
         return int(self.tags.get(_COMPRESSION, 1)) not in (1, 32773)
+
+
+def silence_pillow() -> None:
+    """From now on Pillow does not warn of what is odd in a file: that may be each of its tags."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # catch_warnings is not for threads
 
 
 def read_header(content: bytes) -> TiffHeader:
     """The header of a file that begins with one of `SIGNATURES`.
 
     Raises:
-        TiffError: if it has several pages; smaller copies and masks of one are none.
+        TiffError: if it has several pages (smaller copies and masks of one are none), or is
+            compressed in a way that is not read.
         Exception: of any kind, if it is damaged.
     """
-    pages = [page for page in _pages(content) if _WIDTH in page and _HEIGHT in page]
+    pages = [page for page in _pages(content) if page.has_size]
     if not pages:
         raise ValueError("its directory is missing, as where the end of a TIFF file is lost")
-    shown = [page for page in pages if not int(page.get(_SUBFILE, 0)) & 0b101] or pages
+    shown = [page for page in pages if not page.subfile & 0b101] or pages
     if len(shown) > 1:
         raise TiffError(
             f"the TIFF file has {len(shown)} pages, expected one; write each page (slice, channel "
             "or time) to a file of its own"
         )
-    tags = shown[0]
+    tags = _tags(content, shown[0])
+    compression = int(tags.get(_COMPRESSION, 1))
+    if compression in _FAX:
+        raise TiffError(
+            f"the TIFF file is compressed as a fax ({compression}), which is not read; write it "
+            "with LZW or deflate"
+        )
     bits = _all(tags, _BITS, (1,))
     formats = _all(tags, _FORMAT, (1,))
     order: Literal["<", ">"] = ">" if content[:2] == b"MM" else "<"
     name = _DTYPES.get((bits[0], formats[0])) if len({*bits}) == len({*formats}) == 1 else None
     photometric = int(tags.get(_PHOTOMETRIC, 1))
-    is_plain = photometric in (*_GREY, _RGB) and int(tags.get(_COMPRESSION, 1)) in _LOSSLESS
+    is_plain = photometric in (*_GREY, _RGB) and compression in _LOSSLESS
     bands = int(tags.get(_SAMPLES, 1))
     extra = _all(tags, _EXTRA, ())
     return TiffHeader(
@@ -118,6 +153,19 @@ def read_header(content: bytes) -> TiffHeader:
     )
 
 
+def check_pieces(content: bytes, header: TiffHeader) -> None:
+    """Return if the pieces lie apart in the file, but for a few that may share their place.
+
+    Raises:
+        TiffError: if they do not: reading them would take any time, however small the file is.
+    """
+    lengths = _all(header.tags, _TILE_BYTES if header.is_tiled else _STRIP_BYTES, ())
+    if sum(min(int(length), len(content)) for length in lengths) > len(content) + _SHARED_BYTES:
+        raise TiffError(
+            f"the {len(lengths)} pieces of the TIFF file overlap; write each to a place of its own"
+        )
+
+
 def read_bands(content: bytes, header: TiffHeader, chosen: Sequence[int]) -> np.ndarray:
     """(H, W, len(chosen)) of `header.dtype`: those bands, counted from 0, as they are stored.
 
@@ -131,10 +179,9 @@ def read_bands(content: bytes, header: TiffHeader, chosen: Sequence[int]) -> np.
             "read; expected 8, 16 or 32 bits, without compression or with LZW or deflate"
         )
     result = np.empty((header.height, header.width, len(chosen)), header.dtype)
-    is_planar = int(header.tags.get(_PLANAR, 1)) == 2 and header.bands > 1
-    for place, band in enumerate(chosen) if is_planar else [(0, 0)]:
-        for rows, cols, values in _parts(content, header, band if is_planar else None):
-            if is_planar:
+    for place, band in enumerate(chosen) if header.is_planar else [(0, 0)]:
+        for rows, cols, values in _parts(content, header, band if header.is_planar else None):
+            if header.is_planar:
                 result[rows, cols, place] = values[..., 0]
             else:
                 result[rows, cols] = values[..., list(chosen)]
@@ -143,22 +190,79 @@ def read_bands(content: bytes, header: TiffHeader, chosen: Sequence[int]) -> np.
     return result
 
 
-def _pages(content: bytes) -> Iterator[Any]:
-    """The tags of each page."""
+@dataclass(frozen=True, eq=False)
+class _Page:
+    """A page's directory as it lies in the file at `place`; what its tags hold is not read."""
+
+    place: int
+    entries: np.ndarray
+
+    @property
+    def has_size(self) -> bool:
+        return bool(np.isin((_WIDTH, _HEIGHT), self.entries["tag"]).all())
+
+    @property
+    def subfile(self) -> int:
+        """Bit 0: a smaller copy of another page. Bit 2: a mask of one."""
+        for entry in self.entries[self.entries["tag"] == _SUBFILE][:1]:
+            return int(entry[_WHOLE_NUMBERS.get(int(entry["type"]), "long")])
+        return 0
+
+
+def _pages(content: bytes) -> Iterator[_Page]:
+    """Each page; all of them together are walked in no more steps than the file has bytes."""
+    order: Literal["big", "little"] = "big" if content[:2] == b"MM" else "little"
     is_big = content[2] == 43 or content[3] == 43
-    directory = TiffImagePlugin.ImageFileDirectory_v2(content[: 16 if is_big else 8])
-    file = io.BytesIO(content)
+    entry = _entry(">" if order == "big" else "<", is_big)
+    count_bytes, link_bytes, place_at = (8, 8, 8) if is_big else (2, 4, 4)
+
+    def number(at: int, num_bytes: int) -> int:
+        return int.from_bytes(content[at : at + num_bytes], order)
+
     seen: set[int] = set()
-    place = directory.next
-    while place and place not in seen and len(seen) < _MOST_PAGES:
+    walked, place = 0, number(place_at, link_bytes)
+    while 0 < place < len(content) and place not in seen and len(seen) < _MOST_PAGES:
         seen.add(place)
-        file.seek(place)
-        page = TiffImagePlugin.ImageFileDirectory_v2(content[: 16 if is_big else 8])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            page.load(file)
-        yield page
-        place = page.next
+        start = place + count_bytes
+        there = max(0, len(content) - start) // entry.itemsize
+        count = min(number(place, count_bytes), there)
+        walked += count * entry.itemsize
+        if walked > len(content):
+            raise ValueError("its directories overlap")
+        yield _Page(place, np.frombuffer(content, entry, count, start if count else 0))
+        place = number(start + count * entry.itemsize, link_bytes)
+
+
+def _entry(order: Literal["<", ">"], is_big: bool) -> np.dtype:
+    """An entry of a directory; where its value is a single whole number it stands in it."""
+    count_bytes = 8 if is_big else 4
+    at = 4 + count_bytes
+    fields = {"tag": ("u2", 0), "type": ("u2", 2), "count": (f"u{count_bytes}", 4)}
+    fields |= {"byte": ("u1", at), "short": ("u2", at), "long": ("u4", at)}
+    return np.dtype(
+        {
+            "names": [*fields],
+            "formats": [order + kind for kind, _ in fields.values()],
+            "offsets": [offset for _, offset in fields.values()],
+            "itemsize": at + count_bytes,
+        }
+    )
+
+
+def _tags(content: bytes, page: _Page) -> Any:
+    """What a page's tags hold, as Pillow reads them."""
+    is_read = np.isin(page.entries["tag"], _READ)
+    if (page.entries["count"][is_read] > _MOST_IN_A_TAG).any():
+        raise TiffError(
+            f"a tag of the TIFF file has more than {_MOST_IN_A_TAG} values; write larger strips or "
+            "tiles"
+        )
+    tags = TiffImagePlugin.ImageFileDirectory_v2(content[: 16 if 43 in content[2:4] else 8])
+    file = io.BytesIO(content)
+    file.seek(page.place)
+    silence_pillow()
+    tags.load(file)
+    return tags
 
 
 def _all(tags: Any, tag: int, default: tuple[int, ...]) -> tuple[int, ...]:

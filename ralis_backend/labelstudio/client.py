@@ -475,7 +475,8 @@ class LabelStudioClient:
         if response.is_error:
             raise self._error(response, method, path)
         if response.is_redirect:
-            target = str(response.headers.get("location", "nowhere")).split("?")[0]
+            location = str(response.headers.get("location", "nowhere"))
+            target = without_credentials(location.split("?")[0])
             raise LabelStudioError(
                 f"{self.url}{path} redirects to {target}; set LABEL_STUDIO_URL to the address that "
                 "Label Studio itself has (scheme, host and port), not to a proxy or a login page"

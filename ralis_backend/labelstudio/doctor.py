@@ -18,7 +18,7 @@ from ralis_backend.core.images import decode_image
 from ralis_backend.core.segmenter import SegmenterSpec
 from ralis_backend.core.stored_images import file_facts
 from ralis_backend.labelstudio.check import Check, tried
-from ralis_backend.labelstudio.client import LabelStudioClient
+from ralis_backend.labelstudio.client import LabelStudioClient, without_credentials
 from ralis_backend.labelstudio.network import Network
 from ralis_backend.labelstudio.payloads.tasks import project_uid
 from ralis_backend.labelstudio.setup import ProjectSetup, same_url
@@ -273,11 +273,12 @@ def _ml_backend(around: Surroundings, project_id: int, address: str) -> str:
     backends = around.client.backends(project_id)
     for backend in backends:
         if same_url(backend["url"], address):
+            _check_public(backend["url"])
             state = backend.get("readable_state") or backend.get("state")
             if state not in ("Connected", "CO"):
                 raise ValueError(f"{backend['url']} is in state {state}")
             return f"{backend['url']}: {state}"
-    urls = ", ".join(backend["url"] for backend in backends) or "none"
+    urls = ", ".join(without_credentials(backend["url"]) for backend in backends) or "none"
     raise ValueError(f"{address} is not connected to the project; connected: {urls}")
 
 
@@ -286,6 +287,7 @@ def _webhook(around: Surroundings, project_id: int, address: str) -> str:
     headers = dict(around.headers(project_uid(around.client.project(project_id))))
     for hook in around.client.webhooks(project_id):
         if same_url(hook["url"], wanted):
+            _check_public(hook["url"])
             if not hook.get("is_active"):
                 raise ValueError("the webhook is switched off")
             if dict(hook.get("headers") or {}) != headers:
@@ -294,6 +296,15 @@ def _webhook(around: Surroundings, project_id: int, address: str) -> str:
     raise ValueError(
         f"there is no webhook to {wanted}: labels arrive late, at the next full reading"
     )
+
+
+def _check_public(url: str) -> None:
+    """Refuse an address with a user or password, which members of the project can read."""
+    if url != without_credentials(url):
+        raise ValueError(
+            f"the address {without_credentials(url)} has a user or password in it, which members "
+            "of the project can read; `ralis connect` replaces it"
+        )
 
 
 def image_checks(around: Surroundings, project_id: int, uid: str) -> Iterator[Check]:

@@ -11,6 +11,7 @@ import hashlib
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -44,6 +45,8 @@ MAX_IMAGE_BYTES = 100_000_000
 MAX_REDIRECTS = 3
 MAX_ADDRESSES = 3
 """Of one host that are tried where nothing answers."""
+CONNECT_S = 20.0
+"""For connecting to a host, shared among its addresses: some hosts drop what they do not want."""
 
 
 class ImageUnreachable(ValueError):
@@ -105,7 +108,7 @@ class ImageFetcher:
                     content = self._download(task, place)
                 self._cache.put(key, content)
         except (httpx.InvalidURL, UnicodeError) as error:
-            raise ValueError(f"task {task.id}: its image has no valid address: {error}") from None
+            raise ValueError(f"task {task.id}: its image has no valid address ({error})") from None
         return content
 
     def _key(self, task: ToolTask) -> str:
@@ -172,11 +175,12 @@ class ImageFetcher:
     def _answer(self, url: str, ways: Sequence[_Way]) -> httpx.Response:
         """What is said at the first way on which there is a connection, read as a whole."""
         headers = {"Host": httpx.URL(url).netloc.decode(), **UNCOMPRESSED}
+        timeout = httpx.Timeout(60.0, connect=CONNECT_S / len(ways))
         reasons = []
         for way in ways:
             try:
                 with (
-                    httpx.Client(timeout=60.0, transport=way.transport(self._client)) as http,
+                    httpx.Client(timeout=timeout, transport=way.transport(self._client)) as http,
                     http.stream(
                         "GET", way.url, headers=headers, extensions={"sni_hostname": way.host}
                     ) as response,
@@ -188,7 +192,8 @@ class ImageFetcher:
             except httpx.HTTPError as error:
                 at = f" at {way.url.host}" if len(ways) > 1 else ""
                 reasons.append(f"{_reason(error)}{at}")
-                if not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+                is_unconnected = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+                if not is_unconnected or way.proxy is not None:  # the proxy is the same for all
                     break
         raise Unavailable(
             f"{urlsplit(url).hostname} did not deliver an image: {', '.join(reasons)}"
@@ -293,11 +298,17 @@ def _target(response: httpx.Response, url: str) -> str:
 
 
 def _resolve(host: str, port: int) -> list[str]:
-    """The addresses of a host, in the order in which they are to be tried."""
+    """The addresses of a host in the order in which they are tried: IPv4 and IPv6 in turns.
+
+    Where one of both is not routed, as in containers, all addresses of it are dead.
+    """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise Unavailable(f"the host {host} of an image cannot be found: {error}") from None
     except UnicodeError:
         raise ValueError(f"the host {host[:100]!r} of an image is no name of a host") from None
-    return list(dict.fromkeys(str(each[4][0]) for each in found))
+    addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
+    first = [it for it in addresses if (":" in it) == (":" in addresses[0])]
+    second = [it for it in addresses if it not in first]
+    return [it for pair in zip_longest(first, second) for it in pair if it is not None]

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 import httpx
 
@@ -81,9 +81,12 @@ class ImageAddresses:
     def kind(self, task: ToolTask) -> str:
         """Where a task's image lies, in words; what is of one kind is reached in one way."""
         image = task.image
-        parts = urlsplit(image)
         if not image:
             return "no image"
+        try:
+            parts = _parts(task)
+        except ValueError:
+            return "no valid address"
         if parts.scheme.lower() == "data":
             return "in the task itself"
         if parts.scheme in CLOUD_SCHEMES:
@@ -125,8 +128,9 @@ class ImageAddresses:
 
         Raises:
             ImageNotAllowed: if it is nowhere that the backend reads.
+            ValueError: if it is no address.
         """
-        parts = urlsplit(task.image)
+        parts = _parts(task)
         if parts.scheme in CLOUD_SCHEMES:
             encoded = base64.urlsafe_b64encode(task.image.encode()).decode()
             return f"/tasks/{task.id}/resolve/?fileuri={encoded}"
@@ -236,6 +240,22 @@ def _is_below(file: str, folder: str) -> bool:
     parts = [part for part in re.split(r"[/\\]", file) if part not in ("", ".")]
     wanted = [] if folder == ANY_FOLDER else folder.split("/")
     return ".." not in parts and len(parts) > len(wanted) and parts[: len(wanted)] == wanted
+
+
+def _parts(task: ToolTask) -> SplitResult:
+    """The parts of an image's address; of an http(s) address there is a host."""
+    try:
+        parts = urlsplit(task.image)
+        is_web = parts.scheme in ("http", "https")
+        if parts.port != 0 and (parts.hostname or not is_web):
+            return parts
+    except ValueError:  # of brackets, the port, or letters that no host has
+        pass
+    shown = without_secrets(task.image)[:100]
+    raise ValueError(
+        f"task {task.id}: its image has no valid address: {shown!r}; expected "
+        "https://host/path, or what Label Studio writes for uploads, local files and cloud storage"
+    )
 
 
 def path_of(reference: str) -> httpx.URL:

@@ -10,7 +10,9 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
+from ralis_backend.hosts import host_form
 from ralis_backend.labelstudio.client import LabelStudioClient, without_credentials
 from ralis_backend.labelstudio.errors import LabelStudioError, NotFound
 from ralis_backend.labelstudio.once import deleted, found_or_made
@@ -132,9 +134,9 @@ class ProjectSetup:
             return self._backend_url
         backends = self._client.backends(project_id)
         ours = [it for it in backends if it.get("title") == BACKEND_TITLE] or backends
-        addresses = {without_credentials(str(it["url"])).rstrip("/") for it in ours}
+        addresses = {_form(str(it["url"])): without_credentials(str(it["url"])) for it in ours}
         if len(addresses) == 1:
-            return addresses.pop()
+            return addresses.popitem()[1].rstrip("/")
         logger.warning(
             "project %s has %d ML backends; set RALIS_BACKEND_URL to the address of this one",
             project_id,
@@ -276,5 +278,16 @@ def _parameters(value: Any) -> dict[str, Any]:
 
 
 def same_url(left: str, right: str) -> bool:
-    """Whether two addresses are the same but for credentials and a trailing slash."""
-    return without_credentials(left).rstrip("/") == without_credentials(right).rstrip("/")
+    """Whether two addresses are the same, however each is written and whatever its credentials."""
+    return _form(left) == _form(right)
+
+
+def _form(url: str) -> tuple[object, ...]:
+    """Scheme, host, port, path without a slash at its end, and query, each in its one form."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+        host = host_form(parts.hostname or "")
+    except ValueError:  # no address
+        return (url,)
+    return parts.scheme, host, port, parts.path.rstrip("/"), parts.query

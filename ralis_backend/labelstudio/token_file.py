@@ -21,6 +21,7 @@ import httpx
 from ralis_backend.core.files import OWNER_ONLY, write_bytes
 from ralis_backend.core.text import printable, shortened
 from ralis_backend.hosts import host_form, is_this_machine
+from ralis_backend.labelstudio.client import without_credentials
 from ralis_backend.labelstudio.network import Network
 
 logger = logging.getLogger(__name__)
@@ -125,8 +126,9 @@ class Handover:
 
     def _reason_against(self, token: str, hostname: object) -> str | None:
         if not self._is_label_studio(hostname):
+            place = printable(shortened(without_credentials(str(hostname)), 100))
             return (
-                f"it came from {printable(shortened(str(hostname), 100))!r}, which is not known as "
+                f"it came from {place!r}, which is not known as "
                 "Label Studio; set LABEL_STUDIO_PUBLIC_URL if it is"
             )
         works = self._works(token)

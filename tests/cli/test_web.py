@@ -33,3 +33,10 @@ def test_a_port_that_is_just_given_up_is_waited_for():
             check_port("127.0.0.1", port, patience_s=0.0)
         threading.Timer(0.3, ending.close).start()
         check_port("127.0.0.1", port, patience_s=30.0)
+
+
+@pytest.mark.parametrize("host", ["256.1.1.1", "", "192.0.2.1", "a..b"])
+def test_a_host_that_is_not_of_this_machine_is_not_a_matter_of_the_port(host):
+    with pytest.raises(ValueError, match=r"cannot listen on .*with --host, for example") as error:
+        check_port(host, free_port(), patience_s=0.0)
+    assert "--port" not in str(error.value)

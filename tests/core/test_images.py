@@ -253,6 +253,29 @@ def test_several_pages_are_refused():
         decode_image(_file(pages[0], "TIFF", save_all=True, append_images=pages[1:]))
 
 
+@pytest.mark.parametrize("kind", ["P1", "P2", "P3"])
+def test_values_that_stand_as_text_are_not_read(kind):
+    content = f"{kind} 8 8 255\n".encode() + b"#\n" * 1000 + b"1 " * 192
+    with pytest.raises(ImageError, match=f"the {kind} file holds its values as text.*binary PPM"):
+        decode_image(content)
+
+
+def test_binary_files_of_the_same_family_are_read():
+    assert decode_image(_file(Image.new("RGB", (8, 6), "red"), "PPM"))[0, 0].tolist() == [255, 0, 0]
+
+
+def test_what_is_odd_in_a_picture_writes_no_warnings(recwarn):
+    tags = b"".join(struct.pack("<HHII", 1000 + tag, 1, 500, 8) for tag in range(300))
+    exif = b"II*\0" + struct.pack("<IH", 8, 300) + tags + bytes(4)
+    content = _file(Image.new("RGB", (8, 6)), "PNG")
+    chunk = struct.pack(">I", len(exif)) + b"eXIf" + exif
+    chunk += struct.pack(">I", zlib.crc32(b"eXIf" + exif))
+    content = content[:33] + chunk + content[33:]
+    assert decode_image(content).shape == (6, 8, 3)
+    assert file_facts(content).size == (6, 8)
+    assert not recwarn.list
+
+
 def test_a_deep_picture_beyond_the_limit_is_refused_before_it_is_decoded():
     content = write_tiff(np.zeros((60, 70, 3), np.float64))
     assert decode_image(content, max_pixels=60 * 70 * 3).shape == (60, 70, 3)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import io
+import struct
+import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -8,7 +11,7 @@ from PIL import Image
 
 from ralis_backend.core import tiff
 from ralis_backend.core.images import decode_image
-from ralis_backend.core.stored_images import ImageError
+from ralis_backend.core.stored_images import ImageError, file_facts
 from tests.core.tiff_files import write_tiff
 
 
@@ -88,3 +91,101 @@ def test_a_tile_that_is_larger_than_any_image_may_be_is_refused_before_it_is_dec
     with pytest.raises(ImageError, match="64 x 64 pixels"):
         decode_image(content, max_pixels=1000)
     assert decode_image(content, max_pixels=4096).shape == (16, 16, 3)
+
+
+def _pages(count: int, shared: int) -> bytes:
+    """So many pages of 64 x 64 pixels, each with a tag that holds the same bytes of the file."""
+    size = 2 + 3 * 12 + 4
+    tags = [(256, 4, 1, 64), (257, 4, 1, 64), (700, 1, shared, 8 + count * size)]
+    entries = struct.pack("<H", 3) + b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    nexts = [*range(8 + size, 8 + count * size, size), 0]
+    directories = b"".join(entries + struct.pack("<I", place) for place in nexts)
+    return b"II*\0" + struct.pack("<I", 8) + directories + bytes(shared)
+
+
+def test_many_pages_take_no_more_memory_than_the_file():
+    content = _pages(300, 300_000)
+    tracemalloc.start()
+    with pytest.raises(ImageError, match="300 pages"):
+        decode_image(content)
+    with pytest.raises(ImageError, match=r"^the TIFF file has 300 pages"):
+        file_facts(content)
+    assert tracemalloc.get_traced_memory()[1] < 4 * len(content)
+    tracemalloc.stop()
+
+
+def test_directories_that_overlap_are_refused():
+    entries = b"".join(struct.pack("<HHII", 256, 4, 1, 64) for _ in range(400))
+    pages = b"".join(struct.pack("<HI", 0, 0) for _ in range(2))
+    content = b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", 400) + entries
+    content += struct.pack("<I", 10) + pages  # the second one begins within the first
+    with pytest.raises(ValueError, match="overlap"):
+        tiff.read_header(content)
+
+
+def _at_one_place(width, height, piece, bands, bits) -> bytes:
+    """A TIFF whose pieces (rows of strips, or height and width of tiles) are the same bytes."""
+    rows, cols = piece if isinstance(piece, tuple) else (piece, width)
+    count = -(-width // cols) * -(-height // rows)
+    data = zlib.compress(bytes(rows * cols * bands * bits // 8))
+    starts, lengths = (struct.pack("<I", value) * count for value in (8, len(data)))
+    places, at = (324, 325) if isinstance(piece, tuple) else (273, 279), 8 + len(data)
+    shape = {322: cols, 323: rows} if isinstance(piece, tuple) else {278: rows}
+    tags = {256: width, 257: height, 258: bits, 259: 8, 262: 1, 277: bands, **shape}
+    entries = [(tag, 4, 1, value) for tag, value in tags.items()]
+    entries += [(places[0], 4, count, at), (places[1], 4, count, at + len(starts))]
+    directory = b"".join(struct.pack("<HHII", *entry) for entry in sorted(entries))
+    head = b"II*\0" + struct.pack("<I", at + len(starts) + len(lengths))
+    return head + data + starts + lengths + struct.pack("<H", len(entries)) + directory + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "piece", "bands", "bits"),
+    [
+        (24_000, 1, (60_000, 16), 1, 8),
+        (24_000, 1, (60_000, 16), 1, 16),
+        (1000, 1700, 1, 1000, 8),
+    ],
+)
+def test_pieces_that_come_to_more_than_the_picture_are_not_decoded(
+    width, height, piece, bands, bits, monkeypatch
+):
+    content = _at_one_place(width, height, piece, bands, bits)
+    assert len(content) < 40_000
+    monkeypatch.setattr(Image.Image, "load", None)
+    with pytest.raises(ImageError, match="bytes when decoded"):
+        decode_image(content)
+
+
+def test_pieces_may_share_their_bytes_where_that_is_little_work():
+    assert decode_image(_at_one_place(70, 50, (16, 16), 1, 16)).shape == (50, 70, 3)
+    assert decode_image(_at_one_place(70, 50, 1, 1, 8)).shape == (50, 70, 3)
+
+
+def test_pieces_that_are_most_of_the_file_each_are_not_read():
+    content = bytearray(_at_one_place(8, 20_000, 1, 1, 8)) + bytes(8000)
+    at = content.rindex(struct.pack("<HHI", 279, 4, 20_000)) + 8
+    lengths = struct.unpack_from("<I", content, at)[0]
+    content[lengths : lengths + 80_000] = struct.pack("<I", 8000) * 20_000
+    with pytest.raises(ImageError, match="20000 pieces of the TIFF file overlap"):
+        decode_image(bytes(content))
+
+
+def test_a_tag_with_more_values_than_any_picture_has_pieces_is_not_read():
+    content = bytearray(write_tiff(np.zeros((4, 4, 1), np.uint8)))
+    at = content.rindex(struct.pack("<HHI", 273, 4, 1)) + 4
+    content[at : at + 4] = struct.pack("<I", 2_000_000)
+    with pytest.raises(ImageError, match="more than 1000000 values"):
+        decode_image(bytes(content))
+
+
+def test_a_fax_is_refused_which_would_fill_the_log_where_it_is_damaged(capfd):
+    file = io.BytesIO()
+    noise = np.random.default_rng(0).random((200, 300)) < 0.5
+    Image.fromarray(noise).save(file, "TIFF", compression="group4")
+    content = bytearray(file.getvalue())
+    start = Image.open(file).tag_v2[273][0]
+    content[start + 10 : start + 500] = b"\xff" * 490
+    with pytest.raises(ImageError, match=r"compressed as a fax \(4\), which is not read"):
+        decode_image(bytes(content))
+    assert capfd.readouterr().err == ""

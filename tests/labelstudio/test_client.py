@@ -166,7 +166,9 @@ def test_a_web_page_instead_of_json_is_named_as_the_wrong_server():
         client.version()
 
 
-@pytest.mark.parametrize("target", ["https://ls.test/api/version", "/user/login/?next=secret"])
+@pytest.mark.parametrize(
+    "target", ["https://me:secret@ls.test/api/version", "/user/login/?next=secret"]
+)
 def test_a_redirect_is_not_followed_but_reported(target):
     calls = []
 

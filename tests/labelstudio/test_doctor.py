@@ -147,6 +147,26 @@ def test_it_is_said_what_unpainted_pixels_are(tmp_path, labels, extra_params, se
         assert "--background NAME" in found["background"].fix
 
 
+@pytest.mark.parametrize("address", ["http://b.test", "http://other.test"])
+def test_a_password_in_the_backends_address_is_named_and_not_shown(tmp_path, address):
+    fake = FakeLabelStudio()
+    fake.add_project("<View/>")
+    fake.backends.append({"id": 1, "url": "http://me:sesame@B.test:80", "state": "CO"})
+    hook = {"id": 1, "project": 1, "url": "http://me:sesame@b.test/webhook", "is_active": True}
+    fake.webhooks.append(hook)
+    tool = LabelStudioTool(fake.client, ImageFetcher(fake.client, tmp_path, 0))
+    around = replace(
+        surroundings(tmp_path), client=fake.client, tool=tool, setup=ProjectSetup(fake.client)
+    )
+    found = {check.name: check for check in module._project_checks(around, 1, address)}
+    for check in (found["ML backend"], found["webhook"]):
+        assert not check.is_ok
+        assert "sesame" not in check.detail
+        assert "ralis connect --project 1" in check.fix
+        assert ("a user or password in it" in check.detail) is (address == "http://b.test")
+    assert ("connected: http://B.test:80" in found["ML backend"].detail) is ("other" in address)
+
+
 # Is the work going on
 
 

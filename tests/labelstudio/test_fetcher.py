@@ -21,6 +21,7 @@ from ralis_backend.labelstudio.client import LabelStudioClient
 from ralis_backend.labelstudio.data_images import MAX_DATA_CHARACTERS
 from ralis_backend.labelstudio.errors import Unauthorised, Unavailable
 from ralis_backend.labelstudio.fetcher import ImageFetcher, ImageNotAllowed, ImageUnreachable
+from ralis_backend.labelstudio.network import Network
 from ralis_backend.labelstudio.payloads.tasks import data_reference, parse_task
 from ralis_backend.online.tool import ToolNotFound, ToolTask
 from ralis_backend.setting_forms import image_hosts
@@ -489,6 +490,66 @@ def test_the_next_address_of_a_host_is_tried_where_nothing_answers(tmp_path, els
         ImageUnreachable, match=r"ConnectError at ::1, ConnectError at 127\.0\.0\.2"
     ):
         fetcher.fetch(task(f"http://images.test:{elsewhere}/b.png"))
+
+
+@pytest.fixture
+def dropping(monkeypatch):
+    """Hosts that drop packets: where it was tried to connect, and for how many seconds each."""
+    tried = []
+
+    def drop(request):
+        tried.append((request.url.host, request.extensions["timeout"]["connect"]))
+        raise httpx.ConnectTimeout("timed out")
+
+    monkeypatch.setattr(module, "DeadlineTransport", lambda *_: httpx.MockTransport(drop))
+    return tried
+
+
+def test_all_addresses_of_a_host_together_have_one_time_to_connect(tmp_path, names, dropping):
+    names[0]["images.test"] = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"]
+    with pytest.raises(ImageUnreachable, match=r"ConnectTimeout at 10\.0\.0\.3$"):
+        LabelStudio().fetcher(tmp_path, ["images.test"]).fetch(task("http://images.test/a.png"))
+    assert len(dropping) == module.MAX_ADDRESSES
+    assert sum(seconds for _, seconds in dropping) == pytest.approx(module.CONNECT_S)
+
+
+def test_both_families_of_a_hosts_addresses_are_tried(tmp_path, names, dropping):
+    names[0]["images.test"] = ["fd00::1", "fd00::2", "fd00::3", "fd00::4", "10.0.0.1"]
+    with pytest.raises(ImageUnreachable):
+        LabelStudio().fetcher(tmp_path, ["images.test"]).fetch(task("http://images.test/a.png"))
+    assert [host for host, _ in dropping] == ["fd00::1", "10.0.0.1", "fd00::2"]
+
+
+def test_a_dead_proxy_is_tried_once(tmp_path, names, dropping):
+    names[0]["bucket.test"] = ["93.184.216.34", "93.184.216.35"]
+    there = httpx.Response(302, headers={"Location": "http://bucket.test/a.png"})
+    client = LabelStudioClient(
+        URL,
+        "token",
+        transport=httpx.MockTransport(LabelStudio(there)),
+        network=Network(proxies={"http": "http://proxy.test:3128"}),
+    )
+    with pytest.raises(Unavailable):
+        ImageFetcher(client, tmp_path, 0).fetch(task("/data/upload/1/a.png"))
+    assert len(dropping) == 1
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "http://[::1/a.png",
+        "http://me:secret@ls\u2100.test/a.png",
+        "http://me:secret@images.test:99999/a.png",
+        "http:///a.png",
+        "s3://[bucket/a.png",
+    ],
+)
+def test_an_address_that_no_program_can_read_names_its_task(tmp_path, image):
+    fetcher = LabelStudio().fetcher(tmp_path, ["images.test"])
+    with pytest.raises(ValueError, match=r"^task 7: its image has no valid address: '") as error:
+        fetcher.fetch(task(image))
+    assert "secret" not in str(error.value)
+    assert fetcher.addresses.kind(task(image)) == "no valid address"
 
 
 def test_an_answer_is_an_answer_and_no_other_address_is_asked(tmp_path, elsewhere, names):

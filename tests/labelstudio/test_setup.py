@@ -270,6 +270,7 @@ def test_the_address_is_the_one_that_is_set_else_the_one_that_is_connected(label
     unset = setup_of(label_studio, backend_url=None)
     label_studio.backends[:] = [
         {"id": 1, "title": "other", "url": "http://other.test"},
+        {"id": 4, "title": "RALIS", "url": BACKEND.upper().replace("HTTP", "http")},
         {"id": 2, "title": "RALIS", "url": f"{BACKEND}/"},
     ]
     assert unset.address(1) == BACKEND
@@ -289,9 +290,17 @@ def test_the_address_is_the_one_that_is_set_else_the_one_that_is_connected(label
         ("http://a.test/x", "http://a.test/y", False),
         ("http://a.test/http://b.test", "http://b.test", False),
         ("http://a.test", "https://a.test", False),
+        ("http://a.test:9090", "http://a.test:9091", False),
+        ("http://A.test.:9090", "http://a.test:9090", True),
+        ("http://b\u00fccher.test:9090", "http://xn--bcher-kva.test:9090", True),
+        ("https://a.test:443", "https://a.test", True),
+        ("http://[::1]:9090", "http://[0:0:0:0:0:0:0:1]:9090", True),
+        ("http://[::1", "http://[::1", True),
     ],
 )
-def test_an_address_is_the_same_whatever_its_credentials_and_last_slash(left, right, is_same):
+def test_an_address_is_the_same_however_it_is_written_and_whatever_its_credentials(
+    left, right, is_same
+):
     assert same_url(left, right) is is_same
 
 

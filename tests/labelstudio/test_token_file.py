@@ -71,6 +71,7 @@ def test_what_is_no_legacy_token_is_ignored(tmp_path, given):
         ("http://attacker.test", False),
         ("http://localhost.attacker.test:8080", False),
         ("http://label-studio:8080@attacker.test", False),
+        ("http://me:sesame@attacker.test", False),
         ("", False),
         (None, False),
         ("http://[", False),
@@ -79,6 +80,7 @@ def test_what_is_no_legacy_token_is_ignored(tmp_path, given):
 def test_a_token_is_taken_of_a_known_label_studio_alone(tmp_path, hostname, is_known, caplog):
     assert Door(tmp_path).offer(TOKEN, hostname) == (TOKEN if is_known else None)
     assert ("LABEL_STUDIO_PUBLIC_URL" in caplog.text) is not is_known
+    assert "sesame" not in caplog.text
 
 
 def test_a_token_that_does_not_work_replaces_none_and_is_not_tried_again_at_once(tmp_path):
