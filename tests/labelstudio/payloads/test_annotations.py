@@ -17,7 +17,12 @@ from ralis_backend.labelstudio.payloads.label_config import parse_label_config
 from ralis_backend.labelstudio.payloads.masks import mask_to_results
 from ralis_backend.labelstudio.payloads.paint import drawn_instead, read_paint
 from tests.fuzz.targets import annotation_json
-from tests.labelstudio.payloads.reading import region_boxes, results_to_mask
+from tests.labelstudio.payloads.reading import (
+    is_refused,
+    refusals,
+    region_boxes,
+    results_to_mask,
+)
 
 CONFIG_XML = (
     '<View><Image name="image" value="$image"/><RectangleLabels name="region" toName="image">'
@@ -225,7 +230,7 @@ def test_results_that_are_no_list_of_objects_are_named_and_cost_nothing_else(res
     assert painted.left_out != ()
     assert (painted.mask == VOID).all()
     refusal = {"type": "choices", "value": {"choices": ["Not worth labelling"]}}
-    assert read_boxes([results, refusal], CONFIG, (2, 3)).is_refused
+    assert is_refused([results, refusal], CONFIG, (2, 3))
 
 
 def test_feedback_that_a_region_is_not_worth_labelling_refuses_it_unless_somebody_painted():
@@ -233,9 +238,9 @@ def test_feedback_that_a_region_is_not_worth_labelling_refuses_it_unless_somebod
     untouched = _stroke("prediction", slice(0, 8))
     painted = _stroke("manual", slice(7, 8), slice(3, 4))
     empty = {"type": "brushlabels", "origin": "manual", "value": {}}
-    assert read_boxes([untouched, empty, refusal], CONFIG, (4, 8)).is_refused
-    assert not read_boxes([untouched, painted, refusal], CONFIG, (4, 8)).is_refused
-    assert not read_boxes([untouched], CONFIG, (4, 8)).is_refused
+    assert is_refused([untouched, empty, refusal], CONFIG, (4, 8))
+    assert not is_refused([untouched, painted, refusal], CONFIG, (4, 8))
+    assert not is_refused([untouched], CONFIG, (4, 8))
 
 
 def _suggested(key: str, x: float) -> dict[str, Any]:
@@ -252,19 +257,16 @@ def test_a_region_that_is_not_worth_labelling_is_refused_alone():
     boxes = [_suggested("a", 0), _suggested("b", 50)]
     accepted = {"id": "s", "type": "brushlabels", "origin": "prediction", "parentID": "a"}
     results = [*boxes, accepted, _tick("a", "Useful"), _tick("b", "Not worth labelling")]
-    found = read_boxes(results, CONFIG, (4, 8))
-    assert not found.is_refused
-    assert found.regions == (Region(0, 0, 4, 4), Region(0, 4, 4, 4))
-    assert found.refused == {Region(0, 4, 4, 4)}
+    assert read_boxes(results, CONFIG, (4, 8)).regions == (LEFT, RIGHT)
+    assert refusals(results, CONFIG, (4, 8)).refused == {RIGHT}
 
 
 def test_all_regions_refused_are_all_that_was_shown():
     boxes = [_suggested("a", 0), _suggested("b", 50)]
-    refusals = [_tick(key, "Not worth labelling") for key in ("a", "b")]
+    ticks = [_tick(key, "Not worth labelling") for key in ("a", "b")]
     unread = {"id": "s", "type": "brushlabels", "origin": "manual"}
-    for results in ([*boxes, *refusals], [*boxes, *refusals, unread]):
-        found = read_boxes(results, CONFIG, (4, 8))
-        assert (found.is_refused, found.refused) == (True, {LEFT, RIGHT})
+    for results in ([*boxes, *ticks], [*boxes, *ticks, unread]):
+        assert refusals(results, CONFIG, (4, 8)).refused == {LEFT, RIGHT}
 
 
 def _stroke(origin: str, columns: slice, rows: slice = slice(None)) -> dict[str, Any]:
@@ -291,16 +293,16 @@ LEFT, RIGHT = Region(0, 0, 4, 4), Region(0, 4, 4, 4)
 )
 def test_a_ticked_region_is_refused_unless_a_person_painted_a_pixel_of_it(strokes, refused):
     boxes = [_suggested("a", 0), _suggested("b", 50)]
-    found = read_boxes([*boxes, *strokes, _tick("b", "Not worth labelling")], CONFIG, (4, 8))
-    assert (found.regions, found.refused) == ((LEFT, RIGHT), refused)
+    found = refusals([*boxes, *strokes, _tick("b", "Not worth labelling")], CONFIG, (4, 8))
+    assert (found.refused, found.disputed) == (refused, {RIGHT} - refused)
 
 
 def test_ticked_regions_that_were_painted_all_count():
     boxes = [_suggested("a", 0), _suggested("b", 50)]
-    refusals = [_tick(key, "Not worth labelling") for key in ("a", "b")]
-    results = [*boxes, _stroke("manual", slice(3, 5)), *refusals]
-    found = read_boxes(results, CONFIG, (4, 8))
-    assert (found.is_refused, found.refused) == (False, set())
+    ticks = [_tick(key, "Not worth labelling") for key in ("a", "b")]
+    results = [*boxes, _stroke("manual", slice(3, 5)), *ticks]
+    found = refusals(results, CONFIG, (4, 8))
+    assert (found.refused, found.disputed) == (set(), {LEFT, RIGHT})
 
 
 @pytest.mark.parametrize("scale", [1, 3])
@@ -312,25 +314,25 @@ def test_a_suggestion_that_only_its_answer_made_a_changed_one_is_no_paint(tag, s
     (made,) = mask_to_results(mask, ["road"], parse_label_config(xml), key="k", scale=scale)
     suggested = json.loads(json.dumps({**made, "origin": "prediction-changed"}))
 
-    def is_refused(stroke: dict[str, Any]) -> bool:
+    def is_untouched(stroke: dict[str, Any]) -> bool:
         tick = {"type": "choices", "value": {"choices": ["Not worth labelling"]}}
-        return read_boxes([stroke, tick], CONFIG, (4, 8)).is_refused
+        return is_refused([stroke, tick], CONFIG, (4, 8))
 
-    assert is_refused(suggested)
-    assert not is_refused({**suggested, "origin": "manual"}), "a copy is somebody's"
-    assert not is_refused({**suggested, "meta": {"text": ["of an earlier release"]}})
-    assert not is_refused({**suggested, "meta": {**made["meta"], "suggested": 7}})
+    assert is_untouched(suggested)
+    assert not is_untouched({**suggested, "origin": "manual"}), "a copy is somebody's"
+    assert not is_untouched({**suggested, "meta": {"text": ["of an earlier release"]}})
+    assert not is_untouched({**suggested, "meta": {**made["meta"], "suggested": 7}})
     kind = made["type"]
-    assert not is_refused({**suggested, "value": {**made["value"], kind: ["car"]}})
+    assert not is_untouched({**suggested, "value": {**made["value"], kind: ["car"]}})
     mask[3, 7] = 0
     (painted,) = mask_to_results(mask, ["road"], parse_label_config(xml), key="k", scale=scale)
-    assert not is_refused({**suggested, "value": painted["value"]})
+    assert not is_untouched({**suggested, "value": painted["value"]})
 
 
 def test_strokes_that_would_take_minutes_to_paint_save_no_ticked_region(monkeypatch):
     monkeypatch.setattr("ralis_backend.labelstudio.payloads.boxes.most_cost", lambda _size: 9)
     results = [_suggested("b", 50), _stroke("manual", slice(4, 8))]
-    found = read_boxes([*results, _tick("b", "Not worth labelling")], CONFIG, (4, 8))
+    found = refusals([*results, _tick("b", "Not worth labelling")], CONFIG, (4, 8))
     assert found.refused == {RIGHT}
 
 
@@ -341,8 +343,9 @@ def test_a_tick_for_a_mask_refuses_the_region_that_the_mask_is_of_alone(regions,
     mask = _stroke("prediction", slice(0, 8))
     mask["meta"] = {"regions": [asdict(it) for it in regions]}
     tick = _tick(mask["id"], "Not worth labelling")
-    found = read_boxes([mask, tick], parse_label_config(xml), (4, 8))
-    assert (list(found.regions), found.refused) == (regions, refused)
+    config = parse_label_config(xml)
+    assert region_boxes([mask, tick], config, (4, 8)) == regions
+    assert refusals([mask, tick], config, (4, 8)).refused == refused
 
 
 @pytest.mark.parametrize("name", ["id", "task"])
