@@ -12,7 +12,7 @@ import numpy as np
 from ralis_backend.core.regions import VOID, Region
 from ralis_backend.labelstudio.payloads import bitmask, brush_rle
 from ralis_backend.labelstudio.payloads.label_config import LabelConfig
-from ralis_backend.labelstudio.payloads.strokes import FINGERPRINT, fingerprint
+from ralis_backend.labelstudio.payloads.strokes import FINGERPRINT, VOID_PIXELS, fingerprint
 
 _POLYGON_TOLERANCE = 0.5  # pixels by which a drawn outline may leave the mask's
 
@@ -55,22 +55,42 @@ def mask_to_results(
         height, width = image_size or painted.shape
         values = VALUES[config.control_type](painted, (offset, (height, width)))
         for part, value in enumerate(values):
-            result: dict[str, Any] = {
-                "id": result_id(key, class_names[index], str(part)),
-                "type": config.control_type,
-                "from_name": config.control_name,
-                "to_name": config.image_name,
-                "original_width": width,
-                "original_height": height,
-                "image_rotation": 0,
-                "value": {**value, config.control_type: [class_names[index]]},
-                **(extra or {}),
-                **({"meta": meta} if meta else {}),
-            }
+            name = result_id(key, class_names[index], str(part))
+            value[config.control_type] = [class_names[index]]
+            result = _result(config, name, (height, width), value)
+            result |= {**(extra or {}), **({"meta": meta} if meta else {})}
             if score is not None:
                 result["score"] = score
             results.append(result)
     return results
+
+
+def known_to_results(
+    mask: np.ndarray, class_names: Sequence[str], config: LabelConfig, *, key: str
+) -> list[dict[str, Any]]:
+    """A whole image's mask, void where nothing is known, as results; as `mask_to_results`.
+
+    Each says which pixels are void, so that they stay so where unpainted ones are background. A
+    picture of which nothing is painted has a stroke that covers nothing to say it. Of a picture
+    that is all void nothing can be said: it should get no annotation.
+    """
+    is_void = mask == VOID
+    extra = {"meta": {VOID_PIXELS: bitmask.encode(is_void)}} if is_void.any() else {}
+    results = mask_to_results(mask, class_names, config, key=key, extra=extra)
+    if not results and extra:
+        results = [_empty_result(config, mask.shape, key) | extra]
+    return results
+
+
+def _empty_result(config: LabelConfig, size: tuple[int, ...], key: str) -> dict[str, Any]:
+    """A stroke that covers nothing, of the first label."""
+    (height, width), kind = size, config.control_type
+    if kind in WHOLE:
+        (value,) = VALUES[kind](np.zeros((height, width), bool), ((0, 0), (height, width)))
+    else:
+        value = {"points": [[0, 0]] * 3, "closed": True}
+    value[kind] = [config.labels[0].name]
+    return _result(config, result_id(key), (height, width), value)
 
 
 def region_to_result(
@@ -103,6 +123,22 @@ def region_to_result(
             "rotation": 0,
             "rectanglelabels": [config.region_label],
         },
+    }
+
+
+def _result(
+    config: LabelConfig, name: str, size: tuple[int, int], value: dict[str, Any]
+) -> dict[str, Any]:
+    height, width = size
+    return {
+        "id": name,
+        "type": config.control_type,
+        "from_name": config.control_name,
+        "to_name": config.image_name,
+        "original_width": width,
+        "original_height": height,
+        "image_rotation": 0,
+        "value": value,
     }
 
 

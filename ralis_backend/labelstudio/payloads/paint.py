@@ -23,7 +23,13 @@ from ralis_backend.labelstudio.payloads.results import (
     shown,
     value_of,
 )
-from ralis_backend.labelstudio.payloads.strokes import STROKES, Stroke, most_cost, read_stroke
+from ralis_backend.labelstudio.payloads.strokes import (
+    STROKES,
+    Stroke,
+    most_cost,
+    read_stroke,
+    read_void,
+)
 from ralis_backend.online.tool import Painted
 
 UNLABELLED = frozenset({"brush", "magicwand", "polygon", "bitmask"})
@@ -81,7 +87,8 @@ def read_paint(
         results: of one annotation, in its order; whatever was sent.
         class_names: by class index.
         size: (height, width) of the mask.
-        background: the class of unpainted pixels; None: they are VOID.
+        background: the class of unpainted pixels, but for those that an import says to be void;
+            None: they are VOID.
 
     Raises:
         ValueError: if `background` is none of the classes.
@@ -124,13 +131,14 @@ class _Reading:
         self._layers: list[tuple[int, Stroke]] = []
         self._doubtful: list[Stroke] = []
         self._is_place_lost = False
+        self._void: Stroke | None = None
         self.left_out: list[str] = []
 
     def read(self, results: Any) -> None:
         """Sort every result: into the layers, or what is left out, or it is no paint."""
         objects, self.left_out = objects_of(results)
         strokes = self._strokes(objects)
-        limit, cost = most_cost(self._size), 0
+        limit, cost = most_cost(self._size), self._read_void(strokes)
         for number, result in enumerate(strokes, start=1):
             cost += self._read(result)
             if cost > limit:
@@ -152,7 +160,15 @@ class _Reading:
                 mask[window][covered] = index
             if ground is not None:
                 is_touched[window][covered] = True
-        if ground is not None and not self._is_place_lost:
+        if ground is None:
+            return mask
+        if self._void is not None:
+            try:
+                window, covered = self._void.pixels()
+                is_touched[window] |= covered
+            except AnnotationError as error:
+                self._leave_out(error)
+        if not self._is_place_lost:
             mask[~is_touched] = ground
         return mask
 
@@ -185,6 +201,14 @@ class _Reading:
             self.left_out.append(str(error))
             self._doubtful.append(stroke)
         return stroke.cost
+
+    def _read_void(self, strokes: Sequence[Result]) -> int:
+        """Read what nothing is known of; what it costs to paint."""
+        try:
+            self._void = read_void(strokes, self._size)
+        except AnnotationError as error:
+            self._leave_out(error)
+        return self._void.cost if self._void else 0
 
     def _index(self, result: Result) -> int:
         name = _label(result)

@@ -7,7 +7,7 @@ pixels, and there may be a hundred thousand of them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -225,6 +225,26 @@ STROKES: dict[str, Callable[[Result, tuple[int, int]], Stroke]] = {
     "bitmasklabels": _bitmask,
 }
 """Types of results that paint, and what reads each."""
+VOID_PIXELS = "void"
+"""In the meta of a stroke that was imported: which pixels of the picture nothing is known of."""
+
+
+def read_void(results: Sequence[Result], size: tuple[int, int]) -> Stroke | None:
+    """The pixels of which strokes say that nothing is known, unpainted; None if they say nothing.
+
+    All that were imported say the same, so that any of them may be changed or deleted.
+
+    Raises:
+        AnnotationError: as `read_stroke`.
+    """
+    for result in results:
+        meta = result.get("meta")
+        url = meta.get(VOID_PIXELS) if isinstance(meta, Mapping) else None
+        if isinstance(url, str):
+            return _bitmask({**result, "value": {"imageDataURL": url}}, size)
+    return None
+
+
 FINGERPRINT = "suggested"
 """In the meta of a suggested mask, which Label Studio hands back: its `fingerprint`."""
 
