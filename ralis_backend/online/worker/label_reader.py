@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ralis_backend.core.images import content_of
@@ -189,23 +189,25 @@ class LabelReader:
         found = self._tool.refusals(annotation, self._pool, size, places)
         if asked.drawn_instead and REST.name not in answers and not found.refused:
             return [], [NOTHING_ABOUT_PIXELS.format(" and ".join(asked.drawn_instead))]
+        place_of = dict(zip(asked.regions, places, strict=True))
+        refused = [region for region, place in place_of.items() if place in found.refused]
+        disputed = {region for region, place in place_of.items() if place in found.disputed}
         names = self._project.class_names
         unpainted, odd_rest = self._unpainted(answers)
         painted = self._tool.mask(annotation, self._pool, names, size, unpainted)
         bare = painted
-        if found.disputed and unpainted is not None:
+        if disputed and unpainted is not None:
             bare = self._tool.mask(annotation, self._pool, names, size, None)
         patches = [
-            (region, (bare if place in found.disputed else painted).mask[place.slices])
-            for region, place in zip(asked.regions, places, strict=True)
+            (region, (bare if region in disputed else painted).mask[place.slices])
+            for region, place in place_of.items()
             if place not in found.refused
         ]
-        labels = [
-            NewLabel(region, None)
-            for region, place in zip(asked.regions, places, strict=True)
-            if place in found.refused
+        labels = [NewLabel(region, None) for region in refused]
+        labels += [
+            replace(label, is_disputed=label.region in disputed)
+            for label in painted_labels(patches, were_asked_for=asked.were_asked_for)
         ]
-        labels += painted_labels(patches, were_asked_for=asked.were_asked_for)
         left_out += [*painted.left_out, *odd_rest]
         if patches and not left_out and not any(label.mask is not None for label in labels):
             left_out.append(NOTHING_PAINTED)

@@ -322,3 +322,16 @@ def test_regions_of_a_picture_that_was_larger_are_those_that_people_saw(
         painted["meta"] = {"regions": [asdict(shown)]}
     found = read(store, tool, [painted], background, 1, [shown] if is_remembered else [])
     assert found == {(0, 32): {"car": 320, **({"road": 704} if background else {})}}
+
+
+def test_a_stroke_that_spills_into_a_ticked_region_hides_nothing_that_others_painted(
+    store, tool, background
+):
+    boxes = [box("a", LEFT), box("b", RIGHT)]
+    whole = read(store, tool, [*boxes, stroke(slice(0, 32), slice(0, 20))], background, 1)
+    spill = [*boxes, stroke(slice(0, 32), slice(31, 50)), tick("a")]
+    tool.annotate(1, spill, project_id=1, annotation_id=2, annotator="bob")
+    sync = Sync(store, tool, WorkerConfig(mode="in-place", improve_s=0.0, ranking=RANKING))
+    sync.full(store.projects.get(POOL))
+    assert labels(store)[(0, 0)] == whole[(0, 0)]
+    assert labels(store)[(0, 32)]["car"] == 18 * 32
