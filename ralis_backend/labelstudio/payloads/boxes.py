@@ -22,10 +22,12 @@ from ralis_backend.labelstudio.payloads.results import (
     value_of,
 )
 from ralis_backend.labelstudio.payloads.strokes import (
-    is_as_suggested,
     is_of_person,
+    made_by_person,
     most_cost,
+    read_region,
     read_stroke,
+    suggested_in,
 )
 from ralis_backend.online.tool import FoundRegions, Refusals
 
@@ -120,7 +122,7 @@ def read_refusals(
 
 
 def _painted(objects: Sequence[Result], size: tuple[int, int]) -> np.ndarray:
-    """(height, width) bool: which pixels a stroke covers that a person made, or changed a pixel of.
+    """(height, width) bool: which pixels of the strokes a person made.
 
     Strokes that cannot be read, or cost too much, cover nothing here: `read_paint` names them.
     """
@@ -133,11 +135,9 @@ def _painted(objects: Sequence[Result], size: tuple[int, int]) -> np.ndarray:
             if cost > most_cost(size):
                 break
             window, covered = stroke.pixels()
+            is_painted[window] |= made_by_person(result, covered)
         except AnnotationError:
             continue
-        if covered.shape == size and is_as_suggested(result, covered):
-            continue
-        is_painted[window] |= covered
     return is_painted
 
 
@@ -148,12 +148,18 @@ def _boxes(result: Result, config: LabelConfig, size: tuple[int, int]) -> list[R
 
 
 def _own_box(result: Result, config: LabelConfig, size: tuple[int, int]) -> list[Region]:
-    """The region that a result is about; empty where it is about none, or several."""
+    """The region that a result is about; empty where it is about none, or several.
+
+    A mask names all that were handed out with it, and which of them it is of. Where these have
+    boxes, a mask names none: the box is what stands for the region.
+    """
     try:
         found = _boxes(result, config, size)
     except AnnotationError:
         return []
-    return found if len(found) == 1 else []
+    picture = _picture([result], size)
+    own = [_on_image(region, picture, size) for region, _ in suggested_in(result, picture)]
+    return next((it for it in (own, found) if len(it) == 1 and it[0] in found), [])
 
 
 def _picture(objects: Sequence[Result], size: tuple[int, int]) -> tuple[int, int]:
@@ -203,8 +209,7 @@ def _boxes_of_meta(result: Result, size: tuple[int, int]) -> list[Region]:
     regions = []
     try:
         for box in boxes:
-            row, col, height, width = (int(box[it]) for it in ("row", "col", "height", "width"))
-            regions.append(_on_image(Region(row, col, height, width), picture, size))
+            regions.append(_on_image(read_region(box), picture, size))
     except (KeyError, TypeError, ValueError, OverflowError):
         raise AnnotationError(
             f"result {name_of(result)} has the regions {shown(boxes)}, expected objects with row, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import cv2
@@ -12,7 +13,12 @@ import numpy as np
 from ralis_backend.core.regions import VOID, Region
 from ralis_backend.labelstudio.payloads import bitmask, brush_rle
 from ralis_backend.labelstudio.payloads.label_config import LabelConfig
-from ralis_backend.labelstudio.payloads.strokes import FINGERPRINT, VOID_PIXELS, fingerprint
+from ralis_backend.labelstudio.payloads.strokes import (
+    FINGERPRINT,
+    SUGGESTED,
+    VOID_PIXELS,
+    fingerprint,
+)
 
 _POLYGON_TOLERANCE = 0.5  # pixels by which a drawn outline may leave the mask's
 
@@ -28,6 +34,7 @@ def mask_to_results(
     image_size: tuple[int, int] | None = None,
     score: float | None = None,
     extra: Mapping[str, Any] | None = None,
+    suggested_in: Sequence[Region] = (),
 ) -> list[dict[str, Any]]:
     """A region's mask as results, one brush stroke or bitmask per class (or polygons).
 
@@ -41,16 +48,19 @@ def mask_to_results(
         image_size: (height, width) of the picture; the enlarged mask's if None.
         score: the prediction's confidence, shown beside the stroke.
         extra: further fields of each result (`parentID`, `meta`).
+        suggested_in: the regions of a suggestion, in pixels of the picture as it is unenlarged:
+            each stroke's meta says which it is of, and what of it was suggested there.
     """
     offered = {label.name for label in config.labels}
     results = []
     for index in np.unique(mask[mask != VOID]).tolist():
         if index >= len(class_names) or class_names[index] not in offered:
             continue
-        meta = (extra or {}).get("meta", {})
-        if config.control_type in WHOLE:
+        meta = dict((extra or {}).get("meta", {}))
+        if suggested_in:
             picture = _in_picture(mask == index, (offset, image_size or mask.shape))
-            meta = {**meta, FINGERPRINT: fingerprint(picture, class_names[index])}
+            is_whole = config.control_type in WHOLE
+            meta[SUGGESTED] = _suggested(picture, class_names[index], suggested_in, is_whole)
         painted = _enlarged(mask == index, scale)
         height, width = image_size or painted.shape
         values = VALUES[config.control_type](painted, (offset, (height, width)))
@@ -124,6 +134,17 @@ def region_to_result(
             "rectanglelabels": [config.region_label],
         },
     }
+
+
+def _suggested(
+    picture: np.ndarray, label: str, regions: Sequence[Region], is_whole: bool
+) -> list[dict[str, Any]]:
+    """What is said of each region that a mask of a label, (H, W) bool, has a pixel in."""
+    return [
+        {**asdict(region), **({FINGERPRINT: fingerprint(part, label)} if is_whole else {})}
+        for region, part in ((region, picture[region.slices]) for region in regions)
+        if part.any()
+    ]
 
 
 def _result(

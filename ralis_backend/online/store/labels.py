@@ -330,7 +330,7 @@ class Labels:
         with self._database.read() as session:
             classes = session.scalar(select(Project.classes).where(Project.id == project_id)) or []
         removed = set(removed_of(classes))
-        is_doubtful = [(Label.is_disputed, 1)]
+        is_doubtful: list[tuple[ColumnElement[bool], int]] = [(and_(Label.is_disputed), 1)]
         if removed:
             active = set(range(len(classes))) - removed
             left = [Label.pixels[index].as_integer() > 0 for index in sorted(active)]

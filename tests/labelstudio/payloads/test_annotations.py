@@ -11,11 +11,15 @@ import numpy as np
 import pytest
 
 from ralis_backend.core.regions import VOID, Region
+from ralis_backend.labelstudio.payloads import brush_rle
 from ralis_backend.labelstudio.payloads.annotations import parse_annotation
 from ralis_backend.labelstudio.payloads.boxes import read_boxes
 from ralis_backend.labelstudio.payloads.label_config import parse_label_config
-from ralis_backend.labelstudio.payloads.masks import mask_to_results
+from ralis_backend.labelstudio.payloads.masks import known_to_results, mask_to_results
 from ralis_backend.labelstudio.payloads.paint import drawn_instead, read_paint
+from ralis_backend.labelstudio.payloads.predictions import crop_prediction, image_prediction
+from ralis_backend.labelstudio.payloads.strokes import fingerprint
+from ralis_backend.online.tool import CropPrediction, ImageSuggestion, SuggestedRegion
 from tests.fuzz.targets import annotation_json
 from tests.labelstudio.payloads.reading import (
     is_refused,
@@ -277,7 +281,7 @@ def _stroke(origin: str, columns: slice, rows: slice = slice(None)) -> dict[str,
     return {**result, "origin": origin, "meta": {}}
 
 
-LEFT, RIGHT = Region(0, 0, 4, 4), Region(0, 4, 4, 4)
+LEFT, RIGHT, WHOLE = Region(0, 0, 4, 4), Region(0, 4, 4, 4), Region(0, 0, 4, 8)
 
 
 @pytest.mark.parametrize(
@@ -311,7 +315,7 @@ def test_a_suggestion_that_only_its_answer_made_a_changed_one_is_no_paint(tag, s
     xml = CONFIG_XML.replace("BrushLabels", tag)
     mask = np.full((4, 8), VOID, np.uint8)
     mask[1:3, 2:7] = 0
-    (made,) = mask_to_results(mask, ["road"], parse_label_config(xml), key="k", scale=scale)
+    made = suggestion(mask, xml, scale)
     suggested = json.loads(json.dumps({**made, "origin": "prediction-changed"}))
 
     def is_untouched(stroke: dict[str, Any]) -> bool:
@@ -319,14 +323,85 @@ def test_a_suggestion_that_only_its_answer_made_a_changed_one_is_no_paint(tag, s
         return is_refused([stroke, tick], CONFIG, (4, 8))
 
     assert is_untouched(suggested)
-    assert not is_untouched({**suggested, "origin": "manual"}), "a copy is somebody's"
+    assert is_untouched({**suggested, "origin": "manual"}), "made from a prediction in bulk"
+    assert not is_untouched({**suggested, "origin": "manual", "meta": {}})
     assert not is_untouched({**suggested, "meta": {"text": ["of an earlier release"]}})
-    assert not is_untouched({**suggested, "meta": {**made["meta"], "suggested": 7}})
+    for odd in (7, [7], [{}], [{**asdict(WHOLE), "fingerprint": 7}]):
+        assert not is_untouched({**suggested, "meta": {"suggested": odd}})
+    of_a_release = fingerprint(mask != VOID, "road")
+    assert is_untouched({**suggested, "meta": {"suggested": of_a_release}})
     kind = made["type"]
     assert not is_untouched({**suggested, "value": {**made["value"], kind: ["car"]}})
     mask[3, 7] = 0
-    (painted,) = mask_to_results(mask, ["road"], parse_label_config(xml), key="k", scale=scale)
+    painted = suggestion(mask, xml, scale)
     assert not is_untouched({**suggested, "value": painted["value"]})
+
+
+def suggestion(mask: np.ndarray, xml: str, scale: int = 1) -> dict[str, Any]:
+    """The one stroke that a mask of the label road is suggested as in a region's task."""
+    crop = CropPrediction(5, WHOLE, scale, mask, 0.5, 1, "")
+    (made,) = crop_prediction(crop, ["road"], parse_label_config(xml), "ralis-v1")["result"]
+    return made
+
+
+def in_place(mask: np.ndarray, xml: str = CONFIG_XML) -> list[dict[str, Any]]:
+    """What is suggested on the whole image for its left and right half."""
+    regions = tuple(SuggestedRegion(it, rank, 0.5, "") for rank, it in enumerate((LEFT, RIGHT), 1))
+    shown = ImageSuggestion(5, (4, 8), regions, mask, "v1", 0.5)
+    results = image_prediction(shown, ["road", "car"], parse_label_config(xml), "ralis-v1")
+    return [{**it, "origin": "prediction"} for it in json.loads(json.dumps(results["result"]))]
+
+
+WITHOUT_BOXES = CONFIG_XML.replace(
+    '<RectangleLabels name="region" toName="image"><Label value="Suggested region"/>'
+    "</RectangleLabels>",
+    "",
+)
+
+
+@pytest.mark.parametrize("xml", [CONFIG_XML, WITHOUT_BOXES], ids=["boxes", "meta"])
+@pytest.mark.parametrize("most", [10, 0], ids=["a stroke a region", "shared strokes"])
+def test_what_is_changed_in_one_region_of_a_mask_is_no_paint_in_another(monkeypatch, xml, most):
+    monkeypatch.setattr("ralis_backend.labelstudio.payloads.predictions.MAX_STROKES", most)
+    results = in_place(np.array([[0, 1] * 4] * 4, np.uint8), xml)
+    changed = next(it for it in reversed(results) if it["type"] == "brushlabels")
+    alpha = brush_rle.decode(changed["value"]["rle"], 4, 8).copy()
+    alpha[0, 4:] = 0
+    changed |= {"origin": "prediction-changed"}
+    changed["value"] = {**changed["value"], "rle": brush_rle.encode(alpha)}
+    tick = {"id": "all", "type": "choices", "value": {"choices": ["Not worth labelling"]}}
+    found = refusals([*results, tick], parse_label_config(xml), (4, 8))
+    assert (found.refused, found.disputed) == ({LEFT}, {RIGHT})
+
+
+def test_every_mask_names_all_regions_that_were_handed_out_and_is_ticked_for_its_own():
+    mask = np.full((4, 8), VOID, np.uint8)
+    mask[:, 5:7] = 1  # of nothing else the model is sure
+    (only,) = in_place(mask, WITHOUT_BOXES)
+    config = parse_label_config(WITHOUT_BOXES)
+    assert region_boxes([only], config, (4, 8)) == [LEFT, RIGHT]
+    tick = _tick(only["id"], "Not worth labelling")
+    assert refusals([only, tick], config, (4, 8)).refused == {RIGHT}
+
+
+@pytest.mark.parametrize("origin", ["prediction", "prediction-changed", "manual", None])
+def test_paint_lies_over_what_was_suggested_whatever_label_studio_calls_that(origin):
+    mask = np.array([[0, 0, 1, 1] * 2] * 4, np.uint8)
+    road, car, *others = in_place(mask, WITHOUT_BOXES)
+    alpha = np.full((4, 8), 0, np.uint8)
+    alpha[:, :4] = 255
+    road |= {"origin": "prediction-changed"}
+    road["value"] = {**road["value"], "rle": brush_rle.encode(alpha)}
+    results = [road, {**car, "origin": origin}, *others]
+    expected = mask.copy()
+    expected[:, :4] = 0
+    np.testing.assert_array_equal(results_to_mask(results, ["road", "car"], (4, 8)), expected)
+
+
+def test_ground_truth_that_is_imported_is_not_what_was_suggested():
+    mask = np.array([[0, 0, 1, 1] * 2] * 4, np.uint8)
+    for result in known_to_results(mask, ["road", "car"], CONFIG, key="k"):
+        assert not is_refused([result, _tick("all", "Not worth labelling")], CONFIG, (4, 8))
 
 
 def test_strokes_that_would_take_minutes_to_paint_save_no_ticked_region(monkeypatch):
