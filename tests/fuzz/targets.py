@@ -102,7 +102,8 @@ def read_json(value: Any) -> None:
         safe_name(uploaded_name(task.image))
         shown_address(task.image)
         assert abs(task.id) < 2**63
-        task.created_at.astimezone(UTC)
+        if task.created_at is not None:
+            task.created_at.astimezone(UTC)
         task.image.encode()
     try:
         annotation = parse_annotation(value)
