@@ -14,8 +14,9 @@ from ralis_backend.labelstudio.payloads.label_config import (
     SEGMENTATION_CONTROLS,
     parse_label_config,
 )
-from ralis_backend.labelstudio.payloads.masks import mask_to_results
+from ralis_backend.labelstudio.payloads.masks import known_to_results
 from ralis_backend.online.file_names import uploaded_name
+from ralis_backend.online.labels import says_something
 
 if TYPE_CHECKING:
     from ralis_backend.labelstudio.client import LabelStudioClient
@@ -88,8 +89,8 @@ def import_into(
 ) -> tuple[int, int]:
     """Upload a dataset's images, and annotate each with its mask.
 
-    Void stays unpainted, and so does the dataset's background where the project has no label of
-    that name.
+    Void stays void, also where the project has a background. The dataset's own background, where
+    the project has no label of that name, stays unpainted. A mask that is all void is none.
 
     Images that the project has already are not uploaded again, and a task that has an annotation
     gets no second one: safe to repeat.
@@ -108,12 +109,15 @@ def import_into(
     missing = {name: sample for name, sample in names.items() if name not in present}
     upload(client, project.id, missing, say)
     to_do = _unannotated(client, tool, project.id, names)
+    num_annotated = 0
     for number, (task_id, sample) in enumerate(to_do.items(), start=1):
         mask = sample.mask()
-        results = mask_to_results(mask, dataset.class_names, config, key=f"import/{task_id}")
-        client.annotate(task_id, result=results)
+        if says_something(mask):
+            results = known_to_results(mask, dataset.class_names, config, key=f"import/{task_id}")
+            client.annotate(task_id, result=results)
+            num_annotated += 1
         say(f"Annotating: {number} of {len(to_do)}")
-    return len(missing), len(to_do)
+    return len(missing), num_annotated
 
 
 def _check_labels(dataset: Dataset, labels: Sequence[str], control_type: str) -> None:

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from ralis_backend.core.regions import VOID
+from ralis_backend.core.regions import VOID, Region
 from ralis_backend.labelstudio.client import Filter, LabelStudioClient
 from ralis_backend.labelstudio.errors import LabelStudioError, NotFound
 from ralis_backend.labelstudio.fetcher import ImageFetcher
 from ralis_backend.labelstudio.payloads.annotations import parse_annotation
 from ralis_backend.labelstudio.payloads.answers import read_answers
-from ralis_backend.labelstudio.payloads.boxes import read_boxes
+from ralis_backend.labelstudio.payloads.boxes import read_boxes, read_refusals
 from ralis_backend.labelstudio.payloads.descriptions import with_line
 from ralis_backend.labelstudio.payloads.events import read_hint
 from ralis_backend.labelstudio.payloads.label_config import (
@@ -60,6 +60,7 @@ from ralis_backend.online.tool import (
     Hint,
     ImageSuggestion,
     Painted,
+    Refusals,
     TaskAnnotations,
     ToolAnnotation,
     ToolProject,
@@ -174,14 +175,30 @@ class LabelStudioTool:
 
     def answers(self, annotation: ToolAnnotation) -> dict[str, Any]:
         """What the annotation answers besides paint, by kind."""
-        return read_answers(annotation.results)
+        return read_answers(annotation.results, self._region_label)
 
     def annotated_regions(
-        self, annotation: ToolAnnotation, project: ToolProject, image_size: tuple[int, int]
+        self,
+        annotation: ToolAnnotation,
+        project: ToolProject,
+        image_size: tuple[int, int],
+        handed_out: Sequence[Region],
     ) -> FoundRegions:
-        """The suggested rectangles that a whole-image annotation carries."""
-        found = read_boxes(annotation.results, self._config(project.label_config), image_size)
+        """The suggested regions that a whole-image annotation is about."""
+        config = self._config(project.label_config)
+        found = read_boxes(annotation.results, config, image_size, handed_out)
         return replace(found, drawn_instead=drawn_instead(annotation.results))
+
+    def refusals(
+        self,
+        annotation: ToolAnnotation,
+        project: ToolProject,
+        size: tuple[int, int],
+        regions: Sequence[Region],
+    ) -> Refusals:
+        """Which of an annotation's regions were called not worth labelling."""
+        config = self._config(project.label_config)
+        return read_refusals(annotation.results, config, size, regions)
 
     def others_mask(
         self,

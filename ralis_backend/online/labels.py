@@ -18,7 +18,8 @@ class RegionLabel:
 
     `pixels` counts labelled pixels per class; `round`, `strategy` and `version` are None for
     labels that were not suggested (whole-image annotations). `is_starred`: a reviewer has marked
-    its annotation as the right one. `wish_id`: of the wish that it was mined for.
+    its annotation as the right one. `wish_id`: of the wish that it was mined for. `is_disputed`:
+    its region was called not worth labelling by who painted in it.
     """
 
     id: int
@@ -37,11 +38,14 @@ class RegionLabel:
     version: int | None
     is_starred: bool = False
     wish_id: int | None = None
+    is_disputed: bool = False
 
 
 @dataclass(frozen=True)
 class NewLabel:
     """A region read from an annotation; `mask` is (height, width) uint8, None for a skip.
+
+    is_disputed: it was called not worth labelling, and painted in all the same.
 
     Raises:
         ValueError: if the mask is not of the region's size.
@@ -49,6 +53,7 @@ class NewLabel:
 
     region: Region
     mask: np.ndarray | None
+    is_disputed: bool = False
 
     def __post_init__(self) -> None:
         """Check the mask's size: one that does not fit could be stored, and never be used."""
@@ -89,7 +94,7 @@ def newest(
     """Of each region the starred label, of several or none the newest.
 
     A painted one is hidden by a later skip only where a reviewer starred that; one of which every
-    pixel is of a removed class hides no more than a skip.
+    pixel is of a removed class hides no more than a skip, nor does one that is disputed.
 
     Args:
         labels: as they were painted, oldest first.
@@ -111,9 +116,11 @@ def newest(
 
 
 def _rank(label: RegionLabel, removed_classes: Collection[int]) -> int:
-    """2 for a painted label, 1 where nothing of it is left, 0 for a skip."""
-    if label.is_skipped or not removed_classes:
-        return 0 if label.is_skipped else 2
+    """2 for a painted label, 1 where it is disputed or nothing of it is left, 0 for a skip."""
+    if label.is_skipped or label.is_disputed:
+        return 0 if label.is_skipped else 1
+    if not removed_classes:
+        return 2
     pixels = enumerate(label.pixels)
     return 2 if any(count for index, count in pixels if index not in removed_classes) else 1
 

@@ -148,21 +148,27 @@ class Painted:
 
 @dataclass(frozen=True)
 class FoundRegions:
-    """The suggested regions that a whole-image annotation carries, and why some are left out.
+    """The suggested regions that a whole-image annotation is about, and why some are left out.
 
-    refused: those of `regions` that somebody called not worth labelling, with no pixel painted.
-    disputed: those that were called so though something is painted in them: what is left unpainted
-        there is no background.
-    is_refused: whether all that was shown was called so, a single region where it is one's task.
     drawn_instead: types of what else was drawn in an annotation in which nobody painted.
     """
 
     regions: tuple[Region, ...] = ()
     left_out: tuple[str, ...] = ()
-    refused: frozenset[Region] = frozenset()
     drawn_instead: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Refusals:
+    """The regions of an annotation that somebody called not worth labelling.
+
+    refused: those with no pixel painted.
+    disputed: those that something is painted in all the same: what is left unpainted there is no
+        background.
+    """
+
+    refused: frozenset[Region] = frozenset()
     disputed: frozenset[Region] = frozenset()
-    is_refused: bool = False
 
 
 @dataclass(frozen=True)
@@ -354,14 +360,36 @@ class Tool(Protocol):
         """What the annotation answers besides paint, by the name of an `AnswerKind`."""
 
     def annotated_regions(
-        self, annotation: ToolAnnotation, project: ToolProject, image_size: tuple[int, int]
+        self,
+        annotation: ToolAnnotation,
+        project: ToolProject,
+        image_size: tuple[int, int],
+        handed_out: Sequence[Region],
     ) -> FoundRegions:
-        """The suggested regions that a whole-image annotation carries, and what was refused.
+        """The suggested regions that a whole-image annotation is about.
 
         Args:
-            annotation: of a whole image, or of a region's task, which carries none.
+            annotation: of a whole image.
             project: the pool.
-            image_size: (height, width) of the image, or of the region.
+            image_size: (height, width) of the image.
+            handed_out: with what the annotation began from; they count unless it carries regions
+                that nobody takes away by deleting a mask.
+        """
+
+    def refusals(
+        self,
+        annotation: ToolAnnotation,
+        project: ToolProject,
+        size: tuple[int, int],
+        regions: Sequence[Region],
+    ) -> Refusals:
+        """Which of the regions that an annotation labels were called not worth labelling.
+
+        Args:
+            annotation: of a whole image, or of a region's task.
+            project: the pool.
+            size: (height, width) of the image, or of the region.
+            regions: in it.
         """
 
     def others_mask(

@@ -2,9 +2,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ralis_backend.cli.uploads import file_names, upload
-from ralis_backend.core.images import decode_image
-from ralis_backend.offline.datasets import Sample, plain_folder
+from ralis_backend.cli.uploads import file_names, import_into, upload
+from ralis_backend.core.images import decode_image, encode_png, mask_to_png
+from ralis_backend.core.regions import VOID
+from ralis_backend.offline.datasets import Dataset, DatasetClass, Sample, plain_folder
+from ralis_backend.online.tool import ToolProject, ToolTask
 from tests.core.tiff_files import write_tiff
 
 
@@ -53,3 +55,34 @@ def test_pictures_that_label_studio_does_not_take_are_sent_as_what_they_show(tmp
     ((name, file),) = sent
     assert name == "field.png"
     np.testing.assert_array_equal(decode_image(file), next(iter(samples)).image())
+
+
+def test_a_mask_that_is_all_void_makes_no_annotation(tmp_path):
+    for name, value in (("known", 0), ("unknown", VOID)):
+        (tmp_path / f"{name}.png").write_bytes(encode_png(np.zeros((4, 5, 3), np.uint8)))
+        mask = np.full((4, 5), value, np.uint8)
+        (tmp_path / f"{name}_mask.png").write_bytes(mask_to_png(mask))
+    samples = {
+        name: Sample(name, tmp_path / f"{name}.png", tmp_path / f"{name}_mask.png")
+        for name in ("known", "unknown")
+    }
+    dataset = Dataset("set", tmp_path, (DatasetClass("road", (0, 0, 0)),), samples, {})
+    label = '<BrushLabels name="brush" toName="image"><Label value="road"/></BrushLabels>'
+    config = f'<View><Image name="image" value="$image"/>{label}</View>'
+    pool = ToolProject("1.1", 1, "pool", config, ())
+    annotated = []
+
+    class Client:
+        def tasks(self, project_id):
+            return [{"id": number, "total_annotations": 0} for number in (1, 2)]
+
+        def annotate(self, task_id, result):
+            annotated.append(task_id)
+
+    class Tool:
+        def tasks(self, project_id):
+            names = enumerate(("known", "unknown"), start=1)
+            return [ToolTask(number, None, f"/data/{name}.png") for number, name in names]
+
+    assert import_into(Client(), Tool(), pool, dataset, print) == (0, 1)
+    assert annotated == [1]

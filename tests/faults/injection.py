@@ -249,7 +249,7 @@ class Injector:
 class FaultyTool:
     """A labelling tool whose calls are points; everything else of it as it is."""
 
-    LOCAL = frozenset(("hint", "mask", "answers", "annotated_regions"))
+    LOCAL = frozenset(("hint", "mask", "answers", "annotated_regions", "refusals"))
     LISTINGS = frozenset(("tasks", "annotations"))
 
     def __init__(self, tool: Any, injector: Injector) -> None:

@@ -22,11 +22,12 @@ from PIL import Image
 from ralis_backend.core import weights
 from ralis_backend.core.images import ImageError, decode_image, mask_from_png
 from ralis_backend.core.palette import rgb
+from ralis_backend.core.regions import Region
 from ralis_backend.labelstudio.payloads import bitmask
 from ralis_backend.labelstudio.payloads.annotations import parse_annotation
 from ralis_backend.labelstudio.payloads.answers import read_answers
 from ralis_backend.labelstudio.payloads.bitmask import BitmaskError, picture_size
-from ralis_backend.labelstudio.payloads.boxes import read_boxes
+from ralis_backend.labelstudio.payloads.boxes import read_boxes, read_refusals
 from ralis_backend.labelstudio.payloads.brush_rle import RleError, decode, encode
 from ralis_backend.labelstudio.payloads.events import event_payload
 from ralis_backend.labelstudio.payloads.label_config import LabelConfigError, parse_label_config
@@ -39,6 +40,7 @@ from ralis_backend.online.tool import ToolAnnotation
 
 SIZE = (12, 17)
 CLASSES = ("road", "car")
+HANDED_OUT = (Region(0, 0, 8, 8), Region(8, 8, 8, 9))
 LABELS = "".join(f'<Label value="{name}" background="#804080"/>' for name in CLASSES)
 REGION = '<RectangleLabels name="region" toName="image"><Label value="Suggested region"/>'
 XML = (
@@ -100,7 +102,8 @@ def read_json(value: Any) -> None:
         safe_name(uploaded_name(task.image))
         shown_address(task.image)
         assert abs(task.id) < 2**63
-        task.created_at.astimezone(UTC)
+        if task.created_at is not None:
+            task.created_at.astimezone(UTC)
         task.image.encode()
     try:
         annotation = parse_annotation(value)
@@ -115,8 +118,10 @@ def read_json(value: Any) -> None:
             assert painted.mask.shape == SIZE
             assert set(np.unique(painted.mask)) <= {0, 1, 255}
             assert all(len(text) < 2000 for text in painted.left_out)
-        for region in read_boxes(annotation.results, config, SIZE).regions:
-            assert region.is_inside(SIZE)
+        regions = read_boxes(annotation.results, config, SIZE, HANDED_OUT).regions
+        assert all(region.is_inside(SIZE) for region in regions)
+        found = read_refusals(annotation.results, config, SIZE, regions)
+        assert found.refused | found.disputed <= set(regions)
 
 
 def _check_message(error: Exception, longest: int) -> None:

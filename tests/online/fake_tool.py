@@ -26,6 +26,7 @@ from ralis_backend.online.tool import (
     Hint,
     ImageSuggestion,
     Painted,
+    Refusals,
     TaskAnnotations,
     Tool,
     ToolAnnotation,
@@ -202,13 +203,28 @@ class FakeTool:
         }
 
     def annotated_regions(
-        self, annotation: ToolAnnotation, project: ToolProject, image_size: tuple[int, int]
+        self,
+        annotation: ToolAnnotation,
+        project: ToolProject,
+        image_size: tuple[int, int],
+        handed_out: Sequence[Region],
     ) -> FoundRegions:
-        boxes = [result["box"] for result in annotation.results if "box" in result]
+        boxes = [Region(*result["box"]) for result in annotation.results if "box" in result]
+        clipped = (region.clipped(image_size) for region in handed_out)
+        inside = dict.fromkeys(region for region in clipped if region.is_inside(image_size))
         odd = tuple(it["odd box"] for it in annotation.results if "odd box" in it)
-        refused = {Region(*it["box"]) for it in annotation.results if it.get("refused")}
         drawn = tuple(it["drawn"] for it in annotation.results if "drawn" in it)
-        return FoundRegions(tuple(Region(*box) for box in boxes), odd, frozenset(refused), drawn)
+        return FoundRegions(tuple(boxes or inside), odd, drawn)
+
+    def refusals(
+        self,
+        annotation: ToolAnnotation,
+        project: ToolProject,
+        size: tuple[int, int],
+        regions: Sequence[Region],
+    ) -> Refusals:
+        refused = {Region(*it["box"]) for it in annotation.results if it.get("refused")}
+        return Refusals(frozenset(refused.intersection(regions)))
 
     def others_mask(
         self,

@@ -10,6 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as PillowImage
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from ralis_backend.core.images import decode_image, encode_png, mask_from_png
@@ -412,6 +413,26 @@ def test_background_is_no_category_of_coco(with_background, tmp_path):
     content = json.loads((tmp_path / "out/annotations/instances_train.json").read_text())
     assert [(it["id"], it["name"]) for it in content["categories"]] == [(2, "a & b"), (3, "sky")]
     assert {it["category_id"] for it in content["annotations"]} == {2, 3}
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy")
+def test_void_is_told_from_background_in_coco(with_background, tmp_path):
+    with_background.masks[1][2:5, 3:9] = VOID
+    store = with_background.store
+    (project,) = store.projects.all()
+    image = next(it for it in store.images.of(project.id) if it.task_id == 1)
+    source = replace(annotation(500, 100), results=[{"id": "new"}])
+    row = store.annotations.put(project, "8.1", source, image, None)
+    regions = [it.region for it in store.labels.of(project.id) if it.image_id == image.id]
+    labels = [NewLabel(it, with_background.masks[1][it.slices].copy()) for it in regions]
+    store.labels.put(row, labels, {})
+    with_background.export(tmp_path / "out", "coco")
+    coco = COCO(tmp_path / "out/annotations/instances_train.json")
+    (shown,) = (it for it in coco.imgs.values() if it["file_name"] == "frame_1.jpg")
+    mask = np.where(coco_mask.decode(shown["labelled_area"]) > 0, 0, VOID)
+    for entry in coco.imgToAnns[shown["id"]]:
+        mask[coco.annToMask(entry) > 0] = entry["category_id"] - 1
+    np.testing.assert_array_equal(mask, with_background.masks[1])
 
 
 def test_yolo_numbers_its_classes_without_the_background(with_background, tmp_path):

@@ -65,6 +65,15 @@ def test_a_label_of_removed_classes_alone_hides_no_other_paint():
     assert numbers(newest([labels[0], replace(labels[1], is_starred=True)], [1])) == [2]
 
 
+def test_paint_in_a_region_that_was_not_worth_it_hides_no_other_paint():
+    disputed = replace(region_label(2), is_disputed=True)
+    assert numbers(newest([region_label(1), disputed])) == [1]
+    assert numbers(newest([replace(region_label(1), is_disputed=True), disputed])) == [2]
+    assert numbers(newest([region_label(1, is_skipped=True), disputed])) == [2]
+    assert numbers(newest([disputed, region_label(3, is_skipped=True)])) == [2]
+    assert numbers(newest([region_label(1), replace(disputed, is_starred=True)])) == [2]
+
+
 def test_labels_are_found_by_their_image_in_order():
     labels = [region_label(1), region_label(2, image_id=7), region_label(3, region=THERE)]
     found = {image: numbers(own) for image, own in labels_by_image(labels).items()}

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ralis_backend.labelstudio.payloads.results import objects_of
+from ralis_backend.labelstudio.payloads.label_config import REGION_LABEL
+from ralis_backend.labelstudio.payloads.results import Result, objects_of
 from ralis_backend.online.answers import ANSWER_KINDS, REST, USEFUL, AnswerKind, Choice
 
 
@@ -34,38 +35,42 @@ def questions(labels: Sequence[str] = (), background: str | None = None) -> dict
     return controls
 
 
-def read_answers(results: Sequence[Any]) -> dict[str, Any]:
+def read_answers(results: Sequence[Any], region_label: str = REGION_LABEL) -> dict[str, Any]:
     """What an annotation's results answer, by kind; what is malformed answers nothing.
 
-    What was ticked for a rectangle alone is an answer about that one; where it was ticked for every
-    rectangle of the annotation, it is one about the whole.
+    What was ticked for a suggested region alone is an answer about that one; where it was ticked
+    for every one of the annotation, it is one about the whole.
+
+    Args:
+        results: of one annotation, in its order; whatever was sent.
+        region_label: of the rectangles that are suggested regions.
     """
     ticked = _ticked(results)
-    rectangles = [ticked.get(it, ()) for it in _rectangles(results)]
+    objects, _ = objects_of(results)
+    boxes = [result_id(it) for it in objects if is_region_box(it, region_label)]
+    about_boxes = [ticked.get(it, ()) for it in boxes]
     answers = {}
     for name, kind in ANSWER_KINDS.items():
         value = _answer(kind, ticked.get(None, ()))
         if value is None:
-            first, *others = [_answer(kind, it) for it in rectangles] or [None]
+            first, *others = [_answer(kind, it) for it in about_boxes] or [None]
             value = first if all(other == first for other in others) else None
         if value is not None:
             answers[name] = value
     return answers
 
 
-def calls_all_refused(results: Sequence[Any]) -> bool:
-    """Whether all that was shown was called not worth labelling, and no rest was named."""
-    answers = read_answers(results)
-    return REST.name not in answers and answers.get(USEFUL.name) is False
+def read_ticks(results: Sequence[Any]) -> dict[str | None, bool]:
+    """Whether a tick calls a result not worth labelling, by its id; None: all that is shown.
 
-
-def refused_results(results: Sequence[Any]) -> set[str]:
-    """Ids of the results that were called not worth labelling, each by a tick of its own."""
-    return {
-        name
-        for name, ticks in _ticked(results).items()
-        if name is not None and _answer(USEFUL, ticks) is False and _answer(REST, ticks) is None
-    }
+    Of a result that nobody ticked nothing is said. Where a rest was named it is worth it.
+    """
+    found = {}
+    for about, ticks in _ticked(results).items():
+        is_useful, rest = _answer(USEFUL, ticks), _answer(REST, ticks)
+        if is_useful is not None or rest is not None:
+            found[about] = is_useful is False and rest is None
+    return found
 
 
 _Ticks = Sequence[tuple[str, str]]
@@ -91,9 +96,12 @@ def _ticked(results: Sequence[Any]) -> dict[str | None, _Ticks]:
     return dict(found)
 
 
-def _rectangles(results: Sequence[Any]) -> list[str | None]:
-    objects, _ = objects_of(results)
-    return [result_id(it) for it in objects if it.get("type") == "rectanglelabels"]
+def is_region_box(result: Result, region_label: str) -> bool:
+    """Whether it is the rectangle of a suggested region, whatever its control is called."""
+    value = result.get("value")
+    labels = value.get("rectanglelabels") if isinstance(value, Mapping) else None
+    is_labelled = isinstance(labels, list) and region_label in labels
+    return result.get("type") == "rectanglelabels" and is_labelled
 
 
 def result_id(result: Mapping[str, Any]) -> str | None:

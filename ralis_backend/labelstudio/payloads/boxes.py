@@ -1,19 +1,14 @@
-"""The suggested regions that an annotation carries, in percent or pixels -> `Region`."""
+"""The suggested regions of an annotation, percent or pixels -> `Region`, and which are refused."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ralis_backend.core.regions import Region
-from ralis_backend.labelstudio.payloads.answers import (
-    calls_all_refused,
-    refused_results,
-    result_id,
-)
+from ralis_backend.labelstudio.payloads.answers import read_ticks, result_id
 from ralis_backend.labelstudio.payloads.label_config import LabelConfig
 from ralis_backend.labelstudio.payloads.results import (
     AnnotationError,
@@ -21,41 +16,50 @@ from ralis_backend.labelstudio.payloads.results import (
     name_of,
     number_of,
     objects_of,
+    picture_size,
     refuse_other_picture,
     shown,
     value_of,
 )
 from ralis_backend.labelstudio.payloads.strokes import (
-    is_as_suggested,
     is_of_person,
+    made_by_person,
     most_cost,
+    read_region,
     read_stroke,
+    suggested_in,
 )
-from ralis_backend.online.tool import FoundRegions
+from ralis_backend.online.tool import FoundRegions, Refusals
 
 MAX_REGIONS = 1000
 REGION_LAYERS = 16
 """Suggested regions of an annotation may cover its image so many times over."""
 
 
-def read_boxes(results: Any, config: LabelConfig, image_size: tuple[int, int]) -> FoundRegions:
-    """The suggested regions that an annotation carries, in pixels, clipped to the image.
+def read_boxes(
+    results: Any,
+    config: LabelConfig,
+    image_size: tuple[int, int],
+    handed_out: Sequence[Region] = (),
+) -> FoundRegions:
+    """The suggested regions that an annotation is about, in pixels, clipped to the image.
 
     They are the rectangles with the label of suggested regions, whatever their control is called,
     and what the masks' meta says, whether the config has a control for them by now or not; each
-    once. What is malformed is left out, and what there is of them beyond what an image holds.
+    once. Masks come and go: without a rectangle all that was handed out is meant, too. What is
+    malformed is left out, and what there is of them beyond what an image holds.
 
-    A region that was called not worth labelling is refused, unless a person's stroke covers a pixel
-    of it that lies in no other region, ticked ones excepted: then it is disputed. All that was
-    shown is refused likewise, the whole image where no region is carried. A tick for a mask of
-    several regions refuses none: nobody knows which is meant.
+    Args:
+        results: of one annotation, in its order; whatever was sent.
+        config: names the label of suggested regions.
+        image_size: (height, width) in pixels.
+        handed_out: with the prediction that the annotation began from, in pixels of the picture
+            that it was made on.
     """
     objects, _ = objects_of(results)
-    ticked = refused_results(results)
-    ticked_boxes: set[Region] = set()
     boxes: dict[Region, None] = {}  # in order, each once
     left_out: list[str] = []
-    covered = 0
+    covered, has_rectangle = 0, False
     for result in objects:
         try:
             found = _boxes(result, config, image_size)
@@ -66,34 +70,59 @@ def read_boxes(results: Any, config: LabelConfig, image_size: tuple[int, int]) -
             if box.is_inside(image_size) and box not in boxes:
                 boxes[box] = None
                 covered += box.height * box.width
-            if box in boxes and len(found) == 1 and result_id(result) in ticked:
-                ticked_boxes.add(box)
+                has_rectangle |= result.get("type") == "rectanglelabels"
         if len(boxes) > MAX_REGIONS or covered > REGION_LAYERS * image_size[0] * image_size[1]:
             left_out.append(
                 f"the annotation has more than {MAX_REGIONS} suggested regions, or regions that "
                 f"cover the image more than {REGION_LAYERS} times; delete some"
             )
-            return FoundRegions((), tuple(left_out))
-    carried = FoundRegions(tuple(boxes), tuple(left_out))
-    are_all_ticked = calls_all_refused(objects)
-    if not ticked_boxes and not are_all_ticked:
-        return carried
-    is_painted = _painted(objects, image_size)
-    painted_in = {box for box in boxes if is_painted[box.slices].any()}
-    is_nothing_painted = not painted_in if boxes else not is_painted.any()
-    for box in boxes.keys() - ticked_boxes:
+            boxes, has_rectangle = {}, False
+            break
+    if not has_rectangle and handed_out:
+        picture = _picture(objects, image_size)
+        asked = (_on_image(region, picture, image_size) for region in handed_out)
+        boxes |= dict.fromkeys(region for region in asked if region.is_inside(image_size))
+    return FoundRegions(tuple(boxes), tuple(left_out))
+
+
+def read_refusals(
+    results: Any, config: LabelConfig, size: tuple[int, int], regions: Sequence[Region]
+) -> Refusals:
+    """Which of an annotation's regions were called not worth labelling.
+
+    Each by a tick of its own, or by one for all that is shown, unless its own says otherwise. A
+    person's stroke that covers a pixel of it, which lies in no other region, ticked ones excepted,
+    makes it disputed. A tick for a mask of several regions refuses none: nobody knows which is
+    meant.
+
+    Args:
+        results: of one annotation, in its order; whatever was sent.
+        config: names the label of suggested regions.
+        size: (height, width) of what the annotation is about, in pixels.
+        regions: that it labels, inside.
+    """
+    objects, _ = objects_of(results)
+    ticks = read_ticks(objects)
+    if not any(ticks.values()):
+        return Refusals()
+    own: dict[Region, bool] = {}
+    for result in objects:
+        name = result_id(result)
+        if name is not None and name in ticks and result.get("type") != "choices":
+            for box in _own_box(result, config, size):
+                own[box] = own.get(box, False) or ticks[name]
+    ticked = [it for it in regions if own.get(it, ticks.get(None, False))]
+    if not ticked:
+        return Refusals()
+    is_painted = _painted(objects, size)
+    for box in set(regions).difference(ticked):
         is_painted[box.slices] = False
-    disputed = frozenset(box for box in ticked_boxes if is_painted[box.slices].any())
-    return replace(
-        carried,
-        refused=frozenset(ticked_boxes - disputed),
-        disputed=disputed,
-        is_refused=are_all_ticked and is_nothing_painted,
-    )
+    disputed = frozenset(box for box in ticked if is_painted[box.slices].any())
+    return Refusals(frozenset(ticked) - disputed, disputed)
 
 
 def _painted(objects: Sequence[Result], size: tuple[int, int]) -> np.ndarray:
-    """(height, width) bool: which pixels a stroke covers that a person made, or changed a pixel of.
+    """(height, width) bool: which pixels of the strokes a person made.
 
     Strokes that cannot be read, or cost too much, cover nothing here: `read_paint` names them.
     """
@@ -106,11 +135,9 @@ def _painted(objects: Sequence[Result], size: tuple[int, int]) -> np.ndarray:
             if cost > most_cost(size):
                 break
             window, covered = stroke.pixels()
+            is_painted[window] |= made_by_person(result, covered)
         except AnnotationError:
             continue
-        if covered.shape == size and is_as_suggested(result, covered):
-            continue
-        is_painted[window] |= covered
     return is_painted
 
 
@@ -118,6 +145,39 @@ def _boxes(result: Result, config: LabelConfig, size: tuple[int, int]) -> list[R
     if result.get("type") == "rectanglelabels":
         return _boxes_of_rectangle(result, config.region_label, size)
     return _boxes_of_meta(result, size)
+
+
+def _own_box(result: Result, config: LabelConfig, size: tuple[int, int]) -> list[Region]:
+    """The region that a result is about; empty where it is about none, or several.
+
+    A mask names all that were handed out with it, and which of them it is of. Where these have
+    boxes, a mask names none: the box is what stands for the region.
+    """
+    try:
+        found = _boxes(result, config, size)
+    except AnnotationError:
+        return []
+    picture = _picture([result], size)
+    own = [_on_image(region, picture, size) for region, _ in suggested_in(result, picture)]
+    return next((it for it in (own, found) if len(it) == 1 and it[0] in found), [])
+
+
+def _picture(objects: Sequence[Result], size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of the picture that an annotation was made on; `size` if it says none."""
+    for result in objects:
+        try:
+            return picture_size(result, size)
+        except AnnotationError:
+            continue
+    return size
+
+
+def _on_image(region: Region, picture: tuple[int, int], size: tuple[int, int]) -> Region:
+    """A region of a picture of an image, in the image's pixels, clipped; both (height, width)."""
+    bottom, right = region.row + region.height, region.col + region.width
+    top, bottom = (round(it * size[0] / picture[0]) for it in (region.row, bottom))
+    left, right = (round(it * size[1] / picture[1]) for it in (region.col, right))
+    return Region(top, left, bottom - top, right - left).clipped(size)
 
 
 def _boxes_of_rectangle(result: Result, label: str, size: tuple[int, int]) -> list[Region]:
@@ -143,11 +203,13 @@ def _boxes_of_rectangle(result: Result, label: str, size: tuple[int, int]) -> li
 def _boxes_of_meta(result: Result, size: tuple[int, int]) -> list[Region]:
     meta = result.get("meta")
     boxes = meta.get("regions") if isinstance(meta, Mapping) else None
+    if not boxes:
+        return []
+    picture = _picture([result], size)
     regions = []
     try:
-        for box in boxes or []:
-            row, col, height, width = (int(box[it]) for it in ("row", "col", "height", "width"))
-            regions.append(Region(row, col, height, width).clipped(size))
+        for box in boxes:
+            regions.append(_on_image(read_region(box), picture, size))
     except (KeyError, TypeError, ValueError, OverflowError):
         raise AnnotationError(
             f"result {name_of(result)} has the regions {shown(boxes)}, expected objects with row, "

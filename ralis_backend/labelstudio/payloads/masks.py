@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import cv2
@@ -12,7 +13,12 @@ import numpy as np
 from ralis_backend.core.regions import VOID, Region
 from ralis_backend.labelstudio.payloads import bitmask, brush_rle
 from ralis_backend.labelstudio.payloads.label_config import LabelConfig
-from ralis_backend.labelstudio.payloads.strokes import FINGERPRINT, fingerprint
+from ralis_backend.labelstudio.payloads.strokes import (
+    FINGERPRINT,
+    SUGGESTED,
+    VOID_PIXELS,
+    fingerprint,
+)
 
 _POLYGON_TOLERANCE = 0.5  # pixels by which a drawn outline may leave the mask's
 
@@ -28,6 +34,7 @@ def mask_to_results(
     image_size: tuple[int, int] | None = None,
     score: float | None = None,
     extra: Mapping[str, Any] | None = None,
+    suggested_in: Sequence[Region] = (),
 ) -> list[dict[str, Any]]:
     """A region's mask as results, one brush stroke or bitmask per class (or polygons).
 
@@ -41,36 +48,59 @@ def mask_to_results(
         image_size: (height, width) of the picture; the enlarged mask's if None.
         score: the prediction's confidence, shown beside the stroke.
         extra: further fields of each result (`parentID`, `meta`).
+        suggested_in: the regions of a suggestion, in pixels of the picture as it is unenlarged:
+            each stroke's meta says which it is of, and what of it was suggested there.
     """
     offered = {label.name for label in config.labels}
     results = []
     for index in np.unique(mask[mask != VOID]).tolist():
         if index >= len(class_names) or class_names[index] not in offered:
             continue
-        meta = (extra or {}).get("meta", {})
-        if config.control_type in WHOLE:
+        meta = dict((extra or {}).get("meta", {}))
+        if suggested_in:
             picture = _in_picture(mask == index, (offset, image_size or mask.shape))
-            meta = {**meta, FINGERPRINT: fingerprint(picture, class_names[index])}
+            is_whole = config.control_type in WHOLE
+            meta[SUGGESTED] = _suggested(picture, class_names[index], suggested_in, is_whole)
         painted = _enlarged(mask == index, scale)
         height, width = image_size or painted.shape
         values = VALUES[config.control_type](painted, (offset, (height, width)))
         for part, value in enumerate(values):
-            result: dict[str, Any] = {
-                "id": result_id(key, class_names[index], str(part)),
-                "type": config.control_type,
-                "from_name": config.control_name,
-                "to_name": config.image_name,
-                "original_width": width,
-                "original_height": height,
-                "image_rotation": 0,
-                "value": {**value, config.control_type: [class_names[index]]},
-                **(extra or {}),
-                **({"meta": meta} if meta else {}),
-            }
+            name = result_id(key, class_names[index], str(part))
+            value[config.control_type] = [class_names[index]]
+            result = _result(config, name, (height, width), value)
+            result |= {**(extra or {}), **({"meta": meta} if meta else {})}
             if score is not None:
                 result["score"] = score
             results.append(result)
     return results
+
+
+def known_to_results(
+    mask: np.ndarray, class_names: Sequence[str], config: LabelConfig, *, key: str
+) -> list[dict[str, Any]]:
+    """A whole image's mask, void where nothing is known, as results; as `mask_to_results`.
+
+    Each says which pixels are void, so that they stay so where unpainted ones are background. A
+    picture of which nothing is painted has a stroke that covers nothing to say it. Of a picture
+    that is all void nothing can be said: it should get no annotation.
+    """
+    is_void = mask == VOID
+    extra = {"meta": {VOID_PIXELS: bitmask.encode(is_void)}} if is_void.any() else {}
+    results = mask_to_results(mask, class_names, config, key=key, extra=extra)
+    if not results and extra:
+        results = [_empty_result(config, mask.shape, key) | extra]
+    return results
+
+
+def _empty_result(config: LabelConfig, size: tuple[int, ...], key: str) -> dict[str, Any]:
+    """A stroke that covers nothing, of the first label."""
+    (height, width), kind = size, config.control_type
+    if kind in WHOLE:
+        (value,) = VALUES[kind](np.zeros((height, width), bool), ((0, 0), (height, width)))
+    else:
+        value = {"points": [[0, 0]] * 3, "closed": True}
+    value[kind] = [config.labels[0].name]
+    return _result(config, result_id(key), (height, width), value)
 
 
 def region_to_result(
@@ -103,6 +133,33 @@ def region_to_result(
             "rotation": 0,
             "rectanglelabels": [config.region_label],
         },
+    }
+
+
+def _suggested(
+    picture: np.ndarray, label: str, regions: Sequence[Region], is_whole: bool
+) -> list[dict[str, Any]]:
+    """What is said of each region that a mask of a label, (H, W) bool, has a pixel in."""
+    return [
+        {**asdict(region), **({FINGERPRINT: fingerprint(part, label)} if is_whole else {})}
+        for region, part in ((region, picture[region.slices]) for region in regions)
+        if part.any()
+    ]
+
+
+def _result(
+    config: LabelConfig, name: str, size: tuple[int, int], value: dict[str, Any]
+) -> dict[str, Any]:
+    height, width = size
+    return {
+        "id": name,
+        "type": config.control_type,
+        "from_name": config.control_name,
+        "to_name": config.image_name,
+        "original_width": width,
+        "original_height": height,
+        "image_rotation": 0,
+        "value": value,
     }
 
 

@@ -23,7 +23,14 @@ from ralis_backend.labelstudio.payloads.results import (
     shown,
     value_of,
 )
-from ralis_backend.labelstudio.payloads.strokes import STROKES, Stroke, most_cost, read_stroke
+from ralis_backend.labelstudio.payloads.strokes import (
+    STROKES,
+    Stroke,
+    made_by_person,
+    most_cost,
+    read_stroke,
+    read_void,
+)
 from ralis_backend.online.tool import Painted
 
 UNLABELLED = frozenset({"brush", "magicwand", "polygon", "bitmask"})
@@ -81,7 +88,8 @@ def read_paint(
         results: of one annotation, in its order; whatever was sent.
         class_names: by class index.
         size: (height, width) of the mask.
-        background: the class of unpainted pixels; None: they are VOID.
+        background: the class of unpainted pixels, but for those that an import says to be void;
+            None: they are VOID.
 
     Raises:
         ValueError: if `background` is none of the classes.
@@ -121,16 +129,17 @@ class _Reading:
     def __init__(self, class_names: Sequence[str], size: tuple[int, int]) -> None:
         self._class_names = class_names
         self._size = size
-        self._layers: list[tuple[int, Stroke]] = []
+        self._layers: list[tuple[int, Result, Stroke]] = []
         self._doubtful: list[Stroke] = []
         self._is_place_lost = False
+        self._void: Stroke | None = None
         self.left_out: list[str] = []
 
     def read(self, results: Any) -> None:
         """Sort every result: into the layers, or what is left out, or it is no paint."""
         objects, self.left_out = objects_of(results)
         strokes = self._strokes(objects)
-        limit, cost = most_cost(self._size), 0
+        limit, cost = most_cost(self._size), self._read_void(strokes)
         for number, result in enumerate(strokes, start=1):
             cost += self._read(result)
             if cost > limit:
@@ -141,23 +150,35 @@ class _Reading:
         """(height, width) uint8 class indices; `ground` where nobody painted, None: VOID."""
         mask = np.full(self._size, VOID, np.uint8)
         is_touched = np.zeros(self._size if ground is not None else (0, 0), bool)
-        doubtful = self._doubtful if ground is not None else []
-        for index, stroke in [*((None, it) for it in doubtful), *self._layers]:
+        is_made = np.zeros(self._size, bool)
+        for index, result, stroke in self._layers:
             try:
                 window, covered = stroke.pixels()
+                made = made_by_person(result, covered)
             except AnnotationError as error:
                 self._leave_out(error)
                 continue
-            if index is not None:
-                mask[window][covered] = index
+            mask[window][covered & (made | ~is_made[window])] = index
+            is_made[window] |= made
             if ground is not None:
-                is_touched[window][covered] = True
-        if ground is not None and not self._is_place_lost:
-            mask[~is_touched] = ground
+                is_touched[window] |= covered
+        if ground is not None:
+            self._fill(mask, is_touched, ground)
         return mask
 
+    def _fill(self, mask: np.ndarray, is_touched: np.ndarray, ground: int) -> None:
+        """Make background of what nobody touched and nothing is said of."""
+        for stroke in [*self._doubtful, *([self._void] if self._void else [])]:
+            try:
+                window, covered = stroke.pixels()
+                is_touched[window] |= covered
+            except AnnotationError as error:
+                self._leave_out(error)
+        if not self._is_place_lost:
+            mask[~is_touched] = ground
+
     def _strokes(self, objects: Sequence[Result]) -> list[Result]:
-        """The results that paint, in the order in which they are painted."""
+        """The results that paint."""
         strokes = [it for it in objects if _type(it) in STROKES]
         labelled = {name_of(it) for it in strokes}
         for result in objects:
@@ -170,7 +191,7 @@ class _Reading:
                     f"result {name_of(result)} has the type {shown(result.get('type'))}, which is "
                     f"none of {', '.join(STROKES)}"
                 )
-        return sorted(strokes, key=lambda it: it.get("origin") != "prediction")
+        return strokes
 
     def _read(self, result: Result) -> int:
         """Read one stroke; what it costs to paint."""
@@ -180,11 +201,19 @@ class _Reading:
             self._leave_out(error)
             return 0
         try:
-            self._layers.append((self._index(result), stroke))
+            self._layers.append((self._index(result), result, stroke))
         except AnnotationError as error:
             self.left_out.append(str(error))
             self._doubtful.append(stroke)
         return stroke.cost
+
+    def _read_void(self, strokes: Sequence[Result]) -> int:
+        """Read what nothing is known of; what it costs to paint."""
+        try:
+            self._void = read_void(strokes, self._size)
+        except AnnotationError as error:
+            self._leave_out(error)
+        return self._void.cost if self._void else 0
 
     def _index(self, result: Result) -> int:
         name = _label(result)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ralis_backend.core.regions import VOID
+from ralis_backend.core.regions import VOID, Region
 from ralis_backend.labelstudio.payloads.label_config import LabelConfig
 from ralis_backend.labelstudio.payloads.masks import mask_to_results, region_to_result, result_id
 from ralis_backend.online.tool import CropPrediction, ImageSuggestion, SuggestedRegion
@@ -57,6 +57,7 @@ def crop_prediction(
             config,
             key=f"{version}/{prediction.task_id}",
             scale=prediction.scale,
+            suggested_in=[Region(0, 0, *prediction.mask.shape)],
         )
     return {
         "task": prediction.task_id,
@@ -72,7 +73,7 @@ def image_prediction(
     """What a whole image is answered with.
 
     Locked rectangles first, where the config has a control for them, then the masks inside, each
-    with its rectangle as parent. Without the control the boxes stand in the masks' meta. Where
+    with its rectangle as parent. Without the control all boxes stand in each mask's meta. Where
     there would be too many strokes for the browser, the regions share one per class.
     """
     key = f"{version}/{suggestion.task_id}"
@@ -135,7 +136,7 @@ def _strokes_by_region(
         meta: dict[str, Any] = {"text": _text(suggestion, suggested)}
         extra: dict[str, Any] = {"meta": meta}
         if config.region_control is None:
-            meta["regions"] = [asdict(region)]
+            meta["regions"] = _boxes(suggestion)
         else:
             extra["parentID"] = result_id(region_key)
         strokes += mask_to_results(
@@ -146,6 +147,7 @@ def _strokes_by_region(
             offset=(region.row, region.col),
             image_size=suggestion.image_size,
             extra=extra,
+            suggested_in=[region],
         )
     return strokes
 
@@ -161,11 +163,19 @@ def _merged_strokes(
     inside = np.full(mask.shape, VOID, np.uint8)
     for suggested in suggestion.regions:
         inside[suggested.region.slices] = mask[suggested.region.slices]
-    extra: dict[str, Any] = {}
-    if config.region_control is None:
-        boxes = [asdict(suggested.region) for suggested in suggestion.regions]
-        extra["meta"] = {"regions": boxes}
-    return mask_to_results(inside, class_names, config, key=f"{key}/mask", extra=extra)
+    extra = {"meta": {"regions": _boxes(suggestion)}} if config.region_control is None else {}
+    return mask_to_results(
+        inside,
+        class_names,
+        config,
+        key=f"{key}/mask",
+        extra=extra,
+        suggested_in=[suggested.region for suggested in suggestion.regions],
+    )
+
+
+def _boxes(suggestion: ImageSuggestion) -> list[dict[str, int]]:
+    return [asdict(suggested.region) for suggested in suggestion.regions]
 
 
 def _text(suggestion: ImageSuggestion, suggested: SuggestedRegion) -> list[str]:

@@ -7,7 +7,7 @@ pixels, and there may be a hundred thousand of them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
+from ralis_backend.core.regions import Region
 from ralis_backend.labelstudio.payloads import bitmask
 from ralis_backend.labelstudio.payloads.brush_rle import RleError, decode
 from ralis_backend.labelstudio.payloads.results import (
@@ -225,42 +226,97 @@ STROKES: dict[str, Callable[[Result, tuple[int, int]], Stroke]] = {
     "bitmasklabels": _bitmask,
 }
 """Types of results that paint, and what reads each."""
-FINGERPRINT = "suggested"
-"""In the meta of a suggested mask, which Label Studio hands back: its `fingerprint`."""
+VOID_PIXELS = "void"
+"""In the meta of a stroke that was imported: which pixels of the picture nothing is known of."""
+
+
+def read_void(results: Sequence[Result], size: tuple[int, int]) -> Stroke | None:
+    """The pixels of which strokes say that nothing is known, unpainted; None if they say nothing.
+
+    All that were imported say the same, so that any of them may be changed or deleted.
+
+    Raises:
+        AnnotationError: as `read_stroke`.
+    """
+    for result in results:
+        meta = result.get("meta")
+        url = meta.get(VOID_PIXELS) if isinstance(meta, Mapping) else None
+        if isinstance(url, str):
+            return _bitmask({**result, "value": {"imageDataURL": url}}, size)
+    return None
+
+
+SUGGESTED = "suggested"
+"""In the meta of a suggested mask, which Label Studio hands back: the regions that it is of, each
+with the `FINGERPRINT` of what the mask covers there. A release wrote the whole mask's alone."""
+FINGERPRINT = "fingerprint"
+_LAYERS_OF_REGIONS = 16
+"""Regions of a mask may cover its image so many times over."""
 
 
 def is_of_person(result: Result) -> bool:
-    """Whether it is a stroke that somebody made or changed, not one as it was suggested."""
+    """Whether it is a stroke that somebody may have made or changed."""
     kind = result.get("type")
     return isinstance(kind, str) and kind in STROKES and result.get("origin") != "prediction"
 
 
 def fingerprint(covered: np.ndarray, label: str) -> str:
-    """What a suggested mask, (height, width) bool of the image, is known by when it comes back."""
+    """What a suggested mask, (height, width) bool of a region, is known by when it comes back."""
     height, width = covered.shape
     known = hashlib.sha1(f"{height}x{width} {label}".encode(), usedforsecurity=False)
     known.update(np.packbits(covered).tobytes())
     return known.hexdigest()[:16]
 
 
-def is_as_suggested(result: Result, covered: np.ndarray) -> bool:
-    """Whether a stroke that Label Studio calls changed covers what was suggested, as its label.
+def made_by_person(result: Result, covered: np.ndarray) -> np.ndarray:
+    """Which of a stroke's pixels somebody made, bool of the shape of `covered`.
 
-    A second answer about a stroke is a change to Label Studio. Where the suggestion said nothing of
-    its pixels, as outlines do not, it is taken for changed.
+    Label Studio calls a stroke changed whose answer was changed, and made by hand what an
+    annotation made from a prediction holds. So whatever it says, a region in which the stroke
+    covers what was suggested, as its label, is as suggested. Where the suggestion said nothing of
+    its pixels, as outlines do not, they are somebody's.
 
     Args:
-        result: of a brush or bitmask.
-        covered: (height, width) bool, its pixels in the image.
+        result: of any control.
+        covered: bool, its pixels: in the image, (height, width), or in a window of it.
     """
-    meta, value = result.get("meta"), value_of(result)
-    known = meta.get(FINGERPRINT) if isinstance(meta, Mapping) else None
-    if result.get("origin") != "prediction-changed" or not isinstance(known, str):
-        return False
-    labels = value.get(str(result.get("type")))
+    if result.get("origin") == "prediction":
+        return np.zeros_like(covered)
+    labels = value_of(result).get(str(result.get("type")))
     if not isinstance(labels, list) or len(labels) != 1 or not isinstance(labels[0], str):
-        return False
-    return known == fingerprint(covered, labels[0])
+        return covered
+    made, area = covered.copy(), 0
+    for region, known in suggested_in(result, covered.shape):
+        if known is None or not region.is_inside(covered.shape):
+            continue
+        area += region.height * region.width
+        if area > _LAYERS_OF_REGIONS * covered.size:
+            break
+        if known == fingerprint(covered[region.slices], labels[0]):
+            made[region.slices] = False
+    return made
+
+
+def suggested_in(result: Result, size: tuple[int, ...]) -> Iterator[tuple[Region, str | None]]:
+    """The regions that a suggested mask is of, each with the fingerprint of what it covers there.
+
+    In pixels of an image of (height, width) `size`; what is malformed is left out.
+    """
+    meta = result.get("meta")
+    entries = meta.get(SUGGESTED) if isinstance(meta, Mapping) else None
+    if isinstance(entries, str):
+        yield Region(0, 0, *size), entries
+    for entry in entries if isinstance(entries, list) else ():
+        try:
+            yield read_region(entry), entry.get(FINGERPRINT)
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+            continue
+
+
+def read_region(entry: Mapping[str, Any]) -> Region:
+    """A region as meta holds it; `KeyError`, `TypeError` and the like if it is malformed."""
+    row, col, height, width = (int(entry[it]) for it in ("row", "col", "height", "width"))
+    return Region(row, col, height, width)
 
 
 def _corners(result: Result, size: tuple[int, int]) -> np.ndarray:

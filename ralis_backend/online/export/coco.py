@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from ralis_backend.core.regions import VOID
 from ralis_backend.online.export.areas import connected_areas, polygons
 from ralis_backend.online.export.folder import write_file
 from ralis_backend.online.export.labelled_images import (
@@ -39,10 +40,11 @@ def write_coco(
 ) -> None:
     """`annotations/instances_<split>.json`: every connected area of a class as one annotation.
 
-    COCO has no VOID: `labelled_boxes` of an image (x, y, width, height) say where it was labelled.
-    Category ids are class indices + 1. The background is no category: it is what a labelled box
-    has no annotation of. `iscrowd` is 0 whatever the segmentation: 1 would tell
-    readers to leave the area out.
+    COCO has no VOID: `labelled_area` of an image, run-length encoded, is what is not void, and
+    `labelled_boxes` (x, y, width, height) say which regions were labelled. Category ids are class
+    indices + 1. The background is no category: it is what the labelled area has no annotation of.
+    `iscrowd` is 0 whatever the segmentation: 1 tells readers to leave an area of its category out,
+    and void is of none.
     """
     encode, about = SEGMENTATIONS[segmentation]
     sought = looked_for(classes)
@@ -68,6 +70,7 @@ def write_coco(
             "height": image.mask.shape[0],
             "width": image.mask.shape[1],
             "labelled_boxes": [[r.col, r.row, r.width, r.height] for r in image.regions],
+            "labelled_area": _rle(image.mask != VOID),
         })  # fmt: skip
         for class_index, area in connected_areas(image.mask, sought):
             split["annotations"].append({
@@ -123,12 +126,15 @@ _GUIDE = """\
 In this folder:
 
 ```python
+from pycocotools import mask
 from pycocotools.coco import COCO
 
 coco = COCO("annotations/instances_train.json")
 names = {{category["id"]: category["name"] for category in coco.loadCats(coco.getCatIds())}}
 for image_id, image in coco.imgs.items():
     picture = f"images/train/{{image['file_name']}}"
+    labelled = mask.decode(image["labelled_area"])  # (H, W): 0 is VOID
+    print(picture, labelled.mean())
     for annotation in coco.imgToAnns[image_id]:
         area = coco.annToMask(annotation)  # (H, W): 1 inside
         print(picture, names[annotation["category_id"]], area.sum())
@@ -141,7 +147,7 @@ Each annotation is a connected area of a class, not one object: two cars that to
 leave the area out.
 
 COCO does not know VOID: no annotation covers what is not labelled. A background is no category
-either: it is what a labelled box has no annotation of. `labelled_boxes` of an image,
-each [x, y, width, height], say where it was labelled; leave the rest out of the loss if your
-trainer can.
+either: it is what the labelled area has no annotation of. `labelled_area` of an image is
+everything that is not VOID; leave the rest out of the loss if your trainer can. `labelled_boxes`,
+each [x, y, width, height], are the regions that were labelled: parts of them may be VOID.
 """

@@ -17,6 +17,7 @@ from sqlalchemy import (
     cast,
     false,
     func,
+    not_,
     or_,
     select,
 )
@@ -48,6 +49,7 @@ _LABEL = (
     Label.image_id,
     *_REGION,
     Label.is_skipped,
+    Label.is_disputed,
     Label.mask_key,
     Label.pixels,
 )
@@ -136,8 +138,8 @@ class Labels:
         """The labelled (and skipped) regions of images that still exist, oldest first.
 
         Where several annotations label the same region, the starred one counts, else the newest
-        painted one of which a class is left. What was made from predictions in bulk counts for
-        nothing.
+        painted one that is not disputed and of which a class is left. What was made from
+        predictions in bulk counts for nothing.
         """
         return newest(self.every(project_id), self._removed_classes(Project.id == project_id))
 
@@ -164,7 +166,7 @@ class Labels:
         best_first = (
             Annotation.is_starred.desc(),
             Label.is_skipped,
-            *self._emptied_last(project_id),
+            self._doubtful_last(project_id),
             _PAINTED_AT.desc(),
             Label.id.desc(),
         )
@@ -330,16 +332,17 @@ class Labels:
             classes = session.scalar(select(Project.classes).where(which)) or []
         return removed_of(classes)
 
-    def _emptied_last(self, project_id: int) -> list[ColumnElement[int]]:
-        """Orders painted labels of which no class is left behind the others, as `newest` does."""
+    def _doubtful_last(self, project_id: int) -> ColumnElement[int]:
+        """Orders painted labels as `newest` does: disputed and emptied ones behind the others."""
         with self._database.read() as session:
             classes = session.scalar(select(Project.classes).where(Project.id == project_id)) or []
         removed = set(removed_of(classes))
-        if not removed:
-            return []
-        active = set(range(len(classes))) - removed
-        left = [Label.pixels[index].as_integer() > 0 for index in sorted(active)]
-        return [case((or_(false(), *left), 0), else_=1)]
+        is_doubtful: list[tuple[ColumnElement[bool], int]] = [(and_(Label.is_disputed), 1)]
+        if removed:
+            active = set(range(len(classes))) - removed
+            left = [Label.pixels[index].as_integer() > 0 for index in sorted(active)]
+            is_doubtful.append((not_(or_(false(), *left)), 1))
+        return case(*is_doubtful, else_=0)
 
     def _label_row(self, annotation: Annotation, label: NewLabel) -> Label:
         key, pixels = None, []
@@ -357,6 +360,7 @@ class Labels:
             height=region.height,
             width=region.width,
             is_skipped=label.mask is None,
+            is_disputed=label.is_disputed and label.mask is not None,
             mask_key=key,
             pixels=pixels,
         )
@@ -386,6 +390,7 @@ def _replace_labels(session: Session, annotation: Annotation, rows: Sequence[Lab
         if same is None:
             session.delete(row)
         else:
+            row.is_disputed = same.is_disputed
             new.remove(same)
     session.add_all(new)
 
@@ -466,6 +471,7 @@ def _region_label(row: Any) -> RegionLabel:
         image_id=row.image_id,
         region=region,
         is_skipped=row.is_skipped,
+        is_disputed=row.is_disputed,
         mask_key=row.mask_key,
         pixels=tuple(row.pixels),
         annotator=row.annotator,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ralis_backend.core.images import content_of
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-READING = 2
+READING = 3
 """How annotations are read. Count it up where the same annotation gives other labels than it did:
 each project's are then read once more."""
 MAX_LOGGED = 300
@@ -47,16 +47,12 @@ class _Asked:
     """The regions that an annotation labels, and why some are left out.
 
     were_asked_for: whether they were shown to be labelled; see `painted_labels`.
-    refused: those that were called not worth labelling.
-    disputed: those that were called so and painted in, where nothing unpainted is background.
     drawn_instead: what was drawn on a whole image that nobody asked for, by type; nobody painted.
     """
 
     regions: Sequence[Region]
     were_asked_for: bool = True
     left_out: Sequence[str] = ()
-    refused: Set[Region] = frozenset()
-    disputed: Set[Region] = frozenset()
     drawn_instead: Sequence[str] = ()
 
 
@@ -182,31 +178,36 @@ class LabelReader:
         if row.crop_task_id is not None:
             region = self._store.queue.get(row.crop_task_id).region
             size = (region.height, region.width)
-            is_refused = self._tool.annotated_regions(annotation, self._pool, size).is_refused
-            asked = _Asked([region], refused={region} if is_refused else frozenset())
-            slices = [(slice(None), slice(None))]
+            asked, places = _Asked([region]), [Region(0, 0, *size)]
         else:
             size = self._image_size(image_id)
             asked = self._asked_regions(row, image_id, annotation, size)
-            slices = [region.slices for region in asked.regions]
+            places = list(asked.regions)
         left_out = [*asked.left_out]
         if annotation.is_skipped:
             return [NewLabel(region, None) for region in asked.regions], left_out
-        if asked.drawn_instead and REST.name not in answers:
+        found = self._tool.refusals(annotation, self._pool, size, places)
+        if asked.drawn_instead and REST.name not in answers and not found.refused:
             return [], [NOTHING_ABOUT_PIXELS.format(" and ".join(asked.drawn_instead))]
+        place_of = dict(zip(asked.regions, places, strict=True))
+        refused = [region for region, place in place_of.items() if place in found.refused]
+        disputed = {region for region, place in place_of.items() if place in found.disputed}
         names = self._project.class_names
         unpainted, odd_rest = self._unpainted(answers)
         painted = self._tool.mask(annotation, self._pool, names, size, unpainted)
         bare = painted
-        if asked.disputed and unpainted is not None:
+        if disputed and unpainted is not None:
             bare = self._tool.mask(annotation, self._pool, names, size, None)
         patches = [
-            (region, (bare if region in asked.disputed else painted).mask[it])
-            for region, it in zip(asked.regions, slices, strict=True)
-            if region not in asked.refused
+            (region, (bare if region in disputed else painted).mask[place.slices])
+            for region, place in place_of.items()
+            if place not in found.refused
         ]
-        labels = [NewLabel(region, None) for region in asked.regions if region in asked.refused]
-        labels += painted_labels(patches, were_asked_for=asked.were_asked_for)
+        labels = [NewLabel(region, None) for region in refused]
+        labels += [
+            replace(label, is_disputed=label.region in disputed)
+            for label in painted_labels(patches, were_asked_for=asked.were_asked_for)
+        ]
         left_out += [*painted.left_out, *odd_rest]
         if patches and not left_out and not any(label.mask is not None for label in labels):
             left_out.append(NOTHING_PAINTED)
@@ -217,25 +218,27 @@ class LabelReader:
     ) -> _Asked:
         """What a whole-image annotation labels.
 
-        The rectangles it carries; else the regions that were suggested with the prediction it
-        started from, which the row remembers when the tool has dropped it; else the whole image,
-        region by region, unless there were rectangles that cannot be read.
+        The rectangles it carries; else the regions that its masks name and that were suggested
+        with the prediction it started from, which the row remembers when the tool has dropped it;
+        else the whole image, region by region, unless there were rectangles that cannot be read.
         """
-        found = self._tool.annotated_regions(annotation, self._pool, size)
+        handed_out = self._handed_out(row, image_id)
+        found = self._tool.annotated_regions(annotation, self._pool, size, handed_out)
         left_out = list(found.left_out)
-        regions = list(found.regions)
-        if not regions and row.suggested_version is not None:
-            handed_out = self._store.queue.handed_out(image_id, row.suggested_version)
-            if handed_out is not None:
-                regions = _within(handed_out.regions, size)
-                if handed_out.regions and not regions:
-                    left_out.append(NOTHING_INSIDE)
-        cells = [] if regions or left_out else grid(size, self._config.ranking.region_size)
-        refused = frozenset((*regions, *cells)) if found.is_refused else found.refused
-        if regions or left_out:
-            return _Asked(regions, True, left_out, refused, found.disputed)
-        drawn_instead = () if found.is_refused else found.drawn_instead
-        return _Asked(cells, False, refused=refused, drawn_instead=drawn_instead)
+        if handed_out and not found.regions:
+            left_out.append(NOTHING_INSIDE)
+        if found.regions or left_out:
+            return _Asked(found.regions, True, left_out)
+        cells = grid(size, self._config.ranking.region_size)
+        return _Asked(cells, False, drawn_instead=found.drawn_instead)
+
+    def _handed_out(self, row: Annotation, image_id: int) -> list[Region]:
+        """The regions that were suggested with what an annotation started from."""
+        if row.suggested_version is None:
+            return []
+        handed_out = self._store.queue.handed_out(image_id, row.suggested_version)
+        entries: Sequence[Mapping[str, int]] = handed_out.regions if handed_out else ()
+        return [Region(*(entry[name] for name in _PLACE)) for entry in entries]
 
     def _image_size(self, image_id: int) -> tuple[int, int]:
         """(height, width) of an annotated image, read from its file the first time."""
@@ -247,15 +250,6 @@ class LabelReader:
         height, width = pixels.shape[:2]
         self._store.images.seen(image.id, (height, width), content_of(pixels))
         return height, width
-
-
-def _within(entries: Sequence[Mapping[str, int]], size: tuple[int, int]) -> list[Region]:
-    """What of suggested regions lies in an image of (height, width) pixels, each once.
-
-    The image may have been a larger one when they were suggested.
-    """
-    regions = (Region(*(it[name] for name in _PLACE)).clipped(size) for it in entries)
-    return list(dict.fromkeys(region for region in regions if region.is_inside(size)))
 
 
 def attempt_on(image: Image) -> tuple[int, str, int, str]:

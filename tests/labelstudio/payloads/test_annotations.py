@@ -11,13 +11,22 @@ import numpy as np
 import pytest
 
 from ralis_backend.core.regions import VOID, Region
+from ralis_backend.labelstudio.payloads import brush_rle
 from ralis_backend.labelstudio.payloads.annotations import parse_annotation
 from ralis_backend.labelstudio.payloads.boxes import read_boxes
 from ralis_backend.labelstudio.payloads.label_config import parse_label_config
-from ralis_backend.labelstudio.payloads.masks import mask_to_results
+from ralis_backend.labelstudio.payloads.masks import known_to_results, mask_to_results
 from ralis_backend.labelstudio.payloads.paint import drawn_instead, read_paint
+from ralis_backend.labelstudio.payloads.predictions import crop_prediction, image_prediction
+from ralis_backend.labelstudio.payloads.strokes import fingerprint
+from ralis_backend.online.tool import CropPrediction, ImageSuggestion, SuggestedRegion
 from tests.fuzz.targets import annotation_json
-from tests.labelstudio.payloads.reading import region_boxes, results_to_mask
+from tests.labelstudio.payloads.reading import (
+    is_refused,
+    refusals,
+    region_boxes,
+    results_to_mask,
+)
 
 CONFIG_XML = (
     '<View><Image name="image" value="$image"/><RectangleLabels name="region" toName="image">'
@@ -225,7 +234,7 @@ def test_results_that_are_no_list_of_objects_are_named_and_cost_nothing_else(res
     assert painted.left_out != ()
     assert (painted.mask == VOID).all()
     refusal = {"type": "choices", "value": {"choices": ["Not worth labelling"]}}
-    assert read_boxes([results, refusal], CONFIG, (2, 3)).is_refused
+    assert is_refused([results, refusal], CONFIG, (2, 3))
 
 
 def test_feedback_that_a_region_is_not_worth_labelling_refuses_it_unless_somebody_painted():
@@ -233,9 +242,9 @@ def test_feedback_that_a_region_is_not_worth_labelling_refuses_it_unless_somebod
     untouched = _stroke("prediction", slice(0, 8))
     painted = _stroke("manual", slice(7, 8), slice(3, 4))
     empty = {"type": "brushlabels", "origin": "manual", "value": {}}
-    assert read_boxes([untouched, empty, refusal], CONFIG, (4, 8)).is_refused
-    assert not read_boxes([untouched, painted, refusal], CONFIG, (4, 8)).is_refused
-    assert not read_boxes([untouched], CONFIG, (4, 8)).is_refused
+    assert is_refused([untouched, empty, refusal], CONFIG, (4, 8))
+    assert not is_refused([untouched, painted, refusal], CONFIG, (4, 8))
+    assert not is_refused([untouched], CONFIG, (4, 8))
 
 
 def _suggested(key: str, x: float) -> dict[str, Any]:
@@ -252,19 +261,16 @@ def test_a_region_that_is_not_worth_labelling_is_refused_alone():
     boxes = [_suggested("a", 0), _suggested("b", 50)]
     accepted = {"id": "s", "type": "brushlabels", "origin": "prediction", "parentID": "a"}
     results = [*boxes, accepted, _tick("a", "Useful"), _tick("b", "Not worth labelling")]
-    found = read_boxes(results, CONFIG, (4, 8))
-    assert not found.is_refused
-    assert found.regions == (Region(0, 0, 4, 4), Region(0, 4, 4, 4))
-    assert found.refused == {Region(0, 4, 4, 4)}
+    assert read_boxes(results, CONFIG, (4, 8)).regions == (LEFT, RIGHT)
+    assert refusals(results, CONFIG, (4, 8)).refused == {RIGHT}
 
 
 def test_all_regions_refused_are_all_that_was_shown():
     boxes = [_suggested("a", 0), _suggested("b", 50)]
-    refusals = [_tick(key, "Not worth labelling") for key in ("a", "b")]
+    ticks = [_tick(key, "Not worth labelling") for key in ("a", "b")]
     unread = {"id": "s", "type": "brushlabels", "origin": "manual"}
-    for results in ([*boxes, *refusals], [*boxes, *refusals, unread]):
-        found = read_boxes(results, CONFIG, (4, 8))
-        assert (found.is_refused, found.refused) == (True, {LEFT, RIGHT})
+    for results in ([*boxes, *ticks], [*boxes, *ticks, unread]):
+        assert refusals(results, CONFIG, (4, 8)).refused == {LEFT, RIGHT}
 
 
 def _stroke(origin: str, columns: slice, rows: slice = slice(None)) -> dict[str, Any]:
@@ -275,7 +281,7 @@ def _stroke(origin: str, columns: slice, rows: slice = slice(None)) -> dict[str,
     return {**result, "origin": origin, "meta": {}}
 
 
-LEFT, RIGHT = Region(0, 0, 4, 4), Region(0, 4, 4, 4)
+LEFT, RIGHT, WHOLE = Region(0, 0, 4, 4), Region(0, 4, 4, 4), Region(0, 0, 4, 8)
 
 
 @pytest.mark.parametrize(
@@ -291,16 +297,16 @@ LEFT, RIGHT = Region(0, 0, 4, 4), Region(0, 4, 4, 4)
 )
 def test_a_ticked_region_is_refused_unless_a_person_painted_a_pixel_of_it(strokes, refused):
     boxes = [_suggested("a", 0), _suggested("b", 50)]
-    found = read_boxes([*boxes, *strokes, _tick("b", "Not worth labelling")], CONFIG, (4, 8))
-    assert (found.regions, found.refused) == ((LEFT, RIGHT), refused)
+    found = refusals([*boxes, *strokes, _tick("b", "Not worth labelling")], CONFIG, (4, 8))
+    assert (found.refused, found.disputed) == (refused, {RIGHT} - refused)
 
 
 def test_ticked_regions_that_were_painted_all_count():
     boxes = [_suggested("a", 0), _suggested("b", 50)]
-    refusals = [_tick(key, "Not worth labelling") for key in ("a", "b")]
-    results = [*boxes, _stroke("manual", slice(3, 5)), *refusals]
-    found = read_boxes(results, CONFIG, (4, 8))
-    assert (found.is_refused, found.refused) == (False, set())
+    ticks = [_tick(key, "Not worth labelling") for key in ("a", "b")]
+    results = [*boxes, _stroke("manual", slice(3, 5)), *ticks]
+    found = refusals(results, CONFIG, (4, 8))
+    assert (found.refused, found.disputed) == (set(), {LEFT, RIGHT})
 
 
 @pytest.mark.parametrize("scale", [1, 3])
@@ -309,28 +315,99 @@ def test_a_suggestion_that_only_its_answer_made_a_changed_one_is_no_paint(tag, s
     xml = CONFIG_XML.replace("BrushLabels", tag)
     mask = np.full((4, 8), VOID, np.uint8)
     mask[1:3, 2:7] = 0
-    (made,) = mask_to_results(mask, ["road"], parse_label_config(xml), key="k", scale=scale)
+    made = suggestion(mask, xml, scale)
     suggested = json.loads(json.dumps({**made, "origin": "prediction-changed"}))
 
-    def is_refused(stroke: dict[str, Any]) -> bool:
+    def is_untouched(stroke: dict[str, Any]) -> bool:
         tick = {"type": "choices", "value": {"choices": ["Not worth labelling"]}}
-        return read_boxes([stroke, tick], CONFIG, (4, 8)).is_refused
+        return is_refused([stroke, tick], CONFIG, (4, 8))
 
-    assert is_refused(suggested)
-    assert not is_refused({**suggested, "origin": "manual"}), "a copy is somebody's"
-    assert not is_refused({**suggested, "meta": {"text": ["of an earlier release"]}})
-    assert not is_refused({**suggested, "meta": {**made["meta"], "suggested": 7}})
+    assert is_untouched(suggested)
+    assert is_untouched({**suggested, "origin": "manual"}), "made from a prediction in bulk"
+    assert not is_untouched({**suggested, "origin": "manual", "meta": {}})
+    assert not is_untouched({**suggested, "meta": {"text": ["of an earlier release"]}})
+    for odd in (7, [7], [{}], [{**asdict(WHOLE), "fingerprint": 7}]):
+        assert not is_untouched({**suggested, "meta": {"suggested": odd}})
+    of_a_release = fingerprint(mask != VOID, "road")
+    assert is_untouched({**suggested, "meta": {"suggested": of_a_release}})
     kind = made["type"]
-    assert not is_refused({**suggested, "value": {**made["value"], kind: ["car"]}})
+    assert not is_untouched({**suggested, "value": {**made["value"], kind: ["car"]}})
     mask[3, 7] = 0
-    (painted,) = mask_to_results(mask, ["road"], parse_label_config(xml), key="k", scale=scale)
-    assert not is_refused({**suggested, "value": painted["value"]})
+    painted = suggestion(mask, xml, scale)
+    assert not is_untouched({**suggested, "value": painted["value"]})
+
+
+def suggestion(mask: np.ndarray, xml: str, scale: int = 1) -> dict[str, Any]:
+    """The one stroke that a mask of the label road is suggested as in a region's task."""
+    crop = CropPrediction(5, WHOLE, scale, mask, 0.5, 1, "")
+    (made,) = crop_prediction(crop, ["road"], parse_label_config(xml), "ralis-v1")["result"]
+    return made
+
+
+def in_place(mask: np.ndarray, xml: str = CONFIG_XML) -> list[dict[str, Any]]:
+    """What is suggested on the whole image for its left and right half."""
+    regions = tuple(SuggestedRegion(it, rank, 0.5, "") for rank, it in enumerate((LEFT, RIGHT), 1))
+    shown = ImageSuggestion(5, (4, 8), regions, mask, "v1", 0.5)
+    results = image_prediction(shown, ["road", "car"], parse_label_config(xml), "ralis-v1")
+    return [{**it, "origin": "prediction"} for it in json.loads(json.dumps(results["result"]))]
+
+
+WITHOUT_BOXES = CONFIG_XML.replace(
+    '<RectangleLabels name="region" toName="image"><Label value="Suggested region"/>'
+    "</RectangleLabels>",
+    "",
+)
+
+
+@pytest.mark.parametrize("xml", [CONFIG_XML, WITHOUT_BOXES], ids=["boxes", "meta"])
+@pytest.mark.parametrize("most", [10, 0], ids=["a stroke a region", "shared strokes"])
+def test_what_is_changed_in_one_region_of_a_mask_is_no_paint_in_another(monkeypatch, xml, most):
+    monkeypatch.setattr("ralis_backend.labelstudio.payloads.predictions.MAX_STROKES", most)
+    results = in_place(np.array([[0, 1] * 4] * 4, np.uint8), xml)
+    changed = next(it for it in reversed(results) if it["type"] == "brushlabels")
+    alpha = brush_rle.decode(changed["value"]["rle"], 4, 8).copy()
+    alpha[0, 4:] = 0
+    changed |= {"origin": "prediction-changed"}
+    changed["value"] = {**changed["value"], "rle": brush_rle.encode(alpha)}
+    tick = {"id": "all", "type": "choices", "value": {"choices": ["Not worth labelling"]}}
+    found = refusals([*results, tick], parse_label_config(xml), (4, 8))
+    assert (found.refused, found.disputed) == ({LEFT}, {RIGHT})
+
+
+def test_every_mask_names_all_regions_that_were_handed_out_and_is_ticked_for_its_own():
+    mask = np.full((4, 8), VOID, np.uint8)
+    mask[:, 5:7] = 1  # of nothing else the model is sure
+    (only,) = in_place(mask, WITHOUT_BOXES)
+    config = parse_label_config(WITHOUT_BOXES)
+    assert region_boxes([only], config, (4, 8)) == [LEFT, RIGHT]
+    tick = _tick(only["id"], "Not worth labelling")
+    assert refusals([only, tick], config, (4, 8)).refused == {RIGHT}
+
+
+@pytest.mark.parametrize("origin", ["prediction", "prediction-changed", "manual", None])
+def test_paint_lies_over_what_was_suggested_whatever_label_studio_calls_that(origin):
+    mask = np.array([[0, 0, 1, 1] * 2] * 4, np.uint8)
+    road, car, *others = in_place(mask, WITHOUT_BOXES)
+    alpha = np.full((4, 8), 0, np.uint8)
+    alpha[:, :4] = 255
+    road |= {"origin": "prediction-changed"}
+    road["value"] = {**road["value"], "rle": brush_rle.encode(alpha)}
+    results = [road, {**car, "origin": origin}, *others]
+    expected = mask.copy()
+    expected[:, :4] = 0
+    np.testing.assert_array_equal(results_to_mask(results, ["road", "car"], (4, 8)), expected)
+
+
+def test_ground_truth_that_is_imported_is_not_what_was_suggested():
+    mask = np.array([[0, 0, 1, 1] * 2] * 4, np.uint8)
+    for result in known_to_results(mask, ["road", "car"], CONFIG, key="k"):
+        assert not is_refused([result, _tick("all", "Not worth labelling")], CONFIG, (4, 8))
 
 
 def test_strokes_that_would_take_minutes_to_paint_save_no_ticked_region(monkeypatch):
     monkeypatch.setattr("ralis_backend.labelstudio.payloads.boxes.most_cost", lambda _size: 9)
     results = [_suggested("b", 50), _stroke("manual", slice(4, 8))]
-    found = read_boxes([*results, _tick("b", "Not worth labelling")], CONFIG, (4, 8))
+    found = refusals([*results, _tick("b", "Not worth labelling")], CONFIG, (4, 8))
     assert found.refused == {RIGHT}
 
 
@@ -341,8 +418,9 @@ def test_a_tick_for_a_mask_refuses_the_region_that_the_mask_is_of_alone(regions,
     mask = _stroke("prediction", slice(0, 8))
     mask["meta"] = {"regions": [asdict(it) for it in regions]}
     tick = _tick(mask["id"], "Not worth labelling")
-    found = read_boxes([mask, tick], parse_label_config(xml), (4, 8))
-    assert (list(found.regions), found.refused) == (regions, refused)
+    config = parse_label_config(xml)
+    assert region_boxes([mask, tick], config, (4, 8)) == regions
+    assert refusals([mask, tick], config, (4, 8)).refused == refused
 
 
 @pytest.mark.parametrize("name", ["id", "task"])

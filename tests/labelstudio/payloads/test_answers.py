@@ -7,11 +7,10 @@ import pytest
 
 from ralis_backend.core.regions import Region
 from ralis_backend.labelstudio.payloads.answers import (
-    calls_all_refused,
     read_answers,
-    refused_results,
+    read_ticks,
 )
-from ralis_backend.labelstudio.payloads.boxes import read_boxes
+from ralis_backend.labelstudio.payloads.boxes import read_boxes, read_refusals
 from ralis_backend.labelstudio.payloads.label_config import parse_label_config
 from ralis_backend.labelstudio.payloads.regions_config import asks_everything, regions_config
 from ralis_backend.online.answers import ANSWER_KINDS, AnswerKind, Choice
@@ -28,6 +27,10 @@ QUESTIONS = """\
 
 def ticked(*texts: str, control: str = "feedback") -> dict[str, Any]:
     return {"id": "f", "from_name": control, "type": "choices", "value": {"choices": [*texts]}}
+
+
+def rectangle(name: str, label: str) -> dict[str, Any]:
+    return {"id": name, "type": "rectanglelabels", "value": {"rectanglelabels": [label]}}
 
 
 def interface() -> str:
@@ -56,16 +59,30 @@ def test_a_control_that_had_to_be_renamed_and_one_of_the_project_s_owner_are_rea
 
 
 def test_what_is_ticked_for_one_rectangle_is_no_answer_about_the_others():
-    boxes = [{"id": name, "type": "rectanglelabels", "value": {}} for name in ("a", "b")]
+    boxes = [rectangle(name, "Suggested region") for name in ("a", "b")]
     refusals = [ticked("Not worth labelling") | {"id": name} for name in ("a", "b")]
     assert read_answers([*boxes, refusals[0]]) == {}
-    assert refused_results([*boxes, refusals[0]]) == {"a"}
+    assert read_ticks([*boxes, refusals[0]]) == {"a": True}
     assert read_answers([*boxes, *refusals]) == {"useful": False}
     assert read_answers([*boxes, refusals[0], ticked("Useful") | {"id": "b"}]) == {}
     assert read_answers([*boxes, refusals[0], ticked("Useful")]) == {"useful": True}
     assert read_answers([*boxes, refusals[0] | {"id": ["a"]}]) == {"useful": False}
     rest = ticked("Soil", control="rest") | {"id": "a"}
-    assert refused_results([*boxes, refusals[0], rest]) == set()
+    assert read_ticks([*boxes, refusals[0], rest]) == {"a": False}
+    assert read_ticks([*boxes, ticked("Useful") | {"id": "b"}, ticked("Not worth labelling")]) == {
+        "b": False,
+        None: True,
+    }
+
+
+def test_a_rectangle_that_is_no_suggested_region_is_answered_for_itself_alone():
+    own, refusal = rectangle("a", "Object"), ticked("Not worth labelling") | {"id": "a"}
+    assert read_answers([own, refusal]) == {}
+    assert read_answers([own, refusal], "Object") == {"useful": False}
+    suggested = rectangle("b", "Suggested region")
+    assert read_answers([own, refusal, suggested, ticked("Useful") | {"id": "b"}]) == {
+        "useful": True
+    }
 
 
 @pytest.mark.parametrize("value", [None, 3, {}, {"choices": None}, {"choices": [None, {}, 1]}])
@@ -141,8 +158,8 @@ def test_the_rest_is_read_from_its_own_control_alone():
 
 def test_a_region_whose_rest_is_named_is_labelled_even_if_it_was_not_worth_it():
     results = [ticked("Not worth labelling")]
-    assert calls_all_refused(results)
-    assert not calls_all_refused([*results, ticked("Soil", control="rest")])
+    assert read_ticks(results) == {None: True}
+    assert read_ticks([*results, ticked("Soil", control="rest")]) == {None: False}
 
 
 @pytest.mark.parametrize("odd", [[], {}, 7, None])
@@ -152,5 +169,7 @@ def test_a_suggested_region_is_read_though_its_id_is_no_text(odd):
         '<Label value="road"/><Label value="car"/></BrushLabels></View>'
     )
     box = {"x": 0, "y": 0, "width": 50, "height": 50, "rectanglelabels": [config.region_label]}
-    found = read_boxes([{"id": odd, "type": "rectanglelabels", "value": box}], config, (8, 8))
-    assert (found.regions, found.refused) == ((Region(0, 0, 4, 4),), frozenset())
+    results = [{"id": odd, "type": "rectanglelabels", "value": box}, ticked("Not worth labelling")]
+    found = read_boxes(results, config, (8, 8)).regions
+    assert found == (Region(0, 0, 4, 4),)
+    assert read_refusals(results, config, (8, 8), found).refused == set(found)

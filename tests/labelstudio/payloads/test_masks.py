@@ -223,9 +223,12 @@ def test_ids_depend_on_the_key_and_the_class_alone():
 
 def test_a_result_has_the_fields_of_label_studio():
     mask = np.array([[VOID, 1]], np.uint8)
+    regions = [Region(0, 0, 1, 1), Region(0, 0, 1, 2)]
+    parent = {"parentID": "p"}
     (result,) = mask_to_results(
-        mask, CLASSES, BRUSH, key="k", scale=2, score=0.5, extra={"parentID": "p"}
+        mask, CLASSES, BRUSH, key="k", scale=2, score=0.5, extra=parent, suggested_in=regions
     )
+    known = {"row": 0, "col": 0, "height": 1, "width": 2}
     assert result == {
         "id": result["id"],
         "type": "brushlabels",
@@ -241,7 +244,7 @@ def test_a_result_has_the_fields_of_label_studio():
         },
         "score": 0.5,
         "parentID": "p",
-        "meta": {"suggested": fingerprint(mask == 1, "car")},
+        "meta": {"suggested": [known | {"fingerprint": fingerprint(mask == 1, "car")}]},
     }
 
 

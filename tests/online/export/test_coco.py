@@ -71,6 +71,7 @@ def test_pycocotools_reads_the_masks_of_either_segmentation(grown, tmp_path, nam
                 assert annotation["area"] == area.sum()
                 assert annotation["bbox"] == coco_mask.toBbox(coco.annToRLE(annotation)).tolist()
                 mask[area] = annotation["category_id"] - 1
+            np.testing.assert_array_equal(coco_mask.decode(image["labelled_area"]), mask != VOID)
             task = int(image["file_name"].removeprefix("frame_")[0])
             np.testing.assert_array_equal(mask, grown.masks[task])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -49,6 +49,25 @@ def test_a_label_whose_classes_were_removed_hides_no_paint_of_others(
     assert store.labels.of_image(image.id) == [found]
     assert tuple(store.labels.class_pixels(project.id, index) for index in (0, 1)) == expected
     assert store.labels.count_regions(project.id) == 1
+
+
+def test_a_disputed_label_hides_no_paint_of_others_and_is_told_when_it_is_no_more(
+    store: Store, project: Project, image: Image
+):
+    region = Region(0, 0, 2, 2)
+    whole = NewLabel(region, np.full((2, 2), 0, np.uint8))
+    label(store, project, image, annotation(1, 1), whole)
+    dab = NewLabel(region, np.full((2, 2), 1, np.uint8), is_disputed=True)
+    row = label(store, project, image, annotation(2, 2), dab)
+
+    def counted() -> tuple[int, ...]:
+        return tuple(store.labels.class_pixels(project.id, index) for index in (0, 1))
+
+    assert ([it.pixels for it in store.labels.of(project.id)], counted()) == ([(4,)], (4, 0))
+    newest = store.labels.newest_id(project.id)
+    store.labels.put(row, [replace(dab, is_disputed=False)], {})
+    assert ([it.pixels for it in store.labels.of(project.id)], counted()) == ([(0, 4)], (0, 4))
+    assert store.labels.newest_id(project.id) == newest, "nothing new was painted"
 
 
 def test_of_labels_on_whole_images_those_of_a_wish_alone_are_read(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ralis_backend.core.regions import VOID
+from ralis_backend.core.regions import VOID, Region
 from ralis_backend.labelstudio.payloads.boxes import read_boxes
 from ralis_backend.labelstudio.payloads.label_config import parse_label_config
 from ralis_backend.labelstudio.payloads.masks import mask_to_results
@@ -80,10 +80,14 @@ class PaintedTool(FakeTool):
         return read_paint(annotation.results, class_names, size, background)
 
     def annotated_regions(
-        self, annotation: ToolAnnotation, project: ToolProject, image_size: tuple[int, int]
+        self,
+        annotation: ToolAnnotation,
+        project: ToolProject,
+        image_size: tuple[int, int],
+        handed_out: Sequence[Region],
     ) -> FoundRegions:
         config = parse_label_config(project.label_config)
-        return read_boxes(annotation.results, config, image_size)
+        return read_boxes(annotation.results, config, image_size, handed_out)
 
 
 @pytest.fixture

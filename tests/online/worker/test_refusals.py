@@ -12,11 +12,18 @@ import pytest
 from ralis_backend.core.regions import Region
 from ralis_backend.labelstudio.payloads import brush_rle
 from ralis_backend.labelstudio.payloads.answers import read_answers
-from ralis_backend.labelstudio.payloads.boxes import read_boxes
+from ralis_backend.labelstudio.payloads.boxes import read_boxes, read_refusals
 from ralis_backend.labelstudio.payloads.label_config import parse_label_config
 from ralis_backend.labelstudio.payloads.paint import drawn_instead, read_paint
 from ralis_backend.online.store import Store
-from ralis_backend.online.tool import FoundRegions, Painted, ToolAnnotation, ToolProject, ToolTask
+from ralis_backend.online.tool import (
+    FoundRegions,
+    Painted,
+    Refusals,
+    ToolAnnotation,
+    ToolProject,
+    ToolTask,
+)
 from ralis_backend.online.worker import WorkerConfig
 from ralis_backend.online.worker.sync import Sync
 from tests.online.conftest import RANKING
@@ -64,11 +71,25 @@ class LabelStudioResults(FakeTool):
         return read_paint(annotation.results, class_names, size, background)
 
     def annotated_regions(
-        self, annotation: ToolAnnotation, project: ToolProject, image_size: tuple[int, int]
+        self,
+        annotation: ToolAnnotation,
+        project: ToolProject,
+        image_size: tuple[int, int],
+        handed_out: Sequence[Region],
     ) -> FoundRegions:
         config = parse_label_config(project.label_config)
-        found = read_boxes(annotation.results, config, image_size)
+        found = read_boxes(annotation.results, config, image_size, handed_out)
         return replace(found, drawn_instead=drawn_instead(annotation.results))
+
+    def refusals(
+        self,
+        annotation: ToolAnnotation,
+        project: ToolProject,
+        size: tuple[int, int],
+        regions: Sequence[Region],
+    ) -> Refusals:
+        config = parse_label_config(project.label_config)
+        return read_refusals(annotation.results, config, size, regions)
 
 
 @pytest.fixture
@@ -119,6 +140,7 @@ def read(
     results: Sequence[dict[str, Any]],
     background: str | None,
     task_id: int = CROP_TASK,
+    handed_out: Sequence[Region] = (),
 ) -> dict[tuple[int, int], dict[str, int] | None]:
     """Pixels of each class by the place of each labelled region, None for a skip."""
     pool = tool.pool
@@ -127,6 +149,10 @@ def read(
     mode = "crops" if task_id == CROP_TASK else "in-place"
     sync = Sync(store, tool, WorkerConfig(mode=mode, improve_s=0.0, ranking=RANKING))
     sync.full(store.projects.get(POOL))
+    if handed_out:
+        image = store.images.of(store.projects.get(POOL).id)[0]
+        store.queue.hand_out(image.id, 3, [asdict(it) for it in handed_out])
+        tool.version = "v3"
     tool.annotate(task_id, results, project_id=2 if mode == "crops" else 1, annotation_id=1)
     sync.full(store.projects.get(POOL))
     return labels(store)
@@ -164,9 +190,9 @@ def test_a_crop_of_which_no_pixel_is_painted_is_refused_by_a_tick(store, tool, b
     assert read(store, tool, [*strokes, tick()], background) == {(0, 0): None}
 
 
-def test_a_crop_with_one_painted_pixel_counts_though_it_was_ticked(store, tool):
+def test_what_is_painted_in_a_ticked_crop_counts_and_nothing_else_of_it(store, tool, background):
     painted = [ERASED, stroke(slice(3, 4), slice(3, 4), (32, 32)), tick()]
-    assert read(store, tool, painted, "road") == {(0, 0): {"car": 1, "road": 1023}}
+    assert read(store, tool, painted, background) == {(0, 0): {"car": 1}}
 
 
 def test_whatever_was_erased_and_whoever_said_so_a_region_in_place_is_refused(
@@ -232,3 +258,80 @@ def test_a_region_with_a_box_and_a_mask_s_meta_counts_once(store, tool):
 def test_paint_outside_the_boxes_keeps_none_of_them_from_being_refused(store, tool):
     results = [box("a", Region(0, 0, 32, 32)), stroke(WHOLE, slice(32, 40)), tick()]
     assert read(store, tool, results, "road", 1) == {(0, 0): None}
+
+
+LOWER = Region(32, 0, 32, 32)
+
+
+def test_a_tick_for_all_that_is_shown_is_one_for_each_region(store, tool, background):
+    boxes = [box("a", LEFT), box("b", RIGHT), box("c", LOWER)]
+    results = [*boxes, stroke(slice(32, 33), slice(0, 1)), tick()]
+    expected = {(0, 0): None, (0, 32): None, (32, 0): {"car": 1}}
+    assert read(store, tool, results, background, 1) == expected
+    useful = tick("b") | {"value": {"choices": ["Useful"]}}
+    found = read(store, tool, [*results, useful], background, 1)
+    assert found[(0, 32)] == ({"road": 1024} if background else None)
+
+
+def test_regions_that_were_handed_out_are_refused_by_a_tick_though_nothing_names_them(
+    store, tool, background
+):
+    results = [stroke(slice(32, 64), slice(0, 9)), tick()]
+    found = read(store, tool, results, background, 1, [LEFT, RIGHT])
+    assert found == {(0, 0): None, (0, 32): None}
+
+
+def test_cells_of_a_ticked_image_in_which_nothing_is_painted_are_refused(store, tool, background):
+    found = read(store, tool, [stroke(slice(40, 41), slice(70, 72)), tick()], background, 1)
+    cells = dict.fromkeys((row, col) for row in (0, 32) for col in (0, 32, 64))
+    assert found == {**cells, (32, 64): {"car": 2}}
+
+
+@pytest.mark.parametrize("has_boxes", [True, False])
+def test_a_suggested_mask_that_was_deleted_and_painted_anew_is_the_same_region(
+    store, tool, background, has_boxes
+):
+    tool.offer(has_boxes=has_boxes)
+    painted = stroke(slice(0, 32), slice(0, 20))
+    rest = {"road": 384} if background else {}
+    for kept in ([suggested(RIGHT)], []):
+        found = read(store, tool, [*kept, painted], background, 1, [LEFT, RIGHT])
+        assert found[(0, 0)] == {"car": 640, **rest}
+        assert set(found) == {(0, 0), (0, 32)}
+
+
+def test_a_tick_for_a_rectangle_of_the_owners_own_refuses_no_suggested_region(
+    store, tool, background
+):
+    tool.offer(has_boxes=False)
+    own = box("own", Region(2, 2, 5, 5))
+    own["value"]["rectanglelabels"] = ["Object"]
+    found = read(store, tool, [suggested(LEFT), suggested(RIGHT), own, tick("own")], background, 1)
+    assert found == {(0, 0): {"car": 1024}, (0, 32): {"car": 1024}}
+
+
+@pytest.mark.parametrize("is_remembered", [True, False])
+def test_regions_of_a_picture_that_was_larger_are_those_that_people_saw(
+    store, tool, background, is_remembered
+):
+    tool.offer(has_boxes=False)
+    twice = (2 * SIZE[0], 2 * SIZE[1])
+    shown = Region(0, 64, 64, 64)
+    painted = stroke(slice(0, 64), slice(64, 84), twice, "prediction")
+    if not is_remembered:
+        painted["meta"] = {"regions": [asdict(shown)]}
+    found = read(store, tool, [painted], background, 1, [shown] if is_remembered else [])
+    assert found == {(0, 32): {"car": 320, **({"road": 704} if background else {})}}
+
+
+def test_a_stroke_that_spills_into_a_ticked_region_hides_nothing_that_others_painted(
+    store, tool, background
+):
+    boxes = [box("a", LEFT), box("b", RIGHT)]
+    whole = read(store, tool, [*boxes, stroke(slice(0, 32), slice(0, 20))], background, 1)
+    spill = [*boxes, stroke(slice(0, 32), slice(31, 50)), tick("a")]
+    tool.annotate(1, spill, project_id=1, annotation_id=2, annotator="bob")
+    sync = Sync(store, tool, WorkerConfig(mode="in-place", improve_s=0.0, ranking=RANKING))
+    sync.full(store.projects.get(POOL))
+    assert labels(store)[(0, 0)] == whole[(0, 0)]
+    assert labels(store)[(0, 32)]["car"] == 18 * 32
