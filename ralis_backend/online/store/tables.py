@@ -180,6 +180,8 @@ class Image(Base):
     )
     num_failures: Mapped[int] = mapped_column(default=0)  # to read it, in a row
     retry_at: Mapped[datetime | None]
+    # the newest label when a training read it last
+    trained_label_id: Mapped[int] = mapped_column(default=0, server_default="0")
 
     @property
     def is_readable(self) -> bool:

@@ -147,7 +147,7 @@ class Trainer:
                 "seconds": {"train": round(time.monotonic() - started, 2)},
             },
         )
-        return self._versions.keep(
+        stored = self._versions.keep(
             project,
             version,
             trial.candidate,
@@ -155,6 +155,10 @@ class Trainer:
             ends=REQUEST,
             trained_label_id=newest_label_id,
         )
+        # Only now: a kill before the version is kept must not lose that an image was left out.
+        seen = read.readable([*plan.training, *plan.validation])
+        self._store.images.note_trained({each.image.id for each in seen}, newest_label_id)
+        return stored
 
     def _better_trial(self, lesson: _Lesson, plan: TrainingPlan) -> _Trial:
         """As planned; from paint alone where the gate refuses what the rest made of it."""
