@@ -73,7 +73,7 @@ class Publisher:
             version.id,
             metrics={"seconds": {**self._seconds(project, version), "publish": seconds}},
         )
-        self._drop_old_rankings(project)
+        self._drop_old_rankings(project, version)
 
     def _is_open_again(self, project: Project, version: Version, newest: int) -> bool:
         """Whether there are open regions where the ranking found none: it says nothing of them."""
@@ -170,7 +170,8 @@ class Publisher:
         seconds: Mapping[str, float] = (stored or version).metrics.get("seconds", {})
         return seconds
 
-    def _drop_old_rankings(self, project: Project) -> None:
+    def _drop_old_rankings(self, project: Project, published: Version) -> None:
+        kept = {project.current_version, published.number}
         for version in self._store.versions.all(project.id):
-            if version.number != project.current_version and version.ranked_at is not None:
+            if version.number not in kept and version.ranked_at is not None:
                 self._store.rankings.drop(version.id)
