@@ -57,7 +57,8 @@ class ProjectState:
     has_ranking: whether it has ranked at all, since that was last asked for.
     is_published: whether annotators meet what it has ranked, as far as there was room.
     may_have_open: whether regions may have opened since that was published last; asked only while
-        less than a round waits, a wish takes the places, or the ranking found no open region.
+        less than a round waits, a wish takes the places, the ranking found no open region, or the
+        image of a waiting one is gone.
     is_used_up: whether its ranking found no open region.
     sought_wish: the wish that its ranking has regions for; None without one.
     has_bad_images: whether images that could not be read should be tried again.
@@ -68,6 +69,7 @@ class ProjectState:
         nothing was noted.
     leaves_share: whether that wish leaves a share of each round to the ordinary strategy.
     num_waiting, num_planned: region tasks without a label; those of them not yet in the tool.
+    has_gone: whether the image of any of them is gone from the pool.
     """
 
     project: Project
@@ -80,6 +82,7 @@ class ProjectState:
     is_published: bool
     num_waiting: int
     num_planned: int
+    has_gone: bool = False
     has_ranking: bool = True
     may_have_open: bool = False
     is_used_up: bool = False
@@ -176,8 +179,9 @@ def read_state(store: Store, project: Project, unread_s: float, enough: int) -> 
     leaves_share = sought_wish is not None and wish is not None and wish.share < 1
     is_used_up = version is not None and bool(version.metrics.get(USED_UP))
     may_have_open = False
-    if len(waiting) < enough or leaves_share or is_used_up:
-        now_open = [*openness(store, project.id), *of_queue(waiting)]
+    gone = store.queue.gone(project.id)
+    if len(waiting) < enough or leaves_share or is_used_up or gone:
+        now_open = [*openness(store, project.id), *of_queue(waiting, gone)]
         may_have_open = now_open != project.filled_with
     further = _further(version)
     is_published = (
@@ -201,6 +205,7 @@ def read_state(store: Store, project: Project, unread_s: float, enough: int) -> 
         may_have_open=may_have_open,
         is_used_up=is_used_up,
         num_waiting=len(waiting),
+        has_gone=bool(gone),
         num_planned=sum(row.task_id is None for row in waiting),
         further=further,
         basis=None if further is None or further.basis is None else Basis.of(store, project).digest,
@@ -269,6 +274,8 @@ def _has_room(state: ProjectState, config: WorkerConfig) -> bool:
         return True
     if not state.may_have_open:
         return False
+    if state.has_gone:
+        return True
     if state.leaves_share and project.trained_label_id > project.published_label_id:
         return True
     return state.num_waiting < config.ranking.regions_per_round
