@@ -130,6 +130,8 @@ class Trainer:
         try:
             trial = self._better_trial(lesson, plan)
         except NothingReadable as error:
+            # Whoever asked gets this training once they can be read, though one before read them.
+            self._store.images.note_trained({each.image.id for each in plan.training}, 0)
             self._give_up(project, newest_label_id, read, str(error))
             return None
         version = Version(
