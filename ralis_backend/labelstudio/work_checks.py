@@ -37,7 +37,8 @@ def worker_check(store: Store) -> Check:
 def error_checks(store: Store) -> Iterator[Check]:
     """The projects whose last step failed."""
     for project in store.projects.all():
-        if project.last_error and project.num_failures:
+        is_failing = project.num_failures or store.attempts.failures(project.id)
+        if project.last_error and is_failing:
             yield _last_error(project_status(store, project))
 
 

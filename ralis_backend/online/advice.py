@@ -12,7 +12,7 @@ import numpy as np
 
 from ralis_backend.core.intervals import bootstrap_draws, bootstrap_interval
 from ralis_backend.core.metrics import mean_iou_of_present
-from ralis_backend.online.further import ALL_LABELS, CONTINUED
+from ralis_backend.online.further import ALL_LABELS, CONTINUED, NOT_IN_USE
 from ralis_backend.online.store.tables import Version
 
 FEW_REGIONS = 10
@@ -131,7 +131,7 @@ def refused_since(versions: Sequence[Version], number: int) -> list[Mapping[str,
     """The metrics of the versions that were trained from the one in use and refused, oldest first.
 
     Those that had learned from no region that is new to it are left out: they say nothing of
-    labels.
+    labels. Nor do those that were kept aside since nothing could judge them.
     """
     in_use = next((it.metrics for it in versions if it.number == number), {})
     return [
@@ -141,7 +141,7 @@ def refused_since(versions: Sequence[Version], number: int) -> list[Mapping[str,
         and it.number > number
         and not it.is_accepted
         and "steps" in it.metrics
-        and ALL_LABELS not in it.metrics
+        and not {ALL_LABELS, NOT_IN_USE} & it.metrics.keys()
         and _knows_more_regions(it.metrics, in_use)
     ]
 

@@ -21,6 +21,7 @@ from ralis_backend.core.features import RegionFeatures, concat
 from ralis_backend.core.images import content_of, decode_image
 from ralis_backend.core.regions import grid
 from ralis_backend.core.segmenter import Segmenter
+from ralis_backend.core.text import storable
 from ralis_backend.online.choosing import ChosenStrategy, RankingConfig, fallback, strategy_for
 from ralis_backend.online.seeking import Seeking
 from ralis_backend.online.segmenters import load_segmenter
@@ -162,15 +163,16 @@ def scores_of(
 ) -> np.ndarray:
     """(N,) float32 scores of the regions `index`.
 
-    Block by block where the strategy looks at each region alone: memory is bounded, and between
-    two blocks `state.stop` is called.
+    `ValueError` where the strategy gives something else. Block by block where it looks at each
+    region alone: memory is bounded, and between two blocks `state.stop` is called.
     """
     if not chooser.is_pointwise:
-        return chooser.scores(state, features.select(index))
+        return values_of(chooser.scores(state, features.select(index)), len(index))
     scores = np.zeros(len(index), np.float32)
     for start in range(0, len(index), _REGIONS_AT_ONCE):
         part = np.arange(start, min(start + _REGIONS_AT_ONCE, len(index)))
-        scores[part] = chooser.scores(state.part(part), features.take(index[part]))
+        found = chooser.scores(state.part(part), features.take(index[part]))
+        scores[part] = values_of(found, len(part))
         state.stop()
     return scores
 
@@ -187,11 +189,20 @@ def finite(scores: np.ndarray) -> np.ndarray:
     return lowest
 
 
+def values_of(given: object, count: int) -> np.ndarray:
+    """(count,) float32: what a strategy says of so many regions; `ValueError` if it is not that."""
+    values = np.asarray(given)
+    if values.shape != (count,):
+        raise ValueError(f"it gave an array of shape {values.shape}, expected ({count},)")
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"it gave values of type {values.dtype}, expected real numbers")
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32, copy=False)
+
+
 def worths(worth: np.ndarray, count: int) -> np.ndarray:
     """What a strategy says that regions are worth alone, (count,); `ValueError` if it is not."""
-    worth = np.asarray(worth)
-    if worth.shape != (count,):
-        raise ValueError(f"it gave an array of shape {worth.shape}, expected ({count},)")
+    worth = values_of(worth, count)
     if not np.isfinite(worth).all():
         raise ValueError("it gave values that are not finite")
     return worth
@@ -208,7 +219,8 @@ def scores_from_pools(chooser: Strategy, state: PoolState, actions: RegionFeatur
         return np.zeros(0, np.float32)
     pool_size = min(chooser.needs.pool_size, len(actions) // num_pools)
     drawn = state.rng.choice(len(actions), num_pools * pool_size, replace=False)
-    scores = chooser.scores(replace(state, unlabelled_counts=actions.class_counts[drawn]), actions)
+    asked = replace(state, unlabelled_counts=actions.class_counts[drawn])
+    scores = values_of(chooser.scores(asked, actions), len(actions)).copy()
     pools = drawn.reshape(num_pools, pool_size)
     picked = pools[np.arange(num_pools), scores[pools].argmax(axis=1)]
     scores[picked] += scores.max() - scores.min() + 1
@@ -243,7 +255,7 @@ def reasons_of(
         reasons = list(chooser.reasons(state, regions, project.class_names))
         if len(reasons) != len(regions):
             raise ValueError(f"it gave {len(reasons)} for {len(regions)} regions")
-        return [str(reason) for reason in reasons]
+        return [storable(str(reason)) for reason in reasons]
     except Exception as error:
         name = "nobody" if chooser.strategy is None else chooser.strategy.name
         logger.warning("project %s: %s gives no reasons: %s", project.tool_id, name, error)
@@ -320,7 +332,7 @@ def rank_image(
     scores = None if pool_scores is None else _alone(strategy, state, features)
     return RankedImage(
         described.image_size,
-        strategy.scores(state, features) if scores is None else scores,
+        values_of(strategy.scores(state, features), len(features)) if scores is None else scores,
         None if scores is None else pool_scores,
         reasons_of(chosen, state, features, project),
         described.mask if is_trained else None,

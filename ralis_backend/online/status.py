@@ -104,11 +104,20 @@ def project_status(store: Store, project: Project) -> ProjectStatus:
             f"task {image.task_id}: {image.error}" for image in store.images.bad(project.id)
         ],
         advice=project.people.get("advice"),
-        people=people_notes(project.people),
+        people=[*people_notes(project.people), *_on_gone_images(store, project)],
         further=further_text(f"v{project.current_version}", Further.of(metrics)),
         not_in_use=_not_in_use(store, project),
         sought=() if wish is None else wish_lines(wish),
     )
+
+
+def _on_gone_images(store: Store, project: Project) -> list[str]:
+    """That people's work counts for nothing since its images are gone; empty if there is none."""
+    count = store.labels.count_of_gone_images(project.id)
+    if not count:
+        return []
+    regions = f"{count} painted region{' lies' if count == 1 else 's lie'}"
+    return [f"{regions} in images that are gone from the project: they count when those are back"]
 
 
 def _not_in_use(store: Store, project: Project) -> str | None:

@@ -24,6 +24,7 @@ from ralis_backend.online.choosing import RankingConfig
 from ralis_backend.online.export import export_project
 from ralis_backend.online.learner import Learner
 from ralis_backend.online.store import Store, now
+from ralis_backend.online.store.attempts import FAILURE
 from ralis_backend.online.tool import ToolTask
 from ralis_backend.online.worker import Worker, WorkerConfig
 from ralis_backend.online.worker.loop import pause_after
@@ -264,10 +265,16 @@ class Play:
     def skip_pause(self) -> bool:
         """To the end of a pause or of a dead worker's lease; False if nobody waits."""
         assert self.store is not None
+        store = self.store
         pauses = [
             pause_after(look.num_failures) if look.retry_at else self._config.lease_s
-            for look in self.store.projects.looks()
+            for look in store.projects.looks()
             if look.retry_at or look.lease.owner
+        ]
+        pauses += [
+            pause_after(store.attempts.count(project.id, FAILURE, name))
+            for project in store.projects.all()
+            for name in store.attempts.failures(project.id)
         ]
         pauses += [
             (image.retry_at - now()).total_seconds()

@@ -15,6 +15,7 @@ from ralis_backend.online.advice import (
     of_rounds,
     refused_since,
 )
+from ralis_backend.online.further import NOT_IN_USE
 from ralis_backend.online.store.tables import Version
 
 
@@ -228,6 +229,8 @@ def test_regions_that_made_no_version_better_are_told_and_no_old_gain():
     ]
     refused = refused_since(versions, 1)
     assert len(refused) == 2, "without another region a training says nothing of labels"
+    versions[-1].metrics = {**versions[-1].metrics, NOT_IN_USE: "nothing could be read"}
+    assert refused_since(versions, 1) == refused[:1], "nothing could judge what was kept aside"
     once = advice([in_use], refused[:1])
     assert once.startswith("Label another round: 12 regions labelled since did not make it better")
     often = advice([in_use], refused)

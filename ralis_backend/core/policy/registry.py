@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from ralis_backend.core import policy, weights
-from ralis_backend.core.acquisition import STRATEGIES, Aimed, Strategy
+from ralis_backend.core.acquisition import STRATEGIES, Aimed, Needs, Strategy
 from ralis_backend.core.policy.kinds import ADAPTIVE, AGNOSTIC, MISICAL, RALIS
 from ralis_backend.core.registry import Registry
+from ralis_backend.core.text import reason_of, storable
 
 DEFAULT = "coverage-diverse"
 """What `default` stands for: the formula that is least behind the best one of each label set, see
@@ -136,14 +137,28 @@ def find_strategy(
 
     Raises:
         ValueError: if there is none; `PolicyDoesNotFit` and `WeightsError`, which are ValueErrors,
-            if it is a policy that cannot be used.
+            if it is a policy that cannot be used. A plug-in that breaks in saying what it is, too.
     """
     check_strategy(name, folder)
     plain, colon, target = name.partition(":")
     found = _named(plain, folder, classes, region_size)
+    _check_said(found, plain)
     if colon and not found.needs.has_target_class:
         raise _no_target(plain, target)
     return _aimed(found, target, classes) if found.needs.has_target_class else found
+
+
+def _check_said(found: Strategy, plain: str) -> None:
+    """Refuse a strategy that does not say its name and what it needs."""
+    try:
+        name, needs, _ = found.name, found.needs, (found.is_pointwise, found.is_trained)
+    except Exception as error:
+        why = f"it breaks in saying what it is: {reason_of(error)}"
+        raise ValueError(f"strategy '{plain}' cannot be used: {why}") from error
+    if not isinstance(name, str) or storable(name) != name:
+        raise ValueError(f"strategy '{plain}' cannot be used: its name is {name!r}, expected text")
+    if not isinstance(needs, Needs):
+        raise ValueError(f"strategy '{plain}' cannot be used: it needs {needs!r}, expected `Needs`")
 
 
 def policy_file(name: str, folder: Path) -> Path:

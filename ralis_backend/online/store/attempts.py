@@ -23,7 +23,8 @@ STEP = "step"
 REQUEST = "request"
 """A training that somebody has asked for and that has begun: due until it has ended in order."""
 
-
+FAILURE = "failure"
+"""A step that failed by itself: it rests, and the others go on."""
 IMAGE = "image"
 TASK = "task"
 """A task that the tool could not tell of."""
@@ -115,6 +116,24 @@ class Attempts:
             row = _find_or_add(session, project_id, kind, key)
             row.count, row.note = MOST_ATTEMPTS, note
 
+    def fail(self, project_id: int, step: str, why: str) -> int:
+        """A step has failed by itself; how often in a row, until `end` of its `FAILURE`."""
+        with self._database.write() as session:
+            row = _find_or_add(session, project_id, FAILURE, step)
+            row.count += 1
+            row.note = f"{step} failed and is tried again, while all else goes on: {why}"
+            return row.count
+
+    def failures(self, project_id: int) -> dict[str, str]:
+        """Why steps that failed by themselves did, by their names."""
+        query = select(Attempt.key, Attempt.note).where(
+            Attempt.project_id == project_id, Attempt.kind == FAILURE
+        )
+        with self._database.read() as session:
+            return {
+                str(name): str(note) for name, note in session.execute(query.order_by(Attempt.id))
+            }
+
     def set_aside_keys(self, project_id: int, kind: str) -> list[str]:
         """The keys of what is set aside of a kind, oldest first."""
         query = select(Attempt.key).where(
@@ -126,7 +145,7 @@ class Attempts:
     def notes(self, project_id: int) -> list[str]:
         """Why what is set aside is set aside, oldest first; of very much how much more there is."""
         query = select(Attempt.note).where(
-            Attempt.project_id == project_id, Attempt.note.is_not(None)
+            Attempt.project_id == project_id, Attempt.note.is_not(None), Attempt.kind != FAILURE
         )
         with self._database.read() as session:
             found = [str(note) for note in session.scalars(query.order_by(Attempt.id))]

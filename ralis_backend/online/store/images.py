@@ -69,8 +69,9 @@ class Images:
 
         An address may change without the image (signed ones do with each list): the size that is
         known stays until the file has been read again, and one that could not be read is due to be
-        tried again at once. A task id belongs to one task at a time; of a task without a time
-        nobody knows which it is, and what is known of its id stays.
+        tried again at once; if it fails again, its pauses go on to grow. A task id belongs to one
+        task at a time; of a task without a time nobody knows which it is, and what is known of its
+        id stays.
         """
         tasks = [task for task in tasks if task.created_at is not None]
         listed = {(task.id, task.created_at): task for task in tasks}
@@ -211,6 +212,13 @@ class Images:
                 session.flush()
                 _unite(session, row)
 
+    def note_trained(self, image_ids: Collection[int], label_id: int) -> None:
+        """Note that a training has read these images when that label was the newest."""
+        for part in parts(image_ids, BATCH):
+            with self._database.write() as session:
+                reading = update(Image).where(Image.id.in_(part))
+                session.execute(reading.values(trained_label_id=label_id))
+
     def doubles(self, project_id: int) -> dict[int, int]:
         """Images whose pixels an earlier image shows as well: row id -> the earlier one's."""
         query = (
@@ -307,7 +315,7 @@ def _change(row: Any, task: ToolTask | None) -> dict[str, Any]:
         return {} if row.is_deleted else {"is_deleted": True}
     if row.ref == task.image and not row.is_deleted:
         return {}
-    changed = {"ref": task.image, "is_deleted": False, "num_failures": 0}
+    changed = {"ref": task.image, "is_deleted": False}
     if not task.image:
         return {**changed, "error": _NO_IMAGE, "retry_at": None}
     # Not cleared: what follows from an image that can be read again is due when it was read.

@@ -237,6 +237,26 @@ class Labels:
             )
             return newest_id or 0
 
+    def newest_painted_id(self, project_id: int) -> int:
+        """The id of the newest painted label that counts, 0 without any."""
+        query = _counting(select(Label.id)).where(Label.project_id == project_id, ~Label.is_skipped)
+        with self._database.read() as session:
+            return session.scalar(query.order_by(Label.id.desc()).limit(1)) or 0
+
+    def count_of_gone_images(self, project_id: int) -> int:
+        """How many regions people painted in images that are gone: they count for nothing."""
+        query = (
+            select(Label.image_id, *_REGION)
+            .join(Annotation, Annotation.id == Label.annotation_row_id)
+            .join(Image, Image.id == Label.image_id)
+            .where(Label.project_id == project_id, ~Label.is_skipped, Image.is_deleted)
+            .where(~Annotation.is_deleted, ~Annotation.is_machine)
+        )
+        with self._database.read() as session:
+            return (
+                session.scalar(select(func.count()).select_from(query.distinct().subquery())) or 0
+            )
+
     def mark(self, project_id: int) -> list[int]:
         """What changes whenever a label or skip comes or goes: how many count, the sum of ids."""
         query = _counting(select(func.count(Label.id), func.coalesce(func.sum(Label.id), 0)))

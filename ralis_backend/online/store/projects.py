@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, exists, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, undefer
 
 from ralis_backend.core.regions import VOID
 from ralis_backend.online.background import Kept, background_of, marked
-from ralis_backend.online.store.attempts import MOST_ATTEMPTS, STEP, try_all_again
+from ralis_backend.online.store.attempts import FAILURE, MOST_ATTEMPTS, STEP, try_all_again
 from ralis_backend.online.store.database import Database, assign, now
 from ralis_backend.online.store.leases import LeaseState
 from ralis_backend.online.store.left_out import REREAD, UNREAD, read_again
@@ -222,6 +222,7 @@ class Projects:
         with self._database.write() as session:
             session.execute(update(Project).values(is_sync_requested=True))
             session.execute(update(Project).where(~rests_on).values(retry_at=None))
+            session.execute(delete(Attempt).where(Attempt.kind == FAILURE))
 
     def request_training(self, project_id: int) -> None:
         """Train as soon as a worker is free; what webhooks missed is read first.

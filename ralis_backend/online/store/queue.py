@@ -23,6 +23,15 @@ class Queue:
         """The crop tasks that wait for an annotator, most useful first."""
         return self._tasks(CropTask.project_id == project_id, CropTask.state == "open")
 
+    def gone(self, project_id: int) -> list[int]:
+        """Row ids of the tasks that wait though their image is gone from the pool."""
+        query = select(CropTask.id).join(Image, Image.id == CropTask.image_id)
+        with self._database.read() as session:
+            found = query.where(
+                CropTask.project_id == project_id, CropTask.state == "open", Image.is_deleted
+            )
+            return list(session.scalars(found.order_by(CropTask.id)))
+
     def count_open(self, project_id: int) -> int:
         """How many tasks wait in the tool; without those that are only planned."""
         query = select(func.count(CropTask.task_id)).where(

@@ -97,6 +97,8 @@ class Project(Base):
     is_publishing_requested: Mapped[bool] = mapped_column(default=False)
     published_version: Mapped[int | None]  # that annotators meet; None: nothing yet
     published_label_id: Mapped[int] = mapped_column(default=0)
+    # the newest painted label when the last round began
+    round_label_id: Mapped[int] = mapped_column(default=0, server_default="0")
     # what decided which regions are open when they were published last: `worker/openness`
     filled_with: Mapped[list[Any] | None] = _nullable_json()
     round: Mapped[int] = mapped_column(default=0)
@@ -180,6 +182,8 @@ class Image(Base):
     )
     num_failures: Mapped[int] = mapped_column(default=0)  # to read it, in a row
     retry_at: Mapped[datetime | None]
+    # the newest label when a training read it last
+    trained_label_id: Mapped[int] = mapped_column(default=0, server_default="0")
 
     @property
     def is_readable(self) -> bool:

@@ -100,22 +100,19 @@ class CropQueue:
         places, scores = publication.places()
         if not places:
             logger.info("project %s: every region is labelled", project.tool_id)
+        tasks = [row for row in self._store.queue.all(project.id) if row.state != "deleted"]
         return QueueState(
             places=places,
             scores=scores,
             strategy=version.strategy or "",
-            tasks=[row for row in self._store.queue.all(project.id) if row.state != "deleted"],
+            tasks=tasks,
             num_annotators=publication.num_annotators,
             round=project.round,
             is_new_version=publication.is_new,
-            is_new_round=publication.is_new_round or self._has_other_round(project, version),
+            is_new_round=publication.is_new_round,
+            gone={row.id for row in tasks if row.image_id not in publication.images},
             mining=publication.mining(),
         )
-
-    def _has_other_round(self, project: Project, version: Version) -> bool:
-        number = project.published_version
-        published = None if number is None else self._store.versions.find(project.id, number)
-        return published is None or published.round_version != version.round_version
 
     def _rules(self, project: Project) -> QueueRules:
         ranking = self._config.ranking

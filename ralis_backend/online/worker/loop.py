@@ -12,8 +12,8 @@ from typing import Any
 
 from ralis_backend.core.text import reason_of
 from ralis_backend.online.owner import own_name
-from ralis_backend.online.store import Store, now
-from ralis_backend.online.store.attempts import MOST_ATTEMPTS, STEP
+from ralis_backend.online.store import Store, StoreError, now
+from ralis_backend.online.store.attempts import FAILURE, MOST_ATTEMPTS, STEP
 from ralis_backend.online.store.leases import LeaseLost
 from ralis_backend.online.store.projects import Look
 from ralis_backend.online.store.tables import Project
@@ -25,7 +25,7 @@ from ralis_backend.online.worker.progress import Progress
 from ralis_backend.online.worker.pulse import Pulse
 from ralis_backend.online.worker.stall import end_process
 from ralis_backend.online.worker.standing import Standing
-from ralis_backend.online.worker.steps import Step, first_due, read_state, worker_steps
+from ralis_backend.online.worker.steps import Kind, Step, all_due, read_state, worker_steps
 from ralis_backend.online.worker.sync import Sync
 from ralis_backend.online.worker.train import Stopped
 
@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 EXPECTED_ERRORS = (ToolError, ValueError, OSError, FloatingPointError)
 """What their message explains; any other error is logged with its traceback."""
+FOR_ALL = (ToolError, StoreError)
+"""What every step of a project would meet: it rests as a whole."""
 TURN_S = 300.0
 """What is done while nothing else is due stays with a project for so long, if others wait."""
 MOST_LOSSES = 7
@@ -74,7 +76,7 @@ class Worker:
         self._steps = worker_steps(self._held, watched, config)
         self._housekeeping = Housekeeping(store, tool, config)
         self._standing = Standing()
-        self._settled: dict[tuple[int, bool], Look] = {}  # by project and `Step.is_idle`
+        self._settled: dict[tuple[int, Kind], Look] = {}
         self._idle_turn = (0, float("-inf"))  # whose it is, and since when
         self._running: tuple[Project, Step] | None = None
         self._stop = threading.Event()
@@ -95,7 +97,7 @@ class Worker:
         """One step for each project that needs one; True if there was any.
 
         Those whose annotators have nothing to do come first, and before each step of another one
-        they get all that they need. Where nothing was due, an idle step is done for one project.
+        they get all that brings tasks. Where nothing was due, an idle step is done for one project.
         """
         is_busy = False
         looks = self._store.projects.looks()
@@ -118,46 +120,47 @@ class Worker:
             return look.id < last or (is_over and look.id == last)
 
         for look in sorted(looks, key=lambda it: (is_later(it), it.id)):
-            if not self._stop.is_set() and self._advance_alone(look, is_idle=True):
+            if not self._stop.is_set() and self._advance_alone(look, Kind.IDLE):
                 if is_over or look.id != last:
                     self._idle_turn = look.id, time.monotonic()
                 return
 
     def _serve_waiting(self) -> None:
-        """Step after step of projects whose annotators wait, until none of them is due."""
+        """Step after step that may bring tasks where annotators wait, until none of them is due."""
         is_busy = True
         while is_busy and not self._stop.is_set():
             waiting = [it for it in self._store.projects.looks() if it.do_annotators_wait]
-            is_busy = any(self._advance_alone(look) for look in waiting)
+            is_busy = any(self._advance_alone(look, Kind.SERVING) for look in waiting)
 
-    def advance(self, look: Look, *, is_idle: bool = False) -> bool:
-        """Do the project's first due step; True if it was done (so more may be due).
-
-        is_idle: of those that are done while no other is due.
-        """
-        if not self._is_wanted(look, is_idle=is_idle):
+    def advance(self, look: Look, kind: Kind = Kind.WORK) -> bool:
+        """Do the project's first due step of a kind; True if it was done (so more may be due)."""
+        if not self._is_wanted(look, kind):
             return False
         with self._leaser.leased(look.id) as lease:
             if lease is None:
                 return False
             with self._fence.around(lease):
-                return self._advance_leased(look.id, lease, is_idle=is_idle)
+                return self._advance_leased(look.id, lease, kind)
 
-    def _is_wanted(self, look: Look, *, is_idle: bool) -> bool:
+    def _is_wanted(self, look: Look, kind: Kind) -> bool:
         """Whether a step is due that this worker may do now."""
-        if self._is_resting(look) or self._is_settled(look, is_idle=is_idle):
+        if self._is_resting(look) or self._is_settled(look, kind):
             return False
         if not self._leaser.is_free(look.id, look.lease):
             return False
-        if self._due(self._store.projects.by_id(look.id), is_idle=is_idle) is None:
-            self._settle(look, is_idle=is_idle)
-            return False
-        return True
+        due = self._due(self._store.projects.by_id(look.id), kind)
+        if not due:
+            self._settle(look, kind)
+        return any(not self._rests_alone(look.id, step) for step in due)
 
-    def _settle(self, look: Look, *, is_idle: bool) -> None:
+    def _settle(self, look: Look, kind: Kind) -> None:
         """Nothing is due: whatever failed last was done all the same, or is not needed any more."""
-        self._settled[look.id, is_idle] = look
-        if look.retry_at is not None and not is_idle:
+        self._settled[look.id, kind] = look
+        failures = self._store.attempts.failures(look.id)
+        done = [step.name for step in self._of(kind) if step.name in failures]
+        for name in done:
+            self._store.attempts.end(look.id, FAILURE, name)
+        if done or (look.retry_at is not None and kind is Kind.WORK):
             notes = standing_notes(self._store, look.id)
             self._store.projects.change(look.id, last_error=notes, num_failures=0, retry_at=None)
 
@@ -171,10 +174,10 @@ class Worker:
             return False
         return is_busy
 
-    def _advance_alone(self, look: Look, *, is_idle: bool = False) -> bool:
+    def _advance_alone(self, look: Look, kind: Kind = Kind.WORK) -> bool:
         """What one project's row or state holds must not stop the others."""
         try:
-            return self.advance(look, is_idle=is_idle)
+            return self.advance(look, kind)
         except Exception as error:
             logger.exception("project %s: it could not be looked at", look.uid.partition(".")[0])
             self._try_to_note(look.id, look.num_failures + 1, reason_of(error))
@@ -188,26 +191,40 @@ class Worker:
         rested_s = self._standing.seconds(("rest", look.id), failure)
         return rested_s < pause_after(look.num_failures)
 
-    def _is_settled(self, look: Look, *, is_idle: bool) -> bool:
+    def _rests_alone(self, project_id: int, step: Step) -> bool:
+        """As `_is_resting`, of a step that failed by itself."""
+        number = self._store.attempts.count(project_id, FAILURE, step.name)
+        rested_s = self._standing.seconds(("rest", project_id, step.name), number)
+        return number > 0 and rested_s < pause_after(number)
+
+    def _is_settled(self, look: Look, kind: Kind) -> bool:
         """Whether nothing was due when all that decides it was as it is now."""
-        is_known = self._settled.get((look.id, is_idle)) == look
+        is_known = self._settled.get((look.id, kind)) == look
         return is_known and self._unread_s(look) < self._config.sync_s
 
     def _unread_s(self, project: Look | Project) -> float:
         """Seconds since the project was last read as a whole, as far as this worker has seen."""
         return self._standing.seconds(("sync", project.id), project.synced_at)
 
-    def _due(self, project: Project, *, is_idle: bool) -> Step | None:
+    def _of(self, kind: Kind) -> list[Step]:
+        return [step for step in self._steps if step.is_of(kind)]
+
+    def _due(self, project: Project, kind: Kind) -> list[Step]:
+        """The steps that are due, in their order; those that rest as well."""
         if project.is_deleted:
-            return None
+            return []
         enough = self._config.ranking.regions_per_round
         state = read_state(self._store, project, self._unread_s(project), enough)
-        steps = [step for step in self._steps if step.is_idle == is_idle]
-        return first_due(steps, state, self._config)
+        return all_due(self._of(kind), state, self._config)
 
-    def _advance_leased(self, project_id: int, lease: Lease, *, is_idle: bool) -> bool:
+    def _next(self, project: Project, kind: Kind) -> Step | None:
+        """The first step that is due and does not rest."""
+        due = self._due(project, kind)
+        return next((step for step in due if not self._rests_alone(project.id, step)), None)
+
+    def _advance_leased(self, project_id: int, lease: Lease, kind: Kind) -> bool:
         project = self._store.projects.by_id(project_id)  # as it is under the lease
-        step = self._due(project, is_idle=is_idle)
+        step = self._next(project, kind)
         if step is None:
             return False
         self._running = (project, step)
@@ -235,10 +252,13 @@ class Worker:
             self._note_loss(project, error)
             is_done = False
         except Exception as error:
-            self._note_failure(project, error)
+            if step.may_rest_alone and not isinstance(error, FOR_ALL):
+                self._note_failure_alone(project, step, error)
+            else:
+                self._note_failure(project, error)
             is_done = False
         else:
-            self._note_success(project)
+            self._note_success(project, step)
             is_done = True
         self._held.attempts.end(project.id, STEP, step.name)
         return is_done
@@ -263,7 +283,7 @@ class Worker:
     def _need_elsewhere(self, project: Project) -> Callable[[], bool]:
         """Whether another step of any project is due, looked at as often as between two steps."""
         begun = {look.id: look for look in self._store.projects.looks()}.get(project.id)
-        if begun is None or self._due(project, is_idle=False) is not None:
+        if begun is None or self._next(project, Kind.WORK) is not None:
             return lambda: True
         looked_at = time.monotonic()
         is_needed = False
@@ -290,7 +310,7 @@ class Worker:
     def _is_wanted_alone(self, look: Look) -> bool:
         """As `_is_wanted`; a project that cannot be looked at is told of when its turn comes."""
         try:
-            return self._is_wanted(look, is_idle=False)
+            return self._is_wanted(look, Kind.WORK)
         except Exception:
             logger.debug("project row %d could not be looked at", look.id, exc_info=True)
             return False
@@ -321,8 +341,10 @@ class Worker:
         finally:
             self._end_process(message)
 
-    def _note_success(self, project: Project) -> None:
+    def _note_success(self, project: Project, step: Step) -> None:
         """No error any more, but for what is set aside or left out."""
+        if self._held.attempts.count(project.id, FAILURE, step.name):
+            self._held.attempts.end(project.id, FAILURE, step.name)
         notes = standing_notes(self._held, project.id)
         row = self._store.projects.by_id(project.id)
         if row.last_error != notes or row.num_failures or row.num_losses or row.retry_at:
@@ -386,6 +408,25 @@ class Worker:
         )
         self._try_to_note(project.id, number, reason_of(error))
 
+    def _note_failure_alone(self, project: Project, step: Step, error: Exception) -> None:
+        """Tell the operator, and try this step again later; the others go on."""
+        why = reason_of(error)
+        try:
+            number = self._held.attempts.fail(project.id, step.name, why)
+            notes = standing_notes(self._held, project.id)
+            self._held.projects.change(project.id, last_error=notes, progress={"state": "waiting"})
+        except StoreError as failure:  # what cannot be noted would be tried again at once
+            self._note_failure(project, failure)
+            return
+        logger.error(
+            "project %s: %s failed: %s; next try in %.0f s, all else goes on",
+            project.tool_id,
+            step.name,
+            why,
+            pause_after(number),
+            exc_info=None if isinstance(error, EXPECTED_ERRORS) else error,
+        )
+
     def _try_to_note(self, project_id: int, num_failures: int, message: str) -> None:
         try:
             self._note(project_id, num_failures, message, progress={"state": "waiting"})
@@ -406,8 +447,13 @@ class Worker:
 
 
 def standing_notes(store: Store, project_id: int) -> str | None:
-    """What people should know though nothing fails: what is set aside, and what is left out."""
-    notes = [*store.attempts.notes(project_id), store.annotations.left_out_note(project_id)]
+    """What people should know though all else goes on: what fails, is set aside, or is left out."""
+    failed = store.attempts.failures(project_id).values()
+    notes = [
+        *failed,
+        *store.attempts.notes(project_id),
+        store.annotations.left_out_note(project_id),
+    ]
     return "; ".join(filter(None, notes)) or None
 
 

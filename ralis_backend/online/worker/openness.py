@@ -19,6 +19,6 @@ def openness(store: Store, project_id: int) -> Openness:
     return [store.labels.mark(project_id), store.images.mark(project_id)]
 
 
-def of_queue(waiting: Sequence[CropTask]) -> Openness:
-    """As the tasks that wait decide it."""
-    return [[len(waiting), sum(row.id for row in waiting)]]
+def of_queue(waiting: Sequence[CropTask], gone: Sequence[int]) -> Openness:
+    """As the tasks that wait decide it, and the row ids of those whose image is gone."""
+    return [[len(waiting), sum(row.id for row in waiting)], [len(gone), sum(gone)]]

@@ -23,7 +23,7 @@ class Publication:
     pool: the project as the tool has it.
     images, rankings, labels: by image id; `rankings` are those of `version`.
     region_size: (height, width) in pixels.
-    newest_label_id: of those labels, as far as they are surely among them.
+    newest_painted: the newest painted one's id, as far as it is surely among those labels.
     sought: what of the rankings is for a class that is looked for; None: nothing is.
     """
 
@@ -34,7 +34,7 @@ class Publication:
     rankings: Mapping[int, Ranking]
     labels: Mapping[int, Sequence[RegionLabel]]
     region_size: tuple[int, int]
-    newest_label_id: int
+    newest_painted: int
     sought: Sought | None = None
 
     @property
@@ -44,11 +44,8 @@ class Publication:
 
     @property
     def is_new_round(self) -> bool:
-        """Whether labels have come since what annotators meet was chosen, by the same ranking.
-
-        Of another version, see `Version.round_version`.
-        """
-        return self._is_as_published and self.newest_label_id > self.project.published_label_id
+        """Whether regions have been painted since the last round began, whatever the version."""
+        return self.newest_painted > self.project.round_label_id
 
     @property
     def _is_as_published(self) -> bool:

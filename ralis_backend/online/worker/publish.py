@@ -40,23 +40,25 @@ class Publisher:
         started = time.monotonic()
         if self._has_misfits(project, version):
             return
+        queue = self._store.queue
         newest = self._store.labels.newest_id(project.id)
+        newest_painted = self._store.labels.newest_painted_id(project.id)
         # Before an image fails: then it is due again.
         decided_by = openness(self._store, project.id)
-        if self._is_open_again(project, version, newest):
+        if self._is_open_again(project, version, newest_painted):
             self._store.projects.change(project.id, is_publishing_requested=True)
             self._store.versions.change(version.id, ranked_at=None)
             return
         if project.regions_tool_id is None:
             rankings = self._store.rankings.of(version.id)
-            publication = self._read(project, version, rankings, newest)
+            publication = self._read(project, version, rankings, newest_painted)
             if publication.is_new:
                 self._store.queue.take_back(project.id, version.number, publication.wish_id)
                 self._publish_images(publication)
             number = project.round
         else:
             rankings = self._store.rankings.scored(version.id)
-            publication = self._read(project, version, rankings, newest)
+            publication = self._read(project, version, rankings, newest_painted)
             masks = self._masks(publication)
             number = self._crop_queue.publish(publication, project.regions_tool_id, masks)
         self._store.projects.change(
@@ -65,22 +67,23 @@ class Publisher:
             published_version=version.number,
             published_label_id=newest,
             published_wish=publication.wish_id,
-            filled_with=[*decided_by, *of_queue(self._store.queue.open(project.id))],
+            filled_with=[*decided_by, *of_queue(queue.open(project.id), queue.gone(project.id))],
             round=number,
+            round_label_id=newest_painted if number > project.round else project.round_label_id,
         )
         seconds = round(time.monotonic() - started, 2)
         self._store.versions.change(
             version.id,
             metrics={"seconds": {**self._seconds(project, version), "publish": seconds}},
         )
-        self._drop_old_rankings(project)
+        self._drop_old_rankings(project, version)
 
-    def _is_open_again(self, project: Project, version: Version, newest: int) -> bool:
+    def _is_open_again(self, project: Project, version: Version, newest_painted: int) -> bool:
         """Whether there are open regions where the ranking found none: it says nothing of them."""
         if project.is_publishing_requested or not version.metrics.get(USED_UP):
             return False
         rankings = self._store.rankings.scored(version.id)
-        places, _ = self._read(project, version, rankings, newest).places()
+        places, _ = self._read(project, version, rankings, newest_painted).places()
         return bool(places)
 
     def _read(
@@ -88,7 +91,7 @@ class Publisher:
         project: Project,
         version: Version,
         rankings: Mapping[int, Ranking],
-        newest_label_id: int,
+        newest_painted: int,
     ) -> Publication:
         labels = self._store.labels.of(project.id)
         return Publication(
@@ -99,7 +102,7 @@ class Publisher:
             rankings=rankings,
             labels=labels_by_image(labels),
             region_size=self._config.ranking.region_size,
-            newest_label_id=newest_label_id,
+            newest_painted=newest_painted,
             sought=sought(self._store, project, version, labels),
         )
 
@@ -170,7 +173,8 @@ class Publisher:
         seconds: Mapping[str, float] = (stored or version).metrics.get("seconds", {})
         return seconds
 
-    def _drop_old_rankings(self, project: Project) -> None:
+    def _drop_old_rankings(self, project: Project, published: Version) -> None:
+        kept = {project.current_version, published.number}
         for version in self._store.versions.all(project.id):
-            if version.number != project.current_version and version.ranked_at is not None:
+            if version.number not in kept and version.ranked_at is not None:
                 self._store.rankings.drop(version.id)

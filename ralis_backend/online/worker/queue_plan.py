@@ -100,8 +100,9 @@ class QueueState:
     round: number of the round at the head of the queue.
     is_new_version: whether the scores come from another ranking than the queue, or are for another
         wish.
-    is_new_round: whether that one has learned from another round of labels, or the same one meets
-        new labels; if not, what is replaced is replaced where it was, and the round goes on.
+    is_new_round: whether regions have been painted since the last round began; if not, what is
+        replaced is replaced where it was, and the round goes on.
+    gone: row ids of tasks whose image is gone from the pool.
     begun: row ids of tasks that the tool would not delete, since somebody works on them.
     mining: what is looked for besides; None: nothing.
     """
@@ -114,6 +115,7 @@ class QueueState:
     round: int
     is_new_version: bool
     is_new_round: bool
+    gone: Set[int] = frozenset()
     begun: Set[int] = frozenset()
     mining: Mining | None = None
 
@@ -202,7 +204,8 @@ def plan_queue(state: QueueState, rules: QueueRules, reason: Callable[[Place], s
     size = rules.size_with(state.mining)
     best = _best(state, rules, _slice(state.waiting))
     outdated = _outdated(state, best) if state.is_new_version else []
-    taken_out = list({row.id: row for row in (*outdated, *_doubles(state))}.values())
+    gone = [row for row in state.waiting if row.id in state.gone - state.begun]
+    taken_out = list({row.id: row for row in (*gone, *outdated, *_doubles(state))}.values())
     removed = {row.id for row in taken_out}
     kept = [row for row in state.waiting if row.id not in removed]
     waiting = {place_of(row): row for row in kept}
@@ -220,7 +223,7 @@ def plan_queue(state: QueueState, rules: QueueRules, reason: Callable[[Place], s
     chosen = _chosen(best, taken, room, to_mine)
     goes_on = not state.is_new_round
     number = max(1, state.round) if goes_on else state.round + 1
-    taken_slots = {(row.round, row.rank) for row in handed_out} if goes_on else set()
+    taken_slots = {(row.round, row.rank) for row in handed_out}
     is_at_head = goes_on or state.is_new_version
     added = _new_tasks(
         spread(

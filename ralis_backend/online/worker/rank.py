@@ -15,7 +15,7 @@ from ralis_backend.core.features import RegionFeatures
 from ralis_backend.core.policy.registry import policy_digest
 from ralis_backend.core.regions import grid, is_labelled
 from ralis_backend.core.segmenter import Segmenter
-from ralis_backend.core.text import reason_of
+from ralis_backend.core.text import reason_of, storable
 from ralis_backend.online.choosing import FALLBACK, ChosenStrategy, fallback, strategy_for
 from ralis_backend.online.hits import MINING, followed
 from ralis_backend.online.labels import RegionLabel, covered, labelled_pixels
@@ -438,7 +438,7 @@ def _manner(chosen: ChosenStrategy, state: PoolState, pool: DescribedPool) -> st
     """What the strategy looks for now; None where it says nothing, or breaks in saying it."""
     try:
         manner = chosen.strategy.manner(state, pool.features.select(pool.candidates))
-        return None if manner is None else str(manner)
+        return None if manner is None else storable(str(manner))
     except (Stopped, MemoryError):
         raise
     except Exception as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from ralis_backend.online.further import Further
@@ -53,9 +54,11 @@ class ProjectState:
     newest_label_id: of all labels, 0 without any.
     is_ranked: whether the version in use has ranked the pool, for the class that is wished for too;
         one whose regions are used up has not while there are images that it has not ranked.
+    has_ranking: whether it has ranked at all, since that was last asked for.
     is_published: whether annotators meet what it has ranked, as far as there was room.
     may_have_open: whether regions may have opened since that was published last; asked only while
-        less than a round waits, a wish takes the places, or the ranking found no open region.
+        less than a round waits, a wish takes the places, the ranking found no open region, or the
+        image of a waiting one is gone.
     is_used_up: whether its ranking found no open region.
     sought_wish: the wish that its ranking has regions for; None without one.
     has_bad_images: whether images that could not be read should be tried again.
@@ -66,6 +69,7 @@ class ProjectState:
         nothing was noted.
     leaves_share: whether that wish leaves a share of each round to the ordinary strategy.
     num_waiting, num_planned: region tasks without a label; those of them not yet in the tool.
+    has_gone: whether the image of any of them is gone from the pool.
     """
 
     project: Project
@@ -78,6 +82,8 @@ class ProjectState:
     is_published: bool
     num_waiting: int
     num_planned: int
+    has_gone: bool = False
+    has_ranking: bool = True
     may_have_open: bool = False
     is_used_up: bool = False
     has_bad_images: bool = False
@@ -88,17 +94,39 @@ class ProjectState:
     leaves_share: bool = False
 
 
+class Kind(Enum):
+    """Which steps are looked at.
+
+    WORK: all but idle ones. SERVING: those of them that bring annotators tasks. IDLE: see `Step`.
+    """
+
+    WORK = "work"
+    SERVING = "serving"
+    IDLE = "idle"
+
+
 @dataclass(frozen=True)
 class Step:
     """One kind of work on a project; `is_due` where it makes what is more like what should be.
 
     is_idle: done only while no other step of any project is due, and stopped as soon as one is.
+    brings_tasks: other projects wait for it while annotators of this one have nothing to do.
+    may_rest_alone: where it fails by itself, the other steps go on without it; if not, they go by
+        what it brings.
     """
 
     name: str
     is_due: Callable[[ProjectState, WorkerConfig], bool]
     run: Callable[[Project, Report, ShouldStop], object]
     is_idle: bool = False
+    brings_tasks: bool = True
+    may_rest_alone: bool = True
+
+    def is_of(self, kind: Kind) -> bool:
+        """Whether it is looked at with that kind."""
+        if self.is_idle or kind is Kind.IDLE:
+            return self.is_idle and kind is Kind.IDLE
+        return self.brings_tasks or kind is Kind.WORK
 
 
 def worker_steps(store: Store, tool: Tool, config: WorkerConfig) -> tuple[Step, ...]:
@@ -107,16 +135,17 @@ def worker_steps(store: Store, tool: Tool, config: WorkerConfig) -> tuple[Step, 
     work = _Work(store, tool, config, improver)
     tidying = Tidying(store, config)
     return (
-        Step("sync", is_sync_due, work.sync),
+        Step("sync", is_sync_due, work.sync, may_rest_alone=False),
         Step("events", are_events_due, work.read_events),
         Step("train", is_training_due, work.train),
         Step("rank", is_ranking_due, work.rank),
         Step("publish", is_publishing_due, work.publish),
-        Step("retry", is_retry_due, work.retry),
+        Step("retry", is_retry_due, work.retry, brings_tasks=False),
         Step(
             "tidy",
             lambda state, config: tidying.is_due(state.project),
             lambda project, report, should_stop: tidying.tidy(project),
+            brings_tasks=False,
         ),
         Step(
             "improve",
@@ -129,9 +158,9 @@ def worker_steps(store: Store, tool: Tool, config: WorkerConfig) -> tuple[Step, 
     )
 
 
-def first_due(steps: Sequence[Step], state: ProjectState, config: WorkerConfig) -> Step | None:
-    """The first step that is due; None if all is well."""
-    return next((step for step in steps if step.is_due(state, config)), None)
+def all_due(steps: Sequence[Step], state: ProjectState, config: WorkerConfig) -> list[Step]:
+    """The steps that are due, in their order; none if all is well."""
+    return [step for step in steps if step.is_due(state, config)]
 
 
 def read_state(store: Store, project: Project, unread_s: float, enough: int) -> ProjectState:
@@ -150,8 +179,9 @@ def read_state(store: Store, project: Project, unread_s: float, enough: int) -> 
     leaves_share = sought_wish is not None and wish is not None and wish.share < 1
     is_used_up = version is not None and bool(version.metrics.get(USED_UP))
     may_have_open = False
-    if len(waiting) < enough or leaves_share or is_used_up:
-        now_open = [*openness(store, project.id), *of_queue(waiting)]
+    gone = store.queue.gone(project.id)
+    if len(waiting) < enough or leaves_share or is_used_up or gone:
+        now_open = [*openness(store, project.id), *of_queue(waiting, gone)]
         may_have_open = now_open != project.filled_with
     further = _further(version)
     is_published = (
@@ -170,10 +200,12 @@ def read_state(store: Store, project: Project, unread_s: float, enough: int) -> 
         is_ranked=_is_ranked(
             store, project, version, wish, may_be_more=is_used_up or is_queue_done
         ),
+        has_ranking=version is not None and version.ranked_at is not None,
         is_published=is_published,
         may_have_open=may_have_open,
         is_used_up=is_used_up,
         num_waiting=len(waiting),
+        has_gone=bool(gone),
         num_planned=sum(row.task_id is None for row in waiting),
         further=further,
         basis=None if further is None or further.basis is None else Basis.of(store, project).digest,
@@ -221,19 +253,29 @@ def is_publishing_due(state: ProjectState, config: WorkerConfig) -> bool:
     There is room when less than a round waits, and regions may be open for it; whether they are is
     looked at in a pool that was used up, too. Beside a wish, of which very many may wait,
     they also have when a training has learned from them in vain: else a refused version would leave
-    nothing but what is mined.
+    nothing but what is mined. While the ranking of the version in use fails, what annotators meet
+    is filled up from what was ranked before.
     """
     project = state.project
+    if not state.has_ranking:
+        return project.published_version is not None and _has_room(state, config)
     if not state.is_published or project.published_wish != state.sought_wish:
         return True
     if state.is_used_up and state.may_have_open:
         return True
+    return _has_room(state, config)
+
+
+def _has_room(state: ProjectState, config: WorkerConfig) -> bool:
+    project = state.project
     if project.regions_tool_id is None:
         return False
     if state.num_planned:
         return True
     if not state.may_have_open:
         return False
+    if state.has_gone:
+        return True
     if state.leaves_share and project.trained_label_id > project.published_label_id:
         return True
     return state.num_waiting < config.ranking.regions_per_round
@@ -339,16 +381,25 @@ class _Work:
         logger.error("project %s: %s", project.tool_id, note)
 
     def rank(self, project: Project, report: Report, should_stop: ShouldStop) -> None:
-        """Rank; where nothing waits, what was found is published though the version was before."""
+        """Rank; what was found is published though the version was before.
+
+        Not where it ranks once more beside tasks that wait, as for a wish.
+        """
         should_stop = self._reading.on_the_way(project, should_stop)
-        if not self._store.queue.open(project.id):  # first, lest a kill after ranking forgets it
+        version = self._version_in_use(project)
+        # First, lest a kill after ranking forgets it.
+        if version.ranked_at is None or not self._store.queue.open(project.id):
             self._store.projects.change(project.id, is_publishing_requested=True)
-        self._ranker.rank(project, self._version_in_use(project), report, should_stop)
+        self._ranker.rank(project, version, report, should_stop)
         self._people.count(project)  # pictures that were read now may be known from other tasks
 
     def publish(self, project: Project, report: Report, should_stop: ShouldStop) -> None:
         report({"state": "publishing"})
-        self._publisher.publish(project, self._version_in_use(project))
+        version = self._version_in_use(project)
+        before = project.published_version
+        if version.ranked_at is None and before is not None:
+            version = self._store.versions.find(project.id, before) or version
+        self._publisher.publish(project, version)
         self._descriptions.keep(project.id)
 
     def retry(self, project: Project, report: Report, should_stop: ShouldStop) -> None:

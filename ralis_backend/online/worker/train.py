@@ -131,6 +131,8 @@ class Trainer:
         try:
             trial = self._better_trial(lesson, plan)
         except NothingReadable as error:
+            # Whoever asked gets this training once they can be read, though one before read them.
+            self._store.images.note_trained({each.image.id for each in plan.training}, 0)
             self._give_up(project, newest_label_id, read, str(error))
             return None
         version = Version(
@@ -147,7 +149,7 @@ class Trainer:
                 "seconds": {"train": round(time.monotonic() - started, 2)},
             },
         )
-        return self._versions.keep(
+        stored = self._versions.keep(
             project,
             version,
             trial.candidate,
@@ -155,6 +157,10 @@ class Trainer:
             ends=REQUEST,
             trained_label_id=newest_label_id,
         )
+        # Only now: a kill before the version is kept must not lose that an image was left out.
+        seen = read.readable([*plan.training, *plan.validation])
+        self._store.images.note_trained({each.image.id for each in seen}, newest_label_id)
+        return stored
 
     def _better_trial(self, lesson: _Lesson, plan: TrainingPlan) -> _Trial:
         """As planned; from paint alone where the gate refuses what the rest made of it."""

@@ -103,7 +103,7 @@ def test_a_bad_image_is_tried_again_after_growing_pauses_or_at_another_address(
     store.images.reconcile(project.id, [ToolTask(1, START, "/data/other.png")])
     moved = store.images.get(image.id)
     assert moved.may_be_tried(now())
-    assert moved.num_failures == 0
+    assert moved.num_failures == 10  # it is tried at once, and rests longer if it fails again
 
 
 def _two_of_one_picture(store: Store, project: Project, *sides: bool | None) -> list[Image]:

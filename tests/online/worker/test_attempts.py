@@ -9,7 +9,7 @@ import pytest
 
 from ralis_backend.core.learning.config import FinetuneConfig
 from ralis_backend.online.store import Store
-from ralis_backend.online.store.attempts import MOST_ATTEMPTS, STEP, SetAsideError
+from ralis_backend.online.store.attempts import FAILURE, MOST_ATTEMPTS, STEP, SetAsideError
 from ralis_backend.online.tool import ToolTask
 from ralis_backend.online.worker import Worker, WorkerConfig
 from ralis_backend.online.worker.loop import pause_after
@@ -168,7 +168,7 @@ def test_a_training_that_diverges_has_another_seed_each_time_and_is_given_up_aft
     labelled = label_round(store, tool)
     for _ in range(4):
         settle(worker)
-        store.projects.change(store.projects.all()[0].id, retry_at=None)
+        store.attempts.forget(store.projects.all()[0].id, FAILURE)  # the pause is over
     (project,) = store.projects.all()
     assert len(set(seeds)) == MOST_ATTEMPTS == len(seeds)
     assert project.last_error is not None
@@ -189,7 +189,7 @@ def test_new_labels_after_a_training_was_given_up_are_trained_on(
     label_round(store, tool)
     for _ in range(4):
         settle(worker)
-        store.projects.change(store.projects.all()[0].id, retry_at=None)
+        store.attempts.forget(store.projects.all()[0].id, FAILURE)  # the pause is over
     mended = make_worker()
     settle(mended)
     assert store.projects.all()[0].current_version == 0

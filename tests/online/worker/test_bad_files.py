@@ -122,7 +122,8 @@ def test_a_labelled_image_that_cannot_be_used_stops_neither_training_nor_ranking
     pauses_end(store, project)
     settle(worker)
     assert all(row.error is None for row in images(store, project).values())
-    assert "left_out" not in store.versions.all(project.id)[-1].metrics
+    assert store.versions.all(project.id)[-1].number == version.number  # v1 had learned from them
+    assert "left_out" not in train_again(store, worker).metrics
 
 
 def test_a_project_whose_images_all_were_unreadable_begins_once_they_can_be_read(

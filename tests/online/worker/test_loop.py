@@ -20,7 +20,7 @@ from ralis_backend.online.store.tables import Project
 from ralis_backend.online.worker import standing
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.loop import MOST_LOSSES, Worker, pause_after
-from ralis_backend.online.worker.steps import Step
+from ralis_backend.online.worker.steps import Kind, Step
 from tests.online.conftest import RANKING, TINY, MakeWorker, label_round, selects, settle
 from tests.online.fake_tool import CLASSES, FakeTool
 
@@ -249,10 +249,10 @@ def test_a_project_that_cannot_even_be_looked_at_does_not_stop_the_others(
     worker = make_worker()
     real = worker._due
 
-    def due(project: Project, **options: bool) -> Step | None:
+    def due(project: Project, kind: Kind) -> list[Step]:
         if project.id == broken.id:
             raise RuntimeError("a row that nobody understands")
-        return real(project, **options)
+        return real(project, kind)
 
     worker._due = due  # type: ignore[method-assign]
     settle(worker)

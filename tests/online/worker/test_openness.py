@@ -8,11 +8,11 @@ import pytest
 from ralis_backend.online.status import project_status
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Project
-from ralis_backend.online.tool import ToolTask
+from ralis_backend.online.tool import ToolTask, ToolUnavailable
 from ralis_backend.online.worker import Worker, new_version, rank
 from ralis_backend.online.worker.publish import Publisher
 from tests.online.conftest import MakeWorker, label_round, settle
-from tests.online.fake_tool import FakeTool
+from tests.online.fake_tool import START, FakeTool, picture
 
 
 class Outage:
@@ -145,6 +145,78 @@ def test_ranking_again_without_labels_is_no_round_and_what_annotators_see_stays_
     settle(worker)
     assert seen == ["v0"]
     assert store.projects.by_id(project.id).round == 1
+
+
+def forget_images_of(store: Store, tool: FakeTool, worker: Worker, tasks: set[int]) -> Project:
+    """Somebody deletes these tasks of the pool; it takes three lists until that is believed."""
+    tool.pool_tasks = [task for task in tool.pool_tasks if task.id not in tasks]
+    for _ in range(3):
+        project = read_again(store, worker)
+    return project
+
+
+def test_tasks_whose_images_are_deleted_give_way_but_for_those_that_somebody_has_begun(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker(random_share=0.0)
+    settle(worker)
+    begun = tool.queue()[0]
+    gone = {tool.region_tasks[task_id].data["source_task"] for task_id in tool.queue()[:2]}
+    tool.begun = {begun}
+    project = forget_images_of(store, tool, worker, gone)
+    rows = store.queue.open(project.id)
+    of_gone = [row for row in rows if store.images.get(row.image_id).is_deleted]
+    assert [row.task_id for row in of_gone] == [begun]
+    assert (len(rows), project.round) == (8, 1)
+    event = tool.annotate(begun)
+    store.events.add("2.200", "ANNOTATION_CREATED", event)
+    settle(worker)
+    status = project_status(store, store.projects.by_id(project.id))
+    said = "1 painted region lies in images that are gone from the project: they count when"
+    assert any(note.startswith(said) for note in status.people)
+
+
+def test_planned_tasks_whose_images_are_deleted_do_not_stop_the_queue(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    tool.fail_in["create_crop_tasks"] = ToolUnavailable("503")
+    for number in range(7, 10):
+        tool.files[number] = picture(number)
+        tool.pool_tasks.append(ToolTask(number, START, f"/data/{number}.png"))
+    worker = make_worker(random_share=0.0)
+    settle(worker)
+    (project,) = store.projects.all()
+    planned = images_asked(store, project)
+    assert (len(store.queue.planned(project.id)), tool.queue()) == (8, [])
+    store.projects.change(project.id, retry_at=None)
+    forget_images_of(store, tool, worker, planned)
+    left = {task.id for task in tool.pool_tasks}
+    assert len(tool.queue()) == min(8, 6 * len(left))
+    assert images_asked(store, project) <= left
+
+
+def test_rounds_count_labels_whatever_version_is_in_use(
+    store: Store, tool: FakeTool, make_worker: MakeWorker
+):
+    worker = make_worker(random_share=0.0)
+    settle(worker)
+    label_round(store, tool)
+    settle(worker)
+    (project,) = store.projects.all()
+    assert (project.current_version, project.round) == (1, 2)
+    store.projects.request_training(project.id)  # on the same labels
+    settle(worker)
+    again = store.projects.by_id(project.id)
+    assert (again.current_version, again.published_version, again.round) == (2, 2, 2)
+    store.versions.use(project.id, 1)
+    settle(worker)
+    back = store.projects.by_id(project.id)
+    assert (back.published_version, back.round) == (1, 2)
+    label_round(store, tool)
+    settle(worker)
+    assert store.projects.by_id(project.id).round == 3
+    rows = [row for row in store.queue.all(project.id) if row.state != "deleted"]
+    assert len({(row.round, row.rank) for row in rows}) == len(rows)
 
 
 def test_a_task_that_was_deleted_and_a_refused_version_leave_no_region_behind(

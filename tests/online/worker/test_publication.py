@@ -26,7 +26,7 @@ def test_every_place_has_its_own_reasons_without_a_grid_for_each(
         rankings={7: ranking},
         labels={},
         region_size=(32, 32),
-        newest_label_id=0,
+        newest_painted=0,
     )
     places = [Place(7, region) for region in regions]
     assert [publication.reason(place) for place in places] == numbers

@@ -325,6 +325,32 @@ def test_a_version_of_the_same_labels_replaces_tasks_where_they_were_and_the_rou
     assert plan.round == 3
 
 
+def test_a_new_round_leaves_out_the_places_in_rounds_that_other_tasks_have():
+    """Of round 2 one region is in hand, one is done; the version after it has learned more."""
+    tasks = [
+        make_task(1, PLACES[5], round=2, rank=2, usefulness=1.0),
+        make_task(2, PLACES[4], round=2, rank=1, state="done"),
+        make_task(3, PLACES[3], round=3, rank=1, state="done"),
+    ]
+    plan = make_plan(make_state(tasks, places=PLACES[:3], scores=SCORES[:3], round=1))
+    assert [row.id for row in plan.kept] == [1]
+    assert [(task.round, task.rank) for task in plan.added] == [(3, 2), (4, 1), (4, 2)]
+
+
+@pytest.mark.parametrize("is_new_version", [False, True])
+def test_tasks_whose_image_is_gone_make_room_unless_somebody_has_begun_them(is_new_version: bool):
+    tasks = [make_task(number, Place(2, PLACE_GRID[number])) for number in range(1, 5)]
+    state = make_state(
+        tasks, gone={1, 2, 3, 4}, round=1, is_new_version=is_new_version, is_new_round=False
+    )
+    plan = make_plan(state)
+    assert [row.id for row in plan.taken_out] == [1, 2, 3, 4]
+    assert [task.place for task in plan.added] == PLACES[:4]
+    again = make_plan(replace(state, begun={2}))
+    assert [row.id for row in again.kept] == [2]
+    assert len(again.added) == 3
+
+
 def mining(**values: object) -> Mining:
     """A search whose best place is the last one."""
     found = Mining(3, "presence:bike", -SCORES, lambda place: "looks for bike")

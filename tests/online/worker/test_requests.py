@@ -11,6 +11,7 @@ from ralis_backend.online.further import NOT_IN_USE
 from ralis_backend.online.report import notes
 from ralis_backend.online.status import project_status, status_lines
 from ralis_backend.online.store import Store
+from ralis_backend.online.store.attempts import FAILURE
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.tool import ToolUnavailable
 from ralis_backend.online.worker import Worker
@@ -48,6 +49,12 @@ def worker(make_worker: MakeWorker) -> Worker:
 
 def project_of(store: Store) -> Project:
     return store.projects.all()[0]
+
+
+def end_pauses(store: Store) -> None:
+    """Whatever failed is tried again now."""
+    project = store.projects.change(project_of(store).id, retry_at=None)
+    store.attempts.forget(project.id, FAILURE)
 
 
 def num_trained(store: Store) -> list[int]:
@@ -90,7 +97,7 @@ def test_a_training_that_was_asked_for_and_failed_is_done_later(
     store.projects.request_training(project_of(store).id)
     settle(worker)
     assert num_trained(store) == []
-    store.projects.change(project_of(store).id, retry_at=None)
+    end_pauses(store)
     settle(worker)
     assert num_trained(store) == [1]
 
@@ -130,7 +137,7 @@ def test_what_was_asked_for_and_given_up_is_not_tried_for_ever(
     store.projects.request_training(project_of(store).id)
     for _ in range(4):
         settle(worker)
-        store.projects.change(project_of(store).id, retry_at=None)
+        end_pauses(store)
     assert not store.attempts.has_open_request(project_of(store).id)
     assert "training on the labels there are was given up" in str(project_of(store).last_error)
 

@@ -9,10 +9,11 @@ from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.worker import Worker, WorkerConfig
 from ralis_backend.online.worker.steps import (
+    Kind,
     ProjectState,
     Step,
+    all_due,
     are_events_due,
-    first_due,
     is_publishing_due,
     is_ranking_due,
     is_sync_due,
@@ -118,6 +119,9 @@ def test_ranking_is_due_until_the_version_in_use_has_ranked():
         ({"may_have_open": True, "trained_label_id": 8, "leaves_share": True}, True),
         ({"may_have_open": True, "trained_label_id": 8}, False),
         ({"trained_label_id": 8, "leaves_share": True}, False),
+        ({"has_ranking": False, "is_published": False}, False),
+        ({"has_ranking": False, "num_waiting": 3, "may_have_open": True}, True),
+        ({"has_ranking": False, "num_waiting": 0, "published_version": None}, False),
     ],
 )
 def test_publishing_needs_another_ranking_planned_tasks_or_room_for_open_regions(values, is_due):
@@ -137,16 +141,24 @@ def test_the_first_step_that_is_due_is_done_and_none_where_all_is_well(
     }
     met = []
     for name in list(wanting):
-        step = first_due(steps, make_state(**wanting), CONFIG)
-        assert step is not None
+        step = all_due(steps, make_state(**wanting), CONFIG)[0]
         met.append(step.name)
         del wanting[name]  # what the step has mended
     assert met == ["sync", "events", "train", "rank", "publish"]
     *others, tidy, improve = steps
-    assert first_due(steps, make_state(), CONFIG) == tidy  # when all else is well
-    assert first_due([*others, improve], make_state(), CONFIG) is None
-    assert first_due([*others, improve], make_state(further=Further()), CONFIG) == improve
-    assert [step.name for step in steps if step.is_idle] == ["improve"]
+    assert all_due(steps, make_state(), CONFIG) == [tidy]  # when all else is well
+    assert all_due([*others, improve], make_state(), CONFIG) == []
+    assert all_due([*others, improve], make_state(further=Further()), CONFIG) == [improve]
+
+
+def test_work_is_all_that_is_not_idle_and_other_projects_wait_only_for_what_brings_tasks(
+    store: Store, tool: FakeTool
+):
+    steps = worker_steps(store, tool, CONFIG)
+    names = {kind: [step.name for step in steps if step.is_of(kind)] for kind in Kind}
+    assert names[Kind.SERVING] == ["sync", "events", "train", "rank", "publish"]
+    assert names[Kind.WORK] == [*names[Kind.SERVING], "retry", "tidy"]
+    assert names[Kind.IDLE] == ["improve"]
 
 
 def test_a_new_step_is_one_entry(store: Store, tool: FakeTool, make_worker: MakeWorker):

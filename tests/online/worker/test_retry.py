@@ -1,0 +1,95 @@
+"""What becomes readable again asks for what was done without it, and for nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ralis_backend.online.store import Store, now
+from ralis_backend.online.store.tables import Project
+from ralis_backend.online.tool import ToolTask
+from ralis_backend.online.worker import Worker
+from tests.online.conftest import MakeWorker, label_round, settle
+from tests.online.fake_tool import FakeTool
+
+
+class Host:
+    """Whoever has the images fails at one, so many times."""
+
+    def __init__(self, tool: FakeTool, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._read, self.task_id, self.num_failures = tool.image, 0, 0
+        monkeypatch.setattr(tool, "image", self.image)
+
+    def image(self, task: ToolTask) -> bytes:
+        if task.id == self.task_id and self.num_failures > 0:
+            self.num_failures -= 1
+            raise ValueError("502")
+        return self._read(task)
+
+
+def labelled(store: Store, tool: FakeTool, worker: Worker, host: Host) -> Project:
+    """A project with a round of labels; the host fails at one of their images."""
+    settle(worker)
+    task_id = label_round(store, tool)[0]
+    host.task_id = tool.region_tasks[task_id].data["source_task"]
+    (project,) = store.projects.all()
+    return project
+
+
+def pauses_are_over(store: Store, project: Project) -> None:
+    for image in store.images.bad(project.id):
+        store.images.change(image.id, retry_at=now())
+
+
+def test_an_image_that_fails_in_a_ranking_alone_makes_no_version_of_the_same_labels(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+):
+    host = Host(tool, monkeypatch)
+    worker = make_worker(random_share=0.0)
+    project = labelled(store, tool, worker, host)
+    while not store.projects.by_id(project.id).current_version:
+        worker.advance_all()
+    host.num_failures = 1
+    settle(worker)
+    assert len(store.images.bad(project.id)) == 1
+    pauses_are_over(store, project)
+    settle(worker)
+    assert store.images.bad(project.id) == []
+    assert [it.number for it in store.versions.all(project.id)] == [0, 1]
+
+
+def test_labels_that_a_training_left_out_are_trained_on_once_however_often_their_image_fails_then(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+):
+    host = Host(tool, monkeypatch)
+    worker = make_worker(random_share=0.0)
+    project = labelled(store, tool, worker, host)
+    host.num_failures = 1_000
+    settle(worker)
+    numbers = []
+    for num_failures in (0, 1, 1):
+        host.num_failures = num_failures
+        pauses_are_over(store, project)
+        settle(worker)
+        numbers.append(store.projects.by_id(project.id).current_version)
+        store.versions.change(store.versions.all(project.id)[-1].id, ranked_at=None)
+    assert numbers == [2, 2, 2]
+    assert "left_out" not in store.versions.all(project.id)[-1].metrics
+
+
+def test_an_address_that_changes_with_each_list_does_not_shorten_the_pauses_of_a_bad_image(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+):
+    host = Host(tool, monkeypatch)
+    host.task_id, host.num_failures = 1, 1_000
+    worker = make_worker(random_share=0.0)
+    settle(worker)
+    (project,) = store.projects.all()
+    for number in range(3):
+        tool.pool_tasks = [
+            replace(it, image=f"/data/{it.id}.png?{number}") for it in tool.pool_tasks
+        ]
+        store.projects.change(project.id, is_sync_requested=True)
+        settle(worker)
+    assert store.images.bad(project.id)[0].num_failures == 4
