@@ -15,7 +15,7 @@ from ralis_backend.core.learning.config import FinetuneConfig
 from ralis_backend.core.learning.crops import LabelledImage
 from ralis_backend.core.learning.finetune import finetune
 from ralis_backend.core.learning.objective import Objective, ObjectiveFactory
-from ralis_backend.core.regions import grid
+from ralis_backend.core.regions import VOID, grid
 from ralis_backend.core.segmenter import MAPS, Segmenter, SegmenterSpec, build, load
 from ralis_backend.core.segmenter.registry import Kind
 
@@ -200,10 +200,11 @@ def _pixels(size: tuple[int, int]) -> np.ndarray:
 
 
 def _labelled() -> Sequence[LabelledImage]:
-    """One image of three stripes, a colour for each."""
+    """One image of three stripes, a colour for each; people labelled its upper half."""
     mask = np.repeat(np.arange(NUM_CLASSES, dtype=np.uint8), 22)[None, :64].repeat(64, axis=0)
     pixels = np.array([(200, 30, 30), (30, 200, 30), (30, 30, 200)], np.uint8)[mask]
-    return [LabelledImage(lambda: pixels, mask, tuple(grid((64, 64), (32, 32))))]
+    mask[32:] = VOID
+    return [LabelledImage(lambda: pixels, mask, tuple(grid((32, 64), (32, 32))))]
 
 
 def _check_equal(one: Segmenter, other: Any, where: str) -> None:
