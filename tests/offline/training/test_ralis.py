@@ -29,7 +29,7 @@ NAMES = ("sky", "ground", "thing", "water")
 
 def _dataset() -> Dataset:
     classes = tuple(DatasetClass(name, (0, 0, 0)) for name in NAMES)
-    return Dataset("toy", Path("toy"), classes, {}, {"d_t": ("a",)})
+    return Dataset("toy", Path("toy"), classes, {}, {"d_t": ()})
 
 
 @pytest.mark.e2e
@@ -118,7 +118,8 @@ def test_a_training_does_not_go_on_over_other_masks(tmp_path):
     image, mask = tmp_path / "a.jpg", tmp_path / "a.png"
     image.write_bytes(b"pixels")
     mask.write_bytes(b"as they were")
-    dataset = replace(_dataset(), samples={"a": Sample("a", image, mask)})
+    samples = {"a": Sample("a", image, mask)}
+    dataset = replace(_dataset(), samples=samples, splits={"d_t": ("a",)})
     train(dataset, ToySimulation(), config, tmp_path / "policy")
     mask.write_bytes(b"as they should be")
     with pytest.raises(OtherRun, match=r"it differs in files_sha256.*delete it to begin anew"):
