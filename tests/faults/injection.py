@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import safetensors.torch
 from sqlalchemy import Engine, event
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.exc import OperationalError
 
-from ralis_backend.core import weights
 from ralis_backend.online.tool import ToolNotFound, ToolUnavailable
 from ralis_backend.online.worker import loop
 
@@ -155,7 +155,7 @@ class Injector:
             (os, "fsync", self._fsync),
             (io, "open", self._open),
             (builtins, "open", self._open),
-            (weights, "save_file", self._save_file),
+            (safetensors.torch, "save_file", self._save_file),
             *[(os, name, self._change(name, "write")) for name in changing],
             *[(os, name, self._change(name, "removal")) for name in removing],
         ]
