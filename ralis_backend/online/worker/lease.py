@@ -60,6 +60,10 @@ class Lease:
         self._thread.start()
         return self
 
+    def is_next_to(self, state: LeaseState) -> bool:
+        """Whether nobody has worked on the project since its lease stood so, free."""
+        return state.owner is None and self._generation == state.generation + 1
+
     def __exit__(self, *_: object) -> None:
         self._done.set()
         self._thread.join()

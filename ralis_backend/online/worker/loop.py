@@ -134,24 +134,28 @@ class Worker:
 
     def advance(self, look: Look, kind: Kind = Kind.WORK) -> bool:
         """Do the project's first due step of a kind; True if it was done (so more may be due)."""
-        if not self._is_wanted(look, kind):
+        step = self._wanted(look, kind)
+        if step is None:
             return False
         with self._leaser.leased(look.id) as lease:
             if lease is None:
                 return False
             with self._fence.around(lease):
-                return self._advance_leased(look.id, lease, kind)
+                project = self._store.projects.by_id(look.id)  # as it is under the lease
+                if project.is_deleted or not lease.is_next_to(look.lease):
+                    step = self._next(project, kind)
+                return step is not None and self._advance_leased(project, lease, step)
 
-    def _is_wanted(self, look: Look, kind: Kind) -> bool:
-        """Whether a step is due that this worker may do now."""
+    def _wanted(self, look: Look, kind: Kind) -> Step | None:
+        """The first step that is due and that this worker may do now."""
         if self._is_resting(look) or self._is_settled(look, kind):
-            return False
+            return None
         if not self._leaser.is_free(look.id, look.lease):
-            return False
+            return None
         due = self._due(self._store.projects.by_id(look.id), kind)
         if not due:
             self._settle(look, kind)
-        return any(not self._rests_alone(look.id, step) for step in due)
+        return self._first_awake(look.id, due)
 
     def _settle(self, look: Look, kind: Kind) -> None:
         """Nothing is due: whatever failed last was done all the same, or is not needed any more."""
@@ -219,14 +223,12 @@ class Worker:
 
     def _next(self, project: Project, kind: Kind) -> Step | None:
         """The first step that is due and does not rest."""
-        due = self._due(project, kind)
-        return next((step for step in due if not self._rests_alone(project.id, step)), None)
+        return self._first_awake(project.id, self._due(project, kind))
 
-    def _advance_leased(self, project_id: int, lease: Lease, kind: Kind) -> bool:
-        project = self._store.projects.by_id(project_id)  # as it is under the lease
-        step = self._next(project, kind)
-        if step is None:
-            return False
+    def _first_awake(self, project_id: int, due: Sequence[Step]) -> Step | None:
+        return next((step for step in due if not self._rests_alone(project_id, step)), None)
+
+    def _advance_leased(self, project: Project, lease: Lease, step: Step) -> bool:
         self._running = (project, step)
         try:
             return self._run(project, step, lease)
@@ -308,9 +310,9 @@ class Worker:
         return any(self._is_wanted_alone(look) for look in looks.values())
 
     def _is_wanted_alone(self, look: Look) -> bool:
-        """As `_is_wanted`; a project that cannot be looked at is told of when its turn comes."""
+        """Whether a step is; a project that cannot be looked at is told of when its turn comes."""
         try:
-            return self._is_wanted(look, Kind.WORK)
+            return self._wanted(look, Kind.WORK) is not None
         except Exception:
             logger.debug("project row %d could not be looked at", look.id, exc_info=True)
             return False
