@@ -260,6 +260,8 @@ check: $(BACKEND_STAMP) lint ## Format, lint, types, imports, Docker files, unit
 faults: $(BACKEND_STAMP) ## Let each statement, file operation and call fail in each way: hours
 	RALIS_STRIDE=1 $(BIN)/pytest -m e2e --timeout 0 \
 	  tests/online/worker/test_two_workers.py tests/online/worker/test_tool_reader.py
+	RALIS_STRIDE=1 $(BIN)/pytest -m sweep --timeout 0 \
+	  $$(grep -rl --include='test_*.py' 'mark\.sweep' tests | sort)
 	$(BIN)/python -u -m tests.faults --out benchmarks/results/faults.json $(OPTIONS)
 
 .PHONY: chaos

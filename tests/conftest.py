@@ -52,13 +52,27 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Files whose tests may take longest begin first: the end must not wait for one of them."""
+    if os.environ.get("RALIS_STRIDE") != "1":
+        _thin_out(config, items)
     longest: dict[Path, float] = {}
     for item in items:
         timeout = item.get_closest_marker("timeout")
         longest[item.path] = max(longest.get(item.path, 0), timeout.args[0] if timeout else 0)
     items.sort(key=lambda item: -longest[item.path])
+
+
+def _thin_out(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of what each slow test marked `sweep` goes through, leave the first and the last."""
+    sweeps: dict[tuple[Path, str], list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("sweep") and item.get_closest_marker("e2e"):
+            name = item.name.partition("[")[0]
+            sweeps.setdefault((item.path, name), []).append(item)
+    left_out = {item for sweep in sweeps.values() for item in sweep[1:-1]}
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=list(left_out))
 
 
 def pytest_collection_finish() -> None:

@@ -29,7 +29,7 @@ MOMENTS = [
     pytest.param(number, marks=[] if number % 7 == 1 else [pytest.mark.e2e])
     for number in range(1, NUM_CALLS)
 ]
-"""Every seventh quickly, all of them with the slow tests."""
+"""Every seventh quickly; of the others two with the slow tests, all with `make faults`."""
 NUM_CHANGES = 6
 """Likewise, of those that make something."""
 
@@ -134,6 +134,7 @@ def test_connecting_takes_fewer_calls_than_are_tried_below(site):
     assert (row.regions_tool_id, row.regions_uid, row.lease_owner) == (3, "3.1763700000", None)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("number", MOMENTS)
 @pytest.mark.parametrize("other", ["connect", "work"])
 def test_another_command_or_worker_at_any_moment_of_connecting_makes_nothing_twice(
@@ -145,6 +146,7 @@ def test_another_command_or_worker_at_any_moment_of_connecting_makes_nothing_twi
     assert site.made() == ONCE
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("number", MOMENTS)
 def test_connecting_at_any_moment_of_a_workers_reading_makes_nothing_twice(site, number):
     site.store().projects.register("1.1763700000", 1, CONFIG, [], "Streets")

@@ -89,6 +89,7 @@ def test_a_lost_answer_to_an_import_makes_no_task_twice(server, tool, fault):
     ]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("call", [IMPORT, r"GET /api/projects/2/file-uploads", "GET /api/tasks"])
 def test_an_answer_lost_on_the_way_there_costs_no_task_and_makes_none_twice(
@@ -136,6 +137,7 @@ def test_tasks_that_are_not_ours_do_not_stand_in_the_way(server, tool):
     assert len(tool.create_crop_tasks(tool.project(1), 2, crops())) == len(REGIONS)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_lost_answer_to_predictions_stores_none_twice(server, tool, fault):
     tasks = tool.create_crop_tasks(tool.project(1), 2, crops())
@@ -169,6 +171,7 @@ def test_predictions_that_came_twice_after_all_are_sent_again(server, tool):
     assert len(server.predictions) == 1
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_lost_answer_makes_no_second_project_webhook_or_backend(server, tool, setup, fault):
     for call in (

@@ -267,6 +267,7 @@ def test_where_the_best_heuristic_loses_to_random_a_refused_policy_makes_way_for
     assert _version(store).strategy == "random"
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("scores", "ranks_instead"),
     [
@@ -292,6 +293,7 @@ def test_a_formula_that_is_shown_to_lose_to_random_makes_way_and_says_so(
     assert bool(told) == (ranks_instead is not None)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("wanted", "scores", "ranks_instead"),
     [

@@ -66,6 +66,7 @@ def pauses_end(store: Store, project: Project) -> None:
             store.images.change(image.id, retry_at=image.retry_at - timedelta(days=2))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("damage", ["missing", "truncated", "another", "empty", "held out"])
 def test_a_bad_mask_is_left_out_named_and_made_again_from_what_was_painted(
     store: Store, tool: FakeTool, make_worker: MakeWorker, damage: str
@@ -93,6 +94,7 @@ def test_a_bad_mask_is_left_out_named_and_made_again_from_what_was_painted(
     assert store.labels.newest_id(project.id) == newest
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("content", [b"", b"not an image", picture(1, (40, 60))[0], None])
 def test_a_labelled_image_that_cannot_be_used_stops_neither_training_nor_ranking(
     store: Store, tool: FakeTool, make_worker: MakeWorker, content: bytes | None
@@ -160,6 +162,7 @@ def test_labels_of_images_that_all_are_unreadable_are_learned_once_they_can_be_r
     assert store.projects.all()[0].current_version == 2
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("damage", ["missing", "truncated", "empty", "foreign"])
 def test_bad_weights_are_replaced_by_the_nearest_usable_ones_and_trained_anew(
     store: Store, tool: FakeTool, make_worker: MakeWorker, damage: str
@@ -195,6 +198,7 @@ def test_without_any_usable_weights_learning_begins_anew(
     assert project.last_error is None
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("mode", ["crops", "in-place"])
 @pytest.mark.parametrize("content", [None, b"cut", mask_to_png(np.zeros((9, 9), np.uint8))])
 def test_a_lost_predicted_mask_is_predicted_again(
@@ -318,6 +322,7 @@ class _Broken(Scorer):
         return super().reasons(state, actions, class_names)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("where", ["scores", "reasons", "one", "all"])
 @pytest.mark.parametrize("features", [(), ("bald", "class_bald", "class_counts")])
 def test_a_strategy_that_breaks_is_replaced_and_the_versions_say_why(

@@ -119,6 +119,7 @@ def improve_until(worker: Worker, is_done: Callable[[], bool], most: int = 40) -
 # When it is due
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("further", "is_due"),
     [
@@ -152,6 +153,7 @@ def test_nothing_is_trained_on_where_too_little_is_held_out(
 # When it is worth publishing
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("values", "is_worth_it"),
     [
@@ -569,6 +571,7 @@ def test_what_another_worker_has_kept_since_is_gone_on_from(
     assert updates_of(kept) == 30
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("content", [None, b"", b"damaged"])
 def test_without_what_was_kept_it_begins_with_the_version_in_use(
     store: Store, kept: Worker, make_worker: Callable[..., Worker], content: bytes | None
