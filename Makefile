@@ -227,14 +227,14 @@ setup: $(BACKEND_STAMP) $(LABEL_STUDIO_STAMP) ## Install both environments at th
 ##@ Develop
 
 # Several small processes share the cores: one thread each is faster than many.
-test check faults chaos load reproduce-benchmark reproduce-benchmark-long reproduce-default \
+test check faults long chaos load reproduce-benchmark reproduce-benchmark-long reproduce-default \
   reproduce-rewards: \
   export OMP_NUM_THREADS ?= 1
 
 .PHONY: test
 test: setup check ## Run every check and every test, with a real Label Studio and Chromium
 	# Named: else each process looks for them in every file, and imports it.
-	$(BIN)/pytest -m e2e -n 3 --dist loadfile --no-loadscope-reorder \
+	$(BIN)/pytest -m 'e2e and not long' -n 3 --dist loadfile --no-loadscope-reorder \
 	  $$(grep -rl --include='test_*.py' 'mark\.e2e' tests | sort)
 
 FUZZ_SECONDS ?= 3600
@@ -260,9 +260,12 @@ check: $(BACKEND_STAMP) lint ## Format, lint, types, imports, Docker files, unit
 faults: $(BACKEND_STAMP) ## Let each statement, file operation and call fail in each way: hours
 	RALIS_STRIDE=1 $(BIN)/pytest -m e2e --timeout 0 \
 	  tests/online/worker/test_two_workers.py tests/online/worker/test_tool_reader.py
-	RALIS_STRIDE=1 $(BIN)/pytest -m sweep --timeout 0 \
-	  $$(grep -rl --include='test_*.py' 'mark\.sweep' tests | sort)
 	$(BIN)/python -u -m tests.faults --out benchmarks/results/faults.json $(OPTIONS)
+
+.PHONY: long
+long: setup ## What make test leaves out: a demo in place, kills in mid-training, whole sweeps
+	RALIS_STRIDE=1 $(BIN)/pytest -m 'long or sweep' --timeout 0 \
+	  $$(grep -rl --include='test_*.py' 'mark\.\(long\|sweep\)' tests | sort)
 
 .PHONY: chaos
 chaos: setup ## Kill the backend KILLS times (50) beside a failing Label Studio

@@ -64,7 +64,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _thin_out(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of what each slow test marked `sweep` goes through, leave the first and the last."""
+    """Of what each slow test marked `sweep` goes through, keep the first and the last."""
     sweeps: dict[tuple[Path, str], list[pytest.Item]] = {}
     for item in items:
         if item.get_closest_marker("sweep") and item.get_closest_marker("e2e"):

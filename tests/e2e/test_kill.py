@@ -23,7 +23,7 @@ from ralis_backend.online.store import Store
 from tests.e2e.conftest import TOKEN
 from tests.plug_in import with_tiny_segmenter
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(400)]
 
 REGIONS = 4
 CLASSES = "".join(f'<Label value="c{index}"/>' for index in range(11))

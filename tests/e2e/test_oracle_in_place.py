@@ -7,7 +7,7 @@ import pytest
 from tests.e2e.scripted import check_dataset, check_results, label_by_script, processes_of
 from tests.plug_in import with_tiny_segmenter
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.long, pytest.mark.timeout(900)]
 
 
 def test_a_script_labels_whole_images_in_place(demo_folder, tmp_path):

@@ -29,7 +29,7 @@ MOMENTS = [
     pytest.param(number, marks=[] if number % 7 == 1 else [pytest.mark.e2e])
     for number in range(1, NUM_CALLS)
 ]
-"""Every seventh quickly; of the others two with the slow tests, all with `make faults`."""
+"""Every seventh quickly; of the others two with the slow tests, all with `make long`."""
 NUM_CHANGES = 6
 """Likewise, of those that make something."""
 

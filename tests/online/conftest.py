@@ -29,7 +29,7 @@ RANKING = RankingConfig(
 )
 TINY = FinetuneConfig(steps=3, batch_size=2, crop_size=(32, 32))
 
-STRIDE = int(os.environ.get("RALIS_STRIDE", "8"))
+STRIDE = int(os.environ.get("RALIS_STRIDE", "16"))
 """Of the points at which something happens one in so many is tried; `make faults` tries more."""
 
 MakeWorker = Callable[..., Worker]

@@ -145,7 +145,7 @@ def test_a_worker_that_is_overtaken_half_way_makes_nothing_twice(site: Site, tmp
 @pytest.mark.e2e
 def test_a_worker_that_is_overtaken_at_many_points_makes_nothing_twice(site: Site, tmp_path: Path):
     undisturbed, num_points = interrupted(site.copied(tmp_path / "0"), 0)
-    for number in range(1, num_points + 1, 8 * STRIDE):
+    for number in range(1, num_points + 1, 4 * STRIDE):
         folder = tmp_path / str(number)
         got, _ = interrupted(site.copied(folder), number)
         shutil.rmtree(folder)
