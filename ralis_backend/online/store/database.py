@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import gzip
 import json
+import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -37,6 +39,8 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 _Item = TypeVar("_Item")
 StoreError = SQLAlchemyError
 """The database refuses: it is locked, full, broken, or not to be reached."""
+_BUSY_S = 30
+"""For which others are waited for that write to a SQLite file."""
 BATCH = 500
 """Rows that are looked up or written at once: others wait for the end of a transaction."""
 _DRIVERS = {"psycopg": "psycopg[binary]", "MySQLdb": "mysqlclient"}
@@ -171,8 +175,8 @@ def _configure_sqlite(engine: Engine) -> None:
     def _connect(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # transactions begin where `_begin` says
         cursor = connection.cursor()
-        cursor.execute("PRAGMA busy_timeout = 30000")
-        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute(f"PRAGMA busy_timeout = {1000 * _BUSY_S}")
+        _write_ahead(cursor)
         cursor.execute("PRAGMA synchronous = FULL")
         cursor.execute("PRAGMA foreign_keys = ON")
         cursor.close()
@@ -182,6 +186,20 @@ def _configure_sqlite(engine: Engine) -> None:
         # A transaction that will write says so at once: upgrading a read lock later can fail.
         is_write = connection.get_execution_options().get("immediate", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")
+
+
+def _write_ahead(cursor: sqlite3.Cursor) -> None:
+    """Have changes written ahead; where several open a new file SQLite does not wait for that."""
+    deadline = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            is_busy = error.sqlite_errorname.startswith("SQLITE_BUSY")
+            if not is_busy or time.monotonic() >= deadline:
+                raise
+            time.sleep(0.02)
 
 
 def _migrate(engine: Engine) -> None:

@@ -346,9 +346,8 @@ class Label(Base):
     height: Mapped[int]
     width: Mapped[int]
     is_skipped: Mapped[bool] = mapped_column(default=False)  # shown, and not worth or not possible
-    is_disputed: Mapped[bool] = mapped_column(
-        default=False
-    )  # painted, and not worth it all the same
+    # called not worth labelling, and painted all the same
+    is_disputed: Mapped[bool] = mapped_column(default=False)
     mask_key: Mapped[str | None] = mapped_column(String(128))
     pixels: Mapped[list[Any]] = mapped_column(default=list)  # labelled pixels per class
 
