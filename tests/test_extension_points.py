@@ -282,6 +282,7 @@ def test_a_kind_of_policy_is_trained_ranks_and_plays(trained, make_site, ralis, 
     assert set(play(ralis, tiny_dataset, "random,mine")) == {"random", "mine"}
 
 
+@pytest.mark.long
 def test_a_kind_of_policy_is_tested_on_a_project_before_it_ranks(trained, make_site):
     tool = FakeTool(num_images=18)
     for task in tool.pool_tasks[:17]:

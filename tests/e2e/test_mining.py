@@ -150,6 +150,7 @@ def test_one_class_is_sought_from_the_command_to_its_end(
     backend.close()
 
 
+@pytest.mark.long
 def test_on_whole_images_the_class_is_suggested_first_and_what_is_found_is_counted(
     client, label_studio, backend_url, tmp_path, pool, samples, monkeypatch, tiny_segmenters
 ):

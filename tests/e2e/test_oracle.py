@@ -78,6 +78,7 @@ def hears_ctrl_c():
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.long
 def test_ctrl_c_stops_everything_and_the_project_is_remembered(crops, demo_folder, hears_ctrl_c):
     process = subprocess.Popen(
         command(demo_folder, "--max-images", "4"),

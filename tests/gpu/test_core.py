@@ -132,6 +132,7 @@ def test_a_segmenter_trained_on_the_device_is_measured_resized_saved_and_loaded(
     )
 
 
+@pytest.mark.long
 @pytest.mark.e2e  # likewise
 def test_training_goes_on_on_the_device_and_gives_what_is_better_there(device):
     rules = ContinuingConfig(updates_per_look=2, patience=1)

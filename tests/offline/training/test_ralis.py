@@ -32,6 +32,7 @@ def _dataset() -> Dataset:
     return Dataset("toy", Path("toy"), classes, {}, {"d_t": ()})
 
 
+@pytest.mark.long
 @pytest.mark.e2e
 def test_it_solves_a_game_with_a_known_best_action_and_shuffled_rewards_do_not(tmp_path):
     learned = train(_dataset(), ToySimulation(), CONFIG, tmp_path / "learned", seed=0)
@@ -140,6 +141,7 @@ train(_dataset(), ToySimulation(), KILLED_CONFIG, Path(sys.argv[1]), seed=5)
 """
 
 
+@pytest.mark.long
 @pytest.mark.e2e
 def test_a_killed_training_goes_on_to_the_bit(tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}

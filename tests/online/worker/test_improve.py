@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import copy
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from ralis_backend.core.learning.continuing import ContinuedTraining
 from ralis_backend.core.learning.course import ContinuingConfig
 from ralis_backend.core.learning.crops import LabelledImage
 from ralis_backend.core.regions import Region
-from ralis_backend.core.segmenter import load
+from ralis_backend.core.segmenter import SEGMENTERS, load
 from ralis_backend.online.further import CONVERGED, Further
 from ralis_backend.online.labels import RegionLabel
 from ralis_backend.online.paint_alone import left_off
@@ -29,6 +32,7 @@ from ralis_backend.online.worker.train import Stopped
 from tests.online.conftest import RANKING, TINY, label_round, make_label, settle
 from tests.online.fake_tool import CLASSES, FakeTool
 from tests.online.worker.test_steps import make_state
+from tests.tiny_segmenter import TinySegmenter
 
 pytestmark = pytest.mark.e2e  # half a minute of small trainings
 
@@ -46,17 +50,59 @@ def labelled_tool() -> FakeTool:
     return made
 
 
+def open_store(folder: Path) -> Store:
+    return Store.open(f"sqlite:///{folder / 'ralis.db'}", folder / "blobs")
+
+
+@pytest.fixture(scope="session")
+def trained(
+    tmp_path_factory: pytest.TempPathFactory, empty_database: Path
+) -> tuple[Path, FakeTool]:
+    """Data folder and tool of a project whose first version is in use, to be copied."""
+    folder, tool = tmp_path_factory.mktemp("trained"), labelled_tool()
+    shutil.copy(empty_database, folder)
+    store = open_store(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SEGMENTERS, TinySegmenter.kind, TinySegmenter)
+        rested(register(store, tool, CONFIG))
+    store.close()
+    return folder, tool
+
+
 @pytest.fixture
-def tool() -> FakeTool:
-    return labelled_tool()
+def tool(trained: tuple[Path, FakeTool]) -> FakeTool:
+    return copy.deepcopy(trained[1])
+
+
+@pytest.fixture
+def store(trained: tuple[Path, FakeTool], tmp_path: Path) -> Iterator[Store]:
+    shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
+    opened = open_store(tmp_path)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def untrained(tmp_path: Path, empty_database: Path) -> Iterator[tuple[Store, FakeTool]]:
+    """For tests that change the labels before the first training."""
+    folder = tmp_path / "untrained"
+    folder.mkdir()
+    shutil.copy(empty_database, folder)
+    opened = open_store(folder)
+    yield opened, labelled_tool()
+    opened.close()
+
+
+def register(store: Store, tool: FakeTool, config: WorkerConfig) -> Worker:
+    pool = tool.pool
+    store.projects.register(pool.uid, pool.id, pool.label_config, pool.classes, "pool")
+    return Worker(store, tool, config)
 
 
 @pytest.fixture
 def make_worker(store: Store, tool: FakeTool) -> Callable[..., Worker]:
     def make(**values: object) -> Worker:
-        pool = tool.pool
-        store.projects.register(pool.uid, pool.id, pool.label_config, pool.classes, "pool")
-        return Worker(store, tool, replace(CONFIG, **values))  # type: ignore[arg-type]
+        return register(store, tool, replace(CONFIG, **values))  # type: ignore[arg-type]
 
     return make
 
@@ -137,13 +183,12 @@ def test_a_version_is_trained_on_until_it_has_converged_or_had_its_time(further,
     assert not is_improving_due(make_state(further=further), replace(CONFIG, improve_s=0.0))
 
 
-def test_nothing_is_trained_on_where_too_little_is_held_out(
-    store: Store, tool: FakeTool, make_worker: Callable[..., Worker]
-):
+def test_nothing_is_trained_on_where_too_little_is_held_out(untrained: tuple[Store, FakeTool]):
     """Ten images of six regions: twelve regions are held out, in two images."""
+    store, tool = untrained
     for number in range(11, 16):
         del tool.all_annotations[1][number]
-    worker = rested(make_worker())
+    worker = rested(register(store, tool, CONFIG))
     assert version(store, 1).metrics["validation_images"] == 2
     idle(worker)
     assert further_of(store) == Further()
@@ -339,10 +384,11 @@ def star(tool: FakeTool, stars: Mapping[int, bool]) -> None:
 
 
 def test_a_star_that_moves_to_another_annotation_changes_what_is_learned(
-    store: Store, tool: FakeTool, make_worker: Callable[..., Worker]
+    untrained: tuple[Store, FakeTool],
 ):
+    store, tool = untrained
     tool.annotate(1, [{"mask": [[0] * 96] * 64}], project_id=1, annotation_id=99, is_starred=True)
-    worker = rested(make_worker())
+    worker = rested(register(store, tool, CONFIG))
     idle(worker)
 
     def learned() -> set[int]:
@@ -361,15 +407,16 @@ def test_a_star_that_moves_to_another_annotation_changes_what_is_learned(
 
 
 def test_a_class_that_is_removed_is_neither_learned_nor_judged_by_any_more(
-    store: Store, tool: FakeTool, make_worker: Callable[..., Worker]
+    untrained: tuple[Store, FakeTool],
 ):
     """Image 1 is learned from, and image 5 held out: on both somebody painted glass over all."""
+    store, tool = untrained
     with_glass = (*CLASSES, ClassLabel("glass", "#00FF00"))
     tool.pool = replace(tool.pool, classes=with_glass, label_config="<View>glass</View>")
     for image in (1, 5):
         glass = [{"mask": [[2] * 96] * 64}]
         tool.annotate(image, glass, project_id=1, annotation_id=90 + image, annotator="bob")
-    worker = rested(make_worker())
+    worker = rested(register(store, tool, CONFIG))
     idle(worker)
 
     def num_glass() -> tuple[int, int]:

@@ -24,26 +24,23 @@ from tests.online.worker.test_improve import (
     CONFIG,
     further_of,
     idle,
-    labelled_tool,
     project_of,
+    register,
     rested,
     version,
     versions_of,
 )
+from tests.online.worker.test_improve import store as store
+from tests.online.worker.test_improve import tool as tool
+from tests.online.worker.test_improve import trained as trained
+from tests.online.worker.test_improve import untrained as untrained
 
 pytestmark = pytest.mark.e2e  # trains until nothing gets better
 
 
 @pytest.fixture
-def tool() -> FakeTool:
-    return labelled_tool()
-
-
-@pytest.fixture
 def worker(store: Store, tool: FakeTool) -> Worker:
-    pool = tool.pool
-    store.projects.register(pool.uid, pool.id, pool.label_config, CLASSES, "pool")
-    return rested(Worker(store, tool, CONFIG))
+    return rested(register(store, tool, CONFIG))
 
 
 @pytest.fixture
@@ -305,16 +302,18 @@ def test_what_is_stopped_keeps_the_best_so_far(
 
 
 def test_without_enough_that_is_held_out_it_says_what_is_missing(
-    store: Store, tool: FakeTool, to_the_end: Callable[..., Ending]
+    untrained: tuple[Store, FakeTool],
 ):
+    store, tool = untrained
     for number in range(11, 16):
         del tool.all_annotations[1][number]
-    store.projects.register("1.100", 1, tool.pool.label_config, CLASSES, "pool")
+    worker = register(store, tool, replace(CONFIG, improve_s=0.0))
+    to_the_end = ToTheEnd(store, tool, CONFIG)
     with pytest.raises(ValueError, match="project 1 has no trained version yet; label some"):
-        to_the_end()
-    rested(Worker(store, tool, replace(CONFIG, improve_s=0.0)))
+        to_the_end.train(project_of(store))
+    rested(worker)
     with pytest.raises(ValueError, match=r"holds out 12 labelled regions in 2 images, expected at"):
-        to_the_end()
+        to_the_end.train(project_of(store))
 
 
 def test_damaged_weights_are_named(store: Store, worker: Worker, to_the_end: Callable[..., Ending]):

@@ -142,6 +142,7 @@ def test_a_worker_that_is_overtaken_half_way_makes_nothing_twice(site: Site, tmp
     assert got == undisturbed
 
 
+@pytest.mark.long
 @pytest.mark.e2e
 def test_a_worker_that_is_overtaken_at_many_points_makes_nothing_twice(site: Site, tmp_path: Path):
     undisturbed, num_points = interrupted(site.copied(tmp_path / "0"), 0)
