@@ -51,7 +51,7 @@ def spread(best: Sequence[T], drawn: Sequence[T]) -> list[T]:
 
 
 def new_in_slice(labels: Iterable[RegionLabel], newest_learned: int | None) -> list[RegionLabel]:
-    """The slice's labels that a version has not learned from; none if it has learned nothing.
+    """The slice's labels whose regions a version has not learned; none if it has learned nothing.
 
     Args:
         labels: of the project.
@@ -59,7 +59,8 @@ def new_in_slice(labels: Iterable[RegionLabel], newest_learned: int | None) -> l
     """
     if newest_learned is None:
         return []
-    return [label for label in labels if label.strategy == SLICE and label.id > newest_learned]
+    in_slice = (label for label in labels if label.strategy == SLICE)
+    return [label for label in in_slice if (label.first_id or label.id) > newest_learned]
 
 
 def measured(matrices: np.ndarray, seed: int = 0, background: int | None = None) -> dict[str, Any]:
