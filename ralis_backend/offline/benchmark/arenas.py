@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -54,13 +55,14 @@ class ArenaConfig:
     device: str = "cpu"
     looks_twice: bool = False
 
-    def facts(self) -> dict[str, str]:
-        """What is labelled, what is measured on, and which files these are."""
+    def facts(self) -> dict[str, Any]:
+        """What is labelled, what is measured on, which classes and which files these are."""
         splits = {"pool": self.pool, "measured_on": self.measured_on}
         played = (self.pool, "d_s", self.measured_on)
         scale = REFERENCE_SPLITS if self.fidelity == "fast" else ()
         digest = self.dataset.files_digest((*played, *scale))
-        return {**splits, "files_sha256": digest[:12]}
+        classes = list(self.dataset.class_names)
+        return {**splits, "files_sha256": digest[:12], "classes": classes}
 
     def test_samples(self) -> list[Sample]:
         """The images that segmenters are measured on."""
