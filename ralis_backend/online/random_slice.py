@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ralis_backend.core.intervals import bootstrap_draws, bootstrap_interval
-from ralis_backend.core.metrics import mean_iou, mean_iou_of_present
+from ralis_backend.core.metrics import mean_iou_of_present
 from ralis_backend.online.labels import RegionLabel
 
 SLICE = "random"
@@ -82,14 +82,14 @@ def measured(matrices: np.ndarray, seed: int = 0, background: int | None = None)
     right = np.trace(matrices, axis1=1, axis2=2)
     pixels = matrices.sum(axis=(1, 2))
     drawn = bootstrap_draws(len(matrices), np.random.default_rng(seed), _NUM_BOOTSTRAPS)
-    mious = [mean_iou(matrices[each].sum(axis=0)) for each in drawn]
+    mious = [mean_iou_of_present(matrices[each].sum(axis=0)) for each in drawn]
     total = matrices.sum(axis=0)
     foreground = mean_iou_of_present(total, background)
     without = {"foreground_miou": None if np.isnan(foreground) else round(foreground, 4)}
     return {
         **({} if background is None else without),
         "regions": len(matrices),
-        "miou": _with_interval(mean_iou(total), np.array(mious), len(matrices)),
+        "miou": _with_interval(mean_iou_of_present(total), np.array(mious), len(matrices)),
         "pixel_accuracy": _accuracy(right, pixels, drawn),
         "right": right.tolist(),
         "pixels": pixels.tolist(),

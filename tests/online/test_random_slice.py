@@ -38,6 +38,11 @@ def test_the_scores_of_a_slice_by_hand():
     assert pooled([]) is None
 
 
+def test_a_slice_counts_the_classes_that_it_shows():
+    scores = measured(np.array([[[3, 1], [0, 0]]]))
+    assert scores["miou"][0] == 0.75
+
+
 def test_the_report_tells_the_scores_with_interval_and_count():
     scores = measured(np.stack([np.array([[4, 0], [0, 4]])] * 3))
     assert slice_text({"random_slice": scores}) == "100.0 % [100.0, 100.0], 3 regions"
