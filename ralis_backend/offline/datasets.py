@@ -132,10 +132,9 @@ class Dataset:
         return tuple(self.samples[key] for key in self.splits[name])
 
     def files_digest(self, splits: Sequence[str]) -> str:
-        """SHA-256 of the images and masks of some splits: another where a pixel may be another."""
-        samples = [self.samples[key] for name in splits for key in self.splits.get(name, ())]
-        paths = [path for it in samples for path in (it.image_path, it.mask_path) if path]
-        return hashlib.sha256("".join(map(weights.digest, paths)).encode()).hexdigest()
+        """`digest_of` the samples of some splits, each counted once."""
+        keys = (key for name in dict.fromkeys(splits) for key in self.splits.get(name, ()))
+        return digest_of(self.samples[key] for key in keys)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -147,6 +146,17 @@ class Dataset:
         """The masks' value that annotators leave unpainted; None where they paint everything."""
         marks = (index for index, label in enumerate(self.classes) if label.is_background)
         return next(marks, None)
+
+
+def digest_of(samples: Iterable[Sample]) -> str:
+    """SHA-256 of images, how they are shown, and masks: another where a pixel may be another."""
+    paths: list[Path] = []
+    rules: dict[str, None] = {}
+    for sample in samples:
+        paths += [path for path in (sample.image_path, sample.mask_path) if path]
+        if sample.rule is not None:
+            rules[f"{sample.rule.bands} {sorted(sample.rule.ranges.items())}"] = None
+    return hashlib.sha256("".join([*map(weights.digest, paths), *rules]).encode()).hexdigest()
 
 
 def plain_folder(folder: Path, class_names: Sequence[str] = ()) -> Dataset:

@@ -6,6 +6,8 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +17,16 @@ from ralis_backend.core import weights
 from ralis_backend.core.regions import Region, grid
 from ralis_backend.core.segmenter import DEFAULT_SPEC, SegmenterSpec
 from ralis_backend.core.segmenter.registry import encoder_facts, encoder_spec
-from ralis_backend.offline.datasets import Dataset, DatasetError, Sample
+from ralis_backend.offline.datasets import Dataset, DatasetError, Sample, digest_of
 from ralis_backend.simulation.heads import Points
 from ralis_backend.simulation.points import PointEncoder, RegionPoints
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 2
+REFERENCE_SPLITS = ("d_s", "d_t", "d_v")
+"""Whose images set the scale of all features: no label is needed of them."""
+
+_VERSION = 3
 _IMAGES_FOR_STATISTICS = 40
 
 
@@ -87,12 +92,11 @@ class PointFeatures:
     def _digest(self, samples: Sequence[Sample]) -> str:
         facts = [
             _VERSION,
-            str(self.dataset.root.resolve()),
             self.region_size,
             self.dataset.class_names,
             list(encoder_facts(self._spec).values()),
-            [(each.key, *_changed_at(each)) for each in samples],
-            [each.key for each in self._reference_samples()],
+            digest_of(samples),
+            self._reference_digest,
         ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
@@ -142,9 +146,12 @@ class PointFeatures:
             )
         return grid((size[0], size[1]), self.region_size)
 
+    @cached_property
+    def _reference_digest(self) -> str:
+        return digest_of(replace(each, mask_path=None) for each in self._reference_samples())
+
     def _reference_samples(self) -> list[Sample]:
-        """Images whose features set the scale: no label is needed of them."""
-        samples = [it for split in ("d_s", "d_t", "d_v") for it in self.dataset.split(split)]
+        samples = [it for split in REFERENCE_SPLITS for it in self.dataset.split(split)]
         step = max(1, len(samples) // _IMAGES_FOR_STATISTICS)
         return samples[::step]
 
@@ -161,8 +168,3 @@ class PointFeatures:
             encoder.fit(images())
             self._encoder = encoder
         return self._encoder
-
-
-def _changed_at(sample: Sample) -> list[int]:
-    paths = (sample.image_path, sample.mask_path)
-    return [path.stat().st_mtime_ns for path in paths if path is not None]

@@ -27,7 +27,6 @@ from ralis_backend.core.learning.rewards.config import RewardConfig
 from ralis_backend.core.learning.rewards.objective import SampledMaps
 from ralis_backend.core.learning.rewards.scale import ProgressiveScale
 from ralis_backend.core.learning.rewards.scores import Noise
-from ralis_backend.core.metrics import ious, mean_iou_of_present
 from ralis_backend.core.regions import VOID, Region, grid
 from ralis_backend.core.segmenter import Segmenter, SegmenterSpec, build, load
 from ralis_backend.offline.datasets import Dataset, DatasetError, Sample
@@ -39,6 +38,8 @@ from ralis_backend.offline.training.trainer import (
     checkpoint_path,
     result_path,
 )
+from ralis_backend.simulation.arena import background_facts
+from ralis_backend.simulation.game import measured_scores
 
 INITS = ("random", "imagenet")
 """What a training begins with, or a segmenter's file."""
@@ -191,10 +192,8 @@ class SegmenterTraining:
 
     def _measured(self) -> dict[str, Any]:
         matrix = evaluate(self.segmenter, self._test)
-        return {
-            "miou": round(mean_iou_of_present(matrix), 5),
-            "iou": [None if np.isnan(it) else round(float(it), 4) for it in ious(matrix)],
-        }
+        found = measured_scores(matrix, self._dataset.background)
+        return {"miou": found["miou"], "iou": found["ious"]}
 
     def _progress(self, cycle: int, progress: TrainingProgress) -> Progress:
         done, total = cycle + progress.step / progress.steps, self.recipe.cycles
@@ -241,6 +240,7 @@ class SegmenterTraining:
         facts = {
             "dataset": self._dataset.name,
             "classes": list(self._dataset.class_names),
+            **background_facts(self._dataset.background),
             "segmenter": asdict(self.segmenter.spec),
             "seed": self._seed,
             "recipe": recipe,

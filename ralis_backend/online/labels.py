@@ -19,7 +19,8 @@ class RegionLabel:
     `pixels` counts labelled pixels per class; `round`, `strategy` and `version` are None for
     labels that were not suggested (whole-image annotations). `is_starred`: a reviewer has marked
     its annotation as the right one. `wish_id`: of the wish that it was mined for. `is_disputed`:
-    its region was called not worth labelling by who painted in it.
+    its region was called not worth labelling by who painted in it. `first_id`: the oldest label of
+    its region by the same annotation, which has been painted on, or read in another way, since.
     """
 
     id: int
@@ -39,6 +40,7 @@ class RegionLabel:
     is_starred: bool = False
     wish_id: int | None = None
     is_disputed: bool = False
+    first_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -119,10 +121,13 @@ def _rank(label: RegionLabel, removed_classes: Collection[int]) -> int:
     """2 for a painted label, 1 where it is disputed or nothing of it is left, 0 for a skip."""
     if label.is_skipped or label.is_disputed:
         return 0 if label.is_skipped else 1
-    if not removed_classes:
-        return 2
+    return 2 if not removed_classes or says_something_of(label, removed_classes) else 1
+
+
+def says_something_of(label: RegionLabel, removed_classes: Collection[int]) -> bool:
+    """Whether a pixel of it is of a class that the project still has."""
     pixels = enumerate(label.pixels)
-    return 2 if any(count for index, count in pixels if index not in removed_classes) else 1
+    return any(count for index, count in pixels if index not in removed_classes)
 
 
 def labels_by_image(labels: Sequence[RegionLabel]) -> dict[int, list[RegionLabel]]:
@@ -154,11 +159,23 @@ def without_classes(mask: np.ndarray, classes: Sequence[int]) -> np.ndarray:
     return hidden
 
 
-def labelled_pixels(labels: Sequence[RegionLabel], num_classes: int) -> np.ndarray:
-    """(L, C + 1) int64 labelled pixels of each class in each labelled region, void last."""
+def labelled_pixels(
+    labels: Sequence[RegionLabel], num_classes: int, removed_classes: Collection[int] = ()
+) -> np.ndarray:
+    """(L, C + 1) int64 labelled pixels of each class in each labelled region, void last.
+
+    Args:
+        labels: of the project; skips are left out.
+        num_classes: C, removed ones included.
+        removed_classes: their pixels are void, as segmenters learn them, and regions that show
+            nothing else are left out.
+    """
     painted = [label for label in labels if not label.is_skipped]
+    if removed_classes:
+        painted = [label for label in painted if says_something_of(label, removed_classes)]
     pixels = np.zeros((len(painted), num_classes + 1), np.int64)
     for row, label in zip(pixels, painted, strict=True):
         row[: len(label.pixels)] += label.pixels
-        row[-1] = label.region.height * label.region.width - sum(label.pixels)
+        row[list(removed_classes)] = 0
+        row[-1] = label.region.height * label.region.width - row[:-1].sum()
     return pixels

@@ -120,7 +120,9 @@ class Learner:
         self._known_lock = threading.Lock()
         self._computing = threading.Lock()  # one at a time: two would only slow each other down
         self._arrival: Future[bytes] | None = None
-        self._labelled: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = {}
+        self._labelled: dict[
+            tuple[int, int, int, tuple[int, ...]], tuple[np.ndarray, np.ndarray]
+        ] = {}
 
     def register(
         self,
@@ -421,16 +423,16 @@ class Learner:
         All labels are read once for each version; before a segmenter has learned nobody looks at
         them.
         """
-        num_classes = len(project.classes)
+        num_classes, removed = len(project.classes), project.removed_classes
         if version is None or version.weights_key is None:
             return labelled_pixels((), num_classes), np.zeros(num_classes, np.int64)
-        key = (project.id, version.id, num_classes)
+        key = (project.id, version.id, num_classes, removed)
         if key not in self._labelled:
             while len(self._labelled) >= MOST_TABLES:
                 del self._labelled[next(iter(self._labelled))]
             labels = self._store.labels.of(project.id)
             learned = learned_pixels(self._store, project, version, labels)
-            self._labelled[key] = labelled_pixels(labels, num_classes), learned
+            self._labelled[key] = labelled_pixels(labels, num_classes, removed), learned
         return self._labelled[key]
 
     def _check_strategy(

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ralis_backend.core.intervals import bootstrap_draws, bootstrap_interval
-from ralis_backend.core.metrics import mean_iou, mean_iou_of_present
+from ralis_backend.core.metrics import mean_iou_of_present
 from ralis_backend.online.labels import RegionLabel
 
 SLICE = "random"
@@ -51,7 +51,7 @@ def spread(best: Sequence[T], drawn: Sequence[T]) -> list[T]:
 
 
 def new_in_slice(labels: Iterable[RegionLabel], newest_learned: int | None) -> list[RegionLabel]:
-    """The slice's labels that a version has not learned from; none if it has learned nothing.
+    """The slice's labels whose regions a version has not learned; none if it has learned nothing.
 
     Args:
         labels: of the project.
@@ -59,7 +59,8 @@ def new_in_slice(labels: Iterable[RegionLabel], newest_learned: int | None) -> l
     """
     if newest_learned is None:
         return []
-    return [label for label in labels if label.strategy == SLICE and label.id > newest_learned]
+    in_slice = (label for label in labels if label.strategy == SLICE)
+    return [label for label in in_slice if (label.first_id or label.id) > newest_learned]
 
 
 def measured(matrices: np.ndarray, seed: int = 0, background: int | None = None) -> dict[str, Any]:
@@ -81,14 +82,14 @@ def measured(matrices: np.ndarray, seed: int = 0, background: int | None = None)
     right = np.trace(matrices, axis1=1, axis2=2)
     pixels = matrices.sum(axis=(1, 2))
     drawn = bootstrap_draws(len(matrices), np.random.default_rng(seed), _NUM_BOOTSTRAPS)
-    mious = [mean_iou(matrices[each].sum(axis=0)) for each in drawn]
+    mious = [mean_iou_of_present(matrices[each].sum(axis=0)) for each in drawn]
     total = matrices.sum(axis=0)
     foreground = mean_iou_of_present(total, background)
     without = {"foreground_miou": None if np.isnan(foreground) else round(foreground, 4)}
     return {
         **({} if background is None else without),
         "regions": len(matrices),
-        "miou": _with_interval(mean_iou(total), np.array(mious), len(matrices)),
+        "miou": _with_interval(mean_iou_of_present(total), np.array(mious), len(matrices)),
         "pixel_accuracy": _accuracy(right, pixels, drawn),
         "right": right.tolist(),
         "pixels": pixels.tolist(),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from ralis_backend.online.advice import score_name, score_of
 from ralis_backend.online.agreement import people_notes
 from ralis_backend.online.further import NOT_IN_USE, Further, further_text, not_in_use_text
 from ralis_backend.online.hits import shown_wish, wish_lines
@@ -30,7 +31,9 @@ class ProjectStatus:
     num_waiting, num_planned: regions that wait for annotators, and those not yet in the tool.
     num_new: painted regions that no training has seen.
     version, published: in use, and the one that annotators meet; None before the first.
-    mean_iou: of the version in use on held-out labelled regions, in [0, 1]; None if not measured.
+    mean_iou: what the version in use is judged by, on held-out labelled regions, in [0, 1]; None if
+        not measured.
+    score_name: what that is: without the background, where anything else is held out.
     retry_at: when a step that failed is tried again.
     unread: annotations that count for nothing so far, and why, as sentences.
     partly_read: annotations of which something was left out, likewise.
@@ -63,6 +66,7 @@ class ProjectStatus:
     partly_read: Sequence[str]
     set_aside: Sequence[str]
     bad_images: Sequence[str]
+    score_name: str = "mIoU"
     advice: str | None = None
     people: Sequence[str] = ()
     further: str | None = None
@@ -93,7 +97,8 @@ def project_status(store: Store, project: Project) -> ProjectStatus:
         round=project.round,
         version=f"v{project.current_version}",
         published=None if published is None else f"v{published}",
-        mean_iou=metrics.get("validation_miou"),
+        mean_iou=score_of(metrics),
+        score_name=score_name(metrics),
         last_error=project.last_error,
         retry_at=project.retry_at,
         start_from=project.start_from,
@@ -231,7 +236,9 @@ def _labelled(status: ProjectStatus, regions_per_round: int) -> str:
 
 
 def _model(status: ProjectStatus) -> str:
-    score = "not measured yet" if status.mean_iou is None else f"mIoU {status.mean_iou:.3f}"
+    score = "not measured yet"
+    if status.mean_iou is not None:
+        score = f"{status.score_name} {status.mean_iou:.3f}"
     shown = "nothing yet" if status.published is None else status.published
     return f"{status.version} ({score}); annotators see {shown}"
 

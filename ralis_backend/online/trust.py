@@ -21,7 +21,12 @@ from ralis_backend.core.features import RegionFeatures
 from ralis_backend.core.policy.registry import policy_digest
 from ralis_backend.core.regions import VOID, Region, grid
 from ralis_backend.online.choosing import FALLBACK, RARITY, RankingConfig
-from ralis_backend.online.labels import RegionLabel, labelled_pixels, labels_by_image
+from ralis_backend.online.labels import (
+    RegionLabel,
+    labelled_pixels,
+    labels_by_image,
+    says_something_of,
+)
 from ralis_backend.online.masks import LabelMasks
 from ralis_backend.online.pictures import Pictures, task_of
 from ralis_backend.online.report import replay_text
@@ -314,9 +319,10 @@ def judge_miner(
     try:
         entry["drift"] = _drift(miner, state, candidates)
         # at the labels first: to encode images takes long, and is for nothing with too few
-        labels = [it for it in store.labels.of(project.id) if any(it.pixels)]
+        labels = _that_count(store, project)
         index = np.array([label.image_id for label in labels], np.int64)
-        name, pixels = project.class_names[target], labelled_pixels(labels, len(project.classes))
+        removed, name = project.removed_classes, project.class_names[target]
+        pixels = labelled_pixels(labels, len(project.classes), removed)
         check_target(pixels, index, target, name)
         labelled = _Labelled(store, image, project, config, rules.max_regions, lambda *_: None)
         _, points = _points(project, labelled, strategies, config)
@@ -389,6 +395,12 @@ def _points(
     )
 
 
+def _that_count(store: Store, project: Project) -> list[RegionLabel]:
+    """The project's labels with a pixel of a class that it has."""
+    removed = project.removed_classes
+    return [it for it in store.labels.of(project.id) if says_something_of(it, removed)]
+
+
 class _Labelled:
     """The painted regions of a project, all of one size, at most `max_regions`, image by image."""
 
@@ -403,7 +415,7 @@ class _Labelled:
     ) -> None:
         self._pictures, self._masks = Pictures(store, project, image), LabelMasks(store, project)
         self._project, self._config = project, config
-        labels = [label for label in store.labels.of(project.id) if any(label.pixels)]
+        labels = _that_count(store, project)
         sizes = [(label.region.height, label.region.width) for label in labels]
         size = max(set(sizes), key=sizes.count, default=config.region_size)
         self._size, self._labels = size, labels_by_image(labels)

@@ -117,7 +117,7 @@ class FastArena:
 
 
 def background_facts(background: int | None) -> dict[str, Any]:
-    """For `Arena.describe`: nothing where there is none, as before there could be one."""
+    """The facts of it: nothing where there is none, as before there could be one."""
     return {} if background is None else {"background": background}
 
 

@@ -152,7 +152,7 @@ def all_labels(arena: Arena[S], seed: int, rules: GameRules) -> dict[str, Any]:
     """The test scores of a segmenter that learned from every region of the pool."""
     everything = np.arange(len(arena.class_pixels))
     matrix = arena.measure(everything, rules.final_updates, seed)
-    return {"seed": seed} | _scores(matrix, arena.background)
+    return {"seed": seed} | measured_scores(matrix, arena.background)
 
 
 def _initial(arena: Arena[S], simulation: Simulation, seed: int, rules: GameRules) -> np.ndarray:
@@ -218,15 +218,19 @@ def _measured(arena: Arena[S], labelled: np.ndarray, seed: int, rules: GameRules
     known = shares[shares > 0]
     return {
         "regions": len(labelled),
-        **_scores(arena.measure(labelled, rules.final_updates, seed), arena.background),
+        **measured_scores(arena.measure(labelled, rules.final_updates, seed), arena.background),
         "class_entropy": round(float(-(known * np.log(known)).sum()), 5),
     }
 
 
-def _scores(matrix: np.ndarray, background: int | None) -> dict[str, Any]:
-    """Mean IoU of the classes in the test set, and each class's; None where it has none.
+def measured_scores(matrix: np.ndarray, background: int | None) -> dict[str, Any]:
+    """`miou` of the classes in the test set, and `ious` of each; None where it has none.
 
     The mean is without the background, unless there is nothing else.
+
+    Args:
+        matrix: (C, C) int64 confusion matrix of the test set.
+        background: index of the class that nobody looks for; None: there is none.
     """
     is_present = matrix.sum(axis=1) > 0
     score = mean_iou_of_present(matrix, background)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -70,6 +71,20 @@ def test_files_are_known_by_their_content_in_the_splits_that_are_looked_at(root)
         assert dataset.files_digest(("d_v", "d_s")) != before
         path.write_bytes(content)
     assert dataset.files_digest(("d_v", "d_s")) == before
+
+
+def test_pictures_are_another_where_a_deeper_one_elsewhere_changes_how_they_are_shown(tmp_path):
+    def opened(brightest: int) -> Dataset:
+        for name, highest in (("a", 4000), ("b", brightest)):
+            values = np.linspace(0, highest, 24 * 31).reshape(24, 31).astype(np.uint16)
+            Image.fromarray(values).save(tmp_path / f"{name}.png")
+        dataset = plain_folder(tmp_path)
+        return replace(dataset, splits={"d_v": ("a",), "test": ("b",)})
+
+    before, same, after = opened(4000), opened(4095), opened(60000)
+    assert before.split("d_v")[0].image().max() > 2 * after.split("d_v")[0].image().max()
+    assert before.files_digest(["d_v"]) == same.files_digest(["d_v"])
+    assert before.files_digest(["d_v"]) != after.files_digest(["d_v"])
 
 
 def test_splits_keep_their_order_and_empty_ones_exist(root):

@@ -110,6 +110,30 @@ def test_numbers_of_other_masks_are_not_given_as_those_of_these(
         opened()
 
 
+def test_a_background_and_a_class_that_the_test_lacks_are_not_scored(
+    tiny_dataset, tiny_segmenters, tmp_path, monkeypatch
+):
+    matrix = np.array([[90, 5, 5], [10, 20, 0], [0, 0, 0]])
+    monkeypatch.setattr("ralis_backend.offline.segmenter_training.evaluate", lambda *_: matrix)
+    ground, *others = tiny_dataset.classes
+    with_background = replace(tiny_dataset, classes=(replace(ground, is_background=True), *others))
+    spec, recipe = replace(tiny_segmenters, num_classes=1), replace(RECIPE, cycles=1, updates=1)
+
+    def trained(dataset: Dataset) -> dict:
+        training = SegmenterTraining(recipe, dataset, spec, tmp_path / "a", seed=0)
+        return training.run()["curve"][-1]
+
+    point = trained(with_background)
+    assert point["iou"] == [
+        pytest.approx(90 / 110, abs=1e-5),
+        pytest.approx(20 / 35, abs=1e-5),
+        None,
+    ]
+    assert point["miou"] == pytest.approx(20 / 35, abs=1e-5)
+    with pytest.raises(OtherRun, match="differs in background"):
+        trained(tiny_dataset)
+
+
 def test_a_training_begins_with_the_segmenter_of_a_file_and_is_held_near_it(training, tmp_path):
     training(name="first").run()
     init = str(tmp_path / "first.safetensors")

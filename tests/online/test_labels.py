@@ -11,6 +11,7 @@ from ralis_backend.online.labels import (
     NewLabel,
     RegionLabel,
     covered,
+    labelled_pixels,
     labels_by_image,
     newest,
     without_classes,
@@ -49,6 +50,16 @@ def test_paint_hides_a_skip_and_is_never_hidden_by_one():
     assert numbers(newest(skipped_last)) == [1]
     skipped_twice = [region_label(1, is_skipped=True), region_label(2, is_skipped=True)]
     assert numbers(newest(skipped_twice)) == [2]
+
+
+def test_pixels_of_removed_classes_are_void_and_regions_of_nothing_else_are_left_out():
+    labels = [
+        replace(region_label(number, region=Region(0, 0, 2, 5)), pixels=pixels)
+        for number, pixels in enumerate([(3, 4, 1), (0, 6), (2,)])
+    ] + [region_label(3, is_skipped=True)]
+    assert labelled_pixels(labels, 3).tolist() == [[3, 4, 1, 2], [0, 6, 0, 4], [2, 0, 0, 8]]
+    assert labelled_pixels(labels, 3, (1,)).tolist() == [[3, 0, 1, 6], [2, 0, 0, 8]]
+    assert labelled_pixels(labels, 3, (0, 1, 2)).tolist() == []
 
 
 def test_a_label_of_removed_classes_alone_hides_no_other_paint():

@@ -38,6 +38,11 @@ def test_the_scores_of_a_slice_by_hand():
     assert pooled([]) is None
 
 
+def test_a_slice_counts_the_classes_that_it_shows():
+    scores = measured(np.array([[[3, 1], [0, 0]]]))
+    assert scores["miou"][0] == 0.75
+
+
 def test_the_report_tells_the_scores_with_interval_and_count():
     scores = measured(np.stack([np.array([[4, 0], [0, 4]])] * 3))
     assert slice_text({"random_slice": scores}) == "100.0 % [100.0, 100.0], 3 regions"
@@ -182,6 +187,8 @@ def test_a_version_is_measured_on_draws_that_it_has_not_learned_from():
     assert [label.id for label in new_in_slice(labels, 5)] == [7]
     assert [label.id for label in new_in_slice(labels, 0)] == [1, 5, 7]
     assert new_in_slice(labels, None) == []
+    read_again = make_label(1, region, id=8, first_id=1, strategy=SLICE)
+    assert [label.id for label in new_in_slice([*labels[1:], read_again], 5)] == [7]
 
 
 def test_a_slice_tells_how_well_all_but_the_background_is_found():

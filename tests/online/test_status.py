@@ -7,7 +7,7 @@ from ralis_backend.online.further import CONVERGED, Further, further_text
 from ralis_backend.online.owner import own_name
 from ralis_backend.online.status import project_status, seconds_since_worker, status_lines
 from ralis_backend.online.store import Store, now
-from ralis_backend.online.store.tables import LiveWorker
+from ralis_backend.online.store.tables import LiveWorker, Version
 from ralis_backend.online.worker import Worker
 from ralis_backend.online.worker.pulse import Pulse
 from tests.online.conftest import label_round, settle
@@ -28,6 +28,17 @@ def test_a_project_that_is_only_connected_has_nothing_yet(store: Store):
     assert "0 regions; 0 of the 4 new ones" in lines
     assert "v0 (not measured yet); annotators see nothing yet" in lines
     assert "now        waits for the worker, which looks at each image once" in lines
+
+
+def test_a_version_is_told_by_the_score_that_it_is_judged_by(store: Store):
+    row = store.projects.register("1.100", 1, "<View/>", CLASSES, "Cracks")
+    metrics = {
+        "validation_miou": 0.9, "validation_foreground_miou": 0.82, "background": "dark",
+    }  # fmt: skip
+    version = Version(project_id=row.id, number=1, is_accepted=True, num_labels=9, metrics=metrics)
+    version.created_at = now()
+    store.versions.add(version, current_version=1)
+    assert "v1 (mIoU without dark 0.820)" in told(store)
 
 
 def test_a_training_tells_how_far_it_is_and_when_it_ends_by_the_clock(store: Store):

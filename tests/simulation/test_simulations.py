@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +21,8 @@ from ralis_backend.offline.training.open_simulation import open_simulation
 from ralis_backend.simulation import Simulation
 from ralis_backend.simulation.fast import FastSimulation
 from ralis_backend.simulation.full import FullSimulation
+from ralis_backend.simulation.heads import Points
+from ralis_backend.simulation.points import RegionPoints
 from tests.tiny_dataset import REGION_SIZE
 
 CONFIG = replace(REPAIRED, region_size=REGION_SIZE)
@@ -157,6 +161,41 @@ def test_an_edited_mask_is_read_anew(own_dataset, tmp_path):
     Image.fromarray(np.zeros_like(np.asarray(Image.open(path)))).save(path)
     after = features().split("d_r").class_pixels
     assert after[:, 0].sum() > before[:, 0].sum()
+
+
+class MeanEncoder:
+    """In place of an encoder: one point a region, of which the scale is the only feature."""
+
+    def __init__(self, spec: SegmenterSpec, device: str) -> None:
+        self.scale = 0.0
+
+    def fit(self, images: Iterable[tuple[np.ndarray, object]]) -> None:
+        self.scale = float(sum(image.mean() for image, _ in images))
+
+    def points(self, images: Iterable[object], look_twice: bool) -> RegionPoints:
+        count = len(list(images))
+        features = torch.full((count, 1, 1), self.scale)
+        return RegionPoints(
+            Points(features, torch.zeros((count, 1), dtype=torch.uint8)), (1, 1),
+            np.ones((count, 1), np.float32), np.ones((count, 4), np.int64), np.arange(count),
+            (64, 96), np.zeros((count, 2), np.float32),
+        )  # fmt: skip
+
+
+def test_another_image_of_the_scale_means_other_features(own_dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr("ralis_backend.offline.point_features.PointEncoder", MeanEncoder)
+
+    def features() -> list[float]:
+        points = PointFeatures(own_dataset, (64, 96), tmp_path / "cache").split("d_r").points
+        return points.features.flatten().tolist()
+
+    before = features()
+    path = own_dataset.split("d_v")[0].image_path
+    changed_at, image = path.stat().st_mtime_ns, np.asarray(Image.open(path))
+    Image.fromarray(255 - image).save(path)
+    os.utime(path, ns=(changed_at, changed_at))
+    difference = 255 - 2 * image.mean()
+    np.testing.assert_allclose(features(), [each + difference for each in before], rtol=1e-5)
 
 
 def test_points_lie_inside_their_region_and_carry_its_labels(tiny_dataset, tmp_path):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ralis_backend.core.features import predicted_mask
-from ralis_backend.core.metrics import confusion_matrix, ious, mean_iou, mean_iou_of_present
+from ralis_backend.core.metrics import confusion_matrix, ious, mean_iou_of_present
 from ralis_backend.core.segmenter import Segmenter
 from ralis_backend.offline.datasets import Sample
 
@@ -51,7 +51,7 @@ def score(
         total += confusion_matrix(value[prediction], sample.mask(), num_classes)
         on_image()
     return Score(
-        mean_iou(total),
+        mean_iou_of_present(total),
         tuple(float(value) for value in ious(total)),
         len(samples),
         None if background is None else mean_iou_of_present(total, background),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from ralis_backend.core.regions import VOID, grid
 from ralis_backend.core.segmenter import DEFAULT_SPEC, SegmenterSpec
 from ralis_backend.core.segmenter.registry import encoder_facts
 from ralis_backend.offline.datasets import Dataset, DatasetError, Sample
-from ralis_backend.offline.point_features import PointFeatures
+from ralis_backend.offline.point_features import REFERENCE_SPLITS, PointFeatures
 from ralis_backend.offline.scaled import scaled
 from ralis_backend.simulation.arena import FastArena
 from ralis_backend.simulation.full_arena import RECIPE, FullArena
@@ -54,11 +55,14 @@ class ArenaConfig:
     device: str = "cpu"
     looks_twice: bool = False
 
-    def facts(self) -> dict[str, str]:
-        """What is labelled, what is measured on, and which files these are."""
+    def facts(self) -> dict[str, Any]:
+        """What is labelled, what is measured on, which classes and which files these are."""
         splits = {"pool": self.pool, "measured_on": self.measured_on}
-        digest = self.dataset.files_digest((self.pool, "d_s", self.measured_on))
-        return {**splits, "files_sha256": digest[:12]}
+        played = (self.pool, "d_s", self.measured_on)
+        scale = REFERENCE_SPLITS if self.fidelity == "fast" else ()
+        digest = self.dataset.files_digest((*played, *scale))
+        classes = list(self.dataset.class_names)
+        return {**splits, "files_sha256": digest[:12], "classes": classes}
 
     def test_samples(self) -> list[Sample]:
         """The images that segmenters are measured on."""

@@ -91,10 +91,6 @@ def _digest(samples: Sequence[Sample], region_size: tuple[int, int]) -> str:
         TOLERANCE,
         MIN_SEGMENT_PIXELS,
         region_size,
-        [
-            (str(it.mask_path.resolve()), it.mask_path.stat().st_mtime_ns)
-            for it in samples
-            if it.mask_path is not None
-        ],
+        [weights.digest(it.mask_path) for it in samples if it.mask_path is not None],
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]

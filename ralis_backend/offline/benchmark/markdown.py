@@ -73,7 +73,8 @@ def report(
         "",
         "## Classes and costs",
         "",
-        "Rare classes (the rarest third of those in the pool, by pixels): "
+        f"Rare classes (the rarest third of those in the pool{_without_background(content)}, by "
+        "pixels): "
         f"{_names(content['rare_classes'], class_names)}.",
         "",
         *_cost_table(content),
@@ -121,7 +122,8 @@ def _protocol(content: Mapping[str, Any], class_names: Sequence[str]) -> Iterato
     )
     yield (
         "- mIoU: one confusion matrix over the whole test set, mean over the classes that it "
-        f"holds{_absent(content, class_names)}. Rules, recipe and data of this run:"
+        f"holds{_unscored(content, class_names)}{_absent(content, class_names)}. Rules, recipe and "
+        "data of this run:"
     )
     yield ""
     yield "| constant | value |"
@@ -136,6 +138,18 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def _without_background(content: Mapping[str, Any]) -> str:
+    return "" if content["arena"].get("background") is None else ", without the background"
+
+
+def _unscored(content: Mapping[str, Any], class_names: Sequence[str]) -> str:
+    """The background, unless the test set holds nothing else to score, or none of it."""
+    background, absent = content["arena"].get("background"), content["absent_classes"]
+    if background in (None, *absent) or len(absent) == len(class_names) - 1:
+        return ""
+    return f", without the background, {class_names[background]}"
 
 
 def _absent(content: Mapping[str, Any], class_names: Sequence[str]) -> str:

@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 ALL_LABELS = "all-labels"
 ALL_LABELS_SEEDS = 3
+_WRITTEN_LATER = ("classes",)
+"""Facts that a folder of an earlier release does not hold; others that are absent are none."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def run(
         runs,
         [result["miou"] for match, result in played.items() if match.name == ALL_LABELS],
         arena.name,
-        PoolCosts(arena.class_pixels, clicks()),
+        PoolCosts(arena.class_pixels, clicks(), arena.background),
         {each.name: each.label_cost for each in entrants},
     )
     content["config"] = _plain(asdict(rules))
@@ -202,16 +204,19 @@ def _check_folder(out: Path, wanted: Mapping[str, Any]) -> None:
         return
     found = _read(path) or {}
     different = [
-        f"{part}: {key} is {found.get(part, {}).get(key)!r} there, {value!r} now"
+        f"{part}: {key} is {there.get(key)!r} there, {content.get(key)!r} now"
         for part, content in wanted.items()
-        for key, value in content.items()
-        if found.get(part, {}).get(key) != value
+        for there in [found.get(part, {})]
+        for key in {**content, **there}
+        if there.get(key) != content.get(key) and (key in there or key not in _WRITTEN_LATER)
     ]
     if different:
         raise ValueError(
             f"{out} was played by other rules; choose another folder with --out ("
             f"{'; '.join(different)})"
         )
+    if found != wanted:
+        write_json(path, wanted)
 
 
 def _check_who_plays(out: Path, entrants: Sequence[Entrant]) -> None:

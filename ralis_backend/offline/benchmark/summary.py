@@ -27,10 +27,20 @@ class PoolCosts:
 
     class_pixels: (R, C + 1) true pixels of each class in each region, void last.
     clicks: (R,) clicks that label each region.
+    background: index of the class that nobody looks for; None: there is none.
     """
 
     class_pixels: np.ndarray
     clicks: np.ndarray
+    background: int | None = None
+
+    def rare_classes(self) -> np.ndarray:
+        """The rarest third of the classes that occur, without the background."""
+        pixels = self.class_pixels[:, :-1].sum(axis=0)
+        if self.background is None:
+            return rare_classes(pixels)
+        sought = np.where(np.arange(len(pixels)) == self.background, 0, pixels)
+        return rare_classes(sought if sought.any() else pixels)
 
 
 def summary(
@@ -61,7 +71,7 @@ def summary(
     first = next(iter(by_name.values()))
     draws = bootstrap_draws(len(first), np.random.default_rng(seed))
     ceiling, costs = float(np.mean(all_labels)), label_costs or {}
-    rare = rare_classes(pool.class_pixels[:, :-1].sum(axis=0))
+    rare = pool.rare_classes()
     curves = {name: _Curves.of(each, pool, rare, draws) for name, each in by_name.items()}
     strategies = {
         name: _strategy(by_name[name], each, ceiling, costs.get(name, 0))

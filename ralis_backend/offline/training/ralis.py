@@ -15,6 +15,7 @@ import torch
 from ralis_backend.core.files import write_json
 from ralis_backend.core.policy import PolicySpec, QueryNetwork, RalisPolicy
 from ralis_backend.offline.datasets import Dataset
+from ralis_backend.offline.point_features import REFERENCE_SPLITS
 from ralis_backend.offline.training.config import TrainingConfig
 from ralis_backend.offline.training.open_simulation import open_simulation
 from ralis_backend.offline.training.parts import put_together
@@ -165,11 +166,12 @@ def _facts(
 ) -> dict[str, Any]:
     """What a training depends on; two runs with the same facts give the same policy."""
     keys = json.dumps({name: list(keys) for name, keys in dataset.splits.items()})
+    scale = REFERENCE_SPLITS if config.fidelity == "fast" else ()
     return {
         "dataset": dataset.name,
         "classes": list(dataset.class_names),
         "splits_sha256": hashlib.sha256(keys.encode()).hexdigest(),
-        "files_sha256": dataset.files_digest(RalisTrainer.splits),
+        "files_sha256": dataset.files_digest((*RalisTrainer.splits, *scale)),
         "num_regions": {
             "pool": len(simulation.class_pixels),
             "state_set": simulation.num_state_regions,

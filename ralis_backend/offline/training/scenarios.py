@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ralis_backend.core.acquisition import PoolState, Strategy
-from ralis_backend.core.metrics import mean_iou
+from ralis_backend.core.metrics import mean_iou_of_present
 from ralis_backend.core.policy.agnostic_inputs import NEEDS, AgnosticInputs, agnostic_inputs
 from ralis_backend.core.regions import VOID
 from ralis_backend.offline.training.config import ScenarioConfig, ScenarioRules
@@ -170,12 +170,12 @@ def play_together(
 
 
 def measured(matrices: Iterable[np.ndarray]) -> np.ndarray:
-    """(M,) mIoU of confusion matrices.
+    """(M,) mIoU of confusion matrices, over the classes that the held-out regions show.
 
     Raises:
         FloatingPointError: if one compares nothing, from which nothing can be learned.
     """
-    scores = np.array([mean_iou(each) for each in matrices])
+    scores = np.array([mean_iou_of_present(each) for each in matrices])
     if not np.isfinite(scores).all():
         raise FloatingPointError(
             "the mIoU of a game is not a number: its held-out regions show no class; give a "

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session, undefer
 from ralis_backend.online.left_out import MOST_NAMED, LeftOut, summary
 from ralis_backend.online.store.database import BATCH, Database, pack, parts
 from ralis_backend.online.store.left_out import (
+    REREAD,
     UNREAD,
     WAITING,
     count_left_out,
@@ -242,13 +243,15 @@ def _put(
     is_moved = _place(session, row, annotation, image, crop_task)
     is_same &= not _confirm(session, row, annotation, is_repainted)
     _note(row, annotation)
-    if is_same and not is_moved and row.error is None:
+    is_same &= not is_moved
+    if is_same and row.error is None:
         return None
     if is_repainted:
         row.painted_at = annotation.updated_at
     row.is_skipped, row.is_deleted = annotation.is_skipped, False
     row.digest, row.payload = digest, pack(annotation_to_json(annotation))
-    row.error, row.left_out = UNREAD, None
+    row.error = REREAD if is_same and row.error == REREAD else UNREAD
+    row.left_out = None
     session.flush()
     return row
 

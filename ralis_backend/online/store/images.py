@@ -10,7 +10,7 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
 from ralis_backend.online.store.database import BATCH, Database, assign, now, parts
-from ralis_backend.online.store.left_out import UNREAD, read_again
+from ralis_backend.online.store.left_out import read_again
 from ralis_backend.online.store.tables import LONGEST_PAUSE, Annotation, Image, Project, Ranking
 from ralis_backend.online.tool import ToolTask
 
@@ -276,7 +276,7 @@ def side_of_content(session: Session, image: Image) -> bool | None:
 def _read_again(session: Session, image: Image) -> None:
     """What does not fit the size that was known may fit the one that it has."""
     odd = (Annotation.image_id == image.id, Annotation.left_out.is_not(None))
-    if read_again(session, UNREAD, *odd):
+    if read_again(session, *odd):
         project = update(Project).where(Project.id == image.project_id)
         session.execute(project.values(is_sync_requested=True))
 

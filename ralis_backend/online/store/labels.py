@@ -31,6 +31,7 @@ from ralis_backend.online.store.answers import replace_answers
 from ralis_backend.online.store.blobs import BlobStore
 from ralis_backend.online.store.database import Database
 from ralis_backend.online.store.images import side_of_content
+from ralis_backend.online.store.left_out import REREAD
 from ralis_backend.online.store.tables import (
     Annotation,
     CropTask,
@@ -50,6 +51,7 @@ _LABEL = (
     *_REGION,
     Label.is_skipped,
     Label.is_disputed,
+    Label.first_id,
     Label.mask_key,
     Label.pixels,
 )
@@ -89,7 +91,8 @@ class Labels:
     ) -> None:
         """Replace what was read from an annotation; masks are written before the rows.
 
-        Labels that are as they were keep their ids: nothing new was painted. An annotation that
+        Labels that are as they were keep their ids: nothing new was painted. Others remember the
+        oldest of their region, so that it does not count as one that is new. An annotation that
         was stored anew or moved meanwhile stays as one that has to be read, and so does one that
         was read with what its project does not mean any more.
 
@@ -107,8 +110,8 @@ class Labels:
             stored = session.get_one(Annotation, annotation.id)
             if _what_was_read(stored) != _what_was_read(annotation):
                 return
-            stored.error, stored.left_out = None, bounded(left_out) or None
             _replace_labels(session, stored, rows)
+            stored.error, stored.left_out = None, bounded(left_out) or None
             replace_answers(session, stored, answers)
             if stored.crop_task_id is not None:
                 session.get_one(CropTask, stored.crop_task_id).state = "done"
@@ -211,9 +214,9 @@ class Labels:
             return session.scalar(select(func.count()).select_from(regions)) or 0
 
     def first_ids(self, project_id: int) -> list[int]:
-        """Of each painted region the id of its oldest label that counts."""
-        region = (Label.image_id, *_REGION)
-        query = _counting(select(func.min(Label.id))).group_by(*region)
+        """Of each painted region the id of its oldest label that counts, or was one of these."""
+        region, first = (Label.image_id, *_REGION), func.coalesce(Label.first_id, Label.id)
+        query = _counting(select(func.min(first))).group_by(*region)
         query = query.where(Label.project_id == project_id, ~Label.is_skipped)
         with self._database.read() as session:
             return list(session.scalars(query))
@@ -403,11 +406,19 @@ def _mask_key(content: bytes) -> str:
 
 
 def _replace_labels(session: Session, annotation: Annotation, rows: Sequence[Label]) -> None:
+    """Write the labels of an annotation.
+
+    What was a skip and is painted now is new, unless it is only read in another way.
+    """
     of_annotation = Label.annotation_row_id == annotation.id
+    is_reread = annotation.error == REREAD
     new = list(rows)
     for row in session.scalars(select(Label).where(of_annotation)).all():
         same = next((it for it in new if _content(it) == _content(row)), None)
         if same is None:
+            for each in rows:
+                if _place(each) == _place(row) and (is_reread or not row.is_skipped):
+                    each.first_id = row.first_id or row.id
             session.delete(row)
         else:
             row.is_disputed = same.is_disputed
@@ -416,7 +427,11 @@ def _replace_labels(session: Session, annotation: Annotation, rows: Sequence[Lab
 
 
 def _content(row: Label) -> tuple[int, Region, str | None]:
-    return row.image_id, row.region, row.mask_key
+    return *_place(row), row.mask_key
+
+
+def _place(row: Label) -> tuple[int, Region]:
+    return row.image_id, row.region
 
 
 def _assign_split(session: Session, annotation: Annotation, rows: Sequence[Label]) -> None:
@@ -492,6 +507,7 @@ def _region_label(row: Any) -> RegionLabel:
         region=region,
         is_skipped=row.is_skipped,
         is_disputed=row.is_disputed,
+        first_id=row.first_id,
         mask_key=row.mask_key,
         pixels=tuple(row.pixels),
         annotator=row.annotator,

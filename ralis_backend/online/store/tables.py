@@ -348,6 +348,8 @@ class Label(Base):
     is_skipped: Mapped[bool] = mapped_column(default=False)  # shown, and not worth or not possible
     # called not worth labelling, and painted all the same
     is_disputed: Mapped[bool] = mapped_column(default=False)
+    # of what the annotation said of the region before; None: nothing
+    first_id: Mapped[int | None] = mapped_column(default=None)
     mask_key: Mapped[str | None] = mapped_column(String(128))
     pixels: Mapped[list[Any]] = mapped_column(default=list)  # labelled pixels per class
 

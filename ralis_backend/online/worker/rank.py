@@ -298,7 +298,7 @@ class Ranker:
         places = self._places(described)
         state = pool_state(
             project,
-            labelled_pixels(labels, len(project.classes)),
+            labelled_pixels(labels, len(project.classes), project.removed_classes),
             pool.features.embeddings[pool.is_done] if is_embedded else None,
             2 * self._config.ranking.regions_per_round,
             self._config.ranking,

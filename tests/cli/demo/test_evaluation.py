@@ -8,7 +8,7 @@ from ralis_backend.core.segmenter import SegmenterSpec, build
 
 def test_a_score_is_one_matrix_over_all_images(dataset):
     from ralis_backend.core.features import predicted_mask
-    from ralis_backend.core.metrics import confusion_matrix, mean_iou
+    from ralis_backend.core.metrics import confusion_matrix, mean_iou_of_present
 
     segmenter = build(SegmenterSpec(2, encoder_weights=None))
     samples = demo_images.from_dataset(dataset, None).test
@@ -16,7 +16,7 @@ def test_a_score_is_one_matrix_over_all_images(dataset):
     result = score(segmenter, samples, lambda: seen.append(1))
     predictions = [predicted_mask(segmenter.forward_pass(s.image())) for s in samples]
     together = confusion_matrix(np.stack(predictions), np.stack([s.mask() for s in samples]), 2)
-    assert result.miou == pytest.approx(mean_iou(together))
+    assert result.miou == pytest.approx(mean_iou_of_present(together))
     assert (len(seen), result.num_images, len(result.class_ious)) == (3, 3, 2)
 
 

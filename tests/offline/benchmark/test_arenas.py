@@ -151,6 +151,7 @@ def test_a_datasets_background_is_told_to_strategies_and_to_scores(make, fidelit
     arena = open_arena(replace(make(background=1), fidelity=fidelity))
     assert (arena.background, arena.simulation().background) == (1, 1)
     assert arena.describe()["background"] == 1
+    assert arena.describe()["classes"] == ["class-0", "class-1"]
 
 
 def test_a_contest_travels_to_other_processes(make, tmp_path):

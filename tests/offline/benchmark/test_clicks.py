@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import os
+
 import numpy as np
+from PIL import Image
 
 from ralis_backend.core.regions import VOID
 from ralis_backend.offline.benchmark.clicks import polygon_clicks, region_clicks
+from ralis_backend.offline.datasets import Sample
 from tests.tiny_dataset import REGION_SIZE
 
 
@@ -48,3 +52,17 @@ def test_regions_are_counted_in_order_and_once(tiny_dataset, tmp_path):
     (path,) = tmp_path.iterdir()
     path.write_bytes(b"half")
     np.testing.assert_array_equal(region_clicks(samples, REGION_SIZE, tmp_path), first)
+
+
+def test_a_mask_that_keeps_its_time_is_counted_anew(tmp_path):
+    path = tmp_path / "mask.png"
+    sample = Sample("one", path, path)
+
+    def clicks(mask: np.ndarray) -> list[int]:
+        Image.fromarray(mask).save(path)
+        os.utime(path, (0, 0))
+        return region_clicks([sample], (30, 40), tmp_path).tolist()
+
+    box = np.zeros((30, 40), np.uint8)
+    box[5:15, 5:20] = 1
+    assert [clicks(np.zeros_like(box)), clicks(box)] == [[1], [6]]

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 
 from ralis_backend.core.acquisition import strategy
-from ralis_backend.offline.benchmark.run import Contest, Entrant, _check_who_plays, run
+from ralis_backend.offline.benchmark.run import (
+    Contest,
+    Entrant,
+    _check_folder,
+    _check_who_plays,
+    run,
+)
 from ralis_backend.offline.benchmark.workers import Match
 from tests.simulation.test_game import RULES, make_arena
 
@@ -70,6 +76,32 @@ def test_a_folder_of_other_rules_is_refused_and_says_which(compare, tmp_path):
     (tmp_path / "rules.json").unlink()
     with pytest.raises(ValueError, match=r"no rules\.json; choose another folder"):
         compare()
+
+
+def test_a_folder_of_other_facts_is_refused_though_one_side_does_not_name_them(tmp_path):
+    names = ["soil", "crop"]
+    none = {"arena": {"dataset": "field", "classes": names}}
+    soil = {"arena": none["arena"] | {"background": 0}}
+    for before, now, message in (
+        (soil, none, "arena: background is 0 there, None now"),
+        (none, soil, "arena: background is None there, 0 now"),
+        (
+            none,
+            {"arena": none["arena"] | {"classes": names[::-1]}},
+            r"classes is \['soil', 'crop'\]",
+        ),
+    ):
+        (tmp_path / "rules.json").unlink(missing_ok=True)
+        _check_folder(tmp_path, before)
+        with pytest.raises(ValueError, match=message):
+            _check_folder(tmp_path, now)
+
+
+def test_a_folder_of_a_release_that_wrote_no_names_of_classes_learns_them(tmp_path):
+    now = {"arena": {"dataset": "field", "classes": ["soil"]}}
+    _check_folder(tmp_path, {"arena": {"dataset": "field"}})
+    _check_folder(tmp_path, now)
+    assert json.loads((tmp_path / "rules.json").read_text()) == now
 
 
 def test_another_version_of_a_policy_is_refused(compare, tmp_path):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,13 +28,13 @@ def make_run(name: str, seed: int, mious: list[float]) -> dict:
     }  # fmt: skip
 
 
-def summed(curves: dict[str, list[list[float]]], **changes) -> dict:
+def summed(curves: dict[str, list[list[float]]], pool: PoolCosts = POOL, **changes) -> dict:
     runs = [
         make_run(name, seed, mious)
         for name, seeds in curves.items()
         for seed, mious in enumerate(seeds)
     ]
-    return summary(runs, [0.4, 0.5, 0.6], "toy", POOL, **changes)
+    return summary(runs, [0.4, 0.5, 0.6], "toy", pool, **changes)
 
 
 def with_facts(content: dict) -> dict:
@@ -122,6 +123,17 @@ def test_the_report_says_what_was_done_and_found():
     assert "ralis benchmark --x" in text
     assert "3 of 3" in text
     assert "Break-even of `mine`: training it used 99 labelled regions" in text
+    assert "background" not in text
+
+
+def test_a_background_is_no_rare_class_and_the_report_says_that_it_is_not_scored():
+    pool = replace(POOL, background=2)
+    content = with_facts(summed({"mine": 2 * [[0.3, 0.4, 0.5]]}, pool=pool))
+    assert content["rare_classes"] == [1]
+    content["arena"]["background"] = 2
+    text = report(content, ("road", "sky", "soil"), "ralis benchmark", "a machine")
+    assert "the rarest third of those in the pool, without the background, by pixels): sky" in text
+    assert "that it holds, without the background, soil (absent" in text
 
 
 def test_many_strategies_are_drawn(tmp_path):

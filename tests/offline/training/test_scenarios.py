@@ -92,6 +92,11 @@ def test_other_images_are_held_out_where_the_first_ones_are_not_annotated():
         assert (scenario.held_out.points.labels != VOID).any()
 
 
+def test_a_class_that_is_not_shown_is_none_to_be_right_about():
+    matrix = np.array([[6, 2, 2], [0, 10, 0], [0, 0, 0]])
+    assert measured([matrix])[0] == pytest.approx((6 / 10 + 10 / 12) / 2)
+
+
 def test_a_score_of_nothing_ends_the_training():
     nothing, right = np.zeros((2, 2), np.int64), np.eye(2, dtype=np.int64)
     np.testing.assert_array_equal(measured([right]), [1.0])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from ralis_backend.core.regions import Region
 from ralis_backend.online.labels import NewLabel
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Annotation, Image, Project
-from tests.online.store.conftest import annotation, label
+from tests.online.store.conftest import LABELS, annotation, label
 
 REGION = Region(0, 0, 1, 1)
 
@@ -140,6 +141,31 @@ def test_an_annotator_whose_account_is_gone_is_still_named(
     gone = annotation(1, 1, annotator="")
     assert store.annotations.put(project, "1.100", gone, image, None) is None
     assert counted(store, project) == ["7"]
+
+
+@pytest.mark.parametrize("is_skip", [True, False])
+def test_a_region_that_is_read_in_another_way_is_not_a_new_one(
+    store: Store, project: Project, image: Image, is_skip: bool
+):
+    label(store, project, image, annotation(1), NewLabel(REGION, None) if is_skip else painted(0))
+    before = store.labels.newest_id(project.id)
+    store.projects.register("1.100", 1, "<View/>", LABELS, "streets", default_background="car")
+    label(store, project, image, annotation(1), painted(1))
+    assert store.labels.newest_id(project.id) > before, "versions learn it"
+    assert store.labels.first_ids(project.id) == [before]
+
+
+def test_a_region_is_new_once_it_is_painted_instead_of_skipped(
+    store: Store, project: Project, image: Image
+):
+    label(store, project, image, annotation(1, is_skipped=True), NewLabel(REGION, None))
+    skip = store.labels.newest_id(project.id)
+    label(store, project, image, annotation(1, 1, **strokes("a")), painted(0))
+    (new,) = store.labels.first_ids(project.id)
+    label(store, project, image, annotation(1, 2, **strokes("b")), painted(1))
+    assert store.labels.first_ids(project.id) == [new]
+    assert new > skip
+    assert store.labels.of(project.id)[0].id > new
 
 
 def test_newer_paint_leaves_a_region_as_old_as_its_first_label(
