@@ -161,7 +161,7 @@ def _read(content: bytes, max_pixels: int, bands: Sequence[int]) -> StoredImage:
         if content.startswith(jpeg.SIGNATURE):
             jpeg.check_scans(content)
         if image.format == "JPEG2000":
-            jpeg2000.check_tiles(content)
+            image = _of_jpeg2000(content, image)
         image.load()
         if image.mode == "F" or image.mode.startswith("I"):
             return StoredImage(np.array(ImageOps.exif_transpose(image)))
@@ -169,6 +169,16 @@ def _read(content: bytes, max_pixels: int, bands: Sequence[int]) -> StoredImage:
             four = np.array(ImageOps.exif_transpose(image))
             return StoredImage(four[:, :, _chosen(4, bands)])
         return StoredImage(_shown(ImageOps.exif_transpose(image)))
+
+
+def _of_jpeg2000(content: bytes, image: Image.Image) -> Image.Image:
+    """The picture whose header is open as `image`."""
+    jpeg2000.check_tiles(content)
+    num_values = image.width * image.height * len(image.getbands())
+    pixels = jpeg2000.decode(content, num_values)
+    decoded = Image.frombytes(image.mode, image.size, pixels)
+    decoded.palette = image.palette
+    return decoded
 
 
 def _is_unusual(header: tiff.TiffHeader, bands: Sequence[int]) -> bool:
