@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from ralis_backend.core import jpeg, jpeg2000, tiff
 
@@ -122,7 +122,9 @@ def file_facts(content: bytes, max_pixels: int = MAX_PIXELS) -> FileFacts:
         raise ImageError(f"the image file ({len(content)} bytes) is corrupt: {error}") from error
 
 
-def open_image(content: bytes, max_pixels: int, formats: tuple[str, ...] = FORMATS) -> Image.Image:
+def open_image(
+    content: bytes, max_pixels: int, formats: tuple[str, ...] = FORMATS
+) -> ImageFile.ImageFile:
     """The file as Pillow opens it, its header read and its size checked."""
     if content[:2] in _PLAIN:
         raise ImageError(
@@ -160,15 +162,16 @@ def _read(content: bytes, max_pixels: int, bands: Sequence[int]) -> StoredImage:
             return _deep_png(content, image, bands)
         if content.startswith(jpeg.SIGNATURE):
             jpeg.check_scans(content)
-        if image.format == "JPEG2000":
-            image = _of_jpeg2000(content, image)
-        image.load()
-        if image.mode == "F" or image.mode.startswith("I"):
-            return StoredImage(np.array(ImageOps.exif_transpose(image)))
-        if bands and image.mode in ("RGBA", "RGBX"):
-            four = np.array(ImageOps.exif_transpose(image))
-            return StoredImage(four[:, :, _chosen(4, bands)])
-        return StoredImage(_shown(ImageOps.exif_transpose(image)))
+        if (maxval := _maxval(image)) is not None:
+            return StoredImage(_of_ppm(content, image, maxval))
+        picture = _of_jpeg2000(content, image) if image.format == "JPEG2000" else image
+        picture.load()
+        upright = ImageOps.exif_transpose(picture)
+        if picture.mode == "F" or picture.mode.startswith("I"):
+            return StoredImage(np.array(upright))
+        if bands and picture.mode in ("RGBA", "RGBX"):
+            return StoredImage(np.array(upright)[:, :, _chosen(4, bands)])
+        return StoredImage(_shown(upright))
 
 
 def _of_jpeg2000(content: bytes, image: Image.Image) -> Image.Image:
@@ -179,6 +182,29 @@ def _of_jpeg2000(content: bytes, image: Image.Image) -> Image.Image:
     decoded = Image.frombytes(image.mode, image.size, pixels)
     decoded.palette = image.palette
     return decoded
+
+
+def _maxval(image: Image.Image) -> int | None:
+    """What stands for white in a binary PPM or PGM whose values Pillow would take one by one."""
+    for codec, _, _, arguments in getattr(image, "tile", ()):
+        if codec == "ppm":
+            return int(arguments[-1])
+    return None
+
+
+def _of_ppm(content: bytes, image: ImageFile.ImageFile, maxval: int) -> np.ndarray:
+    """(H, W) or (H, W, 3): uint8 with 255 as white, or, of more than 8 bits, what is stored."""
+    bands = len(image.getbands())
+    if bands not in (1, 3):
+        raise ImageError(f"the PPM file has {bands} bands, expected 1 or 3; save it as PNG")
+    num_values = image.height * image.width * bands
+    dtype = ">u2" if maxval > 255 else "u1"
+    stored = np.frombuffer(content, dtype, num_values, image.tile[0].offset)
+    stored = stored.reshape(image.height, image.width, *((bands,) if bands > 1 else ()))
+    if maxval > 255:
+        return stored.astype(np.uint16)
+    shades = np.minimum(np.rint(np.arange(256) * 255 / maxval), 255).astype(np.uint8)
+    return np.asarray(shades[stored])
 
 
 def _is_unusual(header: tiff.TiffHeader, bands: Sequence[int]) -> bool:
@@ -261,6 +287,8 @@ def _facts(content: bytes, image: Image.Image) -> FileFacts:
         bits = 32
     elif image.mode.startswith("I;16"):
         bits = 16
+    if (maxval := _maxval(image)) is not None:
+        bits = 16 if maxval > 255 else 8
     orientation = int(image.getexif().get(_ORIENTATION, 1))
     is_turned = orientation in (5, 6, 7, 8)
     size = (image.width, image.height) if is_turned else (image.height, image.width)
