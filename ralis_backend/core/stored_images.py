@@ -39,8 +39,8 @@ class ImageError(ValueError):
 class StoredImage:
     """An image's values, upright: (H, W) grey, (H, W, 1) or (H, W, 3).
 
-    They are uint8 where they can be shown as they are. opacity: (H, W) in [0, 1] where deep values
-    come with transparency.
+    They are uint8 where they can be shown as they are. opacity: (H, W) in [0, 1] where they
+    come with transparency that is not blended yet.
     """
 
     values: np.ndarray
@@ -149,14 +149,32 @@ def open_image(
 
 def _read(content: bytes, max_pixels: int, bands: Sequence[int]) -> StoredImage:
     if content[:4] in tiff.SIGNATURES:
-        header = tiff.read_header(content)
-        _check_size(header.width, header.height, max_pixels)
-        tiff.check_pieces(content, header)
-        if header.is_plain and header.dtype is not None and _is_unusual(header, bands):
-            return _bands_of_tiff(content, header, max_pixels, bands)
-        if header.is_tiled:  # decoded as a whole, whatever lies outside the image
-            _check_size(header.piece[1], header.piece[0], max_pixels)
-        _check_decoded(header, header.bands, max_pixels)
+        return _read_tiff(content, max_pixels, bands)
+    return _read_by_pillow(content, max_pixels, bands)
+
+
+def _read_tiff(content: bytes, max_pixels: int, bands: Sequence[int]) -> StoredImage:
+    header = tiff.read_header(content)
+    _check_size(header.width, header.height, max_pixels)
+    tiff.check_pieces(content, header)
+    is_left_to_pillow = header.is_known_to_pillow and (0, 0) not in header.pieces
+    is_banded = header.is_plain and header.dtype is not None
+    if is_banded and (not is_left_to_pillow or _is_unusual(header, bands)):
+        return _bands_of_tiff(content, header, max_pixels, bands)
+    if not is_left_to_pillow:
+        raise ImageError(header.refusal)
+    if header.is_tiled:  # decoded as a whole, whatever lies outside the image
+        _check_size(header.piece[1], header.piece[0], max_pixels)
+    _check_decoded(header, header.bands, max_pixels)
+    try:
+        return _read_by_pillow(content, max_pixels, bands)
+    except Exception as error:
+        if header.is_foreign or isinstance(error.__cause__, UnidentifiedImageError):
+            raise ImageError(header.refusal) from error
+        raise
+
+
+def _read_by_pillow(content: bytes, max_pixels: int, bands: Sequence[int]) -> StoredImage:
     with open_image(content, max_pixels) as image:
         if _png_depth(content) == 16 and image.mode in ("RGB", "RGBA", "LA"):
             return _deep_png(content, image, bands)
@@ -211,6 +229,8 @@ def _is_unusual(header: tiff.TiffHeader, bands: Sequence[int]) -> bool:
     """Whether Pillow would not show it, or not as it is meant."""
     if header.dtype != np.uint8 or header.bands > 4:
         return True
+    if header.bands == 2 and header.is_planar and not header.is_compressed:
+        return True
     has_spare = header.bands in (2, 4)
     return has_spare and (not header.has_alpha or (header.bands == 4 and bool(bands)))
 
@@ -219,6 +239,11 @@ def _bands_of_tiff(
     content: bytes, header: tiff.TiffHeader, max_pixels: int, bands: Sequence[int]
 ) -> StoredImage:
     chosen = [0] if header.bands < 3 else _chosen(header.bands, bands)
+    is_shown_through = header.dtype == np.uint8 and header.has_alpha and header.bands in (2, 4)
+    if is_shown_through and not bands:
+        if header.is_premultiplied:
+            raise ImageError(f"{header.refusal}, transparency aside from the colours")
+        chosen.append(header.bands - 1)
     assert header.dtype is not None
     num_bytes = header.width * header.height * len(chosen) * header.dtype.itemsize
     if num_bytes > MAX_BYTES_PER_PIXEL * max_pixels:
@@ -228,8 +253,11 @@ def _bands_of_tiff(
             f"{max_pixels}; cut it into tiles"
         )
     _check_decoded(header, len(chosen) if header.is_planar else header.bands, max_pixels)
-    values = tiff.read_bands(content, header, chosen)
-    return StoredImage(_upright(values, header.orientation))
+    values = _upright(tiff.read_bands(content, header, chosen), header.orientation)
+    if is_shown_through and not bands:
+        opacity = values[..., -1].astype(np.float32) / 255
+        return StoredImage(np.ascontiguousarray(values[..., :-1]), opacity)
+    return StoredImage(values)
 
 
 def _chosen(num_bands: int, bands: Sequence[int]) -> list[int]:
