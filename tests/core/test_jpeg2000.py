@@ -56,9 +56,9 @@ def test_the_size_is_found_inside_a_file_of_boxes_and_a_damaged_one_is_left_to_t
 def test_a_small_file_of_tiny_precincts_is_refused_where_it_needs_more_than_its_size_allows(
     monkeypatch,
 ):
-    monkeypatch.setattr(jpeg2000, "_MEMORY", 90_000_000)
-    with pytest.raises(ImageError, match=r"more than 92 MB to decode.*convert it to PNG or TIFF"):
-        decode_image(in_tiles(256, 256, 256, precincts=b"\x11" * 6))
+    monkeypatch.setattr(jpeg2000, "_MEMORY", 55_000_000)
+    with pytest.raises(ImageError, match=r"more than 55 MB to decode.*convert it to PNG or TIFF"):
+        decode_image(in_tiles(128, 128, 128, precincts=b"\x11" * 6))
 
 
 def test_a_decoder_that_takes_too_long_is_ended(monkeypatch, tmp_path):
