@@ -10,12 +10,17 @@ import re
 from collections.abc import Callable, Collection, Mapping
 
 from dotenv.parser import Binding, parse_stream
-from dotenv.variables import Variable, parse_variables
+from dotenv.variables import Literal, Variable, parse_variables
 
 _NEW_LINE = re.compile(r"\r\n|\n|\r")
 _NAME = re.compile(r"\s*(?:(?:export|set)\s+)?['\"]?(\w+)", re.ASCII)
 _SETS = re.compile(rf"{_NAME.pattern}['\"]?\s*[=:]", re.ASCII)
-_COMMENT = re.compile(r"=\s*[^\s'\"#][^\r\n]*\s#")
+_ANYWHERE = re.compile(r"(?<!\w)(\w+)['\"]?\s*[=:]", re.ASCII)
+_FURTHER = re.compile(r"[\s;&|](\w+)=", re.ASCII)
+"""In a value without quotes: a shell would set this variable, too."""
+_BARE = re.compile(r"[^=]*=\s*[^\s'\"]")
+_REST = re.compile(r"(?:^|\s)#.*")
+_COMMENT = re.compile(r"[^=]*=\s*[^\s'\"#][^\r\n]*\s#")
 """Behind a value without quotes."""
 
 
@@ -30,7 +35,7 @@ class LineError(ValueError):
 def check_lines(
     text: str,
     is_ours: Callable[[str], bool],
-    secrets: Collection[str],
+    uncut: Collection[str],
     variables: Mapping[str, str],
 ) -> None:
     """Return if every line of ours is read as a whole; others' lines are theirs to judge.
@@ -38,7 +43,7 @@ def check_lines(
     Args:
         text: what stands in the file.
         is_ours: whether a name is one of ours.
-        secrets: names in capitals whose values must not be cut where a comment may begin.
+        uncut: names in capitals whose values must not be cut where a comment may begin.
         variables: that values may name, besides those further up in the file.
 
     Raises:
@@ -53,8 +58,9 @@ def check_lines(
         _check_swallowed(binding, lines, number, is_ours)
         if binding.key is None or binding.error:
             continue
+        _check_further(binding, number, is_ours)
         if _is_named(binding.key, _NAME, is_ours):
-            _check_ours(binding, number, secrets, known)
+            _check_ours(binding, number, uncut, known)
         values = [it.resolve(known) for it in parse_variables(binding.value or "")]
         known[binding.key] = "".join(values)
 
@@ -64,11 +70,12 @@ def _check_swallowed(
 ) -> None:
     """Of what cannot be read, and of a value of several lines, nothing may be ours."""
     within = [at for at, line in enumerate(lines) if at and _is_named(line, _SETS, is_ours)]
-    if binding.error and (within or _is_named(lines[0], _NAME, is_ours)):
+    is_lost = _is_named(lines[0], _NAME, is_ours) or _names_ours(_ANYWHERE, lines[0], is_ours)
+    if binding.error and (within or is_lost):
         raise LineError(
             number,
-            "cannot be read; expected NAME=value, the value in quotes if it has spaces, quotes or "
-            "# in it, and the quotes closed",
+            "cannot be read; expected NAME=value and nothing before it, the value in quotes if it "
+            "has spaces, quotes or # in it, and the quotes closed",
         )
     if within:
         raise LineError(
@@ -78,23 +85,44 @@ def _check_swallowed(
         )
 
 
+def _check_further(binding: Binding, number: int, is_ours: Callable[[str], bool]) -> None:
+    """Neither the name, as in `$env:NAME`, nor the value may have one of ours in it."""
+    name, is_bare = str(binding.key), _BARE.match(binding.original.string)
+    is_part = not re.fullmatch(r"\w+", name, re.ASCII) and not _is_named(name, _NAME, is_ours)
+    if is_part and _names_ours(_ANYWHERE, f"{name}=", is_ours):
+        raise LineError(number, "has something before the name; expected NAME=value")
+    if is_bare and _names_ours(_FURTHER, binding.value or "", is_ours):
+        raise LineError(
+            number,
+            "sets a second variable within its value; expected each on a line of its own, or the "
+            "value in quotes",
+        )
+
+
 def _check_ours(
-    binding: Binding, number: int, secrets: Collection[str], known: Mapping[str, str]
+    binding: Binding, number: int, uncut: Collection[str], known: Mapping[str, str]
 ) -> None:
     name, value = str(binding.key), binding.value
     if value is None or not re.fullmatch(r"\w+", name, re.ASCII):
         raise LineError(number, "has a name without a value; expected NAME=value")
-    if name.upper() in secrets and _COMMENT.search(binding.original.string):
+    if name.upper() in uncut and _COMMENT.match(binding.original.string):
         raise LineError(
             number,
             "has a # behind a space, where a comment begins; expected the value in quotes, and a "
             "comment on a line of its own",
         )
-    used = [it for it in parse_variables(value) if isinstance(it, Variable)]
+    atoms = [*parse_variables(value)]
+    if any(re.search(r"\$\{[^}]*\}", it.resolve({})) for it in atoms if isinstance(it, Literal)):
+        raise LineError(
+            number,
+            "has ${...} in a form that is not read; expected ${NAME} or ${NAME:-default}; a value "
+            "in which ${ stands for itself goes into the environment",
+        )
+    used = [it for it in atoms if isinstance(it, Variable)]
     if any(it.default is None and not known.get(it.name) for it in used):
         raise LineError(
             number,
-            "has ${...} of a variable that is not set; expected one that is set in the "
+            "has ${...} of a variable that is not set, or empty; expected one that is set in the "
             "environment or further up, or a default, ${NAME:-default}; a value in which ${ "
             "stands for itself goes into the environment",
         )
@@ -103,3 +131,8 @@ def _check_ours(
 def _is_named(text: str, form: re.Pattern[str], is_ours: Callable[[str], bool]) -> bool:
     found = form.match(text)
     return found is not None and is_ours(found[1])
+
+
+def _names_ours(form: re.Pattern[str], text: str, is_ours: Callable[[str], bool]) -> bool:
+    """Whether one of ours is named anywhere but in a comment."""
+    return any(is_ours(found[1]) for found in form.finditer(_REST.sub("", text)))

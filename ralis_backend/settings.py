@@ -46,6 +46,8 @@ DATA_DIR = Path(".ralis")
 PREFIX = "RALIS_"
 _ENCODING = "utf-8-sig"  # editors of Windows write a byte order mark
 _OURS = (PREFIX, "LABEL_STUDIO_")
+_MAY_HAVE_HASH = ("RALIS_AUTH_USER", "RALIS_DATABASE_URL")
+"""Beside secrets: what follows a # may belong to the value."""
 
 _NETWORK = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
 _MOST_DAYS = 3650
@@ -602,7 +604,7 @@ def _values(env_file: Path) -> dict[str, str | None]:
         )
     logging.getLogger("dotenv.main").setLevel(logging.ERROR)  # warns of others' lines each time
     try:
-        check_lines(text, _is_name_of_ours, _secret_names(), os.environ)
+        check_lines(text, _is_name_of_ours, {*_secret_names(), *_MAY_HAVE_HASH}, os.environ)
     except LineError as error:
         raise SettingsError(f"line {error.number} of {env_file} {error}") from None
     return dotenv_values(stream=io.StringIO(text))

@@ -456,6 +456,10 @@ def test_a_password_that_a_comment_or_an_unset_variable_would_cut_is_refused(tmp
         (tmp_path / ".env").write_text(f"RALIS_AUTH_USER=u\nRALIS_AUTH_PASSWORD={value}\n")
         with pytest.raises(SettingsError, match=r"^line 2 of .*\.env has .*; expected "):
             load_settings(tmp_path / ".env")
+    for line in ("RALIS_AUTH_USER=studio #1", "RALIS_DATABASE_URL=postgresql://u:p #w@h/d"):
+        (tmp_path / ".env").write_text(f"{line}\n")
+        with pytest.raises(SettingsError, match=r"^line 1 of .*\.env has a #"):
+            load_settings(tmp_path / ".env")
     (tmp_path / ".env").write_text('RALIS_AUTH_USER=u\nRALIS_AUTH_PASSWORD="ses #ame" # both\n')
     found = load_settings(tmp_path / ".env").auth_password
     assert found is not None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from ralis_backend.core import jpeg, jpeg2000, tiff
 
@@ -39,8 +39,8 @@ class ImageError(ValueError):
 class StoredImage:
     """An image's values, upright: (H, W) grey, (H, W, 1) or (H, W, 3).
 
-    They are uint8 where they can be shown as they are. opacity: (H, W) in [0, 1] where deep values
-    come with transparency.
+    They are uint8 where they can be shown as they are. opacity: (H, W) in [0, 1] where they
+    come with transparency that is not blended yet.
     """
 
     values: np.ndarray
@@ -122,7 +122,9 @@ def file_facts(content: bytes, max_pixels: int = MAX_PIXELS) -> FileFacts:
         raise ImageError(f"the image file ({len(content)} bytes) is corrupt: {error}") from error
 
 
-def open_image(content: bytes, max_pixels: int, formats: tuple[str, ...] = FORMATS) -> Image.Image:
+def open_image(
+    content: bytes, max_pixels: int, formats: tuple[str, ...] = FORMATS
+) -> ImageFile.ImageFile:
     """The file as Pillow opens it, its header read and its size checked."""
     if content[:2] in _PLAIN:
         raise ImageError(
@@ -147,33 +149,87 @@ def open_image(content: bytes, max_pixels: int, formats: tuple[str, ...] = FORMA
 
 def _read(content: bytes, max_pixels: int, bands: Sequence[int]) -> StoredImage:
     if content[:4] in tiff.SIGNATURES:
-        header = tiff.read_header(content)
-        _check_size(header.width, header.height, max_pixels)
-        tiff.check_pieces(content, header)
-        if header.is_plain and header.dtype is not None and _is_unusual(header, bands):
-            return _bands_of_tiff(content, header, max_pixels, bands)
-        if header.is_tiled:  # decoded as a whole, whatever lies outside the image
-            _check_size(header.piece[1], header.piece[0], max_pixels)
-        _check_decoded(header, header.bands, max_pixels)
+        return _read_tiff(content, max_pixels, bands)
+    return _read_by_pillow(content, max_pixels, bands)
+
+
+def _read_tiff(content: bytes, max_pixels: int, bands: Sequence[int]) -> StoredImage:
+    header = tiff.read_header(content)
+    _check_size(header.width, header.height, max_pixels)
+    tiff.check_pieces(content, header)
+    is_left_to_pillow = header.is_known_to_pillow and (0, 0) not in header.pieces
+    is_banded = header.is_plain and header.dtype is not None
+    if is_banded and (not is_left_to_pillow or _is_unusual(header, bands)):
+        return _bands_of_tiff(content, header, max_pixels, bands)
+    if not is_left_to_pillow:
+        raise ImageError(header.refusal)
+    if header.is_tiled:  # decoded as a whole, whatever lies outside the image
+        _check_size(header.piece[1], header.piece[0], max_pixels)
+    _check_decoded(header, header.bands, max_pixels)
+    try:
+        return _read_by_pillow(content, max_pixels, bands)
+    except Exception as error:
+        if header.is_foreign or isinstance(error.__cause__, UnidentifiedImageError):
+            raise ImageError(header.refusal) from error
+        raise
+
+
+def _read_by_pillow(content: bytes, max_pixels: int, bands: Sequence[int]) -> StoredImage:
     with open_image(content, max_pixels) as image:
         if _png_depth(content) == 16 and image.mode in ("RGB", "RGBA", "LA"):
             return _deep_png(content, image, bands)
         if content.startswith(jpeg.SIGNATURE):
             jpeg.check_scans(content)
-        if image.format == "JPEG2000":
-            jpeg2000.check_tiles(content)
-        image.load()
-        if image.mode == "F" or image.mode.startswith("I"):
-            return StoredImage(np.array(ImageOps.exif_transpose(image)))
-        if bands and image.mode in ("RGBA", "RGBX"):
-            four = np.array(ImageOps.exif_transpose(image))
-            return StoredImage(four[:, :, _chosen(4, bands)])
-        return StoredImage(_shown(ImageOps.exif_transpose(image)))
+        if (maxval := _maxval(image)) is not None:
+            return StoredImage(_of_ppm(content, image, maxval))
+        picture = _of_jpeg2000(content, image) if image.format == "JPEG2000" else image
+        picture.load()
+        upright = ImageOps.exif_transpose(picture)
+        if picture.mode == "F" or picture.mode.startswith("I"):
+            return StoredImage(np.array(upright))
+        if bands and picture.mode in ("RGBA", "RGBX"):
+            return StoredImage(np.array(upright)[:, :, _chosen(4, bands)])
+        return StoredImage(_shown(upright))
+
+
+def _of_jpeg2000(content: bytes, image: Image.Image) -> Image.Image:
+    """The picture whose header is open as `image`."""
+    jpeg2000.check_tiles(content)
+    num_values = image.width * image.height * len(image.getbands())
+    pixels = jpeg2000.decode(content, num_values)
+    decoded = Image.frombytes(image.mode, image.size, pixels)
+    decoded.palette = image.palette
+    return decoded
+
+
+def _maxval(image: Image.Image) -> int | None:
+    """What stands for white in a binary PPM or PGM whose values Pillow would take one by one."""
+    for codec, _, _, arguments in getattr(image, "tile", ()):
+        if codec == "ppm":
+            return int(arguments[-1])
+    return None
+
+
+def _of_ppm(content: bytes, image: ImageFile.ImageFile, maxval: int) -> np.ndarray:
+    """(H, W) or (H, W, 3): uint8 with 255 as white, or, of more than 8 bits, what is stored."""
+    bands = len(image.getbands())
+    if bands not in (1, 3):
+        raise ImageError(f"the PPM file has {bands} bands, expected 1 or 3; save it as PNG")
+    num_values = image.height * image.width * bands
+    dtype = ">u2" if maxval > 255 else "u1"
+    stored = np.frombuffer(content, dtype, num_values, image.tile[0].offset)
+    stored = stored.reshape(image.height, image.width, *((bands,) if bands > 1 else ()))
+    if maxval > 255:
+        return stored.astype(np.uint16)
+    shades = np.minimum(np.rint(np.arange(256) * 255 / maxval), 255).astype(np.uint8)
+    return np.asarray(shades[stored])
 
 
 def _is_unusual(header: tiff.TiffHeader, bands: Sequence[int]) -> bool:
     """Whether Pillow would not show it, or not as it is meant."""
     if header.dtype != np.uint8 or header.bands > 4:
+        return True
+    if header.bands == 2 and header.is_planar and not header.is_compressed:
         return True
     has_spare = header.bands in (2, 4)
     return has_spare and (not header.has_alpha or (header.bands == 4 and bool(bands)))
@@ -183,6 +239,11 @@ def _bands_of_tiff(
     content: bytes, header: tiff.TiffHeader, max_pixels: int, bands: Sequence[int]
 ) -> StoredImage:
     chosen = [0] if header.bands < 3 else _chosen(header.bands, bands)
+    is_shown_through = header.dtype == np.uint8 and header.has_alpha and header.bands in (2, 4)
+    if is_shown_through and not bands:
+        if header.is_premultiplied:
+            raise ImageError(f"{header.refusal}, transparency aside from the colours")
+        chosen.append(header.bands - 1)
     assert header.dtype is not None
     num_bytes = header.width * header.height * len(chosen) * header.dtype.itemsize
     if num_bytes > MAX_BYTES_PER_PIXEL * max_pixels:
@@ -192,8 +253,11 @@ def _bands_of_tiff(
             f"{max_pixels}; cut it into tiles"
         )
     _check_decoded(header, len(chosen) if header.is_planar else header.bands, max_pixels)
-    values = tiff.read_bands(content, header, chosen)
-    return StoredImage(_upright(values, header.orientation))
+    values = _upright(tiff.read_bands(content, header, chosen), header.orientation)
+    if is_shown_through and not bands:
+        opacity = values[..., -1].astype(np.float32) / 255
+        return StoredImage(np.ascontiguousarray(values[..., :-1]), opacity)
+    return StoredImage(values)
 
 
 def _chosen(num_bands: int, bands: Sequence[int]) -> list[int]:
@@ -251,6 +315,8 @@ def _facts(content: bytes, image: Image.Image) -> FileFacts:
         bits = 32
     elif image.mode.startswith("I;16"):
         bits = 16
+    if (maxval := _maxval(image)) is not None:
+        bits = 16 if maxval > 255 else 8
     orientation = int(image.getexif().get(_ORIENTATION, 1))
     is_turned = orientation in (5, 6, 7, 8)
     size = (image.width, image.height) if is_turned else (image.height, image.width)

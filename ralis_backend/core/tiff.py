@@ -16,6 +16,9 @@ import numpy as np
 from PIL import Image, TiffImagePlugin, TiffTags
 
 SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_UNKNOWN_TO_PILLOW = b"MM\0+"
+"""BigTIFF whose highest bytes come first."""
+_HEADER_BYTES = 8
 MOST_VALUES_AT_ONCE = 40_000_000
 """Of one strip or tile, in all its bands: it has to be decoded as a whole."""
 _VALUES_AT_ONCE = 4_000_000
@@ -34,13 +37,20 @@ _READ = (
     *(_ROWS_PER_STRIP, _STRIP_BYTES, _PLANAR, _PREDICTOR, _TILE_WIDTH, _TILE_HEIGHT),
     *(_TILE_OFFSETS, _TILE_BYTES, _SUBFILE, _EXTRA, _FORMAT, _ORIENTATION),
 )
-_WHOLE_NUMBERS = {1: "byte", 3: "short", 4: "long"}
+_WHOLE_NUMBERS = {1: "byte", 3: "short", 4: "long", 16: "long8"}
 _GREY, _RGB = (0, 1), 2
 _LOSSLESS = (1, 5, 8, 32773, 32946, 34925, 50000)
 """Compressions that work on values, whatever they stand for: none, LZW, deflate, and so on."""
 _FAX = (2, 3, 4, 32771)
 """Of what is damaged in these, the decoder writes a line for each row to standard error."""
-_ALPHA = (1, 2)
+_FOREIGN = {
+    **dict.fromkeys((33003, 33004, 33005, 34712), "JPEG 2000"),
+    **dict.fromkeys((34676, 34677), "LogLuv, which OpenCV writes of floats if not told otherwise"),
+    **{34887: "LERC", 34933: "PNG", 50001: "WebP", **dict.fromkeys((50002, 52546), "JPEG XL")},
+}
+"""Compressions that few decoders know."""
+_ASSOCIATED, _UNASSOCIATED = 1, 2
+_ALPHA = (_ASSOCIATED, _UNASSOCIATED)
 _DTYPES = {
     **{(bits, 1): f"u{bits // 8}" for bits in (8, 16, 32)},
     **{(bits, 2): f"i{bits // 8}" for bits in (8, 16, 32)},
@@ -71,6 +81,7 @@ class TiffHeader:
     orientation: int
     tags: Any
     order: Literal["<", ">"]
+    is_known_to_pillow: bool = True
 
     @property
     def is_tiled(self) -> bool:
@@ -89,6 +100,35 @@ class TiffHeader:
     def is_planar(self) -> bool:
         """Whether each band is stored in pieces of its own."""
         return int(self.tags.get(_PLANAR, 1)) == 2 and self.bands > 1
+
+    @property
+    def is_premultiplied(self) -> bool:
+        """Whether transparency is multiplied into the colours."""
+        return self.has_alpha and _all(self.tags, _EXTRA, ())[-1] == _ASSOCIATED
+
+    @property
+    def pieces(self) -> list[tuple[int, int]]:
+        """Where each strip or tile begins, and its length; (0, 0) of one that was left out."""
+        offsets = _all(self.tags, _TILE_OFFSETS if self.is_tiled else _STRIP_OFFSETS, ())
+        lengths = _all(self.tags, _TILE_BYTES if self.is_tiled else _STRIP_BYTES, ())
+        return list(zip(offsets, lengths, strict=False))
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it is compressed in a way that Pillow may not know."""
+        return int(self.tags.get(_COMPRESSION, 1)) in _FOREIGN
+
+    @property
+    def refusal(self) -> str:
+        """What is said of a file whose form is not read."""
+        compression = int(self.tags.get(_COMPRESSION, 1))
+        name = _FOREIGN.get(compression)
+        how = f", compressed as {name or compression}" if name or compression != 1 else ""
+        return (
+            f"the TIFF file has {self.bands} bands of {self.bits} bits{how}, in a form that is not "
+            "read; expected whole numbers of 8, 16 or 32 bits or floats, grey or colours, without "
+            "compression or with LZW or deflate: write it so"
+        )
 
     def decoded_bytes(self, num_bands: int) -> int:
         """What pieces with so many bands come to when decoded, beyond the picture's edge too."""
@@ -150,6 +190,7 @@ def read_header(content: bytes) -> TiffHeader:
         orientation=int(tags.get(_ORIENTATION, 1)),
         tags=tags,
         order=order,
+        is_known_to_pillow=content[:4] != _UNKNOWN_TO_PILLOW,
     )
 
 
@@ -158,8 +199,11 @@ def check_pieces(content: bytes, header: TiffHeader) -> None:
 
     Raises:
         TiffError: if they do not: reading them would take any time, however small the file is.
+            Or if one lies where the file's own beginning is.
     """
-    lengths = _all(header.tags, _TILE_BYTES if header.is_tiled else _STRIP_BYTES, ())
+    lengths = [length for _, length in header.pieces]
+    if any(start < _HEADER_BYTES and length for start, length in header.pieces):
+        raise TiffError("a piece of the TIFF file lies within its header; write the file again")
     if sum(min(int(length), len(content)) for length in lengths) > len(content) + _SHARED_BYTES:
         raise TiffError(
             f"the {len(lengths)} pieces of the TIFF file overlap; write each to a place of its own"
@@ -174,10 +218,7 @@ def read_bands(content: bytes, header: TiffHeader, chosen: Sequence[int]) -> np.
         Exception: of any kind, if it is damaged.
     """
     if header.dtype is None or not header.is_plain:
-        raise TiffError(
-            f"the TIFF file has {header.bands} bands of {header.bits} bits in a form that is not "
-            "read; expected 8, 16 or 32 bits, without compression or with LZW or deflate"
-        )
+        raise TiffError(header.refusal)
     result = np.empty((header.height, header.width, len(chosen)), header.dtype)
     for place, band in enumerate(chosen) if header.is_planar else [(0, 0)]:
         for rows, cols, values in _parts(content, header, band if header.is_planar else None):
@@ -205,7 +246,8 @@ class _Page:
     def subfile(self) -> int:
         """Bit 0: a smaller copy of another page. Bit 2: a mask of one."""
         for entry in self.entries[self.entries["tag"] == _SUBFILE][:1]:
-            return int(entry[_WHOLE_NUMBERS.get(int(entry["type"]), "long")])
+            name = _WHOLE_NUMBERS.get(int(entry["type"]), "long")
+            return int(entry[name if name in self.entries.dtype.fields else "long"])
         return 0
 
 
@@ -239,6 +281,7 @@ def _entry(order: Literal["<", ">"], is_big: bool) -> np.dtype:
     at = 4 + count_bytes
     fields = {"tag": ("u2", 0), "type": ("u2", 2), "count": (f"u{count_bytes}", 4)}
     fields |= {"byte": ("u1", at), "short": ("u2", at), "long": ("u4", at)}
+    fields |= {"long8": ("u8", at)} if is_big else {}
     return np.dtype(
         {
             "names": [*fields],
@@ -257,7 +300,10 @@ def _tags(content: bytes, page: _Page) -> Any:
             f"a tag of the TIFF file has more than {_MOST_IN_A_TAG} values; write larger strips or "
             "tiles"
         )
-    tags = TiffImagePlugin.ImageFileDirectory_v2(content[: 16 if 43 in content[2:4] else 8])
+    is_unknown = content[:4] == _UNKNOWN_TO_PILLOW
+    beginning = b"MM\0*" + bytes(4) if is_unknown else content[: 16 if 43 in content[2:4] else 8]
+    tags = TiffImagePlugin.ImageFileDirectory_v2(beginning)
+    tags._bigtiff = 43 in content[2:4]  # Pillow looks in the place of the other byte order alone
     file = io.BytesIO(content)
     file.seek(page.place)
     silence_pillow()
@@ -274,9 +320,7 @@ def _parts(
     content: bytes, header: TiffHeader, band: int | None
 ) -> Iterator[tuple[slice, slice, np.ndarray]]:
     """Rows, columns and (h, w, bands) values of each piece; of one band alone, or of all."""
-    tags, (height, width) = header.tags, header.piece
-    offsets = _all(tags, _TILE_OFFSETS if header.is_tiled else _STRIP_OFFSETS, ())
-    lengths = _all(tags, _TILE_BYTES if header.is_tiled else _STRIP_BYTES, ())
+    height, width = header.piece
     bands = 1 if band is not None else header.bands
     if not 0 < width * height * bands <= MOST_VALUES_AT_ONCE:
         raise TiffError(
@@ -285,10 +329,11 @@ def _parts(
         )
     across, down = -(-header.width // width), -(-header.height // height)
     first = 0 if band is None else band * across * down
-    if min(len(offsets), len(lengths)) < first + across * down:
-        raise TiffError(f"the TIFF file names {len(offsets)} of its {across * down} pieces")
-    places = list(zip(offsets, lengths, strict=False))[first : first + across * down]
-    together = 1 if header.is_tiled else max(1, _VALUES_AT_ONCE // (width * height * bands))
+    places = header.pieces[first : first + across * down]
+    if len(places) < across * down:
+        raise TiffError(f"the TIFF file names {len(places)} of its {across * down} pieces")
+    is_alone = header.is_tiled or (0, 0) in places
+    together = 1 if is_alone else max(1, _VALUES_AT_ONCE // (width * height * bands))
     for row in range(0, down, together):
         num_rows = min(height * together, header.height - row * height)
         for col in range(across):
@@ -311,6 +356,8 @@ def _piece(
     They are decoded as the bytes that they are: a grey picture that is wider by as much.
     """
     assert header.dtype is not None
+    if places[0] == (0, 0):  # left out by who wrote it, as GDAL does where there is nothing
+        return np.zeros(size, header.dtype)
     pieces = [content[start : start + length] for start, length in places]
     starts = np.cumsum([0, *map(len, pieces[:-1])]).tolist()  # Pillow adds where they begin
     num_bytes = size[1] * size[2] * header.dtype.itemsize

@@ -60,7 +60,7 @@ class DeadlineTransport(httpx.HTTPTransport):
             )
             return
         url = httpx.Proxy(proxy)
-        self._pool = httpcore.HTTPProxy(
+        self._pool = _Proxy(
             proxy_url=str(url.url),
             proxy_auth=url.raw_auth,
             ssl_context=ssl_context,
@@ -68,6 +68,15 @@ class DeadlineTransport(httpx.HTTPTransport):
             network_backend=_Backend(server_name),
             **_LIMITS,
         )
+
+
+class _Proxy(httpcore.HTTPProxy):
+    """Writes IPv6 addresses in brackets, as a proxy expects them; httpcore does not."""
+
+    def handle_request(self, request: httpcore.Request) -> httpcore.Response:
+        if b":" in request.url.host:
+            request.url.host = b"[%b]" % request.url.host
+        return super().handle_request(request)
 
 
 class _Backend(httpcore.SyncBackend):
@@ -114,7 +123,8 @@ class _Stream(httpcore.NetworkStream):
     ) -> httpcore.NetworkStream:
         left = _left(timeout, httpcore.ConnectTimeout)
         if self._server_name is None or server_hostname == self._proxy:  # the proxy's own TLS
-            stream = self._stream.start_tls(ssl_context, server_hostname, left)
+            name = server_hostname and server_hostname.strip("[]")
+            stream = self._stream.start_tls(ssl_context, name, left)
         else:  # httpcore expects of a tunnel's end the certificate of the pinned address
             stream = self._stream.start_tls(ssl_context, self._server_name, left)
         return _Stream(stream, self._server_name, self._proxy)

@@ -47,6 +47,7 @@ MAX_ADDRESSES = 3
 """Of one host that are tried where nothing answers."""
 CONNECT_S = 20.0
 """For connecting to a host, shared among its addresses: some hosts drop what they do not want."""
+_UNCONNECTED = (httpx.ConnectError, httpx.ConnectTimeout)
 
 
 class ImageUnreachable(ValueError):
@@ -192,9 +193,8 @@ class ImageFetcher:
             except httpx.HTTPError as error:
                 at = f" at {way.url.host}" if len(ways) > 1 else ""
                 reasons.append(f"{_reason(error)}{at}")
-                is_unconnected = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
-                if not is_unconnected or way.proxy is not None:  # the proxy is the same for all
-                    break
+                if not isinstance(error, _UNCONNECTED if way.proxy is None else httpx.ProxyError):
+                    break  # what does not connect is the proxy itself, which is the same for all
         raise Unavailable(
             f"{urlsplit(url).hostname} did not deliver an image: {', '.join(reasons)}"
         )
@@ -241,6 +241,8 @@ class ImageFetcher:
             proxy = None  # on our side of the proxy
         if proxy is not None and is_named:
             return [_Way(parsed, host, proxy)]
+        if proxy is not None:  # where it can go is not seen from here: IPv4 it can nearly always
+            allowed.sort(key=lambda it: ":" in it)
         return [
             _Way(parsed.copy_with(host=it), host, proxy)
             for it in allowed

@@ -25,7 +25,7 @@ from ralis_backend.core.images import (
 )
 from ralis_backend.core.intensity import PixelRule
 from ralis_backend.core.regions import Region
-from ralis_backend.core.stored_images import file_facts
+from ralis_backend.core.stored_images import file_facts, read_stored
 from tests.core.tiff_files import write_tiff
 
 
@@ -262,6 +262,23 @@ def test_values_that_stand_as_text_are_not_read(kind):
 
 def test_binary_files_of_the_same_family_are_read():
     assert decode_image(_file(Image.new("RGB", (8, 6), "red"), "PPM"))[0, 0].tolist() == [255, 0, 0]
+
+
+def test_their_values_are_counted_in_whatever_stands_for_white():
+    colours = decode_image(b"P6\n# a note\n2 1 15\n" + bytes([0, 5, 15, 3, 2, 1]))
+    assert colours.tolist() == [[[0, 85, 255], [51, 34, 17]]]
+    assert decode_image(b"P5 2 1 1\n\0\1")[0, :, 0].tolist() == [0, 255]
+
+    deep = np.arange(12, dtype=np.uint16).reshape(2, 2, 3) * 300
+    content = b"P6 2 2 4095\n" + deep.astype(">u2").tobytes()
+    np.testing.assert_array_equal(read_stored(content, 4).values, deep)
+    assert file_facts(content).bits == 16
+    grey = b"P5 3 4 4095\n" + deep.astype(">u2").tobytes()
+    np.testing.assert_array_equal(read_stored(grey, 12).values, deep.reshape(4, 3))
+    with pytest.raises(ImageError, match="truncated"):
+        decode_image(content[:-1])
+    with pytest.raises(ImageError, match="4 bands, expected 1 or 3"):
+        decode_image(b"P0CMYK 1 1 15\n" + bytes(4))
 
 
 def test_what_is_odd_in_a_picture_writes_no_warnings(recwarn):

@@ -5,13 +5,14 @@ import struct
 import tracemalloc
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from ralis_backend.core import tiff
 from ralis_backend.core.images import decode_image
-from ralis_backend.core.stored_images import ImageError, file_facts
+from ralis_backend.core.stored_images import ImageError, file_facts, read_stored
 from tests.core.tiff_files import write_tiff
 
 
@@ -189,3 +190,72 @@ def test_a_fax_is_refused_which_would_fill_the_log_where_it_is_damaged(capfd):
     with pytest.raises(ImageError, match=r"compressed as a fax \(4\), which is not read"):
         decode_image(bytes(content))
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_bigtiff_is_read_in_either_byte_order(order):
+    values = _values("u1", 3)
+    mask = {254: [4], 330: [0]}
+    content = write_tiff(values, order=order, big=True, compression=8)
+    np.testing.assert_array_equal(decode_image(content), values)
+    deep = _values("u2", 4)
+    content = write_tiff(deep, order=order, big=True, tile=16)
+    np.testing.assert_array_equal(read_stored(content, 1000).values, deep[..., :3])
+    header = tiff.read_header(write_tiff(values, order=order, big=True, more=mask))
+    assert (header.height, header.width) == (23, 17)
+    page = next(tiff._pages(write_tiff(values, order=order, big=True, more=mask)))
+    assert page.subfile == 4
+
+
+def test_a_bigtiff_that_pillow_does_not_know_is_shown_on_white_or_refused():
+    values = np.full((3, 2, 4), 0, np.uint8)
+    values[:, 0, 3] = 255
+    shown = decode_image(write_tiff(values, order=">", big=True, extra=(2,)))
+    assert shown[0, :, 0].tolist() == [0, 255]
+    for options in ({"extra": (1,)}, {"more": {262: [6]}}):
+        with pytest.raises(ImageError, match="4 bands of 8 bits, in a form that is not read"):
+            decode_image(write_tiff(values, order=">", big=True, **options))
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+@pytest.mark.parametrize("tile", [None, 16])
+@pytest.mark.parametrize("compression", [1, 8])
+def test_pieces_that_a_sparse_file_leaves_out_are_zero(dtype, tile, compression):
+    values = _values(dtype, 3)
+    content = write_tiff(values, tile=tile, compression=compression, left_out=(1,))
+    expected = values.copy()
+    expected[(slice(0, 16), slice(16, 17)) if tile else slice(5, 10)] = 0
+    np.testing.assert_array_equal(read_stored(content, 1000).values, expected)
+
+
+def test_a_sparse_file_of_another_form_is_refused_and_so_is_a_piece_within_the_header():
+    with pytest.raises(ImageError, match="in a form that is not read"):
+        decode_image(write_tiff(_values("u1", 3), left_out=(0,), more={262: [6]}))
+    lies = {273: [0], 279: [17 * 23], 278: [23]}
+    with pytest.raises(ImageError, match="lies within its header"):
+        decode_image(write_tiff(_values("u1", 1), more=lies))
+
+
+def test_planes_of_grey_and_transparency_are_shown_on_white():
+    values = np.array([[[100, 255], [100, 0]]], np.uint8)
+    assert decode_image(write_tiff(values, planar=True, extra=(2,)))[0, :, 0].tolist() == [100, 255]
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ({259: [34887]}, "2 bands of 8 bits, compressed as LERC,"),
+        ({259: [50001]}, "compressed as WebP"),
+        ({258: [64, 64]}, "2 bands of 64 bits, in a form"),
+    ],
+)
+def test_a_form_that_pillow_does_not_know_is_named_with_what_to_do(tags, expected):
+    with pytest.raises(ImageError, match=f"{expected}.*LZW or deflate: write it so"):
+        decode_image(write_tiff(_values("u1", 2), more=tags))
+
+
+def test_floats_as_opencv_writes_them_are_named_logluv():
+    done, content = cv2.imencode(".tif", np.ones((4, 5, 3), np.float32))
+    assert done
+    with pytest.raises(ImageError, match="LogLuv, which OpenCV writes"):
+        decode_image(content.tobytes())

@@ -19,15 +19,19 @@ def write_tiff(
     order: str = "<",
     orientation: int = 1,
     rows: int = 5,
+    big: bool = False,
+    left_out: tuple[int, ...] = (),
+    more: dict[int, list[int]] | None = None,
 ) -> bytes:
-    """(H, W, bands) as a TIFF file of one page."""
+    """(H, W, bands) as a TIFF file of one page, or as BigTIFF, without the pieces of `left_out`."""
     height, width, bands = values.shape
     stored = values.astype(values.dtype.newbyteorder(order))
     planes = [stored[..., band : band + 1] for band in range(bands)] if planar else [stored]
     chunks = [
         _chunk(part, compression, predictor) for plane in planes for part in _cut(plane, tile, rows)
     ]
-    starts = np.cumsum([8, *map(len, chunks)]).tolist()
+    chunks = [b"" if at in left_out else chunk for at, chunk in enumerate(chunks)]
+    starts = np.cumsum([16 if big else 8, *map(len, chunks)]).tolist()
     lengths = [len(chunk) for chunk in chunks]
     body = b"".join(chunks) + b"\0" * (starts[-1] % 2)
     kind = {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
@@ -38,11 +42,16 @@ def write_tiff(
         **{284: [2 if planar else 1], 317: [predictor], 339: [kind] * bands},
         **({338: list(extra)} if extra else {}),
         **({322: [tile], 323: [tile]} if tile else {278: [rows]}),
-        **{places[0]: starts[:-1], places[1]: lengths},
+        **{
+            places[0]: [0 if at in left_out else it for at, it in enumerate(starts[:-1])],
+            places[1]: lengths,
+        },
+        **(more or {}),
     }
-    at = 8 + len(body)
-    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", at)
-    return head + body + _directory(tags, at, order)
+    at = (16 if big else 8) + len(body)
+    mark = b"II" if order == "<" else b"MM"
+    head = struct.pack(order + "HHHQ", 43, 8, 0, at) if big else struct.pack(order + "HI", 42, at)
+    return mark + head + body + _directory(tags, at, order, big)
 
 
 def _cut(plane, tile, rows):
@@ -65,15 +74,18 @@ def _chunk(part, compression, predictor):
     return zlib.compress(part.tobytes()) if compression == 8 else part.tobytes()
 
 
-def _directory(tags, at, order):
+def _directory(tags, at, order, big):
+    """Each tag's values as LONG, or as LONG8."""
+    count, kind, type_ = ("Q", "Q", 16) if big else ("H", "I", 4)
     entries, beyond = b"", b""
-    start = at + 2 + 12 * len(tags) + 4
+    size = struct.calcsize(f"={kind}")
+    start = at + struct.calcsize(f"={count}") + (4 + 2 * size) * len(tags) + size
     for tag in sorted(tags):
-        packed = struct.pack(f"{order}{len(tags[tag])}I", *tags[tag])
-        entries += struct.pack(order + "HHI", tag, 4, len(tags[tag]))
-        if len(packed) == 4:
+        packed = struct.pack(f"{order}{len(tags[tag])}{kind}", *tags[tag])
+        entries += struct.pack(f"{order}HH{kind}", tag, type_, len(tags[tag]))
+        if len(packed) == size:
             entries += packed
         else:
-            entries += struct.pack(order + "I", start + len(beyond))
+            entries += struct.pack(order + kind, start + len(beyond))
             beyond += packed
-    return struct.pack(order + "H", len(tags)) + entries + bytes(4) + beyond
+    return struct.pack(order + count, len(tags)) + entries + bytes(size) + beyond

@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ralis_backend.core import weights
+from ralis_backend.core import jpeg2000, weights
 from ralis_backend.core.images import ImageError, decode_image, mask_from_png
 from ralis_backend.core.palette import rgb
 from ralis_backend.core.regions import Region
+from ralis_backend.core.stored_images import file_facts
 from ralis_backend.labelstudio.payloads import bitmask
 from ralis_backend.labelstudio.payloads.annotations import parse_annotation
 from ralis_backend.labelstudio.payloads.answers import read_answers
@@ -164,6 +165,14 @@ def read_image(content: bytes) -> None:
         assert mask_from_png(content, max_pixels=1_000_000).ndim == 2
 
 
+def read_jpeg2000(content: bytes) -> None:
+    """Its header and tiles; a process of its own decodes what remains."""
+    with suppress(ImageError):
+        file_facts(content, max_pixels=1_000_000)
+    with suppress(jpeg2000.Jpeg2000Error):
+        jpeg2000.check_tiles(content)
+
+
 def read_weights(content: bytes) -> None:
     """A weights file, read in each of the three ways."""
     with tempfile.NamedTemporaryFile() as file:
@@ -219,18 +228,19 @@ def safetensors_file(header: Any, content: bytes = b"") -> bytes:
     return struct.pack("<Q", len(text)) + text + content
 
 
-def _images() -> list[bytes]:
+def _image(kind: str, mode: str) -> bytes:
     pixels = np.random.default_rng(0).integers(0, 255, (5, 7, 3), dtype=np.uint8)
-    found = []
-    for kind, mode in [("PNG", "RGBA"), ("PNG", "P"), ("PNG", "I;16"), ("JPEG", "CMYK"),
-                       ("GIF", "P"), ("BMP", "RGB"), ("TIFF", "LAB"), ("TIFF", "F"),
-                       ("WEBP", "RGBA"), ("JPEG2000", "RGB"), ("PPM", "L")]:  # fmt: skip
-        file = io.BytesIO()
-        image = Image.fromarray(pixels)
-        image = image.convert("I").convert(mode) if mode == "I;16" else image.convert(mode)
-        image.save(file, kind)
-        found.append(file.getvalue())
-    return found
+    file = io.BytesIO()
+    image = Image.fromarray(pixels)
+    image = image.convert("I").convert(mode) if mode == "I;16" else image.convert(mode)
+    image.save(file, kind)
+    return file.getvalue()
+
+
+def _images() -> list[bytes]:
+    kinds = [("PNG", "RGBA"), ("PNG", "P"), ("PNG", "I;16"), ("JPEG", "CMYK"), ("GIF", "P")]
+    kinds += [("BMP", "RGB"), ("TIFF", "LAB"), ("TIFF", "F"), ("WEBP", "RGBA"), ("PPM", "L")]
+    return [_image(kind, mode) for kind, mode in kinds]
 
 
 _OURS = {"format": weights.FORMAT, "format_version": "1", "metadata": '{"kind": "x"}'}
@@ -247,6 +257,7 @@ TARGETS: dict[str, Target] = {
          for tag in ("BrushLabels", "PolygonLabels", "BitmaskLabels")],
     ),
     "image": Target(read_image, _images()),
+    "jpeg2000": Target(read_jpeg2000, [_image("JPEG2000", "RGB")]),
     "weights": Target(
         read_weights, [safetensors_file({"__metadata__": _OURS, "a": _TENSOR}, b"0000")]
     ),

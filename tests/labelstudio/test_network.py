@@ -50,9 +50,13 @@ class Proxy(BaseHTTPRequestHandler):
     """A forward proxy that knows every name as loopback, and writes down what it was asked."""
 
     asked: list[tuple[str, str]] = []  # noqa: RUF012
+    unreachable: str | None = None
 
     def do_CONNECT(self):
         self.asked.append((self.path, self.headers.get("Proxy-Authorization", "")))
+        if self.path.rpartition(":")[0] == self.unreachable:
+            self.send_error(502)
+            return
         with socket.create_connection(("127.0.0.1", int(self.path.rpartition(":")[2]))) as far:
             self.send_response(200)
             self.end_headers()
@@ -87,7 +91,7 @@ def running(handler, context=None):
 
 @pytest.fixture
 def proxy():
-    Proxy.asked = []
+    Proxy.asked, Proxy.unreachable = [], None
     with running(Proxy) as port:
         yield f"http://user:pa%40ss@127.0.0.1:{port}"
 
@@ -100,7 +104,8 @@ def names(monkeypatch):
 
     def getaddrinfo(host, port, *arguments, **options):
         if host in table:
-            return [(2, 1, 6, "", (table[host], port))]
+            found = table[host] if isinstance(table[host], list) else [table[host]]
+            return [(10 if ":" in it else 2, 1, 6, "", (it, port)) for it in found]
         if str(host)[0].isdigit():
             return resolve(host, port, *arguments, **options)
         raise socket.gaierror("Name or service not known")
@@ -191,6 +196,26 @@ def test_where_label_studio_sends_us_is_pinned_to_its_address_behind_the_proxy(
         content = fetcher._from_elsewhere(f"https://bucket.com:{port}/a?sig=1", is_trusted=True)
     assert content == b"pixels"
     assert Proxy.asked[0][0] == f"93.184.216.34:{port}"
+
+
+def test_a_proxy_is_asked_for_each_of_a_buckets_addresses_the_older_family_first(
+    tmp_path, proxy, names
+):
+    ca, context = make_certificates(tmp_path / "ca", "bucket.com")
+    names["bucket.com"] = ["2606:2800:220:1::1", "93.184.216.34"]
+    Proxy.unreachable = "93.184.216.34"
+    with running(Server, context) as port:
+        client = LabelStudioClient(
+            "http://label-studio:8080", "t", network=Network((ca,), {"https": proxy, "http": proxy})
+        )
+        fetcher = ImageFetcher(client, tmp_path / "cache", 0)
+        content = fetcher._from_elsewhere(f"https://bucket.com:{port}/a?sig=1", is_trusted=True)
+        assert content == b"pixels"
+        asked = [f"93.184.216.34:{port}", f"[2606:2800:220:1::1]:{port}"]
+        assert [place for place, _ in Proxy.asked] == asked
+    names["bucket.com"] = ["2606:2800:220:1::1"]
+    assert fetcher._from_elsewhere("http://bucket.com/a?sig=1", is_trusted=True) == b"pixels"
+    assert Proxy.asked[-1][0] == "http://[2606:2800:220:1::1]/a?sig=1"
 
 
 @pytest.mark.parametrize(
