@@ -19,7 +19,7 @@ from ralis_backend.online.worker import to_the_end as to_the_end_module
 from ralis_backend.online.worker.lease import Lease
 from ralis_backend.online.worker.to_the_end import BY_COMMAND, Ending, ToTheEnd
 from tests.online.conftest import label_round
-from tests.online.fake_tool import CLASSES, FakeTool
+from tests.online.fake_tool import FakeTool
 from tests.online.worker.test_improve import (
     CONFIG,
     further_of,
