@@ -135,7 +135,7 @@ class Labels:
                 session.get_one(CropTask, stored.crop_task_id).state = "done"
 
     def of(self, project_id: int) -> list[RegionLabel]:
-        """The labelled (and skipped) regions of images that still exist, oldest first.
+        """The labelled (and skipped) regions of images that still exist, as `newest` orders them.
 
         Where several annotations label the same region, the starred one counts, else the newest
         painted one that is not disputed and of which a class is left. What was made from
@@ -171,8 +171,7 @@ class Labels:
             Label.id.desc(),
         )
         place = func.row_number().over(partition_by=(Label.image_id, *_REGION), order_by=best_first)
-        pixels = Label.pixels[index].as_integer()
-        counting = _counting(select(pixels.label("pixels"), place.label("place")))
+        counting = _counting(select(_pixels_of(index).label("pixels"), place.label("place")))
         every = counting.where(Label.project_id == project_id).subquery()
         query = select(func.sum(every.c.pixels)).where(every.c.place == 1)
         with self._database.read() as session:
@@ -313,7 +312,8 @@ class Labels:
     def image_mask(self, image_size: tuple[int, int], labels: Sequence[RegionLabel]) -> np.ndarray:
         """One image's labels as one (H, W) uint8 mask.
 
-        Regions may overlap: a pixel labelled once stays labelled, and the newest label wins.
+        Regions may overlap: a pixel labelled once stays labelled, and the later of the labels
+        wins; see `newest` for their order.
         """
         mask = np.full(image_size, VOID, np.uint8)
         for label in labels:
@@ -360,7 +360,7 @@ class Labels:
         is_doubtful: list[tuple[ColumnElement[bool], int]] = [(and_(Label.is_disputed), 1)]
         if removed:
             active = set(range(len(classes))) - removed
-            left = [Label.pixels[index].as_integer() > 0 for index in sorted(active)]
+            left = [_pixels_of(index) > 0 for index in sorted(active)]
             is_doubtful.append((not_(or_(false(), *left)), 1))
         return case(*is_doubtful, else_=0)
 
@@ -384,6 +384,11 @@ class Labels:
             mask_key=key,
             pixels=pixels,
         )
+
+
+def _pixels_of(index: int) -> ColumnElement[int]:
+    """Labelled pixels of a class; a label counts no class beyond its last."""
+    return func.coalesce(Label.pixels[index].as_integer(), 0)
 
 
 def _what_was_read(annotation: Annotation) -> tuple[str, int | None, int | None]:
