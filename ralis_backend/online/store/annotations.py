@@ -245,7 +245,7 @@ def _put(
     if is_same and not is_moved and row.error is None:
         return None
     if is_repainted:
-        row.painted_at = annotation.updated_at
+        row.painted_at, row.is_repainted = annotation.updated_at, True
     row.is_skipped, row.is_deleted = annotation.is_skipped, False
     row.digest, row.payload = digest, pack(annotation_to_json(annotation))
     row.error, row.left_out = UNREAD, None

@@ -68,7 +68,6 @@ _SOURCE = (
     Suggestion.regions.label("suggested"),
     Version.strategy.label("version_strategy"),
 )
-_PAINTED_AT = func.coalesce(Annotation.painted_at, Annotation.updated_at)
 _Query = TypeVar("_Query", bound=Select)
 
 
@@ -89,9 +88,11 @@ class Labels:
     ) -> None:
         """Replace what was read from an annotation; masks are written before the rows.
 
-        Labels that are as they were keep their ids: nothing new was painted. An annotation that
-        was stored anew or moved meanwhile stays as one that has to be read, and so does one that
-        was read with what its project does not mean any more.
+        Labels that are as they were keep their ids and the time at which they were painted:
+        nothing new was. So do those keep that time which come out otherwise though the annotation
+        is as it was: they are read otherwise. An annotation that was stored anew or moved meanwhile
+        stays as one that has to be read, and so does one that was read with what its project does
+        not mean any more.
 
         Args:
             annotation: as it was read.
@@ -109,6 +110,7 @@ class Labels:
                 return
             stored.error, stored.left_out = None, bounded(left_out) or None
             _replace_labels(session, stored, rows)
+            stored.is_repainted = False
             replace_answers(session, stored, answers)
             if stored.crop_task_id is not None:
                 session.get_one(CropTask, stored.crop_task_id).state = "done"
@@ -167,7 +169,7 @@ class Labels:
             Annotation.is_starred.desc(),
             Label.is_skipped,
             self._doubtful_last(project_id),
-            _PAINTED_AT.desc(),
+            Label.painted_at.desc(),
             Label.id.desc(),
         )
         place = func.row_number().over(partition_by=(Label.image_id, *_REGION), order_by=best_first)
@@ -342,7 +344,7 @@ class Labels:
                 ),
             )
             .where(condition)
-            .order_by(Annotation.is_starred, _PAINTED_AT, Label.id)
+            .order_by(Annotation.is_starred, Label.painted_at, Label.id)
         )
         with self._database.read() as session:
             return [_region_label(row) for row in session.execute(query)]
@@ -381,6 +383,7 @@ class Labels:
             width=region.width,
             is_skipped=label.mask is None,
             is_disputed=label.is_disputed and label.mask is not None,
+            painted_at=annotation.painted_at or annotation.updated_at,
             mask_key=key,
             pixels=pixels,
         )
@@ -410,7 +413,12 @@ def _mask_key(content: bytes) -> str:
 def _replace_labels(session: Session, annotation: Annotation, rows: Sequence[Label]) -> None:
     of_annotation = Label.annotation_row_id == annotation.id
     new = list(rows)
-    for row in session.scalars(select(Label).where(of_annotation)).all():
+    known = session.scalars(select(Label).where(of_annotation)).all()
+    if not annotation.is_repainted:
+        painted_at = {_place(row): row.painted_at for row in known}
+        for row in new:
+            row.painted_at = painted_at.get(_place(row), row.painted_at)
+    for row in known:
         same = next((it for it in new if _content(it) == _content(row)), None)
         if same is None:
             session.delete(row)
@@ -421,7 +429,11 @@ def _replace_labels(session: Session, annotation: Annotation, rows: Sequence[Lab
 
 
 def _content(row: Label) -> tuple[int, Region, str | None]:
-    return row.image_id, row.region, row.mask_key
+    return *_place(row), row.mask_key
+
+
+def _place(row: Label) -> tuple[int, Region]:
+    return row.image_id, row.region
 
 
 def _assign_split(session: Session, annotation: Annotation, rows: Sequence[Label]) -> None:

@@ -324,6 +324,7 @@ class Annotation(Base):
     is_starred: Mapped[bool] = mapped_column(default=False)  # a reviewer's ground truth
     is_machine: Mapped[bool] = mapped_column(default=False)  # made from a prediction in bulk
     painted_at: Mapped[datetime | None]  # updated_at when its results last changed, not its star
+    is_repainted: Mapped[bool] = mapped_column(default=False)  # and labels not read since
     suggested_version: Mapped[int | None]  # of the prediction it started from
     digest: Mapped[str] = mapped_column(String(64))
     payload: Mapped[bytes] = _seldom(LargeBinary)  # gzip of JSON
@@ -348,6 +349,7 @@ class Label(Base):
     is_skipped: Mapped[bool] = mapped_column(default=False)  # shown, and not worth or not possible
     # called not worth labelling, and painted all the same
     is_disputed: Mapped[bool] = mapped_column(default=False)
+    painted_at: Mapped[datetime | None]  # its annotation's, when this region was last painted
     mask_key: Mapped[str | None] = mapped_column(String(128))
     pixels: Mapped[list[Any]] = mapped_column(default=list)  # labelled pixels per class
 
