@@ -21,7 +21,7 @@ from sqlalchemy import (
     or_,
     select,
 )
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from ralis_backend.core.images import mask_from_png, mask_to_png
 from ralis_backend.core.regions import VOID, Region
@@ -267,9 +267,11 @@ class Labels:
 
     def starred_ids(self, project_id: int) -> list[int]:
         """The labels that a reviewer has starred: a star moves without a label being made."""
-        query = _counting(select(Label.id)).where(Label.project_id == project_id)
-        with self._database.read() as session:
-            return list(session.scalars(query.where(Annotation.is_starred).order_by(Label.id)))
+        return self._ids(project_id, Annotation.is_starred)
+
+    def disputed_ids(self, project_id: int) -> list[int]:
+        """The labels of ticked regions: a tick comes and goes without a label being made, too."""
+        return self._ids(project_id, Label.is_disputed)
 
     def mask(self, label: RegionLabel) -> np.ndarray:
         """The (height, width) uint8 mask of a labelled region, VOID where nothing was painted.
@@ -348,6 +350,11 @@ class Labels:
         )
         with self._database.read() as session:
             return [_region_label(row) for row in session.execute(query)]
+
+    def _ids(self, project_id: int, which: InstrumentedAttribute[bool]) -> list[int]:
+        query = _counting(select(Label.id)).where(Label.project_id == project_id, which)
+        with self._database.read() as session:
+            return list(session.scalars(query.order_by(Label.id)))
 
     def _removed_classes(self, which: ColumnElement[bool]) -> tuple[int, ...]:
         with self._database.read() as session:
