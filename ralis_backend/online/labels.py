@@ -96,22 +96,16 @@ def newest(
     """Of each region the starred label, of several or none the newest.
 
     A painted one is hidden by a later skip only where a reviewer starred that; one of which every
-    pixel is of a removed class hides no more than a skip, nor does one that is disputed.
+    pixel is of a removed class hides no more than a skip, nor does one that is disputed. Where
+    regions overlap it is the same: what comes later lies over what comes before.
 
     Args:
         labels: as they were painted, oldest first.
         removed_classes: that the project has no more.
     """
     chosen: dict[tuple[int, Region], RegionLabel] = {}
-    for label in sorted(labels, key=lambda label: label.is_starred):
+    for label in sorted(labels, key=lambda it: (it.is_starred, _rank(it, removed_classes))):
         key = (label.image_id, label.region)
-        before = chosen.get(key)
-        if (
-            before is not None
-            and label.is_starred == before.is_starred
-            and _rank(label, removed_classes) < _rank(before, removed_classes)
-        ):
-            continue
         chosen.pop(key, None)
         chosen[key] = label
     return list(chosen.values())

@@ -53,7 +53,7 @@ class LabelMasks:
         self.lost: dict[int, str] = {}
 
     def of(self, size: tuple[int, int], labels: Sequence[RegionLabel]) -> StoredMask:
-        """The mask of an image of (height, width) pixels with these labels, oldest first."""
+        """The mask of an image of (height, width) pixels with these labels, as `newest` orders."""
         return StoredMask(self, size, labels)
 
     def whole(self, size: tuple[int, int], labels: Sequence[RegionLabel]) -> np.ndarray:
@@ -132,7 +132,7 @@ class StoredMask:
         self._masks, self.shape, self._labels = masks, size, labels
 
     def __getitem__(self, part: tuple[slice, slice], /) -> np.ndarray:
-        """(h, w) uint8; where regions overlap the newest label wins."""
+        """(h, w) uint8; where regions overlap the later label wins."""
         (top, bottom, _), (left, right, _) = (
             each.indices(side) for each, side in zip(part, self.shape, strict=True)
         )

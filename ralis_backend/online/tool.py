@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ralis_backend.core.regions import Region
+from ralis_backend.core.regions import VOID, Region
 
 MAX_ID = 2**63 - 1
 """Of projects, tasks and annotations: what a database's integer holds."""
@@ -139,11 +139,20 @@ class Painted:
     """What an annotation paints.
 
     mask: (height, width) uint8 class indices, VOID where nothing counts.
+    is_made: (height, width) bool, where a person painted: neither what was left as it was
+        suggested, nor what nobody painted.
     left_out: what could not be read and why, one text each.
     """
 
     mask: np.ndarray
+    is_made: np.ndarray
     left_out: tuple[str, ...] = ()
+
+    def made_in(self, region: Region) -> np.ndarray:
+        """(h, w) uint8: what a person painted in a region; all else of it is VOID."""
+        made = self.is_made[region.slices]
+        shown: np.ndarray = np.where(made, self.mask[region.slices], np.uint8(VOID))
+        return shown
 
 
 @dataclass(frozen=True)

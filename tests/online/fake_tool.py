@@ -192,10 +192,10 @@ class FakeTool:
         ground = VOID if background is None else list(class_names).index(background)
         painted = [it["mask"] for it in annotation.results if "mask" in it]
         if not painted:
-            return Painted(np.full(size, ground, np.uint8), odd)
+            return Painted(np.full(size, ground, np.uint8), np.zeros(size, bool), odd)
         mask = np.array(painted[0], np.uint8)
         assert mask.shape == size
-        return Painted(np.where(mask == VOID, np.uint8(ground), mask), odd)
+        return Painted(np.where(mask == VOID, np.uint8(ground), mask), mask != VOID, odd)
 
     def answers(self, annotation: ToolAnnotation) -> dict[str, Any]:
         return {

@@ -85,6 +85,14 @@ def test_paint_in_a_region_that_was_not_worth_it_hides_no_other_paint():
     assert numbers(newest([region_label(1), replace(disputed, is_starred=True)])) == [2]
 
 
+def test_doubtful_paint_lies_under_what_others_painted_in_an_overlapping_region():
+    whole, disputed = region_label(1), replace(region_label(2, region=THERE), is_disputed=True)
+    assert numbers(newest([whole, disputed])) == [2, 1]
+    assert numbers(newest([whole, replace(disputed, is_starred=True)])) == [1, 2]
+    skip = region_label(3, region=Region(2, 2, 1, 1), is_skipped=True)
+    assert numbers(newest([whole, disputed, skip])) == [3, 2, 1]
+
+
 def test_labels_are_found_by_their_image_in_order():
     labels = [region_label(1), region_label(2, image_id=7), region_label(3, region=THERE)]
     found = {image: numbers(own) for image, own in labels_by_image(labels).items()}

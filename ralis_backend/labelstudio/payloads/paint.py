@@ -97,8 +97,8 @@ def read_paint(
     ground = None if background is None else _class_index(background, class_names, "background")
     reading = _Reading(class_names, size)
     reading.read(results)
-    mask = reading.paint(ground)
-    return Painted(mask, tuple(reading.left_out))
+    mask, is_made = reading.paint(ground)
+    return Painted(mask, is_made, tuple(reading.left_out))
 
 
 def drawn_instead(results: Any) -> tuple[str, ...]:
@@ -146,8 +146,11 @@ class _Reading:
                 self._give_up(number, len(strokes), cost, limit)
                 return
 
-    def paint(self, ground: int | None) -> np.ndarray:
-        """(height, width) uint8 class indices; `ground` where nobody painted, None: VOID."""
+    def paint(self, ground: int | None) -> tuple[np.ndarray, np.ndarray]:
+        """(height, width) uint8 class indices; `ground` where nobody painted, None: VOID.
+
+        And as bool which of its pixels somebody made.
+        """
         mask = np.full(self._size, VOID, np.uint8)
         is_touched = np.zeros(self._size if ground is not None else (0, 0), bool)
         is_made = np.zeros(self._size, bool)
@@ -164,7 +167,7 @@ class _Reading:
                 is_touched[window] |= covered
         if ground is not None:
             self._fill(mask, is_touched, ground)
-        return mask
+        return mask, is_made
 
     def _fill(self, mask: np.ndarray, is_touched: np.ndarray, ground: int) -> None:
         """Make background of what nobody touched and nothing is said of."""

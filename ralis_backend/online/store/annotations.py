@@ -13,7 +13,6 @@ from sqlalchemy.orm import Session, undefer
 from ralis_backend.online.left_out import MOST_NAMED, LeftOut, summary
 from ralis_backend.online.store.database import BATCH, Database, pack, parts
 from ralis_backend.online.store.left_out import (
-    REREAD,
     UNREAD,
     WAITING,
     count_left_out,
@@ -243,15 +242,13 @@ def _put(
     is_moved = _place(session, row, annotation, image, crop_task)
     is_same &= not _confirm(session, row, annotation, is_repainted)
     _note(row, annotation)
-    is_same &= not is_moved
-    if is_same and row.error is None:
+    if is_same and not is_moved and row.error is None:
         return None
     if is_repainted:
-        row.painted_at = annotation.updated_at
+        row.painted_at, row.is_repainted = annotation.updated_at, True
     row.is_skipped, row.is_deleted = annotation.is_skipped, False
     row.digest, row.payload = digest, pack(annotation_to_json(annotation))
-    row.error = REREAD if is_same and row.error == REREAD else UNREAD
-    row.left_out = None
+    row.error, row.left_out = UNREAD, None
     session.flush()
     return row
 

@@ -21,7 +21,7 @@ from sqlalchemy import (
     or_,
     select,
 )
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from ralis_backend.core.images import mask_from_png, mask_to_png
 from ralis_backend.core.regions import VOID, Region
@@ -31,7 +31,6 @@ from ralis_backend.online.store.answers import replace_answers
 from ralis_backend.online.store.blobs import BlobStore
 from ralis_backend.online.store.database import Database
 from ralis_backend.online.store.images import side_of_content
-from ralis_backend.online.store.left_out import REREAD
 from ralis_backend.online.store.tables import (
     Annotation,
     CropTask,
@@ -70,7 +69,6 @@ _SOURCE = (
     Suggestion.regions.label("suggested"),
     Version.strategy.label("version_strategy"),
 )
-_PAINTED_AT = func.coalesce(Annotation.painted_at, Annotation.updated_at)
 _Query = TypeVar("_Query", bound=Select)
 
 
@@ -91,7 +89,9 @@ class Labels:
     ) -> None:
         """Replace what was read from an annotation; masks are written before the rows.
 
-        Labels that are as they were keep their ids: nothing new was painted. Others remember the
+        Labels that are as they were keep their ids and the time at which they were painted:
+        nothing new was. So do those keep that time which come out otherwise though the annotation
+        is as it was: they are read otherwise. Labels that take the place of others remember the
         oldest of their region, so that it does not count as one that is new. An annotation that
         was stored anew or moved meanwhile stays as one that has to be read, and so does one that
         was read with what its project does not mean any more.
@@ -110,8 +110,9 @@ class Labels:
             stored = session.get_one(Annotation, annotation.id)
             if _what_was_read(stored) != _what_was_read(annotation):
                 return
-            _replace_labels(session, stored, rows)
             stored.error, stored.left_out = None, bounded(left_out) or None
+            _replace_labels(session, stored, rows)
+            stored.is_repainted = False
             replace_answers(session, stored, answers)
             if stored.crop_task_id is not None:
                 session.get_one(CropTask, stored.crop_task_id).state = "done"
@@ -138,7 +139,7 @@ class Labels:
                 session.get_one(CropTask, stored.crop_task_id).state = "done"
 
     def of(self, project_id: int) -> list[RegionLabel]:
-        """The labelled (and skipped) regions of images that still exist, oldest first.
+        """The labelled (and skipped) regions of images that still exist, as `newest` orders them.
 
         Where several annotations label the same region, the starred one counts, else the newest
         painted one that is not disputed and of which a class is left. What was made from
@@ -170,12 +171,11 @@ class Labels:
             Annotation.is_starred.desc(),
             Label.is_skipped,
             self._doubtful_last(project_id),
-            _PAINTED_AT.desc(),
+            Label.painted_at.desc(),
             Label.id.desc(),
         )
         place = func.row_number().over(partition_by=(Label.image_id, *_REGION), order_by=best_first)
-        pixels = Label.pixels[index].as_integer()
-        counting = _counting(select(pixels.label("pixels"), place.label("place")))
+        counting = _counting(select(_pixels_of(index).label("pixels"), place.label("place")))
         every = counting.where(Label.project_id == project_id).subquery()
         query = select(func.sum(every.c.pixels)).where(every.c.place == 1)
         with self._database.read() as session:
@@ -269,9 +269,11 @@ class Labels:
 
     def starred_ids(self, project_id: int) -> list[int]:
         """The labels that a reviewer has starred: a star moves without a label being made."""
-        query = _counting(select(Label.id)).where(Label.project_id == project_id)
-        with self._database.read() as session:
-            return list(session.scalars(query.where(Annotation.is_starred).order_by(Label.id)))
+        return self._ids(project_id, Annotation.is_starred)
+
+    def disputed_ids(self, project_id: int) -> list[int]:
+        """The labels of ticked regions: a tick comes and goes without a label being made, too."""
+        return self._ids(project_id, Label.is_disputed)
 
     def mask(self, label: RegionLabel) -> np.ndarray:
         """The (height, width) uint8 mask of a labelled region, VOID where nothing was painted.
@@ -316,7 +318,8 @@ class Labels:
     def image_mask(self, image_size: tuple[int, int], labels: Sequence[RegionLabel]) -> np.ndarray:
         """One image's labels as one (H, W) uint8 mask.
 
-        Regions may overlap: a pixel labelled once stays labelled, and the newest label wins.
+        Regions may overlap: a pixel labelled once stays labelled, and the later of the labels
+        wins; see `newest` for their order.
         """
         mask = np.full(image_size, VOID, np.uint8)
         for label in labels:
@@ -345,10 +348,15 @@ class Labels:
                 ),
             )
             .where(condition)
-            .order_by(Annotation.is_starred, _PAINTED_AT, Label.id)
+            .order_by(Annotation.is_starred, Label.painted_at, Label.id)
         )
         with self._database.read() as session:
             return [_region_label(row) for row in session.execute(query)]
+
+    def _ids(self, project_id: int, which: InstrumentedAttribute[bool]) -> list[int]:
+        query = _counting(select(Label.id)).where(Label.project_id == project_id, which)
+        with self._database.read() as session:
+            return list(session.scalars(query.order_by(Label.id)))
 
     def _removed_classes(self, which: ColumnElement[bool]) -> tuple[int, ...]:
         with self._database.read() as session:
@@ -363,7 +371,7 @@ class Labels:
         is_doubtful: list[tuple[ColumnElement[bool], int]] = [(and_(Label.is_disputed), 1)]
         if removed:
             active = set(range(len(classes))) - removed
-            left = [Label.pixels[index].as_integer() > 0 for index in sorted(active)]
+            left = [_pixels_of(index) > 0 for index in sorted(active)]
             is_doubtful.append((not_(or_(false(), *left)), 1))
         return case(*is_doubtful, else_=0)
 
@@ -384,9 +392,15 @@ class Labels:
             width=region.width,
             is_skipped=label.mask is None,
             is_disputed=label.is_disputed and label.mask is not None,
+            painted_at=annotation.painted_at or annotation.updated_at,
             mask_key=key,
             pixels=pixels,
         )
+
+
+def _pixels_of(index: int) -> ColumnElement[int]:
+    """Labelled pixels of a class; a label counts no class beyond its last."""
+    return func.coalesce(Label.pixels[index].as_integer(), 0)
 
 
 def _what_was_read(annotation: Annotation) -> tuple[str, int | None, int | None]:
@@ -411,9 +425,14 @@ def _replace_labels(session: Session, annotation: Annotation, rows: Sequence[Lab
     What was a skip and is painted now is new, unless it is only read in another way.
     """
     of_annotation = Label.annotation_row_id == annotation.id
-    is_reread = annotation.error == REREAD
+    is_reread = not annotation.is_repainted
     new = list(rows)
-    for row in session.scalars(select(Label).where(of_annotation)).all():
+    known = session.scalars(select(Label).where(of_annotation)).all()
+    if is_reread:
+        painted_at = {_place(row): row.painted_at for row in known}
+        for row in new:
+            row.painted_at = painted_at.get(_place(row), row.painted_at)
+    for row in known:
         same = next((it for it in new if _content(it) == _content(row)), None)
         if same is None:
             for each in rows:

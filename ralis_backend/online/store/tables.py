@@ -324,6 +324,7 @@ class Annotation(Base):
     is_starred: Mapped[bool] = mapped_column(default=False)  # a reviewer's ground truth
     is_machine: Mapped[bool] = mapped_column(default=False)  # made from a prediction in bulk
     painted_at: Mapped[datetime | None]  # updated_at when its results last changed, not its star
+    is_repainted: Mapped[bool] = mapped_column(default=False)  # and labels not read since
     suggested_version: Mapped[int | None]  # of the prediction it started from
     digest: Mapped[str] = mapped_column(String(64))
     payload: Mapped[bytes] = _seldom(LargeBinary)  # gzip of JSON
@@ -350,6 +351,7 @@ class Label(Base):
     is_disputed: Mapped[bool] = mapped_column(default=False)
     # of what the annotation said of the region before; None: nothing
     first_id: Mapped[int | None] = mapped_column(default=None)
+    painted_at: Mapped[datetime | None]  # its annotation's, when this region was last painted
     mask_key: Mapped[str | None] = mapped_column(String(128))
     pixels: Mapped[list[Any]] = mapped_column(default=list)  # labelled pixels per class
 

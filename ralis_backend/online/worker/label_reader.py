@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-READING = 3
+READING = 4
 """How annotations are read. Count it up where the same annotation gives other labels than it did:
 each project's are then read once more."""
 MAX_LOGGED = 300
@@ -195,11 +195,8 @@ class LabelReader:
         names = self._project.class_names
         unpainted, odd_rest = self._unpainted(answers)
         painted = self._tool.mask(annotation, self._pool, names, size, unpainted)
-        bare = painted
-        if disputed and unpainted is not None:
-            bare = self._tool.mask(annotation, self._pool, names, size, None)
         patches = [
-            (region, (bare if region in disputed else painted).mask[place.slices])
+            (region, painted.made_in(place) if region in disputed else painted.mask[place.slices])
             for region, place in place_of.items()
             if place not in found.refused
         ]

@@ -70,6 +70,7 @@ class Basis:
     newest_label_id: int
     mark: Sequence[int]
     starred_ids: Sequence[int]
+    disputed_ids: Sequence[int]
     removed_classes: Sequence[int]
     background_class: int | None
 
@@ -80,6 +81,7 @@ class Basis:
             store.labels.newest_id(project.id),
             tuple(store.labels.mark(project.id)),
             tuple(store.labels.starred_ids(project.id)),
+            tuple(store.labels.disputed_ids(project.id)),
             tuple(project.removed_classes),
             project.background_class,
         )

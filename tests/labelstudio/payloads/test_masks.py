@@ -149,6 +149,8 @@ def test_what_a_person_touched_lies_over_untouched_predictions(origin):
         _stroke(_painted([[0, 0, 1]]), "tree", origin="prediction"),
     ]
     np.testing.assert_array_equal(results_to_mask(results, CLASSES, (1, 3)), [[0, 1, 2]])
+    painted = read_paint(results, CLASSES, (1, 3), "road")
+    np.testing.assert_array_equal(painted.made_in(Region(0, 0, 1, 3)), [[0, VOID, VOID]])
 
 
 def test_results_of_other_controls_are_no_strokes():

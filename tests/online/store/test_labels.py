@@ -5,6 +5,7 @@ import pytest
 
 from ralis_backend.core.regions import VOID, Region
 from ralis_backend.online.labels import NewLabel
+from ralis_backend.online.masks import LabelMasks
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Image, Project
 from tests.online.store.conftest import LABELS, annotation, label
@@ -19,6 +20,19 @@ def test_overlapping_regions_keep_every_labelled_pixel_and_the_newest_wins(
     label(store, project, image, annotation(2, 2), NewLabel(Region(0, 1, 2, 3), right))
     mask = store.labels.image_mask((2, 5), store.labels.of(project.id))
     np.testing.assert_array_equal(mask, [[0, 1, 0, 1, VOID], [0, 1, 1, 1, VOID]])
+
+
+def test_what_was_painted_in_a_refused_region_hides_nothing_of_an_overlapping_one(
+    store: Store, project: Project, image: Image
+):
+    left, right = np.zeros((2, 3), np.uint8), np.ones((2, 3), np.uint8)
+    label(store, project, image, annotation(1, 1), NewLabel(Region(0, 0, 2, 3), left))
+    dab = NewLabel(Region(0, 1, 2, 3), right, is_disputed=True)
+    label(store, project, image, annotation(2, 2), dab)
+    labels = store.labels.of(project.id)
+    expected = [[0, 0, 0, 1, VOID]] * 2
+    np.testing.assert_array_equal(store.labels.image_mask((2, 5), labels), expected)
+    np.testing.assert_array_equal(LabelMasks(store, project).whole((2, 5), labels), expected)
 
 
 def test_pixels_are_counted_per_class(store: Store, project: Project, image: Image):

@@ -51,6 +51,20 @@ def test_a_label_whose_classes_were_removed_hides_no_paint_of_others(
     assert store.labels.count_regions(project.id) == 1
 
 
+def test_a_label_that_ends_before_the_classes_that_are_left_hides_no_paint_of_others(
+    store: Store, project: Project, image: Image
+):
+    tree = ClassLabel("tree", "#00FF00")
+    store.projects.register("1.100", 1, "<View>2</View>", [*LABELS, tree], "a")
+    region = Region(0, 0, 2, 2)
+    for number, index in enumerate([2, 0], start=1):
+        mask = np.full((2, 2), index, np.uint8)
+        label(store, project, image, annotation(number, number), NewLabel(region, mask))
+    store.projects.register("1.100", 1, "<View>3</View>", [LABELS[1], tree], "a")  # no road
+    assert [it.pixels for it in store.labels.of(project.id)] == [(0, 0, 4)]
+    assert [store.labels.class_pixels(project.id, index) for index in (0, 1, 2)] == [0, 0, 4]
+
+
 def test_a_disputed_label_hides_no_paint_of_others_and_is_told_when_it_is_no_more(
     store: Store, project: Project, image: Image
 ):

@@ -43,6 +43,35 @@ def test_a_star_wins_over_a_newer_annotation_and_is_followed_when_it_goes(
     assert counted(store, project) == ["bob"]
 
 
+def test_only_the_region_that_was_painted_is_painted_last(
+    store: Store, project: Project, image: Image
+):
+    aside = Region(0, 1, 1, 1)
+    beside = [NewLabel(aside, np.full((1, 1), value, np.uint8)) for value in (0, 1)]
+
+    def put(number: int, seconds: int, *new: NewLabel) -> Annotation:
+        source = annotation(number, seconds, annotator=f"{number}", **strokes(f"{seconds}"))
+        return label(store, project, image, source, *new)
+
+    def of(region: Region) -> list[str]:
+        found = [it.annotator for it in store.labels.of(project.id) if it.region == region]
+        counted = store.labels.class_pixels(project.id, 1)
+        assert counted == sum(sum(it.pixels[1:2]) for it in store.labels.of(project.id))
+        return found
+
+    put(1, 1, painted(0), beside[0])
+    put(2, 2, painted(1))
+    row = put(1, 3, painted(0), beside[1])
+    assert (of(REGION), of(aside)) == (["2"], ["1"])
+    put(1, 4, painted(0), beside[1])  # nothing but a tick
+    assert of(REGION) == ["2"]
+    row = put(1, 5, painted(0), beside[1])
+    store.labels.put(row, [NewLabel(REGION, np.full((1, 1), 2, np.uint8)), beside[1]], {})
+    assert of(REGION) == ["2"], "what is read otherwise was not painted later"
+    put(1, 6, painted(0), beside[1])
+    assert of(REGION) == ["1"]
+
+
 def test_of_several_stars_the_one_painted_last_counts(store: Store, project: Project, image: Image):
     for number, name in ((1, "ann"), (2, "bob"), (3, "cem")):
         source = annotation(

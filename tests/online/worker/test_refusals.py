@@ -226,6 +226,26 @@ def test_what_is_painted_in_the_neighbour_makes_no_background_of_a_ticked_region
     assert found == {(0, first.col): expected, (0, 32): {"car": 1024}}
 
 
+def test_a_ticked_region_teaches_nothing_of_the_masks_that_were_left_as_suggested(
+    store, tool, background
+):
+    masks = [stroke(slice(0, 32), slice(0, 64), origin="prediction"), suggested(LEFT)]
+    spill = stroke(slice(0, 32), slice(31, 40))
+    results = [box("a", LEFT), box("b", RIGHT), *masks, spill, tick("a")]
+    found = read(store, tool, results, background, 1)
+    assert found == {(0, 0): {"car": 32}, (0, 32): {"car": 1024}}
+    tool.offer(has_boxes=False)
+    results = [suggested(LEFT), suggested(RIGHT), spill, tick(suggested(LEFT)["id"])]
+    assert read(store, tool, results, background, 1) == found
+
+
+def test_a_dab_in_a_ticked_crop_is_all_that_counts_of_it(store, tool, background):
+    masks = [stroke(WHOLE, WHOLE, (32, 32), "prediction")]
+    dab = stroke(slice(3, 4), slice(3, 5), (32, 32))
+    for results in ([*masks, dab, tick()], [dab, *masks, tick()]):
+        assert read(store, tool, results, background) == {(0, 0): {"car": 2}}
+
+
 def test_regions_that_are_all_ticked_do_not_hide_what_is_painted_in_them(store, tool):
     boxes = [box("a", Region(0, 8, 32, 32)), box("b", RIGHT)]
     results = [*boxes, stroke(slice(0, 1), slice(32, 33)), tick("a"), tick("b")]
