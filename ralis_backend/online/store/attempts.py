@@ -24,7 +24,7 @@ REQUEST = "request"
 """A training that somebody has asked for and that has begun: due until it has ended in order."""
 
 FAILURE = "failure"
-"""A step that failed by itself: it rests, and the others go on."""
+"""A step that failed by itself, or has ended the worker: it rests, and the others go on."""
 IMAGE = "image"
 TASK = "task"
 """A task that the tool could not tell of."""
@@ -117,7 +117,7 @@ class Attempts:
             row.count, row.note = MOST_ATTEMPTS, note
 
     def fail(self, project_id: int, step: str, why: str) -> int:
-        """A step has failed by itself; how often in a row, until `end` of its `FAILURE`."""
+        """A step has failed by itself, or may; how often in a row, until `end` of its `FAILURE`."""
         with self._database.write() as session:
             row = _find_or_add(session, project_id, FAILURE, step)
             row.count += 1
