@@ -20,6 +20,8 @@ MOST_ATTEMPTS = 3
 MOST_NOTES = 20
 """Of a project, for people."""
 STEP = "step"
+TRAINING = "training"
+"""On all labels up to one: the key is its id."""
 REQUEST = "request"
 """A training that somebody has asked for and that has begun: due until it has ended in order."""
 
@@ -182,6 +184,13 @@ class Attempts:
         )
         self.set_aside(project_id, kind, key, note)
         return note
+
+
+def is_training_given_up(session: Session, project: Project) -> bool:
+    """Whether training on the labels there were at the last one was set aside."""
+    given_up = _is(project.id, TRAINING, project.trained_label_id)
+    query = select(Attempt.id).where(*given_up, Attempt.note.is_not(None))
+    return session.scalar(query) is not None
 
 
 def try_all_again(session: Session, project_id: int) -> None:
