@@ -20,11 +20,13 @@ MOST_ATTEMPTS = 3
 MOST_NOTES = 20
 """Of a project, for people."""
 STEP = "step"
+TRAINING = "training"
+"""On all labels up to one: the key is its id."""
 REQUEST = "request"
 """A training that somebody has asked for and that has begun: due until it has ended in order."""
 
 FAILURE = "failure"
-"""A step that failed by itself: it rests, and the others go on."""
+"""A step that failed by itself, or has ended the worker: it rests, and the others go on."""
 IMAGE = "image"
 TASK = "task"
 """A task that the tool could not tell of."""
@@ -117,7 +119,7 @@ class Attempts:
             row.count, row.note = MOST_ATTEMPTS, note
 
     def fail(self, project_id: int, step: str, why: str) -> int:
-        """A step has failed by itself; how often in a row, until `end` of its `FAILURE`."""
+        """A step has failed by itself, or may; how often in a row, until `end` of its `FAILURE`."""
         with self._database.write() as session:
             row = _find_or_add(session, project_id, FAILURE, step)
             row.count += 1
@@ -182,6 +184,13 @@ class Attempts:
         )
         self.set_aside(project_id, kind, key, note)
         return note
+
+
+def is_training_given_up(session: Session, project: Project) -> bool:
+    """Whether training on the labels there were at the last one was set aside."""
+    given_up = _is(project.id, TRAINING, project.trained_label_id)
+    query = select(Attempt.id).where(*given_up, Attempt.note.is_not(None))
+    return session.scalar(query) is not None
 
 
 def try_all_again(session: Session, project_id: int) -> None:

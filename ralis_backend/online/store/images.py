@@ -9,8 +9,11 @@ from typing import Any
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session
 
+from ralis_backend.online.store.attempts import is_training_given_up
 from ralis_backend.online.store.database import BATCH, Database, assign, now, parts
+from ralis_backend.online.store.labels import is_painted_in
 from ralis_backend.online.store.left_out import read_again
+from ralis_backend.online.store.sides import unite
 from ralis_backend.online.store.tables import LONGEST_PAUSE, Annotation, Image, Project, Ranking
 from ralis_backend.online.tool import ToolTask
 
@@ -194,7 +197,8 @@ class Images:
 
         Where another task shows the same pixels, both are on one side of training and validation
         from now on: in training if either was, since a version may have learned from it. Where it
-        is of another size than before, what was left out of its annotations is read again.
+        is of another size than before, what was left out of its annotations is read again. Where
+        a training had to do without its labels while it could not be read, another one is due.
 
         Args:
             image_id: the image's row.
@@ -206,11 +210,14 @@ class Images:
             if row.size not in (None, size):
                 _read_again(session, row)
             row.height, row.width = size
+            was_bad = row.error is not None
             row.error, row.retry_at = None, None
             if content is not None and content != row.content:
                 row.content = content
                 session.flush()
-                _unite(session, row)
+                unite(session, row)
+            if was_bad and _was_left_out(session, row):
+                session.get_one(Project, row.project_id).is_training_requested = True
 
     def note_trained(self, image_ids: Collection[int], label_id: int) -> None:
         """Note that a training has read these images when that label was the newest."""
@@ -257,20 +264,16 @@ class Images:
             assign(session.get_one(Image, image_id), values)
 
 
-def side_of_content(session: Session, image: Image) -> bool | None:
-    """Whether the picture is held out in the tasks that show it; None: in none yet.
+def _was_left_out(session: Session, image: Image) -> bool:
+    """Whether a training had to do without labels of this image, and none has read them since.
 
-    Tasks that are gone count too: what was learned of them is not unlearned.
+    Not where training on the labels there are was given up: no image changes that.
     """
-    if image.content is None:
-        return image.is_validation
-    query = select(Image.is_validation).where(
-        Image.project_id == image.project_id,
-        Image.content == image.content,
-        Image.is_validation.is_not(None),
-    )
-    sides = set(session.scalars(query))
-    return all(sides) if sides else None
+    project = session.get_one(Project, image.project_id)
+    labels = (image.trained_label_id, project.trained_label_id)
+    if not is_painted_in(session, image.id, *labels):
+        return False
+    return not is_training_given_up(session, project)
 
 
 def _read_again(session: Session, image: Image) -> None:
@@ -279,23 +282,6 @@ def _read_again(session: Session, image: Image) -> None:
     if read_again(session, *odd):
         project = update(Project).where(Project.id == image.project_id)
         session.execute(project.values(is_sync_requested=True))
-
-
-def _unite(session: Session, image: Image) -> None:
-    """Bring all tasks of a picture to one side of training and validation."""
-    side = side_of_content(session, image)
-    if side is None:
-        return
-    session.execute(
-        update(Image)
-        .where(
-            Image.project_id == image.project_id,
-            Image.content == image.content,
-            Image.is_validation.is_not(None),
-            Image.is_validation != side,
-        )
-        .values(is_validation=side)
-    )
 
 
 def _image(project_id: int, task: ToolTask) -> Image:

@@ -30,7 +30,7 @@ from ralis_backend.online.left_out import bounded
 from ralis_backend.online.store.answers import replace_answers
 from ralis_backend.online.store.blobs import BlobStore
 from ralis_backend.online.store.database import Database
-from ralis_backend.online.store.images import side_of_content
+from ralis_backend.online.store.sides import side_of_content
 from ralis_backend.online.store.tables import (
     Annotation,
     CropTask,
@@ -479,6 +479,14 @@ def _counting(query: _Query) -> _Query:
         .join(Image, Image.id == Label.image_id)
         .where(~Annotation.is_deleted, ~Annotation.is_machine, ~Image.is_deleted)
     )
+
+
+def is_painted_in(session: Session, image_id: int, after: int, up_to: int) -> bool:
+    """Whether an image has painted labels that count with ids in (after, up_to]."""
+    painted = _counting(select(Label.id)).where(
+        Label.image_id == image_id, Label.id > after, Label.id <= up_to, _is_painted()
+    )
+    return session.scalar(painted.limit(1)) is not None
 
 
 def _painted_regions(project_id: int) -> Select:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, bindparam, delete, exists, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session, undefer
+from sqlalchemy.orm import Session, aliased, undefer
 
 from ralis_backend.core.regions import VOID
 from ralis_backend.online.background import Kept, background_of, marked
@@ -215,14 +215,18 @@ class Projects:
 
         But for what ended the worker, and for projects that the tool did not know: those rest on.
         """
-        deadly = select(Attempt.project_id).where(
-            Attempt.kind == STEP, Attempt.count >= MOST_ATTEMPTS
+        step = aliased(Attempt)
+        has_ended_it = (step.kind == STEP, step.count >= MOST_ATTEMPTS)
+        deadly = select(step.project_id).where(*has_ended_it)
+        is_deadly = exists().where(
+            *has_ended_it, step.project_id == Attempt.project_id, step.key == Attempt.key
         )
         rests_on = or_(Project.num_losses > 0, Project.id.in_(deadly))
         with self._database.write() as session:
             session.execute(update(Project).values(is_sync_requested=True))
             session.execute(update(Project).where(~rests_on).values(retry_at=None))
-            session.execute(delete(Attempt).where(Attempt.kind == FAILURE))
+            failures = delete(Attempt).where(Attempt.kind == FAILURE, ~is_deadly)
+            session.execute(failures.execution_options(synchronize_session=False))
 
     def request_training(self, project_id: int) -> None:
         """Train as soon as a worker is free; what webhooks missed is read first.

@@ -109,7 +109,10 @@ class CropQueue:
             num_annotators=publication.num_annotators,
             round=project.round,
             is_new_version=publication.is_new,
-            is_new_round=publication.is_new_round,
+            is_new_round=publication.is_new_round(
+                self._config.ranking.regions_per_round,
+                (row for row in tasks if row.state == "open"),
+            ),
             gone={row.id for row in tasks if row.image_id not in publication.images},
             mining=publication.mining(),
         )

@@ -318,28 +318,38 @@ class Worker:
             return False
 
     def _count_attempt(self, project: Project, step: Step) -> None:
-        """A step that has ended the worker again and again rests if it does so once more."""
+        """A step that has ended the worker again and again rests if it does so once more.
+
+        It counts as failed before it begins: nobody could note it afterwards.
+        """
         number = self._held.attempts.begin(project.id, STEP, step.name)
         if number < MOST_ATTEMPTS:
             return
-        self._note(
-            project.id,
-            number,
-            f"{step.name} has ended the worker {number - 1} times in a row (out of memory, a "
-            f"crash, or no progress); it pauses for {pause_after(number):.0f} s if it does again",
+        why = (
+            f"has ended the worker {number - 1} times in a row (out of memory, a crash, or no "
+            "progress)"
         )
+        if step.may_rest_alone:
+            self._note_alone(project, step, f"it {why}")
+            return
+        pause_s = pause_after(number)
+        message = f"{step.name} {why}; it pauses for {pause_s:.0f} s if it does again"
+        self._note(project.id, number, message)
 
     def _end_stalled_step(self) -> None:
         """From the lease's thread: note what hangs, and end the process that it hangs in."""
         project, step = self._running or (None, None)
         if project is None or step is None:
             return
-        message = (
-            f"{step.name} of project {project.tool_id} made no progress for "
-            f"{self._config.stall_s:.0f} s"
-        )
+        why = f"made no progress for {self._config.stall_s:.0f} s"
+        message = f"{step.name} of project {project.tool_id} {why}"
         try:
-            self._try_to_note(project.id, project.num_failures + 1, message)
+            if step.may_rest_alone:
+                self._note_alone(project, step, f"it {why}")
+            else:
+                self._try_to_note(project.id, project.num_failures + 1, message)
+        except Exception:
+            logger.exception("%s; that could not be noted", message)
         finally:
             self._end_process(message)
 
@@ -414,9 +424,7 @@ class Worker:
         """Tell the operator, and try this step again later; the others go on."""
         why = reason_of(error)
         try:
-            number = self._held.attempts.fail(project.id, step.name, why)
-            notes = standing_notes(self._held, project.id)
-            self._held.projects.change(project.id, last_error=notes, progress={"state": "waiting"})
+            number = self._note_alone(project, step, why, progress={"state": "waiting"})
         except StoreError as failure:  # what cannot be noted would be tried again at once
             self._note_failure(project, failure)
             return
@@ -428,6 +436,13 @@ class Worker:
             pause_after(number),
             exc_info=None if isinstance(error, EXPECTED_ERRORS) else error,
         )
+
+    def _note_alone(self, project: Project, step: Step, why: str, **values: Any) -> int:
+        """Have a step rest by itself; how often in a row it has failed."""
+        number = self._held.attempts.fail(project.id, step.name, why)
+        notes = standing_notes(self._held, project.id)
+        self._held.projects.change(project.id, last_error=notes, **values)
+        return number
 
     def _try_to_note(self, project_id: int, num_failures: int, message: str) -> None:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,7 +11,7 @@ import numpy as np
 from ralis_backend.online.hits import Sought
 from ralis_backend.online.labels import RegionLabel
 from ralis_backend.online.same_pictures import SamePictures
-from ralis_backend.online.store.tables import Image, Project, Ranking, Version
+from ralis_backend.online.store.tables import CropTask, Image, Project, Ranking, Version
 from ralis_backend.online.tool import ToolProject
 from ralis_backend.online.worker.queue_plan import Mining, Place, open_places
 
@@ -24,6 +24,8 @@ class Publication:
     images, rankings, labels: by image id; `rankings` are those of `version`.
     region_size: (height, width) in pixels.
     newest_painted: the newest painted one's id, as far as it is surely among those labels.
+    learned_label_id: of the newest label in the training that `version` comes of, without what it
+        was trained on with since.
     sought: what of the rankings is for a class that is looked for; None: nothing is.
     """
 
@@ -35,6 +37,7 @@ class Publication:
     labels: Mapping[int, Sequence[RegionLabel]]
     region_size: tuple[int, int]
     newest_painted: int
+    learned_label_id: int
     sought: Sought | None = None
 
     @property
@@ -42,10 +45,29 @@ class Publication:
         """Whether annotators meet what another ranking chose, or what is for another wish."""
         return self.project.is_publishing_requested or not self._is_as_published
 
-    @property
-    def is_new_round(self) -> bool:
-        """Whether regions have been painted since the last round began, whatever the version."""
-        return self.newest_painted > self.project.round_label_id
+    def is_new_round(self, regions_per_round: int, waiting: Iterable[CropTask]) -> bool:
+        """Whether the round at the head of the queue is over, and the next one begins.
+
+        A round is of regions that were painted. It is over when a training has learned from some
+        of those painted since it began, when they are as many as a round has, or when none of its
+        tasks waits any more. Whatever else is published goes on with it.
+
+        Args:
+            regions_per_round: as many as a round has.
+            waiting: the tasks that nobody has labelled yet, before any is taken out.
+        """
+        since, newest = self.project.round_label_id, self.newest_painted
+        painted = [
+            label.id
+            for of_image in self.labels.values()
+            for label in of_image
+            if not label.is_skipped and since < label.id <= newest
+        ]
+        if not painted:
+            return False
+        has_learned = min(painted) <= self.learned_label_id
+        is_waiting = any(row.round <= self.project.round for row in waiting)
+        return has_learned or not is_waiting or len(painted) >= regions_per_round
 
     @property
     def _is_as_published(self) -> bool:

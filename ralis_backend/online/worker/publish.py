@@ -103,8 +103,14 @@ class Publisher:
             labels=labels_by_image(labels),
             region_size=self._config.ranking.region_size,
             newest_painted=newest_painted,
+            learned_label_id=self._learned_label_id(project, version),
             sought=sought(self._store, project, version, labels),
         )
+
+    def _learned_label_id(self, project: Project, version: Version) -> int:
+        """Of the newest label in the training that a version comes of; 0 where nothing says so."""
+        trained = self._store.versions.find(project.id, version.round_version)
+        return 0 if trained is None else int(trained.metrics.get("newest_label_id") or 0)
 
     def _publish_images(self, publication: Publication) -> None:
         version, project = publication.version, publication.project

@@ -100,8 +100,8 @@ class QueueState:
     round: number of the round at the head of the queue.
     is_new_version: whether the scores come from another ranking than the queue, or are for another
         wish.
-    is_new_round: whether regions have been painted since the last round began; if not, what is
-        replaced is replaced where it was, and the round goes on.
+    is_new_round: whether that round is over; if not, what is replaced is replaced where it was, and
+        the round goes on.
     gone: row ids of tasks whose image is gone from the pool.
     begun: row ids of tasks that the tool would not delete, since somebody works on them.
     mining: what is looked for besides; None: nothing.
@@ -221,18 +221,16 @@ def plan_queue(state: QueueState, rules: QueueRules, reason: Callable[[Place], s
     taken = waiting.keys() | set(fresh_draws)
     room = max(room - len(fresh_draws), min(to_mine or 0, size))
     chosen = _chosen(best, taken, room, to_mine)
-    goes_on = not state.is_new_round
-    number = max(1, state.round) if goes_on else state.round + 1
+    number = state.round + 1 if state.is_new_round else max(1, state.round)
     taken_slots = {(row.round, row.rank) for row in handed_out}
-    is_at_head = goes_on or state.is_new_version
     added = _new_tasks(
         spread(
             [_entry(state, place, reason, is_mined=is_mined) for place, is_mined in chosen.items()],
             [(place, SLICE_REASON, SLICE, None) for place in fresh_draws],
         ),
-        _slots(number if is_at_head else number + 1, _half(size), taken_slots),
+        _slots(number, _half(size), taken_slots),
     )
-    if goes_on and added and not kept:
+    if added and not kept:
         number = added[0].round
     return Plan(
         taken_out=taken_out,

@@ -33,7 +33,7 @@ class Retry:
     ) -> None:
         """Read some of the images that are due.
 
-        One with labels that no training has read asks for a training, many of them for a ranking.
+        Many that became readable ask for a ranking; for a training, see `Images.seen`.
 
         Raises:
             ToolUnavailable: if the tool does not answer.
@@ -44,18 +44,8 @@ class Retry:
         if not readable:
             return
         logger.info("project %s: %d images can be read again", project.tool_id, len(readable))
-        if any(self._was_left_out(project, image) for image in readable):
-            self._store.projects.change(project.id, is_training_requested=True)
         if version is not None:
             self._rank_again(project, version, len(readable))
-
-    def _was_left_out(self, project: Project, image: Image) -> bool:
-        """Whether a training had to do without labels of this image, and none has read them."""
-        return any(
-            image.trained_label_id < label.id <= project.trained_label_id
-            for label in self._store.labels.of_image(image.id)
-            if not label.is_skipped
-        )
 
     def _is_readable(self, image: Image, pictures: Pictures) -> bool:
         try:

@@ -14,7 +14,7 @@ from typing import Any
 from ralis_backend.online.further import Further
 from ralis_backend.online.hits import followed, has_looked, may_look_again, wish_looked_for
 from ralis_backend.online.store import Store, now
-from ralis_backend.online.store.attempts import MOST_ATTEMPTS, REQUEST
+from ralis_backend.online.store.attempts import MOST_ATTEMPTS, REQUEST, TRAINING
 from ralis_backend.online.store.tables import Project, Version, Wish
 from ralis_backend.online.tool import Tool
 from ralis_backend.online.worker.config import WorkerConfig
@@ -34,7 +34,6 @@ from ralis_backend.online.worker.train import Trainer
 
 logger = logging.getLogger(__name__)
 
-TRAINING = "training"
 DIVERGED = "diverged"
 MOST_DEADLY_TRAININGS = MOST_ATTEMPTS + 2
 """After three an image that ends the worker is set aside; if it was none, the training is."""

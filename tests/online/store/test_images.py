@@ -9,6 +9,7 @@ import pytest
 from ralis_backend.core.regions import Region
 from ralis_backend.online.labels import NewLabel
 from ralis_backend.online.store import Store, now
+from ralis_backend.online.store.attempts import TRAINING
 from ralis_backend.online.store.tables import Image, Project
 from ralis_backend.online.tool import ToolTask
 from tests.online.store.conftest import START, annotation, label
@@ -104,6 +105,40 @@ def test_a_bad_image_is_tried_again_after_growing_pauses_or_at_another_address(
     moved = store.images.get(image.id)
     assert moved.may_be_tried(now())
     assert moved.num_failures == 10  # it is tried at once, and rests longer if it fails again
+
+
+@pytest.mark.parametrize(
+    ("trained", "of_project", "is_skipped", "is_given_up", "is_due"),
+    [
+        (0, 1, False, False, True),
+        (1, 1, False, False, False),  # a training has read it
+        (0, 0, False, False, False),  # it is to be trained on anyway
+        (0, 1, True, False, False),
+        (0, 1, False, True, False),
+    ],
+)
+def test_labels_that_a_training_left_out_are_due_when_their_image_is_read_again_and_not_before(
+    store: Store,
+    project: Project,
+    image: Image,
+    trained: int,
+    of_project: int,
+    is_skipped: bool,
+    is_given_up: bool,
+    is_due: bool,
+):
+    patch = NewLabel(Region(0, 0, 1, 1), None if is_skipped else np.zeros((1, 1), np.uint8))
+    label(store, project, image, annotation(is_skipped=is_skipped), patch)
+    newest = store.labels.newest_id(project.id)
+    store.images.note_trained([image.id], newest * trained)
+    store.projects.change(project.id, trained_label_id=newest * of_project)
+    if is_given_up:
+        store.attempts.set_aside(project.id, TRAINING, newest, "it was given up")
+    store.images.seen(image.id, (3, 4))
+    assert not store.projects.by_id(project.id).is_training_requested
+    store.images.fail(image.id, "502")
+    store.images.seen(image.id, (3, 4))
+    assert store.projects.by_id(project.id).is_training_requested is is_due
 
 
 def _two_of_one_picture(store: Store, project: Project, *sides: bool | None) -> list[Image]:

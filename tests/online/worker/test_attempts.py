@@ -66,9 +66,10 @@ def test_an_image_that_ends_the_worker_three_times_is_set_aside_and_the_rest_goe
     assert [worker_process(tmp_path, tool) for _ in range(3)] == [DIED] * 3
     resting = store.projects.by_id(project.id)
     assert resting.last_error is not None
-    assert "rank has ended the worker 2 times" in resting.last_error
-    assert worker_process(tmp_path, tool) == 0  # the project rests, the worker lives
-    store.projects.change(project.id, retry_at=None)  # the pause is over
+    assert resting.last_error.startswith("rank failed and is tried again")
+    assert "it has ended the worker 2 times" in resting.last_error
+    assert worker_process(tmp_path, tool) == 0  # the step rests, the worker lives
+    store.attempts.forget(project.id, FAILURE)  # the pause is over
     assert worker_process(tmp_path, tool) == 0
     images = {image.task_id: image.error for image in store.images.of(project.id)}
     assert [task for task, error in images.items() if error] == [3]

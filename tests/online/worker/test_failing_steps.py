@@ -11,7 +11,7 @@ from ralis_backend.labelstudio.work_checks import error_checks
 from ralis_backend.online.status import project_status, status_lines
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.tool import ToolTask
-from ralis_backend.online.worker import loop
+from ralis_backend.online.worker import Worker, loop
 from ralis_backend.online.worker.rank import Ranker
 from ralis_backend.online.worker.train import Trainer
 from tests.online.conftest import MakeWorker, label_round, settle
@@ -75,6 +75,46 @@ def test_while_every_ranking_fails_the_queue_is_filled_from_the_one_before(
     assert project.current_version == project.published_version
     assert project.last_error is None
     assert {row.version for row in store.queue.open(project.id)} >= {project.current_version}
+
+
+def test_while_every_ranking_ends_the_worker_the_queue_is_filled_from_the_one_before(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+):
+    class Killed(BaseException):
+        """As the kernel does it: nothing can be noted any more."""
+
+    def die(*_values: object) -> NoReturn:
+        raise Killed
+
+    def begin_again() -> Worker:
+        store.projects.begin_again()
+        return make_worker(random_share=0.0)
+
+    settle(begin_again())
+    with monkeypatch.context() as broken:
+        broken.setattr(Ranker, "rank", die)
+        label_round(store, tool)
+        for _ in range(3):
+            with pytest.raises(Killed):
+                settle(begin_again())
+        label_round(store, tool, 3)
+        worker = begin_again()
+        settle(worker)
+        (project,) = store.projects.all()
+        assert (project.current_version, project.published_version) == (1, 0)
+        assert len(tool.queue()) == 8
+        assert project.last_error is not None
+        assert "all else goes on: it has ended the worker 2 times" in project.last_error
+        broken.setattr(loop, "pause_after", lambda _: 0.0)
+        with pytest.raises(Killed):
+            settle(worker)
+    settle(begin_again())
+    assert store.projects.by_id(project.id).published_version == 0, "it rests longer each time"
+    monkeypatch.setattr(loop, "pause_after", lambda _: 0.0)
+    settle(begin_again())
+    project = store.projects.by_id(project.id)
+    assert (project.published_version, project.last_error) == (project.current_version, None)
+    assert store.attempts.failures(project.id) == {}
 
 
 def test_a_worker_that_starts_tries_again_what_has_failed(

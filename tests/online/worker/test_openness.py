@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ralis_backend.online.further import CONTINUED
 from ralis_backend.online.status import project_status
 from ralis_backend.online.store import Store, now
-from ralis_backend.online.store.tables import Project
+from ralis_backend.online.store.tables import Project, Version
 from ralis_backend.online.tool import ToolTask, ToolUnavailable
 from ralis_backend.online.worker import Worker, new_version, rank
 from ralis_backend.online.worker.publish import Publisher
@@ -212,7 +213,31 @@ def test_rounds_count_labels_whatever_version_is_in_use(
     settle(worker)
     back = store.projects.by_id(project.id)
     assert (back.published_version, back.round) == (1, 2)
-    label_round(store, tool)
+    label_round(store, tool, 1)
+    settle(worker)
+    in_use = store.versions.find(project.id, 1)
+    assert in_use is not None
+    store.versions.add(
+        Version(
+            project_id=project.id,
+            number=3,
+            parent=1,
+            is_accepted=True,
+            num_labels=5,
+            weights_key=in_use.weights_key,
+            created_at=now(),
+            metrics={CONTINUED: {"from": 1, "round_version": 1, "before_round": 0}},
+        ),
+        instead_of=1,
+    )
+    settle(worker)
+    trained_on = store.projects.by_id(project.id)
+    assert (trained_on.published_version, trained_on.round) == (3, 2), "it has learned the fifth"
+    waiting = {store.images.get(row.image_id) for row in store.queue.open(project.id)}
+    painted = {label.image_id for label in store.labels.of(project.id)}
+    gone = next(image.task_id for image in waiting if image.id not in painted)
+    assert forget_images_of(store, tool, worker, {gone}).round == 2
+    label_round(store, tool, 3)
     settle(worker)
     assert store.projects.by_id(project.id).round == 3
     rows = [row for row in store.queue.all(project.id) if row.state != "deleted"]

@@ -95,11 +95,25 @@ def test_a_reason_is_asked_for_only_where_a_place_is_handed_out_for_its_score():
 
 
 def test_the_same_version_fills_up_with_the_round_after_the_next_and_takes_nothing_out():
-    tasks = [make_task(1, PLACES[5]), make_task(2, PLACES[4])]
+    tasks = [make_task(number, PLACES[6 - number], round=4) for number in (1, 2)]
     plan = make_plan(make_state(tasks, is_new_version=False, round=3))
     assert plan.taken_out == []
     assert [(task.place, task.round) for task in plan.added] == [(PLACES[0], 5), (PLACES[1], 5)]
     assert plan.round == 4
+
+
+@pytest.mark.parametrize(("num_done", "number"), [(2, 2), (4, 3)])
+def test_a_round_that_begins_has_the_first_number_that_no_task_has(num_done: int, number: int):
+    tasks = [
+        make_task(index, PLACES[-1], round=1 + index // 2, rank=1 + index % 2, state="done")
+        for index in range(num_done)
+    ]
+    plan = make_plan(make_state(tasks, places=PLACES[:4], scores=SCORES[:4], round=1))
+    assert plan == make_plan(
+        make_state(tasks, places=PLACES[:4], scores=SCORES[:4], round=1, is_new_version=False)
+    )
+    assert [task.round for task in plan.added] == [number, number, number + 1, number + 1]
+    assert plan.round == number
 
 
 def test_a_full_queue_of_the_same_version_stays_as_it_is():

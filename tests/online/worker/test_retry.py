@@ -9,7 +9,8 @@ import pytest
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.tool import ToolTask
-from ralis_backend.online.worker import Worker
+from ralis_backend.online.worker import Worker, loop
+from ralis_backend.online.worker.train import Trainer
 from tests.online.conftest import MakeWorker, label_round, settle
 from tests.online.fake_tool import FakeTool
 
@@ -76,6 +77,49 @@ def test_labels_that_a_training_left_out_are_trained_on_once_however_often_their
         store.versions.change(store.versions.all(project.id)[-1].id, ranked_at=None)
     assert numbers == [2, 2, 2]
     assert "left_out" not in store.versions.all(project.id)[-1].metrics
+
+
+def test_labels_that_a_training_left_out_are_trained_on_where_a_ranking_finds_their_image_readable(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+):
+    host = Host(tool, monkeypatch)
+    worker = make_worker(random_share=0.0)
+    project = labelled(store, tool, worker, host)
+    host.num_failures = 1_000
+    while not store.projects.by_id(project.id).current_version:
+        worker.advance_all()
+    host.num_failures = 0
+    pauses_are_over(store, project)  # the retry comes after the ranking
+    settle(worker)
+    first, second = store.versions.all(project.id)[1:]
+    assert ("left_out" in first.metrics, "left_out" in second.metrics) == (True, False)
+
+
+def test_a_training_that_was_given_up_is_not_tried_again_when_an_image_fails_for_a_moment(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+):
+    trainings = []
+
+    def diverge(*_values: object, attempt: int, **_named: object) -> None:
+        trainings.append(attempt)
+        raise FloatingPointError("the loss became nan")
+
+    monkeypatch.setattr(Trainer, "train", diverge)
+    monkeypatch.setattr(loop, "pause_after", lambda _: 0.0)
+    worker = make_worker(random_share=0.0)
+    project = labelled(store, tool, worker, Host(tool, monkeypatch))
+    for _ in range(4):  # a failure ends a turn
+        settle(worker)
+    assert len(trainings) == 3
+    painted = {label.image_id for label in store.labels.of(project.id)}
+    store.images.fail(min(painted), "502")
+    pauses_are_over(store, project)
+    settle(worker)
+    assert (store.images.bad(project.id), len(trainings)) == ([], 3)
+    store.projects.request_training(project.id)
+    for _ in range(4):
+        settle(worker)
+    assert len(trainings) == 6
 
 
 def test_an_address_that_changes_with_each_list_does_not_shorten_the_pauses_of_a_bad_image(

@@ -33,7 +33,11 @@ def test_a_step_that_makes_no_progress_is_noted_and_ends_its_process(store: Stor
     worker._steps = (hang,)
     worker.advance_all()
     assert said == ["hang of project 1 made no progress for 0 s"]
-    assert noted == said
+    (note,) = noted
+    assert note is not None
+    assert note.endswith("while all else goes on: it made no progress for 0 s")
+    resting = store.projects.by_id(project.id)
+    assert (resting.num_failures, resting.retry_at) == (0, None), "the other steps go on"
 
 
 HANGING = """
@@ -72,8 +76,8 @@ def test_a_worker_that_hangs_ends_says_where_and_its_successor_begins_at_once(
     (project,) = store.projects.all()
     assert project.lease_owner is not None
     if hang == "sleep":
-        assert project.last_error == "hang of project 1 made no progress for 1 s"
-        assert project.num_failures == 1
+        assert project.last_error is not None
+        assert project.last_error.endswith("it made no progress for 1 s")
     store.projects.begin_again()
     assert Worker(store, FakeTool(), WorkerConfig()).advance_all()
     assert store.projects.all()[0].lease_generation == project.lease_generation + 1
