@@ -31,8 +31,8 @@ def storable(text: str) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """What an error says; its kind where it says nothing, as one of memory does."""
-    return str(error) or type(error).__name__
+    """What an error says, `storable`; its kind where it says nothing, as one of memory does."""
+    return storable(str(error)) or type(error).__name__
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -33,6 +33,8 @@ MAX_CALL_S = 900.0
 UNCOMPRESSED = {"Accept-Encoding": "identity"}
 """Images are compressed already."""
 RETRY_PAUSES_S = (0.5, 1.0, 2.0)
+HASTY_S = 10.0
+"""For a byte of what probably does not come."""
 
 Json = Any
 _KINDS: Mapping[type, str] = {int: "a whole number", str: "text", list: "a list"}
@@ -69,7 +71,7 @@ class LabelStudioClient:
         self._http = httpx.Client(
             base_url=self.url,
             auth=self.auth,
-            timeout=httpx.Timeout(timeout_s, connect=min(10.0, timeout_s)),
+            timeout=_timeout(timeout_s),
             transport=transport
             or DeadlineTransport(self.network.ssl_context, self.network.proxy_of(self.url)),
             trust_env=False,
@@ -91,6 +93,15 @@ class LabelStudioClient:
         """Label Studio's release, for example 1.23.2."""
         answer = self._object(self._get("/api/version"), "its version")
         return str(answer.get("release", "unknown"))
+
+    def must_answer(self) -> None:
+        """One cheap call that needs its database, asked once; `Unavailable` where it fails."""
+        try:
+            self._request("GET", "/api/current-user/whoami", timeout=HASTY_S)
+        except Unavailable:
+            raise
+        except LabelStudioError as error:
+            logger.debug("%s answers, though not as hoped: %s", self.url, error)
 
     def whoami(self) -> dict[str, Any]:
         """The user whose token this is."""
@@ -385,28 +396,37 @@ class LabelStudioClient:
 
     # The wire
 
-    def download(self, path: str, max_bytes: int) -> httpx.Response:
+    def download(self, path: str, max_bytes: int, *, is_hasty: bool = False) -> httpx.Response:
         """The file at a path of this server, its body read up to `max_bytes`.
 
         A redirect is returned as it is, not followed: the token must not travel to other hosts.
+
+        Args:
+            path: below the server's address.
+            max_bytes: of the file.
+            is_hasty: tried once and not waited for long.
         """
+        if is_hasty:
+            return self._download(path, max_bytes, HASTY_S)
         for pause_s in RETRY_PAUSES_S:
             try:
-                response = self._download(path, max_bytes)
+                response = self._download(path, max_bytes, self._timeout_s)
             except Unavailable as error:
                 logger.info("%s; next try in %.1f s", error, pause_s)
             else:
                 if response.status_code < 500:
                     return response
             time.sleep(pause_s)
-        return self._download(path, max_bytes)
+        return self._download(path, max_bytes, self._timeout_s)
 
-    def _download(self, path: str, max_bytes: int) -> httpx.Response:
+    def _download(self, path: str, max_bytes: int, timeout_s: float) -> httpx.Response:
         self._watch(is_change=False)
         try:
             with (
                 ending_within(MAX_DOWNLOAD_S),
-                self._http.stream("GET", path, headers=UNCOMPRESSED) as response,
+                self._http.stream(
+                    "GET", path, headers=UNCOMPRESSED, timeout=_timeout(timeout_s)
+                ) as response,
             ):
                 read_bounded(response, max_bytes)
         except httpx.HTTPError as error:
@@ -627,6 +647,10 @@ def _advice(error: Exception) -> str:
             "reached without"
         )
     return "is it running, and is LABEL_STUDIO_URL right as seen from the backend?"
+
+
+def _timeout(seconds: float) -> httpx.Timeout:
+    return httpx.Timeout(seconds, connect=min(10.0, seconds))
 
 
 def _text(error: Exception) -> str:

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import socket
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
+from math import inf
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -20,6 +23,7 @@ import httpx
 
 from ralis_backend.labelstudio.addresses import may_connect
 from ralis_backend.labelstudio.client import (
+    HASTY_S,
     MAX_DOWNLOAD_S,
     UNCOMPRESSED,
     LabelStudioClient,
@@ -48,10 +52,16 @@ MAX_ADDRESSES = 3
 CONNECT_S = 20.0
 """For connecting to a host, shared among its addresses: some hosts drop what they do not want."""
 _UNCONNECTED = (httpx.ConnectError, httpx.ConnectTimeout)
+READ_S = 60.0
+"""For the next byte of a host."""
+HASTY_CONNECT_S = 2.0
+"""For connecting to a host that failed lately; for its next byte: `HASTY_S`."""
+HASTE_S = 60.0
+"""For so long after a host failed it is asked in haste, until it delivers; then patiently again."""
 
 
 class ImageUnreachable(ValueError):
-    """A host other than Label Studio does not deliver; its images are tried again later."""
+    """An image is not delivered though Label Studio answers; it alone is tried again later."""
 
 
 class ImageFetcher:
@@ -83,6 +93,7 @@ class ImageFetcher:
     ) -> None:
         self._client = client
         self._cache = DiskCache(cache_dir, cache_bytes)
+        self._failed_at: dict[str, float] = {}  # by host; "": Label Studio's files
         self.addresses = ImageAddresses(
             client.url, allowed_hosts, upload_projects, public_url, learned, local_folders
         )
@@ -92,8 +103,16 @@ class ImageFetcher:
 
         Raises:
             ValueError: if the task has no image, the file is too large, or may not be fetched.
-            ToolUnavailable: if the server does not answer; trying again later may help.
+            ImageUnreachable: if it alone is not delivered, by whichever host.
+            ToolUnavailable: if Label Studio does not answer; trying again later may help.
         """
+        try:
+            return self._fetched(task)
+        except Unavailable as error:
+            self._client.must_answer()
+            raise ImageUnreachable(str(error)) from None
+
+    def _fetched(self, task: ToolTask) -> bytes:
         if not task.image:
             raise ValueError(
                 f"task {task.id} has no image under the key that the label config names"
@@ -130,13 +149,16 @@ class ImageFetcher:
     def _download(self, task: ToolTask, place: str) -> bytes:
         if place.startswith("/"):
             return self._from_label_studio(task, place)
-        try:
-            return self._from_elsewhere(place, is_trusted=False)
-        except Unavailable as error:  # a host of its own: the other tasks need not wait for it
-            raise ImageUnreachable(str(error)) from None
+        return self._from_elsewhere(place, is_trusted=False)
 
     def _from_label_studio(self, task: ToolTask, path: str, redirects: int = 0) -> bytes:
-        response = self._client.download(path, MAX_IMAGE_BYTES)
+        with self._haste("") as is_hasty:
+            response = self._client.download(path, MAX_IMAGE_BYTES, is_hasty=is_hasty)
+            if response.status_code > 500:
+                _check(response, path)
+        if response.status_code == 500:  # what it answers for an upload that it does not know
+            self._client.must_answer()
+            raise NotFound(f"Label Studio fails (500) to deliver {path}; the file may be gone")
         if response.is_redirect:
             target = _target(response, self._client.url + path)
             is_own = self.addresses.is_own(target)
@@ -154,8 +176,6 @@ class ImageFetcher:
                 f"the image {without_secrets(path)} may not be read (401): "
                 f"{self._client.auth.advice()}"
             )
-        if response.status_code == 500:  # what it answers for an upload that it does not know
-            raise NotFound(f"Label Studio fails (500) to deliver {path}; the file may be gone")
         _check(response, path)
         return response.content
 
@@ -165,18 +185,42 @@ class ImageFetcher:
         Args:
             url: its address.
             is_trusted: Label Studio itself sends us there (a signed address of cloud storage).
+
+        Raises:
+            ImageUnreachable: if that host does not deliver it.
         """
         for _ in range(MAX_REDIRECTS + 1):
-            response = self._answer(url, self._ways(url, is_trusted=is_trusted))
+            try:
+                with self._haste(httpx.URL(url).netloc.decode()) as is_hasty:
+                    ways = self._ways(url, is_trusted=is_trusted)
+                    response = self._answer(url, ways, is_hasty=is_hasty)
+            except Unavailable as error:  # the images of other hosts need not wait for it
+                raise ImageUnreachable(str(error)) from None
             if not response.is_redirect:
                 return response.content
             url = _target(response, url)
         raise ValueError(f"{urlsplit(url).hostname} redirects more than {MAX_REDIRECTS} times")
 
-    def _answer(self, url: str, ways: Sequence[_Way]) -> httpx.Response:
+    @contextmanager
+    def _haste(self, host: str) -> Iterator[bool]:
+        """Gives whether a host failed lately, and notes whether it does now.
+
+        A pool of which each image is waited for in vain as long as the first one takes days.
+        """
+        is_hasty = time.monotonic() - self._failed_at.get(host, -inf) < HASTE_S
+        try:
+            yield is_hasty
+        except Unavailable:
+            if not is_hasty:
+                self._failed_at[host] = time.monotonic()
+            raise
+        self._failed_at.pop(host, None)
+
+    def _answer(self, url: str, ways: Sequence[_Way], *, is_hasty: bool) -> httpx.Response:
         """What is said at the first way on which there is a connection, read as a whole."""
         headers = {"Host": httpx.URL(url).netloc.decode(), **UNCOMPRESSED}
-        timeout = httpx.Timeout(60.0, connect=CONNECT_S / len(ways))
+        connect_s, read_s = (HASTY_CONNECT_S, HASTY_S) if is_hasty else (CONNECT_S, READ_S)
+        timeout = httpx.Timeout(read_s, connect=connect_s / len(ways))
         reasons = []
         for way in ways:
             try:

@@ -34,6 +34,10 @@ def test_what_no_database_takes_is_a_question_mark():
     assert storable("a\0b\ud83d\u00e9") == "a?b?\u00e9"
 
 
+def test_what_an_error_says_can_be_stored():
+    assert reason_of(ValueError("k\udce4se\0")) == "k?se?"
+
+
 def test_an_error_that_says_nothing_is_known_by_its_kind():
     assert reason_of(MemoryError()) == "MemoryError"
     assert reason_of(ValueError("too wide")) == "too wide"

@@ -529,7 +529,7 @@ def test_a_dead_proxy_is_tried_once(tmp_path, names, dropping):
         transport=httpx.MockTransport(LabelStudio(there)),
         network=Network(proxies={"http": "http://proxy.test:3128"}),
     )
-    with pytest.raises(Unavailable):
+    with pytest.raises(ImageUnreachable):
         ImageFetcher(client, tmp_path, 0).fetch(task("/data/upload/1/a.png"))
     assert len(dropping) == 1
 
@@ -646,19 +646,106 @@ def test_a_redirect_to_the_login_page_says_that_the_token_may_not_read(tmp_path)
         (httpx.Response(404), ToolNotFound, "does not exist"),
         (httpx.Response(401), Unauthorised, "may not be read"),
         (httpx.Response(403), Unauthorised, "local-files storage"),
-        (httpx.Response(503), Unavailable, "answered 503"),
         (httpx.Response(500), ToolNotFound, "may be gone"),
         (httpx.Response(204), ValueError, "answered 204"),
         (httpx.Response(200, html="<html>Log in"), ValueError, "a web page, no image"),
     ],
 )
 def test_each_failure_has_its_own_error_and_is_not_cached(tmp_path, answer, error, message):
-    server = LabelStudio(answer)
+    server = OneFileFails(answer)
     fetcher = server.fetcher(tmp_path)
     with pytest.raises(error, match=message):
         fetcher.fetch(task("/data/upload/1/a.png"))
     server.answer = httpx.Response(200, content=b"pixels")
     assert fetcher.fetch(task("/data/upload/1/a.png")) == b"pixels"
+
+
+class OneFileFails(LabelStudio):
+    """Files as `answer` says; the API answers while `api` is no 5xx."""
+
+    api = httpx.Response(200, json={})
+
+    def __call__(self, request):
+        if not request.url.path.startswith("/api"):
+            return super().__call__(request)
+        self.requests.append(request)
+        return streamed(self.api)
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_a_file_that_label_studio_fails_at_concerns_it_alone_while_its_api_answers(
+    tmp_path, status
+):
+    server = OneFileFails(httpx.Response(status))
+    fetcher = server.fetcher(tmp_path)
+    with pytest.raises(ImageUnreachable, match=f"answered {status}"):
+        fetcher.fetch(task("/data/upload/1/a.png"))
+    server.api = httpx.Response(401)  # answers, too
+    with pytest.raises(ImageUnreachable):
+        fetcher.fetch(task("/data/upload/1/a.png"))
+    server.api = httpx.Response(503)
+    with pytest.raises(Unavailable, match="whoami"):
+        fetcher.fetch(task("/data/upload/1/a.png"))
+
+
+def test_where_label_studio_fails_at_all_it_is_asked_for_no_second_file(tmp_path):
+    server = OneFileFails(httpx.Response(500))
+    server.api = httpx.Response(500)
+    with pytest.raises(Unavailable, match="whoami"):
+        server.fetcher(tmp_path).fetch(task("/data/upload/1/a.png"))
+
+
+def test_a_task_that_label_studio_fails_to_tell_of_concerns_its_image_alone(tmp_path):
+    class OneTaskFails(LabelStudio):
+        def __call__(self, request):
+            return streamed(httpx.Response(502 if "tasks" in request.url.path else 200, json={}))
+
+    reference = data_reference("data:image/png;base64,cGl4ZWxz")
+    with pytest.raises(ImageUnreachable, match="502"):
+        OneTaskFails().fetcher(tmp_path).fetch(task(reference))
+
+
+def test_a_bucket_that_is_down_concerns_its_images_alone(tmp_path, names, dropping):
+    names[0]["bucket.test"] = "93.184.216.34"
+    there = httpx.Response(303, headers={"Location": "http://bucket.test/a.png?sig=hidden"})
+    server = LabelStudio(there)
+    fetcher = server.fetcher(tmp_path)
+    for image in ("/tasks/7/presign/?fileuri=czM6Ly9iL2EucG5n", "s3://b/a.png"):
+        with pytest.raises(ImageUnreachable, match=r"^bucket\.test did not deliver"):
+            fetcher.fetch(task(image))
+    assert not any("/api" in path for _, path in server.paths())
+
+
+def test_a_host_that_failed_lately_is_waited_for_less_until_it_delivers_or_a_minute_is_over(
+    tmp_path, names, dropping, monkeypatch
+):
+    names[0].update({"down.test": "10.0.0.1", "images.test": "10.0.0.2"})
+    fetcher = LabelStudio().fetcher(tmp_path, ["down.test", "images.test"], cache_bytes=0)
+    for haste_s, host in ((60, "down"), (60, "down"), (60, "images"), (0, "down")):
+        monkeypatch.setattr(module, "HASTE_S", haste_s)
+        with pytest.raises(ImageUnreachable):
+            fetcher.fetch(task(f"http://{host}.test/a.png"))
+    assert [seconds for _, seconds in dropping] == [20.0, 2.0, 20.0, 20.0]
+    monkeypatch.setattr(module, "HASTE_S", 60)
+    answer = httpx.Response(200, content=b"pixels")
+    with monkeypatch.context() as patch:
+        transport = httpx.MockTransport(lambda _: streamed(answer))
+        patch.setattr(module, "DeadlineTransport", lambda *_: transport)
+        assert fetcher.fetch(task("http://down.test/a.png")) == b"pixels"
+    with pytest.raises(ImageUnreachable):
+        fetcher.fetch(task("http://down.test/a.png"))
+    assert dropping[-1] == ("10.0.0.1", 20.0)
+
+
+def test_the_file_after_one_that_label_studio_failed_at_is_asked_for_once(tmp_path):
+    server = OneFileFails(httpx.Response(502))
+    fetcher = server.fetcher(tmp_path)
+    asked = []
+    for image in ("a", "b"):
+        with pytest.raises(ImageUnreachable):
+            fetcher.fetch(task(f"/data/upload/1/{image}.png"))
+        asked.append(sum(path.endswith(f"{image}.png") for _, path in server.paths()))
+    assert asked == [2, 1]
 
 
 def test_signatures_and_passwords_do_not_reach_messages(tmp_path, elsewhere):

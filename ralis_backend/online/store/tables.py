@@ -30,6 +30,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_colu
 from sqlalchemy.types import TypeDecorator
 
 from ralis_backend.core.regions import Region
+from ralis_backend.core.text import storable
 from ralis_backend.online.further import CONTINUED
 
 
@@ -50,6 +51,17 @@ class UtcDateTime(TypeDecorator[datetime]):
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Naive UTC -> aware."""
         return None if value is None else value.replace(tzinfo=UTC)
+
+
+class Message(TypeDecorator[str]):
+    """What an error says, or a note about one: it may quote anything, and is `storable` here."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """A question mark for what no database takes."""
+        return None if value is None else storable(value)
 
 
 class Base(DeclarativeBase):
@@ -107,7 +119,7 @@ class Project(Base):
     published_wish: Mapped[int | None]  # whose regions annotators meet; None: nobody's
     # what people see
     progress: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    last_error: Mapped[str | None] = mapped_column(Text)
+    last_error: Mapped[str | None] = mapped_column(Message)
     num_failures: Mapped[int] = mapped_column(default=0)
     retry_at: Mapped[datetime | None]  # None: at once; else a pause after that failure
     num_losses: Mapped[int] = mapped_column(default=0)  # how often in a row the tool knew it not
@@ -176,7 +188,7 @@ class Image(Base):
     is_validation: Mapped[bool | None]  # None: nothing labelled in it yet
     content: Mapped[str | None] = mapped_column(String(64))  # of its pixels; None: not read yet
     is_deleted: Mapped[bool] = mapped_column(default=False)
-    error: Mapped[str | None] = mapped_column(Text)
+    error: Mapped[str | None] = mapped_column(Message)
     tool_project_id: Mapped[int] = column_property(
         select(Project.tool_id).where(Project.id == project_id).scalar_subquery()
     )
@@ -328,7 +340,7 @@ class Annotation(Base):
     suggested_version: Mapped[int | None]  # of the prediction it started from
     digest: Mapped[str] = mapped_column(String(64))
     payload: Mapped[bytes] = _seldom(LargeBinary)  # gzip of JSON
-    error: Mapped[str | None] = mapped_column(Text)  # what is set has to be read still
+    error: Mapped[str | None] = mapped_column(Message)  # what is set has to be read still
     left_out: Mapped[list[Any] | None] = _nullable_json()  # what of it does not count, as texts
 
 
@@ -473,7 +485,7 @@ class Attempt(Base):
     kind: Mapped[str] = mapped_column(String(32))
     key: Mapped[str] = mapped_column(String(64))
     count: Mapped[int]
-    note: Mapped[str | None] = mapped_column(Text)  # why it is set aside; None: it is not
+    note: Mapped[str | None] = mapped_column(Message)  # why it is set aside; None: it is not
 
 
 class LiveWorker(Base):

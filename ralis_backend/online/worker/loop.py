@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 EXPECTED_ERRORS = (ToolError, ValueError, OSError, FloatingPointError)
 """What their message explains; any other error is logged with its traceback."""
 FOR_ALL = (ToolError, StoreError)
-"""What every step of a project would meet: it rests as a whole."""
+"""What every step of a project would meet: it rests as a whole, if annotators wait for the step."""
 TURN_S = 300.0
 """What is done while nothing else is due stays with a project for so long, if others wait."""
 MOST_LOSSES = 7
@@ -243,27 +243,33 @@ class Worker:
     def _run(self, project: Project, step: Step, lease: Lease) -> bool:
         self._count_attempt(project, step)
         try:
+            is_done = self._try(project, step, lease)
+        except Exception:  # what has ended the step could not be noted, but it has not died of it
+            self._held.attempts.end(project.id, STEP, step.name)
+            raise
+        self._held.attempts.end(project.id, STEP, step.name)
+        return is_done
+
+    def _try(self, project: Project, step: Step, lease: Lease) -> bool:
+        """Do a step and note how it ended; whether it was done."""
+        try:
             self._do(project, step, lease)
         except Stopped as stopped:
             logger.info("%s; it begins anew later", stopped)
-            is_done = False
         except NoPool as error:
             self._note_no_pool(project, error)
-            is_done = False
         except ToolNotFound as error:
             self._note_loss(project, error)
-            is_done = False
         except Exception as error:
-            if step.may_rest_alone and not isinstance(error, FOR_ALL):
+            is_for_all = step.brings_tasks and isinstance(error, FOR_ALL)
+            if step.may_rest_alone and not is_for_all:
                 self._note_failure_alone(project, step, error)
             else:
                 self._note_failure(project, error)
-            is_done = False
         else:
             self._note_success(project, step)
-            is_done = True
-        self._held.attempts.end(project.id, STEP, step.name)
-        return is_done
+            return True
+        return False
 
     def _do(self, project: Project, step: Step, lease: Lease) -> None:
         progress = Progress(self._held, project)
@@ -300,14 +306,22 @@ class Worker:
         return look
 
     def _is_needed(self, begun: Look) -> bool:
-        """As `_need_elsewhere`; `begun` is the look of the project that an idle step works on."""
+        """As `_need_elsewhere`; `begun` is the look of the project that an idle step works on.
+
+        Nothing in a look says that the pause of a step that failed by itself is over.
+        """
         looks = {look.id: look for look in self._store.projects.looks()}
         own = looks.pop(begun.id, None)
         if own is None or replace(own, lease=begun.lease) != begun:
             return True
         if self._unread_s(own) >= self._config.sync_s:
             return True
+        if self._store.attempts.failures(own.id) and self._is_own_due(own):
+            return True
         return any(self._is_wanted_alone(look) for look in looks.values())
+
+    def _is_own_due(self, own: Look) -> bool:
+        return self._next(self._store.projects.by_id(own.id), Kind.WORK) is not None
 
     def _is_wanted_alone(self, look: Look) -> bool:
         """Whether a step is; a project that cannot be looked at is told of when its turn comes."""

@@ -12,10 +12,10 @@ from ralis_backend.core.segmenter import Segmenter
 from ralis_backend.online.choosing import RankingConfig
 from ralis_backend.online.pictures import Pictures
 from ralis_backend.online.segmenters import load_segmenter
-from ralis_backend.online.store import Store
+from ralis_backend.online.store import Store, StoreError
 from ralis_backend.online.store.tables import Image, Project, Ranking, Version
 from ralis_backend.online.suggesting import read_mask, to_paint
-from ralis_backend.online.tool import Tool, ToolProject
+from ralis_backend.online.tool import Tool, ToolProject, ToolUnavailable
 from ralis_backend.online.worker.sync import NOT_ITS_FAULT, tool_task
 
 logger = logging.getLogger(__name__)
@@ -72,9 +72,11 @@ class PredictedMasks:
             return self._tool.others_mask(
                 self._pool, start_from, image.task_id, self._project.class_names, image.size
             )
-        except NOT_ITS_FAULT:
+        except StoreError:
             raise
         except Exception as error:
+            if isinstance(error, ToolUnavailable):
+                self._tool.project(self._pool.id)  # if it is down, all of them are waited for
             self._warn(image, f"the prediction of {start_from} cannot be read: {error}")
             return None
 

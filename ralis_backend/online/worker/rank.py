@@ -115,6 +115,7 @@ class Ranker:
 
         Raises:
             Stopped: if it was asked to stop.
+            ValueError: if none can be read, as while a host is down: what was published stays.
             ToolUnavailable: if the tool does not answer; trying again later may help.
         """
 
@@ -145,6 +146,11 @@ class Ranker:
             described = self._describe(
                 project, version, images, labels, segmenter, chosen, spool, report, stop
             )
+            if images and not described and project.published_version is not None:
+                raise ValueError(
+                    f"none of {len(images)} images can be read; `ralis doctor --project "
+                    f"{project.tool_id}` says why"
+                )
             if described:
                 pool = self._pool(described, spool.features(), labels)
                 state = self._state(project, version, described, pool, labels, stop)

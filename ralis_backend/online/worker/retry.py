@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 
 from ralis_backend.core.images import content_of
 from ralis_backend.core.text import reason_of
 from ralis_backend.online.pictures import Pictures
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Image, Project, Version
-from ralis_backend.online.tool import Tool
+from ralis_backend.online.tool import Tool, ToolUnavailable
 from ralis_backend.online.worker.labelled_images import check_size
 from ralis_backend.online.worker.sync import NOT_ITS_FAULT, attempt_on, tool_task
 
@@ -18,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 TRIES_PER_STEP = 20
 """Bounds the time that one step takes where every address hangs."""
+_PUT_OFF = timedelta(minutes=1)
 _WORTH_A_RANKING = 0.05
 """Share of the ranked images: where fewer became readable, they wait for the next version."""
 
@@ -36,11 +38,29 @@ class Retry:
         Many that became readable ask for a ranking; for a training, see `Images.seen`.
 
         Raises:
-            ToolUnavailable: if the tool does not answer.
+            ToolUnavailable: if the tool does not answer; the image it was asked for then is tried
+                again after the others.
         """
         due = self._store.images.to_try_again(project.id, now(), TRIES_PER_STEP)
         pictures = Pictures(self._store, project, self._tool.image)
-        readable = [it for it in due if not should_stop() and self._is_readable(it, pictures)]
+        readable: list[Image] = []
+        unanswered: ToolUnavailable | None = None
+        for image in due:
+            if should_stop() or unanswered is not None:
+                break
+            try:
+                if self._is_readable(image, pictures):
+                    readable.append(image)
+            except ToolUnavailable as error:
+                self._store.images.change(image.id, retry_at=now() + _PUT_OFF)
+                unanswered = error
+        self._take_in(project, version, readable)
+        if unanswered is not None:
+            raise unanswered
+
+    def _take_in(
+        self, project: Project, version: Version | None, readable: Sequence[Image]
+    ) -> None:
         if not readable:
             return
         logger.info("project %s: %d images can be read again", project.tool_id, len(readable))

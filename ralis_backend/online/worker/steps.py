@@ -109,7 +109,8 @@ class Step:
     """One kind of work on a project; `is_due` where it makes what is more like what should be.
 
     is_idle: done only while no other step of any project is due, and stopped as soon as one is.
-    brings_tasks: other projects wait for it while annotators of this one have nothing to do.
+    brings_tasks: other projects wait for it while annotators of this one have nothing to do. Where
+        one that brings none fails, whatever the reason, the others go on.
     may_rest_alone: where it fails by itself, the other steps go on without it; if not, they go by
         what it brings.
     """
@@ -153,6 +154,7 @@ def worker_steps(store: Store, tool: Tool, config: WorkerConfig) -> tuple[Step, 
             ),
             improver.improve,
             is_idle=True,
+            brings_tasks=False,
         ),
     )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
 from typing import NoReturn
 
 import pytest
@@ -10,9 +12,13 @@ import pytest
 from ralis_backend.labelstudio.work_checks import error_checks
 from ralis_backend.online.status import project_status, status_lines
 from ralis_backend.online.store import Store, now
-from ralis_backend.online.tool import ToolTask
+from ralis_backend.online.store.attempts import STEP
+from ralis_backend.online.store.tables import Project
+from ralis_backend.online.tool import ToolTask, ToolUnavailable
 from ralis_backend.online.worker import Worker, loop
 from ralis_backend.online.worker.rank import Ranker
+from ralis_backend.online.worker.steps import Report, ShouldStop
+from ralis_backend.online.worker.sync import Sync
 from ralis_backend.online.worker.train import Trainer
 from tests.online.conftest import MakeWorker, label_round, settle
 from tests.online.fake_tool import CLASSES, START, FakeTool, picture
@@ -166,3 +172,111 @@ def test_images_that_nobody_can_read_in_a_project_that_is_used_up_keep_no_other_
     worker.advance_all()
     assert [name for project_id, name in steps if project_id == project.id] == ["retry"]
     assert steps[-1] == (other.id, "sync")
+
+
+def test_another_try_at_an_image_that_the_tool_does_not_answer_for_holds_up_nothing_else(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+):
+    worker = make_worker(random_share=0.0)
+    settle(worker)
+    (project,) = store.projects.all()
+    read, tried = tool.image, []
+
+    def image(task: ToolTask) -> bytes:
+        tried.append(task.id)
+        if task.id == 3:
+            raise ToolUnavailable("it does not answer")
+        return read(task)
+
+    monkeypatch.setattr(tool, "image", image)
+    for task_id, seconds in ((1, 30), (3, 20), (2, 10)):
+        row = store.images.of_tasks(project.id, [task_id])[task_id]
+        store.images.fail(row.id, "403")
+        store.images.change(row.id, retry_at=now() - timedelta(seconds=seconds))
+    settle(worker)
+    project = store.projects.by_id(project.id)
+    assert (tried, project.num_failures, project.retry_at) == ([1, 3], 0, None)
+    assert "retry failed and is tried again, while all else goes on" in str(project.last_error)
+    assert [row.task_id for row in store.images.bad(project.id)] == [2, 3]
+    monkeypatch.setattr(loop, "pause_after", lambda _: 0.0)
+    settle(worker)
+    assert [row.task_id for row in store.images.bad(project.id)] == [3]
+
+
+def test_a_ranking_whose_images_are_all_out_of_reach_leaves_the_queue_as_it_is(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+):
+    worker = make_worker(random_share=0.0)
+    settle(worker)
+    (project,) = store.projects.all()
+    waiting = set(tool.queue())
+    store.versions.change(store.versions.all(project.id)[0].id, ranked_at=None)
+    store.projects.change(project.id, is_sync_requested=True)
+    with monkeypatch.context() as down:
+        down.setattr(tool, "image", failing("the bucket is down"))
+        settle(worker)
+    assert len(store.images.bad(project.id)) == 6
+    assert set(tool.queue()) == waiting
+    for image in store.images.bad(project.id):
+        store.images.change(image.id, retry_at=now())
+    settle(worker)
+    (version,) = store.versions.all(project.id)
+    assert len(store.rankings.num_regions(version.id)) == 6
+
+
+@pytest.mark.parametrize("character", ["\ud83d", "\0"])
+def test_an_error_that_quotes_what_no_database_takes_is_an_error_like_any_other(
+    store: Store,
+    tool: FakeTool,
+    make_worker: MakeWorker,
+    monkeypatch: pytest.MonkeyPatch,
+    character: str,
+):
+    worker = make_worker(random_share=0.0)
+    monkeypatch.setattr(Ranker, "rank", failing(f"k{character}se.png"))
+    settle(worker)
+    (project,) = store.projects.all()
+    assert str(project.last_error).endswith("all else goes on: k?se.png")
+    tool.fail_in["project"] = ToolUnavailable(f"title: k{character}")
+    store.projects.change(project.id, is_sync_requested=True)
+    settle(worker)
+    project = store.projects.by_id(project.id)
+    assert (project.last_error, project.num_failures) == ("title: k?", 1)
+    assert store.attempts.count(project.id, STEP, "rank") == 0
+
+
+def test_a_step_whose_failure_cannot_be_noted_has_not_ended_the_worker(
+    store: Store, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+):
+    worker = make_worker()
+    settle(worker)
+    (project,) = store.projects.all()
+    monkeypatch.setattr(loop, "reason_of", failing("what went wrong says nothing"))
+    monkeypatch.setattr(Sync, "full", failing("odd"))
+    store.projects.change(project.id, is_sync_requested=True)
+    with pytest.raises(RuntimeError, match="says nothing"):
+        worker.advance(store.projects.looks()[0])
+    assert store.attempts.count(project.id, STEP, "sync") == 0
+
+
+def test_what_is_done_while_nothing_else_is_due_ends_when_a_failed_step_has_rested(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+):
+    worker = make_worker(random_share=0.0, poll_s=0.0)
+    asked: list[bool] = []
+
+    def idle(project: Project, report: Report, should_stop: ShouldStop) -> None:
+        asked.append(is_needed := should_stop())
+        if not is_needed:
+            monkeypatch.setattr(loop, "pause_after", lambda _: 0.0)  # the pause is over
+            asked.append(should_stop())
+
+    worker._steps = tuple(
+        replace(step, is_due=lambda *_: True, run=idle) if step.is_idle else step
+        for step in worker._steps
+    )
+    monkeypatch.setattr(Ranker, "rank", failing("No space left on device"))
+    for _ in range(9):
+        if False not in asked:
+            worker.advance_all()
+    assert asked[-2:] == [False, True]

@@ -165,16 +165,25 @@ def masks_shown(tool: FakeTool) -> list[tuple[int, np.ndarray | None]]:
 
 
 def test_a_tool_that_is_down_is_waited_for_before_first_masks_are_given_up(
-    store: Store, tool: FakeTool, make_worker: MakeWorker
+    store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
 ):
     worker = make_worker()
     (project,) = store.projects.all()
     store.projects.change(project.id, start_from="sam")
     tool.others = {("sam", task_id): mask for task_id, (_, mask) in tool.files.items()}
-    tool.fail_in["others_mask"] = Unavailable("down")
+    others_mask = tool.others_mask
+
+    def down(*_: object) -> None:
+        tool.fail_in["project"] = Unavailable("down")
+        raise Unavailable("no answer")
+
+    monkeypatch.setattr(tool, "others_mask", down)
     settle(worker)
     assert store.projects.by_id(project.id).published_version is None
     assert store.projects.by_id(project.id).last_error == "down"
+    monkeypatch.setattr(tool, "others_mask", others_mask)
+    tool.others["sam", 3] = Unavailable("502 for this task alone")
     store.projects.change(project.id, retry_at=None)
     settle(worker)
-    assert all(it.mask is not None for it in tool.predictions.values())
+    without = {task_id for task_id, mask in masks_shown(tool) if mask is None}
+    assert without == {3} < {task_id for task_id, _ in masks_shown(tool)}
