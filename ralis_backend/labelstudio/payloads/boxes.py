@@ -82,7 +82,8 @@ def read_boxes(
         picture = _picture(objects, image_size)
         asked = (_on_image(region, picture, image_size) for region in handed_out)
         boxes |= dict.fromkeys(region for region in asked if region.is_inside(image_size))
-    return FoundRegions(tuple(boxes), tuple(left_out))
+    are_boxed = config.region_control is not None
+    return FoundRegions(tuple(boxes), tuple(left_out), are_boxed=are_boxed)
 
 
 def read_refusals(

@@ -105,6 +105,13 @@ def test_what_may_be_missing_may_be_missing():
     assert (annotation.lead_time_s, annotation.suggested_version) == (None, None)
 
 
+@pytest.mark.parametrize(
+    ("parent", "copied_from"), [(7, 7), (None, None), (True, None), ("7", None), (10**400, None)]
+)
+def test_a_duplicate_names_its_original(parent, copied_from):
+    assert parse_annotation(_webhook(parent_annotation=parent)).copied_from == copied_from
+
+
 @pytest.mark.parametrize("lead_time", [None, "3", True, float("nan"), float("inf"), 10**400, []])
 def test_a_malformed_lead_time_is_no_reason_to_lose_an_annotation(lead_time):
     assert parse_annotation(_webhook(lead_time=lead_time)).lead_time_s is None
