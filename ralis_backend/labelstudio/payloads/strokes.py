@@ -19,6 +19,7 @@ from ralis_backend.core.regions import Region
 from ralis_backend.labelstudio.payloads import bitmask
 from ralis_backend.labelstudio.payloads.brush_rle import RleError, decode
 from ralis_backend.labelstudio.payloads.results import (
+    MAX_PIXELS,
     AnnotationError,
     NothingDrawn,
     Result,
@@ -316,6 +317,8 @@ def suggested_in(result: Result, size: tuple[int, ...]) -> Iterator[tuple[Region
 def read_region(entry: Mapping[str, Any]) -> Region:
     """A region as meta holds it; `KeyError`, `TypeError` and the like if it is malformed."""
     row, col, height, width = (int(entry[it]) for it in ("row", "col", "height", "width"))
+    if max(map(abs, (row, col, height, width))) > MAX_PIXELS:
+        raise ValueError(f"the region {shown(entry)} lies beyond any picture")
     return Region(row, col, height, width)
 
 

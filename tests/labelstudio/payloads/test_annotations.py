@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -389,6 +390,30 @@ def test_every_mask_names_all_regions_that_were_handed_out_and_is_ticked_for_its
     assert region_boxes([only], config, (4, 8)) == [LEFT, RIGHT]
     tick = _tick(only["id"], "Not worth labelling")
     assert refusals([only, tick], config, (4, 8)).refused == {RIGHT}
+
+
+@pytest.mark.parametrize("number", [10**400, -(10**400), 1e308, math.nan, math.inf, "9" * 400])
+@pytest.mark.parametrize("place", ["row", "height"])
+def test_a_region_in_meta_that_no_picture_has_costs_nothing_else(number, place):
+    stroke = _stroke("manual", slice(0, 4))
+    odd = [{**asdict(LEFT), place: number}]
+    tick = _tick(stroke["id"], "Not worth labelling")
+    stroke["meta"] = {"suggested": odd, "regions": [asdict(LEFT)]}
+    assert refusals([stroke, tick], CONFIG, (4, 8)).disputed == {LEFT}
+    stroke["meta"] = {"suggested": [asdict(LEFT)], "regions": odd}
+    found = read_boxes([stroke, _suggested("a", 0), tick], CONFIG, (4, 8))
+    assert found.regions == (LEFT,)
+    assert "expected objects with row, col, height and width" in found.left_out[0]
+    assert len(found.left_out[0]) < 300
+
+
+@pytest.mark.parametrize("number", [10**400, 1e308])
+@pytest.mark.parametrize("name", ["original_height", "original_width"])
+def test_a_picture_of_astronomical_size_is_named_in_short(number, name):
+    box = {**_suggested("a", 0), "original_height": 4, "original_width": 8, name: number}
+    (why,) = read_boxes([box], CONFIG, (4, 8)).left_out
+    assert f"{name} 1" in why
+    assert len(why) < 200
 
 
 @pytest.mark.parametrize("origin", ["prediction", "prediction-changed", "manual", None])
