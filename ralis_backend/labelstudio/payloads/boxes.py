@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from ralis_backend.labelstudio.payloads.results import (
 from ralis_backend.labelstudio.payloads.strokes import (
     is_of_person,
     made_by_person,
+    meta_of,
     most_cost,
     read_region,
     read_stroke,
@@ -202,8 +203,7 @@ def _boxes_of_rectangle(result: Result, label: str, size: tuple[int, int]) -> li
 
 
 def _boxes_of_meta(result: Result, size: tuple[int, int]) -> list[Region]:
-    meta = result.get("meta")
-    boxes = meta.get("regions") if isinstance(meta, Mapping) else None
+    boxes = meta_of(result).get("regions")
     if not boxes:
         return []
     picture = _picture([result], size)

@@ -392,6 +392,23 @@ def test_every_mask_names_all_regions_that_were_handed_out_and_is_ticked_for_its
     assert refusals([only, tick], config, (4, 8)).refused == {RIGHT}
 
 
+def test_a_mask_that_is_pasted_names_no_region_and_is_somebodys_paint():
+    config = parse_label_config(WITHOUT_BOXES)
+    copied, *_ = in_place(np.zeros((4, 8), np.uint8), WITHOUT_BOXES)
+    pasted = {**copied, "id": "new"}  # as Label Studio does it, meta and origin and all
+    assert region_boxes([copied], config, (4, 8)) == [LEFT, RIGHT]
+    assert region_boxes([pasted], config, (4, 8)) == []
+    of_release = {key: it for key, it in copied["meta"].items() if key != "result_id"}
+    assert region_boxes([{**pasted, "meta": of_release}], config, (4, 8)) == [LEFT, RIGHT]
+    tick = {"id": "all", "type": "choices", "value": {"choices": ["Not worth labelling"]}}
+    assert is_refused([copied, tick], config, (4, 8))
+    assert not is_refused([pasted, tick], config, (4, 8))
+    below = in_place(np.ones((4, 8), np.uint8), WITHOUT_BOXES)[0]
+    for results in ([pasted, below], [below, pasted]):
+        mask = results_to_mask(results, ["road", "car"], (4, 8))
+        assert (mask[:, :4] == 0).all()
+
+
 @pytest.mark.parametrize("number", [10**400, -(10**400), 1e308, math.nan, math.inf, "9" * 400])
 @pytest.mark.parametrize("place", ["row", "height"])
 def test_a_region_in_meta_that_no_picture_has_costs_nothing_else(number, place):
