@@ -106,6 +106,7 @@ class ToolAnnotation:
 
     is_starred: a reviewer marked it as the right one of its task.
     is_machine: it was made from a prediction in bulk, and nobody has touched it since.
+    copied_from: the id of the annotation that it is a duplicate of.
     """
 
     id: int
@@ -120,6 +121,7 @@ class ToolAnnotation:
     suggested_version: str | None  # model version of the prediction it started from
     is_starred: bool = False
     is_machine: bool = False
+    copied_from: int | None = None
 
 
 @dataclass(frozen=True)
@@ -160,11 +162,13 @@ class FoundRegions:
     """The suggested regions that a whole-image annotation is about, and why some are left out.
 
     drawn_instead: types of what else was drawn in an annotation in which nobody painted.
+    are_boxed: whether the project shows suggested regions as boxes, which nobody can delete.
     """
 
     regions: tuple[Region, ...] = ()
     left_out: tuple[str, ...] = ()
     drawn_instead: tuple[str, ...] = ()
+    are_boxed: bool = False
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ def parse_annotation(payload: Mapping[str, Any]) -> ToolAnnotation:
 
     Args:
         payload: the annotation's JSON; `task` is the task's id (webhooks) or the whole task (API),
-            `prediction` or `parent_prediction` what it started from, if known.
+            `prediction` or `parent_prediction` what it started from, if known, or
+            `parent_annotation`, where it is a duplicate.
 
     Raises:
         ValueError: naming the field that is missing or malformed.
@@ -48,6 +49,7 @@ def parse_annotation(payload: Mapping[str, Any]) -> ToolAnnotation:
         suggested_version=_suggested_version(payload),
         is_starred=payload.get("ground_truth") is True,
         is_machine=_is_machine(payload),
+        copied_from=_copied_from(payload.get("parent_annotation")),
     )
 
 
@@ -90,6 +92,10 @@ def _is_machine(payload: Mapping[str, Any]) -> bool:
         and not payload.get("ground_truth")
         and not payload.get("was_cancelled")
     )
+
+
+def _copied_from(value: Any) -> int | None:
+    return value if isinstance(value, int) and is_id(value) else None
 
 
 def _lead_time(value: Any) -> float | None:

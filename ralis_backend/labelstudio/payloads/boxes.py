@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from ralis_backend.labelstudio.payloads.results import (
 from ralis_backend.labelstudio.payloads.strokes import (
     is_of_person,
     made_by_person,
+    meta_of,
     most_cost,
     read_region,
     read_stroke,
@@ -82,7 +83,8 @@ def read_boxes(
         picture = _picture(objects, image_size)
         asked = (_on_image(region, picture, image_size) for region in handed_out)
         boxes |= dict.fromkeys(region for region in asked if region.is_inside(image_size))
-    return FoundRegions(tuple(boxes), tuple(left_out))
+    are_boxed = config.region_control is not None
+    return FoundRegions(tuple(boxes), tuple(left_out), are_boxed=are_boxed)
 
 
 def read_refusals(
@@ -201,8 +203,7 @@ def _boxes_of_rectangle(result: Result, label: str, size: tuple[int, int]) -> li
 
 
 def _boxes_of_meta(result: Result, size: tuple[int, int]) -> list[Region]:
-    meta = result.get("meta")
-    boxes = meta.get("regions") if isinstance(meta, Mapping) else None
+    boxes = meta_of(result).get("regions")
     if not boxes:
         return []
     picture = _picture([result], size)

@@ -15,6 +15,7 @@ from ralis_backend.labelstudio.payloads import bitmask, brush_rle
 from ralis_backend.labelstudio.payloads.label_config import LabelConfig
 from ralis_backend.labelstudio.payloads.strokes import (
     FINGERPRINT,
+    OWNER,
     SUGGESTED,
     VOID_PIXELS,
     fingerprint,
@@ -68,7 +69,7 @@ def mask_to_results(
             name = result_id(key, class_names[index], str(part))
             value[config.control_type] = [class_names[index]]
             result = _result(config, name, (height, width), value)
-            result |= {**(extra or {}), **({"meta": meta} if meta else {})}
+            result |= {**(extra or {}), **({"meta": {**meta, OWNER: name}} if meta else {})}
             if score is not None:
                 result["score"] = score
             results.append(result)
@@ -88,7 +89,8 @@ def known_to_results(
     extra = {"meta": {VOID_PIXELS: bitmask.encode(is_void)}} if is_void.any() else {}
     results = mask_to_results(mask, class_names, config, key=key, extra=extra)
     if not results and extra:
-        results = [_empty_result(config, mask.shape, key) | extra]
+        empty = _empty_result(config, mask.shape, key)
+        results = [empty | {"meta": {**extra["meta"], OWNER: empty["id"]}}]
     return results
 
 

@@ -110,4 +110,8 @@ def _pixels(result: Result, name: str) -> int:
         raise AnnotationError(
             f"result {name_of(result)} has {name} {shown(value)}, expected a number of pixels"
         )
+    if value > MAX_PIXELS:
+        raise AnnotationError(
+            f"result {name_of(result)} has {name} {shown(value)}, at most {MAX_PIXELS} are read"
+        )
     return int(value)

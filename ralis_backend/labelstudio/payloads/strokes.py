@@ -19,6 +19,7 @@ from ralis_backend.core.regions import Region
 from ralis_backend.labelstudio.payloads import bitmask
 from ralis_backend.labelstudio.payloads.brush_rle import RleError, decode
 from ralis_backend.labelstudio.payloads.results import (
+    MAX_PIXELS,
     AnnotationError,
     NothingDrawn,
     Result,
@@ -226,6 +227,25 @@ STROKES: dict[str, Callable[[Result, tuple[int, int]], Stroke]] = {
     "bitmasklabels": _bitmask,
 }
 """Types of results that paint, and what reads each."""
+OWNER = "result_id"
+"""In the meta of a stroke that we wrote: its id. Label Studio keeps ids in what it copies from
+predictions and annotations; what is pasted has a new one and the meta of what was copied, which
+speaks of another annotation, perhaps of another image. Earlier releases wrote none."""
+
+
+def is_pasted(result: Result) -> bool:
+    """Whether a result was pasted from another that we wrote."""
+    meta = result.get("meta")
+    owner = meta.get(OWNER) if isinstance(meta, Mapping) else None
+    return owner is not None and owner != result.get("id")
+
+
+def meta_of(result: Result) -> Mapping[str, Any]:
+    """What is said of a result itself; empty where nothing is, or it was pasted."""
+    meta = result.get("meta")
+    return meta if isinstance(meta, Mapping) and not is_pasted(result) else {}
+
+
 VOID_PIXELS = "void"
 """In the meta of a stroke that was imported: which pixels of the picture nothing is known of."""
 
@@ -239,8 +259,7 @@ def read_void(results: Sequence[Result], size: tuple[int, int]) -> Stroke | None
         AnnotationError: as `read_stroke`.
     """
     for result in results:
-        meta = result.get("meta")
-        url = meta.get(VOID_PIXELS) if isinstance(meta, Mapping) else None
+        url = meta_of(result).get(VOID_PIXELS)
         if isinstance(url, str):
             return _bitmask({**result, "value": {"imageDataURL": url}}, size)
     return None
@@ -257,7 +276,12 @@ _LAYERS_OF_REGIONS = 16
 def is_of_person(result: Result) -> bool:
     """Whether it is a stroke that somebody may have made or changed."""
     kind = result.get("type")
-    return isinstance(kind, str) and kind in STROKES and result.get("origin") != "prediction"
+    return isinstance(kind, str) and kind in STROKES and not is_untouched(result)
+
+
+def is_untouched(result: Result) -> bool:
+    """Whether it is a prediction's, where that put it."""
+    return result.get("origin") == "prediction" and not is_pasted(result)
 
 
 def fingerprint(covered: np.ndarray, label: str) -> str:
@@ -280,7 +304,7 @@ def made_by_person(result: Result, covered: np.ndarray) -> np.ndarray:
         result: of any control.
         covered: bool, its pixels: in the image, (height, width), or in a window of it.
     """
-    if result.get("origin") == "prediction":
+    if is_untouched(result):
         return np.zeros_like(covered)
     labels = value_of(result).get(str(result.get("type")))
     if not isinstance(labels, list) or len(labels) != 1 or not isinstance(labels[0], str):
@@ -302,8 +326,7 @@ def suggested_in(result: Result, size: tuple[int, ...]) -> Iterator[tuple[Region
 
     In pixels of an image of (height, width) `size`; what is malformed is left out.
     """
-    meta = result.get("meta")
-    entries = meta.get(SUGGESTED) if isinstance(meta, Mapping) else None
+    entries = meta_of(result).get(SUGGESTED)
     if isinstance(entries, str):
         yield Region(0, 0, *size), entries
     for entry in entries if isinstance(entries, list) else ():
@@ -316,6 +339,8 @@ def suggested_in(result: Result, size: tuple[int, ...]) -> Iterator[tuple[Region
 def read_region(entry: Mapping[str, Any]) -> Region:
     """A region as meta holds it; `KeyError`, `TypeError` and the like if it is malformed."""
     row, col, height, width = (int(entry[it]) for it in ("row", "col", "height", "width"))
+    if max(map(abs, (row, col, height, width))) > MAX_PIXELS:
+        raise ValueError(f"the region {shown(entry)} lies beyond any picture")
     return Region(row, col, height, width)
 
 

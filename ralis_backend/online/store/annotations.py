@@ -19,7 +19,14 @@ from ralis_backend.online.store.left_out import (
     find_left_out,
 )
 from ralis_backend.online.store.readings import is_kept, keep_state
-from ralis_backend.online.store.tables import Annotation, CropTask, Image, Label, Project
+from ralis_backend.online.store.tables import (
+    Annotation,
+    CropTask,
+    Image,
+    Label,
+    Project,
+    Suggestion,
+)
 from ralis_backend.online.tool import TaskAnnotations, ToolAnnotation
 
 
@@ -70,7 +77,7 @@ class Annotations:
         with self._database.write() as session:
             rows = [
                 _put(session, project, tool_uid, annotation, image, crop_task)
-                for annotation in found.annotations
+                for annotation in sorted(found.annotations, key=lambda it: it.id)  # originals first
             ]
             _withdraw_others(session, tool_uid, found, image, crop_task)
             keep_state(session, project.id, tool_uid, found)
@@ -206,6 +213,7 @@ def annotation_to_json(annotation: ToolAnnotation) -> dict[str, Any]:
         "suggested_version": annotation.suggested_version,
         "is_starred": annotation.is_starred,
         "is_machine": annotation.is_machine,
+        "copied_from": annotation.copied_from,
     }
 
 
@@ -239,9 +247,13 @@ def _put(
     row = _find_or_add(session, project, tool_uid, annotation)
     is_repainted = row.digest != digest
     is_same = not is_repainted and row.image_id is not None and not row.is_deleted
+    image_before = row.image_id
     is_moved = _place(session, row, annotation, image, crop_task)
     is_same &= not _confirm(session, row, annotation, is_repainted)
     _note(row, annotation)
+    if row.suggested_version is None and row.image_id != image_before:
+        with session.no_autoflush:  # of a row that has no payload yet
+            _note_lost_start(session, row, annotation.copied_from)
     if is_same and not is_moved and row.error is None:
         return None
     if is_repainted:
@@ -303,6 +315,7 @@ def _find_or_add(
             annotator="",
             painted_at=annotation.updated_at,
             is_machine=annotation.is_machine,
+            is_start_lost=False,
             digest="",
         )
         session.add(row)
@@ -365,6 +378,25 @@ def _note(row: Annotation, annotation: ToolAnnotation) -> None:
     row.lead_time_s = annotation.lead_time_s
     if row.suggested_version is None:
         row.suggested_version = version_number(annotation.suggested_version)
+        row.is_start_lost &= row.suggested_version is None
+
+
+def _note_lost_start(session: Session, row: Annotation, copied_from: int | None) -> None:
+    """Of an annotation that names no version: as its original; else whether it began from one.
+
+    It did, as far as anybody can tell, where regions of its image had been handed out by then.
+    """
+    original = select(Annotation).where(
+        Annotation.tool_uid == row.tool_uid,
+        Annotation.annotation_id == copied_from,
+        Annotation.image_id == row.image_id,
+    )
+    found = session.scalars(original.order_by(Annotation.id.desc())).first()
+    if found is not None:
+        row.suggested_version, row.is_start_lost = found.suggested_version, found.is_start_lost
+    elif row.crop_task_id is None:
+        handed_out = select(Suggestion.regions).where(Suggestion.image_id == row.image_id)
+        row.is_start_lost = any(session.scalars(handed_out))
 
 
 def _isoformat(value: datetime | None) -> str | None:

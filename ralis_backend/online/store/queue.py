@@ -13,6 +13,11 @@ from ralis_backend.online.store.database import BATCH, Database, assign, parts
 from ralis_backend.online.store.tables import Annotation, CropTask, Image, Suggestion, TaskState
 
 
+def in_force(regions: Iterable[Mapping[str, Any]]) -> list[Any]:
+    """Of the regions of a `Suggestion` those that were not taken back."""
+    return [entry for entry in regions if not entry.get("is_taken_back")]
+
+
 class Queue:
     """Regions that are asked for, most useful first."""
 
@@ -174,13 +179,27 @@ class Queue:
                 assign(session.get_one(CropTask, row_id), values)
 
     def handed_out(self, image_id: int, version: int) -> Suggestion | None:
-        """The regions that were handed out for an image under a version."""
+        """The regions that are handed out for an image under a version; see `in_force`.
+
+        None where nothing was, or all was taken back.
+        """
+        query = select(Suggestion).where(
+            Suggestion.image_id == image_id, Suggestion.version == version
+        )
         with self._database.read() as session:
-            return session.scalars(
-                select(Suggestion).where(
-                    Suggestion.image_id == image_id, Suggestion.version == version
-                )
-            ).first()
+            row = session.scalars(query).first()
+            return None if row is None or _is_taken_back(row.regions) else row
+
+    def ever_handed_out(self, image_id: int, version: int | None = None) -> list[Mapping[str, Any]]:
+        """All regions that were handed out for an image, under a version or any.
+
+        Those that were taken back, too: whoever had the image open then was asked for them.
+        """
+        query = select(Suggestion.regions).where(Suggestion.image_id == image_id)
+        if version is not None:
+            query = query.where(Suggestion.version == version)
+        with self._database.read() as session:
+            return [entry for regions in session.scalars(query) for entry in regions]
 
     def hand_out(self, image_id: int, version: int, regions: list[Any]) -> list[Any]:
         """Remember what is handed out; if another request was first, its regions."""
@@ -191,14 +210,19 @@ class Queue:
                 )
             ).first()
             if row is None:
-                row = Suggestion(image_id=image_id, version=version, regions=regions)
-                session.add(row)
-            return list(row.regions)
+                session.add(Suggestion(image_id=image_id, version=version, regions=regions))
+                return regions
+            if _is_taken_back(row.regions):
+                places = [_place_of(entry) for entry in regions]
+                kept = [entry for entry in row.regions if _place_of(entry) not in places]
+                row.regions = [*regions, *kept]
+            return in_force(row.regions)
 
     def take_back(self, project_id: int, version: int, wish_id: int | None) -> None:
-        """Forget what was handed out under a version for another wish than this one, or for none.
+        """Take back what was handed out under a version for another wish than this one, or none.
 
-        So something else can be. What an annotation has begun from stays: it says what was asked.
+        So something else can be. What an annotation has begun from stays in force. The rest is
+        marked: somebody may have it open, and submits it later.
         """
         begun = select(Annotation.image_id).where(
             Annotation.project_id == project_id,
@@ -214,9 +238,17 @@ class Queue:
         wanted = {wish_id} - {None}
         with self._database.write() as session:
             rows = session.execute(select(Suggestion.id, Suggestion.regions).where(*may_go))
-            gone = [row.id for row in rows if _wishes(row.regions) != wanted]
-            for part in parts(gone, BATCH):
+            gone = [row for row in rows if _wishes(row.regions) != wanted]
+            empty = [row.id for row in gone if not row.regions]
+            for part in parts(empty, BATCH):
                 session.execute(delete(Suggestion).where(Suggestion.id.in_(part)))
+            marked = [
+                {"id": row.id, "regions": [{**it, "is_taken_back": True} for it in row.regions]}
+                for row in gone
+                if row.regions
+            ]
+            if marked:
+                session.execute(update(Suggestion), marked)
 
     def _tasks(self, *conditions: ColumnElement[bool]) -> list[CropTask]:
         query = select(CropTask).where(*conditions)
@@ -245,5 +277,14 @@ def _sum(start: InstrumentedAttribute[int], length: InstrumentedAttribute[int]) 
 
 
 def _wishes(regions: Iterable[Mapping[str, Any]]) -> set[Any]:
-    """The wishes that regions were handed out for."""
-    return {entry["wish"] for entry in regions if entry.get("wish") is not None}
+    """The wishes that regions are handed out for."""
+    return {entry["wish"] for entry in in_force(regions) if entry.get("wish") is not None}
+
+
+def _is_taken_back(regions: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether regions were handed out, and none is still."""
+    return bool(regions) and not in_force(regions)
+
+
+def _place_of(entry: Mapping[str, Any]) -> tuple[int, ...]:
+    return tuple(entry[name] for name in ("row", "col", "height", "width"))

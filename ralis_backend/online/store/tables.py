@@ -338,6 +338,8 @@ class Annotation(Base):
     painted_at: Mapped[datetime | None]  # updated_at when its results last changed, not its star
     is_repainted: Mapped[bool] = mapped_column(default=False)  # and labels not read since
     suggested_version: Mapped[int | None]  # of the prediction it started from
+    # It names no version, though regions of its image had been handed out when it was first seen
+    is_start_lost: Mapped[bool] = mapped_column(default=False)
     digest: Mapped[str] = mapped_column(String(64))
     payload: Mapped[bytes] = _seldom(LargeBinary)  # gzip of JSON
     error: Mapped[str | None] = mapped_column(Message)  # what is set has to be read still
@@ -448,7 +450,8 @@ class Suggestion(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
     version: Mapped[int]
-    # [{row, col, height, width, rank, usefulness, reason, strategy?, wish?}]; those that were mined
+    # [{row, col, height, width, rank, usefulness, reason, strategy?, wish?, is_taken_back?}]: those
+    # that were mined have a strategy and a wish; those that were taken back may be shown still
     regions: Mapped[list[Any]]
 
 

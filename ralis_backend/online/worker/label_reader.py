@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ralis_backend.core.images import content_of
 from ralis_backend.core.regions import Region, grid
 from ralis_backend.core.text import printable, reason_of, shortened
 from ralis_backend.online.answers import REST
-from ralis_backend.online.labels import NewLabel, painted_labels
+from ralis_backend.online.labels import NewLabel, painted_labels, says_something
 from ralis_backend.online.pictures import Pictures, task_of
 from ralis_backend.online.store import StoreError, annotation_from_json, unpack
 from ralis_backend.online.store.attempts import IMAGE
+from ralis_backend.online.store.queue import in_force
 from ralis_backend.online.store.tables import Image, Project
 from ralis_backend.online.tool import Tool, ToolAnnotation, ToolProject, ToolUnavailable
 from ralis_backend.online.worker.config import WorkerConfig
@@ -36,6 +39,10 @@ NOTHING_ABOUT_PIXELS = (
     "it holds {} and nothing painted, which says nothing about pixels; paint in it, or submit it "
     "empty where all of it is background"
 )
+UNKNOWN_WHICH = (
+    "nothing is painted in it, and it does not say which of the regions that were suggested on its "
+    "image it is about: it began from none that is known"
+)
 NOTHING_INSIDE = "none of the regions that were suggested in it lies in the image as it is now"
 _PLACE = ("row", "col", "height", "width")
 NOT_ITS_FAULT = (ToolUnavailable, StoreError)
@@ -48,12 +55,15 @@ class _Asked:
 
     were_asked_for: whether they were shown to be labelled; see `painted_labels`.
     drawn_instead: what was drawn on a whole image that nobody asked for, by type; nobody painted.
+    may_be: where nobody knows which regions it is about, those of which it may be; it is about
+        those in which something is painted. Of the others what is painted counts, and no more.
     """
 
     regions: Sequence[Region]
     were_asked_for: bool = True
     left_out: Sequence[str] = ()
     drawn_instead: Sequence[str] = ()
+    may_be: Collection[Region] | None = None
 
 
 class LabelReader:
@@ -175,13 +185,14 @@ class LabelReader:
         answers: Mapping[str, Any],
     ) -> tuple[list[NewLabel], list[str]]:
         """What an annotation labels, and what of it does not count."""
+        unpainted, odd_rest = self._unpainted(answers)
         if row.crop_task_id is not None:
             region = self._store.queue.get(row.crop_task_id).region
             size = (region.height, region.width)
             asked, places = _Asked([region]), [Region(0, 0, *size)]
         else:
             size = self._image_size(image_id)
-            asked = self._asked_regions(row, image_id, annotation, size)
+            asked = self._asked_regions(row, image_id, annotation, size, unpainted)
             places = list(asked.regions)
         left_out = [*asked.left_out]
         if annotation.is_skipped:
@@ -193,10 +204,20 @@ class LabelReader:
         refused = [region for region, place in place_of.items() if place in found.refused]
         disputed = {region for region, place in place_of.items() if place in found.disputed}
         names = self._project.class_names
-        unpainted, odd_rest = self._unpainted(answers)
         painted = self._tool.mask(annotation, self._pool, names, size, unpainted)
+        strokes = painted.mask
+        if asked.may_be is not None and unpainted is not None:
+            strokes = self._tool.mask(annotation, self._pool, names, size, None).mask
+
+        def patch(region: Region, place: Region) -> np.ndarray:
+            if region in disputed:
+                return painted.made_in(place)
+            drawn = strokes[place.slices]
+            is_about_it = asked.may_be is None or (region in asked.may_be and says_something(drawn))
+            return painted.mask[place.slices] if is_about_it else drawn
+
         patches = [
-            (region, painted.made_in(place) if region in disputed else painted.mask[place.slices])
+            (region, patch(region, place))
             for region, place in place_of.items()
             if place not in found.refused
         ]
@@ -207,35 +228,54 @@ class LabelReader:
         ]
         left_out += [*painted.left_out, *odd_rest]
         if patches and not left_out and not any(label.mask is not None for label in labels):
-            left_out.append(NOTHING_PAINTED)
+            left_out.append(NOTHING_PAINTED if asked.may_be is None else UNKNOWN_WHICH)
         return labels, left_out
 
     def _asked_regions(
-        self, row: Annotation, image_id: int, annotation: ToolAnnotation, size: tuple[int, int]
+        self,
+        row: Annotation,
+        image_id: int,
+        annotation: ToolAnnotation,
+        size: tuple[int, int],
+        unpainted: str | None,
     ) -> _Asked:
         """What a whole-image annotation labels.
 
         The rectangles it carries; else the regions that its masks name and that were suggested
         with the prediction it started from, which the row remembers when the tool has dropped it;
-        else the whole image, region by region, unless there were rectangles that cannot be read.
+        where nobody knows which these were, those suggested on its image in which something is
+        painted, and elsewhere what is painted, if what is left unpainted has a class; else the
+        whole image, region by region, unless there were rectangles that cannot be read.
         """
-        handed_out = self._handed_out(row, image_id)
-        found = self._tool.annotated_regions(annotation, self._pool, size, handed_out)
+        cells = grid(size, self._config.ranking.region_size)
+        handed_out, are_doubtful = self._handed_out(row, image_id)
+        certain = [] if are_doubtful else handed_out
+        found = self._tool.annotated_regions(annotation, self._pool, size, certain)
+        # Boxes cannot be deleted: where they are shown, an annotation without any began from none.
+        is_whole = row.is_start_lost and (found.are_boxed or unpainted is None)
+        if are_doubtful and not (found.regions or found.left_out or is_whole):
+            found = self._tool.annotated_regions(annotation, self._pool, size, handed_out)
+            if found.regions:
+                regions = dict.fromkeys([*found.regions, *cells])
+                return _Asked(list(regions), False, may_be=found.regions)
         left_out = list(found.left_out)
-        if handed_out and not found.regions:
+        if handed_out and not found.regions and not is_whole:
             left_out.append(NOTHING_INSIDE)
         if found.regions or left_out:
             return _Asked(found.regions, True, left_out)
-        cells = grid(size, self._config.ranking.region_size)
         return _Asked(cells, False, drawn_instead=found.drawn_instead)
 
-    def _handed_out(self, row: Annotation, image_id: int) -> list[Region]:
-        """The regions that were suggested with what an annotation started from."""
-        if row.suggested_version is None:
-            return []
-        handed_out = self._store.queue.handed_out(image_id, row.suggested_version)
-        entries: Sequence[Mapping[str, int]] = handed_out.regions if handed_out else ()
-        return [Region(*(entry[name] for name in _PLACE)) for entry in entries]
+    def _handed_out(self, row: Annotation, image_id: int) -> tuple[list[Region], bool]:
+        """The regions that were suggested with what an annotation started from.
+
+        And whether these are all that may have been, as its start is lost, or others had taken
+        their places before anybody submitted them.
+        """
+        if row.suggested_version is None and not row.is_start_lost:
+            return [], False
+        entries = self._store.queue.ever_handed_out(image_id, row.suggested_version)
+        regions = dict.fromkeys(Region(*(entry[name] for name in _PLACE)) for entry in entries)
+        return list(regions), row.is_start_lost or len(in_force(entries)) < len(entries)
 
     def _image_size(self, image_id: int) -> tuple[int, int]:
         """(height, width) of an annotated image, read from its file the first time."""

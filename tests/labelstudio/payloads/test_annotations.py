@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -103,6 +104,13 @@ def test_what_may_be_missing_may_be_missing():
     annotation = parse_annotation(payload)
     assert annotation.updated_at == annotation.created_at
     assert (annotation.lead_time_s, annotation.suggested_version) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("parent", "copied_from"), [(7, 7), (None, None), (True, None), ("7", None), (10**400, None)]
+)
+def test_a_duplicate_names_its_original(parent, copied_from):
+    assert parse_annotation(_webhook(parent_annotation=parent)).copied_from == copied_from
 
 
 @pytest.mark.parametrize("lead_time", [None, "3", True, float("nan"), float("inf"), 10**400, []])
@@ -382,6 +390,47 @@ def test_every_mask_names_all_regions_that_were_handed_out_and_is_ticked_for_its
     assert region_boxes([only], config, (4, 8)) == [LEFT, RIGHT]
     tick = _tick(only["id"], "Not worth labelling")
     assert refusals([only, tick], config, (4, 8)).refused == {RIGHT}
+
+
+def test_a_mask_that_is_pasted_names_no_region_and_is_somebodys_paint():
+    config = parse_label_config(WITHOUT_BOXES)
+    copied, *_ = in_place(np.zeros((4, 8), np.uint8), WITHOUT_BOXES)
+    pasted = {**copied, "id": "new"}  # as Label Studio does it, meta and origin and all
+    assert region_boxes([copied], config, (4, 8)) == [LEFT, RIGHT]
+    assert region_boxes([pasted], config, (4, 8)) == []
+    of_release = {key: it for key, it in copied["meta"].items() if key != "result_id"}
+    assert region_boxes([{**pasted, "meta": of_release}], config, (4, 8)) == [LEFT, RIGHT]
+    tick = {"id": "all", "type": "choices", "value": {"choices": ["Not worth labelling"]}}
+    assert is_refused([copied, tick], config, (4, 8))
+    assert not is_refused([pasted, tick], config, (4, 8))
+    below = in_place(np.ones((4, 8), np.uint8), WITHOUT_BOXES)[0]
+    for results in ([pasted, below], [below, pasted]):
+        mask = results_to_mask(results, ["road", "car"], (4, 8))
+        assert (mask[:, :4] == 0).all()
+
+
+@pytest.mark.parametrize("number", [10**400, -(10**400), 1e308, math.nan, math.inf, "9" * 400])
+@pytest.mark.parametrize("place", ["row", "height"])
+def test_a_region_in_meta_that_no_picture_has_costs_nothing_else(number, place):
+    stroke = _stroke("manual", slice(0, 4))
+    odd = [{**asdict(LEFT), place: number}]
+    tick = _tick(stroke["id"], "Not worth labelling")
+    stroke["meta"] = {"suggested": odd, "regions": [asdict(LEFT)]}
+    assert refusals([stroke, tick], CONFIG, (4, 8)).disputed == {LEFT}
+    stroke["meta"] = {"suggested": [asdict(LEFT)], "regions": odd}
+    found = read_boxes([stroke, _suggested("a", 0), tick], CONFIG, (4, 8))
+    assert found.regions == (LEFT,)
+    assert "expected objects with row, col, height and width" in found.left_out[0]
+    assert len(found.left_out[0]) < 300
+
+
+@pytest.mark.parametrize("number", [10**400, 1e308])
+@pytest.mark.parametrize("name", ["original_height", "original_width"])
+def test_a_picture_of_astronomical_size_is_named_in_short(number, name):
+    box = {**_suggested("a", 0), "original_height": 4, "original_width": 8, name: number}
+    (why,) = read_boxes([box], CONFIG, (4, 8)).left_out
+    assert f"{name} 1" in why
+    assert len(why) < 200
 
 
 @pytest.mark.parametrize("origin", ["prediction", "prediction-changed", "manual", None])

@@ -82,3 +82,27 @@ def test_nothing_is_background_where_nobody_can_tell_what_is_void(damaged):
     painted = read_paint([result | {"meta": {"void": damaged}}], ["road", "car"], SIZE, "road")
     np.testing.assert_array_equal(painted.mask, mask)
     assert len(painted.left_out) == 1
+
+
+def test_what_is_void_of_an_image_is_not_void_of_one_that_a_stroke_is_pasted_into():
+    mask = np.full(SIZE, VOID, np.uint8)
+    mask[0] = 1
+    (result,) = imported(mask, ["road", "car"], offered("road", "car"))
+    pasted = [{**result, "id": "new"}]
+    read = results_to_mask(pasted, ["road", "car"], SIZE, "road")
+    np.testing.assert_array_equal(read, np.where(mask == 1, 1, 0))
+    nothing = np.full(SIZE, VOID, np.uint8)
+    nothing[0] = 0
+    (empty,) = known_to_results(nothing, ["car"], offered("road"), key="k")
+    for name, ground in ((empty["id"], VOID), ("new", 0)):
+        read = results_to_mask([{**empty, "id": name}], ["road"], SIZE, "road")
+        assert read[3, 3] == ground
+
+
+def test_an_import_of_an_earlier_release_says_what_is_void_whatever_its_id():
+    mask = np.full(SIZE, VOID, np.uint8)
+    mask[0] = 1
+    (result,) = imported(mask, ["road", "car"], offered("road", "car"))
+    del result["meta"]["result_id"]
+    read = results_to_mask([{**result, "id": "any"}], ["road", "car"], SIZE, "road")
+    np.testing.assert_array_equal(read, mask)

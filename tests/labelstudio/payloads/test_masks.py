@@ -246,7 +246,10 @@ def test_a_result_has_the_fields_of_label_studio():
         },
         "score": 0.5,
         "parentID": "p",
-        "meta": {"suggested": [known | {"fingerprint": fingerprint(mask == 1, "car")}]},
+        "meta": {
+            "suggested": [known | {"fingerprint": fingerprint(mask == 1, "car")}],
+            "result_id": result["id"],
+        },
     }
 
 

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 
-from ralis_backend.core.regions import Region
+import numpy as np
+import pytest
+
+from ralis_backend.core.regions import VOID, Region
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Suggestion
-from tests.online.conftest import MakeWorker, settle
+from ralis_backend.online.worker import WorkerConfig, label_reader
+from ralis_backend.online.worker.sync import Sync
+from tests.online.conftest import RANKING, MakeWorker, settle
 from tests.online.fake_tool import FakeTool, picture
 
 
@@ -56,3 +62,146 @@ def test_where_no_suggestion_lies_in_the_image_any_more_that_is_said(
     assert store.labels.of(project.id) == []
     (odd,) = store.annotations.left_out(project.id)
     assert "none of the regions that were suggested" in odd.what[0]
+
+
+SIZE = (64, 96)
+LEFT, RIGHT, LOWER = Region(0, 0, 32, 32), Region(0, 32, 32, 32), Region(32, 0, 32, 32)
+GRID = {(row, col) for row in (0, 32) for col in (0, 32, 64)}
+
+
+class Painting:
+    """A project of whole images, unpainted pixels dark, that is read after each submission."""
+
+    def __init__(self, store: Store, tool: FakeTool) -> None:
+        self.store, self.tool = store, tool
+        pool = tool.pool
+        register = store.projects.register
+        register(pool.uid, pool.id, pool.label_config, pool.classes, "pool", None, "dark")
+        config = WorkerConfig(mode="in-place", improve_s=0.0, ranking=RANKING)
+        self._sync = Sync(store, tool, config)
+        self.read()
+
+    def read(self) -> None:
+        self._sync.full(self.project)
+
+    @property
+    def project(self):
+        return self.store.projects.get("1.100")
+
+    def hand_out(self, *regions: Region, version: int = 3) -> None:
+        image_id = self.store.images.of(self.project.id)[0].id
+        self.store.queue.hand_out(image_id, version, [asdict(region) for region in regions])
+
+    def submit(
+        self,
+        *painted: Region,
+        number: int = 1,
+        version: str | None = None,
+        copied_from: int | None = None,
+    ) -> None:
+        """An annotation with the left half of these regions painted bright."""
+        mask = np.full(SIZE, VOID, np.uint8)
+        for region in painted:
+            mask[region.row : region.row + 32, region.col : region.col + 16] = 1
+        self.tool.version = version
+        results = [{"mask": mask.tolist()}] if painted else []
+        self.tool.annotate(1, results, project_id=1, annotation_id=number)
+        known = self.tool.all_annotations[1]
+        known[number] = replace(known[number], copied_from=copied_from)
+        self.read()
+
+    def labels(self) -> dict[tuple[int, int], Sequence[int]]:
+        """Dark and bright pixels of each labelled region."""
+        found = self.store.labels.every(self.project.id)
+        return {(it.region.row, it.region.col): tuple(it.pixels) for it in found}
+
+    def left_out(self) -> list[str]:
+        return [text for it in self.store.annotations.left_out(self.project.id) for text in it.what]
+
+
+@pytest.fixture
+def painting(store: Store, tool: FakeTool) -> Painting:
+    return Painting(store, tool)
+
+
+HALF, DARK = (512, 512), (1024,)
+
+
+def test_a_duplicate_is_about_the_regions_that_its_original_is_about(painting):
+    painting.hand_out(LEFT, RIGHT)
+    painting.submit(LEFT, version="v3")
+    painting.hand_out(LOWER, version=4)
+    painting.submit(LEFT, number=2, copied_from=1)
+    painting.submit(LEFT, number=3, copied_from=2)
+    painting.tool.all_annotations[1].pop(1)
+    painting.tool.all_annotations[1].pop(2)
+    painting.read()
+    assert painting.labels() == {(0, 0): HALF, (0, 32): DARK}
+
+
+def test_an_original_that_is_read_with_its_duplicate_is_known_to_it(painting):
+    painting.hand_out(LEFT, RIGHT)
+    painting.submit(LEFT, version="v3", number=7)
+    known = painting.tool.all_annotations[1]
+    original = known.pop(7)
+    known[8] = replace(original, id=8, suggested_version=None, copied_from=6)
+    known[6] = replace(original, id=6)
+    painting.read()
+    assert len(painting.store.labels.every(painting.project.id)) == 4
+    assert painting.labels() == {(0, 0): HALF, (0, 32): DARK}
+
+
+def test_what_was_taken_back_while_it_was_open_is_what_was_painted_in(painting):
+    painting.hand_out(LEFT, RIGHT)
+    painting.store.queue.take_back(painting.project.id, 3, 5)
+    painting.submit(LEFT)  # its prediction is dropped
+    assert painting.labels() == {(0, 0): HALF}
+    painting.submit(LEFT, version="v3", number=2)
+    assert painting.labels() == {(0, 0): HALF}
+
+
+def test_nothing_of_regions_that_took_the_places_of_others_is_background_unseen(painting):
+    painting.hand_out(LEFT, RIGHT)
+    painting.store.queue.take_back(painting.project.id, 3, 5)
+    painting.hand_out(LOWER, RIGHT)
+    painting.submit(LEFT, RIGHT, version="v3")
+    assert painting.labels() == {(0, 0): HALF, (0, 32): HALF}
+
+
+def test_where_nobody_knows_what_an_annotation_began_from_what_is_painted_of_regions_counts(
+    painting,
+):
+    painting.hand_out(LEFT, RIGHT)
+    painting.hand_out(LOWER, version=4)
+    painting.submit(LOWER, LEFT, Region(32, 64, 32, 32))
+    assert painting.labels() == {(0, 0): HALF, (32, 0): HALF, (32, 64): (0, 512)}
+    painting.submit()
+    assert painting.labels() == {}
+    assert painting.left_out() == [label_reader.UNKNOWN_WHICH]
+    painting.submit(LEFT, version="v3")
+    assert painting.labels() == {(0, 0): HALF, (0, 32): DARK}
+
+
+def test_an_annotation_of_a_whole_image_stays_one_when_regions_of_it_are_handed_out_later(
+    painting,
+):
+    whole = {**dict.fromkeys(GRID, DARK), (0, 0): HALF}
+    painting.submit(LEFT)
+    assert painting.labels() == whole
+    painting.hand_out(RIGHT)
+    painting.submit(LEFT, LOWER)
+    assert painting.labels() == {**whole, (32, 0): HALF}
+    painting.submit(LEFT, LOWER, number=2, copied_from=1)
+    assert painting.labels() == {**whole, (32, 0): HALF}
+
+
+def test_where_boxes_show_the_regions_an_annotation_without_any_is_of_the_whole_image(
+    painting, monkeypatch: pytest.MonkeyPatch
+):
+    painting.hand_out(RIGHT)
+    found = painting.tool.annotated_regions
+    monkeypatch.setattr(
+        painting.tool, "annotated_regions", lambda *it: replace(found(*it), are_boxed=True)
+    )
+    painting.submit(LEFT)
+    assert set(painting.labels()) == GRID

@@ -43,6 +43,8 @@ def label_config(*names: str, control: str = "label") -> str:
     labels = "".join(f'<Label value="{name}"/>' for name in names)
     return (
         '<View><Image name="image" value="$image"/>'
+        '<RectangleLabels name="region" toName="image"><Label value="Suggested region"/>'
+        "</RectangleLabels>"
         f'<BrushLabels name="{control}" toName="image">{labels}</BrushLabels></View>'
     )
 
