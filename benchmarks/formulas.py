@@ -384,6 +384,12 @@ def _by_kind(played: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> I
 def card(played: Mapping[str, Mapping[str, Any]], trained: Mapping[str, Any]) -> Iterator[str]:
     """The lines of `policies/any.md`."""
     config, cost = trained["config"], trained["labelled_regions"]
+    scored = ""
+    if "scored_classes" not in trained:
+        scored = (
+            "; a class that these images do not show, and that was predicted, counted as one with "
+            "an IoU of 0, which trainings no longer do"
+        )
     yield "# any"
     yield ""
     yield (
@@ -399,7 +405,7 @@ def card(played: Mapping[str, Mapping[str, Any]], trained: Mapping[str, Any]) ->
         f"{config['pairs']} antithetic pairs of randomly turned knobs, of random images, first "
         "labels, losses, heads, sizes of batch, pool and budget, and subsets or merges of the "
         "classes. Reward: mean mIoU over the game on images held out of it, over what choosing is "
-        f"worth there. Seed {trained['seed']}."
+        f"worth there{scored}. Seed {trained['seed']}."
     )
     yield (
         f"- **What it cost in labels:** {sum(cost.values())} regions of 90 x 80 pixels. Every "

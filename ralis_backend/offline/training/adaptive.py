@@ -276,6 +276,7 @@ def _spec(
         "seed": seed,
         "datasets": {name: digest(source) for name, source in sources.items()},
         "labelled_regions": {name: len(source) for name, source in sources.items()},
+        "scored_classes": "shown",
     }
     spread = np.maximum(inputs.std(axis=0), 1e-3)
     return AdaptiveSpec(

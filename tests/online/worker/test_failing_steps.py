@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -231,7 +232,9 @@ def test_an_error_that_quotes_what_no_database_takes_is_an_error_like_any_other(
     make_worker: MakeWorker,
     monkeypatch: pytest.MonkeyPatch,
     character: str,
+    caplog: pytest.LogCaptureFixture,
 ):
+    caplog.set_level(logging.CRITICAL)  # what pytest writes of it goes through UTF-8 as well
     worker = make_worker(random_share=0.0)
     monkeypatch.setattr(Ranker, "rank", failing(f"k{character}se.png"))
     settle(worker)
