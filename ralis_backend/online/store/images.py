@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from ralis_backend.online.store.attempts import is_training_given_up
 from ralis_backend.online.store.database import BATCH, Database, assign, now, parts
 from ralis_backend.online.store.labels import is_painted_in
-from ralis_backend.online.store.left_out import read_again
+from ralis_backend.online.store.left_out import UNREAD, read_again
 from ralis_backend.online.store.sides import unite
 from ralis_backend.online.store.tables import LONGEST_PAUSE, Annotation, Image, Project, Ranking
 from ralis_backend.online.tool import ToolTask
@@ -279,7 +279,7 @@ def _was_left_out(session: Session, image: Image) -> bool:
 def _read_again(session: Session, image: Image) -> None:
     """What does not fit the size that was known may fit the one that it has."""
     odd = (Annotation.image_id == image.id, Annotation.left_out.is_not(None))
-    if read_again(session, *odd):
+    if read_again(session, UNREAD, *odd):
         project = update(Project).where(Project.id == image.project_id)
         session.execute(project.values(is_sync_requested=True))
 

@@ -13,20 +13,19 @@ from ralis_backend.online.store.tables import Annotation, Image, Label, TaskStat
 _Query = TypeVar("_Query", bound=Select)
 UNREAD = "it has not been read yet"
 REREAD = "unpainted pixels mean something else now: it is read again"
-"""Or anything else does: nothing was painted."""
 SAID_NOTHING = "it cannot be read, and the error said nothing; it is tried again"
 """Where an empty error was stored by an earlier release."""
 WAITING = (UNREAD, REREAD)
 """Errors of annotations whose turn to be read has not come: nothing is wrong with them."""
 
 
-def read_again(session: Session, *which: ColumnElement[bool]) -> int:
+def read_again(session: Session, why: str, *which: ColumnElement[bool]) -> int:
     """Have those of the annotations that were read be read once more, and how many these are.
 
     What was left out of them is to be found out anew.
     """
     has_been_read = (~Annotation.is_deleted, Annotation.error.is_(None))
-    values = {"error": REREAD, "left_out": None}
+    values = {"error": why, "left_out": None}
     done = session.execute(update(Annotation).where(*has_been_read, *which).values(values))
     return int(done.rowcount)  # type: ignore[attr-defined]
 

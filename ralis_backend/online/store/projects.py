@@ -16,7 +16,7 @@ from ralis_backend.online.background import Kept, background_of, marked
 from ralis_backend.online.store.attempts import FAILURE, MOST_ATTEMPTS, STEP, try_all_again
 from ralis_backend.online.store.database import Database, assign, now
 from ralis_backend.online.store.leases import LeaseState
-from ralis_backend.online.store.left_out import read_again
+from ralis_backend.online.store.left_out import REREAD, UNREAD, read_again
 from ralis_backend.online.store.readings import ask_again
 from ralis_backend.online.store.tables import (
     Annotation,
@@ -270,7 +270,7 @@ class Projects:
             project = session.get_one(Project, project_id)
             if project.read_as != reading:
                 project.read_as = reading
-                _mean_otherwise(session, project)
+                _mean_otherwise(session, project, UNREAD)
                 ask_again(session, project_id)
             return project
 
@@ -363,7 +363,7 @@ def _bring_up_to_date(
         project.classes = _merge_classes(project.classes or [], classes)
         project.is_sync_requested = True
         project.is_prepared = False
-        _mean_otherwise(session, project, Annotation.left_out.is_not(None))
+        _mean_otherwise(session, project, UNREAD, Annotation.left_out.is_not(None))
     _settle_background(session, project, [label.name for label in classes], default_background)
 
 
@@ -381,10 +381,12 @@ def _settle_background(
     project.classes = settled
     project.is_sync_requested, project.is_prepared = True, False
     if project.background_class != before:
-        _mean_otherwise(session, project, ~Annotation.is_skipped)
+        _mean_otherwise(session, project, REREAD, ~Annotation.is_skipped)
 
 
-def _mean_otherwise(session: Session, project: Project, *which: ColumnElement[bool]) -> None:
+def _mean_otherwise(
+    session: Session, project: Project, why: str, *which: ColumnElement[bool]
+) -> None:
     """Have the labels that this may change be read again, by who has heard of it.
 
     Whoever reads at this moment has not: `Labels.put` takes nothing of it any more.
@@ -392,7 +394,7 @@ def _mean_otherwise(session: Session, project: Project, *which: ColumnElement[bo
     session.flush()
     project.meaning += 1
     session.flush()
-    read_again(session, Annotation.project_id == project.id, *which)
+    read_again(session, why, Annotation.project_id == project.id, *which)
 
 
 def _kept_background(session: Session, project: Project, labels: Sequence[str]) -> str | None:

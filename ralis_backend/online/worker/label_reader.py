@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +63,12 @@ class _Asked:
     were_asked_for: bool = True
     left_out: Sequence[str] = ()
     drawn_instead: Sequence[str] = ()
-    may_be: Collection[Region] | None = None
+    may_be: Sequence[Region] | None = None
+
+    @property
+    def shown(self) -> Sequence[Region]:
+        """Those of which an answer about all of them speaks."""
+        return self.regions if self.may_be is None else self.may_be
 
 
 class LabelReader:
@@ -196,8 +201,9 @@ class LabelReader:
             places = list(asked.regions)
         left_out = [*asked.left_out]
         if annotation.is_skipped:
-            return [NewLabel(region, None) for region in asked.regions], left_out
-        found = self._tool.refusals(annotation, self._pool, size, places)
+            return [NewLabel(region, None) for region in asked.shown], left_out
+        shown = places if row.crop_task_id is not None else asked.shown
+        found = self._tool.refusals(annotation, self._pool, size, shown)
         if asked.drawn_instead and REST.name not in answers and not found.refused:
             return [], [NOTHING_ABOUT_PIXELS.format(" and ".join(asked.drawn_instead))]
         place_of = dict(zip(asked.regions, places, strict=True))
@@ -247,7 +253,6 @@ class LabelReader:
         painted, and elsewhere what is painted, if what is left unpainted has a class; else the
         whole image, region by region, unless there were rectangles that cannot be read.
         """
-        cells = grid(size, self._config.ranking.region_size)
         handed_out, are_doubtful = self._handed_out(row, image_id)
         certain = [] if are_doubtful else handed_out
         found = self._tool.annotated_regions(annotation, self._pool, size, certain)
@@ -256,14 +261,17 @@ class LabelReader:
         if are_doubtful and not (found.regions or found.left_out or is_whole):
             found = self._tool.annotated_regions(annotation, self._pool, size, handed_out)
             if found.regions:
-                regions = dict.fromkeys([*found.regions, *cells])
+                regions = dict.fromkeys([*found.regions, *self._cells(size)])
                 return _Asked(list(regions), False, may_be=found.regions)
         left_out = list(found.left_out)
         if handed_out and not found.regions and not is_whole:
             left_out.append(NOTHING_INSIDE)
         if found.regions or left_out:
             return _Asked(found.regions, True, left_out)
-        return _Asked(cells, False, drawn_instead=found.drawn_instead)
+        return _Asked(self._cells(size), False, drawn_instead=found.drawn_instead)
+
+    def _cells(self, size: tuple[int, int]) -> list[Region]:
+        return grid(size, self._config.ranking.region_size)
 
     def _handed_out(self, row: Annotation, image_id: int) -> tuple[list[Region], bool]:
         """The regions that were suggested with what an annotation started from.

@@ -182,6 +182,14 @@ def test_where_nobody_knows_what_an_annotation_began_from_what_is_painted_of_reg
     assert painting.labels() == {(0, 0): HALF, (0, 32): DARK}
 
 
+def test_a_skip_of_which_nobody_knows_what_it_began_from_speaks_of_what_was_handed_out(painting):
+    painting.hand_out(LEFT)
+    painting.tool.annotate(1, [], project_id=1, annotation_id=1, is_skipped=True)
+    painting.read()
+    (skipped,) = painting.store.labels.every(painting.project.id)
+    assert (skipped.region, skipped.is_skipped) == (LEFT, True)
+
+
 def test_an_annotation_of_a_whole_image_stays_one_when_regions_of_it_are_handed_out_later(
     painting,
 ):
