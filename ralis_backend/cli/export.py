@@ -74,6 +74,13 @@ def export(
             refuse_non_empty(out)
         end = train_to_the_end(settings, store, found, console, all_labels=all_labels)
         number = end.to_export.number
+    num_labelled = 0
+
+    def told(done: int, total: int) -> None:
+        nonlocal num_labelled
+        num_labelled = total
+        status.update(f"Exporting: {done} of {total} images")
+
     with console.status("Reading what is new") as status, _refusals():
         refuse_non_empty(out)
         missing = catch_up(store, tool, worker_config(settings, "cpu"), found)
@@ -83,7 +90,7 @@ def export(
             found.uid,
             out,
             format_name,
-            lambda done, total: status.update(f"Exporting: {done} of {total} images"),
+            told,
             has_model=model,
             model_version=number,
         )
@@ -93,6 +100,12 @@ def export(
         ),
         markup=False,
     )
+    if count < num_labelled:
+        console.print(
+            f"{num_labelled - count} labelled images could not be read and are not in it, as said "
+            "above; export again once they can",
+            markup=False,
+        )
     if missing:
         console.print(printable(missing), markup=False)
 

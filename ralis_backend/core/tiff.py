@@ -22,6 +22,8 @@ _HEADER_BYTES = 8
 MOST_VALUES_AT_ONCE = 40_000_000
 """Of one strip or tile, in all its bands: it has to be decoded as a whole."""
 _VALUES_AT_ONCE = 4_000_000
+_MOST_ALONE = 100_000
+"""Pieces that are decoded one by one, a fraction of a millisecond each."""
 _MOST_PAGES = 10_000
 _MOST_IN_A_TAG = 1_000_000
 """Values of a tag that is read here, such as where the pieces lie."""
@@ -227,7 +229,9 @@ def read_bands(content: bytes, header: TiffHeader, chosen: Sequence[int]) -> np.
             else:
                 result[rows, cols] = values[..., list(chosen)]
     if header.tags.get(_PHOTOMETRIC) == 0 and header.dtype.kind == "u":  # white is zero
-        result = np.iinfo(header.dtype).max - result
+        opacity = header.bands - 1 if header.has_alpha else None
+        shades = [place for place, band in enumerate(chosen) if band != opacity]
+        result[..., shades] = np.iinfo(header.dtype).max - result[..., shades]
     return result
 
 
@@ -333,6 +337,11 @@ def _parts(
     if len(places) < across * down:
         raise TiffError(f"the TIFF file names {len(places)} of its {across * down} pieces")
     is_alone = header.is_tiled or (0, 0) in places
+    if is_alone and across * down > _MOST_ALONE:
+        raise TiffError(
+            f"the TIFF file is cut into {across * down} pieces, of which at most {_MOST_ALONE} are "
+            "decoded one by one; write it in larger strips or tiles"
+        )
     together = 1 if is_alone else max(1, _VALUES_AT_ONCE // (width * height * bands))
     for row in range(0, down, together):
         num_rows = min(height * together, header.height - row * height)

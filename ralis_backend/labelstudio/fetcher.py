@@ -41,9 +41,9 @@ from ralis_backend.labelstudio.image_addresses import (
     without_secrets,
 )
 from ralis_backend.labelstudio.payloads.tasks import DATA_DIGEST, data_reference
-from ralis_backend.online.tool import ToolTask
+from ralis_backend.online.tool import ImageUnreachable, ToolTask
 
-__all__ = ["ImageFetcher", "ImageNotAllowed", "ImageUnreachable"]
+__all__ = ["ImageFetcher", "ImageNotAllowed"]
 
 MAX_IMAGE_BYTES = 100_000_000
 MAX_REDIRECTS = 3
@@ -58,10 +58,6 @@ HASTY_CONNECT_S = 2.0
 """For connecting to a host that failed lately; for its next byte: `HASTY_S`."""
 HASTE_S = 60.0
 """For so long after a host failed it is asked in haste, until it delivers; then patiently again."""
-
-
-class ImageUnreachable(ValueError):
-    """An image is not delivered though Label Studio answers; it alone is tried again later."""
 
 
 class ImageFetcher:

@@ -18,7 +18,7 @@ from ralis_backend.core.images import RangeUnknown, decode_image, deep_values
 from ralis_backend.core.intensity import Kind, PixelRule, Range, range_of
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Image, Project
-from ralis_backend.online.tool import ToolTask, ToolUnavailable
+from ralis_backend.online.tool import ImageUnreachable, ToolTask, ToolUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -132,10 +132,12 @@ class Pictures:
         project = self.store.projects.by_id(self.project.id)
         rule = pixel_rule(project)
         if kind not in rule.ranges:
-            samples = self._samples(kind, content, rule.bands)
+            samples, num_unreachable = self._samples(kind, content, rule.bands)
             limits = range_of(samples)
-            if not self.may_measure or all(
-                sample.size == 0 or sample.min() == sample.max() for sample in samples
+            if (
+                not self.may_measure
+                or num_unreachable > len(samples)
+                or all(sample.size == 0 or sample.min() == sample.max() for sample in samples)
             ):
                 return replace(rule, ranges={**rule.ranges, kind: limits})
             source = f"{MEASURED} on {len(samples)} of the pictures"
@@ -144,23 +146,31 @@ class Pictures:
         self.project.pixel_rule = project.pixel_rule
         return pixel_rule(project)
 
-    def _samples(self, kind: Kind, content: bytes, bands: tuple[int, ...]) -> list[np.ndarray]:
-        """Values of this picture and of some others that are of the same kind."""
+    def _samples(
+        self, kind: Kind, content: bytes, bands: tuple[int, ...]
+    ) -> tuple[list[np.ndarray], int]:
+        """Values of this picture and of some others that are of the same kind.
+
+        And how many pictures a host did not deliver, of which some may be of that kind.
+        """
         found = deep_values(content, bands)
-        samples = [] if found is None else [found[1]]
+        samples, num_unreachable = [] if found is None else [found[1]], 0
         if not self.may_measure:
-            return samples
+            return samples, 0
         for image in _spread(self.store.images.of(self.project.id), SAMPLE - 1):
             try:
                 other = deep_values(self.fetch(task_of(image)), bands)
             except ToolUnavailable:
                 raise
+            except ImageUnreachable:
+                num_unreachable += 1
+                continue
             except Exception as error:  # whoever reads it for its own sake says so
                 logger.debug("task %s says nothing of the range: %s", image.task_id, error)
                 continue
             if other is not None and other[0] == kind:
                 samples.append(other[1])
-        return samples
+        return samples, num_unreachable
 
 
 def task_of(image: Image) -> ToolTask:

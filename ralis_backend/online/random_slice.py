@@ -51,7 +51,7 @@ def spread(best: Sequence[T], drawn: Sequence[T]) -> list[T]:
 
 
 def new_in_slice(labels: Iterable[RegionLabel], newest_learned: int | None) -> list[RegionLabel]:
-    """The slice's labels whose regions a version has not learned; none if it has learned nothing.
+    """The slice's labels that a version has not learned, in no earlier state; none before any.
 
     Args:
         labels: of the project.

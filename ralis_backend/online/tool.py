@@ -45,6 +45,10 @@ class ToolUnavailable(ToolError):
     """The tool does not answer; the same call may succeed later."""
 
 
+class ImageUnreachable(ValueError):
+    """An image is not delivered though the tool answers; it alone may be had later."""
+
+
 @dataclass(frozen=True)
 class ClassLabel:
     """A class as annotators see it: its name and its colour, `#RRGGBB`."""

@@ -239,6 +239,14 @@ def test_a_sparse_file_of_another_form_is_refused_and_so_is_a_piece_within_the_h
 def test_planes_of_grey_and_transparency_are_shown_on_white():
     values = np.array([[[100, 255], [100, 0]]], np.uint8)
     assert decode_image(write_tiff(values, planar=True, extra=(2,)))[0, :, 0].tolist() == [100, 255]
+    white_is_zero = write_tiff(values, planar=True, extra=(2,), more={262: [0]})
+    assert decode_image(white_is_zero)[0, :, 0].tolist() == [155, 255]
+
+
+def test_pieces_that_are_decoded_one_by_one_are_not_too_many(monkeypatch):
+    monkeypatch.setattr(tiff, "_MOST_ALONE", 4)
+    with pytest.raises(ImageError, match="cut into 5 pieces, of which at most 4 are decoded one"):
+        read_stored(write_tiff(_values("u2", 3), left_out=(1,)), 1000)
 
 
 @pytest.mark.parametrize(

@@ -20,10 +20,10 @@ from ralis_backend.labelstudio import fetcher as module
 from ralis_backend.labelstudio.client import LabelStudioClient
 from ralis_backend.labelstudio.data_images import MAX_DATA_CHARACTERS
 from ralis_backend.labelstudio.errors import Unauthorised, Unavailable
-from ralis_backend.labelstudio.fetcher import ImageFetcher, ImageNotAllowed, ImageUnreachable
+from ralis_backend.labelstudio.fetcher import ImageFetcher, ImageNotAllowed
 from ralis_backend.labelstudio.network import Network
 from ralis_backend.labelstudio.payloads.tasks import data_reference, parse_task
-from ralis_backend.online.tool import ToolNotFound, ToolTask
+from ralis_backend.online.tool import ImageUnreachable, ToolNotFound, ToolTask
 from ralis_backend.setting_forms import image_hosts
 from tests.labelstudio.fake_label_studio import streamed
 from tests.local_server import LocalServer

@@ -15,9 +15,9 @@ from ralis_backend.labelstudio import client as client_module
 from ralis_backend.labelstudio import fetcher as fetcher_module
 from ralis_backend.labelstudio.client import LabelStudioClient
 from ralis_backend.labelstudio.errors import Unavailable
-from ralis_backend.labelstudio.fetcher import ImageFetcher, ImageNotAllowed, ImageUnreachable
+from ralis_backend.labelstudio.fetcher import ImageFetcher, ImageNotAllowed
 from ralis_backend.labelstudio.network import Network
-from ralis_backend.online.tool import ToolTask
+from ralis_backend.online.tool import ImageUnreachable, ToolTask
 from tests.labelstudio.certificates import make_certificates
 from tests.local_server import LocalServer
 

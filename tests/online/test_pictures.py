@@ -23,7 +23,7 @@ from ralis_backend.online.pictures import (
 )
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project
-from ralis_backend.online.tool import ToolTask, ToolUnavailable
+from ralis_backend.online.tool import ImageUnreachable, ToolTask, ToolUnavailable
 from tests.online.conftest import label_round, settle
 from tests.online.fake_tool import CLASSES
 
@@ -91,6 +91,16 @@ def test_a_tool_that_does_not_answer_leaves_the_range_open(store, project, pictu
     with pytest.raises(ToolUnavailable):
         made.decode(deep(900))
     assert store.projects.by_id(project.id).pixel_rule is None
+
+
+def test_a_range_is_not_settled_while_most_pictures_are_not_delivered(store, project, pictures):
+    lost = dict.fromkeys(("a", "b", "c"), ImageUnreachable("503"))
+    made = pictures(fine=deep(4000), **lost)
+    assert made.decode(deep(900)).max() == 900 >> 4
+    assert store.projects.by_id(project.id).pixel_rule is None
+    made = pictures(fine=deep(4000), a=lost["a"], b=deep(60_000), c=deep(900))
+    assert made.decode(deep(900)).max() == 900 >> 8
+    assert pixel_rule(store.projects.by_id(project.id)).ranges == {"integers": (0, 65535)}
 
 
 def test_empty_pictures_say_nothing_of_the_others(store, project, pictures):

@@ -90,6 +90,15 @@ class Annotations:
         with self._database.write() as session:
             session.get_one(Annotation, annotation.id).error = message
 
+    def note_start(self, annotation: Annotation, *, is_lost: bool) -> None:
+        """Note whether an annotation that names no version may have begun from one; for good.
+
+        The label config may show regions in another way by the next time that it is read.
+        """
+        with self._database.write() as session:
+            session.get_one(Annotation, annotation.id).is_start_lost = is_lost
+        annotation.is_start_lost = is_lost
+
     def reread(self, row_ids: Sequence[int]) -> None:
         """Have the labels of these read once more from what annotators sent."""
         with self._database.write() as session:
@@ -378,13 +387,14 @@ def _note(row: Annotation, annotation: ToolAnnotation) -> None:
     row.lead_time_s = annotation.lead_time_s
     if row.suggested_version is None:
         row.suggested_version = version_number(annotation.suggested_version)
-        row.is_start_lost &= row.suggested_version is None
+        if row.suggested_version is not None:
+            row.is_start_lost = False
 
 
 def _note_lost_start(session: Session, row: Annotation, copied_from: int | None) -> None:
-    """Of an annotation that names no version: as its original; else whether it began from one.
+    """Of an annotation that names no version: as its original; else whether it may have had one.
 
-    It did, as far as anybody can tell, where regions of its image had been handed out by then.
+    It may where regions of its image had been handed out by then: whoever reads it looks closer.
     """
     original = select(Annotation).where(
         Annotation.tool_uid == row.tool_uid,
@@ -396,7 +406,7 @@ def _note_lost_start(session: Session, row: Annotation, copied_from: int | None)
         row.suggested_version, row.is_start_lost = found.suggested_version, found.is_start_lost
     elif row.crop_task_id is None:
         handed_out = select(Suggestion.regions).where(Suggestion.image_id == row.image_id)
-        row.is_start_lost = any(session.scalars(handed_out))
+        row.is_start_lost = None if any(session.scalars(handed_out)) else False
 
 
 def _isoformat(value: datetime | None) -> str | None:

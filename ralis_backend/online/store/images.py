@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence, Set
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import Select, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from ralis_backend.online.store.attempts import is_training_given_up
@@ -124,15 +124,14 @@ class Images:
 
     def has_unranked(self, project_id: int, version_id: int) -> bool:
         """Whether there are images that may be readable and that a version has not ranked."""
-        ranked = select(Ranking.image_id).where(Ranking.version_id == version_id)
-        query = select(Image.id).where(
-            Image.project_id == project_id,
-            Image.id.not_in(ranked),
-            ~Image.is_deleted,
-            Image.error.is_(None),
-        )
         with self._database.read() as session:
-            return session.scalar(query.limit(1)) is not None
+            return session.scalar(_unranked(project_id, version_id).limit(1)) is not None
+
+    def num_unranked(self, project_id: int, version_id: int) -> int:
+        """How many images may be readable without being ranked by a version."""
+        unranked = _unranked(project_id, version_id).subquery()
+        with self._database.read() as session:
+            return session.scalar(select(func.count()).select_from(unranked)) or 0
 
     def of_tasks(self, project_id: int, task_ids: Collection[int]) -> dict[int, Image]:
         """The images that still exist of these tasks, by task id."""
@@ -262,6 +261,16 @@ class Images:
         """Set columns of an image."""
         with self._database.write() as session:
             assign(session.get_one(Image, image_id), values)
+
+
+def _unranked(project_id: int, version_id: int) -> Select:
+    ranked = select(Ranking.image_id).where(Ranking.version_id == version_id)
+    return select(Image.id).where(
+        Image.project_id == project_id,
+        Image.id.not_in(ranked),
+        ~Image.is_deleted,
+        Image.error.is_(None),
+    )
 
 
 def _was_left_out(session: Session, image: Image) -> bool:

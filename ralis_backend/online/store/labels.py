@@ -422,7 +422,7 @@ def _mask_key(content: bytes) -> str:
 def _replace_labels(session: Session, annotation: Annotation, rows: Sequence[Label]) -> None:
     """Write the labels of an annotation.
 
-    What was a skip and is painted now is new, unless it is only read in another way.
+    What was a mere skip and is painted now is new, unless it is only read in another way.
     """
     of_annotation = Label.annotation_row_id == annotation.id
     is_reread = not annotation.is_repainted
@@ -435,9 +435,10 @@ def _replace_labels(session: Session, annotation: Annotation, rows: Sequence[Lab
     for row in known:
         same = next((it for it in new if _content(it) == _content(row)), None)
         if same is None:
+            first_id = row.id if is_reread or not row.is_skipped else None
             for each in rows:
-                if _place(each) == _place(row) and (is_reread or not row.is_skipped):
-                    each.first_id = row.first_id or row.id
+                if _place(each) == _place(row):
+                    each.first_id = row.first_id or first_id
             session.delete(row)
         else:
             row.is_disputed = same.is_disputed

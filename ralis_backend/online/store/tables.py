@@ -338,8 +338,9 @@ class Annotation(Base):
     painted_at: Mapped[datetime | None]  # updated_at when its results last changed, not its star
     is_repainted: Mapped[bool] = mapped_column(default=False)  # and labels not read since
     suggested_version: Mapped[int | None]  # of the prediction it started from
-    # It names no version, though regions of its image had been handed out when it was first seen
-    is_start_lost: Mapped[bool] = mapped_column(default=False)
+    # It names no version, and may have begun from one: regions of its image had been handed out
+    # when it was first seen. None: that, and nobody has read it yet
+    is_start_lost: Mapped[bool | None]
     digest: Mapped[str] = mapped_column(String(64))
     payload: Mapped[bytes] = _seldom(LargeBinary)  # gzip of JSON
     error: Mapped[str | None] = mapped_column(Message)  # what is set has to be read still

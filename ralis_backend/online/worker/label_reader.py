@@ -197,7 +197,7 @@ class LabelReader:
             asked, places = _Asked([region]), [Region(0, 0, *size)]
         else:
             size = self._image_size(image_id)
-            asked = self._asked_regions(row, image_id, annotation, size, unpainted)
+            asked = self._asked_regions(row, image_id, annotation, size)
             places = list(asked.regions)
         left_out = [*asked.left_out]
         if annotation.is_skipped:
@@ -233,38 +233,38 @@ class LabelReader:
             for label in painted_labels(patches, were_asked_for=asked.were_asked_for)
         ]
         left_out += [*painted.left_out, *odd_rest]
-        if patches and not left_out and not any(label.mask is not None for label in labels):
-            left_out.append(NOTHING_PAINTED if asked.may_be is None else UNKNOWN_WHICH)
+        is_painted = any(label.mask is not None for label in labels)
+        if asked.may_be is not None and not is_painted and not refused and not left_out:
+            left_out.append(UNKNOWN_WHICH)
+        elif asked.may_be is None and patches and not is_painted and not left_out:
+            left_out.append(NOTHING_PAINTED)
         return labels, left_out
 
     def _asked_regions(
-        self,
-        row: Annotation,
-        image_id: int,
-        annotation: ToolAnnotation,
-        size: tuple[int, int],
-        unpainted: str | None,
+        self, row: Annotation, image_id: int, annotation: ToolAnnotation, size: tuple[int, int]
     ) -> _Asked:
         """What a whole-image annotation labels.
 
         The rectangles it carries; else the regions that its masks name and that were suggested
         with the prediction it started from, which the row remembers when the tool has dropped it;
         where nobody knows which these were, those suggested on its image in which something is
-        painted, and elsewhere what is painted, if what is left unpainted has a class; else the
-        whole image, region by region, unless there were rectangles that cannot be read.
+        painted, and elsewhere what is painted; else the whole image, region by region, unless
+        there were rectangles that cannot be read.
         """
+        if row.is_start_lost is None:
+            # Boxes cannot be deleted: where they are shown, who has none of them began from none.
+            seen = self._tool.annotated_regions(annotation, self._pool, size, [])
+            self._store.annotations.note_start(row, is_lost=not seen.are_boxed)
         handed_out, are_doubtful = self._handed_out(row, image_id)
         certain = [] if are_doubtful else handed_out
         found = self._tool.annotated_regions(annotation, self._pool, size, certain)
-        # Boxes cannot be deleted: where they are shown, an annotation without any began from none.
-        is_whole = row.is_start_lost and (found.are_boxed or unpainted is None)
-        if are_doubtful and not (found.regions or found.left_out or is_whole):
+        if are_doubtful and not (found.regions or found.left_out):
             found = self._tool.annotated_regions(annotation, self._pool, size, handed_out)
             if found.regions:
                 regions = dict.fromkeys([*found.regions, *self._cells(size)])
                 return _Asked(list(regions), False, may_be=found.regions)
         left_out = list(found.left_out)
-        if handed_out and not found.regions and not is_whole:
+        if handed_out and not found.regions and not left_out:
             left_out.append(NOTHING_INSIDE)
         if found.regions or left_out:
             return _Asked(found.regions, True, left_out)
@@ -279,11 +279,12 @@ class LabelReader:
         And whether these are all that may have been, as its start is lost, or others had taken
         their places before anybody submitted them.
         """
-        if row.suggested_version is None and not row.is_start_lost:
+        is_lost = row.is_start_lost is True
+        if row.suggested_version is None and not is_lost:
             return [], False
         entries = self._store.queue.ever_handed_out(image_id, row.suggested_version)
         regions = dict.fromkeys(Region(*(entry[name] for name in _PLACE)) for entry in entries)
-        return list(regions), row.is_start_lost or len(in_force(entries)) < len(entries)
+        return list(regions), is_lost or len(in_force(entries)) < len(entries)
 
     def _image_size(self, image_id: int) -> tuple[int, int]:
         """(height, width) of an annotated image, read from its file the first time."""

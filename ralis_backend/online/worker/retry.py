@@ -21,7 +21,7 @@ TRIES_PER_STEP = 20
 """Bounds the time that one step takes where every address hangs."""
 _PUT_OFF = timedelta(minutes=1)
 _WORTH_A_RANKING = 0.05
-"""Share of the ranked images: where fewer became readable, they wait for the next version."""
+"""Share of the ranked images: where fewer are readable besides, they wait for the next version."""
 
 
 class Retry:
@@ -65,7 +65,7 @@ class Retry:
             return
         logger.info("project %s: %d images can be read again", project.tool_id, len(readable))
         if version is not None:
-            self._rank_again(project, version, len(readable))
+            self._rank_again(project, version)
 
     def _is_readable(self, image: Image, pictures: Pictures) -> bool:
         try:
@@ -83,8 +83,9 @@ class Retry:
         self._store.images.seen(image.id, (height, width), content_of(pixels))
         return True
 
-    def _rank_again(self, project: Project, version: Version, num_readable: int) -> None:
+    def _rank_again(self, project: Project, version: Version) -> None:
         num_ranked = len(self._store.rankings.num_regions(version.id))
-        if num_readable >= _WORTH_A_RANKING * num_ranked:
+        num_unranked = self._store.images.num_unranked(project.id, version.id)
+        if num_unranked >= _WORTH_A_RANKING * num_ranked:
             self._store.projects.change(project.id, is_publishing_requested=True)
             self._store.versions.change(version.id, ranked_at=None)

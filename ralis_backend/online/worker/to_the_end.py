@@ -26,7 +26,7 @@ from ralis_backend.online.learned import learned_metrics, region_metrics
 from ralis_backend.online.segmenters import load_segmenter
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Project, Version
-from ralis_backend.online.tool import Tool, ToolTask, ToolUnavailable
+from ralis_backend.online.tool import ImageUnreachable, Tool, ToolTask, ToolUnavailable
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.labelled_images import LabelledImages
 from ralis_backend.online.worker.new_version import ContinuedWork, NewVersions, compare
@@ -429,7 +429,7 @@ class _Patient:
         for pause_s in (*self._pauses_s, None):
             try:
                 found = self._tool.image(task)
-            except ToolUnavailable as error:
+            except (ToolUnavailable, ImageUnreachable) as error:
                 if pause_s is None:
                     self._pauses_s = ()  # it was waited for, until it answers again
                     raise ValueError(str(error)) from error

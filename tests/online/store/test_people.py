@@ -197,6 +197,16 @@ def test_a_region_is_new_once_it_is_painted_instead_of_skipped(
     assert store.labels.of(project.id)[0].id > new
 
 
+def test_a_tick_that_is_taken_back_makes_no_new_region(
+    store: Store, project: Project, image: Image
+):
+    label(store, project, image, annotation(1), painted(0))
+    (first,) = store.labels.first_ids(project.id)
+    label(store, project, image, annotation(1, 1, **strokes("tick")), NewLabel(REGION, None))
+    label(store, project, image, annotation(1, 2), painted(0))
+    assert store.labels.first_ids(project.id) == [first]
+
+
 def test_newer_paint_leaves_a_region_as_old_as_its_first_label(
     store: Store, project: Project, image: Image
 ):

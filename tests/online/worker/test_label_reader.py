@@ -84,6 +84,10 @@ class Painting:
     def read(self) -> None:
         self._sync.full(self.project)
 
+    def read_again(self) -> None:
+        self.store.annotations.reread([1])
+        self.read()
+
     @property
     def project(self):
         return self.store.projects.get("1.100")
@@ -207,9 +211,24 @@ def test_where_boxes_show_the_regions_an_annotation_without_any_is_of_the_whole_
     painting, monkeypatch: pytest.MonkeyPatch
 ):
     painting.hand_out(RIGHT)
-    found = painting.tool.annotated_regions
-    monkeypatch.setattr(
-        painting.tool, "annotated_regions", lambda *it: replace(found(*it), are_boxed=True)
-    )
-    painting.submit(LEFT)
+    with monkeypatch.context() as boxed:
+        boxed.setattr(painting.tool, "annotated_regions", boxes_shown(painting.tool))
+        painting.submit(LEFT)
     assert set(painting.labels()) == GRID
+    painting.read_again()
+    assert set(painting.labels()) == GRID, "whatever is shown by now"
+
+
+def test_boxes_that_come_later_make_no_whole_image_of_what_began_without_them(
+    painting, monkeypatch: pytest.MonkeyPatch
+):
+    painting.hand_out(RIGHT)
+    painting.submit(LEFT)
+    monkeypatch.setattr(painting.tool, "annotated_regions", boxes_shown(painting.tool))
+    painting.read_again()
+    assert painting.labels() == {(0, 0): (0, 512)}
+
+
+def boxes_shown(tool: FakeTool):
+    found = tool.annotated_regions
+    return lambda *it: replace(found(*it), are_boxed=True)

@@ -9,7 +9,7 @@ import pytest
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.tool import ToolTask
-from ralis_backend.online.worker import Worker, loop
+from ralis_backend.online.worker import Worker, loop, retry
 from ralis_backend.online.worker.train import Trainer
 from tests.online.conftest import MakeWorker, label_round, settle
 from tests.online.fake_tool import FakeTool
@@ -137,3 +137,28 @@ def test_an_address_that_changes_with_each_list_does_not_shorten_the_pauses_of_a
         store.projects.change(project.id, is_sync_requested=True)
         settle(worker)
     assert store.images.bad(project.id)[0].num_failures == 4
+
+
+def test_images_that_become_readable_step_by_step_are_ranked_once_they_are_many(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+):
+    """As after an outage in the midst of a ranking: each step tries few of them."""
+    monkeypatch.setattr(retry, "TRIES_PER_STEP", 1)
+    monkeypatch.setattr(retry, "_WORTH_A_RANKING", 0.9)
+    worker = make_worker(random_share=0.0)
+    project = store.projects.all()[0]
+    read = tool.image
+
+    def image(task: ToolTask) -> bytes:
+        if task.id > 3:
+            raise ValueError("503")
+        return read(task)
+
+    monkeypatch.setattr(tool, "image", image)
+    settle(worker)
+    (version,) = store.versions.all(project.id)
+    assert len(store.rankings.num_regions(version.id)) == 3
+    monkeypatch.setattr(tool, "image", read)
+    pauses_are_over(store, project)
+    settle(worker)
+    assert len(store.rankings.num_regions(version.id)) == 6

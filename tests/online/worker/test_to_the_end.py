@@ -13,7 +13,7 @@ from ralis_backend.online.further import ALL_LABELS, NOT_IN_USE, Further, contin
 from ralis_backend.online.report import notes
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Version
-from ralis_backend.online.tool import ClassLabel, ToolTask, ToolUnavailable
+from ralis_backend.online.tool import ClassLabel, ImageUnreachable, ToolTask, ToolUnavailable
 from ralis_backend.online.worker import Worker
 from ralis_backend.online.worker import to_the_end as to_the_end_module
 from ralis_backend.online.worker.lease import Lease
@@ -336,9 +336,14 @@ def test_what_is_held_out_is_read_again_for_the_comparison(
     def image(task: ToolTask) -> bytes:
         if task.id in (5, 10, 15) and task.id not in failed and looks:
             failed.add(task.id)
-            raise ToolUnavailable("it does not answer") if task.id == 5 else ValueError("502")
+            raise errors[task.id]
         return read(task)
 
+    errors = {
+        5: ToolUnavailable("it does not answer"),
+        10: ImageUnreachable("503"),  # waited for as well
+        15: ValueError("404"),
+    }
     looks: list[float] = []
     monkeypatch.setattr(tool, "image", image)
     end = to_the_end(on_look=lambda course, score: looks.append(score))

@@ -16,16 +16,20 @@ _annotations = sa.table(
     sa.column("id", sa.Integer),
     sa.column("painted_at", sa.DateTime),
     sa.column("updated_at", sa.DateTime),
+    sa.column("is_repainted", sa.Boolean),
+    sa.column("error", sa.Text),
 )
 
 
 def upgrade() -> None:
-    """Apply; safe to repeat. What was read so far is as old as its annotation."""
+    """Apply; safe to repeat. What was read is as old as its annotation, what was not is newer."""
     if not _has("annotations", "is_repainted"):
         flag: sa.Column[bool] = sa.Column(
             "is_repainted", sa.Boolean(), nullable=False, server_default=sa.false()
         )
         op.add_column("annotations", flag)
+        is_unread = _annotations.c.error.is_not(None)
+        op.execute(sa.update(_annotations).where(is_unread).values(is_repainted=True))
     if not _has("labels", "painted_at"):
         op.add_column("labels", sa.Column("painted_at", sa.DateTime(), nullable=True))
     painted_at = sa.func.coalesce(_annotations.c.painted_at, _annotations.c.updated_at)

@@ -13,8 +13,8 @@ def upgrade() -> None:
     """Apply; safe to repeat."""
     known = {column["name"] for column in sa.inspect(op.get_bind()).get_columns("annotations")}
     if "is_start_lost" not in known:
-        flag: sa.Column[bool] = sa.Column(
-            "is_start_lost", sa.Boolean(), nullable=False, server_default=sa.false()
+        flag: sa.Column[bool | None] = sa.Column(
+            "is_start_lost", sa.Boolean(), nullable=True, server_default=sa.false()
         )
         op.add_column("annotations", flag)
 
