@@ -677,8 +677,9 @@ def test_time_that_is_used_up_is_noted_at_once(store: Store, make_worker: Callab
 
 
 @pytest.fixture
-def two_projects(store: Store) -> Worker:
+def two_projects(untrained: tuple[Store, FakeTool]) -> tuple[Store, Worker]:
     """Of both nothing is due but improving, and nothing that comes of it is worth publishing."""
+    store, _ = untrained
     tools = [labelled_tool() for _ in range(2)]
     for number, tool in enumerate(tools):
         tool.pool = replace(tool.pool, uid=f"1.{300 + number}")
@@ -692,7 +693,7 @@ def two_projects(store: Store) -> Worker:
         assert first is not None
         store.versions.change(first.id, metrics=NEVER_WORTH_IT)
     worker._steps = tuple(step for step in worker._steps if step.is_idle)
-    return worker
+    return store, worker
 
 
 def furthers_of(store: Store) -> list[Further]:
@@ -701,49 +702,53 @@ def furthers_of(store: Store) -> list[Further]:
 
 
 def test_of_two_projects_each_goes_on_from_what_it_had_learned(
-    store: Store, two_projects: Worker, monkeypatch
+    two_projects: tuple[Store, Worker], monkeypatch
 ):
+    store, worker = two_projects
     monkeypatch.setattr(loop, "TURN_S", 0.0)
     for _ in range(6):
-        idle(two_projects)
+        idle(worker)
     first, second = furthers_of(store)
     assert (first.updates, second.updates) == (30, 20)  # the last stretch is in memory yet
-    assert updates_of(two_projects) == 30
+    assert updates_of(worker) == 30
     assert min(it.seconds_on_labels for it in (first, second)) > 0
     for each in (first, second):
         assert each.checkpoint is not None
         assert store.blobs.path(each.checkpoint).exists()
 
 
-def test_a_project_keeps_its_turn_for_a_while(store: Store, two_projects: Worker):
+def test_a_project_keeps_its_turn_for_a_while(two_projects: tuple[Store, Worker]):
+    store, worker = two_projects
     for _ in range(3):
-        idle(two_projects)
-    stretch = stretch_of(two_projects)
+        idle(worker)
+    stretch = stretch_of(worker)
     assert stretch is not None
     assert (stretch.project_id, stretch.training.updates) == (store.projects.all()[0].id, 30)
 
 
 def test_what_cannot_be_written_costs_its_weights_and_not_its_time(
-    store: Store, two_projects: Worker, monkeypatch, tmp_path
+    two_projects: tuple[Store, Worker], monkeypatch, tmp_path
 ):
+    store, worker = two_projects
     monkeypatch.setattr(loop, "TURN_S", 0.0)
     (store.blobs.root / "further").write_bytes(b"no folder can be made here")
     for _ in range(4):
-        idle(two_projects)
+        idle(worker)
     for each in furthers_of(store)[:1]:
         assert (each.updates, each.checkpoint) == (0, None)
         assert each.seconds_on_labels > 0
 
 
-def test_what_a_command_has_ended_is_not_kept_over_it(store: Store, two_projects: Worker):
-    idle(two_projects)
+def test_what_a_command_has_ended_is_not_kept_over_it(two_projects: tuple[Store, Worker]):
+    store, worker = two_projects
+    idle(worker)
     newest = store.labels.newest_id(store.projects.all()[0].id)
     ended = Further(newest, ended="a command has trained it to the end")
     first = store.versions.find(store.projects.all()[0].id, 1)
     assert first is not None
     store.versions.change(first.id, metrics=ended.as_metrics())
-    idle(two_projects)
-    assert stretch_of(two_projects) is not None
+    idle(worker)
+    assert stretch_of(worker) is not None
     assert furthers_of(store)[0] == ended
 
 
@@ -766,10 +771,11 @@ def test_a_look_that_a_label_interrupts_makes_nothing_worse_the_best(
 
 
 def test_a_failure_does_not_cost_its_time_nor_another_project_what_it_learned(
-    store: Store, two_projects: Worker, monkeypatch
+    two_projects: tuple[Store, Worker], monkeypatch
 ):
+    store, worker = two_projects
     monkeypatch.setattr(loop, "TURN_S", 0.0)
-    idle(two_projects)
+    idle(worker)
     second = store.projects.all()[1]
     real = improve.usable_segmenter
 
@@ -780,14 +786,14 @@ def test_a_failure_does_not_cost_its_time_nor_another_project_what_it_learned(
 
     monkeypatch.setattr(improve, "usable_segmenter", usable)
     for _ in range(2):
-        idle(two_projects)
-    assert updates_of(two_projects) == 20
+        idle(worker)
+    assert updates_of(worker) == 20
 
     def fail(*_: object) -> None:
         raise RuntimeError("no memory")
 
     monkeypatch.setattr(ContinuedTraining, "advance", fail)
-    idle(two_projects)
+    idle(worker)
     assert furthers_of(store)[0].seconds_on_labels > 0
 
 
