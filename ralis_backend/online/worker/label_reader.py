@@ -234,10 +234,11 @@ class LabelReader:
         ]
         left_out += [*painted.left_out, *odd_rest]
         is_painted = any(label.mask is not None for label in labels)
-        if asked.may_be is not None and not is_painted and not refused and not left_out:
-            left_out.append(UNKNOWN_WHICH)
-        elif asked.may_be is None and patches and not is_painted and not left_out:
-            left_out.append(NOTHING_PAINTED)
+        if patches and not is_painted and not left_out:
+            if asked.may_be is None or unpainted is None:
+                left_out.append(NOTHING_PAINTED)
+            elif not refused:
+                left_out.append(UNKNOWN_WHICH)
         return labels, left_out
 
     def _asked_regions(
