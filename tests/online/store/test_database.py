@@ -15,7 +15,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, delete, event, text
+from sqlalchemy import Engine, delete, event, select, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from ralis_backend.core.intensity import PixelRule
@@ -130,6 +130,26 @@ def go_back_to(store: Store, revision: str) -> None:
     with store.database.engine.begin() as connection:
         config.attributes["connection"] = connection
         command.downgrade(config, revision)
+
+
+def test_labels_from_before_times_of_their_own_are_as_old_as_their_annotation_if_that_was_read(
+    store: Store, tmp_path: Path
+):
+    project = store.projects.register("1.100", 1, "<View/>", CLASSES, "streets")
+    store.images.reconcile(project.id, [ToolTask(1, START, "/data/1.png")])
+    (image,) = store.images.of(project.id)
+    for number, seconds in ((1, 0), (2, 10)):
+        row = store.annotations.put(project, "1.100", annotation(number, seconds), image, None)
+        store.labels.put(row, [PAINTED], {})
+    store.annotations.put(project, "1.100", annotation(2, 20, results=[{"id": "y"}]), image, None)
+    go_back_to(store, "0017")
+    opened = Store.open(f"sqlite:///{tmp_path / 'ralis.db'}", tmp_path / "blobs")
+    with opened.database.read() as session:
+        rows = session.execute(text("SELECT is_repainted, is_start_lost FROM annotations"))
+        assert [tuple(row) for row in rows] == [(0, 0), (1, 0)]
+        times = session.scalars(select(Label.painted_at).order_by(Label.id)).all()
+    assert times == [annotation(1, 0).updated_at, annotation(2, 20).updated_at]
+    opened.close()
 
 
 def test_a_database_from_before_answers_gets_those_that_were_ticked_and_no_new_label(

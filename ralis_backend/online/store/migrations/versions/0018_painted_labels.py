@@ -28,8 +28,8 @@ def upgrade() -> None:
             "is_repainted", sa.Boolean(), nullable=False, server_default=sa.false()
         )
         op.add_column("annotations", flag)
-        is_unread = _annotations.c.error.is_not(None)
-        op.execute(sa.update(_annotations).where(is_unread).values(is_repainted=True))
+    is_unread = _annotations.c.error.is_not(None)
+    op.execute(sa.update(_annotations).where(is_unread).values(is_repainted=True))
     if not _has("labels", "painted_at"):
         op.add_column("labels", sa.Column("painted_at", sa.DateTime(), nullable=True))
     painted_at = sa.func.coalesce(_annotations.c.painted_at, _annotations.c.updated_at)
