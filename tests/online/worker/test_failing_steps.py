@@ -225,6 +225,26 @@ def test_a_ranking_whose_images_are_all_out_of_reach_leaves_the_queue_as_it_is(
     assert len(store.rankings.num_regions(version.id)) == 6
 
 
+def test_while_no_image_can_be_reached_nothing_that_waits_is_taken_out(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+):
+    worker = make_worker(random_share=0.25)
+    settle(worker)
+    (project,) = store.projects.all()
+    label_round(store, tool)
+    while not store.projects.by_id(project.id).current_version:
+        worker.advance_all()
+    label_round(store, tool, 1)
+    waiting = tool.queue()
+    monkeypatch.setattr(tool, "image", failing("the bucket is down"))
+    settle(worker)  # a failure ends a turn
+    settle(worker)
+    project = store.projects.by_id(project.id)
+    assert (project.current_version, project.published_version) == (1, 0)
+    assert len(waiting) == 3
+    assert set(tool.queue()) == set(waiting)
+
+
 @pytest.mark.parametrize("character", ["\ud83d", "\0"])
 def test_an_error_that_quotes_what_no_database_takes_is_an_error_like_any_other(
     store: Store,
