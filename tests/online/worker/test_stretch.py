@@ -12,6 +12,12 @@ from ralis_backend.online.worker.stretch import Basis
 from tests.online.store.conftest import annotation, image, label, project  # noqa: F401
 
 
+def test_without_ticks_a_basis_is_what_it_was_before_ticks_were_part_of_it():
+    basis = Basis(7, (3, 15), (4,), (), (1,), None)
+    assert basis.digest == "c865492177f27493"
+    assert replace(basis, disputed_ids=(5,)).digest != basis.digest
+
+
 def test_a_tick_that_goes_changes_what_is_learned_from(
     store: Store,
     project: Project,  # noqa: F811
