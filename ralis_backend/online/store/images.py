@@ -127,11 +127,14 @@ class Images:
         with self._database.read() as session:
             return session.scalar(_unranked(project_id, version_id).limit(1)) is not None
 
-    def num_unranked(self, project_id: int, version_id: int) -> int:
-        """How many images may be readable without being ranked by a version."""
-        unranked = _unranked(project_id, version_id).subquery()
+    def num_missed(self, project_id: int, version_id: int) -> int:
+        """How many images can be read again that a version could not rank.
+
+        Those that came since it has ranked have not failed: they wait for the next version.
+        """
+        missed = _unranked(project_id, version_id).where(Image.num_failures > 0).subquery()
         with self._database.read() as session:
-            return session.scalar(select(func.count()).select_from(unranked)) or 0
+            return session.scalar(select(func.count()).select_from(missed)) or 0
 
     def of_tasks(self, project_id: int, task_ids: Collection[int]) -> dict[int, Image]:
         """The images that still exist of these tasks, by task id."""

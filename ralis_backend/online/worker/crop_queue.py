@@ -99,7 +99,7 @@ class CropQueue:
         project, version = publication.project, publication.version
         places, scores = publication.places()
         if not places:
-            logger.info("project %s: every region is labelled", project.tool_id)
+            logger.info("project %s: no region is open that can be shown", project.tool_id)
         tasks = [row for row in self._store.queue.all(project.id) if row.state != "deleted"]
         return QueueState(
             places=places,
@@ -114,6 +114,7 @@ class CropQueue:
                 (row for row in tasks if row.state == "open"),
             ),
             gone={row.id for row in tasks if row.image_id not in publication.images},
+            out_of_reach={row.id for row in tasks if row.image_id not in publication.image_sizes},
             mining=publication.mining(),
         )
 

@@ -103,6 +103,8 @@ class QueueState:
     is_new_round: whether that round is over; if not, what is replaced is replaced where it was, and
         the round goes on.
     gone: row ids of tasks whose image is gone from the pool.
+    out_of_reach: row ids of tasks whose image cannot be shown now, or was not ranked: nothing says
+        what they are worth.
     begun: row ids of tasks that the tool would not delete, since somebody works on them.
     mining: what is looked for besides; None: nothing.
     """
@@ -116,6 +118,7 @@ class QueueState:
     is_new_version: bool
     is_new_round: bool
     gone: Set[int] = frozenset()
+    out_of_reach: Set[int] = frozenset()
     begun: Set[int] = frozenset()
     mining: Mining | None = None
 
@@ -203,7 +206,7 @@ def plan_queue(state: QueueState, rules: QueueRules, reason: Callable[[Place], s
     """What brings a queue in line with the scores; `reason` says why a place is in it."""
     size = rules.size_with(state.mining)
     best = _best(state, rules, _slice(state.waiting))
-    outdated = _outdated(state, best) if state.is_new_version else []
+    outdated = _outdated(state, best, size) if state.is_new_version else []
     gone = [row for row in state.waiting if row.id in state.gone - state.begun]
     taken_out = list({row.id: row for row in (*gone, *outdated, *_doubles(state))}.values())
     removed = {row.id for row in taken_out}
@@ -327,14 +330,17 @@ def _num_to_mine(
     return state.mining.count - waiting - len(_claimed(state, best, kept))
 
 
-def _outdated(state: QueueState, best: Mapping[Place, bool]) -> list[CropTask]:
+def _outdated(state: QueueState, best: Mapping[Place, bool], size: int) -> list[CropTask]:
     """Waiting tasks that the scores do not keep, or not for the same reason.
 
     The head of the queue stays: those are the tasks that annotators have open. So does the random
-    slice: if a version could drop what it finds useless, it would not be random any more.
+    slice: if a version could drop what it finds useless, it would not be random any more. What is
+    out of reach has its picture, can be painted, and gives way only to what there is instead.
     """
     by_use = sorted(state.waiting, key=lambda row: -row.usefulness)
     in_hand = {row.id for row in by_use[: state.num_annotators + 1]} | state.begun
+    out_of_reach = [row.id for row in by_use if row.id in state.out_of_reach]
+    staying = in_hand.union(out_of_reach[: size - len(best)])
     wish_id = None if state.mining is None else state.mining.wish_id
     keep = {(place, wish_id if is_mined else None) for place, is_mined in best.items()}
     in_slice = _slice(state.waiting) & set(state.places)
@@ -343,7 +349,7 @@ def _outdated(state: QueueState, best: Mapping[Place, bool]) -> list[CropTask]:
         for row in state.waiting
         if (place_of(row), row.wish_id) not in keep
         and not (row.strategy == SLICE and place_of(row) in in_slice)
-        and row.id not in in_hand
+        and row.id not in staying
     ]
 
 

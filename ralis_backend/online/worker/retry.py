@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import timedelta
 
 from ralis_backend.core.images import content_of
@@ -41,31 +41,16 @@ class Retry:
             ToolUnavailable: if the tool does not answer; the image it was asked for then is tried
                 again after the others.
         """
-        due = self._store.images.to_try_again(project.id, now(), TRIES_PER_STEP)
         pictures = Pictures(self._store, project, self._tool.image)
-        readable: list[Image] = []
-        unanswered: ToolUnavailable | None = None
-        for image in due:
-            if should_stop() or unanswered is not None:
-                break
-            try:
-                if self._is_readable(image, pictures):
-                    readable.append(image)
-            except ToolUnavailable as error:
-                self._store.images.change(image.id, retry_at=now() + _PUT_OFF)
-                unanswered = error
-        self._take_in(project, version, readable)
-        if unanswered is not None:
-            raise unanswered
-
-    def _take_in(
-        self, project: Project, version: Version | None, readable: Sequence[Image]
-    ) -> None:
-        if not readable:
-            return
-        logger.info("project %s: %d images can be read again", project.tool_id, len(readable))
-        if version is not None:
-            self._rank_again(project, version)
+        for image in self._store.images.to_try_again(project.id, now(), TRIES_PER_STEP):
+            if should_stop():
+                return
+            if self._is_readable(image, pictures):
+                logger.info(
+                    "project %s, task %s: can be read again", project.tool_id, image.task_id
+                )
+                if version is not None:  # at once: an error, or a kill, may end the step
+                    self._rank_again(project, version)
 
     def _is_readable(self, image: Image, pictures: Pictures) -> bool:
         try:
@@ -74,6 +59,9 @@ class Retry:
             height, width = pixels.shape[:2]
             if image.size is not None and self._store.labels.of_image(image.id):
                 check_size((height, width), image.size)
+        except ToolUnavailable:
+            self._store.images.change(image.id, retry_at=now() + _PUT_OFF)
+            raise
         except NOT_ITS_FAULT:
             raise
         except Exception as error:
@@ -85,7 +73,6 @@ class Retry:
 
     def _rank_again(self, project: Project, version: Version) -> None:
         num_ranked = len(self._store.rankings.num_regions(version.id))
-        num_unranked = self._store.images.num_unranked(project.id, version.id)
-        if num_unranked >= _WORTH_A_RANKING * num_ranked:
+        if self._store.images.num_missed(project.id, version.id) >= _WORTH_A_RANKING * num_ranked:
             self._store.projects.change(project.id, is_publishing_requested=True)
             self._store.versions.change(version.id, ranked_at=None)

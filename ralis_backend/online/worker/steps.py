@@ -137,6 +137,7 @@ def worker_steps(store: Store, tool: Tool, config: WorkerConfig) -> tuple[Step, 
     return (
         Step("sync", is_sync_due, work.sync, may_rest_alone=False),
         Step("events", are_events_due, work.read_events),
+        Step("publish", is_ranking_unpublished, work.publish),
         Step("train", is_training_due, work.train),
         Step("rank", is_ranking_due, work.rank),
         Step("publish", is_publishing_due, work.publish),
@@ -230,6 +231,14 @@ def is_sync_due(state: ProjectState, config: WorkerConfig) -> bool:
 def are_events_due(state: ProjectState, config: WorkerConfig) -> bool:
     """Webhooks have come."""
     return state.has_events
+
+
+def is_ranking_unpublished(state: ProjectState, config: WorkerConfig) -> bool:
+    """The version in use has ranked: annotators get that before another training, which takes long.
+
+    Where there is only room in the queue, it is filled up after that.
+    """
+    return state.is_ranked and not state.is_published
 
 
 def is_training_due(state: ProjectState, config: WorkerConfig) -> bool:

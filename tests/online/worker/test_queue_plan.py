@@ -94,6 +94,21 @@ def test_a_reason_is_asked_for_only_where_a_place_is_handed_out_for_its_score():
     assert [task.reason for task in plan.added if task.strategy == SLICE] == [SLICE_REASON] * 2
 
 
+@pytest.mark.parametrize(("num_shown", "num_taken_out"), [(0, 0), (2, 1), (4, 2)])
+def test_a_task_whose_image_cannot_be_shown_now_gives_way_only_to_one_that_can(
+    num_shown: int, num_taken_out: int
+):
+    tasks = [
+        make_task(number, Place(2, PLACE_GRID[number]), usefulness=1 - number / 10)
+        for number in range(3)
+    ]
+    tasks[2].strategy = SLICE
+    shown = {"places": PLACES[:num_shown], "scores": SCORES[:num_shown]}
+    plan = make_plan(make_state(tasks, out_of_reach={0, 1, 2}, **shown))
+    assert plan.taken_out == tasks[len(tasks) - num_taken_out :]
+    assert len(plan.kept) + len(plan.added) == max(len(tasks), 2 * min(2, num_shown))
+
+
 def test_the_same_version_fills_up_with_the_round_after_the_next_and_takes_nothing_out():
     tasks = [make_task(number, PLACES[6 - number], round=4) for number in (1, 2)]
     plan = make_plan(make_state(tasks, is_new_version=False, round=3))

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from ralis_backend.online.store import Store, now
-from ralis_backend.online.store.tables import Project
+from ralis_backend.online.store import Store, StoreError, now
+from ralis_backend.online.store.tables import Project, Version
 from ralis_backend.online.tool import ToolTask
 from ralis_backend.online.worker import Worker, loop, retry
+from ralis_backend.online.worker.retry import Retry
 from ralis_backend.online.worker.train import Trainer
 from tests.online.conftest import MakeWorker, label_round, settle
-from tests.online.fake_tool import FakeTool
+from tests.online.fake_tool import CLASSES, FakeTool
 
 
 class Host:
@@ -93,6 +95,7 @@ def test_labels_that_a_training_left_out_are_trained_on_where_a_ranking_finds_th
     settle(worker)
     first, second = store.versions.all(project.id)[1:]
     assert ("left_out" in first.metrics, "left_out" in second.metrics) == (True, False)
+    assert "publish" in first.metrics["seconds"], "annotators meet what was ranked before that"
 
 
 def test_a_training_that_was_given_up_is_not_tried_again_when_an_image_fails_for_a_moment(
@@ -162,3 +165,61 @@ def test_images_that_become_readable_step_by_step_are_ranked_once_they_are_many(
     pauses_are_over(store, project)
     settle(worker)
     assert len(store.rankings.num_regions(version.id)) == 6
+
+
+@pytest.fixture
+def half_ranked(store: Store, tool: FakeTool) -> tuple[Project, Version]:
+    """A project whose version has ranked three of six images."""
+    pool = tool.pool
+    project = store.projects.register(pool.uid, pool.id, pool.label_config, CLASSES, "pool")
+    store.images.reconcile(project.id, tool.pool_tasks)
+    values = {"num_labels": 0, "created_at": now(), "ranked_at": now()}
+    version = Version(project_id=project.id, number=0, is_accepted=True, **values)
+    version = store.versions.add(version)
+    for image in store.images.of(project.id)[:3]:
+        store.rankings.put(version, image.id, np.ones(6, np.float32), [""] * 6, None)
+    return project, version
+
+
+def fail_once(store: Store, project: Project, *task_ids: int) -> None:
+    for image in store.images.of_tasks(project.id, task_ids).values():
+        store.images.fail(image.id, "502")
+    pauses_are_over(store, project)
+
+
+def is_ranked(store: Store, version: Version) -> bool:
+    return store.versions.all(version.project_id)[0].ranked_at is not None
+
+
+def test_images_that_came_since_a_ranking_ask_for_none_when_one_that_was_ranked_is_back(
+    store: Store, tool: FakeTool, half_ranked: tuple[Project, Version]
+):
+    project, version = half_ranked
+    fail_once(store, project, 1)
+    Retry(store, tool).retry(project, version, lambda: False)
+    assert store.images.bad(project.id) == []
+    assert is_ranked(store, version)
+    fail_once(store, project, 4)
+    Retry(store, tool).retry(project, version, lambda: False)
+    assert not is_ranked(store, version)
+
+
+def test_what_became_readable_asks_for_a_ranking_though_the_step_ends_in_an_error_then(
+    store: Store,
+    tool: FakeTool,
+    half_ranked: tuple[Project, Version],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    project, version = half_ranked
+    fail_once(store, project, 4, 5)
+    read = tool.image
+
+    def image(task: ToolTask) -> bytes:
+        if task.id == 5:
+            raise StoreError("database is locked")
+        return read(task)
+
+    monkeypatch.setattr(tool, "image", image)
+    with pytest.raises(StoreError, match="locked"):
+        Retry(store, tool).retry(project, version, lambda: False)
+    assert not is_ranked(store, version)

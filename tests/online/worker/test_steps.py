@@ -145,6 +145,8 @@ def test_the_first_step_that_is_due_is_done_and_none_where_all_is_well(
         met.append(step.name)
         del wanting[name]  # what the step has mended
     assert met == ["sync", "events", "train", "rank", "publish"]
+    is_ranked = make_state(is_published=False, num_new_labels=4)
+    assert [step.name for step in all_due(steps, is_ranked, CONFIG)][:2] == ["publish", "train"]
     *others, tidy, improve = steps
     assert all_due(steps, make_state(), CONFIG) == [tidy]  # when all else is well
     assert all_due([*others, improve], make_state(), CONFIG) == []
@@ -156,7 +158,14 @@ def test_work_is_all_that_is_not_idle_and_other_projects_wait_only_for_what_brin
 ):
     steps = worker_steps(store, tool, CONFIG)
     names = {kind: [step.name for step in steps if step.is_of(kind)] for kind in Kind}
-    assert names[Kind.SERVING] == ["sync", "events", "train", "rank", "publish"]
+    assert names[Kind.SERVING] == [
+        "sync",
+        "events",
+        "publish",
+        "train",
+        "rank",
+        "publish",
+    ]
     assert names[Kind.WORK] == [*names[Kind.SERVING], "retry", "tidy"]
     assert names[Kind.IDLE] == ["improve"]
 
