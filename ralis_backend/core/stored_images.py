@@ -157,11 +157,11 @@ def _read_tiff(content: bytes, max_pixels: int, bands: Sequence[int]) -> StoredI
     header = tiff.read_header(content)
     _check_size(header.width, header.height, max_pixels)
     tiff.check_pieces(content, header)
-    is_left_to_pillow = header.is_known_to_pillow and (0, 0) not in header.pieces
+    is_left_to_pillow = header.is_known_to_pillow and not header.is_sparse
     is_banded = header.is_plain and header.dtype is not None
     if is_banded and (not is_left_to_pillow or _is_unusual(header, bands)):
         return _bands_of_tiff(content, header, max_pixels, bands)
-    if not is_left_to_pillow:
+    if not is_left_to_pillow or header.is_mistaken_by_pillow:
         raise ImageError(header.refusal)
     if header.is_tiled:  # decoded as a whole, whatever lies outside the image
         _check_size(header.piece[1], header.piece[0], max_pixels)
@@ -227,22 +227,25 @@ def _of_ppm(content: bytes, image: ImageFile.ImageFile, maxval: int) -> np.ndarr
 
 def _is_unusual(header: tiff.TiffHeader, bands: Sequence[int]) -> bool:
     """Whether Pillow would not show it, or not as it is meant."""
-    if header.dtype != np.uint8 or header.bands > 4:
+    if header.dtype != np.uint8 or header.is_mistaken_by_pillow:
         return True
-    if header.bands == 2 and header.is_planar and not header.is_compressed:
+    if header.bands == (1 if header.is_grey else 3):
+        return False
+    if not header.has_alpha or header.bands != (2 if header.is_grey else 4):
         return True
-    has_spare = header.bands in (2, 4)
-    return has_spare and (not header.has_alpha or (header.bands == 4 and bool(bands)))
+    if header.is_grey:
+        return header.is_premultiplied or header.is_white_zero
+    return bool(bands) or (header.is_planar and header.is_premultiplied)
 
 
 def _bands_of_tiff(
     content: bytes, header: tiff.TiffHeader, max_pixels: int, bands: Sequence[int]
 ) -> StoredImage:
-    chosen = [0] if header.bands < 3 else _chosen(header.bands, bands)
-    is_shown_through = header.dtype == np.uint8 and header.has_alpha and header.bands in (2, 4)
-    if is_shown_through and not bands:
-        if header.is_premultiplied:
-            raise ImageError(f"{header.refusal}, transparency aside from the colours")
+    is_grey = header.bands - header.has_alpha < 3
+    chosen = [0] if is_grey else _chosen(header.bands, bands)
+    is_shown_through = header.dtype == np.uint8 and header.has_alpha and header.bands in (2, 3, 4)
+    is_shown_through &= is_grey or not bands
+    if is_shown_through:
         chosen.append(header.bands - 1)
     assert header.dtype is not None
     num_bytes = header.width * header.height * len(chosen) * header.dtype.itemsize
@@ -254,10 +257,14 @@ def _bands_of_tiff(
         )
     _check_decoded(header, len(chosen) if header.is_planar else header.bands, max_pixels)
     values = _upright(tiff.read_bands(content, header, chosen), header.orientation)
-    if is_shown_through and not bands:
-        opacity = values[..., -1].astype(np.float32) / 255
-        return StoredImage(np.ascontiguousarray(values[..., :-1]), opacity)
-    return StoredImage(values)
+    if not is_shown_through:
+        return StoredImage(values)
+    shown, opacity = np.ascontiguousarray(values[..., :-1]), values[..., -1]
+    if not header.is_premultiplied:
+        return StoredImage(shown, opacity.astype(np.float32) / 255)
+    if not header.is_white_zero:  # where white is zero, what is missing is white already
+        shown += np.minimum(255 - shown, 255 - opacity[..., None])
+    return StoredImage(shown)
 
 
 def _chosen(num_bands: int, bands: Sequence[int]) -> list[int]:
