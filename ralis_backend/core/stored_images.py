@@ -6,6 +6,7 @@ Limits are checked against the header, before anything is allocated or decoded.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,10 @@ _ALWAYS_DECODED = 64_000_000
 
 _ORIENTATION = 0x0112
 _PLAIN = (b"P1", b"P2", b"P3")
+_MOST_OF_A_HEADER = 4096
+"""Bytes of a PPM file that Pillow looks at one by one."""
+_MOST_RUN_LENGTHS = 10_000_000
+"""Pixels, or bytes of the file, that Pillow takes one by one where a BMP is so compressed."""
 _BROWSER_FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "WEBP", "AVIF")
 
 
@@ -131,6 +136,8 @@ def open_image(
             f"the {content[:2].decode()} file holds its values as text, which takes long to read; "
             "save it as PNG, or as binary PPM (P4 to P6)"
         )
+    if content[:1] == b"P":
+        _check_ppm_header(content)
     tiff.silence_pillow()
     Image.init()
     known = [name for name in formats if name in Image.OPEN]  # AVIF is not in every Pillow
@@ -180,6 +187,7 @@ def _read_by_pillow(content: bytes, max_pixels: int, bands: Sequence[int]) -> St
             return _deep_png(content, image, bands)
         if content.startswith(jpeg.SIGNATURE):
             jpeg.check_scans(content)
+        _check_run_lengths(content, image)
         if (maxval := _maxval(image)) is not None:
             return StoredImage(_of_ppm(content, image, maxval))
         picture = _of_jpeg2000(content, image) if image.format == "JPEG2000" else image
@@ -211,18 +219,16 @@ def _maxval(image: Image.Image) -> int | None:
 
 
 def _of_ppm(content: bytes, image: ImageFile.ImageFile, maxval: int) -> np.ndarray:
-    """(H, W) or (H, W, 3): uint8 with 255 as white, or, of more than 8 bits, what is stored."""
+    """(H, W) or (H, W, 3): uint8 with 255 as white, of more than 8 bits uint16 with 65535."""
     bands = len(image.getbands())
     if bands not in (1, 3):
         raise ImageError(f"the PPM file has {bands} bands, expected 1 or 3; save it as PNG")
     num_values = image.height * image.width * bands
-    dtype = ">u2" if maxval > 255 else "u1"
+    dtype, white = (">u2", 65535) if maxval > 255 else (">u1", 255)
     stored = np.frombuffer(content, dtype, num_values, image.tile[0].offset)
     stored = stored.reshape(image.height, image.width, *((bands,) if bands > 1 else ()))
-    if maxval > 255:
-        return stored.astype(np.uint16)
-    shades = np.minimum(np.rint(np.arange(256) * 255 / maxval), 255).astype(np.uint8)
-    return np.asarray(shades[stored])
+    shades = np.minimum(np.rint(np.arange(white + 1) / maxval * white), white)  # as Pillow has them
+    return np.asarray(shades.astype(dtype[1:])[stored])
 
 
 def _is_unusual(header: tiff.TiffHeader, bands: Sequence[int]) -> bool:
@@ -333,6 +339,27 @@ def _facts(content: bytes, image: Image.Image) -> FileFacts:
         is_shown and image.mode == "RGB" and not image.has_transparency_data and orientation == 1
     )
     return FileFacts(name, size, len(image.getbands()), bits, is_shown, is_plain)
+
+
+def _check_ppm_header(content: bytes) -> None:
+    """Of a file that begins with P; what else is wrong with it is said when it is opened."""
+    is_long = len(content) > _MOST_OF_A_HEADER and content[1:2] in b"0456fy"
+    num_words = 3 if content[:2] == b"P4" else 4
+    uncommented = re.sub(rb"#[^\r\n]*[\r\n]?", b"", content[:_MOST_OF_A_HEADER])
+    if is_long and not re.match(rb"(\S+\s+){%d}\S+\s" % (num_words - 1), uncommented):
+        raise ImageError(
+            f"the header of the PPM file does not end within {_MOST_OF_A_HEADER} bytes; leave "
+            "comments out, or save it as PNG"
+        )
+
+
+def _check_run_lengths(content: bytes, image: ImageFile.ImageFile) -> None:
+    most = max(image.width * image.height, len(content))
+    if most > _MOST_RUN_LENGTHS and any(codec == "bmp_rle" for codec, *_ in image.tile):
+        raise ImageError(
+            f"the BMP file of {image.width} x {image.height} pixels ({len(content)} bytes) is "
+            "compressed by run lengths, which takes long to read; save it as PNG"
+        )
 
 
 def _check_decoded(header: tiff.TiffHeader, num_bands: int, max_pixels: int) -> None:
