@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Collection, Mapping
+from itertools import takewhile
 
 from dotenv.parser import Binding, parse_stream
 from dotenv.variables import Literal, Variable, parse_variables
@@ -15,9 +16,11 @@ from dotenv.variables import Literal, Variable, parse_variables
 _NEW_LINE = re.compile(r"\r\n|\n|\r")
 _NAME = re.compile(r"\s*(?:(?:export|set)\s+)?['\"]?(\w+)", re.ASCII)
 _SETS = re.compile(rf"{_NAME.pattern}['\"]?\s*[=:]", re.ASCII)
-_ANYWHERE = re.compile(r"(?<!\w)(\w+)['\"]?\s*[=:]", re.ASCII)
+_WORD = re.compile(r"(?<!\w)(?:-e)?(\w+)", re.ASCII)
+_ASSIGNMENT = re.compile(r"(?:-e)?(\w+)=", re.ASCII)
 _FURTHER = re.compile(r"[\s;&|](\w+)=", re.ASCII)
 """In a value without quotes: a shell would set this variable, too."""
+_BETWEEN = re.compile(r"(?:\s|;|&&|\|\|)+(?:export\s+)?")
 _BARE = re.compile(r"[^=]*=\s*[^\s'\"]")
 _REST = re.compile(r"(?:^|\s)#.*")
 _COMMENT = re.compile(r"[^=]*=\s*[^\s'\"#][^\r\n]*\s#")
@@ -70,8 +73,7 @@ def _check_swallowed(
 ) -> None:
     """Of what cannot be read, and of a value of several lines, nothing may be ours."""
     within = [at for at, line in enumerate(lines) if at and _is_named(line, _SETS, is_ours)]
-    is_lost = _is_named(lines[0], _NAME, is_ours) or _names_ours(_ANYWHERE, lines[0], is_ours)
-    if binding.error and (within or is_lost):
+    if binding.error and (within or _names_ours(_WORD, lines[0], is_ours)):
         raise LineError(
             number,
             "cannot be read; expected NAME=value and nothing before it, the value in quotes if it "
@@ -86,17 +88,28 @@ def _check_swallowed(
 
 
 def _check_further(binding: Binding, number: int, is_ours: Callable[[str], bool]) -> None:
-    """Neither the name, as in `$env:NAME`, nor the value may have one of ours in it."""
-    name, is_bare = str(binding.key), _BARE.match(binding.original.string)
-    is_part = not re.fullmatch(r"\w+", name, re.ASCII) and not _is_named(name, _NAME, is_ours)
-    if is_part and _names_ours(_ANYWHERE, f"{name}=", is_ours):
-        raise LineError(number, "has something before the name; expected NAME=value")
-    if is_bare and _names_ours(_FURTHER, binding.value or "", is_ours):
+    """Nothing of ours may stand in the name, as in `$env:NAME`, nor be set within the value."""
+    name, value = str(binding.key), binding.value or ""
+    is_bare = _BARE.match(binding.original.string) is not None
+    if _is_named(name, _NAME, is_ours):
+        is_further = is_bare and _names_ours(_FURTHER, value, is_ours)
+    else:
+        is_part = not re.fullmatch(r"\w+", name, re.ASCII) and _names_ours(_WORD, name, is_ours)
+        if is_part or _is_named(value, _ASSIGNMENT, is_ours):
+            raise LineError(number, "has something before the name; expected NAME=value")
+        is_further = is_bare and _sets_ours(value, is_ours)
+    if is_further:
         raise LineError(
             number,
             "sets a second variable within its value; expected each on a line of its own, or the "
             "value in quotes",
         )
+
+
+def _sets_ours(value: str, is_ours: Callable[[str], bool]) -> bool:
+    """Whether a shell would set one of ours behind a value: of a command it sets none."""
+    found = takewhile(bool, map(_ASSIGNMENT.match, _BETWEEN.split(value)[1:]))
+    return any(is_ours(it[1]) for it in found if it)
 
 
 def _check_ours(
@@ -112,13 +125,14 @@ def _check_ours(
             "comment on a line of its own",
         )
     atoms = [*parse_variables(value)]
-    if any(re.search(r"\$\{[^}]*\}", it.resolve({})) for it in atoms if isinstance(it, Literal)):
+    used = [it for it in atoms if isinstance(it, Variable)]
+    is_odd = any(re.search(r"\$\{[^}]*\}", it.value) for it in atoms if isinstance(it, Literal))
+    if is_odd or any("${" in (it.default or "") for it in used):
         raise LineError(
             number,
             "has ${...} in a form that is not read; expected ${NAME} or ${NAME:-default}; a value "
             "in which ${ stands for itself goes into the environment",
         )
-    used = [it for it in atoms if isinstance(it, Variable)]
     if any(it.default is None and not known.get(it.name) for it in used):
         raise LineError(
             number,

@@ -6,6 +6,7 @@ Limits are checked against the header, before anything is allocated or decoded.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,10 @@ _ALWAYS_DECODED = 64_000_000
 
 _ORIENTATION = 0x0112
 _PLAIN = (b"P1", b"P2", b"P3")
+_MOST_OF_A_HEADER = 4096
+"""Bytes of a PPM file that Pillow looks at one by one."""
+_MOST_RUN_LENGTHS = 10_000_000
+"""Pixels, or bytes of the file, that Pillow takes one by one where a BMP is so compressed."""
 _BROWSER_FORMATS = ("PNG", "JPEG", "MPO", "GIF", "BMP", "WEBP", "AVIF")
 
 
@@ -131,6 +136,8 @@ def open_image(
             f"the {content[:2].decode()} file holds its values as text, which takes long to read; "
             "save it as PNG, or as binary PPM (P4 to P6)"
         )
+    if content[:1] == b"P":
+        _check_ppm_header(content)
     tiff.silence_pillow()
     Image.init()
     known = [name for name in formats if name in Image.OPEN]  # AVIF is not in every Pillow
@@ -157,11 +164,11 @@ def _read_tiff(content: bytes, max_pixels: int, bands: Sequence[int]) -> StoredI
     header = tiff.read_header(content)
     _check_size(header.width, header.height, max_pixels)
     tiff.check_pieces(content, header)
-    is_left_to_pillow = header.is_known_to_pillow and (0, 0) not in header.pieces
+    is_left_to_pillow = header.is_known_to_pillow and not header.is_sparse
     is_banded = header.is_plain and header.dtype is not None
     if is_banded and (not is_left_to_pillow or _is_unusual(header, bands)):
         return _bands_of_tiff(content, header, max_pixels, bands)
-    if not is_left_to_pillow:
+    if not is_left_to_pillow or header.is_mistaken_by_pillow:
         raise ImageError(header.refusal)
     if header.is_tiled:  # decoded as a whole, whatever lies outside the image
         _check_size(header.piece[1], header.piece[0], max_pixels)
@@ -180,6 +187,7 @@ def _read_by_pillow(content: bytes, max_pixels: int, bands: Sequence[int]) -> St
             return _deep_png(content, image, bands)
         if content.startswith(jpeg.SIGNATURE):
             jpeg.check_scans(content)
+        _check_run_lengths(content, image)
         if (maxval := _maxval(image)) is not None:
             return StoredImage(_of_ppm(content, image, maxval))
         picture = _of_jpeg2000(content, image) if image.format == "JPEG2000" else image
@@ -211,38 +219,39 @@ def _maxval(image: Image.Image) -> int | None:
 
 
 def _of_ppm(content: bytes, image: ImageFile.ImageFile, maxval: int) -> np.ndarray:
-    """(H, W) or (H, W, 3): uint8 with 255 as white, or, of more than 8 bits, what is stored."""
+    """(H, W) or (H, W, 3): uint8 with 255 as white, of more than 8 bits uint16 with 65535."""
     bands = len(image.getbands())
     if bands not in (1, 3):
         raise ImageError(f"the PPM file has {bands} bands, expected 1 or 3; save it as PNG")
     num_values = image.height * image.width * bands
-    dtype = ">u2" if maxval > 255 else "u1"
+    dtype, white = (">u2", 65535) if maxval > 255 else (">u1", 255)
     stored = np.frombuffer(content, dtype, num_values, image.tile[0].offset)
     stored = stored.reshape(image.height, image.width, *((bands,) if bands > 1 else ()))
-    if maxval > 255:
-        return stored.astype(np.uint16)
-    shades = np.minimum(np.rint(np.arange(256) * 255 / maxval), 255).astype(np.uint8)
-    return np.asarray(shades[stored])
+    shades = np.minimum(np.rint(np.arange(white + 1) / maxval * white), white)  # as Pillow has them
+    return np.asarray(shades.astype(dtype[1:])[stored])
 
 
 def _is_unusual(header: tiff.TiffHeader, bands: Sequence[int]) -> bool:
     """Whether Pillow would not show it, or not as it is meant."""
-    if header.dtype != np.uint8 or header.bands > 4:
+    if header.dtype != np.uint8 or header.is_mistaken_by_pillow:
         return True
-    if header.bands == 2 and header.is_planar and not header.is_compressed:
+    if header.bands == (1 if header.is_grey else 3):
+        return False
+    if not header.has_alpha or header.bands != (2 if header.is_grey else 4):
         return True
-    has_spare = header.bands in (2, 4)
-    return has_spare and (not header.has_alpha or (header.bands == 4 and bool(bands)))
+    if header.is_grey:
+        return header.is_premultiplied or header.is_white_zero
+    return bool(bands) or (header.is_planar and header.is_premultiplied)
 
 
 def _bands_of_tiff(
     content: bytes, header: tiff.TiffHeader, max_pixels: int, bands: Sequence[int]
 ) -> StoredImage:
-    chosen = [0] if header.bands < 3 else _chosen(header.bands, bands)
-    is_shown_through = header.dtype == np.uint8 and header.has_alpha and header.bands in (2, 4)
-    if is_shown_through and not bands:
-        if header.is_premultiplied:
-            raise ImageError(f"{header.refusal}, transparency aside from the colours")
+    is_grey = header.bands - header.has_alpha < 3
+    chosen = [0] if is_grey else _chosen(header.bands, bands)
+    is_shown_through = header.dtype == np.uint8 and header.has_alpha and header.bands in (2, 3, 4)
+    is_shown_through &= is_grey or not bands
+    if is_shown_through:
         chosen.append(header.bands - 1)
     assert header.dtype is not None
     num_bytes = header.width * header.height * len(chosen) * header.dtype.itemsize
@@ -254,10 +263,14 @@ def _bands_of_tiff(
         )
     _check_decoded(header, len(chosen) if header.is_planar else header.bands, max_pixels)
     values = _upright(tiff.read_bands(content, header, chosen), header.orientation)
-    if is_shown_through and not bands:
-        opacity = values[..., -1].astype(np.float32) / 255
-        return StoredImage(np.ascontiguousarray(values[..., :-1]), opacity)
-    return StoredImage(values)
+    if not is_shown_through:
+        return StoredImage(values)
+    shown, opacity = np.ascontiguousarray(values[..., :-1]), values[..., -1]
+    if not header.is_premultiplied:
+        return StoredImage(shown, opacity.astype(np.float32) / 255)
+    if not header.is_white_zero:  # where white is zero, what is missing is white already
+        shown += np.minimum(255 - shown, 255 - opacity[..., None])
+    return StoredImage(shown)
 
 
 def _chosen(num_bands: int, bands: Sequence[int]) -> list[int]:
@@ -326,6 +339,27 @@ def _facts(content: bytes, image: Image.Image) -> FileFacts:
         is_shown and image.mode == "RGB" and not image.has_transparency_data and orientation == 1
     )
     return FileFacts(name, size, len(image.getbands()), bits, is_shown, is_plain)
+
+
+def _check_ppm_header(content: bytes) -> None:
+    """Of a file that begins with P; what else is wrong with it is said when it is opened."""
+    is_long = len(content) > _MOST_OF_A_HEADER and content[1:2] in b"0456fy"
+    num_words = 3 if content[:2] == b"P4" else 4
+    uncommented = re.sub(rb"#[^\r\n]*[\r\n]?", b"", content[:_MOST_OF_A_HEADER])
+    if is_long and not re.match(rb"(\S+\s+){%d}\S+\s" % (num_words - 1), uncommented):
+        raise ImageError(
+            f"the header of the PPM file does not end within {_MOST_OF_A_HEADER} bytes; leave "
+            "comments out, or save it as PNG"
+        )
+
+
+def _check_run_lengths(content: bytes, image: ImageFile.ImageFile) -> None:
+    most = max(image.width * image.height, len(content))
+    if most > _MOST_RUN_LENGTHS and any(codec == "bmp_rle" for codec, *_ in image.tile):
+        raise ImageError(
+            f"the BMP file of {image.width} x {image.height} pixels ({len(content)} bytes) is "
+            "compressed by run lengths, which takes long to read; save it as PNG"
+        )
 
 
 def _check_decoded(header: tiff.TiffHeader, num_bands: int, max_pixels: int) -> None:

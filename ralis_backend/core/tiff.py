@@ -10,6 +10,7 @@ import io
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -22,8 +23,9 @@ _HEADER_BYTES = 8
 MOST_VALUES_AT_ONCE = 40_000_000
 """Of one strip or tile, in all its bands: it has to be decoded as a whole."""
 _VALUES_AT_ONCE = 4_000_000
-_MOST_ALONE = 100_000
-"""Pieces that are decoded one by one, a fraction of a millisecond each."""
+_LEFT_OUT = (0, 0)
+_MOST_ALONE = 10_000
+"""Times that a decoder is started for a plane, up to a millisecond each."""
 _MOST_PAGES = 10_000
 _MOST_IN_A_TAG = 1_000_000
 """Values of a tag that is read here, such as where the pieces lie."""
@@ -33,11 +35,12 @@ _SHARED_BYTES = 64_000_000
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _STRIP_OFFSETS, _SAMPLES, _ROWS_PER_STRIP, _STRIP_BYTES, _PLANAR = 273, 277, 278, 279, 284
 _PREDICTOR, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_BYTES = 317, 322, 323, 324, 325
-_SUBFILE, _EXTRA, _FORMAT, _ORIENTATION = 254, 338, 339, 274
+_SUBFILE, _EXTRA, _FORMAT, _ORIENTATION, _FILL_ORDER = 254, 338, 339, 274, 266
 _READ = (
     *(_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _STRIP_OFFSETS, _SAMPLES),
     *(_ROWS_PER_STRIP, _STRIP_BYTES, _PLANAR, _PREDICTOR, _TILE_WIDTH, _TILE_HEIGHT),
     *(_TILE_OFFSETS, _TILE_BYTES, _SUBFILE, _EXTRA, _FORMAT, _ORIENTATION),
+    _FILL_ORDER,
 )
 _WHOLE_NUMBERS = {1: "byte", 3: "short", 4: "long", 16: "long8"}
 _GREY, _RGB = (0, 1), 2
@@ -101,7 +104,24 @@ class TiffHeader:
     @property
     def is_planar(self) -> bool:
         """Whether each band is stored in pieces of its own."""
-        return int(self.tags.get(_PLANAR, 1)) == 2 and self.bands > 1
+        return self._has_planes and self.bands > 1
+
+    @property
+    def is_mistaken_by_pillow(self) -> bool:
+        """Whether Pillow shows its planes as something else, such as black for white."""
+        is_raw = int(self.tags.get(_COMPRESSION, 1)) == 1
+        is_mistaken_alone = is_raw and (self.bits < 8 or self.is_white_zero)
+        return self._has_planes and (self.bands == 2 or (self.bands == 1 and is_mistaken_alone))
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether the first band is grey, whatever the others are; colours otherwise."""
+        return int(self.tags.get(_PHOTOMETRIC, 1)) in _GREY
+
+    @property
+    def is_white_zero(self) -> bool:
+        """Whether what is stored counts from white down to black."""
+        return int(self.tags.get(_PHOTOMETRIC, 1)) == 0
 
     @property
     def is_premultiplied(self) -> bool:
@@ -110,7 +130,7 @@ class TiffHeader:
 
     @property
     def pieces(self) -> list[tuple[int, int]]:
-        """Where each strip or tile begins, and its length; (0, 0) of one that was left out."""
+        """Where each strip or tile begins, and its length; `_LEFT_OUT` of one that is not there."""
         offsets = _all(self.tags, _TILE_OFFSETS if self.is_tiled else _STRIP_OFFSETS, ())
         lengths = _all(self.tags, _TILE_BYTES if self.is_tiled else _STRIP_BYTES, ())
         return list(zip(offsets, lengths, strict=False))
@@ -132,6 +152,10 @@ class TiffHeader:
             "compression or with LZW or deflate: write it so"
         )
 
+    @property
+    def _has_planes(self) -> bool:
+        return int(self.tags.get(_PLANAR, 1)) == 2
+
     def decoded_bytes(self, num_bands: int) -> int:
         """What pieces with so many bands come to when decoded, beyond the picture's edge too."""
         height, width = (max(1, side) for side in self.piece)
@@ -142,6 +166,11 @@ class TiffHeader:
     def is_compressed(self) -> bool:
         """Whether values may stand as differences."""
         return int(self.tags.get(_COMPRESSION, 1)) not in (1, 32773)
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether pieces were left out."""
+        return _LEFT_OUT in self.pieces
 
 
 def silence_pillow() -> None:
@@ -228,7 +257,7 @@ def read_bands(content: bytes, header: TiffHeader, chosen: Sequence[int]) -> np.
                 result[rows, cols, place] = values[..., 0]
             else:
                 result[rows, cols] = values[..., list(chosen)]
-    if header.tags.get(_PHOTOMETRIC) == 0 and header.dtype.kind == "u":  # white is zero
+    if header.is_white_zero and header.dtype.kind == "u":
         opacity = header.bands - 1 if header.has_alpha else None
         shades = [place for place, band in enumerate(chosen) if band != opacity]
         result[..., shades] = np.iinfo(header.dtype).max - result[..., shades]
@@ -336,22 +365,37 @@ def _parts(
     places = header.pieces[first : first + across * down]
     if len(places) < across * down:
         raise TiffError(f"the TIFF file names {len(places)} of its {across * down} pieces")
-    is_alone = header.is_tiled or (0, 0) in places
-    if is_alone and across * down > _MOST_ALONE:
+    together = 1 if header.is_tiled else max(1, _VALUES_AT_ONCE // (width * height * bands))
+    runs = _runs(places, together)
+    num_alone = sum(places[start] != _LEFT_OUT for start, _ in runs)
+    if num_alone > _MOST_ALONE:
         raise TiffError(
-            f"the TIFF file is cut into {across * down} pieces, of which at most {_MOST_ALONE} are "
-            "decoded one by one; write it in larger strips or tiles"
+            f"the TIFF file is cut into {across * down} pieces, {num_alone} of which lie alone and "
+            f"at most {_MOST_ALONE} may; write it in larger strips or tiles"
         )
-    together = 1 if is_alone else max(1, _VALUES_AT_ONCE // (width * height * bands))
-    for row in range(0, down, together):
-        num_rows = min(height * together, header.height - row * height)
-        for col in range(across):
-            chosen = places[row * across + col : (row + together) * across : across]
-            size = (height if header.is_tiled else num_rows, width, bands)
-            values = _piece(content, header, chosen, size)
-            top, left = row * height, col * width
-            right = min(header.width, left + width)
-            yield slice(top, top + num_rows), slice(left, right), values[:num_rows, : right - left]
+    for start, end in runs:
+        row, col = divmod(start, across)
+        num_rows = min(height * (end - start), header.height - row * height)
+        size = (height if header.is_tiled else num_rows, width, bands)
+        values = _piece(content, header, places[start:end], size)
+        top, left = row * height, col * width
+        right = min(header.width, left + width)
+        yield slice(top, top + num_rows), slice(left, right), values[:num_rows, : right - left]
+
+
+def _runs(places: Sequence[tuple[int, int]], together: int) -> list[tuple[int, int]]:
+    """Start and end of what is decoded at once: so many pieces, all of them there or none."""
+    ends = [
+        at
+        for at in range(1, len(places))
+        if (places[at] == _LEFT_OUT) != (places[at - 1] == _LEFT_OUT)
+    ]
+    borders = [0, *ends, len(places)]
+    return [
+        (start, min(start + together, after))
+        for before, after in pairwise(borders)
+        for start in range(before, after, together)
+    ]
 
 
 def _piece(
@@ -365,7 +409,7 @@ def _piece(
     They are decoded as the bytes that they are: a grey picture that is wider by as much.
     """
     assert header.dtype is not None
-    if places[0] == (0, 0):  # left out by who wrote it, as GDAL does where there is nothing
+    if places[0] == _LEFT_OUT:  # left out by who wrote it, as GDAL does where there is nothing
         return np.zeros(size, header.dtype)
     pieces = [content[start : start + length] for start, length in places]
     starts = np.cumsum([0, *map(len, pieces[:-1])]).tolist()  # Pillow adds where they begin
@@ -373,7 +417,8 @@ def _piece(
     directory = TiffImagePlugin.ImageFileDirectory_v2(prefix=b"II")
     directory[_WIDTH], directory[_HEIGHT] = num_bytes, size[0]
     directory[_BITS], directory[_SAMPLES], directory[_PHOTOMETRIC] = 8, 1, 1
-    directory[_COMPRESSION] = int(header.tags.get(_COMPRESSION, 1))
+    for tag in (_COMPRESSION, _FILL_ORDER):
+        directory[tag] = int(header.tags.get(tag, 1))
     directory[_ROWS_PER_STRIP] = header.piece[0] if len(pieces) > 1 else size[0]
     directory[_STRIP_OFFSETS], directory[_STRIP_BYTES] = tuple(starts), tuple(map(len, pieces))
     directory.tagtype[_STRIP_OFFSETS] = directory.tagtype[_STRIP_BYTES] = TiffTags.LONG

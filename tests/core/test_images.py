@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ralis_backend.core import stored_images
 from ralis_backend.core.images import (
     MAGENTA,
     ImageError,
@@ -269,16 +270,53 @@ def test_their_values_are_counted_in_whatever_stands_for_white():
     assert colours.tolist() == [[[0, 85, 255], [51, 34, 17]]]
     assert decode_image(b"P5 2 1 1\n\0\1")[0, :, 0].tolist() == [0, 255]
 
-    deep = np.arange(12, dtype=np.uint16).reshape(2, 2, 3) * 300
+    deep = np.arange(12, dtype=np.uint16).reshape(2, 2, 3) * 400
     content = b"P6 2 2 4095\n" + deep.astype(">u2").tobytes()
-    np.testing.assert_array_equal(read_stored(content, 4).values, deep)
+    of_16_bits = np.minimum(np.rint(deep / 4095 * 65535), 65535)
+    np.testing.assert_array_equal(read_stored(content, 4).values, of_16_bits)
     assert file_facts(content).bits == 16
-    grey = b"P5 3 4 4095\n" + deep.astype(">u2").tobytes()
-    np.testing.assert_array_equal(read_stored(grey, 12).values, deep.reshape(4, 3))
     with pytest.raises(ImageError, match="truncated"):
         decode_image(content[:-1])
     with pytest.raises(ImageError, match="4 bands, expected 1 or 3"):
         decode_image(b"P0CMYK 1 1 15\n" + bytes(4))
+
+
+@pytest.mark.parametrize("maxval", [1, 15, 100, 255, 256, 1023, 4095, 65534, 65535])
+def test_a_range_that_was_measured_as_pillow_counts_holds_for_them(maxval):
+    values = np.linspace(0, maxval, 300).astype(">u2" if maxval > 255 else "u1")
+    content = b"P5 20 15 %d\n" % maxval + values.tobytes()
+    with Image.open(io.BytesIO(content)) as image:
+        counted = np.array(image)
+    read = read_stored(content, 300).values
+    assert (read.dtype == np.uint8) == (maxval < 256)
+    np.testing.assert_array_equal(read if read.ndim == 2 else read[..., 0], counted)
+
+
+@pytest.mark.parametrize("head", ["P5 2 %s1 255", "P5 2 1 255%s", "P5 2#\n1#\n2#\n%s 1 255"])
+def test_a_header_of_the_same_family_is_read_no_further_than_a_header_goes(head):
+    comment = "#" + "x" * 5000 + "\n"
+    with pytest.raises(ImageError, match="header of the PPM file does not end within 4096 bytes"):
+        decode_image((head % comment).encode() + b"\n\0\1")
+    assert decode_image(b"P5 2 1\n#" + b"x" * 4000 + b"\n255\n\0\1")[0, :, 0].tolist() == [0, 1]
+
+
+def _run_lengths(height: int, width: int) -> bytes:
+    """A BMP file, each row of which is one pixel of the colour 1 and nothing more."""
+    rows = b"\1\1\0\0" * height + b"\0\1"
+    palette = bytes(4) + b"\xff" * 4
+    head = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(rows), 0, 0, 2, 0)
+    start = 14 + len(head) + len(palette)
+    return b"BM" + struct.pack("<IHHI", start + len(rows), 0, 0, start) + head + palette + rows
+
+
+def test_run_lengths_that_take_long_to_decode_are_refused(monkeypatch):
+    assert decode_image(_run_lengths(20, 30))[:, :2, 0].tolist() == [[255, 0]] * 20
+    monkeypatch.setattr(stored_images, "_MOST_RUN_LENGTHS", 599)
+    with pytest.raises(ImageError, match=r"BMP file of 30 x 20 pixels.*compressed by run lengths"):
+        decode_image(_run_lengths(20, 30))
+    monkeypatch.setattr(stored_images, "_MOST_RUN_LENGTHS", 140)
+    with pytest.raises(ImageError, match=r"compressed by run lengths.*save it as PNG"):
+        decode_image(_run_lengths(20, 1))
 
 
 def test_what_is_odd_in_a_picture_writes_no_warnings(recwarn):

@@ -4,6 +4,7 @@ import io
 import struct
 import tracemalloc
 import zlib
+from itertools import product
 
 import cv2
 import numpy as np
@@ -212,9 +213,8 @@ def test_a_bigtiff_that_pillow_does_not_know_is_shown_on_white_or_refused():
     values[:, 0, 3] = 255
     shown = decode_image(write_tiff(values, order=">", big=True, extra=(2,)))
     assert shown[0, :, 0].tolist() == [0, 255]
-    for options in ({"extra": (1,)}, {"more": {262: [6]}}):
-        with pytest.raises(ImageError, match="4 bands of 8 bits, in a form that is not read"):
-            decode_image(write_tiff(values, order=">", big=True, **options))
+    with pytest.raises(ImageError, match="4 bands of 8 bits, in a form that is not read"):
+        decode_image(write_tiff(values, order=">", big=True, more={262: [6]}))
 
 
 @pytest.mark.parametrize("dtype", ["u1", "u2"])
@@ -236,17 +236,70 @@ def test_a_sparse_file_of_another_form_is_refused_and_so_is_a_piece_within_the_h
         decode_image(write_tiff(_values("u1", 1), more=lies))
 
 
-def test_planes_of_grey_and_transparency_are_shown_on_white():
-    values = np.array([[[100, 255], [100, 0]]], np.uint8)
-    assert decode_image(write_tiff(values, planar=True, extra=(2,)))[0, :, 0].tolist() == [100, 255]
-    white_is_zero = write_tiff(values, planar=True, extra=(2,), more={262: [0]})
-    assert decode_image(white_is_zero)[0, :, 0].tolist() == [155, 255]
+@pytest.mark.parametrize(
+    ("bands", "photometric", "extra"),
+    [
+        *[(1, photometric, ()) for photometric in (0, 1)],
+        *product((2, 3, 4), (0, 1), ((), (0,), (1,), (2,))),
+        *[(3, 2, ()), (4, 2, ()), (4, 2, (0,)), (4, 2, (1,)), (4, 2, (2,))],
+    ],
+)
+def test_8_bits_are_shown_as_they_are_meant_however_they_are_stored(bands, photometric, extra):
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 256, (7, 9, bands), np.uint8)
+    has_alpha = extra in ((1,), (2,))
+    num_colours = 1 if bands - has_alpha < 3 else 3
+    if extra == (1,):
+        values[..., :-1] = np.minimum(values[..., :-1], values[..., -1:])
+    colours = values[..., :num_colours].astype(float)
+    share = values[..., -1:] / 255 if has_alpha else np.ones((7, 9, 1))
+    shown = 255 * share - colours if extra == (1,) and photometric == 0 else colours
+    shown = 255 - colours if photometric == 0 and extra != (1,) else shown
+    shown = (shown if extra == (1,) else shown * share) + 255 * (1 - share)
+    for planar in (False, True):
+        for compression in (1, 8):
+            content = write_tiff(
+                values,
+                planar=planar,
+                compression=compression,
+                extra=extra,
+                more={262: [photometric]},
+            )
+            np.testing.assert_allclose(
+                decode_image(content), np.broadcast_to(shown, (7, 9, 3)), rtol=0, atol=3
+            )
+
+
+@pytest.mark.parametrize(
+    ("bands", "tags", "expected"),
+    [
+        (2, {259: [7]}, "2 bands of 8 bits, compressed as 7, in a form"),
+        (1, {258: [1], 262: [0]}, "1 bands of 1 bits, in a form"),
+    ],
+)
+def test_planes_that_pillow_shows_as_something_else_are_refused(bands, tags, expected):
+    with pytest.raises(ImageError, match=expected):
+        decode_image(write_tiff(_values("u1", bands), planar=True, extra=(2,), more=tags))
+
+
+@pytest.mark.parametrize("bands", [1, 2, 4])
+def test_bits_that_are_stored_from_the_lowest_on_are_turned(bands):
+    values = _values("u1", bands)
+    turned = np.packbits(np.unpackbits(values[..., None], axis=-1)[..., ::-1], axis=-1)[..., 0]
+    read = read_stored(write_tiff(turned, more={266: [2]}), 1000).values
+    np.testing.assert_array_equal(read[..., 0], values[..., 0])
 
 
 def test_pieces_that_are_decoded_one_by_one_are_not_too_many(monkeypatch):
-    monkeypatch.setattr(tiff, "_MOST_ALONE", 4)
-    with pytest.raises(ImageError, match="cut into 5 pieces, of which at most 4 are decoded one"):
-        read_stored(write_tiff(_values("u2", 3), left_out=(1,)), 1000)
+    monkeypatch.setattr(tiff, "_MOST_ALONE", 2)
+    strips = write_tiff(_values("u2", 3), left_out=(1,))
+    assert read_stored(strips, 1000).values.shape == (23, 17, 3)
+    for sparse in (
+        write_tiff(_values("u2", 3), left_out=(1, 3)),
+        write_tiff(_values("u2", 3), tile=16, left_out=(1,)),
+    ):
+        with pytest.raises(ImageError, match=r"into [45] pieces, 3 of which lie alone and at most"):
+            read_stored(sparse, 1000)
 
 
 @pytest.mark.parametrize(
