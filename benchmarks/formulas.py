@@ -29,11 +29,8 @@ from ralis_backend.core.policy.adaptive_inputs import PROJECT_INPUTS
 from ralis_backend.core.policy.registry import find_strategy
 from ralis_backend.offline.datasets import Dataset
 from ralis_backend.offline.training.config import AdaptiveConfig
-from ralis_backend.offline.training.scenarios import (
-    SCORED_CLASSES,
-    draw_scenario,
-    play_together,
-)
+from ralis_backend.offline.training.rewards import SCORED_CLASSES
+from ralis_backend.offline.training.scenarios import draw_scenario, play_together
 from ralis_backend.offline.training.sources import digest, regions_of
 from ralis_backend.offline.training.trainer import Equipment
 from ralis_backend.simulation.oracles import ORACLES

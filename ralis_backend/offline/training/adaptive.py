@@ -27,11 +27,8 @@ from ralis_backend.core.policy.adaptive import KNOBS, AdaptivePolicy, AdaptiveSp
 from ralis_backend.core.policy.adaptive_inputs import PROJECT_INPUTS, project_inputs
 from ralis_backend.offline.datasets import Dataset
 from ralis_backend.offline.training.config import AdaptiveConfig
-from ralis_backend.offline.training.scenarios import (
-    SCORED_CLASSES,
-    draw_scenario,
-    play_together,
-)
+from ralis_backend.offline.training.rewards import SCORED_CLASSES
+from ralis_backend.offline.training.scenarios import draw_scenario, play_together
 from ralis_backend.offline.training.sources import digest, games_facts, regions_of
 from ralis_backend.offline.training.trainer import (
     Equipment,

@@ -22,7 +22,7 @@ from ralis_backend.offline.training.config import TrainingConfig
 from ralis_backend.offline.training.open_simulation import open_simulation
 from ralis_backend.offline.training.parts import put_together
 from ralis_backend.offline.training.q_training import Log, QTraining
-from ralis_backend.offline.training.rewards import find_score
+from ralis_backend.offline.training.rewards import SCORED_CLASSES, find_score
 from ralis_backend.offline.training.trainer import (
     Equipment,
     OnProgress,
@@ -186,6 +186,7 @@ def _facts(
         "dataset": dataset.name,
         "classes": list(dataset.class_names),
         **background_facts(dataset.background),
+        "scored_classes": SCORED_CLASSES,
         "splits_sha256": hashlib.sha256(keys.encode()).hexdigest(),
         "files_sha256": dataset.files_digest((*RalisTrainer.splits, *scale)),
         "num_regions": {

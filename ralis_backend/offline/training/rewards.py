@@ -20,6 +20,9 @@ from ralis_backend.core.registry import Registry
 Score = Callable[..., float]
 """(C, C) confusion matrix, and `background`, which class is left out or None, -> score."""
 
+SCORED_CLASSES = "shown"
+"""Over which classes scores are: another name where another rule makes other scores."""
+
 ENET_EPSILON = 1.02
 CVAR_SHARE = 0.3
 

@@ -23,9 +23,6 @@ from ralis_backend.simulation.heads import HeadConfig, Heads, Points
 from ralis_backend.simulation.picking import pick
 from ralis_backend.simulation.points import RegionPoints
 
-SCORED_CLASSES = "shown"
-"""Over which classes the mIoU of a game is: another name where another rule makes other scores."""
-
 _MOST_DRAWS = 100
 
 

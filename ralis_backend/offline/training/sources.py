@@ -13,7 +13,7 @@ import torch
 
 from ralis_backend.offline.datasets import Dataset
 from ralis_backend.offline.point_features import PointFeatures
-from ralis_backend.offline.training.scenarios import SCORED_CLASSES
+from ralis_backend.offline.training.rewards import SCORED_CLASSES
 from ralis_backend.offline.training.trainer import Equipment
 from ralis_backend.simulation.points import RegionPoints
 

@@ -145,7 +145,7 @@ def test_a_training_does_not_go_on_with_another_encoder(tmp_path, monkeypatch):
     trained(None)
     results = json.loads((tmp_path / "policy.json").read_text())
     assert results["segmenter"] == {"encoder": "mobilenet_v2", "encoder_weights": None}
-    assert results["background"] == 0
+    assert (results["background"], results["scored_classes"]) == (0, "shown")
     with pytest.raises(OtherRun, match=r"it differs in segmenter\.encoder_weights\)"):
         trained("imagenet")
     with pytest.raises(OtherRun, match=r"segmenter\.architecture, segmenter\.num_classes\)"):
