@@ -2,7 +2,8 @@
 
 A game draws images, first labels, a subset or merge of the classes, the loss, the sizes of head,
 batch, pool and budget; everybody who plays it shares all of that. A file per dataset in `--out`
-keeps every score; called again, it plays what is missing. `--report` sums up what lies there.
+keeps every score; called again, it plays what is missing, of the same regions and scored as these
+were. `--report` sums up what lies there.
 
     python -m benchmarks.formulas --dataset DIR --games 20 --strategies random,coverage,entropy
     python -m benchmarks.formulas --report
@@ -27,9 +28,11 @@ from ralis_backend.core.intervals import mean_interval
 from ralis_backend.core.policy.adaptive_inputs import PROJECT_INPUTS
 from ralis_backend.core.policy.registry import find_strategy
 from ralis_backend.offline.datasets import Dataset
-from ralis_backend.offline.point_features import PointFeatures
 from ralis_backend.offline.training.config import AdaptiveConfig
+from ralis_backend.offline.training.rewards import SCORED_CLASSES
 from ralis_backend.offline.training.scenarios import draw_scenario, play_together
+from ralis_backend.offline.training.sources import digest, regions_of
+from ralis_backend.offline.training.trainer import Equipment
 from ralis_backend.simulation.oracles import ORACLES
 from ralis_backend.simulation.points import RegionPoints
 
@@ -102,11 +105,11 @@ def main() -> None:
 
 def _play(folder: Path, options: argparse.Namespace) -> None:
     dataset = Dataset.open(folder)
-    points = PointFeatures(dataset, CONFIG.region_size, options.cache).split(options.split)
+    equipment = Equipment(options.cache)
+    points = regions_of([dataset], options.split, CONFIG.region_size, equipment)[dataset.name]
     path = options.out / f"{dataset.name}.json"
-    kept: dict[str, Any] = {"split": options.split, "games": []}
-    if path.is_file():
-        kept = json.loads(path.read_text())
+    facts = {"split": options.split, "regions": digest(points), "scored_classes": SCORED_CLASSES}
+    kept = kept_games(path, facts)
     strategies = _strategies(dataset, options)
     for index in range(options.games):
         seed = options.first_seed + index
@@ -119,15 +122,38 @@ def _play(folder: Path, options: argparse.Namespace) -> None:
         if not missing:
             continue
         started = time.perf_counter()
-        facts, scores = _scores(points, missing, seed)
+        drawn, scores = _scores(points, missing, seed)
         if game is None:
-            kept["games"].append({"seed": seed, **facts, "scores": scores})
+            kept["games"].append({"seed": seed, **drawn, "scores": scores})
         else:
             game["scores"] |= scores
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, kept)
         seconds = time.perf_counter() - started
         print(f"{dataset.name} {seed}: {len(missing)} players, {seconds:.1f} s", flush=True)
+
+
+def kept_games(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file holds, to which games may be added; `facts` and no game where there is none.
+
+    Raises:
+        ValueError: if its games are of other facts, or it does not name them: leads of one game
+            would be of two kinds.
+    """
+    if not path.is_file():
+        return {**facts, "games": []}
+    kept: dict[str, Any] = json.loads(path.read_text())
+    different = [
+        f"{name} is {kept.get(name)!r} there, {value!r} now"
+        for name, value in facts.items()
+        if kept.get(name) != value
+    ]
+    if different:
+        raise ValueError(
+            f"{path} holds games of other regions, or scored in another way "
+            f"({'; '.join(different)}); choose another folder with --out"
+        )
+    return kept
 
 
 def _strategies(dataset: Dataset, options: argparse.Namespace) -> dict[str, Strategy]:
@@ -180,7 +206,8 @@ def report(
     yield (
         f"{sum(counts.values())} games of the fast simulation on {len(played)} label sets, drawn "
         "as `benchmarks/formulas.py` says; grey, cells and streets are generated. Points of mIoU "
-        "over the game ahead of a random choice, with 95 % intervals over games; bold is behind it."
+        "over the game ahead of a random choice, with 95 % intervals over games; bold is behind "
+        f"it. {_scoring(played)}"
     )
     yield ""
     yield from _came_out(played, names)
@@ -205,6 +232,22 @@ def report(
     yield ""
     yield from _by_kind(played, names)
     yield ""
+
+
+def _scoring(played: Mapping[str, Mapping[str, Any]]) -> str:
+    """Over which classes the mIoU is; `ValueError` where that is not the same in all."""
+    scored = {each.get("scored_classes", "before there was a name") for each in played.values()}
+    if len(scored) > 1:
+        raise ValueError(
+            f"games are scored in several ways ({', '.join(sorted(scored))}) and cannot be summed "
+            "up together; keep each in a folder of its own"
+        )
+    if scored == {SCORED_CLASSES}:
+        return "mIoU is over the classes that the held-out regions of a game show."
+    return (
+        "A class that the held-out regions of a game do not show, and that was predicted, counted "
+        "as one with an IoU of 0."
+    )
 
 
 def _came_out(played: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> Iterator[str]:

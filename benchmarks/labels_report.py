@@ -108,6 +108,12 @@ def _card(
     results = json.loads((POLICIES / f"{file}.json").read_text())
     config, cost = results["config"], results["labelled_regions"]
     trained_on = " and ".join(SETS[name] for name in cost)
+    scored = ""
+    if "scored_classes" not in results:
+        scored = (
+            "; a class that the held-out images do not show, and that was predicted, counted as "
+            "one with an IoU of 0, which trainings no longer do"
+        )
     yield f"# {file}"
     yield ""
     yield f"{text} Use it with `RALIS_STRATEGY={CALLED.get(file, strategy)}`."
@@ -118,14 +124,14 @@ def _card(
             f"- **Trained** on `d_t` of {trained_on}, by evolution strategies: "
             f"{len(results['curve'])} games, each with {config['pairs']} antithetic pairs, of "
             "random images, first labels, losses, and subsets or merges of the classes; reward: "
-            "mean mIoU over the game on images held out of it; seed "
+            f"mean mIoU over the game on images held out of it{scored}; seed "
             f"{results['seed']}, in the fast simulation."
         )
     else:
         yield (
             f"- **Fitted** on `d_t` of {trained_on}: the mIoU that batches add in "
-            f"{config['linear_games']} games is explained by their mean inputs (ridge regression); "
-            f"seed {results['seed']}, in the fast simulation."
+            f"{config['linear_games']} games is explained by their mean inputs (ridge "
+            f"regression){scored}; seed {results['seed']}, in the fast simulation."
         )
     yield (
         f"- **What it cost in labels:** {sum(cost.values())} regions of "

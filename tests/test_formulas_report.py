@@ -156,3 +156,22 @@ def test_generated_pictures_show_every_class_and_can_be_drawn_again(kind):
         assert (image.shape, image.dtype, mask.shape) == ((*SIZE, 3), np.uint8, SIZE)
     (again,) = pictures(kind, 1, 0)
     np.testing.assert_array_equal(again[0], drawn[0][0])
+
+
+def test_games_that_are_scored_in_another_way_are_neither_added_nor_summed_up(tmp_path):
+    facts = {"split": "d_v", "regions": "0123", "scored_classes": "shown"}
+    path = tmp_path / "a.json"
+    assert formulas.kept_games(path, facts) == {**facts, "games": []}
+    before = _set(random=[1.0, 1.0], coverage=[2.0, 2.0], entropy=[1.0, 2.0])
+    path.write_text(json.dumps(before | {"split": "d_v"}))
+    with pytest.raises(ValueError, match=r"regions is None there.*scored_classes is None there"):
+        formulas.kept_games(path, facts)
+    now = before | facts
+    path.write_text(json.dumps(now))
+    assert formulas.kept_games(path, facts) == now
+    with pytest.raises(ValueError, match=r"split is 'd_v' there, 'd_t' now\); choose another"):
+        formulas.kept_games(path, facts | {"split": "d_t"})
+    assert "counted as one with an IoU of 0" in "\n".join(formulas.report({"a": before}, {}))
+    assert "over the classes that the held-out" in "\n".join(formulas.report({"a": now}, {}))
+    with pytest.raises(ValueError, match=r"several ways \(before there was a name, shown\)"):
+        list(formulas.report({"a": before, "b": now}, {}))

@@ -136,6 +136,10 @@ class Dataset:
         keys = (key for name in dict.fromkeys(splits) for key in self.splits.get(name, ()))
         return digest_of(self.samples[key] for key in keys)
 
+    def split_sizes(self, splits: Sequence[str]) -> dict[str, int]:
+        """How many images each split has; beside `files_digest`, which split an image is of."""
+        return {name: len(self.splits.get(name, ())) for name in splits}
+
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names in the order of the masks' values."""

@@ -29,6 +29,7 @@ from ralis_backend.core.learning.rewards.scale import ProgressiveScale
 from ralis_backend.core.learning.rewards.scores import Noise
 from ralis_backend.core.regions import VOID, Region, grid
 from ralis_backend.core.segmenter import Segmenter, SegmenterSpec, build, load
+from ralis_backend.core.segmenter.registry import weights_facts
 from ralis_backend.offline.datasets import Dataset, DatasetError, Sample
 from ralis_backend.offline.lessons import LESSONS, Lesson, Material
 from ralis_backend.offline.scaled import scaled
@@ -235,18 +236,22 @@ class SegmenterTraining:
         recipe = asdict(self.recipe)
         if self.recipe.init not in INITS:
             recipe["init"] = {"sha256": weights.digest(Path(self.recipe.init))}
+        begins_with = weights_facts(self.segmenter.spec) if self.recipe.init in INITS else {}
         if self.recipe.reward == "none":  # it knows of no rewards
             del recipe["rewards"], recipe["noise"]
         facts = {
             "dataset": self._dataset.name,
             "classes": list(self._dataset.class_names),
             **background_facts(self._dataset.background),
-            "segmenter": asdict(self.segmenter.spec),
+            "segmenter": asdict(self.segmenter.spec) | begins_with,
             "seed": self._seed,
             "recipe": recipe,
             "images": {"pool": len(self._images), "test": len(self._test)},
             "files_sha256": self._dataset.files_digest((self.recipe.pool, self.recipe.measured_on)),
         }
+        if self.recipe.regions is not None:  # else `images` says of which split an image is
+            splits = (self.recipe.pool, self.recipe.measured_on)
+            facts["split_images"] = self._dataset.split_sizes(splits)
         found: dict[str, Any] = json.loads(json.dumps(facts))  # as they are read again
         return found
 

@@ -12,6 +12,7 @@ import torch
 
 from ralis_backend.core.learning.config import FinetuneConfig
 from ralis_backend.core.segmenter import SegmenterSpec
+from ralis_backend.core.segmenter.registry import weights_facts
 from ralis_backend.simulation.arena import background_facts, labels_digest
 from ralis_backend.simulation.full import FullSimulation, LabelledSample
 from ralis_backend.simulation.game import GameRules
@@ -60,8 +61,8 @@ class FullArena:
         self._splits = (pool, state_set, test_set)
         self._spec, self._region_size = spec, region_size
         self._config, self._besides, self._device = config, tuple(besides), device
-        self._facts = dict(facts or {})
         self._measured = self._simulation(test_set)
+        self._facts = weights_facts(spec) | dict(facts or {})
         self.class_pixels = self._measured.class_pixels
         self.is_annotated: np.ndarray = self.class_pixels[:, :-1].sum(axis=1) > 0
 

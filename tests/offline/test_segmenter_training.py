@@ -110,6 +110,39 @@ def test_numbers_of_other_masks_are_not_given_as_those_of_these(
         opened()
 
 
+def test_a_training_does_not_go_on_from_other_weights_of_the_same_path(
+    training, tiny_segmenters, tmp_path, monkeypatch
+):
+    path = tmp_path / "own.safetensors"
+
+    def begun(spec, **options):
+        segmenter = build(tiny_segmenters, **options)  # which reads no weights
+        segmenter.spec = replace(tiny_segmenters, encoder_weights=str(path))
+        return segmenter
+
+    monkeypatch.setattr("ralis_backend.offline.segmenter_training.build", begun)
+    recipe = replace(RECIPE, init="imagenet", cycles=1, updates=1)
+    path.write_bytes(b"these")
+    training(recipe).run()
+    path.write_bytes(b"others")
+    with pytest.raises(OtherRun, match=r"differs in segmenter\.encoder_weights_sha256"):
+        training(recipe)
+
+
+def test_an_image_that_was_moved_to_the_test_is_told_apart(tiny_dataset, tiny_segmenters, tmp_path):
+    recipe = replace(RECIPE, cycles=1, updates=1, regions=4, test_images=2)
+
+    def opened(dataset: Dataset) -> SegmenterTraining:
+        spec = replace(tiny_segmenters, num_classes=1)
+        return SegmenterTraining(recipe, dataset, spec, tmp_path / "a", seed=0)
+
+    opened(tiny_dataset).run()
+    *kept, moved = tiny_dataset.splits["d_v"]
+    splits = {"d_v": tuple(kept), "test": (moved, *tiny_dataset.splits["test"])}
+    with pytest.raises(OtherRun, match=r"split_images\.d_v, split_images\.test"):
+        opened(replace(tiny_dataset, splits={**tiny_dataset.splits, **splits}))
+
+
 def test_a_background_and_a_class_that_the_test_lacks_are_not_scored(
     tiny_dataset, tiny_segmenters, tmp_path, monkeypatch
 ):

@@ -266,6 +266,17 @@ def test_a_balanced_reward_set_is_half_as_large(make_fast):
     assert half.evaluate().sum() < 0.6 * whole.evaluate().sum()
 
 
+@pytest.mark.parametrize("fidelity", ["fast", "full"])
+def test_a_datasets_background_is_known_where_policies_are_trained(
+    tiny_dataset, tiny_segmenters, cache, fidelity
+):
+    ground, *others = tiny_dataset.classes
+    dataset = replace(tiny_dataset, classes=(replace(ground, is_background=True), *others))
+    spec = RANDOM if fidelity == "fast" else tiny_segmenters
+    config = replace(CONFIG, fidelity=fidelity)
+    assert open_simulation(dataset, config, cache, spec=spec).background == 0
+
+
 def test_a_class_that_never_occurs_is_refused_by_name(make_fast, tiny_dataset):
     more = replace(tiny_dataset, classes=(*tiny_dataset.classes, tiny_dataset.classes[0]))
     with pytest.raises(DatasetError, match=r"d_t.*never occurs"):

@@ -101,6 +101,16 @@ def encoder_facts(spec: SegmenterSpec) -> dict[str, Any]:
     del facts["num_classes"]
     if kind_of(spec) == DEFAULT_KIND:
         del facts["architecture"]
-    if spec.encoder_weights is not None and encoder_weights.is_file(spec.encoder_weights):
-        facts["encoder_weights_sha256"] = weights.digest(Path(spec.encoder_weights))
-    return facts
+    return facts | weights_facts(spec)
+
+
+def segmenter_facts(spec: SegmenterSpec) -> dict[str, Any]:
+    """What a segmenter that is built of `spec` depends on, as JSON."""
+    return asdict(spec) | weights_facts(spec)
+
+
+def weights_facts(spec: SegmenterSpec) -> dict[str, Any]:
+    """What is in the file of the encoder's weights, as JSON: nothing where they are no file."""
+    if spec.encoder_weights is None or not encoder_weights.is_file(spec.encoder_weights):
+        return {}
+    return {"encoder_weights_sha256": weights.digest(Path(spec.encoder_weights))}

@@ -61,8 +61,12 @@ class ArenaConfig:
         played = (self.pool, "d_s", self.measured_on)
         scale = REFERENCE_SPLITS if self.fidelity == "fast" else ()
         digest = self.dataset.files_digest((*played, *scale))
-        classes = list(self.dataset.class_names)
-        return {**splits, "files_sha256": digest[:12], "classes": classes}
+        return {
+            **splits,
+            "files_sha256": digest[:12],
+            "images": self.dataset.split_sizes((*played, *scale)),
+            "classes": list(self.dataset.class_names),
+        }
 
     def test_samples(self) -> list[Sample]:
         """The images that segmenters are measured on."""

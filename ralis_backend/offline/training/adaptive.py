@@ -27,8 +27,9 @@ from ralis_backend.core.policy.adaptive import KNOBS, AdaptivePolicy, AdaptiveSp
 from ralis_backend.core.policy.adaptive_inputs import PROJECT_INPUTS, project_inputs
 from ralis_backend.offline.datasets import Dataset
 from ralis_backend.offline.training.config import AdaptiveConfig
+from ralis_backend.offline.training.rewards import SCORED_CLASSES
 from ralis_backend.offline.training.scenarios import draw_scenario, play_together
-from ralis_backend.offline.training.sources import digest, regions_of
+from ralis_backend.offline.training.sources import digest, games_facts, regions_of
 from ralis_backend.offline.training.trainer import (
     Equipment,
     OnProgress,
@@ -218,7 +219,12 @@ def _games(
     told: Callable[[float | None], None],
 ) -> list[PlayedGame]:
     """The games of one dataset, from the cache as far as it has them."""
-    facts = {"dataset": digest(source), "config": _of_games(config), "seed": seed}
+    facts = {
+        "dataset": digest(source),
+        "scored_classes": SCORED_CLASSES,
+        "config": _of_games(config),
+        "seed": seed,
+    }
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     path = cache / f"{name}-{key}.json"
     entries = json.loads(path.read_text())["games"] if path.is_file() else []
@@ -274,9 +280,8 @@ def _spec(
         "kind": "policy gradient",
         "config": json.loads(json.dumps(asdict(config))),
         "seed": seed,
-        "datasets": {name: digest(source) for name, source in sources.items()},
         "labelled_regions": {name: len(source) for name, source in sources.items()},
-        "scored_classes": "shown",
+        **games_facts(sources),
     }
     spread = np.maximum(inputs.std(axis=0), 1e-3)
     return AdaptiveSpec(

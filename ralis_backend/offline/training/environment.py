@@ -113,7 +113,7 @@ class LabellingEnv(gymnasium.Env[Any, Any]):
         _check(config, len(simulation.class_pixels))
         self.simulation = simulation
         self.config = config
-        self._score = rewards.find_score(config.reward)
+        self._score = rewards.find_score(config.reward, simulation.background)
         self._encoder = encoder or RalisInputs(config.variant)
         state, action_length = self._encoder.shapes(simulation)
         self.shapes = {
@@ -203,6 +203,8 @@ class LabellingEnv(gymnasium.Env[Any, Any]):
             rng,
             simulation.describe_state(self._encoder.features),
             simulation.class_counts(self._unlabelled()) if is_whole else None,
+            background=simulation.background,
+            removed_classes=simulation.removed_classes,
         )
 
     def _learn(self, picked: np.ndarray) -> np.ndarray:
@@ -219,18 +221,21 @@ class LabellingEnv(gymnasium.Env[Any, Any]):
         matrices = self.simulation.learn(label_sets, config.updates_per_step, self._seed())
         before = self._recent(self._matrices)
         after = self._recent([*self._matrices, matrices[0]])
-        total = rewards.reward(config.reward, before, after)
+        total = self._rise(before, after)
         if config.is_first_reward_whole and len(self._matrices) == 1:
             total = 100 * self._score(after)
         if config.baseline == "random":
             other = self._recent([*self._matrices, matrices[1]])
-            total -= rewards.reward(config.reward, before, other)
+            total -= self._rise(before, other)
         credits = np.full(len(picked), total, np.float32)
         for group, matrix in zip(groups, matrices[len(matrices) - len(groups) :], strict=True):
             without = self._recent([*self._matrices, matrix])
-            credits[group] = rewards.reward(config.reward, without, after) * len(groups)
+            credits[group] = self._rise(without, after) * len(groups)
         self._matrices.append(matrices[0])
         return credits
+
+    def _rise(self, before: np.ndarray, after: np.ndarray) -> float:
+        return rewards.reward(self.config.reward, before, after, self.simulation.background)
 
     def _training_set(self, picked: np.ndarray) -> np.ndarray:
         if self.config.memory == "newest":

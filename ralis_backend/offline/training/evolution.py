@@ -23,7 +23,7 @@ from ralis_backend.core.policy import AgnosticPolicy, AgnosticSpec
 from ralis_backend.offline.training.any_policy import labelled_regions, with_weights, write_policy
 from ralis_backend.offline.training.config import EvolutionConfig
 from ralis_backend.offline.training.scenarios import draw_scenario, play_together
-from ralis_backend.offline.training.sources import digest
+from ralis_backend.offline.training.sources import games_facts
 from ralis_backend.offline.training.trainer import OnProgress, Progress, checkpoint_path
 from ralis_backend.simulation.points import RegionPoints
 
@@ -84,8 +84,8 @@ def evolve(
 
 def _facts(sources: Mapping[str, RegionPoints], config: EvolutionConfig, seed: int) -> Any:
     """What a training depends on, as JSON gives it back."""
-    digests = {name: digest(source) for name, source in sources.items()}
-    return json.loads(json.dumps({"datasets": digests, "config": asdict(config), "seed": seed}))
+    facts = {**games_facts(sources), "config": asdict(config), "seed": seed}
+    return json.loads(json.dumps(facts))
 
 
 def _first(spec: AgnosticSpec, config: EvolutionConfig, seed: int) -> _Standing:

@@ -19,6 +19,7 @@ from ralis_backend.core.policy.agnostic import linear_inputs
 from ralis_backend.offline.training.any_policy import labelled_regions, write_policy
 from ralis_backend.offline.training.config import EvolutionConfig
 from ralis_backend.offline.training.scenarios import draw_scenario, measured, offer
+from ralis_backend.offline.training.sources import games_facts
 from ralis_backend.offline.training.trainer import OnProgress, Progress
 from ralis_backend.simulation.fast import FastSimulation
 from ralis_backend.simulation.points import RegionPoints
@@ -63,6 +64,7 @@ def fit_linear(
         "config": asdict(config),
         "seed": seed,
         "labelled_regions": labelled_regions(sources),
+        **games_facts(sources),
     }
     spec = AgnosticSpec("linear", training=training)
     results = {**training, "weights": [round(it, 4) for it in fitted]}
@@ -95,7 +97,7 @@ def _played(
         scenario.seed,
     )
     means = np.stack([features[batch].mean(axis=0) for batch in batches])
-    return means, measured(matrices)
+    return means, measured(matrices, scenario.held_out.background)
 
 
 def _ridge(design: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,13 @@ def open_simulation(
             )
         spec = spec.for_classes(len(dataset.classes))
         full = FullSimulation(
-            splits[pool], splits["d_s"], splits[reward_set], spec, config.region_size, device=device
+            splits[pool],
+            splits["d_s"],
+            splits[reward_set],
+            spec,
+            config.region_size,
+            device=device,
+            background=dataset.background,
         )
         _check_classes(dataset, pool, full.class_pixels)
         return full
@@ -67,7 +74,7 @@ def open_simulation(
         measured = measured.take(
             balanced_regions(measured.class_pixels[:, :-1], len(measured) // 2, rng)
         )
-    regions = features.split(pool)
+    regions = replace(features.split(pool), background=dataset.background)
     _check_classes(dataset, pool, regions.class_pixels)
     return FastSimulation(regions, features.split("d_s"), measured, config.head, device)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -14,13 +14,15 @@ import torch
 
 from ralis_backend.core.files import write_json
 from ralis_backend.core.policy import PolicySpec, QueryNetwork, RalisPolicy
+from ralis_backend.core.segmenter import SegmenterSpec
+from ralis_backend.core.segmenter.registry import encoder_facts, segmenter_facts
 from ralis_backend.offline.datasets import Dataset
 from ralis_backend.offline.point_features import REFERENCE_SPLITS
 from ralis_backend.offline.training.config import TrainingConfig
 from ralis_backend.offline.training.open_simulation import open_simulation
 from ralis_backend.offline.training.parts import put_together
 from ralis_backend.offline.training.q_training import Log, QTraining
-from ralis_backend.offline.training.rewards import find_score
+from ralis_backend.offline.training.rewards import SCORED_CLASSES, find_score
 from ralis_backend.offline.training.trainer import (
     Equipment,
     OnProgress,
@@ -31,6 +33,7 @@ from ralis_backend.offline.training.trainer import (
     training_folder,
 )
 from ralis_backend.simulation import Simulation
+from ralis_backend.simulation.arena import background_facts
 
 
 class RalisTrainer:
@@ -74,7 +77,14 @@ class RalisTrainer:
             device=equipment.device,
             report=equipment.report,
         )
-        return partial(_train_logged, datasets[0], simulation, config, device=equipment.device)
+        return partial(
+            _train_logged,
+            datasets[0],
+            simulation,
+            config,
+            segmenter=_segmenter_facts(equipment.spec, datasets[0], config),
+            device=equipment.device,
+        )
 
 
 def train(
@@ -84,6 +94,7 @@ def train(
     out: Path,
     *,
     seed: int = 0,
+    segmenter: Mapping[str, Any] | None = None,
     device: str = "cpu",
     log: Log | None = None,
     on_progress: OnProgress = lambda _: None,
@@ -98,6 +109,7 @@ def train(
         config: hyper-parameters.
         out: path of the policy without a suffix.
         seed: of everything random.
+        segmenter: what the simulation's segmenter depends on, for the record, as JSON.
         device: where the query network learns.
         log: told of every step and episode.
         on_progress: likewise, for people.
@@ -106,7 +118,8 @@ def train(
         ValueError: if the environment's rules do not fit the pool, or the checkpoint another run.
         FloatingPointError: if the loss is not finite.
     """
-    spec, facts = _spec(dataset, simulation, config), _facts(dataset, simulation, config, seed)
+    spec = _spec(dataset, simulation, config)
+    facts = _facts(dataset, simulation, config, seed) | {"segmenter": dict(segmenter or {})}
     with torch.random.fork_rng(devices=[]):  # the initialisers know the global generator only
         torch.default_generator.manual_seed(seed)
         network = QueryNetwork(simulation.num_classes, simulation.num_state_regions)
@@ -128,6 +141,7 @@ def _train_logged(
     out: Path,
     *,
     seed: int,
+    segmenter: Mapping[str, Any],
     device: str,
     on_progress: OnProgress,
 ) -> RalisPolicy:
@@ -141,6 +155,7 @@ def _train_logged(
             config,
             out,
             seed=seed,
+            segmenter=segmenter,
             device=device,
             log=log,
             on_progress=on_progress,
@@ -170,6 +185,8 @@ def _facts(
     return {
         "dataset": dataset.name,
         "classes": list(dataset.class_names),
+        **background_facts(dataset.background),
+        "scored_classes": SCORED_CLASSES,
         "splits_sha256": hashlib.sha256(keys.encode()).hexdigest(),
         "files_sha256": dataset.files_digest((*RalisTrainer.splits, *scale)),
         "num_regions": {
@@ -180,6 +197,15 @@ def _facts(
         "seed": seed,
         "config": _plain(config),
     }
+
+
+def _segmenter_facts(
+    spec: SegmenterSpec, dataset: Dataset, config: TrainingConfig
+) -> dict[str, Any]:
+    """Of the segmenter that policies are trained on: of the fast simulation, the encoder's."""
+    if config.fidelity == "fast":
+        return encoder_facts(spec)
+    return segmenter_facts(spec.for_classes(len(dataset.classes)))
 
 
 def _plain(config: TrainingConfig) -> dict[str, Any]:

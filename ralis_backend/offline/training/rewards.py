@@ -2,28 +2,35 @@
 
 A score is one number of one matrix; a reward is the difference of two scores. Scores are of the
 classes that the true masks hold: one pixel taken for a class that is absent would otherwise count
-as much as a class that is missed throughout.
+as much as a class that is missed throughout. The background is left out, unless there is nothing
+else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from inspect import signature
 
 import numpy as np
 
-from ralis_backend.core.metrics import ious, mean_iou_of_present
+from ralis_backend.core.metrics import ious
 from ralis_backend.core.registry import Registry
 
-Score = Callable[[np.ndarray], float]
+Score = Callable[..., float]
+"""(C, C) confusion matrix, and `background`, which class is left out or None, -> score."""
+
+SCORED_CLASSES = "shown"
+"""Over which classes scores are: another name where another rule makes other scores."""
 
 ENET_EPSILON = 1.02
 CVAR_SHARE = 0.3
 
 
-def miou(matrix: np.ndarray) -> float:
+def miou(matrix: np.ndarray, background: int | None = None) -> float:
     """Mean IoU, in [0, 1]."""
-    return mean_iou_of_present(matrix)
+    known = ious(matrix)[_is_scored(matrix, background)]
+    return float(known.mean()) if known.size else float("nan")
 
 
 def class_weights(frequencies: np.ndarray, epsilon: float = ENET_EPSILON) -> np.ndarray:
@@ -43,38 +50,46 @@ def class_weights(frequencies: np.ndarray, epsilon: float = ENET_EPSILON) -> np.
     return np.asarray(weights)
 
 
-def wiou(matrix: np.ndarray, epsilon: float = ENET_EPSILON) -> float:
+def wiou(matrix: np.ndarray, background: int | None = None, epsilon: float = ENET_EPSILON) -> float:
     """Weighted IoU, sum_c W_c IoU_c / sum_c W_c, see `class_weights`.
 
     f_c is the class's share of the annotated pixels.
     """
     pixels = matrix.sum(axis=1)
-    is_present = pixels > 0
-    if not is_present.any():
+    is_scored = _is_scored(matrix, background)
+    if not is_scored.any():
         return float("nan")
-    weights = class_weights(pixels[is_present] / pixels.sum(), epsilon)
-    return float((weights * ious(matrix)[is_present]).sum() / weights.sum())
+    weights = class_weights(pixels[is_scored] / pixels.sum(), epsilon)
+    return float((weights * ious(matrix)[is_scored]).sum() / weights.sum())
 
 
-def cvar(matrix: np.ndarray, share: float = CVAR_SHARE) -> float:
+def cvar(matrix: np.ndarray, background: int | None = None, share: float = CVAR_SHARE) -> float:
     """Mean IoU of the worst `share` of the classes (at least one)."""
-    known = np.sort(ious(matrix)[matrix.sum(axis=1) > 0])
+    known = np.sort(ious(matrix)[_is_scored(matrix, background)])
     if not known.size:
         return float("nan")
     return float(known[: max(1, round(share * known.size))].mean())
 
 
-def log_pixels(matrix: np.ndarray) -> float:
+def log_pixels(matrix: np.ndarray, background: int | None = None) -> float:
     """Mean over classes of ln(1 + pixels found correctly): rare classes count like frequent ones.
 
     Follows the premise of MiSiCAL (arXiv:2307.09109) that a class's IoU grows with the logarithm
     of its pixels; divided by ln(1 + its pixels), so that it lies in [0, 1].
     """
     pixels = matrix.sum(axis=1)
-    known = pixels > 0
+    known = _is_scored(matrix, background)
     if not known.any():
         return float("nan")
     return float((np.log1p(np.diagonal(matrix)[known]) / np.log1p(pixels[known])).mean())
+
+
+def _is_scored(matrix: np.ndarray, background: int | None) -> np.ndarray:
+    """(C,) whether a class counts: the true masks hold it, and it is not the background alone."""
+    is_scored: np.ndarray = matrix.sum(axis=1) > 0
+    if background is not None and is_scored.sum() > is_scored[background]:
+        is_scored[background] = False
+    return is_scored
 
 
 SCORES: Registry[Score] = Registry("reward", "ralis_backend.rewards")
@@ -86,20 +101,36 @@ SCORES.register("cvar", cvar)
 SCORES.register("log_pixels", log_pixels)
 
 
-def find_score(name: str) -> Score:
-    """The score of that name; `ValueError` if there is none, naming those there are."""
-    return SCORES.find(name)
+def find_score(name: str, background: int | None = None) -> Score:
+    """The score of that name, for confusion matrices of a dataset with that background.
+
+    Raises:
+        ValueError: if there is none, naming those there are, or it cannot leave a background out.
+    """
+    score = SCORES.find(name)
+    if background is None:
+        return score
+    if "background" not in signature(score).parameters:
+        raise ValueError(
+            f"reward '{name}' has no parameter 'background', and classes.json of the dataset names "
+            "one, which is not scored; give it the parameter, as miou has it, or choose another "
+            "reward"
+        )
+    return partial(score, background=background)
 
 
-def reward(name: str, before: np.ndarray, after: np.ndarray) -> float:
+def reward(
+    name: str, before: np.ndarray, after: np.ndarray, background: int | None = None
+) -> float:
     """Points (hundredths) that the score rose from one confusion matrix to another.
 
     Args:
         name: of the score.
         before: (C, C) confusion matrix, a row per true class.
         after: the same, later.
+        background: index of the class that is not scored; None: there is none.
     """
-    of = find_score(name)
+    of = find_score(name, background)
     return 100 * (of(after) - of(before))
 
 

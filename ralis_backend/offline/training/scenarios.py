@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from ralis_backend.core.acquisition import PoolState, Strategy
-from ralis_backend.core.metrics import mean_iou_of_present
 from ralis_backend.core.policy.agnostic_inputs import NEEDS, AgnosticInputs, agnostic_inputs
 from ralis_backend.core.regions import VOID
 from ralis_backend.offline.training.config import ScenarioConfig, ScenarioRules
+from ralis_backend.offline.training.rewards import miou
 from ralis_backend.simulation.fast import FastSimulation
 from ralis_backend.simulation.heads import HeadConfig, Heads, Points
 from ralis_backend.simulation.picking import pick
@@ -113,7 +113,10 @@ def draw_mapping(num_classes: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def relabelled(points: RegionPoints, mapping: np.ndarray) -> RegionPoints:
-    """The same regions with other classes: (C,) new class of each, VOID to leave it out."""
+    """The same regions with other classes: (C,) new class of each, VOID to leave it out.
+
+    What is merged with the background is background.
+    """
     num_classes = int(mapping[mapping != VOID].max()) + 1
     table = torch.full((256,), VOID, dtype=torch.uint8)
     table[: len(mapping)] = torch.from_numpy(mapping.astype(np.uint8))
@@ -122,7 +125,13 @@ def relabelled(points: RegionPoints, mapping: np.ndarray) -> RegionPoints:
     for old, new in enumerate(mapping):
         pixels[:, num_classes if new == VOID else new] += points.class_pixels[:, old]
     labels = table[points.points.labels.long()]
-    return replace(points, points=Points(points.points.features, labels), class_pixels=pixels)
+    kept = VOID if points.background is None else int(mapping[points.background])
+    return replace(
+        points,
+        points=Points(points.points.features, labels),
+        class_pixels=pixels,
+        background=None if kept == VOID else kept,
+    )
 
 
 def play_together(
@@ -165,17 +174,22 @@ def play_together(
         )
         for index, simulation in enumerate(simulations):
             simulation.heads = heads.only(index)
-        scores[:, step] = measured(heads.confusion_matrices(held_out))
+        matrices = heads.confusion_matrices(held_out)
+        scores[:, step] = measured(matrices, scenario.held_out.background)
     return scores, labelled
 
 
-def measured(matrices: Iterable[np.ndarray]) -> np.ndarray:
+def measured(matrices: Iterable[np.ndarray], background: int | None = None) -> np.ndarray:
     """(M,) mIoU of confusion matrices, over the classes that the held-out regions show.
+
+    Args:
+        matrices: (C, C) each.
+        background: index of the class that is not scored; None: there is none.
 
     Raises:
         FloatingPointError: if one compares nothing, from which nothing can be learned.
     """
-    scores = np.array([mean_iou_of_present(each) for each in matrices])
+    scores = np.array([miou(each, background) for each in matrices])
     if not np.isfinite(scores).all():
         raise FloatingPointError(
             "the mIoU of a game is not a number: its held-out regions show no class; give a "
@@ -207,5 +221,6 @@ def offer(
         simulation.embeddings(scenario.initial),
         rules.regions_per_step,
         rng,
+        background=simulation.background,
     )
     return offered, agnostic_inputs(state, simulation.describe(offered, NEEDS.features))

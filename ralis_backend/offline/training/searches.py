@@ -117,7 +117,7 @@ def _prepared(
     seed = int(rng.integers(2**31))
     if len(offered) < config.num_steps + config.pool_size:
         return []
-    targets = _targets(drawn.class_pixels, learned, offered, config)
+    targets = _targets(drawn, learned, offered, config)
     if not len(targets):
         return []
     nothing = drawn.take(np.arange(1))
@@ -129,11 +129,16 @@ def _prepared(
 
 
 def _targets(
-    class_pixels: np.ndarray, learned: np.ndarray, offered: np.ndarray, config: MisicalConfig
+    source: RegionPoints, learned: np.ndarray, offered: np.ndarray, config: MisicalConfig
 ) -> np.ndarray:
-    """Classes that were seen, and that there are some of to find, but not everywhere."""
-    is_known = (class_pixels[learned, :-1] > 0).any(axis=0)
-    num_showing = (class_pixels[offered, :-1] > 0).sum(axis=0)
+    """Classes that were seen, and that there are some of to find, but not everywhere.
+
+    The background is none: nobody looks for it.
+    """
+    is_shown = source.class_pixels[:, :-1] > 0  # (R, C)
+    is_known, num_showing = is_shown[learned].any(axis=0), is_shown[offered].sum(axis=0)
+    if source.background is not None:
+        is_known[source.background] = False
     is_sought = (num_showing >= _LEAST_SHOWING) & (num_showing <= config.max_share * len(offered))
     targets: np.ndarray = np.flatnonzero(is_known & is_sought)
     return targets

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
 
 from ralis_backend.offline.datasets import Dataset
 from ralis_backend.offline.point_features import PointFeatures
+from ralis_backend.offline.training.rewards import SCORED_CLASSES
 from ralis_backend.offline.training.trainer import Equipment
 from ralis_backend.simulation.points import RegionPoints
 
@@ -21,22 +28,43 @@ def regions_of(
     """
     _check_names(datasets)
     return {
-        dataset.name: PointFeatures(
-            dataset,
-            region_size,
-            equipment.cache,
-            spec=equipment.spec,
-            device=equipment.device,
-            report=equipment.report,
-        ).split(split)
+        dataset.name: replace(
+            PointFeatures(
+                dataset,
+                region_size,
+                equipment.cache,
+                spec=equipment.spec,
+                device=equipment.device,
+                report=equipment.report,
+            ).split(split),
+            background=dataset.background,
+        )
         for dataset in datasets
     }
 
 
 def digest(source: RegionPoints) -> str:
-    """Sixteen characters that tell the regions of one dataset from another's."""
-    content = source.class_pixels.tobytes() + source.embeddings.tobytes()
-    return hashlib.sha256(content).hexdigest()[:16]
+    """Sixteen characters that tell regions from others of which a game may be another."""
+    facts = (source.region_size, source.lattice, source.background, source.removed_classes)
+    content = hashlib.sha256(json.dumps(facts).encode())
+    tensors = (source.points.features, source.points.labels, source.mirrored)
+    for tensor in (each for each in tensors if each is not None):
+        content.update(tensor.cpu().contiguous().view(torch.uint8).numpy().data)
+    for array in (source.embeddings, source.class_pixels, source.image_index, source.places):
+        content.update(np.ascontiguousarray(array).data)
+    return content.hexdigest()[:16]
+
+
+def games_facts(sources: Mapping[str, RegionPoints]) -> dict[str, Any]:
+    """What the scores of games of these depend on, as JSON: their regions, and what is scored."""
+    backgrounds = {
+        name: each.background for name, each in sources.items() if each.background is not None
+    }
+    return {
+        "datasets": {name: digest(source) for name, source in sources.items()},
+        "scored_classes": SCORED_CLASSES,
+        **({"backgrounds": backgrounds} if backgrounds else {}),
+    }
 
 
 def _check_names(datasets: Sequence[Dataset]) -> None:

@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from functools import partial
 from multiprocessing.reduction import ForkingPickler
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -190,6 +191,31 @@ def test_other_pictures_and_masks_to_measure_on_are_told_apart(make, fidelity):
     inverted = facts(lambda split, image, mask: (255 - image if split == "d_v" else image, mask))
     swapped = facts(lambda split, image, mask: (image, 1 - mask if split == "test" else mask))
     assert len({each["files_sha256"] for each in (before, inverted, swapped)}) == 3
+
+
+@pytest.mark.parametrize("changes", [{}, {"fidelity": "full", "test_images": 1}])
+def test_an_image_of_another_split_is_told_apart(make, changes):
+    config = replace(make(), **changes)
+    splits = dict(config.dataset.splits)
+    *kept, moved = splits["d_s"]  # beside the test images where all are listed
+    splits |= {"d_s": tuple(kept), "test": (moved, *splits["test"])}
+    other = replace(config, dataset=replace(config.dataset, splits=splits))
+    before, after = config.facts(), other.facts()
+    assert {name for name in before if before[name] != after[name]} >= {"images"}
+    assert (before["images"]["d_s"], after["images"]["test"]) == (2, 3)
+
+
+def test_what_is_in_the_file_of_the_encoders_weights_is_known(make, tmp_path, monkeypatch):
+    whole = "ralis_backend.simulation.full_arena.FullSimulation"
+    monkeypatch.setattr(whole, lambda *_, **__: SimpleNamespace(class_pixels=np.ones((2, 3), int)))
+    path = tmp_path / "own.safetensors"
+    spec = SegmenterSpec(2, encoder_weights=str(path))
+    config = replace(make(), fidelity="full", spec=spec)
+    digests = set()
+    for content in (b"a", b"b"):
+        path.write_bytes(content)
+        digests.add(open_arena(config).describe()["encoder_weights_sha256"])
+    assert len(digests) == 2
 
 
 @pytest.fixture

@@ -97,11 +97,22 @@ def test_a_folder_of_other_facts_is_refused_though_one_side_does_not_name_them(t
             _check_folder(tmp_path, now)
 
 
-def test_a_folder_of_a_release_that_wrote_no_names_of_classes_learns_them(tmp_path):
-    now = {"arena": {"dataset": "field", "classes": ["soil"]}}
+def test_a_folder_of_a_release_that_wrote_neither_classes_nor_splits_learns_them(tmp_path):
+    now = {"arena": {"dataset": "field", "classes": ["soil"], "images": {"d_v": 3, "test": 2}}}
     _check_folder(tmp_path, {"arena": {"dataset": "field"}})
     _check_folder(tmp_path, now)
     assert json.loads((tmp_path / "rules.json").read_text()) == now
+
+
+def test_a_folder_that_does_not_say_what_the_weights_were_is_refused_with_how_to_go_on(tmp_path):
+    now = {"arena": {"dataset": "field", "encoder_weights_sha256": "abc"}}
+    _check_folder(tmp_path, {"arena": {"dataset": "field"}})
+    with pytest.raises(ValueError, match=r"'abc' now; .*the same, add it to \"arena\" in rules"):
+        _check_folder(tmp_path, now)
+    (tmp_path / "rules.json").write_text(json.dumps(now))
+    _check_folder(tmp_path, now)
+    with pytest.raises(ValueError, match=r"is 'abc' there, 'def' now\)"):
+        _check_folder(tmp_path, {"arena": now["arena"] | {"encoder_weights_sha256": "def"}})
 
 
 def test_another_version_of_a_policy_is_refused(compare, tmp_path):

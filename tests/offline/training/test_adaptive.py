@@ -138,6 +138,10 @@ def test_a_policy_is_trained_saved_and_trained_again_to_the_bit(source, tmp_path
     monkeypatch.setattr(adaptive, "_play", lambda *_: pytest.fail("played again"))
     config = replace(CONFIG, games=1, adapts=False)
     train({"tiny": source}, config, tmp_path / "other", cache=tmp_path / "two")
+    # but not those that were scored in another way
+    monkeypatch.setattr(adaptive, "SCORED_CLASSES", "shown or predicted")
+    with pytest.raises(pytest.fail.Exception, match="played again"):
+        train({"tiny": source}, config, tmp_path / "other", cache=tmp_path / "two")
 
 
 def test_options_of_the_command_line_are_taken_or_refused():

@@ -9,7 +9,7 @@ from gymnasium.utils.env_checker import check_env
 
 from ralis_backend.core.policy import network_inputs
 from ralis_backend.offline.training.environment import EnvironmentConfig, LabellingEnv
-from ralis_backend.offline.training.rewards import SCORES
+from ralis_backend.offline.training.rewards import SCORES, miou
 from tests.offline.toy import ToySimulation
 
 RULES = EnvironmentConfig(
@@ -191,3 +191,15 @@ def test_an_action_outside_the_pools_is_refused():
             environment.step(action)
     with pytest.raises(ValueError, match="reset"):
         LabellingEnv(ToySimulation(), RULES).step(np.zeros(4, np.int64))
+
+
+def test_the_background_is_neither_scored_nor_hidden_from_formulas():
+    simulation = ToySimulation()
+    simulation.background = 0
+    environment = LabellingEnv(simulation, replace(RULES, credit="shared"))
+    _, info = environment.reset(seed=3)
+    before = simulation.evaluate()
+    assert info["score"] == miou(before, 0) != miou(before)
+    _, reward, *_ = environment.step(_best(environment))
+    assert reward == pytest.approx(100 * (miou(simulation.evaluate(), 0) - miou(before, 0)))
+    assert environment.pool_state(environment.np_random).background == 0

@@ -22,6 +22,7 @@ def test_a_training_that_was_interrupted_goes_on_as_if_it_was_not(source, tmp_pa
         assert (one == other).all()
     facts = json.loads((tmp_path / "halved-0.5.json").read_text())
     assert facts["labelled_regions"] == {"tiny": 30}
+    assert facts["scored_classes"] == "shown"
     assert len(facts["curve"]) == 2
     saved = AgnosticPolicy.load(tmp_path / "halved-0.5.safetensors")
     assert len(saved.spec.low) == len(saved.spec.high) == 18

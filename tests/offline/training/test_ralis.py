@@ -17,11 +17,14 @@ from ralis_backend.core import weights
 from ralis_backend.core.acquisition import strategy
 from ralis_backend.core.checkpoints import OtherRun
 from ralis_backend.core.policy import QueryNetwork, RalisPolicy
+from ralis_backend.core.segmenter import SegmenterSpec
 from ralis_backend.offline.datasets import Dataset, DatasetClass, Sample
+from ralis_backend.offline.training import ralis
 from ralis_backend.offline.training.config import read_config
 from ralis_backend.offline.training.parts import put_together
 from ralis_backend.offline.training.q_training import QTraining
-from ralis_backend.offline.training.ralis import train
+from ralis_backend.offline.training.ralis import RalisTrainer, train
+from ralis_backend.offline.training.trainer import Equipment
 from tests.offline.toy import CONFIG, ToySimulation, picks_useful
 
 NAMES = ("sky", "ground", "thing", "water")
@@ -125,6 +128,28 @@ def test_a_training_does_not_go_on_over_other_masks(tmp_path):
     mask.write_bytes(b"as they should be")
     with pytest.raises(OtherRun, match=r"it differs in files_sha256.*delete it to begin anew"):
         train(dataset, ToySimulation(), config, tmp_path / "policy")
+
+
+def test_a_training_does_not_go_on_with_another_encoder(tmp_path, monkeypatch):
+    monkeypatch.setattr(ralis, "open_simulation", lambda *_, **__: ToySimulation())
+    config = replace(CONFIG, episodes=1, evaluate_every=0, checkpoint_every=1)
+    ground, *others = _dataset().classes
+    dataset = replace(_dataset(), classes=(replace(ground, is_background=True), *others))
+
+    def trained(weights: str | None, fidelity: str = "fast"):
+        equipment = Equipment(tmp_path, SegmenterSpec(1, "Unet", encoder_weights=weights))
+        prepared = replace(config, fidelity=fidelity)
+        training = RalisTrainer().prepare(prepared, [dataset], equipment)
+        return training(tmp_path / "policy", seed=0, on_progress=lambda _: None)
+
+    trained(None)
+    results = json.loads((tmp_path / "policy.json").read_text())
+    assert results["segmenter"] == {"encoder": "mobilenet_v2", "encoder_weights": None}
+    assert (results["background"], results["scored_classes"]) == (0, "shown")
+    with pytest.raises(OtherRun, match=r"it differs in segmenter\.encoder_weights\)"):
+        trained("imagenet")
+    with pytest.raises(OtherRun, match=r"segmenter\.architecture, segmenter\.num_classes\)"):
+        trained(None, "full")
 
 
 KILLED_CONFIG = replace(CONFIG, episodes=5, checkpoint_every=2)

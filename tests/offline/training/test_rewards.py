@@ -8,6 +8,7 @@ from ralis_backend.offline.training.rewards import (
     balanced_regions,
     class_weights,
     cvar,
+    find_score,
     log_pixels,
     miou,
     reward,
@@ -104,3 +105,19 @@ def test_a_balanced_reward_set_goes_on_where_no_region_has_a_label():
     pixels[0, 0] = 3
     chosen = balanced_regions(pixels, 9, np.random.default_rng(0))
     assert sorted(chosen.tolist()) == [0, 1, 2, 3, 4]
+
+
+def test_the_background_is_left_out_of_scores_unless_there_is_nothing_else():
+    assert miou(FREQUENT_WRONG, 0) == pytest.approx(np.mean([10 / 60, 1.0]))
+    assert cvar(FREQUENT_WRONG, 1, share=0.3) == pytest.approx(0.5)
+    assert log_pixels(np.array([[9, 90], [0, 9]]), 0) == pytest.approx(1)
+    assert wiou(np.array([[60, 20], [0, 20]]), 0) == pytest.approx(0.5)
+    for score in SCORES.values():
+        assert score(np.array([[3, 1], [0, 0]]), 0) == score(np.array([[3, 1], [0, 0]]))
+
+
+def test_a_reward_that_cannot_leave_the_background_out_is_refused_where_there_is_one(monkeypatch):
+    monkeypatch.setitem(SCORES, "accuracy", lambda matrix: 0.5)
+    assert find_score("accuracy")(np.eye(2)) == 0.5
+    with pytest.raises(ValueError, match=r"'accuracy' has no parameter 'background'.*as miou has"):
+        find_score("accuracy", background=0)

@@ -97,6 +97,20 @@ def test_a_class_that_is_not_shown_is_none_to_be_right_about():
     assert measured([matrix])[0] == pytest.approx((6 / 10 + 10 / 12) / 2)
 
 
+def test_a_background_is_known_in_a_game_and_not_scored():
+    regions = replace(labelled(), background=1)
+    kept = [relabelled(regions, np.array(it)).background for it in ([0, 1, 2], [1, 0, 0])]
+    assert kept == [1, 0]
+    assert relabelled(regions, np.array([0, VOID, 1])).background is None
+    matrix = np.array([[6, 2, 2], [0, 10, 0], [0, 0, 0]])
+    assert measured([matrix], 1)[0] == pytest.approx(6 / 10)
+    scenario = draw_scenario([regions], CONFIG, np.random.default_rng(2))
+    nobody = replace(scenario, held_out=replace(scenario.held_out, background=None))
+    assert scenario.pool.background is not None
+    scores = [play_together(each, [strategy("random")])[0] for each in (scenario, nobody)]
+    assert (scores[0] != scores[1]).any()
+
+
 def test_a_score_of_nothing_ends_the_training():
     nothing, right = np.zeros((2, 2), np.int64), np.eye(2, dtype=np.int64)
     np.testing.assert_array_equal(measured([right]), [1.0])

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from ralis_backend.core.policy.misical_inputs import REGION_INPUTS, found
+from ralis_backend.core.regions import VOID
 from ralis_backend.offline.training.config import MisicalConfig
+from ralis_backend.offline.training.scenarios import relabelled
 from ralis_backend.offline.training.searches import prepare_searches, search_for
 from tests.core.make_features import region_features
 from tests.simulation.make_regions import labelled
@@ -68,3 +70,13 @@ def test_what_counts_as_much_comes_from_first_labels_where_there_are_enough():
     few, enough = (_search(known, least_positives=least) for least in (5, 4))
     assert (few.some, few.much) == (0.01, 0.1)
     assert (enough.some, enough.much) == pytest.approx((0.2, 0.3))
+
+
+def test_the_background_is_not_looked_for():
+    two = relabelled(labelled(), np.array([0, 1, VOID]))  # neither is merged or left out
+    two.class_pixels[:, 1] -= 4 * (two.class_pixels[:, 1] > 0)  # so that its regions are known
+    for background, pixels in ((0, 60), (1, 64)):
+        heads = prepare_searches(
+            replace(two, background=background), CONFIG, 2, np.random.default_rng(0)
+        )
+        assert [[search.pixels.max() for search in each] for each in heads] == 2 * [[pixels]]

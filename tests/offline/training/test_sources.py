@@ -8,7 +8,7 @@ import pytest
 
 from ralis_backend.core.segmenter import SegmenterSpec
 from ralis_backend.offline.datasets import Dataset, write_dataset
-from ralis_backend.offline.training.sources import digest, regions_of
+from ralis_backend.offline.training.sources import digest, games_facts, regions_of
 from ralis_backend.offline.training.trainer import Equipment
 
 
@@ -22,8 +22,29 @@ def test_every_dataset_gives_the_regions_of_one_split(tiny_dataset, tmp_path):
     assert told
     again = regions_of([tiny_dataset], "d_t", (32, 32), equipment)[tiny_dataset.name]
     assert digest(again) == digest(source)
-    other = replace(source, class_pixels=np.roll(source.class_pixels, 1, axis=0))
-    assert digest(other) != digest(source)
+    assert games_facts({"a": source}) == {
+        "datasets": {"a": digest(source)}, "scored_classes": "shown",
+    }  # fmt: skip
+    ground, *others = tiny_dataset.classes
+    dataset = replace(tiny_dataset, classes=(replace(ground, is_background=True), *others))
+    with_background = regions_of([dataset], "d_t", (32, 32), equipment)
+    assert with_background["tiny"].background == 0
+    assert games_facts(with_background)["backgrounds"] == {"tiny": 0}
+
+
+def test_regions_of_which_a_game_may_be_another_are_told_apart(source):
+    points = source.points
+    others = [
+        source,
+        replace(source, class_pixels=np.roll(source.class_pixels, 1, axis=0)),
+        replace(source, embeddings=2 * source.embeddings),
+        replace(source, points=replace(points, features=2 * points.features)),
+        replace(source, points=replace(points, labels=points.labels.roll(1, dims=0))),
+        replace(source, image_index=source.image_index[::-1]),
+        replace(source, places=source.places + 1),
+        replace(source, background=0),
+    ]
+    assert len({digest(each) for each in others}) == len(others)
 
 
 def _copied(dataset: Dataset, root: Path) -> Dataset:
