@@ -232,8 +232,8 @@ def test_an_image_that_was_set_aside_is_tried_as_soon_as_a_training_is_started(
     aside, bad, *_ = store.images.of(the(store).id)
     store.attempts.set_aside(*attempt_on(aside)[:3], "it was set aside")
     for _ in range(5):
-        store.images.fail(aside.id, "it was set aside")
-        store.images.fail(bad.id, "no picture")
+        store.images.fail(aside.id, ValueError("it was set aside"))
+        store.images.fail(bad.id, ValueError("no picture"))
     store.projects.request_training(the(store).id)
     due = store.images.to_try_again(the(store).id, now(), 10)
     assert [image.id for image in due] == [aside.id]
