@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import socket
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from math import inf
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -38,8 +35,10 @@ from ralis_backend.labelstudio.image_addresses import (
     ImageNotAllowed,
     file_path,
     path_of,
+    shelf_of,
     without_secrets,
 )
+from ralis_backend.labelstudio.outages import Outages
 from ralis_backend.labelstudio.payloads.tasks import DATA_DIGEST, data_reference
 from ralis_backend.online.tool import ImageUnreachable, ToolTask
 
@@ -56,8 +55,8 @@ READ_S = 60.0
 """For the next byte of a host."""
 HASTY_CONNECT_S = 2.0
 """For connecting to a host that failed lately; for its next byte: `HASTY_S`."""
-HASTE_S = 60.0
-"""For so long after a host failed it is asked in haste, until it delivers; then patiently again."""
+_OWN = "Label Studio's "
+"""Before what is asked of Label Studio, among the names of hosts."""
 
 
 class ImageFetcher:
@@ -89,7 +88,7 @@ class ImageFetcher:
     ) -> None:
         self._client = client
         self._cache = DiskCache(cache_dir, cache_bytes)
-        self._failed_at: dict[str, float] = {}  # by host; "": Label Studio's files
+        self._outages = Outages()
         self.addresses = ImageAddresses(
             client.url, allowed_hosts, upload_projects, public_url, learned, local_folders
         )
@@ -105,8 +104,16 @@ class ImageFetcher:
         try:
             return self._fetched(task)
         except Unavailable as error:
-            self._client.must_answer()
+            self._must_answer()
             raise ImageUnreachable(str(error)) from None
+
+    def _must_answer(self) -> None:
+        """Where Label Studio is down itself, that says nothing of its files once it is back."""
+        try:
+            self._client.must_answer()
+        except Unavailable:
+            self._outages.excuse(_OWN)
+            raise
 
     def _fetched(self, task: ToolTask) -> bytes:
         if not task.image:
@@ -148,12 +155,12 @@ class ImageFetcher:
         return self._from_elsewhere(place, is_trusted=False)
 
     def _from_label_studio(self, task: ToolTask, path: str, redirects: int = 0) -> bytes:
-        with self._haste("") as is_hasty:
+        with self._outages.asking(_OWN + shelf_of(path)) as is_hasty:
             response = self._client.download(path, MAX_IMAGE_BYTES, is_hasty=is_hasty)
             if response.status_code > 500:
                 _check(response, path)
         if response.status_code == 500:  # what it answers for an upload that it does not know
-            self._client.must_answer()
+            self._must_answer()
             raise NotFound(f"Label Studio fails (500) to deliver {path}; the file may be gone")
         if response.is_redirect:
             target = _target(response, self._client.url + path)
@@ -187,7 +194,7 @@ class ImageFetcher:
         """
         for _ in range(MAX_REDIRECTS + 1):
             try:
-                with self._haste(httpx.URL(url).netloc.decode()) as is_hasty:
+                with self._outages.asking(httpx.URL(url).netloc.decode()) as is_hasty:
                     ways = self._ways(url, is_trusted=is_trusted)
                     response = self._answer(url, ways, is_hasty=is_hasty)
             except Unavailable as error:  # the images of other hosts need not wait for it
@@ -196,21 +203,6 @@ class ImageFetcher:
                 return response.content
             url = _target(response, url)
         raise ValueError(f"{urlsplit(url).hostname} redirects more than {MAX_REDIRECTS} times")
-
-    @contextmanager
-    def _haste(self, host: str) -> Iterator[bool]:
-        """Gives whether a host failed lately, and notes whether it does now.
-
-        A pool of which each image is waited for in vain as long as the first one takes days.
-        """
-        is_hasty = time.monotonic() - self._failed_at.get(host, -inf) < HASTE_S
-        try:
-            yield is_hasty
-        except Unavailable:
-            if not is_hasty:
-                self._failed_at[host] = time.monotonic()
-            raise
-        self._failed_at.pop(host, None)
 
     def _answer(self, url: str, ways: Sequence[_Way], *, is_hasty: bool) -> httpx.Response:
         """What is said at the first way on which there is a connection, read as a whole."""

@@ -271,6 +271,15 @@ def file_path(url: httpx.URL) -> str | None:
     return found[2]
 
 
+def shelf_of(path: str) -> str:
+    """What fails together with a file of Label Studio at a path: its bucket, or its kind."""
+    uris = parse_qs(urlsplit(path).query).get("fileuri", [])
+    with suppress(ValueError, IndexError):
+        uri = urlsplit(base64.urlsafe_b64decode(uris[0]).decode())
+        return f"{uri.scheme}://{uri.netloc}"
+    return next((name for start, name in _KINDS.items() if start in path), "files")
+
+
 def without_secrets(place: str) -> str:
     """An address for messages: no query (signatures) and no credentials."""
     return without_credentials(place.partition("?")[0])

@@ -16,7 +16,8 @@ import numpy as np
 
 from ralis_backend.core.images import RangeUnknown, decode_image, deep_values
 from ralis_backend.core.intensity import Kind, PixelRule, Range, range_of
-from ralis_backend.online.store import Store
+from ralis_backend.online.store import Store, StoreError
+from ralis_backend.online.store.attempts import IMAGE
 from ralis_backend.online.store.tables import Image, Project
 from ralis_backend.online.tool import ImageUnreachable, ToolTask, ToolUnavailable
 
@@ -24,8 +25,10 @@ logger = logging.getLogger(__name__)
 
 SAMPLE = 16
 """Pictures that a range is measured on."""
-_GONE = 6
-"""Failures in a row, over five hours: what is not delivered for so long is no outage."""
+ENOUGH = 8
+"""Of these, or half of the pool, that were had settle it: an outage hides most of them."""
+NOT_ITS_FAULT = (ToolUnavailable, StoreError)
+"""What says nothing of the image or annotation that was being read: the step is tried again."""
 MEASURED, SETTING = "measured", "RALIS_INTENSITY_RANGE"
 _KINDS: tuple[Kind, ...] = ("integers", "floats")
 
@@ -118,6 +121,30 @@ class Pictures:
         """
         return self.decode(self.fetch(task))
 
+    def read(self, image: Image, size: tuple[int, int] | None = None) -> np.ndarray:
+        """`pixels` of an image of the pool; what goes wrong is noted with it, also if that is all.
+
+        Args:
+            image: the row.
+            size: the (height, width) that it has to have; None: any.
+
+        Raises:
+            SetAsideError: if it has ended the worker three times.
+            ValueError: if it is of another size.
+            Exception: as `pixels`; of `NOT_ITS_FAULT` nothing is noted.
+        """
+        try:
+            with self.store.attempts.trying(*attempt_on(image)):
+                pixels = self.pixels(task_of(image))
+            if size is not None:
+                check_size(pixels.shape[:2], size)
+        except NOT_ITS_FAULT:
+            raise
+        except Exception as error:
+            self.store.images.fail(image.id, error)
+            raise
+        return pixels
+
     def decode(self, content: bytes) -> np.ndarray:
         """The same of a file that is here already."""
         try:
@@ -130,15 +157,16 @@ class Pictures:
         """The rule with the range of a kind of values, stored unless somebody was faster.
 
         Where every sample is of one value only, it is not stored: that tells nothing of the others.
+        Nor is it while most pictures of a small pool are out of reach.
         """
         project = self.store.projects.by_id(self.project.id)
         rule = pixel_rule(project)
         if kind not in rule.ranges:
-            samples, num_unreachable = self._samples(kind, content, rule.bands)
+            samples, are_enough = self._samples(kind, content, rule.bands)
             limits = range_of(samples)
             if (
                 not self.may_measure
-                or num_unreachable > len(samples)
+                or not are_enough
                 or all(sample.size == 0 or sample.min() == sample.max() for sample in samples)
             ):
                 return replace(rule, ranges={**rule.ranges, kind: limits})
@@ -150,31 +178,32 @@ class Pictures:
 
     def _samples(
         self, kind: Kind, content: bytes, bands: tuple[int, ...]
-    ) -> tuple[list[np.ndarray], int]:
+    ) -> tuple[list[np.ndarray], bool]:
         """Values of this picture and of some others that are of the same kind.
 
-        And how many pictures a host did not deliver, of which some may be of that kind.
+        And whether enough were had to speak for the pool. What failed is not asked for again.
         """
         found = deep_values(content, bands)
-        samples, num_unreachable = [] if found is None else [found[1]], 0
+        samples = [] if found is None else [found[1]]
         if not self.may_measure:
-            return samples, 0
-        images = self.store.images.of(self.project.id)
-        there = [it for it in images if it.error is None or it.num_failures < _GONE]
-        for image in _spread(there, SAMPLE - 1):
+            return samples, False
+        images = _may_be_deep(self.store.images.of(self.project.id))
+        num_had = 0
+        for image in _spread([it for it in images if it.error is None], SAMPLE - 1):
             try:
-                other = deep_values(self.fetch(task_of(image)), bands)
-            except ToolUnavailable:
+                with self.store.attempts.trying(*attempt_on(image)):
+                    other = deep_values(self.fetch(task_of(image)), bands)
+            except NOT_ITS_FAULT:
                 raise
-            except ImageUnreachable:
-                num_unreachable += 1
-                continue
-            except Exception as error:  # whoever reads it for its own sake says so
+            except Exception as error:
                 logger.debug("task %s says nothing of the range: %s", image.task_id, error)
+                self.store.images.fail(image.id, error)
+                num_had += not isinstance(error, ImageUnreachable)
                 continue
+            num_had += 1
             if other is not None and other[0] == kind:
                 samples.append(other[1])
-        return samples, num_unreachable
+        return samples, num_had >= min(ENOUGH, len(images) / 2)
 
 
 def task_of(image: Image) -> ToolTask:
@@ -184,8 +213,26 @@ def task_of(image: Image) -> ToolTask:
     )
 
 
-def _spread(images: Sequence[Image], count: int) -> list[Image]:
-    """Some of the images, evenly over all; none whose name says that it has 8 bits."""
-    chosen = [it for it in images if not it.ref.lower().split("?")[0].endswith((".jpg", ".jpeg"))]
-    step = max(1, len(chosen) // max(1, count))
-    return chosen[::step][:count]
+def attempt_on(image: Image) -> tuple[int, str, int, str]:
+    """What `Attempts.trying` counts an image under."""
+    return image.project_id, IMAGE, image.id, f"the image of task {image.task_id}"
+
+
+def check_size(found: tuple[int, ...], expected: tuple[int, int]) -> None:
+    """Raise `ValueError` if an image is of another size than its labels, (height, width)."""
+    if found != expected:
+        raise ValueError(
+            f"the image has {found[0]} x {found[1]} pixels (height x width) now, its labels were "
+            f"made at {expected[0]} x {expected[1]}; restore the image file, or delete the task"
+        )
+
+
+def _may_be_deep(images: Sequence[Image]) -> list[Image]:
+    """Those whose names do not say that they have 8 bits."""
+    return [it for it in images if not it.ref.lower().split("?")[0].endswith((".jpg", ".jpeg"))]
+
+
+def _spread(images: Sequence[Image], count: int) -> Sequence[Image]:
+    """At most `count` of the images, evenly over all."""
+    step = max(1, -(-len(images) // max(1, count)))
+    return images[::step]

@@ -20,6 +20,7 @@ from ralis_backend.core.acquisition import Aimed, PoolState, Strategy, strategy
 from ralis_backend.core.features import RegionFeatures
 from ralis_backend.core.policy.registry import policy_digest
 from ralis_backend.core.regions import VOID, Region, grid
+from ralis_backend.core.text import reason_of
 from ralis_backend.online.choosing import FALLBACK, RARITY, RankingConfig
 from ralis_backend.online.labels import (
     RegionLabel,
@@ -28,11 +29,11 @@ from ralis_backend.online.labels import (
     says_something_of,
 )
 from ralis_backend.online.masks import LabelMasks
-from ralis_backend.online.pictures import Pictures, task_of
+from ralis_backend.online.pictures import NOT_ITS_FAULT, Pictures
 from ralis_backend.online.report import replay_text
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Image, Project, Version
-from ralis_backend.online.tool import ToolTask, ToolUnavailable
+from ralis_backend.online.tool import ToolTask
 from ralis_backend.simulation.mining import MiningRules, check_target, replay_mining
 from ralis_backend.simulation.points import PointEncoder, RegionPoints
 from ralis_backend.simulation.verdict import (
@@ -264,8 +265,13 @@ def replay_project(
         ValueError: if the encoder's weights cannot be had, or no image can be read.
     """
     started = time.monotonic()
-    labelled = _Labelled(store, image, project, config, rules.max_regions)
-    report(0, rules.num_games * len(strategies))
+    num_curves = rules.num_games * len(strategies)
+
+    def stop() -> None:
+        report(0, num_curves)
+
+    labelled = _Labelled(store, image, project, config, rules.max_regions, stop)
+    stop()
     encoder, points = _points(project, labelled, strategies, config)
     num_state = max((each.needs.state_regions for each in strategies.values()), default=0)
     scores = replay(
@@ -324,7 +330,9 @@ def judge_miner(
         removed, name = project.removed_classes, project.class_names[target]
         pixels = labelled_pixels(labels, len(project.classes), removed)
         check_target(pixels, index, target, name)
-        labelled = _Labelled(store, image, project, config, rules.max_regions, lambda *_: None)
+        labelled = _Labelled(
+            store, image, project, config, rules.max_regions, stop, lambda *_: None
+        )
         _, points = _points(project, labelled, strategies, config)
         found = replay_mining(
             points,
@@ -411,8 +419,11 @@ class _Labelled:
         project: Project,
         config: RankingConfig,
         max_regions: int,
+        stop: Stop,
         check: Callable[[int, int], None] = check_labels,
     ) -> None:
+        self._stop = stop
+        self._unreadable: dict[int, str] = {}  # why, by image
         self._pictures, self._masks = Pictures(store, project, image), LabelMasks(store, project)
         self._project, self._config = project, config
         labels = _that_count(store, project)
@@ -446,23 +457,26 @@ class _Labelled:
         Raises:
             ValueError: if none can.
         """
-        error: Exception | None = None
         num_read = 0
         for row, labels in self._images[:max_images]:
+            self._stop()
+            if row.id in self._unreadable:
+                continue
             try:
-                pixels = self._pixels(row)
-            except ToolUnavailable:
+                pixels = self._pictures.read(row, row.size)
+            except NOT_ITS_FAULT:
                 raise
-            except Exception as reason:
-                # The ranking notes it with the image; here the others are enough.
-                error = reason
+            except Exception as error:
+                # It is noted with the image; here the others are enough.
+                self._unreadable[row.id] = reason_of(error)
                 continue
             num_read += 1
             yield pixels, self._mask(row), [label.region for label in labels]
         if not num_read:
+            why = next(reversed(self._unreadable.values()), None)
             raise ValueError(
                 f"none of {len(self._images)} labelled images could be read, the last one because: "
-                f"{error}; `ralis doctor --project {self._project.tool_id}` says more"
+                f"{why}; `ralis doctor --project {self._project.tool_id}` says more"
             )
 
     def whole(self, num_regions: int) -> list[tuple[np.ndarray, np.ndarray, Sequence[Region]]]:
@@ -483,12 +497,6 @@ class _Labelled:
             f"the labelled images have {count} regions in all, and the policy looks at a state set "
             f"of {num_regions}; label regions of other images"
         )
-
-    def _pixels(self, row: Image) -> np.ndarray:
-        pixels = self._pictures.pixels(task_of(row))
-        if pixels.shape[:2] != row.size:
-            raise ValueError(f"task {row.task_id}: its image has changed since it was labelled")
-        return pixels
 
     def _mask(self, row: Image) -> np.ndarray:
         if row.size is None:

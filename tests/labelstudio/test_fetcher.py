@@ -17,6 +17,7 @@ import pytest
 
 from ralis_backend.labelstudio import client as client_module
 from ralis_backend.labelstudio import fetcher as module
+from ralis_backend.labelstudio import outages
 from ralis_backend.labelstudio.client import LabelStudioClient
 from ralis_backend.labelstudio.data_images import MAX_DATA_CHARACTERS
 from ralis_backend.labelstudio.errors import Unauthorised, Unavailable
@@ -716,17 +717,16 @@ def test_a_bucket_that_is_down_concerns_its_images_alone(tmp_path, names, droppi
     assert not any("/api" in path for _, path in server.paths())
 
 
-def test_a_host_that_failed_lately_is_waited_for_less_until_it_delivers_or_a_minute_is_over(
+def test_a_host_that_failed_is_waited_for_less_and_soon_not_asked_until_it_delivers(
     tmp_path, names, dropping, monkeypatch
 ):
     names[0].update({"down.test": "10.0.0.1", "images.test": "10.0.0.2"})
     fetcher = LabelStudio().fetcher(tmp_path, ["down.test", "images.test"], cache_bytes=0)
-    for haste_s, host in ((60, "down"), (60, "down"), (60, "images"), (0, "down")):
-        monkeypatch.setattr(module, "HASTE_S", haste_s)
+    for host in ["down"] * 8 + ["images"]:
         with pytest.raises(ImageUnreachable):
             fetcher.fetch(task(f"http://{host}.test/a.png"))
-    assert [seconds for _, seconds in dropping] == [20.0, 2.0, 20.0, 20.0]
-    monkeypatch.setattr(module, "HASTE_S", 60)
+    assert [seconds for _, seconds in dropping] == [20.0, 2.0, 2.0, 2.0, 2.0, 20.0]
+    monkeypatch.setattr(outages, "PROBE_S", 0.0)
     answer = httpx.Response(200, content=b"pixels")
     with monkeypatch.context() as patch:
         transport = httpx.MockTransport(lambda _: streamed(answer))
@@ -735,6 +735,33 @@ def test_a_host_that_failed_lately_is_waited_for_less_until_it_delivers_or_a_min
     with pytest.raises(ImageUnreachable):
         fetcher.fetch(task("http://down.test/a.png"))
     assert dropping[-1] == ("10.0.0.1", 20.0)
+
+
+def test_a_bucket_that_label_studio_fails_at_keeps_no_other_file_of_it_from_being_read(tmp_path):
+    class OneBucketFails(OneFileFails):
+        def __call__(self, request):
+            is_fine = "resolve" not in request.url.path or request.url.params["fileuri"] == fine
+            self.answer = httpx.Response(200 if is_fine else 503, content=b"pixels")
+            return super().__call__(request)
+
+    fine = base64.urlsafe_b64encode(b"s3://fine/a.png").decode()
+    fetcher = OneBucketFails().fetcher(tmp_path)
+    for number in range(7):
+        with pytest.raises(ImageUnreachable, match="was not asked for" if number > 4 else "503"):
+            fetcher.fetch(task(f"s3://down/{number}.png"))
+    for image in ("s3://fine/a.png", "/data/upload/1/a.png"):
+        assert fetcher.fetch(task(image)) == b"pixels"
+
+
+def test_files_are_asked_for_as_soon_as_label_studio_is_back(tmp_path):
+    server = OneFileFails(httpx.Response(502))
+    server.api = httpx.Response(502)
+    fetcher = server.fetcher(tmp_path)
+    for _ in range(7):
+        with pytest.raises(Unavailable, match="whoami"):
+            fetcher.fetch(task("/data/upload/1/a.png"))
+    server.answer = server.api = httpx.Response(200, content=b"pixels")
+    assert fetcher.fetch(task("/data/upload/1/a.png")) == b"pixels"
 
 
 def test_the_file_after_one_that_label_studio_failed_at_is_asked_for_once(tmp_path):

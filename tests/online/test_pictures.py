@@ -22,6 +22,7 @@ from ralis_backend.online.pictures import (
     pixel_rule,
 )
 from ralis_backend.online.store import Store
+from ralis_backend.online.store.attempts import IMAGE, STEP
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.tool import ImageUnreachable, ToolTask, ToolUnavailable
 from tests.online.conftest import label_round, settle
@@ -99,28 +100,65 @@ def test_a_range_is_not_settled_while_most_pictures_are_not_delivered(store, pro
     assert made.decode(deep(900)).max() == 900 >> 4
     assert store.projects.by_id(project.id).pixel_rule is None
     made = pictures(fine=deep(4000), a=lost["a"], b=deep(60_000), c=deep(900))
+    for image in store.images.of(project.id)[2:]:
+        store.images.seen(image.id, (40, 50))  # they can be read again
     assert made.decode(deep(900)).max() == 900 >> 8
     assert pixel_rule(store.projects.by_id(project.id)).ranges == {"integers": (0, 65535)}
 
 
-def test_pictures_of_a_host_that_is_gone_for_hours_keep_no_range_open(store, project, pictures):
-    lost = dict.fromkeys(("a", "b", "c"), ImageUnreachable("no such host"))
-    made = pictures(fine=deep(4000), **lost)
-    gone = [image for image in store.images.of(project.id) if image.ref in lost]
-    for _ in range(5):
-        for image in gone:
-            store.images.fail(image.id, "no such host")
-    assert made.decode(deep(900)).max() == 900 >> 4
-    assert store.projects.by_id(project.id).pixel_rule is None
-    for image in gone:
-        store.images.fail(image.id, "no such host")
-    made.decode(deep(900))
-    settled = store.projects.by_id(project.id)
-    assert "measured on 2 of the pictures" in describe_rule(settled)
-    store.images.seen(gone[0].id, (40, 50))
-    made = pictures(fine=deep(4000), **lost | {"a": deep(60_000)})
-    assert made.decode(deep(60_000)).max() == 255
-    assert store.projects.by_id(project.id).pixel_rule == settled.pixel_rule
+def test_pictures_of_a_host_that_is_gone_are_asked_for_once_and_keep_no_range_open(
+    store, project, pictures
+):
+    lost = {f"lost{number}": ImageUnreachable("no such host") for number in range(30)}
+    made = pictures(**lost, **{f"fine{number}": deep(4000) for number in range(8)})
+    asked = []
+    counted = replace(made, fetch=lambda task: asked.append(task.image) or made.fetch(task))
+    num_decoded = 0
+    while store.projects.by_id(project.id).pixel_rule is None:
+        assert counted.decode(deep(900)).max() == 900 >> 4
+        num_decoded += 1
+    assert num_decoded <= 4
+    assert all(asked.count(name) <= 1 for name in lost)
+    assert {image.ref for image in store.images.bad(project.id)} <= set(lost)
+
+
+def test_a_sample_that_ends_the_worker_is_counted_itself_and_left_out(store, project, pictures):
+    made = pictures(first=deep(900), deadly=deep(4000), fine=deep(4000))
+    first, deadly, _ = store.images.of(project.id)
+    counts = []
+
+    def fetch(task: ToolTask) -> bytes:
+        if task.image == "deadly":
+            counts.extend(store.attempts.count(project.id, IMAGE, it.id) for it in (first, deadly))
+        return made.fetch(task)
+
+    for _ in range(2):
+        store.attempts.begin(project.id, STEP, "rank")
+    replace(made, fetch=fetch).read(first)
+    assert counts == [1, 2], "it alone would be blamed, had it ended the worker"
+    assert [store.attempts.count(project.id, IMAGE, it.id) for it in (first, deadly)] == [0, 0]
+    store.projects.change(project.id, pixel_rule=None)
+    store.attempts.set_aside(project.id, IMAGE, deadly.id, "it ended the worker")
+    counts.clear()
+    replace(made, project=store.projects.by_id(project.id), fetch=fetch).read(first)
+    assert counts == []
+    assert [image.ref for image in store.images.bad(project.id)] == ["deadly"]
+
+
+def test_what_cannot_be_read_or_is_of_another_size_is_noted_with_its_image(
+    store, project, pictures
+):
+    content = cv2.imencode(".png", np.zeros((40, 50), np.uint8))[1].tobytes()
+    made = pictures(fine=content, gone=ImageUnreachable("503"), down=ToolUnavailable("down"))
+    fine, gone, down = store.images.of(project.id)
+    assert made.read(fine, (40, 50)).shape == (40, 50, 3)
+    with pytest.raises(ValueError, match="has 40 x 50 pixels"):
+        made.read(fine, (50, 40))
+    with pytest.raises(ImageUnreachable):
+        made.read(gone)
+    with pytest.raises(ToolUnavailable):
+        made.read(down)
+    assert [image.ref for image in store.images.bad(project.id)] == ["fine", "gone"]
 
 
 def test_empty_pictures_say_nothing_of_the_others(store, project, pictures):

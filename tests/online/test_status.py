@@ -80,7 +80,7 @@ def test_what_could_not_be_read_or_was_set_aside_is_named(
     store.projects.change(project.id, is_sync_requested=True)
     settle(worker)
     store.attempts.set_aside(project.id, "image", 5, "the image of task 5 was set aside")
-    store.images.fail(store.images.of(project.id)[2].id, "it is no picture")
+    store.images.fail(store.images.of(project.id)[2].id, ValueError("it is no picture"))
     lines = told(store)
     assert "not read   annotation 77 of task" in lines
     assert "in project 2: annotation 77: unknown label" in lines

@@ -407,12 +407,30 @@ def test_unreadable_images_are_left_out_and_none_readable_says_why(
 
     played = replay_project(store, one_is_gone, project, only_random, RANKING, rules)
     assert (played.num_regions, played.num_images) == (102, 17)
+    assert [image.task_id for image in store.images.bad(project.id)] == [3]
+    asked = []
 
     def gone(task):
+        asked.append(task.id)
         raise ValueError(f"task {task.id} has no image")
 
-    with pytest.raises(ValueError, match=r"none of 18 labelled images .* has no image.*doctor"):
+    with pytest.raises(ValueError, match=r"none of 17 labelled images .* has no image.*doctor"):
         replay_project(store, gone, project, only_random, RANKING, rules)
+    assert len(asked) == 17
+
+
+def test_a_replay_can_be_stopped_before_each_image(make_worker, store, tool, project):
+    settle(make_worker(Learned(), num_labelled=18))
+    tool.calls.clear()
+
+    def stop(done: int, total: int) -> None:
+        if tool.calls.count("image") == 2:
+            raise InterruptedError
+
+    only_random = {"random": strategy("random")}
+    with pytest.raises(InterruptedError):
+        replay_project(store, tool.image, project, only_random, RANKING, RULES, stop)
+    assert tool.calls.count("image") == 2
 
 
 def test_a_project_without_labels_says_how_many_it_takes(store, tool, project):

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
-from sqlalchemy import ColumnElement, delete, select
+from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.orm import Session
 
 from ralis_backend.online.store.database import Database, now
@@ -36,6 +37,9 @@ SETTINGS = "settings"
 """Settings in the tool that could not be brought in order."""
 _LOOKED_AFTER = (TASK, DOUBLE, SETTINGS)
 """What each reading tries again, or looks for: nothing else would, once it is forgotten."""
+
+_INNERMOST: ContextVar[tuple[int, str, object] | None] = ContextVar("innermost", default=None)
+"""Of the items that are tried and counted now."""
 
 
 class SetAsideError(ValueError):
@@ -89,7 +93,8 @@ class Attempts:
         """Around one item of a step that may end the worker, such as decoding one image.
 
         It costs one look at the database until a step of the project has ended the worker; then
-        each item is counted before it begins, as if it had been the culprit.
+        each item is counted before it begins, as if it had been the culprit. Of items within one
+        another the innermost is: those around it are not counted meanwhile.
 
         Args:
             project_id: of the project.
@@ -106,11 +111,18 @@ class Attempts:
         if counts.get(STEP, 0) < 2:
             yield
             return
+        around = _INNERMOST.get()
+        if around is not None:
+            self.take_back(*around)
         self._count(project_id, kind, key, 2)  # it may have ended the worker the first time, too
+        begun = _INNERMOST.set((project_id, kind, key))
         try:
             yield
         finally:
+            _INNERMOST.reset(begun)
             self.end(project_id, kind, key)
+            if around is not None:
+                self._count(*around, 2)
 
     def set_aside(self, project_id: int, kind: str, key: object, note: str) -> None:
         """Leave something out from now on, and say why."""
@@ -197,13 +209,10 @@ def is_training_given_up(session: Session, project: Project) -> bool:
 
 
 def try_all_again(session: Session, project_id: int) -> None:
-    """Forget what has ended the worker, and let images that were set aside wait no longer."""
+    """Forget what has ended the worker, and let images that could not be read wait no longer."""
+    waiting = (Image.project_id == project_id, Image.retry_at.is_not(None))
+    session.execute(update(Image).where(*waiting).values(retry_at=now()))
     of_project = Attempt.project_id == project_id
-    aside = select(Attempt.key).where(of_project, Attempt.kind == IMAGE, Attempt.note.is_not(None))
-    for key in session.scalars(aside).all():
-        image = session.get(Image, int(key))
-        if image is not None and image.retry_at is not None:
-            image.retry_at = now()
     session.execute(delete(Attempt).where(of_project, Attempt.kind.not_in(_LOOKED_AFTER)))
 
 

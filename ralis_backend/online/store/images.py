@@ -9,13 +9,14 @@ from typing import Any
 from sqlalchemy import Select, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from ralis_backend.core.text import reason_of
 from ralis_backend.online.store.attempts import is_training_given_up
 from ralis_backend.online.store.database import BATCH, Database, assign, now, parts
 from ralis_backend.online.store.labels import is_painted_in
 from ralis_backend.online.store.left_out import UNREAD, read_again
 from ralis_backend.online.store.sides import unite
 from ralis_backend.online.store.tables import LONGEST_PAUSE, Annotation, Image, Project, Ranking
-from ralis_backend.online.tool import ToolTask
+from ralis_backend.online.tool import ImageUnreachable, ToolTask
 
 _KNOWN = (
     Image.id,
@@ -27,6 +28,8 @@ _KNOWN = (
 )
 _NO_IMAGE = "the task has no image"
 _FIRST_PAUSE = timedelta(minutes=1)
+OUTAGE_PAUSE = timedelta(minutes=5)
+"""The longest, of an image whose host does not deliver it."""
 
 
 class Images:
@@ -160,14 +163,22 @@ class Images:
         """Those of the tasks whose images still exist."""
         return set(self.of_tasks(project_id, task_ids))
 
-    def fail(self, image_id: int, message: str) -> None:
-        """Note that an image cannot be used; it is tried again later, each time much later."""
+    def fail(self, image_id: int, error: Exception) -> None:
+        """Note that an image cannot be used; it is tried again later.
+
+        Each time much later, unless it is only out of reach: that is its host's fault, and over
+        when the host is back.
+        """
         with self._database.write() as session:
             row = session.get_one(Image, image_id)
-            row.error = message
-            row.num_failures += 1
-            pause = _FIRST_PAUSE * 4 ** min(row.num_failures - 1, 6)
-            row.retry_at = now() + min(LONGEST_PAUSE, pause)
+            row.error = reason_of(error)
+            if isinstance(error, ImageUnreachable):
+                pause = OUTAGE_PAUSE if row.num_failures else _FIRST_PAUSE
+                row.num_failures = max(1, row.num_failures)
+            else:
+                row.num_failures += 1
+                pause = min(LONGEST_PAUSE, _FIRST_PAUSE * 4 ** min(row.num_failures - 1, 6))
+            row.retry_at = now() + pause
 
     def to_try_again(self, project_id: int, moment: datetime, count: int) -> list[Image]:
         """At most `count` images whose pause after a failure is over at that moment.

@@ -16,14 +16,12 @@ from ralis_backend.core.images import (
     crop_picture,
     crop_scale,
 )
-from ralis_backend.core.text import reason_of
 from ralis_backend.online.pictures import Pictures
 from ralis_backend.online.random_slice import SLICE, SLICE_REASON
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import CropTask, Image, Project, Version
 from ralis_backend.online.tool import Crop, CropPrediction, Tool
 from ralis_backend.online.worker.config import WorkerConfig
-from ralis_backend.online.worker.labelled_images import check_size
 from ralis_backend.online.worker.predicted_masks import PredictedMasks
 from ralis_backend.online.worker.publication import Publication
 from ralis_backend.online.worker.queue_plan import (
@@ -34,7 +32,7 @@ from ralis_backend.online.worker.queue_plan import (
     place_of,
     plan_queue,
 )
-from ralis_backend.online.worker.sync import NOT_ITS_FAULT, attempt_on, tool_task
+from ralis_backend.online.worker.sync import NOT_ITS_FAULT
 
 logger = logging.getLogger(__name__)
 
@@ -159,18 +157,12 @@ class CropQueue:
 
     def _pixels(self, project: Project, image: Image) -> np.ndarray | None:
         try:
-            with self._store.attempts.trying(*attempt_on(image)):
-                pictures = Pictures(self._store, project, self._tool.image)
-                pixels = pictures.pixels(tool_task(image))
-            if image.size is not None:
-                check_size(pixels.shape[:2], image.size)
-            return pixels
+            return Pictures(self._store, project, self._tool.image).read(image, image.size)
         except NOT_ITS_FAULT:
             raise
         except Exception as error:
             # It was readable when it was ranked; the other images go on.
             logger.warning("project %s, task %s: %s", project.tool_id, image.task_id, error)
-            self._store.images.fail(image.id, reason_of(error))
             return None
 
     def _predict(

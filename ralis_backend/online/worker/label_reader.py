@@ -14,11 +14,10 @@ from ralis_backend.core.regions import Region, grid
 from ralis_backend.core.text import printable, reason_of, shortened
 from ralis_backend.online.answers import REST
 from ralis_backend.online.labels import NewLabel, painted_labels, says_something
-from ralis_backend.online.pictures import Pictures, task_of
-from ralis_backend.online.store import StoreError, annotation_from_json, unpack
-from ralis_backend.online.store.attempts import IMAGE
+from ralis_backend.online.pictures import Pictures
+from ralis_backend.online.store import StoreError, annotation_from_json, now, unpack
 from ralis_backend.online.store.queue import in_force
-from ralis_backend.online.store.tables import Image, Project
+from ralis_backend.online.store.tables import Project
 from ralis_backend.online.tool import Tool, ToolAnnotation, ToolProject, ToolUnavailable
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.region_tasks import MisplacedRegion, misfit
@@ -45,8 +44,6 @@ UNKNOWN_WHICH = (
 )
 NOTHING_INSIDE = "none of the regions that were suggested in it lies in the image as it is now"
 _PLACE = ("row", "col", "height", "width")
-NOT_ITS_FAULT = (ToolUnavailable, StoreError)
-"""What says nothing of the image or annotation that was being read: the step is tried again."""
 
 
 @dataclass(frozen=True)
@@ -288,20 +285,23 @@ class LabelReader:
         return list(regions), is_lost or len(in_force(entries)) < len(entries)
 
     def _image_size(self, image_id: int) -> tuple[int, int]:
-        """(height, width) of an annotated image, read from its file the first time."""
+        """(height, width) of an annotated image, read from its file the first time.
+
+        While it rests after a failure it is not asked for: of many annotations of a host that is
+        down each would be waited for.
+        """
         image = self._store.images.get(image_id)
         if image.size is not None:
             return image.size
-        with self._store.attempts.trying(*attempt_on(image)):
-            pixels = Pictures(self._store, self._project, self._tool.image).pixels(task_of(image))
+        if not image.may_be_tried(now()):
+            raise ValueError(
+                f"the size of the image of task {image.task_id} is not known, and it cannot be "
+                f"read: {image.error}"
+            )
+        pixels = Pictures(self._store, self._project, self._tool.image).read(image)
         height, width = pixels.shape[:2]
         self._store.images.seen(image.id, (height, width), content_of(pixels))
         return height, width
-
-
-def attempt_on(image: Image) -> tuple[int, str, int, str]:
-    """What `Attempts.trying` counts an image under."""
-    return image.project_id, IMAGE, image.id, f"the image of task {image.task_id}"
 
 
 def _attempt_at(row: Annotation) -> tuple[int, str, int, str]:

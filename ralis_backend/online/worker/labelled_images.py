@@ -14,11 +14,10 @@ import numpy as np
 from ralis_backend.core.learning.crops import LabelledImage, Unreadable
 from ralis_backend.core.text import reason_of
 from ralis_backend.online.masks import LabelMasks
-from ralis_backend.online.pictures import Pictures
+from ralis_backend.online.pictures import NOT_ITS_FAULT, Pictures
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.tool import ToolTask
-from ralis_backend.online.worker.sync import NOT_ITS_FAULT, attempt_on, tool_task
 from ralis_backend.online.worker.training_plan import ImageLabels
 
 logger = logging.getLogger(__name__)
@@ -95,25 +94,12 @@ class LabelledImages:
         if part.image.id in self._bad_images:
             raise Unreadable(self._bad_images[part.image.id])
         try:
-            with self._store.attempts.trying(*attempt_on(part.image)):
-                pixels = self._pictures.pixels(tool_task(part.image))
-            check_size(pixels.shape[:2], part.size)
+            return self._pictures.read(part.image, part.size)
         except NOT_ITS_FAULT:
             raise
         except Exception as error:
             # One bad image must not stop the others; the operator finds why with the image.
             message = f"task {part.image.task_id}: {reason_of(error)}"
             logger.warning("project %s, %s", self._project.tool_id, message)
-            self._store.images.fail(part.image.id, reason_of(error))
             self._bad_images[part.image.id] = message
             raise Unreadable(message) from error
-        return pixels
-
-
-def check_size(found: tuple[int, ...], expected: tuple[int, int]) -> None:
-    """Raise `ValueError` if an image is of another size than its labels, (height, width)."""
-    if found != expected:
-        raise ValueError(
-            f"the image has {found[0]} x {found[1]} pixels (height x width) now, its labels were "
-            f"made at {expected[0]} x {expected[1]}; restore the image file, or delete the task"
-        )

@@ -10,13 +10,12 @@ import numpy as np
 from ralis_backend.core.features import predicted_classes
 from ralis_backend.core.segmenter import Segmenter
 from ralis_backend.online.choosing import RankingConfig
-from ralis_backend.online.pictures import Pictures
+from ralis_backend.online.pictures import NOT_ITS_FAULT, Pictures
 from ralis_backend.online.segmenters import load_segmenter
 from ralis_backend.online.store import Store, StoreError
 from ralis_backend.online.store.tables import Image, Project, Ranking, Version
 from ralis_backend.online.suggesting import read_mask, to_paint
 from ralis_backend.online.tool import Tool, ToolProject, ToolUnavailable
-from ralis_backend.online.worker.sync import NOT_ITS_FAULT, tool_task
 
 logger = logging.getLogger(__name__)
 
@@ -86,10 +85,7 @@ class PredictedMasks:
         if self._segmenter is None:
             return None
         pictures = Pictures(self._store, self._project, self._tool.image)
-        pixels = pictures.pixels(tool_task(image))
-        mask = predicted_classes(self._segmenter, pixels)
-        if mask.shape != image.size:
-            raise ValueError(f"the image has {mask.shape} pixels now, {image.size} when ranked")
+        mask = predicted_classes(self._segmenter, pictures.read(image, image.size))
         self._store.rankings.put_mask_again(self._version, image.id, mask)
         return mask
 

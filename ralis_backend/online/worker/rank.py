@@ -15,12 +15,12 @@ from ralis_backend.core.features import RegionFeatures
 from ralis_backend.core.policy.registry import policy_digest
 from ralis_backend.core.regions import grid, is_labelled
 from ralis_backend.core.segmenter import Segmenter
-from ralis_backend.core.text import reason_of, storable
+from ralis_backend.core.text import storable
 from ralis_backend.online.choosing import FALLBACK, ChosenStrategy, fallback, strategy_for
 from ralis_backend.online.hits import MINING, followed
 from ralis_backend.online.labels import RegionLabel, covered, labelled_pixels
 from ralis_backend.online.learned import learned_pixels
-from ralis_backend.online.pictures import Pictures
+from ralis_backend.online.pictures import Pictures, check_size
 from ralis_backend.online.ranking import (
     ALONE,
     DescribedPool,
@@ -40,7 +40,6 @@ from ralis_backend.online.tool import Tool
 from ralis_backend.online.trust import judge, judge_formula, may_be_refused, standing_verdict
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.described import DescribedRow
-from ralis_backend.online.worker.labelled_images import check_size
 from ralis_backend.online.worker.search import Mined, Search, known_of, nothing_found
 from ralis_backend.online.worker.spool import FeatureSpool
 from ralis_backend.online.worker.sync import NOT_ITS_FAULT, attempt_on, tool_task
@@ -251,7 +250,7 @@ class Ranker:
         except Exception as error:
             # A bad image is left out; the operator finds why in log, doctor and report.
             logger.warning("project %s, task %s: %s", project.tool_id, image.task_id, error)
-            self._store.images.fail(image.id, reason_of(error))
+            self._store.images.fail(image.id, error)
             return None
         spool.append(result.features)
         found = (result.image_size, result.content)

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from datetime import timedelta
 
 from ralis_backend.core.images import content_of
-from ralis_backend.core.text import reason_of
-from ralis_backend.online.pictures import Pictures
+from ralis_backend.online.pictures import NOT_ITS_FAULT, Pictures
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Image, Project, Version
 from ralis_backend.online.tool import Tool, ToolUnavailable
-from ralis_backend.online.worker.labelled_images import check_size
-from ralis_backend.online.worker.sync import NOT_ITS_FAULT, attempt_on, tool_task
 
 logger = logging.getLogger(__name__)
 
-TRIES_PER_STEP = 20
-"""Bounds the time that one step takes where every address hangs."""
+TRIES_PER_STEP = 100
+MOST_S = 10.0
+"""After so long no other image is begun: what else is due comes between."""
 _PUT_OFF = timedelta(minutes=1)
 _WORTH_A_RANKING = 0.05
 """Share of the ranked images: where fewer are readable besides, they wait for the next version."""
@@ -42,8 +41,9 @@ class Retry:
                 again after the others.
         """
         pictures = Pictures(self._store, project, self._tool.image)
+        begun = time.monotonic()
         for image in self._store.images.to_try_again(project.id, now(), TRIES_PER_STEP):
-            if should_stop():
+            if should_stop() or time.monotonic() - begun > MOST_S:
                 return
             if self._is_readable(image, pictures):
                 logger.info(
@@ -54,20 +54,17 @@ class Retry:
 
     def _is_readable(self, image: Image, pictures: Pictures) -> bool:
         try:
-            with self._store.attempts.trying(*attempt_on(image)):
-                pixels = pictures.pixels(tool_task(image))
-            height, width = pixels.shape[:2]
-            if image.size is not None and self._store.labels.of_image(image.id):
-                check_size((height, width), image.size)
+            size = image.size if self._store.labels.of_image(image.id) else None
+            pixels = pictures.read(image, size)
         except ToolUnavailable:
             self._store.images.change(image.id, retry_at=now() + _PUT_OFF)
             raise
         except NOT_ITS_FAULT:
             raise
         except Exception as error:
-            # It is tried again, after a longer pause.
-            self._store.images.fail(image.id, reason_of(error))
+            logger.debug("task %s still cannot be read: %s", image.task_id, error)
             return False
+        height, width = pixels.shape[:2]
         self._store.images.seen(image.id, (height, width), content_of(pixels))
         return True
 

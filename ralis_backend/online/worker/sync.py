@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ralis_backend.core.text import reason_of, shortened
-from ralis_backend.online.pictures import keep_settings
+from ralis_backend.online.pictures import NOT_ITS_FAULT, attempt_on, keep_settings
 from ralis_backend.online.pictures import task_of as tool_task
 from ralis_backend.online.store import unpack
 from ralis_backend.online.store.attempts import DOUBLE, SETTINGS, SetAsideError
@@ -23,12 +23,7 @@ from ralis_backend.online.tool import (
     ToolProject,
 )
 from ralis_backend.online.worker.config import WorkerConfig
-from ralis_backend.online.worker.label_reader import (
-    NOT_ITS_FAULT,
-    READING,
-    LabelReader,
-    attempt_on,
-)
+from ralis_backend.online.worker.label_reader import READING, LabelReader
 from ralis_backend.online.worker.standing import Standing
 from ralis_backend.online.worker.task_answers import ToolSource
 from ralis_backend.online.worker.tool_reader import ToolReader

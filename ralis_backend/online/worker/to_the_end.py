@@ -40,6 +40,8 @@ WAIT_S = 600.0
 BY_COMMAND = "a command has trained it to the end"
 PAUSES_S = (5.0, 15.0, 45.0)
 """Before what could not be read is tried again, where giving up would cost what was learned."""
+PATIENCE_S = 600.0
+"""For which a training waits for images in all: some hosts never come back."""
 
 
 @dataclass(frozen=True)
@@ -415,11 +417,13 @@ class _Patient:
     """The images of a tool; once it is patient, one that does not answer is waited for.
 
     After that its images count as ones that cannot be read: a training goes on with the others.
+    So do those of a host that does not deliver them, which are waited for `PATIENCE_S` in all.
     """
 
     def __init__(self, tool: Tool) -> None:
         self._tool = tool
         self._pauses_s: tuple[float, ...] = PAUSES_S
+        self._patience_s = PATIENCE_S
         self.is_patient = False
 
     def image(self, task: ToolTask) -> bytes:
@@ -432,7 +436,13 @@ class _Patient:
             except (ToolUnavailable, ImageUnreachable) as error:
                 if pause_s is None:
                     self._pauses_s = ()  # it was waited for, until it answers again
+                    if isinstance(error, ImageUnreachable):
+                        raise
                     raise ValueError(str(error)) from error
+                if isinstance(error, ImageUnreachable):
+                    if self._patience_s < pause_s:
+                        raise
+                    self._patience_s -= pause_s
                 time.sleep(pause_s)
             else:
                 self._pauses_s = PAUSES_S

@@ -264,7 +264,7 @@ def test_a_database_from_before_pauses_keeps_its_images(store: Store, tmp_path: 
     store.images.reconcile(project.id, FakeTool().pool_tasks)
     image = store.images.of(project.id)[0]
     store.images.seen(image.id, (3, 4))
-    store.images.fail(store.images.of(project.id)[1].id, "truncated")
+    store.images.fail(store.images.of(project.id)[1].id, ValueError("truncated"))
     go_back_to(store, "0002")
     Store.open(f"sqlite:///{tmp_path / 'ralis.db'}", tmp_path / "blobs").close()
     kept = store.images.of(project.id)

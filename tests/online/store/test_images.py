@@ -11,7 +11,7 @@ from ralis_backend.online.labels import NewLabel
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.attempts import TRAINING
 from ralis_backend.online.store.tables import Image, Project
-from ralis_backend.online.tool import ToolTask
+from ralis_backend.online.tool import ImageUnreachable, ToolTask
 from tests.online.store.conftest import START, annotation, label
 
 
@@ -84,7 +84,7 @@ def test_a_bad_image_is_tried_again_after_growing_pauses_or_at_another_address(
     pauses = []
     for _ in range(9):
         moment = now()
-        store.images.fail(image.id, "truncated")
+        store.images.fail(image.id, ValueError("truncated"))
         failed = store.images.get(image.id)
         assert failed.error == "truncated"
         assert failed.retry_at is not None
@@ -100,11 +100,32 @@ def test_a_bad_image_is_tried_again_after_growing_pauses_or_at_another_address(
     seen = store.images.get(image.id)
     assert (seen.size, seen.error, seen.retry_at) == ((3, 4), None, None)
     assert seen.num_failures == 9  # until it has been described
-    store.images.fail(image.id, "truncated")
+    store.images.fail(image.id, ValueError("truncated"))
     store.images.reconcile(project.id, [ToolTask(1, START, "/data/other.png")])
     moved = store.images.get(image.id)
     assert moved.may_be_tried(now())
     assert moved.num_failures == 10  # it is tried at once, and rests longer if it fails again
+
+
+def test_an_image_that_is_only_out_of_reach_rests_for_minutes_however_long_its_host_is_down(
+    store: Store, project: Project, image: Image
+):
+    pauses = []
+    for error in [ImageUnreachable("503")] * 200 + [ValueError("truncated")]:
+        moment = now()
+        store.images.fail(image.id, error)
+        retry_at = store.images.get(image.id).retry_at
+        assert retry_at is not None
+        pauses.append(round((retry_at - moment).total_seconds()))
+    assert pauses == [60] + [300] * 199 + [240]
+
+
+def test_a_request_for_a_training_lets_no_image_wait(store: Store, project: Project, image: Image):
+    store.images.reconcile(project.id, [ToolTask(1, START, "a.png"), ToolTask(2, START, "")])
+    for _ in range(5):
+        store.images.fail(image.id, ValueError("truncated"))
+    store.projects.request_training(project.id)
+    assert [it.task_id for it in store.images.to_try_again(project.id, now(), 5)] == [1]
 
 
 @pytest.mark.parametrize(
@@ -136,7 +157,7 @@ def test_labels_that_a_training_left_out_are_due_when_their_image_is_read_again_
         store.attempts.set_aside(project.id, TRAINING, newest, "it was given up")
     store.images.seen(image.id, (3, 4))
     assert not store.projects.by_id(project.id).is_training_requested
-    store.images.fail(image.id, "502")
+    store.images.fail(image.id, ValueError("502"))
     store.images.seen(image.id, (3, 4))
     assert store.projects.by_id(project.id).is_training_requested is is_due
 

@@ -192,7 +192,7 @@ def test_another_try_at_an_image_that_the_tool_does_not_answer_for_holds_up_noth
     monkeypatch.setattr(tool, "image", image)
     for task_id, seconds in ((1, 30), (3, 20), (2, 10)):
         row = store.images.of_tasks(project.id, [task_id])[task_id]
-        store.images.fail(row.id, "403")
+        store.images.fail(row.id, ValueError("403"))
         store.images.change(row.id, retry_at=now() - timedelta(seconds=seconds))
     settle(worker)
     project = store.projects.by_id(project.id)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from ralis_backend.core.regions import VOID, Region
-from ralis_backend.online.store import Store
+from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Suggestion
+from ralis_backend.online.tool import ImageUnreachable, ToolTask
 from ralis_backend.online.worker import WorkerConfig, label_reader
 from ralis_backend.online.worker.sync import Sync
 from tests.online.conftest import RANKING, MakeWorker, settle
@@ -62,6 +63,33 @@ def test_where_no_suggestion_lies_in_the_image_any_more_that_is_said(
     assert store.labels.of(project.id) == []
     (odd,) = store.annotations.left_out(project.id)
     assert "none of the regions that were suggested" in odd.what[0]
+
+
+def test_an_image_that_many_annotations_are_of_is_asked_for_once_while_it_is_out_of_reach(
+    store: Store, tool: FakeTool, monkeypatch: pytest.MonkeyPatch
+):
+    project = store.projects.register("1.100", 1, "<View/>", tool.pool.classes, "pool")
+    for annotator in ("ann", "bob", "cid"):
+        tool.annotate(1, [{"mask": np.ones((64, 96)).tolist()}], project_id=1, annotator=annotator)
+    asked = []
+
+    def image(task: ToolTask) -> bytes:
+        asked.append(task.id)
+        raise ImageUnreachable("503")
+
+    config = WorkerConfig(mode="in-place", improve_s=0.0, ranking=RANKING)
+    sync = Sync(store, tool, config)
+    with monkeypatch.context() as outage:
+        outage.setattr(tool, "image", image)
+        for _ in range(2):
+            sync.full(store.projects.by_id(project.id))
+    assert asked == [1]
+    (bad,) = store.images.bad(project.id)
+    assert bad.error == "503"
+    store.images.change(bad.id, retry_at=now())
+    sync.full(store.projects.by_id(project.id))
+    assert len(list(store.annotations.unread(project.id))) == 0
+    assert {label.image_id for label in store.labels.of(project.id)} == {bad.id}
 
 
 SIZE = (64, 96)

@@ -9,7 +9,7 @@ import pytest
 
 from ralis_backend.online.store import Store, StoreError, now
 from ralis_backend.online.store.tables import Project, Version
-from ralis_backend.online.tool import ToolTask
+from ralis_backend.online.tool import ImageUnreachable, ToolTask
 from ralis_backend.online.worker import Worker, loop, retry
 from ralis_backend.online.worker.retry import Retry
 from ralis_backend.online.worker.train import Trainer
@@ -115,7 +115,7 @@ def test_a_training_that_was_given_up_is_not_tried_again_when_an_image_fails_for
         settle(worker)
     assert len(trainings) == 3
     painted = {label.image_id for label in store.labels.of(project.id)}
-    store.images.fail(min(painted), "502")
+    store.images.fail(min(painted), ValueError("502"))
     pauses_are_over(store, project)
     settle(worker)
     assert (store.images.bad(project.id), len(trainings)) == ([], 3)
@@ -183,7 +183,7 @@ def half_ranked(store: Store, tool: FakeTool) -> tuple[Project, Version]:
 
 def fail_once(store: Store, project: Project, *task_ids: int) -> None:
     for image in store.images.of_tasks(project.id, task_ids).values():
-        store.images.fail(image.id, "502")
+        store.images.fail(image.id, ValueError("502"))
     pauses_are_over(store, project)
 
 
@@ -223,3 +223,23 @@ def test_what_became_readable_asks_for_a_ranking_though_the_step_ends_in_an_erro
     with pytest.raises(StoreError, match="locked"):
         Retry(store, tool).retry(project, version, lambda: False)
     assert not is_ranked(store, version)
+
+
+def test_images_that_hang_keep_a_try_at_the_others_for_ten_seconds(
+    store: Store, tool: FakeTool, monkeypatch: pytest.MonkeyPatch
+):
+    seconds = 0.0
+
+    def image(task: ToolTask) -> bytes:
+        nonlocal seconds
+        seconds += 6.0
+        raise ImageUnreachable("ReadTimeout")
+
+    monkeypatch.setattr(tool, "image", image)
+    monkeypatch.setattr(retry.time, "monotonic", lambda: seconds)
+    project = store.projects.register("1.100", 1, "<View/>", CLASSES, "pool")
+    store.images.reconcile(project.id, tool.pool_tasks)
+    for each in store.images.of(project.id):
+        store.images.change(each.id, retry_at=now())
+    Retry(store, tool).retry(project, None, lambda: False)
+    assert seconds == 12.0

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from ralis_backend.labelstudio.errors import LabelStudioError, Unauthorised, Unavailable
-from ralis_backend.online.store import Store, now
+from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.tool import ToolProject
 from ralis_backend.online.worker import WorkerConfig
 from ralis_backend.online.worker.loop import standing_notes
-from ralis_backend.online.worker.sync import Sync, attempt_on
+from ralis_backend.online.worker.sync import Sync
 from tests.online.conftest import RANKING
 from tests.online.fake_tool import CLASSES, FakeTool
 from tests.online.worker.test_tool_reader import add_region
@@ -224,16 +224,3 @@ def test_tasks_of_a_regions_project_that_is_another_one_now_are_named_no_more(
     tool.all_annotations[2].clear()
     sync.full(the(store))
     assert store.attempts.notes(the(store).id) == []
-
-
-def test_an_image_that_was_set_aside_is_tried_as_soon_as_a_training_is_started(
-    store: Store, sync: Sync
-):
-    aside, bad, *_ = store.images.of(the(store).id)
-    store.attempts.set_aside(*attempt_on(aside)[:3], "it was set aside")
-    for _ in range(5):
-        store.images.fail(aside.id, "it was set aside")
-        store.images.fail(bad.id, "no picture")
-    store.projects.request_training(the(store).id)
-    due = store.images.to_try_again(the(store).id, now(), 10)
-    assert [image.id for image in due] == [aside.id]

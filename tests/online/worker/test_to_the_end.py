@@ -370,3 +370,28 @@ def test_what_nothing_can_judge_is_kept_beside_what_is_in_use(
     assert "Label Studio does not answer" in why
     assert further_of(store).ended is None
     store.versions.use(project_of(store).id, 2)
+
+
+def test_a_training_waits_for_ten_minutes_in_all_for_images_that_nobody_delivers(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    slept: list[float] = []
+    monkeypatch.setattr(to_the_end_module.time, "sleep", slept.append)
+
+    class HalfIsGone(FakeTool):
+        def image(self, task: ToolTask) -> bytes:
+            if task.id % 2:
+                raise ImageUnreachable("bucket.test did not deliver an image")
+            return b"pixels"
+
+    patient = to_the_end_module._Patient(HalfIsGone(1))
+    patient.is_patient = True
+    for number in range(200):
+        task = ToolTask(number, None, "a.png")
+        if number % 2:
+            with pytest.raises(ImageUnreachable):
+                patient.image(task)
+        else:
+            assert patient.image(task) == b"pixels"
+    assert slept[:3] == [5.0, 15.0, 45.0]
+    assert sum(slept) <= to_the_end_module.PATIENCE_S

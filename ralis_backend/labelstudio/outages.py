@@ -1,0 +1,84 @@
+"""Hosts that fail to deliver -> how they are asked: patiently, in haste, or not at all for a while.
+
+A pool of which each image is waited for in vain as long as the first one takes days.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import inf
+
+from ralis_backend.labelstudio.errors import Unavailable
+from ralis_backend.labelstudio.image_addresses import ImageNotAllowed
+
+DOWN_AFTER = 5
+"""Failures in a row: one that fails now and then is not down."""
+PROBE_S = 60.0
+"""One that is down is asked once in so long whether it is back."""
+PATIENT_EVERY_S = 600.0
+"""One that fails is asked in haste; once in so long patiently, for it may be no more than slow."""
+
+
+@dataclass
+class _Outage:
+    """How often in a row a host has failed, and when it was asked, and waited for, last."""
+
+    num_failures: int = 0
+    asked_at: float = -inf
+    waited_at: float = -inf
+    why: str = ""
+
+
+class Outages:
+    """What is known of hosts that fail; safe to share between threads.
+
+    clock: seconds that only grow.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._of: dict[str, _Outage] = {}
+
+    @contextmanager
+    def asking(self, host: str) -> Iterator[bool]:
+        """Around one request to a host; gives whether it is not to be waited for long.
+
+        Any answer ends an outage, one that says that there is no such file as well.
+
+        Raises:
+            Unavailable: at once, if the host is down.
+        """
+        outage = self._of.get(host, _Outage())
+        moment = self._clock()
+        if outage.num_failures >= DOWN_AFTER and moment - outage.asked_at < PROBE_S:
+            raise Unavailable(
+                f"the last {outage.num_failures} images from there failed, so it was not asked for "
+                f"this one; it is asked once a minute; the last answer: {outage.why}"
+            )
+        outage.asked_at = moment  # nobody else needs to ask meanwhile
+        is_hasty = moment - outage.waited_at < PATIENT_EVERY_S
+        try:
+            yield is_hasty
+        except Unavailable as error:
+            self._of[host] = outage
+            outage.num_failures += 1
+            outage.why = str(error)
+            outage.asked_at = self._clock()
+            if not is_hasty:
+                outage.waited_at = outage.asked_at
+            raise
+        except ImageNotAllowed:  # nobody was asked
+            raise
+        except Exception:
+            self._of.pop(host, None)
+            raise
+        self._of.pop(host, None)
+
+    def excuse(self, start: str) -> None:
+        """Hosts whose names begin so have failed for another reason: they are not down."""
+        for host, outage in list(self._of.items()):
+            if host.startswith(start):
+                outage.num_failures = 0
