@@ -281,12 +281,11 @@ def rank(folder: Path, name: str) -> None:
     mask = np.zeros(SIZE, np.uint8)
     table = np.random.default_rng(0)
 
-    def described(
-        segmenter: Any, content: bytes, config: Any, needs: Any, decode: Any
-    ) -> DescribedImage:
+    def described(segmenter: Any, image: Any, config: Any, needs: Any) -> DescribedImage:
         return DescribedImage(SIZE, _made_up(table, needs.features), mask, "")
 
     with (
+        mock.patch.object(module.Pictures, "pixels", return_value=mask),
         mock.patch.object(module, "describe_image", described),
         mock.patch.object(rankings, "mask_to_png", return_value=b"no mask"),
     ):
