@@ -387,6 +387,9 @@ class _Pictures:
         classes = tuple(_class(index) for index in range(NUM_CLASSES))
         return ToolProject("1.100", 1, "pool", "<View/>", classes)
 
+    def begun_tasks(self, project_id: int, task_ids: Sequence[int]) -> list[int]:
+        return []
+
     def delete_unopened_tasks(self, project_id: int, task_ids: Sequence[int]) -> list[int]:
         return list(task_ids)
 
