@@ -270,6 +270,7 @@ def train(folder: Path) -> None:
 def rank(folder: Path, name: str) -> None:
     """Describe (made up), score, explain and store the whole pool."""
     from ralis_backend.core.segmenter import MAPS
+    from ralis_backend.online.pictures import Pictures
     from ralis_backend.online.ranking import DescribedImage
     from ralis_backend.online.store import rankings
     from ralis_backend.online.worker import rank as module
@@ -285,7 +286,7 @@ def rank(folder: Path, name: str) -> None:
         return DescribedImage(SIZE, _made_up(table, needs.features), mask, "")
 
     with (
-        mock.patch.object(module.Pictures, "pixels", return_value=mask),
+        mock.patch.object(Pictures, "pixels", return_value=mask),
         mock.patch.object(module, "describe_image", described),
         mock.patch.object(rankings, "mask_to_png", return_value=b"no mask"),
     ):
