@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 SAMPLE = 16
 """Pictures that a range is measured on."""
+_GONE = 6
+"""Failures in a row, over five hours: what is not delivered for so long is no outage."""
 MEASURED, SETTING = "measured", "RALIS_INTENSITY_RANGE"
 _KINDS: tuple[Kind, ...] = ("integers", "floats")
 
@@ -157,7 +159,9 @@ class Pictures:
         samples, num_unreachable = [] if found is None else [found[1]], 0
         if not self.may_measure:
             return samples, 0
-        for image in _spread(self.store.images.of(self.project.id), SAMPLE - 1):
+        images = self.store.images.of(self.project.id)
+        there = [it for it in images if it.error is None or it.num_failures < _GONE]
+        for image in _spread(there, SAMPLE - 1):
             try:
                 other = deep_values(self.fetch(task_of(image)), bands)
             except ToolUnavailable:

@@ -20,6 +20,8 @@ from ralis_backend.online.store import Store
 from ralis_backend.online.worker import Worker, WorkerConfig
 from tests.online.exported import grown as grown
 from tests.online.fake_tool import CLASSES, FakeTool
+from tests.online.store.conftest import image as image
+from tests.online.store.conftest import project as project
 
 RANKING = RankingConfig(
     strategy="entropy",

@@ -9,13 +9,13 @@ from ralis_backend.online.labels import NewLabel
 from ralis_backend.online.masks import LabelMasks
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import Image, Project
-from tests.online.store.conftest import annotation, image, label, project  # noqa: F401
+from tests.online.store.conftest import annotation, label
 
 REGIONS = (Region(0, 0, 8, 8), Region(4, 6, 8, 8), Region(12, 8, 8, 8), Region(3, 3, 2, 2))
 
 
 @pytest.fixture
-def labelled(store: Store, project: Project, image: Image) -> Project:  # noqa: F811
+def labelled(store: Store, project: Project, image: Image) -> Project:
     """Overlapping labels of classes 0 to 2; the last region reaches beyond 18 x 14 pixels."""
     rng = np.random.default_rng(0)
     for number, region in enumerate(REGIONS, start=1):

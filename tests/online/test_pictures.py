@@ -103,6 +103,26 @@ def test_a_range_is_not_settled_while_most_pictures_are_not_delivered(store, pro
     assert pixel_rule(store.projects.by_id(project.id)).ranges == {"integers": (0, 65535)}
 
 
+def test_pictures_of_a_host_that_is_gone_for_hours_keep_no_range_open(store, project, pictures):
+    lost = dict.fromkeys(("a", "b", "c"), ImageUnreachable("no such host"))
+    made = pictures(fine=deep(4000), **lost)
+    gone = [image for image in store.images.of(project.id) if image.ref in lost]
+    for _ in range(5):
+        for image in gone:
+            store.images.fail(image.id, "no such host")
+    assert made.decode(deep(900)).max() == 900 >> 4
+    assert store.projects.by_id(project.id).pixel_rule is None
+    for image in gone:
+        store.images.fail(image.id, "no such host")
+    made.decode(deep(900))
+    settled = store.projects.by_id(project.id)
+    assert "measured on 2 of the pictures" in describe_rule(settled)
+    store.images.seen(gone[0].id, (40, 50))
+    made = pictures(fine=deep(4000), **lost | {"a": deep(60_000)})
+    assert made.decode(deep(60_000)).max() == 255
+    assert store.projects.by_id(project.id).pixel_rule == settled.pixel_rule
+
+
 def test_empty_pictures_say_nothing_of_the_others(store, project, pictures):
     blank = cv2.imencode(".png", np.zeros((5, 6), np.uint16))[1].tobytes()
     made = pictures(a=blank, b=blank)

@@ -119,7 +119,10 @@ class Attempts:
             row.count, row.note = MOST_ATTEMPTS, note
 
     def fail(self, project_id: int, step: str, why: str) -> int:
-        """A step has failed by itself, or may; how often in a row, until `end` of its `FAILURE`."""
+        """A step has failed by itself; how often in a row, until `end` of its `FAILURE`.
+
+        One that has ended the worker before is counted before it begins.
+        """
         with self._database.write() as session:
             row = _find_or_add(session, project_id, FAILURE, step)
             row.count += 1

@@ -68,17 +68,19 @@ class PredictedMasks:
         start_from = self._project.start_from
         if not start_from or self._version.number or image.size is None:
             return None
+        unread = f"the prediction of {start_from} cannot be read"
         try:
             return self._tool.others_mask(
                 self._pool, start_from, image.task_id, self._project.class_names, image.size
             )
         except StoreError:
             raise
+        except ToolUnavailable as error:
+            self._tool.project(self._pool.id)  # if it is down, all of them are waited for
+            self._warn(image, f"{unread}: {error}")
         except Exception as error:
-            if isinstance(error, ToolUnavailable):
-                self._tool.project(self._pool.id)  # if it is down, all of them are waited for
-            self._warn(image, f"the prediction of {start_from} cannot be read: {error}")
-            return None
+            self._warn(image, f"{unread}: {error}")
+        return None
 
     def _again(self, image: Image) -> np.ndarray | None:
         if self._segmenter is None:

@@ -88,8 +88,11 @@ class Basis:
 
     @property
     def digest(self) -> str:
-        """What a version's metrics keep of it."""
-        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:16]
+        """What a version's metrics keep of it; of ticks nothing where there are none, as before."""
+        values = asdict(self)
+        if not self.disputed_ids:
+            del values["disputed_ids"]
+        return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

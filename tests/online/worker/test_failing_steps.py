@@ -6,20 +6,20 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
 from ralis_backend.labelstudio.work_checks import error_checks
 from ralis_backend.online.status import project_status, status_lines
-from ralis_backend.online.store import Store, now
+from ralis_backend.online.store import Store, StoreError, now
 from ralis_backend.online.store.attempts import STEP
+from ralis_backend.online.store.projects import Projects
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.tool import ImageUnreachable, ToolTask, ToolUnavailable
 from ralis_backend.online.worker import Worker, loop
 from ralis_backend.online.worker.rank import Ranker
 from ralis_backend.online.worker.steps import Report, ShouldStop
-from ralis_backend.online.worker.sync import Sync
 from ralis_backend.online.worker.train import Trainer
 from tests.online.conftest import MakeWorker, label_round, settle
 from tests.online.fake_tool import CLASSES, START, FakeTool, picture
@@ -334,16 +334,21 @@ def test_an_error_that_quotes_what_no_database_takes_is_an_error_like_any_other(
     assert store.attempts.count(project.id, STEP, "rank") == 0
 
 
-def test_a_step_whose_failure_cannot_be_noted_has_not_ended_the_worker(
+def test_a_step_whose_end_cannot_be_noted_has_not_ended_the_worker(
     store: Store, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
 ):
     worker = make_worker()
-    settle(worker)
     (project,) = store.projects.all()
-    monkeypatch.setattr(loop, "reason_of", failing("what went wrong says nothing"))
-    monkeypatch.setattr(Sync, "full", failing("odd"))
-    store.projects.change(project.id, is_sync_requested=True)
-    with pytest.raises(RuntimeError, match="says nothing"):
+    store.projects.change(project.id, is_sync_requested=True, last_error="until it is read")
+    change = Projects.change
+
+    def refuse(projects: Projects, project_id: int, **values: Any) -> Project:
+        if "last_error" in values:
+            raise StoreError("database is full")
+        return change(projects, project_id, **values)
+
+    monkeypatch.setattr(Projects, "change", refuse)
+    with pytest.raises(StoreError, match="full"):
         worker.advance(store.projects.looks()[0])
     assert store.attempts.count(project.id, STEP, "sync") == 0
 
