@@ -270,6 +270,7 @@ def train(folder: Path) -> None:
 def rank(folder: Path, name: str) -> None:
     """Describe (made up), score, explain and store the whole pool."""
     from ralis_backend.core.segmenter import MAPS
+    from ralis_backend.online.pictures import Pictures
     from ralis_backend.online.ranking import DescribedImage
     from ralis_backend.online.store import rankings
     from ralis_backend.online.worker import rank as module
@@ -281,12 +282,11 @@ def rank(folder: Path, name: str) -> None:
     mask = np.zeros(SIZE, np.uint8)
     table = np.random.default_rng(0)
 
-    def described(
-        segmenter: Any, content: bytes, config: Any, needs: Any, decode: Any
-    ) -> DescribedImage:
+    def described(segmenter: Any, image: Any, config: Any, needs: Any) -> DescribedImage:
         return DescribedImage(SIZE, _made_up(table, needs.features), mask, "")
 
     with (
+        mock.patch.object(Pictures, "pixels", return_value=mask),
         mock.patch.object(module, "describe_image", described),
         mock.patch.object(rankings, "mask_to_png", return_value=b"no mask"),
     ):
@@ -387,6 +387,9 @@ class _Pictures:
 
         classes = tuple(_class(index) for index in range(NUM_CLASSES))
         return ToolProject("1.100", 1, "pool", "<View/>", classes)
+
+    def begun_tasks(self, project_id: int, task_ids: Sequence[int]) -> list[int]:
+        return []
 
     def delete_unopened_tasks(self, project_id: int, task_ids: Sequence[int]) -> list[int]:
         return list(task_ids)

@@ -331,6 +331,14 @@ class LabelStudioTool:
         if description != wanted:
             self._client.update_project(project_id, description=wanted)
 
+    def begun_tasks(self, project_id: int, task_ids: Sequence[int]) -> list[int]:
+        """Those of the tasks in which something is saved; more in `delete_unopened_tasks`."""
+        untouched = {task["id"] for task in self._client.tasks(project_id, *_UNTOUCHED)}
+        others = set(task_ids) - untouched  # begun, or gone
+        if not others:
+            return []
+        return sorted(others & {task["id"] for task in self._client.tasks(project_id)})
+
     def delete_unopened_tasks(self, project_id: int, task_ids: Sequence[int]) -> list[int]:
         """Delete those of the tasks that nobody has begun.
 

@@ -90,7 +90,7 @@ def gain_over(
 ) -> tuple[float, float]:
     """By how much a version scores more than another one, and the standard error of that.
 
-    The error is that of bootstrap draws of images, the same for both; 0 of a single image.
+    The error is that of bootstrap draws of images, the same for both; NaN of a single image.
 
     Args:
         before: (N, C, C) int64 confusion matrices under the other version.
@@ -102,7 +102,7 @@ def gain_over(
     draws = bootstrap_draws(len(after), np.random.default_rng(seed), _NUM_BOOTSTRAPS)
     differences = _scores(after, draws, background) - _scores(before, draws, background)
     new, old = (mean_iou_of_present(it.sum(axis=0), background) for it in (after, before))
-    return new - old, float(np.nanstd(differences))
+    return new - old, float(np.nanstd(differences)) if len(after) > 1 else float("nan")
 
 
 def _left_out(matrices: np.ndarray, background: int | None) -> int | None:

@@ -100,25 +100,20 @@ class DescribedPool:
 
 
 def describe_image(
-    segmenter: Segmenter,
-    content: bytes,
-    config: RankingConfig,
-    needs: Needs,
-    decode: Callable[[bytes], np.ndarray] = decode_image,
+    segmenter: Segmenter, image: np.ndarray, config: RankingConfig, needs: Needs
 ) -> DescribedImage:
-    """One look at an image file, for what `needs`.
+    """One look at an image, for what `needs`.
 
     Args:
         segmenter: that looks.
-        content: the file.
+        image: (H, W, 3) uint8, as the project's pictures are shown.
         config: how regions are cut.
         needs: what is described.
-        decode: file -> (H, W, 3) uint8, as the project's pictures are shown.
 
     Raises:
-        ValueError: if it is no readable image, or the segmenter breaks on it.
+        ValueError: if what the segmenter says of it is not finite.
+        Exception: what the segmenter raises.
     """
-    image = decode(content)
     size = (image.shape[0], image.shape[1])
     parts = segmenter.parts(image, needs.maps)
     regions = grid(size, config.region_size)
@@ -307,7 +302,7 @@ def rank_image(
         config: how regions are cut and ranked.
         labelled: (L, C + 1) pixels of each class in the project's labelled regions, void last.
         learned: (C,) of those that the version has learned from.
-        decode: as for `describe_image`.
+        decode: file -> (H, W, 3) uint8, as the project's pictures are shown.
     """
     usable = load_segmenter(
         store, project, version, config.spec, seed=config.seed, device=config.device
@@ -315,7 +310,7 @@ def rank_image(
     segmenter, version = usable.segmenter, usable.version
     wanted = strategy_for(project, version, learned, config, segmenter.offers)
     chosen = _without_pool(wanted, version)
-    described = describe_image(segmenter, content, config, chosen.described, decode)
+    described = describe_image(segmenter, decode(content), config, chosen.described)
     features, needs = described.features, chosen.strategy.needs
     state = pool_state(
         project,

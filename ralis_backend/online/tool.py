@@ -465,6 +465,9 @@ class Tool(Protocol):
     def describe(self, project_id: int, line: str) -> None:
         """Keep a line about a project in its description, beside the owner's own words."""
 
+    def begun_tasks(self, project_id: int, task_ids: Sequence[int]) -> list[int]:
+        """Those of the tasks that somebody has begun: with an annotation, a skip or a draft."""
+
     def delete_unopened_tasks(self, project_id: int, task_ids: Sequence[int]) -> list[int]:
         """Delete those of the tasks that nobody has begun (no annotation, no draft).
 

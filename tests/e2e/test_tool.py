@@ -215,6 +215,8 @@ def test_only_untouched_tasks_are_deleted(client, tool, pool, regions):
     client._send("POST", f"/api/tasks/{drafted}/drafts", {"result": [], "lead_time": 1})
     client.delete_tasks(regions, [gone])
     asked = [labelled, skipped, drafted, untouched, gone]
+    assert tool.begun_tasks(regions, [untouched, gone]) == []
+    assert tool.begun_tasks(regions, asked) == [labelled, skipped, drafted]
     assert tool.delete_unopened_tasks(regions, asked) == [untouched, gone]
     assert [task.id for task in tool.tasks(regions)] == [labelled, skipped, drafted, kept]
     assert tool.delete_unopened_tasks(regions, asked) == [untouched, gone]

@@ -71,6 +71,10 @@ class AnnotatedTool(FakeTool):
         finally:
             self.made_at, self.clock = self.clock, before
 
+    def begun_tasks(self, project_id: int, task_ids: Sequence[int]) -> list[int]:
+        self.begun = {each.task_id for each in self.all_annotations[2].values()}
+        return super().begun_tasks(project_id, task_ids)
+
     def delete_unopened_tasks(self, project_id: int, task_ids: Sequence[int]) -> list[int]:
         self.begun = {each.task_id for each in self.all_annotations[2].values()}
         return super().delete_unopened_tasks(project_id, task_ids)

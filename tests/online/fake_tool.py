@@ -300,6 +300,10 @@ class FakeTool:
         self._call("describe")
         self.descriptions[project_id] = line
 
+    def begun_tasks(self, project_id: int, task_ids: Sequence[int]) -> list[int]:
+        self._call("begun_tasks")
+        return [task_id for task_id in task_ids if task_id in self.begun & self.region_tasks.keys()]
+
     def delete_unopened_tasks(self, project_id: int, task_ids: Sequence[int]) -> list[int]:
         self._call("delete_unopened_tasks")
         gone = [task_id for task_id in task_ids if task_id not in self.begun]

@@ -17,6 +17,7 @@ from ralis_backend.online.advice import (
 )
 from ralis_backend.online.further import NOT_IN_USE
 from ralis_backend.online.store.tables import Version
+from ralis_backend.online.worker.promotion import is_worth_publishing
 
 
 def measured(gain: tuple[float, float, float] | None, **values: Any) -> dict[str, Any]:
@@ -158,6 +159,13 @@ def test_the_gain_over_another_version_has_the_error_of_the_images_it_differs_in
     # A quarter of the draws hold the first image twice, a quarter the other one.
     draws = np.array([9 / 11 - 2 / 3, 0, gain, gain])
     assert error == pytest.approx(draws.std(), rel=0.15)
+
+
+def test_a_gain_on_one_image_has_no_standard_error_and_is_worth_no_other_queue():
+    gain, error = gain_over(matrices(0.5), matrices(0.9))
+    assert gain > 0.3
+    assert np.isnan(error)
+    assert not is_worth_publishing(gain, error, 1e6, 0.0)
 
 
 def test_the_score_leaves_the_background_out_unless_there_is_nothing_else():

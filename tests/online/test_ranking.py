@@ -10,7 +10,7 @@ import torch
 
 from ralis_backend.core.acquisition import STRATEGIES
 from ralis_backend.core.features import concat
-from ralis_backend.core.images import mask_to_png
+from ralis_backend.core.images import decode_image, mask_to_png
 from ralis_backend.core.policy import (
     AgnosticPolicy,
     AgnosticSpec,
@@ -137,7 +137,7 @@ def test_scores_are_the_same_online_and_offline(store, tool, tmp_path):
     labelled = np.array([0, 7, 20])
     chosen = ChosenStrategy(_policy())
     described = [
-        describe_image(offline.segmenter, sample.content(), config, chosen.described)
+        describe_image(offline.segmenter, decode_image(sample.content()), config, chosen.described)
         for sample in samples
     ]
     features = concat([each.features for each in described])

@@ -20,7 +20,7 @@ from ralis_backend.online.pictures import Pictures
 from ralis_backend.online.random_slice import SLICE, SLICE_REASON
 from ralis_backend.online.store import Store
 from ralis_backend.online.store.tables import CropTask, Image, Project, Version
-from ralis_backend.online.tool import Crop, CropPrediction, Tool
+from ralis_backend.online.tool import Crop, CropPrediction, ImageUnreachable, Tool
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.predicted_masks import PredictedMasks
 from ralis_backend.online.worker.publication import Publication
@@ -49,24 +49,21 @@ class CropQueue:
         self._config = config
 
     def publish(self, publication: Publication, regions_id: int, masks: PredictedMasks) -> int:
-        """Replace, make, pre-fill; the number of the round at the head.
+        """Make, replace, pre-fill; the number of the round at the head.
+
+        New tasks come first: while they cannot be made annotators keep those that they have.
 
         Args:
             publication: what is published.
             regions_id: the tool's id of the regions project.
             masks: that the version predicts.
+
+        Raises:
+            ImageUnreachable: if no picture of a new task can be had.
         """
         project, version = publication.project, publication.version
-        plan = self._take_out(publication, regions_id)
-        self._store.queue.change(
-            {
-                row.id: {"strategy": SLICE, "reason": SLICE_REASON, "wish_id": None}
-                for row in plan.drawn
-            }
-        )
-        self._store.queue.change({row.id: _mined(publication, row) for row in plan.claimed})
-        self._store.queue.add([_row(project, version, task) for task in plan.added])
-        self._make_planned(publication, regions_id)
+        plan = self._made(publication, regions_id)
+        self._take_out(plan, regions_id)
         self._predict(publication, regions_id, plan, masks)
         logger.info(
             "project %s: queue of %s holds %d regions, %d of them new",
@@ -77,21 +74,45 @@ class CropQueue:
         )
         return plan.round
 
-    def _take_out(self, publication: Publication, regions_id: int) -> Plan:
-        """The plan, with what leaves the queue gone; what has been begun stays, and is planned for.
+    def _made(self, publication: Publication, regions_id: int) -> Plan:
+        """The plan, with its new tasks in the tool; what leaves the queue is still there.
 
-        Only the tool knows what has been begun, and only when it is asked to delete it.
+        Where pictures cannot be read, others are planned in their place.
         """
+        while True:
+            plan = self._plan(publication, regions_id)
+            self._store_plan(publication, plan)
+            if not self._make_planned(publication, regions_id):
+                return plan
+            images = self._store.images.of(publication.project.id)
+            publication = replace(publication, images={image.id: image for image in images})
+
+    def _plan(self, publication: Publication, regions_id: int) -> Plan:
+        """What has been begun stays, and is planned for; only the tool knows of that."""
         state = self._state(publication)
         rules = self._rules(publication.project)
         plan = plan_queue(state, rules, publication.reason)
-        task_ids = [row.task_id for row in plan.taken_out if row.task_id is not None]
-        gone = set(self._tool.delete_unopened_tasks(regions_id, task_ids)) if task_ids else set()
-        begun = {row.id for row in plan.taken_out if row.task_id not in {None, *gone}}
-        if begun:
-            plan = plan_queue(replace(state, begun=begun), rules, publication.reason)
-        self._store.queue.change({row.id: {"state": "deleted"} for row in plan.taken_out})
-        return plan
+        by_task = {row.task_id: row.id for row in plan.taken_out if row.task_id is not None}
+        begun = self._tool.begun_tasks(regions_id, list(by_task)) if by_task else []
+        if not begun:
+            return plan
+        state = replace(state, begun={by_task[task_id] for task_id in begun})
+        return plan_queue(state, rules, publication.reason)
+
+    def _store_plan(self, publication: Publication, plan: Plan) -> None:
+        project, version = publication.project, publication.version
+        drawn = {"strategy": SLICE, "reason": SLICE_REASON, "wish_id": None}
+        unmade = [row for row in plan.taken_out if row.task_id is None]
+        self._store.queue.change({row.id: {"state": "deleted"} for row in unmade})
+        self._store.queue.change({row.id: drawn for row in plan.drawn})
+        self._store.queue.change({row.id: _mined(publication, row) for row in plan.claimed})
+        self._store.queue.add([_row(project, version, task) for task in plan.added])
+
+    def _take_out(self, plan: Plan, regions_id: int) -> None:
+        """Delete what leaves the queue; what somebody has just begun stays."""
+        rows = {row.task_id: row.id for row in plan.taken_out if row.task_id is not None}
+        gone = self._tool.delete_unopened_tasks(regions_id, list(rows)) if rows else []
+        self._store.queue.change({rows[task_id]: {"state": "deleted"} for task_id in gone})
 
     def _state(self, publication: Publication) -> QueueState:
         project, version = publication.project, publication.version
@@ -122,14 +143,24 @@ class CropQueue:
             ranking.regions_per_round, self._config.random_share, (ranking.seed, project.id)
         )
 
-    def _make_planned(self, publication: Publication, regions_id: int) -> None:
-        """Make the tasks of planned rows, a bounded number of pictures at a time."""
+    def _make_planned(self, publication: Publication, regions_id: int) -> bool:
+        """Make the tasks of planned rows, a bounded number of pictures at a time.
+
+        Returns:
+            Whether some could not be made, since their images cannot be read.
+
+        Raises:
+            ImageUnreachable: if none could, and not because the images are damaged.
+        """
         project = publication.project
+        num_made = 0
+        missed: list[Exception] = []
         planned = [row for row in self._store.queue.open(project.id) if row.task_id is None]
         last_ranks = _last_ranks(self._store.queue.all(project.id)) if planned else {}
         for start in range(0, len(planned), CROPS_PER_CALL):
             rows = planned[start : start + CROPS_PER_CALL]
-            made = list(self._crops(project, rows, publication.images))
+            made = list(self._crops(project, rows, publication.images, missed))
+            num_made += len(made)
             crops = [replace(crop, num_in_round=last_ranks[crop.round]) for _, crop in made]
             tasks = self._tool.create_crop_tasks(publication.pool, regions_id, crops)
             self._store.queue.change(
@@ -138,24 +169,32 @@ class CropQueue:
                     for (row, _), task in zip(made, tasks, strict=True)
                 }
             )
+        unreachable = [error for error in missed if isinstance(error, ImageUnreachable)]
+        if unreachable and not num_made:
+            raise unreachable[0]
+        return bool(missed)
 
     def _crops(
-        self, project: Project, rows: Sequence[CropTask], images: Mapping[int, Image]
+        self,
+        project: Project,
+        rows: Sequence[CropTask],
+        images: Mapping[int, Image],
+        missed: list[Exception],
     ) -> Iterator[tuple[CropTask, Crop]]:
-        """The pictures of each row, every image read once."""
+        """The pictures of each row, every image read once; why not joins `missed`."""
         by_image: dict[int, list[CropTask]] = {}
         for row in rows:
             by_image.setdefault(row.image_id, []).append(row)
         for image_id, of_image in by_image.items():
             image = images.get(image_id)
-            pixels = None if image is None else self._pixels(project, image)
+            pixels = None if image is None else self._pixels(project, image, missed)
             for row in of_image:
                 if image is None or pixels is None or not row.region.is_inside(pixels.shape[:2]):
                     self._store.queue.change({row.id: {"state": "deleted"}})
                 else:
                     yield row, _crop(image, pixels, row)
 
-    def _pixels(self, project: Project, image: Image) -> np.ndarray | None:
+    def _pixels(self, project: Project, image: Image, missed: list[Exception]) -> np.ndarray | None:
         try:
             return Pictures(self._store, project, self._tool.image).read(image, image.size)
         except NOT_ITS_FAULT:
@@ -163,6 +202,7 @@ class CropQueue:
         except Exception as error:
             # It was readable when it was ranked; the other images go on.
             logger.warning("project %s, task %s: %s", project.tool_id, image.task_id, error)
+            missed.append(error)
             return None
 
     def _predict(

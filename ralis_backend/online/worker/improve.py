@@ -278,6 +278,9 @@ class Improver:
         with spending(stretch):
             held_out = lesson.plan.validation
             after = stretch.after.at(candidate, held_out, lesson.held_out, should_stop)
+        if (lesson.before.any(axis=(1, 2)) & ~after.any(axis=(1, 2))).any():
+            # scores of fewer images do not compare with those before
+            raise _because("what is held out cannot be read any more", lesson.plan, lesson.read)
         stretch.is_at_look, stretch.after = False, Looked()
         score = held_out_score(after, project.background_class)
         course = stretch.further.course.seen(score, stretch.training.updates, rules)

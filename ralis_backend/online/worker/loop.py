@@ -243,6 +243,14 @@ class Worker:
     def _run(self, project: Project, step: Step, lease: Lease) -> bool:
         self._count_attempt(project, step)
         try:
+            return self._run_counted(project, step, lease)
+        except LeaseLost:
+            # Nobody has died of it; what the new holder has counted of its own stays.
+            self._store.attempts.take_back(project.id, STEP, step.name)
+            raise
+
+    def _run_counted(self, project: Project, step: Step, lease: Lease) -> bool:
+        try:
             is_done = self._try(project, step, lease)
         except Exception:  # what has ended the step could not be noted, but it has not died of it
             self._held.attempts.end(project.id, STEP, step.name)

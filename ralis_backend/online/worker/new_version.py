@@ -24,7 +24,12 @@ from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Project, Version
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.labelled_images import LabelledImages
-from ralis_backend.online.worker.promotion import is_promoted, validation_metrics
+from ralis_backend.online.worker.promotion import (
+    MIN_VALIDATION_REGIONS,
+    can_judge,
+    is_promoted,
+    validation_metrics,
+)
 from ralis_backend.online.worker.training_plan import ImageLabels, TrainingPlan
 
 logger = logging.getLogger(__name__)
@@ -94,6 +99,8 @@ class NewVersions:
     ) -> tuple[bool, dict[str, Any]]:
         """Whether the gate lets a version pass, and what its metrics say of that and its labels.
 
+        While too little of what is held out can be read it lets none pass, and they say so.
+
         Args:
             project: whose version it is.
             parent: that it was trained from; None: the first one is.
@@ -121,6 +128,8 @@ class NewVersions:
             **({"left_out": left_out} if left_out else {}),
             **({LEARNED_FROM: list(plan.besides)} if plan.besides else {}),
         }
+        if why := _untold(parent, plan, num_held_out):
+            return False, {**metrics, NOT_IN_USE: why}
         tolerance = self._config.promotion_tolerance
         return is_promoted(sums[0], sums[1], num_held_out, tolerance, background), metrics
 
@@ -222,6 +231,18 @@ class NewVersions:
         stored = self._store.versions.add(version, instead_of=replaced, **added)
         _log_version(project, stored)
         return stored
+
+
+def _untold(parent: Version | None, plan: TrainingPlan, num_read: int) -> str | None:
+    """Why nobody can tell a version from its parent now, though enough is held out for that."""
+    has_learned = parent is not None and parent.weights_key is not None
+    if not has_learned or can_judge(num_read) or not can_judge(plan.num_held_out):
+        return None
+    return (
+        f"of the {plan.num_held_out} regions that are held out {num_read} can be read now, "
+        f"expected at least {MIN_VALIDATION_REGIONS} to judge it by; it is trained again when "
+        "their images are back"
+    )
 
 
 def _class_regions(

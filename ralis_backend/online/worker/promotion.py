@@ -64,7 +64,7 @@ def is_worth_publishing(gain: float, error: float, seconds: float, disturbance_s
 
     Args:
         gain: of mean IoU on what is held out.
-        error: the standard error of that over the held-out images.
+        error: the standard error of that over the held-out images; NaN where that is not known.
         seconds: for which it was trained since the version in use came.
         disturbance_s: that ranking and publishing took last time.
     """

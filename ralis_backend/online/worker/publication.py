@@ -94,6 +94,11 @@ class Publication:
             if image_id in self.rankings and image.size is not None and image.error is None
         }
 
+    @property
+    def is_out_of_reach(self) -> bool:
+        """Whether none of the ranked images that there are can be shown now."""
+        return not self.image_sizes and any(it in self.rankings for it in self.images)
+
     @cached_property
     def pictures(self) -> SamePictures:
         """The images that can be shown, by what they show."""

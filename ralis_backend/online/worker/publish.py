@@ -36,7 +36,12 @@ class Publisher:
         self._crop_queue = CropQueue(store, tool, config)
 
     def publish(self, project: Project, version: Version) -> None:
-        """Fill the queue and store the predictions; safe to repeat after a kill."""
+        """Fill the queue and store the predictions; safe to repeat after a kill.
+
+        Raises:
+            ValueError: if nothing new can be shown, as while a host is down: what was published
+                stays.
+        """
         started = time.monotonic()
         if self._has_misfits(project, version):
             return
@@ -52,6 +57,7 @@ class Publisher:
         if project.regions_tool_id is None:
             rankings = self._store.rankings.of(version.id)
             publication = self._read(project, version, rankings, newest_painted)
+            _require_reach(publication)
             if publication.is_new:
                 self._store.queue.take_back(project.id, version.number, publication.wish_id)
                 self._publish_images(publication)
@@ -59,6 +65,7 @@ class Publisher:
         else:
             rankings = self._store.rankings.scored(version.id)
             publication = self._read(project, version, rankings, newest_painted)
+            _require_reach(publication)
             masks = self._masks(publication)
             number = self._crop_queue.publish(publication, project.regions_tool_id, masks)
         self._store.projects.change(
@@ -184,3 +191,14 @@ class Publisher:
         for version in self._store.versions.all(project.id):
             if version.number not in kept and version.ranked_at is not None:
                 self._store.rankings.drop(version.id)
+
+
+def _require_reach(publication: Publication) -> None:
+    """`ValueError` where a ranking cannot take the place of what was published before."""
+    project = publication.project
+    is_replacing = publication.is_new and project.published_version is not None
+    if is_replacing and publication.is_out_of_reach:
+        raise ValueError(
+            f"none of the images that {publication.version.name} has ranked can be read now; "
+            f"`ralis doctor --project {project.tool_id}` says why"
+        )

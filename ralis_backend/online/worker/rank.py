@@ -12,10 +12,11 @@ import numpy as np
 
 from ralis_backend.core.acquisition import Places, PoolState, Strategy, strategy
 from ralis_backend.core.features import RegionFeatures
+from ralis_backend.core.machine import is_of_machine
 from ralis_backend.core.policy.registry import policy_digest
 from ralis_backend.core.regions import grid, is_labelled
 from ralis_backend.core.segmenter import Segmenter
-from ralis_backend.core.text import storable
+from ralis_backend.core.text import reason_of, storable
 from ralis_backend.online.choosing import FALLBACK, ChosenStrategy, fallback, strategy_for
 from ralis_backend.online.hits import MINING, followed
 from ralis_backend.online.labels import RegionLabel, covered, labelled_pixels
@@ -52,6 +53,19 @@ Report = Callable[[dict[str, Any]], None]
 
 USED_UP = "used_up"
 """Of a version's metrics: that its ranking found no open region."""
+
+
+MOST_IN_A_ROW = 3
+"""So many images that the segmenter fails on may be to blame themselves."""
+
+
+class _SegmenterFails(Exception):
+    """It does, on an image that was read: that image, the segmenter or the machine is at fault."""
+
+    def __init__(self, image: Image, error: Exception) -> None:
+        super().__init__(reason_of(error))
+        self.image, self.error = image, error
+        self.is_of_machine = is_of_machine(error)
 
 
 @dataclass(frozen=True)
@@ -114,6 +128,7 @@ class Ranker:
 
         Raises:
             Stopped: if it was asked to stop.
+            RuntimeError: if the segmenter or the machine fails, whatever the image.
             ValueError: if none can be read, as while a host is down: what was published stays.
             ToolUnavailable: if the tool does not answer; trying again later may help.
         """
@@ -209,18 +224,38 @@ class Ranker:
         report: Report,
         stop: Callable[[], None],
     ) -> list[DescribedRow]:
-        pool = []
+        """The images that can be read; one on which only the segmenter fails is left out as well.
+
+        Raises:
+            RuntimeError: if it is the segmenter, or the machine, that fails: none can be described,
+                or so many in a row fail for want of memory.
+        """
+        pool: list[DescribedRow] = []
+        failed: list[_SegmenterFails] = []  # since the last one that was described
         painted = {label.image_id for label in labels if not label.is_skipped}
         for index, image in enumerate(images, start=1):
             stop()
             if not image.may_be_tried(now()):
                 continue
             size = image.size if image.id in painted else None
-            described = self._describe_one(project, version, image, size, segmenter, chosen, spool)
-            if described is not None:
-                pool.append(described)
+            try:
+                described = self._describe_one(
+                    project, version, image, size, segmenter, chosen, spool
+                )
+            except _SegmenterFails as failure:
+                failed.append(failure)
+                if len(failed) >= MOST_IN_A_ROW and (not pool or failure.is_of_machine):
+                    raise _of_step(version, failed) from failure
+            else:
+                if described is not None:
+                    self._leave_out(project, failed)
+                    failed = []
+                    pool.append(described)
             percent = round(100 * index / len(images), 1)
             report({"state": "ranking", "ranked_version": version.name, "percent": percent})
+        if failed and not pool:
+            raise _of_step(version, failed) from failed[-1]
+        self._leave_out(project, failed)
         return pool
 
     def _describe_one(
@@ -233,24 +268,26 @@ class Ranker:
         chosen: ChosenStrategy,
         spool: FeatureSpool,
     ) -> DescribedRow | None:
+        """None of an image that cannot be read, which is noted.
+
+        `_SegmenterFails` of one that can, but for which the segmenter fails.
+        """
         try:
             with self._store.attempts.trying(*attempt_on(image)):
-                content = self._tool.image(tool_task(image))
-                result = describe_image(
-                    segmenter,
-                    content,
-                    self._config.ranking,
-                    chosen.described,
-                    Pictures(self._store, project, self._tool.image).decode,
-                )
-            if size_of_labels is not None:
-                check_size(result.image_size, size_of_labels)
-        except NOT_ITS_FAULT:
+                pictures = Pictures(self._store, project, self._tool.image)
+                pixels = pictures.pixels(tool_task(image))
+                if size_of_labels is not None:
+                    check_size(pixels.shape[:2], size_of_labels)
+                try:
+                    result = describe_image(
+                        segmenter, pixels, self._config.ranking, chosen.described
+                    )
+                except Exception as error:
+                    raise _SegmenterFails(image, error) from error
+        except (*NOT_ITS_FAULT, _SegmenterFails):
             raise
         except Exception as error:
-            # A bad image is left out; the operator finds why in log, doctor and report.
-            logger.warning("project %s, task %s: %s", project.tool_id, image.task_id, error)
-            self._store.images.fail(image.id, error)
+            self._note(project, image, error)
             return None
         spool.append(result.features)
         found = (result.image_size, result.content)
@@ -263,6 +300,16 @@ class Ranker:
             mask_key = self._store.rankings.put_mask(version, image.id, result.mask)
         num_regions = len(result.features)
         return DescribedRow(image, result.image_size, num_regions, mask_key, result.content)
+
+    def _leave_out(self, project: Project, failed: Sequence[_SegmenterFails]) -> None:
+        """Note them with their images, since others were described."""
+        for failure in failed:
+            self._note(project, failure.image, failure.error)
+
+    def _note(self, project: Project, image: Image, error: Exception) -> None:
+        """A bad image is left out; the operator finds why in log, doctor and report."""
+        logger.warning("project %s, task %s: %s", project.tool_id, image.task_id, error)
+        self._store.images.fail(image.id, error)
 
     def _pool(
         self, pool: Sequence[DescribedRow], features: RegionFeatures, labels: Sequence[RegionLabel]
@@ -406,6 +453,12 @@ class Ranker:
             )
             start = stop
         self._store.versions.change(version.id, strategy=scored.chosen.strategy.name)
+
+
+def _of_step(version: Version, failed: Sequence[_SegmenterFails]) -> RuntimeError:
+    """Why no image is blamed for these."""
+    tasks = ", ".join(str(each.image.task_id) for each in failed)
+    return RuntimeError(f"{version.name} cannot look at images (task {tasks}): {failed[-1]}")
 
 
 def _alone(chosen: ChosenStrategy, state: PoolState, pool: DescribedPool) -> np.ndarray | None:

@@ -16,6 +16,7 @@ from ralis_backend.core.learning.finetune import finetune
 from ralis_backend.core.learning.loop import TrainingProgress, TrainingSummary
 from ralis_backend.core.segmenter import Segmenter
 from ralis_backend.online.advice import held_out_score
+from ralis_backend.online.further import NOT_IN_USE
 from ralis_backend.online.learned import region_metrics
 from ralis_backend.online.masks import LabelMasks
 from ralis_backend.online.paint_alone import PAINT_ALONE, kept_off, left_off
@@ -95,7 +96,8 @@ class Trainer:
     ) -> Version | None:
         """Fit, evaluate, and store the next version; None if nothing painted can be learned from.
 
-        An image or a label that cannot be read is left out; the version says which.
+        An image or a label that cannot be read is left out; the version says which. Where so little
+        of what is held out can be read that nothing judges the version, it is not in use.
 
         Args:
             project: whose labels are used.
@@ -159,13 +161,17 @@ class Trainer:
         )
         # Only now: a kill before the version is kept must not lose that an image was left out.
         seen = read.readable([*plan.training, *plan.validation])
-        self._store.images.note_trained({each.image.id for each in seen}, newest_label_id)
+        seen_ids = {each.image.id for each in seen}
+        self._store.images.note_trained(seen_ids, newest_label_id)
+        if NOT_IN_USE in trial.metrics:  # then it is trained again, though one before read them
+            unseen_ids = {each.image.id for each in plan.held_out} - seen_ids
+            self._store.images.note_trained(unseen_ids, 0)
         return stored
 
     def _better_trial(self, lesson: _Lesson, plan: TrainingPlan) -> _Trial:
         """As planned; from paint alone where the gate refuses what the rest made of it."""
         first = self._trial(lesson, plan)
-        if first.is_accepted or not plan.besides:
+        if first.is_accepted or not plan.besides or NOT_IN_USE in first.metrics:
             return first
         second = self._trial(lesson, plan.from_paint_alone())
         with_it, without = first.score, second.score

@@ -37,6 +37,7 @@ class TrainingPlan:
     validation: images that are kept out of it, for the promotion gate.
     unseen: regions of the random slice, one by one, that the version in use has not learned from.
     num_labels: labelled regions of the project.
+    held_out: as `validation`, with the images that cannot be read now.
     left_out: what cannot be used of the labels, and why.
     """
 
@@ -47,6 +48,12 @@ class TrainingPlan:
     left_out: Sequence[str] = ()
     unlabelled: Sequence[ImageLabels] = ()
     besides: Sequence[str] = ()
+    held_out: Sequence[ImageLabels] = ()
+
+    @property
+    def num_held_out(self) -> int:
+        """Regions that are held out, whether they can be read now or not."""
+        return sum(len(each.labels) for each in self.held_out)
 
     @property
     def learned_from(self) -> Sequence[ImageLabels]:
@@ -96,6 +103,7 @@ def plan_training(
         left_out=left_out,
         unlabelled=_unlabelled(images, _shown_by(every, labels), rng) if more else (),
         besides=more,
+        held_out=_by_image([each for each in every if each.is_validation], painted),
     )
 
 

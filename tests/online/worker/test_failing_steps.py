@@ -16,7 +16,7 @@ from ralis_backend.online.store import Store, StoreError, now
 from ralis_backend.online.store.attempts import STEP
 from ralis_backend.online.store.projects import Projects
 from ralis_backend.online.store.tables import Project
-from ralis_backend.online.tool import ToolTask, ToolUnavailable
+from ralis_backend.online.tool import ImageUnreachable, ToolTask, ToolUnavailable
 from ralis_backend.online.worker import Worker, loop
 from ralis_backend.online.worker.rank import Ranker
 from ralis_backend.online.worker.steps import Report, ShouldStop
@@ -243,6 +243,72 @@ def test_while_no_image_can_be_reached_nothing_that_waits_is_taken_out(
     assert (project.current_version, project.published_version) == (1, 0)
     assert len(waiting) == 3
     assert set(tool.queue()) == set(waiting)
+
+
+def out_of_reach(tool: FakeTool, tasks: set[int]) -> Callable[[ToolTask], bytes]:
+    """As the tool gives images while a host does not deliver those of some tasks."""
+    read = tool.image
+
+    def image(task: ToolTask) -> bytes:
+        if task.id in tasks:
+            raise ImageUnreachable("bucket.example did not deliver an image: timed out")
+        return read(task)
+
+    return image
+
+
+def ranked_anew(store: Store, tool: FakeTool, worker: Worker) -> Project:
+    """A project whose version in use has ranked, and is not published yet."""
+    settle(worker)
+    label_round(store, tool)
+    project = store.projects.all()[0]
+    while not project.current_version or store.versions.all(project.id)[-1].ranked_at is None:
+        worker.advance_all()
+        project = store.projects.by_id(project.id)
+    assert project.published_version == 0
+    return project
+
+
+def test_an_outage_between_ranking_and_publishing_takes_nothing_out(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+):
+    worker = make_worker(random_share=0.0)
+    project = ranked_anew(store, tool, worker)
+    waiting = set(tool.queue())
+    with monkeypatch.context() as down:
+        down.setattr(tool, "image", out_of_reach(tool, set(tool.files)))
+        down.setattr(loop, "pause_after", lambda _: 0.0)
+        for _ in range(4):  # whatever is planned in place of what cannot be read
+            worker.advance_all()
+    project = store.projects.by_id(project.id)
+    assert project.published_version == 0
+    assert "publish failed and is tried again" in str(project.last_error)
+    assert waiting <= set(tool.region_tasks)
+    assert all(row.task_id for row in store.queue.open(project.id))
+    for image in store.images.bad(project.id):
+        store.images.change(image.id, retry_at=now())
+    settle(worker)
+    monkeypatch.setattr(loop, "pause_after", lambda _: 0.0)
+    settle(worker)
+    project = store.projects.by_id(project.id)
+    assert (project.published_version, project.last_error) == (1, None)
+    assert len(tool.queue()) == 8
+    assert {row.version for row in store.queue.open(project.id)} > {0}
+
+
+def test_what_cannot_be_read_when_a_queue_is_filled_is_made_up_for_before_anything_is_taken_out(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+):
+    worker = make_worker(random_share=0.0)
+    project = ranked_anew(store, tool, worker)
+    tool.calls.clear()
+    before = set(tool.queue())
+    monkeypatch.setattr(tool, "image", out_of_reach(tool, {1, 2, 3}))
+    worker.advance_all()
+    assert store.projects.by_id(project.id).published_version == 1
+    assert len(tool.queue()) == 8
+    assert before - set(tool.queue()), "what is worse was replaced"
+    assert tool.calls.index("create_crop_tasks") < tool.calls.index("delete_unopened_tasks")
 
 
 @pytest.mark.parametrize("character", ["\ud83d", "\0"])

@@ -31,6 +31,7 @@ from ralis_backend.online.worker.steps import is_improving_due
 from ralis_backend.online.worker.train import Stopped
 from tests.online.conftest import RANKING, TINY, label_round, make_label, settle
 from tests.online.fake_tool import CLASSES, FakeTool
+from tests.online.worker.test_failing_steps import out_of_reach
 from tests.online.worker.test_steps import make_state
 from tests.tiny_segmenter import TinySegmenter
 
@@ -933,3 +934,29 @@ def test_what_cannot_be_read_now_is_no_end(
         idle(worker)
     assert store.images.bad(project_of(store).id)
     assert further_of(store).ended is None
+
+
+def test_a_look_that_sees_less_than_the_one_before_it_says_nothing(
+    store: Store,
+    tool: FakeTool,
+    make_worker: Callable[..., Worker],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    away: set[int] = set()
+    monkeypatch.setattr(tool, "image", out_of_reach(tool, away))
+    worker = rested(make_worker())
+    never = {"seconds": {"rank": 1e6, "publish": 0.0}}
+    store.versions.change(version(store, 1).id, metrics=never)
+
+    def looked() -> bool:
+        stretch = stretch_of(worker)
+        return stretch is not None and stretch.further.num_looks > 0
+
+    improve_until(worker, looked)
+    store.versions.change(version(store, 1).id, metrics={"seconds": {"rank": 0, "publish": 0}})
+    held_out = [image.task_id for image in store.images.of(1) if image.is_validation]
+    away.update(held_out[:-1])
+    improve_until(worker, lambda: stretch_of(worker) is None)
+    assert [it.number for it in versions_of(store)] == [1]
+    assert further_of(store).ended is None
+    assert store.images.bad(1)

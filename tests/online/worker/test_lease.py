@@ -11,9 +11,12 @@ import pytest
 from ralis_backend.online import owner
 from ralis_backend.online.owner import is_dead, own_name
 from ralis_backend.online.store import Store
+from ralis_backend.online.store.attempts import STEP
 from ralis_backend.online.store.leases import LeaseLost
+from ralis_backend.online.store.tables import Project
 from ralis_backend.online.worker import standing
 from ralis_backend.online.worker.lease import Fence, Leaser
+from ralis_backend.online.worker.sync import Sync
 from tests.online.conftest import MakeWorker
 from tests.online.fake_tool import CLASSES, FakeTool
 
@@ -49,6 +52,24 @@ def test_two_workers_do_not_advance_the_same_project(
     assert not worker.advance_all()
     store.leases.release(project_id, "another", generation)
     assert worker.advance_all()
+
+
+def test_a_step_whose_lease_was_taken_has_not_ended_the_worker(
+    store: Store, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+):
+    worker = make_worker()
+    project_id = store.projects.all()[0].id
+    real = Sync.full
+
+    def overtaken(sync: Sync, project: Project) -> None:
+        take(store, project_id, "another")
+        store.attempts.begin(project_id, STEP, "sync")
+        real(sync, project)
+
+    monkeypatch.setattr(Sync, "full", overtaken)
+    assert not worker.advance_all()
+    assert store.leases.state(project_id).owner == "another"
+    assert store.attempts.count(project_id, STEP, "sync") == 1, "that of the other"
 
 
 def test_a_lease_is_taken_over_when_its_heartbeat_was_seen_to_stand_still(

@@ -88,7 +88,12 @@ def test_an_outage_in_mid_publishing_leads_to_the_same_queue(
     label_round(store, tool)
     settle(make_worker())
     calm = [tool.region_tasks[task_id].data for task_id in tool.queue()]
-    for call in ("delete_unopened_tasks", "create_crop_tasks", "publish_crop_predictions"):
+    for call in (
+        "begun_tasks",
+        "delete_unopened_tasks",
+        "create_crop_tasks",
+        "publish_crop_predictions",
+    ):
         assert queue_after_outage(call, tmp_path / call) == calm, call
 
 

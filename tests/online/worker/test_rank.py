@@ -3,14 +3,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from ralis_backend.core.acquisition import strategy
+from ralis_backend.core.images import decode_image
+from ralis_backend.core.text import reason_of
 from ralis_backend.online.ranking import ALONE
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Image
 from ralis_backend.online.tool import ToolTask
-from ralis_backend.online.worker import rank
+from ralis_backend.online.worker import loop, rank
 from tests.online.conftest import RANKING, MakeWorker, label_round, settle
 from tests.online.fake_tool import START, FakeTool, picture
 
@@ -49,19 +53,90 @@ def test_new_images_are_ranked_at_once_when_the_pool_is_used_up(
     assert {row.image_id for row in store.queue.open(project.id)} == {found}
 
 
+def break_on(
+    monkeypatch: pytest.MonkeyPatch, tool: FakeTool, tasks: set[int], error: Exception
+) -> None:
+    """The segmenter fails on these tasks' images."""
+    broken = [decode_image(tool.files[task][0]) for task in tasks]
+    real = rank.describe_image
+
+    def describe_image(segmenter: Any, image: np.ndarray, *others: Any) -> Any:
+        if any(np.array_equal(image, each) for each in broken):
+            raise error
+        return real(segmenter, image, *others)
+
+    monkeypatch.setattr(rank, "describe_image", describe_image)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 512.00 MiB"),
+        MemoryError(),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_a_full_graphics_card_fails_the_ranking_and_is_no_images_fault(
+    store: Store,
+    tool: FakeTool,
+    make_worker: MakeWorker,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+):
+    worker = make_worker(random_share=0.0)
+    settle(worker)
+    label_round(store, tool)
+    waiting = set(tool.queue()[4:])
+    with monkeypatch.context() as full:
+        break_on(full, tool, {3, 4, 5, 6}, error)  # the first two had room
+        settle(worker)
+    (project,) = store.projects.all()
+    assert store.images.bad(project.id) == []
+    assert reason_of(error) in str(project.last_error)
+    assert "rank failed" in str(project.last_error)
+    assert waiting <= set(tool.region_tasks)
+    monkeypatch.setattr(loop, "pause_after", lambda _: 0.0)
+    settle(worker)
+    project = store.projects.by_id(project.id)
+    assert (project.published_version, project.last_error) == (1, None)
+
+
+def test_a_segmenter_that_fails_on_every_image_fails_the_ranking_and_one_that_works_does_not(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+):
+    worker = make_worker(random_share=0.0)
+    error = ValueError("the segmenter's embeddings of this image is not finite")
+    with monkeypatch.context() as broken:
+        break_on(broken, tool, {1, 2, 3, 4, 5, 6}, error)
+        settle(worker)
+    (project,) = store.projects.all()
+    assert store.images.bad(project.id) == []
+    told = f"v0 cannot look at images (task 1, 2, 3): {error}"
+    assert str(project.last_error).endswith(told)
+    monkeypatch.setattr(loop, "pause_after", lambda _: 0.0)
+    break_on(monkeypatch, tool, {1, 2, 4, 5, 6}, error)  # two in a row, then three
+    settle(worker)
+    bad = {image.task_id: image.error for image in store.images.bad(project.id)}
+    assert bad == dict.fromkeys((1, 2, 4, 5, 6), str(error))
+
+
+def test_an_image_that_is_too_large_for_the_card_is_left_out_alone(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+):
+    break_on(monkeypatch, tool, {1, 6}, torch.OutOfMemoryError("CUDA out of memory"))
+    settle(make_worker(random_share=0.0))
+    (project,) = store.projects.all()
+    bad = {image.task_id: image.error for image in store.images.bad(project.id)}
+    assert bad == dict.fromkeys((1, 6), "CUDA out of memory")
+    assert len(tool.queue()) == 8
+
+
 def test_an_image_that_only_the_segmenter_breaks_on_is_tried_less_and_less_often(
     store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
 ):
     tool.pool_tasks = tool.pool_tasks[:2]
-    broken = tool.files[2][0]
     real = rank.describe_image
-
-    def describe_image(segmenter: Any, content: bytes, *others: Any) -> Any:
-        if content == broken:
-            raise ValueError("the segmenter breaks on it")
-        return real(segmenter, content, *others)
-
-    monkeypatch.setattr(rank, "describe_image", describe_image)
+    break_on(monkeypatch, tool, {2}, ValueError("the segmenter breaks on it"))
     worker = make_worker(random_share=0.0)
     settle(worker)
     (project,) = store.projects.all()

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 
 from ralis_backend.core.learning.finetune import finetune
+from ralis_backend.online.further import NOT_IN_USE
 from ralis_backend.online.report import notes
-from ralis_backend.online.store import Store
+from ralis_backend.online.store import Store, now
 from ralis_backend.online.tool import ClassLabel
 from ralis_backend.online.worker import new_version, train
 from ralis_backend.online.worker.train import Trainer
 from tests.online.conftest import MakeWorker, label_round, settle
 from tests.online.fake_tool import CLASSES, FakeTool
+from tests.online.worker.test_failing_steps import out_of_reach
 
 
 def test_regions_that_nobody_painted_do_not_stop_the_loop(
@@ -78,6 +80,35 @@ def test_the_gate_compares_both_versions_on_the_images_that_are_held_out(
     gain = second.metrics["validation_miou"] - second.metrics["validation_miou_before"]
     assert second.metrics["validation_gain"][0] == pytest.approx(gain, abs=2e-4)
     assert "1 image are too few to tell" in store.projects.by_id(project.id).people["advice"]
+
+
+def test_while_what_is_held_out_is_out_of_reach_no_version_passes_unjudged(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+):
+    worker = make_worker(random_share=0.0)
+    for image in range(1, 6):
+        tool.annotate(image, project_id=1, results=[{"mask": tool.files[image][1].tolist()}])
+    settle(worker)
+    project = store.projects.all()[0]
+    with monkeypatch.context() as down:
+        down.setattr(tool, "image", out_of_reach(tool, {5}))
+        for number in (2, 3):  # what has just failed is not even tried in the second
+            store.projects.change(project.id, is_training_requested=True)
+            settle(worker)
+            project = store.projects.by_id(project.id)
+            assert project.current_version == 1
+            kept = store.versions.find(project.id, number)
+            assert kept is not None
+            assert not kept.is_accepted
+            assert "of the 6 regions that are held out 0 can be read" in kept.metrics[NOT_IN_USE]
+    assert len(store.versions.all(project.id)) == 3, "it is not repeated while nothing changes"
+    (held_out,) = store.images.bad(project.id)
+    store.images.change(held_out.id, retry_at=now())
+    settle(worker)
+    fourth = store.versions.find(project.id, 4)
+    assert fourth is not None
+    assert fourth.metrics["validation_regions"] == 6
+    assert NOT_IN_USE not in fourth.metrics
 
 
 def test_a_label_added_in_mid_project_extends_the_segmenter(

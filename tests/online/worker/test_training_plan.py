@@ -67,6 +67,16 @@ def test_an_image_that_could_not_be_read_shortly_before_is_left_out_and_named():
     assert ids(later, "training") == [(1, [1, 3])]
 
 
+def test_what_is_held_out_counts_whether_it_can_be_read_or_not():
+    bad = Image(id=2, task_id=6, height=32, width=64, error="truncated", is_validation=True)
+    bad.retry_at = NOW + timedelta(minutes=1)
+    outside = make_label(2, Region(16, 48, 32, 32), id=7)  # its image has changed
+    plan = plan_training([IMAGES[0], bad], [*LABELS, outside], None, NOW)
+    assert plan.validation == []
+    assert ids(plan, "held_out") == [(2, [2, 6])]
+    assert plan.num_held_out == 2
+
+
 def unlabelled_ids(images, in_use=None, learner="paint+unlabelled"):
     plan = plan_training(images, LABELS, in_use, NOW, learner)
     assert all(part.labels == () for part in plan.unlabelled)

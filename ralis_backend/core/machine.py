@@ -1,0 +1,16 @@
+"""Errors that tell of the machine, and not of what was worked on."""
+
+from __future__ import annotations
+
+import torch
+
+_TYPES = (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)
+_SIGNS = ("cuda", "cudnn", "cublas", "allocate memory", "you tried to allocate")
+"""Of libraries that raise what they raise for all else as well; lower case."""
+
+
+def is_of_machine(error: BaseException) -> bool:
+    """Whether memory, or the accelerator, failed: other work would meet it as well, as a rule."""
+    if isinstance(error, _TYPES):
+        return True
+    return isinstance(error, RuntimeError) and any(it in str(error).lower() for it in _SIGNS)
