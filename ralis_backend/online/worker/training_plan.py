@@ -16,6 +16,8 @@ from ralis_backend.online.store.tables import Image, Version
 
 MOST_UNLABELLED_IMAGES = 200
 """Of a pool: each has to be fetched, and decoded images fill the memory."""
+GONE = 4
+"""Failures of an image's own in a row, over more than an hour: nobody waits for it."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class TrainingPlan:
     validation: images that are kept out of it, for the promotion gate.
     unseen: regions of the random slice, one by one, that the version in use has not learned from.
     num_labels: labelled regions of the project.
-    held_out: as `validation`, with the images that cannot be read now.
+    held_out: as `validation`, with the images that cannot be read now, but may be soon.
     left_out: what cannot be used of the labels, and why.
     """
 
@@ -103,7 +105,9 @@ def plan_training(
         left_out=left_out,
         unlabelled=_unlabelled(images, _shown_by(every, labels), rng) if more else (),
         besides=more,
-        held_out=_by_image([each for each in every if each.is_validation], painted),
+        held_out=_by_image(
+            [each for each in every if each.is_validation and each.num_failures < GONE], painted
+        ),
     )
 
 
