@@ -426,28 +426,19 @@ def _replace_labels(session: Session, annotation: Annotation, rows: Sequence[Lab
     """
     of_annotation = Label.annotation_row_id == annotation.id
     is_reread = not annotation.is_repainted
-    new = list(rows)
-    known = session.scalars(select(Label).where(of_annotation)).all()
-    if is_reread:
-        painted_at = {_place(row): row.painted_at for row in known}
-        for row in new:
-            row.painted_at = painted_at.get(_place(row), row.painted_at)
-    for row in known:
-        same = next((it for it in new if _content(it) == _content(row)), None)
-        if same is None:
-            first_id = row.id if is_reread or not row.is_skipped else None
-            for each in rows:
-                if _place(each) == _place(row):
-                    each.first_id = row.first_id or first_id
-            session.delete(row)
-        else:
-            row.is_disputed = same.is_disputed
-            new.remove(same)
-    session.add_all(new)
-
-
-def _content(row: Label) -> tuple[int, Region, str | None]:
-    return *_place(row), row.mask_key
+    new = {_place(row): row for row in rows}
+    for row in session.scalars(select(Label).where(of_annotation)).all():
+        it = new.get(_place(row))
+        if it is not None and it.mask_key == row.mask_key:
+            row.is_disputed = it.is_disputed
+            del new[_place(row)]
+            continue
+        if it is not None:
+            it.first_id = row.first_id or (row.id if is_reread or not row.is_skipped else None)
+            if is_reread:
+                it.painted_at = row.painted_at
+        session.delete(row)
+    session.add_all(new.values())
 
 
 def _place(row: Label) -> tuple[int, Region]:
