@@ -91,10 +91,11 @@ class Labels:
 
         Labels that are as they were keep their ids and the time at which they were painted:
         nothing new was. So do those keep that time which come out otherwise though the annotation
-        is as it was: they are read otherwise. Labels that take the place of others remember the
-        oldest of their region, so that it does not count as one that is new. An annotation that
-        was stored anew or moved meanwhile stays as one that has to be read, and so does one that
-        was read with what its project does not mean any more.
+        is as it was: they are read otherwise; and those of which only a tick, that came or went,
+        makes something else. Labels that take the place of others remember the oldest of their
+        region, so that it does not count as one that is new. An annotation that was stored anew or
+        moved meanwhile stays as one that has to be read, and so does one that was read with what
+        its project does not mean any more.
 
         Args:
             annotation: as it was read.
@@ -393,6 +394,7 @@ class Labels:
             is_skipped=label.mask is None,
             is_disputed=label.is_disputed and label.mask is not None,
             painted_at=annotation.painted_at or annotation.updated_at,
+            made_digest=label.made_digest,
             mask_key=key,
             pixels=pixels,
         )
@@ -430,15 +432,22 @@ def _replace_labels(session: Session, annotation: Annotation, rows: Sequence[Lab
     for row in session.scalars(select(Label).where(of_annotation)).all():
         it = new.get(_place(row))
         if it is not None and it.mask_key == row.mask_key:
-            row.is_disputed = it.is_disputed
+            row.is_disputed, row.made_digest = it.is_disputed, it.made_digest
             del new[_place(row)]
             continue
         if it is not None:
             it.first_id = row.first_id or (row.id if is_reread or not row.is_skipped else None)
-            if is_reread:
+            if is_reread or _is_only_ticked(row, it):
                 it.painted_at = row.painted_at
         session.delete(row)
     session.add_all(new.values())
+
+
+def _is_only_ticked(before: Label, after: Label) -> bool:
+    """Whether a tick came or went, and nobody painted: the tick alone made another mask of it."""
+    was_ticked, is_ticked = (it.is_skipped or it.is_disputed for it in (before, after))
+    is_as_made = before.made_digest == after.made_digest is not None
+    return was_ticked != is_ticked and is_as_made
 
 
 def _place(row: Label) -> tuple[int, Region]:

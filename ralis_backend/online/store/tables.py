@@ -367,6 +367,8 @@ class Label(Base):
     # of what the annotation said of the region before; None: nothing
     first_id: Mapped[int | None] = mapped_column(default=None)
     painted_at: Mapped[datetime | None]  # its annotation's, when this region was last painted
+    # of what a person painted in it; None: unknown
+    made_digest: Mapped[str | None] = mapped_column(String(64))
     mask_key: Mapped[str | None] = mapped_column(String(128))
     pixels: Mapped[list[Any]] = mapped_column(default=list)  # labelled pixels per class
 

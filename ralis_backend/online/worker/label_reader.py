@@ -227,9 +227,18 @@ class LabelReader:
             for region, place in place_of.items()
             if place not in found.refused
         ]
-        labels = [NewLabel(region, None) for region in refused]
+        labels = [
+            NewLabel(region, None, made_digest=painted.made_digest(place_of[region]))
+            for region in refused
+        ]
         labels += [
-            replace(label, is_disputed=label.region in disputed)
+            label
+            if label.mask is None
+            else replace(
+                label,
+                is_disputed=label.region in disputed,
+                made_digest=painted.made_digest(place_of[label.region]),
+            )
             for label in painted_labels(patches, were_asked_for=asked.were_asked_for)
         ]
         left_out += [*painted.left_out, *odd_rest]

@@ -355,3 +355,22 @@ def test_a_stroke_that_spills_into_a_ticked_region_hides_nothing_that_others_pai
     sync.full(store.projects.get(POOL))
     assert labels(store)[(0, 0)] == whole[(0, 0)]
     assert labels(store)[(0, 32)]["car"] == 18 * 32
+
+
+ACCEPTED = stroke(WHOLE, WHOLE, (32, 32), "prediction")
+OWN, CORRECTED = stroke(slice(0, 9), WHOLE, (32, 32)), stroke(slice(0, 7), WHOLE, (32, 32))
+
+
+@pytest.mark.parametrize("before", [[OWN], [ACCEPTED]], ids=["own", "accepted"])
+@pytest.mark.parametrize("is_painted_with", ["neither", "tick", "untick"])
+def test_neither_a_tick_that_comes_nor_one_that_goes_paints_without_a_stroke(
+    store, tool, background, before, is_painted_with
+):
+    read(store, tool, before, background)
+    tool.annotate(CROP_TASK, [CORRECTED], annotation_id=2, annotator="bob")
+    more = [*before, stroke(slice(20, 22), WHOLE, (32, 32))]
+    ticked = more if is_painted_with == "tick" else before
+    read(store, tool, [*ticked, tick()], background)
+    read(store, tool, before if is_painted_with == "neither" else more, background)
+    (counted,) = store.labels.of(store.projects.get(POOL).id)
+    assert counted.annotator == ("bob" if is_painted_with == "neither" else "ann")
