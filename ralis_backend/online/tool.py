@@ -112,6 +112,7 @@ class ToolAnnotation:
     is_starred: a reviewer marked it as the right one of its task.
     is_machine: it was made from a prediction in bulk, and nobody has touched it since.
     copied_from: the id of the annotation that it is a duplicate of.
+    is_of_others: it started from a prediction that is none of ours.
     """
 
     id: int
@@ -127,6 +128,7 @@ class ToolAnnotation:
     is_starred: bool = False
     is_machine: bool = False
     copied_from: int | None = None
+    is_of_others: bool = False
 
 
 @dataclass(frozen=True)

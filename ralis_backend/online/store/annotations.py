@@ -223,6 +223,7 @@ def annotation_to_json(annotation: ToolAnnotation) -> dict[str, Any]:
         "is_starred": annotation.is_starred,
         "is_machine": annotation.is_machine,
         "copied_from": annotation.copied_from,
+        "is_of_others": annotation.is_of_others,
     }
 
 
@@ -262,7 +263,7 @@ def _put(
     _note(row, annotation)
     if row.suggested_version is None and row.image_id != image_before:
         with session.no_autoflush:  # of a row that has no payload yet
-            _note_lost_start(session, row, annotation.copied_from)
+            _note_lost_start(session, row, annotation)
     if is_same and not is_moved and row.error is None:
         return None
     if is_repainted:
@@ -387,24 +388,25 @@ def _note(row: Annotation, annotation: ToolAnnotation) -> None:
     row.lead_time_s = annotation.lead_time_s
     if row.suggested_version is None:
         row.suggested_version = version_number(annotation.suggested_version)
-        if row.suggested_version is not None:
+        if row.suggested_version is not None or annotation.is_of_others:
             row.is_start_lost = False
 
 
-def _note_lost_start(session: Session, row: Annotation, copied_from: int | None) -> None:
+def _note_lost_start(session: Session, row: Annotation, annotation: ToolAnnotation) -> None:
     """Of an annotation that names no version: as its original; else whether it may have had one.
 
-    It may where regions of its image had been handed out by then: whoever reads it looks closer.
+    It may where regions of its image had been handed out by then, unless it names a prediction of
+    others: whoever reads it looks closer.
     """
     original = select(Annotation).where(
         Annotation.tool_uid == row.tool_uid,
-        Annotation.annotation_id == copied_from,
+        Annotation.annotation_id == annotation.copied_from,
         Annotation.image_id == row.image_id,
     )
     found = session.scalars(original.order_by(Annotation.id.desc())).first()
     if found is not None:
         row.suggested_version, row.is_start_lost = found.suggested_version, found.is_start_lost
-    elif row.crop_task_id is None:
+    elif row.crop_task_id is None and not annotation.is_of_others:
         handed_out = select(Suggestion.regions).where(Suggestion.image_id == row.image_id)
         row.is_start_lost = None if any(session.scalars(handed_out)) else False
 

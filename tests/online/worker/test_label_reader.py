@@ -101,7 +101,7 @@ class Painting:
         *painted: Region,
         number: int = 1,
         version: str | None = None,
-        copied_from: int | None = None,
+        **values: object,
     ) -> None:
         """An annotation with the left half of these regions painted bright."""
         mask = np.full(SIZE, VOID, np.uint8)
@@ -111,7 +111,7 @@ class Painting:
         results = [{"mask": mask.tolist()}] if painted else []
         self.tool.annotate(1, results, project_id=1, annotation_id=number)
         known = self.tool.all_annotations[1]
-        known[number] = replace(known[number], copied_from=copied_from)
+        known[number] = replace(known[number], **values)
         self.read()
 
     def labels(self) -> dict[tuple[int, int], Sequence[int]]:
@@ -205,6 +205,18 @@ def test_an_annotation_of_a_whole_image_stays_one_when_regions_of_it_are_handed_
     assert painting.labels() == {**whole, (32, 0): HALF}
     painting.submit(LEFT, LOWER, number=2, copied_from=1)
     assert painting.labels() == {**whole, (32, 0): HALF}
+
+
+def test_what_began_from_a_prediction_of_others_is_of_the_whole_image(painting):
+    whole = {**dict.fromkeys(GRID, DARK), (0, 0): HALF}
+    painting.hand_out(RIGHT)
+    painting.submit(LEFT, is_of_others=True)
+    assert painting.labels() == whole
+    painting.submit(LEFT)  # their prediction is deleted
+    painting.read_again()
+    assert painting.labels() == whole
+    painting.submit(is_of_others=True)
+    assert painting.labels() == dict.fromkeys(GRID, DARK)
 
 
 def test_where_boxes_show_the_regions_an_annotation_without_any_is_of_the_whole_image(
