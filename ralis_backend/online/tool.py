@@ -67,7 +67,8 @@ class ToolProject:
     not say. `pool_uid`: of the pool for whose regions it was made, where its mark says so.
     `regions_sign`: what its interface has that those of such projects have, in the tool's words;
     None: nothing. `background` is the class of unpainted pixels as it is known here, for what
-    annotators are told; the tool does not say it.
+    annotators are told; the tool does not say it. `shows_boxes`: whether suggested regions are
+    shown as boxes, which nobody can delete.
     """
 
     uid: str
@@ -80,6 +81,7 @@ class ToolProject:
     pool_uid: str | None = None
     regions_sign: str | None = None
     background: str | None = None
+    shows_boxes: bool = False
 
 
 @dataclass(frozen=True)
@@ -173,13 +175,11 @@ class FoundRegions:
     """The suggested regions that a whole-image annotation is about, and why some are left out.
 
     drawn_instead: types of what else was drawn in an annotation in which nobody painted.
-    are_boxed: whether the project shows suggested regions as boxes, which nobody can delete.
     """
 
     regions: tuple[Region, ...] = ()
     left_out: tuple[str, ...] = ()
     drawn_instead: tuple[str, ...] = ()
-    are_boxed: bool = False
 
 
 @dataclass(frozen=True)

@@ -43,17 +43,28 @@ class Annotations:
         annotation: ToolAnnotation,
         image: Image | None,
         crop_task: CropTask | None,
+        *,
+        shows_boxes: bool = False,
     ) -> Annotation | None:
         """Store an annotation as the tool has it now, whatever was stored and however it is dated.
 
         Until `Labels.put` it counts as one that could not be read, so that a kill in between loses
         nothing.
 
+        Args:
+            project: whose annotation it is.
+            tool_uid: of the tool's project in which it is.
+            annotation: as the tool has it.
+            image: that it labels; None: it is not known yet.
+            crop_task: the region's task, if it is of one.
+            shows_boxes: whether suggested regions are shown as boxes on whole images: who has none
+                of them began from none.
+
         Returns:
             The row if its labels must be read (again); None if nothing changed.
         """
         with self._database.write() as session:
-            return _put(session, project, tool_uid, annotation, image, crop_task)
+            return _put(session, project, tool_uid, annotation, image, crop_task, shows_boxes)
 
     def put_task(
         self,
@@ -62,6 +73,8 @@ class Annotations:
         found: TaskAnnotations,
         image: Image | None,
         crop_task: CropTask | None,
+        *,
+        shows_boxes: bool = False,
     ) -> list[Annotation]:
         """Store all annotations of a task as the tool has them now, in one transaction.
 
@@ -76,7 +89,7 @@ class Annotations:
                 return []
         with self._database.write() as session:
             rows = [
-                _put(session, project, tool_uid, annotation, image, crop_task)
+                _put(session, project, tool_uid, annotation, image, crop_task, shows_boxes)
                 for annotation in sorted(found.annotations, key=lambda it: it.id)  # originals first
             ]
             _withdraw_others(session, tool_uid, found, image, crop_task)
@@ -89,15 +102,6 @@ class Annotations:
             return
         with self._database.write() as session:
             session.get_one(Annotation, annotation.id).error = message
-
-    def note_start(self, annotation: Annotation, *, is_lost: bool) -> None:
-        """Note whether an annotation that names no version may have begun from one; for good.
-
-        The label config may show regions in another way by the next time that it is read.
-        """
-        with self._database.write() as session:
-            session.get_one(Annotation, annotation.id).is_start_lost = is_lost
-        annotation.is_start_lost = is_lost
 
     def reread(self, row_ids: Sequence[int]) -> None:
         """Have the labels of these read once more from what annotators sent."""
@@ -252,6 +256,7 @@ def _put(
     annotation: ToolAnnotation,
     image: Image | None,
     crop_task: CropTask | None,
+    shows_boxes: bool,
 ) -> Annotation | None:
     digest = _digest(annotation)
     row = _find_or_add(session, project, tool_uid, annotation)
@@ -263,7 +268,7 @@ def _put(
     _note(row, annotation)
     if row.suggested_version is None and row.image_id != image_before:
         with session.no_autoflush:  # of a row that has no payload yet
-            _note_lost_start(session, row, annotation)
+            _note_lost_start(session, row, annotation, shows_boxes)
     if is_same and not is_moved and row.error is None:
         return None
     if is_repainted:
@@ -392,11 +397,14 @@ def _note(row: Annotation, annotation: ToolAnnotation) -> None:
             row.is_start_lost = False
 
 
-def _note_lost_start(session: Session, row: Annotation, annotation: ToolAnnotation) -> None:
+def _note_lost_start(
+    session: Session, row: Annotation, annotation: ToolAnnotation, shows_boxes: bool
+) -> None:
     """Of an annotation that names no version: as its original; else whether it may have had one.
 
-    It may where regions of its image had been handed out by then, unless it names a prediction of
-    others: whoever reads it looks closer.
+    It may where regions of its image had been handed out by then, but for boxes, which cannot be
+    deleted, and unless it names a prediction of others. For good: the label config may show regions
+    in another way later.
     """
     original = select(Annotation).where(
         Annotation.tool_uid == row.tool_uid,
@@ -408,7 +416,7 @@ def _note_lost_start(session: Session, row: Annotation, annotation: ToolAnnotati
         row.suggested_version, row.is_start_lost = found.suggested_version, found.is_start_lost
     elif row.crop_task_id is None and not annotation.is_of_others:
         handed_out = select(Suggestion.regions).where(Suggestion.image_id == row.image_id)
-        row.is_start_lost = None if any(session.scalars(handed_out)) else False
+        row.is_start_lost = not shows_boxes and any(session.scalars(handed_out))
 
 
 def _isoformat(value: datetime | None) -> str | None:

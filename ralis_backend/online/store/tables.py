@@ -339,8 +339,8 @@ class Annotation(Base):
     is_repainted: Mapped[bool] = mapped_column(default=False)  # and labels not read since
     suggested_version: Mapped[int | None]  # of the prediction it started from
     # It names no version, and may have begun from one: regions of its image had been handed out
-    # when it was first seen. None: that, and nobody has read it yet
-    is_start_lost: Mapped[bool | None]
+    # when it was first seen. Never NULL; to say so, SQLite would write all payloads anew
+    is_start_lost: Mapped[bool] = mapped_column(default=False, nullable=True)
     digest: Mapped[str] = mapped_column(String(64))
     payload: Mapped[bytes] = _seldom(LargeBinary)  # gzip of JSON
     error: Mapped[str | None] = mapped_column(Message)  # what is set has to be read still

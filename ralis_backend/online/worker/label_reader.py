@@ -261,10 +261,6 @@ class LabelReader:
         painted, and elsewhere what is painted; else the whole image, region by region, unless
         there were rectangles that cannot be read.
         """
-        if row.is_start_lost is None:
-            # Boxes cannot be deleted: where they are shown, who has none of them began from none.
-            seen = self._tool.annotated_regions(annotation, self._pool, size, [])
-            self._store.annotations.note_start(row, is_lost=not seen.are_boxed)
         handed_out, are_doubtful = self._handed_out(row, image_id)
         certain = [] if are_doubtful else handed_out
         found = self._tool.annotated_regions(annotation, self._pool, size, certain)
@@ -289,12 +285,11 @@ class LabelReader:
         And whether these are all that may have been, as its start is lost, or others had taken
         their places before anybody submitted them.
         """
-        is_lost = row.is_start_lost is True
-        if row.suggested_version is None and not is_lost:
+        if row.suggested_version is None and not row.is_start_lost:
             return [], False
         entries = self._store.queue.ever_handed_out(image_id, row.suggested_version)
         regions = dict.fromkeys(Region(*(entry[name] for name in _PLACE)) for entry in entries)
-        return list(regions), is_lost or len(in_force(entries)) < len(entries)
+        return list(regions), row.is_start_lost or len(in_force(entries)) < len(entries)
 
     def _image_size(self, image_id: int) -> tuple[int, int]:
         """(height, width) of an annotated image, read from its file the first time."""

@@ -25,7 +25,7 @@ from ralis_backend.online.labels import NewLabel, RegionLabel
 from ralis_backend.online.pictures import pixel_rule
 from ralis_backend.online.store import Store, database, now
 from ralis_backend.online.store.database import Database
-from ralis_backend.online.store.tables import Base, Label
+from ralis_backend.online.store.tables import Annotation, Base, Label
 from ralis_backend.online.tool import ToolTask
 from ralis_backend.online.worker import Worker
 from tests.online.conftest import settle
@@ -150,6 +150,25 @@ def test_labels_from_before_times_of_their_own_are_as_old_as_their_annotation_if
         times = session.scalars(select(Label.painted_at).order_by(Label.id)).all()
     assert times == [annotation(1, 0).updated_at, annotation(2, 20).updated_at]
     opened.close()
+
+
+def test_starts_that_nobody_had_looked_at_are_lost_but_where_boxes_were_shown(
+    store: Store, tmp_path: Path
+):
+    boxes = '<View><RectangleLabels name="region" toName="image"/></View>'
+    for number, config in ((1, "<View/>"), (2, boxes)):
+        project = store.projects.register(f"{number}.100", number, config, CLASSES, "streets")
+        for count in (1, 2):
+            store.annotations.put(project, project.uid, annotation(count), None, None)
+    go_back_to(store, "0021")
+    with store.database.engine.begin() as connection:
+        statement = "UPDATE annotations SET is_start_lost = NULL WHERE annotation_id = 2"
+        connection.exec_driver_sql(statement)
+    opened = Store.open(f"sqlite:///{tmp_path / 'ralis.db'}", tmp_path / "blobs")
+    with opened.database.read() as session:
+        lost = session.scalars(select(Annotation.is_start_lost).order_by(Annotation.id)).all()
+    opened.close()
+    assert lost == [False, True, False, False]
 
 
 def test_a_database_from_before_answers_gets_those_that_were_ticked_and_no_new_label(

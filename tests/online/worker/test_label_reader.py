@@ -219,28 +219,20 @@ def test_what_began_from_a_prediction_of_others_is_of_the_whole_image(painting):
     assert painting.labels() == dict.fromkeys(GRID, DARK)
 
 
-def test_where_boxes_show_the_regions_an_annotation_without_any_is_of_the_whole_image(
-    painting, monkeypatch: pytest.MonkeyPatch
-):
+def test_where_boxes_show_the_regions_an_annotation_without_any_is_of_the_whole_image(painting):
     painting.hand_out(RIGHT)
-    with monkeypatch.context() as boxed:
-        boxed.setattr(painting.tool, "annotated_regions", boxes_shown(painting.tool))
-        painting.submit(LEFT)
+    pool = painting.tool.pool
+    painting.tool.pool = replace(pool, shows_boxes=True)
+    painting.submit(LEFT)
     assert set(painting.labels()) == GRID
+    painting.tool.pool = pool
     painting.read_again()
     assert set(painting.labels()) == GRID, "whatever is shown by now"
 
 
-def test_boxes_that_come_later_make_no_whole_image_of_what_began_without_them(
-    painting, monkeypatch: pytest.MonkeyPatch
-):
+def test_boxes_that_come_later_make_no_whole_image_of_what_began_without_them(painting):
     painting.hand_out(RIGHT)
     painting.submit(LEFT)
-    monkeypatch.setattr(painting.tool, "annotated_regions", boxes_shown(painting.tool))
+    painting.tool.pool = replace(painting.tool.pool, shows_boxes=True)
     painting.read_again()
     assert painting.labels() == {(0, 0): (0, 512)}
-
-
-def boxes_shown(tool: FakeTool):
-    found = tool.annotated_regions
-    return lambda *it: replace(found(*it), are_boxed=True)

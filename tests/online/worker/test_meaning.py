@@ -60,7 +60,7 @@ class PaintedTool(FakeTool):
         """Another label config, with these labels."""
         xml = label_config(*names, control=control)
         classes = parse_label_config(xml).labels
-        self.pool = replace(self.pool, label_config=xml, classes=classes)
+        self.pool = replace(self.pool, label_config=xml, classes=classes, shows_boxes=True)
 
     def paint(self, class_index: int, *, size=SIZE) -> dict[str, Any]:
         """Submit the left half of the first image painted; the event of it."""

@@ -55,7 +55,7 @@ class LabelStudioResults(FakeTool):
             f'<BrushLabels name="brush" toName="image">{labels}</BrushLabels></View>'
         )
         classes = parse_label_config(xml).labels
-        self.pool = replace(self.pool, label_config=xml, classes=classes)
+        self.pool = replace(self.pool, label_config=xml, classes=classes, shows_boxes=has_boxes)
 
     def answers(self, annotation: ToolAnnotation) -> dict[str, Any]:
         return read_answers(annotation.results)
