@@ -19,11 +19,13 @@ class RegionLabel:
     `pixels` counts labelled pixels per class; `round`, `strategy` and `version` are None for
     labels that were not suggested (whole-image annotations). `is_starred`: a reviewer has marked
     its annotation as the right one. `wish_id`: of the wish that it was mined for. `is_disputed`:
-    its region was called not worth labelling by who painted in it. `first_id`: the oldest label of
-    its region by the same annotation, which has been painted on, or read in another way, since.
+    its region was called not worth labelling by who painted in it. `oldest_id`: of the first label
+    of its region by the same annotation, which has been painted on, or read in another way, since;
+    its own where there was none before.
     """
 
     id: int
+    oldest_id: int
     annotation_row_id: int
     image_id: int
     region: Region
@@ -40,7 +42,6 @@ class RegionLabel:
     is_starred: bool = False
     wish_id: int | None = None
     is_disputed: bool = False
-    first_id: int | None = None
 
 
 @dataclass(frozen=True)

@@ -530,12 +530,12 @@ def _region_label(row: Any) -> RegionLabel:
         wish_id = row.crop_wish
     return RegionLabel(
         id=row.id,
+        oldest_id=row.first_id or row.id,
         annotation_row_id=row.annotation_row_id,
         image_id=row.image_id,
         region=region,
         is_skipped=row.is_skipped,
         is_disputed=row.is_disputed,
-        first_id=row.first_id,
         mask_key=row.mask_key,
         pixels=tuple(row.pixels),
         annotator=row.annotator,

@@ -364,7 +364,7 @@ class Label(Base):
     is_skipped: Mapped[bool] = mapped_column(default=False)  # shown, and not worth or not possible
     # called not worth labelling, and painted all the same
     is_disputed: Mapped[bool] = mapped_column(default=False)
-    # of what the annotation said of the region before; None: nothing
+    # the id of the oldest label that its annotation had of the region; None: it is the oldest
     first_id: Mapped[int | None] = mapped_column(default=None)
     painted_at: Mapped[datetime | None]  # its annotation's, when this region was last painted
     # of what a person painted in it; None: unknown
