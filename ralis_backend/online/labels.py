@@ -118,7 +118,7 @@ def _rank(label: RegionLabel, removed_classes: Collection[int]) -> int:
     """2 for a painted label, 1 where it is disputed or nothing of it is left, 0 for a skip."""
     if label.is_skipped or label.is_disputed:
         return 0 if label.is_skipped else 1
-    return 2 if not removed_classes or says_something_of(label, removed_classes) else 1
+    return 2 if says_something_of(label, removed_classes) else 1
 
 
 def says_something_of(label: RegionLabel, removed_classes: Collection[int]) -> bool:
@@ -167,9 +167,7 @@ def labelled_pixels(
         removed_classes: their pixels are void, as segmenters learn them, and regions that show
             nothing else are left out.
     """
-    painted = [label for label in labels if not label.is_skipped]
-    if removed_classes:
-        painted = [label for label in painted if says_something_of(label, removed_classes)]
+    painted = [label for label in labels if says_something_of(label, removed_classes)]
     pixels = np.zeros((len(painted), num_classes + 1), np.int64)
     for row, label in zip(pixels, painted, strict=True):
         row[: len(label.pixels)] += label.pixels
