@@ -5,6 +5,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+from sqlalchemy import select
 
 from ralis_backend.core.regions import VOID, Region
 from ralis_backend.online.store import Store
@@ -18,9 +19,9 @@ from tests.online.fake_tool import FakeTool, picture
 def suggested(store: Store) -> Suggestion:
     """What the first task was answered with."""
     (project,) = store.projects.all()
-    found = store.queue.handed_out(store.images.of(project.id)[0].id, 0)
-    assert found is not None
-    return found
+    image_id = store.images.of(project.id)[0].id
+    with store.database.read() as session:
+        return session.scalars(select(Suggestion).where(Suggestion.image_id == image_id)).one()
 
 
 def submit(store: Store, tool: FakeTool, size: tuple[int, int]) -> None:
