@@ -49,7 +49,7 @@ class NewLabel:
     """A region read from an annotation; `mask` is (height, width) uint8, None for a skip.
 
     is_disputed: it was called not worth labelling, and painted in all the same.
-    made_digest: tells whether a person painted in it since: `Painted.made_digest`; None: unknown.
+    drawn_digest: tells whether somebody painted in it since: `Painted.digest`; None: unknown.
 
     Raises:
         ValueError: if the mask is not of the region's size.
@@ -58,7 +58,7 @@ class NewLabel:
     region: Region
     mask: np.ndarray | None
     is_disputed: bool = False
-    made_digest: str | None = None
+    drawn_digest: str | None = None
 
     def __post_init__(self) -> None:
         """Check the mask's size: one that does not fit could be stored, and never be used."""

@@ -83,7 +83,7 @@ def read_boxes(
         picture = _picture(objects, image_size)
         asked = (_on_image(region, picture, image_size) for region in handed_out)
         boxes |= dict.fromkeys(region for region in asked if region.is_inside(image_size))
-    return FoundRegions(tuple(boxes), tuple(left_out))
+    return FoundRegions(tuple(boxes), tuple(left_out), are_boxes=has_rectangle)
 
 
 def read_refusals(

@@ -19,13 +19,13 @@ from ralis_backend.online.store.left_out import (
     find_left_out,
 )
 from ralis_backend.online.store.readings import is_kept, keep_state
+from ralis_backend.online.store.starts import note_start
 from ralis_backend.online.store.tables import (
     Annotation,
     CropTask,
     Image,
     Label,
     Project,
-    Suggestion,
 )
 from ralis_backend.online.tool import TaskAnnotations, ToolAnnotation
 
@@ -262,13 +262,13 @@ def _put(
     row = _find_or_add(session, project, tool_uid, annotation)
     is_repainted = row.digest != digest
     is_same = not is_repainted and row.image_id is not None and not row.is_deleted
-    image_before = row.image_id
     is_moved = _place(session, row, annotation, image, crop_task)
     is_same &= not _confirm(session, row, annotation, is_repainted)
-    _note(row, annotation)
-    if row.suggested_version is None and row.image_id != image_before:
-        with session.no_autoflush:  # of a row that has no payload yet
-            _note_lost_start(session, row, annotation, shows_boxes)
+    is_told_now = _note(row, annotation)
+    with session.no_autoflush:  # of a row that has no payload yet
+        is_same &= not note_start(
+            session, row, annotation, is_told_now=is_told_now, shows_boxes=shows_boxes
+        )
     if is_same and not is_moved and row.error is None:
         return None
     if is_repainted:
@@ -346,17 +346,32 @@ def _place(
 ) -> bool:
     """Set what the annotation labels; whether that was something else before.
 
-    A task that is not known (any more) leaves the annotation where it was.
+    A task that is not known (any more) leaves the annotation where it was. The labels go along to
+    another task of the same picture, so that those which come out as they were stay as they are.
     """
     if image is None and row.task_id == annotation.task_id:
         return False
     place = (image.id if image else None, crop_task.id if crop_task else None)
     is_moved = row.image_id is not None and place != (row.image_id, row.crop_task_id)
     if is_moved:
-        session.execute(delete(Label).where(Label.annotation_row_id == row.id))
+        of_annotation = Label.annotation_row_id == row.id
+        if image is not None and crop_task is None and _is_of_picture(session, row, image):
+            session.execute(update(Label).where(of_annotation).values(image_id=image.id))
+        else:
+            session.execute(delete(Label).where(of_annotation))
         _reopen(session, row)
     row.task_id, (row.image_id, row.crop_task_id) = annotation.task_id, place
     return is_moved
+
+
+def _is_of_picture(session: Session, row: Annotation, image: Image) -> bool:
+    """Whether the image that an annotation labels as a whole shows the same picture as this one."""
+    if row.crop_task_id is not None or row.image_id is None:
+        return False
+    before = session.get_one(Image, row.image_id)
+    if before.content is None or image.content is None:
+        return before.ref == image.ref
+    return before.content == image.content
 
 
 def _confirm(
@@ -381,8 +396,8 @@ def _confirm(
     return True
 
 
-def _note(row: Annotation, annotation: ToolAnnotation) -> None:
-    """What may change without anybody painting.
+def _note(row: Annotation, annotation: ToolAnnotation) -> bool:
+    """What may change without anybody painting; whether it is told now what it started from.
 
     The version that an annotation started from stays as it was first told: the tool forgets it
     with its predictions, and people with their accounts.
@@ -393,30 +408,8 @@ def _note(row: Annotation, annotation: ToolAnnotation) -> None:
     row.lead_time_s = annotation.lead_time_s
     if row.suggested_version is None:
         row.suggested_version = version_number(annotation.suggested_version)
-        if row.suggested_version is not None or annotation.is_of_others:
-            row.is_start_lost = False
-
-
-def _note_lost_start(
-    session: Session, row: Annotation, annotation: ToolAnnotation, shows_boxes: bool
-) -> None:
-    """Of an annotation that names no version: as its original; else whether it may have had one.
-
-    It may where regions of its image had been handed out by then, but for boxes, which cannot be
-    deleted, and unless it names a prediction of others. For good: the label config may show regions
-    in another way later.
-    """
-    original = select(Annotation).where(
-        Annotation.tool_uid == row.tool_uid,
-        Annotation.annotation_id == annotation.copied_from,
-        Annotation.image_id == row.image_id,
-    )
-    found = session.scalars(original.order_by(Annotation.id.desc())).first()
-    if found is not None:
-        row.suggested_version, row.is_start_lost = found.suggested_version, found.is_start_lost
-    elif row.crop_task_id is None and not annotation.is_of_others:
-        handed_out = select(Suggestion.regions).where(Suggestion.image_id == row.image_id)
-        row.is_start_lost = not shows_boxes and any(session.scalars(handed_out))
+        return row.suggested_version is not None or (annotation.is_of_others and row.is_start_lost)
+    return False
 
 
 def _isoformat(value: datetime | None) -> str | None:

@@ -190,17 +190,6 @@ class Queue:
             regions = session.scalars(query).first()
         return None if regions is None or _is_taken_back(regions) else in_force(regions)
 
-    def ever_handed_out(self, image_id: int, version: int | None = None) -> list[Mapping[str, Any]]:
-        """All regions that were handed out for an image, under a version or any.
-
-        Those that were taken back, too: whoever had the image open then was asked for them.
-        """
-        query = select(Suggestion.regions).where(Suggestion.image_id == image_id)
-        if version is not None:
-            query = query.where(Suggestion.version == version)
-        with self._database.read() as session:
-            return [entry for regions in session.scalars(query) for entry in regions]
-
     def hand_out(self, image_id: int, version: int, regions: list[Any]) -> list[Any]:
         """Remember what is handed out; if another request was first, its regions."""
         with self._database.write() as session:

@@ -295,7 +295,8 @@ def misread(store: Store, tool: PaintedTool, sync: Sync, monkeypatch: pytest.Mon
     tool.paint(1)
     tool.annotate(2, tool.all_annotations[1][1].results, project_id=1, is_skipped=True)
     with monkeypatch.context() as old:
-        void = Painted(np.full(SIZE, VOID, np.uint8), np.zeros(SIZE, bool))
+        nothing = np.full(SIZE, VOID, np.uint8)
+        void = Painted(nothing, nothing != VOID, nothing, ())
         old.setattr(tool, "mask", lambda *_: void)
         old.setattr(sync_module, "READING", READING - 1)
         sync.full(the(store))

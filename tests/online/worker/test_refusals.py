@@ -298,7 +298,7 @@ def test_regions_that_were_handed_out_are_refused_by_a_tick_though_nothing_names
 ):
     results = [stroke(slice(32, 64), slice(0, 9)), tick()]
     found = read(store, tool, results, background, 1, [LEFT, RIGHT])
-    assert found == {(0, 0): None, (0, 32): None}
+    assert found == {(0, 0): None, (0, 32): None, (32, 0): {"car": 288}}
 
 
 def test_cells_of_a_ticked_image_in_which_nothing_is_painted_are_refused(store, tool, background):
