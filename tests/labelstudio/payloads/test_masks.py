@@ -758,6 +758,22 @@ def test_malformed_boxes_in_the_meta_are_named(regions):
     _no_boxes(results, BRUSH, (20, 40), "'x' has the regions")
 
 
+def test_pasted_boxes_are_no_regions_where_others_say_where_to_paint():
+    first, second = Region(0, 0, 40, 40), Region(40, 40, 40, 40)
+
+    def boxes(region: Region) -> dict[str, Any]:
+        return region_to_result(region, IN_PLACE, (80, 80), key="k", score=0.5, text=[])
+
+    pasted = {**boxes(second), "id": "pasted"}
+    found = read_boxes([pasted, boxes(first)], IN_PLACE, (80, 80))
+    assert found.regions == (first,)
+    assert found.are_boxes
+    assert "'pasted' is a suggested region that was pasted" in found.left_out[0]
+    assert read_boxes([pasted], IN_PLACE, (80, 80), [first]).regions == (first,)
+    alone = read_boxes([pasted], IN_PLACE, (80, 80))
+    assert (alone.regions, alone.left_out) == ((second,), ())
+
+
 def test_a_digest_tells_what_is_drawn_in_a_region_whatever_the_classes_and_the_background_are():
     size, region, beside = (4, 6), Region(0, 0, 4, 3), Region(0, 3, 4, 3)
 
