@@ -47,6 +47,7 @@ def label_config_checks(
         "background", True, described(background_of(labels, None, background_label), labels)
     )
     yield Check("suggested masks", True, f"{config.control_type}, with {config.control_name!r}")
+    yield Check("in place", True, _shown_in_place(config, region_label))
     yield from _regions_checks(config)
 
 
@@ -65,6 +66,15 @@ def read_label_config(path: Path) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no UTF-8 text: {error.reason} at byte {error.start}") from None
+
+
+def _shown_in_place(config: LabelConfig, region_label: str) -> str:
+    if config.region_control is not None:
+        return f"suggested regions are shown as boxes, with {config.region_control!r}"
+    return (
+        "annotators do not see which regions are meant, and what they paint beside them counts "
+        f"too; add RectangleLabels with the label {region_label!r} (docs/labelling.md)"
+    )
 
 
 def _regions_checks(config: LabelConfig) -> Iterator[Check]:

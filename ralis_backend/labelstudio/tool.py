@@ -127,6 +127,7 @@ class LabelStudioTool:
             classes=config.labels,
             pool_uid=pool_of(found),
             regions_sign=REGIONS_SIGN if shows_regions(found["label_config"]) else None,
+            shows_boxes=config.region_control is not None,
             num_tasks=count_of(found, "task_number"),
             num_annotations=count_of(
                 found, "total_annotations_number", "skipped_annotations_number"

@@ -19,11 +19,13 @@ class RegionLabel:
     `pixels` counts labelled pixels per class; `round`, `strategy` and `version` are None for
     labels that were not suggested (whole-image annotations). `is_starred`: a reviewer has marked
     its annotation as the right one. `wish_id`: of the wish that it was mined for. `is_disputed`:
-    its region was called not worth labelling by who painted in it. `first_id`: the oldest label of
-    its region by the same annotation, which has been painted on, or read in another way, since.
+    its region was called not worth labelling by who painted in it. `oldest_id`: of the first label
+    of its region by the same annotation, which has been painted on, or read in another way, since;
+    its own where there was none before.
     """
 
     id: int
+    oldest_id: int
     annotation_row_id: int
     image_id: int
     region: Region
@@ -40,7 +42,6 @@ class RegionLabel:
     is_starred: bool = False
     wish_id: int | None = None
     is_disputed: bool = False
-    first_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class NewLabel:
     """A region read from an annotation; `mask` is (height, width) uint8, None for a skip.
 
     is_disputed: it was called not worth labelling, and painted in all the same.
+    drawn_digest: tells whether somebody painted in it since: `Painted.digest`; None: unknown.
 
     Raises:
         ValueError: if the mask is not of the region's size.
@@ -56,6 +58,7 @@ class NewLabel:
     region: Region
     mask: np.ndarray | None
     is_disputed: bool = False
+    drawn_digest: str | None = None
 
     def __post_init__(self) -> None:
         """Check the mask's size: one that does not fit could be stored, and never be used."""
@@ -115,7 +118,7 @@ def _rank(label: RegionLabel, removed_classes: Collection[int]) -> int:
     """2 for a painted label, 1 where it is disputed or nothing of it is left, 0 for a skip."""
     if label.is_skipped or label.is_disputed:
         return 0 if label.is_skipped else 1
-    return 2 if not removed_classes or says_something_of(label, removed_classes) else 1
+    return 2 if says_something_of(label, removed_classes) else 1
 
 
 def says_something_of(label: RegionLabel, removed_classes: Collection[int]) -> bool:
@@ -164,9 +167,7 @@ def labelled_pixels(
         removed_classes: their pixels are void, as segmenters learn them, and regions that show
             nothing else are left out.
     """
-    painted = [label for label in labels if not label.is_skipped]
-    if removed_classes:
-        painted = [label for label in painted if says_something_of(label, removed_classes)]
+    painted = [label for label in labels if says_something_of(label, removed_classes)]
     pixels = np.zeros((len(painted), num_classes + 1), np.int64)
     for row, label in zip(pixels, painted, strict=True):
         row[: len(label.pixels)] += label.pixels

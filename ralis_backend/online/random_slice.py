@@ -60,7 +60,7 @@ def new_in_slice(labels: Iterable[RegionLabel], newest_learned: int | None) -> l
     if newest_learned is None:
         return []
     in_slice = (label for label in labels if label.strategy == SLICE)
-    return [label for label in in_slice if (label.first_id or label.id) > newest_learned]
+    return [label for label in in_slice if label.oldest_id > newest_learned]
 
 
 def measured(matrices: np.ndarray, seed: int = 0, background: int | None = None) -> dict[str, Any]:

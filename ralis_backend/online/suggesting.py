@@ -14,7 +14,6 @@ from ralis_backend.online.hits import Sought, num_in_share, shared
 from ralis_backend.online.labels import RegionLabel, covered, without_classes
 from ralis_backend.online.ranking import usefulness
 from ralis_backend.online.store import Store
-from ralis_backend.online.store.queue import in_force
 from ralis_backend.online.store.tables import Image, Project, Ranking, Version
 from ralis_backend.online.tool import ImageSuggestion, SuggestedRegion
 
@@ -109,7 +108,7 @@ def suggest_image(
             chosen = with_mined(chosen, mined, found)[:count]
         regions = keep_suggestion(store, image.id, version.number, chosen)
     else:
-        regions = _from_json(in_force(handed_out.regions))
+        regions = _from_json(handed_out)
     return image_suggestion(image.task_id, image.size, regions, mask, version.name)
 
 

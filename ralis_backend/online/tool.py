@@ -6,6 +6,7 @@ Studio's formats, and nothing there knows the store.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -66,7 +67,8 @@ class ToolProject:
     not say. `pool_uid`: of the pool for whose regions it was made, where its mark says so.
     `regions_sign`: what its interface has that those of such projects have, in the tool's words;
     None: nothing. `background` is the class of unpainted pixels as it is known here, for what
-    annotators are told; the tool does not say it.
+    annotators are told; the tool does not say it. `shows_boxes`: whether suggested regions are
+    shown as boxes, which nobody can delete.
     """
 
     uid: str
@@ -79,6 +81,7 @@ class ToolProject:
     pool_uid: str | None = None
     regions_sign: str | None = None
     background: str | None = None
+    shows_boxes: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ class ToolAnnotation:
     is_starred: a reviewer marked it as the right one of its task.
     is_machine: it was made from a prediction in bulk, and nobody has touched it since.
     copied_from: the id of the annotation that it is a duplicate of.
+    is_of_others: it started from a prediction that is none of ours.
     """
 
     id: int
@@ -126,6 +130,7 @@ class ToolAnnotation:
     is_starred: bool = False
     is_machine: bool = False
     copied_from: int | None = None
+    is_of_others: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,11 +152,16 @@ class Painted:
     mask: (height, width) uint8 class indices, VOID where nothing counts.
     is_made: (height, width) bool, where a person painted: neither what was left as it was
         suggested, nor what nobody painted.
+    drawn: (height, width) uint8 indices of `labels`, of what lies on top of the strokes, suggested
+        ones too; VOID where there is none.
+    labels: the classes, and what else strokes are called.
     left_out: what could not be read and why, one text each.
     """
 
     mask: np.ndarray
     is_made: np.ndarray
+    drawn: np.ndarray
+    labels: Sequence[str]
     left_out: tuple[str, ...] = ()
 
     def made_in(self, region: Region) -> np.ndarray:
@@ -160,19 +170,44 @@ class Painted:
         shown: np.ndarray = np.where(made, self.mask[region.slices], np.uint8(VOID))
         return shown
 
+    def drawn_in(self, region: Region) -> np.ndarray:
+        """(h, w) uint8: the strokes in a region; what they do not cover is VOID."""
+        is_drawn = self.drawn[region.slices] != VOID
+        shown: np.ndarray = np.where(is_drawn, self.mask[region.slices], np.uint8(VOID))
+        return shown
+
+    def digest(self, region: Region, rest: str | None = None) -> str:
+        """Another one whenever strokes cover a region otherwise, or with other labels.
+
+        And where a person painted over a suggestion. Whatever the background is, and whichever
+        labels the project has by now.
+
+        Args:
+            region: inside.
+            rest: what the annotator said that is left unpainted in it.
+        """
+        drawn = self.drawn[region.slices]
+        indices = np.flatnonzero(np.bincount(drawn.ravel(), minlength=VOID + 1)[:VOID])
+        digest = hashlib.sha256(repr(rest).encode())
+        for label, index in sorted((self.labels[index], index) for index in indices):
+            digest.update(repr(label).encode())
+            digest.update(np.packbits(drawn == index).tobytes())
+        digest.update(np.packbits(self.is_made[region.slices]).tobytes())
+        return digest.hexdigest()
+
 
 @dataclass(frozen=True)
 class FoundRegions:
     """The suggested regions that a whole-image annotation is about, and why some are left out.
 
+    are_boxes: whether boxes show them, so that people know where to paint.
     drawn_instead: types of what else was drawn in an annotation in which nobody painted.
-    are_boxed: whether the project shows suggested regions as boxes, which nobody can delete.
     """
 
     regions: tuple[Region, ...] = ()
     left_out: tuple[str, ...] = ()
     drawn_instead: tuple[str, ...] = ()
-    are_boxed: bool = False
+    are_boxes: bool = False
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ def _harm(*only: str, every: int = 2) -> set[str]:
 def test_labels_in_a_second_transaction_without_a_mark_are_found(monkeypatch: pytest.MonkeyPatch):
     put = Annotations.put_task
 
-    def put_as_read(self: Annotations, *arguments: Any) -> list[Annotation]:
-        rows = put(self, *arguments)
+    def put_as_read(self: Annotations, *arguments: Any, **options: Any) -> list[Annotation]:
+        rows = put(self, *arguments, **options)
         with self._database.write() as session:
             for row in rows:
                 session.get_one(Annotation, row.id).error = None

@@ -38,6 +38,15 @@ def test_a_project_is_read_with_its_classes(tool):
     project = tool.project(1)
     assert (project.uid, project.title) == ("1.1763700000", "Streets")
     assert [label.name for label in project.classes] == ["road"]
+    assert not project.shows_boxes
+
+
+def test_a_project_with_rectangles_for_suggested_regions_shows_boxes(tool, label_studio):
+    boxes = '<RectangleLabels name="region" toName="image"><Label value="Suggested region"/>'
+    number = label_studio.add_project(
+        CONFIG.replace("</View>", f"{boxes}</RectangleLabels></View>")
+    )
+    assert tool.project(number).shows_boxes
 
 
 def test_tasks_are_read_with_the_key_of_the_label_config(tool, label_studio):

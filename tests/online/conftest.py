@@ -106,6 +106,7 @@ def make_label(image_id: int, region: Region, **values: object) -> RegionLabel:
     moment = datetime(2026, 1, 1, tzinfo=UTC)
     label = RegionLabel(
         id=1,
+        oldest_id=1,
         annotation_row_id=1,
         image_id=image_id,
         region=region,
@@ -120,4 +121,4 @@ def make_label(image_id: int, region: Region, **values: object) -> RegionLabel:
         strategy=None,
         version=None,
     )
-    return replace(label, **values)  # type: ignore[arg-type]
+    return replace(label, **{"oldest_id": values.get("id", 1), **values})  # type: ignore[arg-type]

@@ -192,10 +192,14 @@ class FakeTool:
         ground = VOID if background is None else list(class_names).index(background)
         painted = [it["mask"] for it in annotation.results if "mask" in it]
         if not painted:
-            return Painted(np.full(size, ground, np.uint8), np.zeros(size, bool), odd)
+            nothing = np.full(size, VOID, np.uint8)
+            return Painted(
+                np.full(size, ground, np.uint8), nothing != VOID, nothing, class_names, odd
+            )
         mask = np.array(painted[0], np.uint8)
         assert mask.shape == size
-        return Painted(np.where(mask == VOID, np.uint8(ground), mask), mask != VOID, odd)
+        filled = np.where(mask == VOID, np.uint8(ground), mask)
+        return Painted(filled, mask != VOID, mask, class_names, odd)
 
     def answers(self, annotation: ToolAnnotation) -> dict[str, Any]:
         return {
@@ -214,7 +218,7 @@ class FakeTool:
         inside = dict.fromkeys(region for region in clipped if region.is_inside(image_size))
         odd = tuple(it["odd box"] for it in annotation.results if "odd box" in it)
         drawn = tuple(it["drawn"] for it in annotation.results if "drawn" in it)
-        return FoundRegions(tuple(boxes or inside), odd, drawn)
+        return FoundRegions(tuple(boxes or inside), odd, drawn, are_boxes=bool(boxes))
 
     def refusals(
         self,

@@ -25,9 +25,10 @@ def region_label(
     number: int, image_id: int = 1, region: Region = HERE, is_skipped: bool = False
 ) -> RegionLabel:
     return RegionLabel(
-        id=number, annotation_row_id=number, image_id=image_id, region=region,
-        is_skipped=is_skipped, mask_key=None, pixels=(), annotator="ann", created_at=START,
-        updated_at=START, lead_time_s=None, round=None, strategy=None, version=None,
+        id=number, oldest_id=number, annotation_row_id=number, image_id=image_id, region=region,
+        is_skipped=is_skipped, mask_key=None, pixels=() if is_skipped else (2,),
+        annotator="ann", created_at=START, updated_at=START,
+        lead_time_s=None, round=None, strategy=None, version=None,
     )  # fmt: skip
 
 

@@ -187,7 +187,7 @@ def test_a_version_is_measured_on_draws_that_it_has_not_learned_from():
     assert [label.id for label in new_in_slice(labels, 5)] == [7]
     assert [label.id for label in new_in_slice(labels, 0)] == [1, 5, 7]
     assert new_in_slice(labels, None) == []
-    read_again = make_label(1, region, id=8, first_id=1, strategy=SLICE)
+    read_again = make_label(1, region, id=8, oldest_id=1, strategy=SLICE)
     assert [label.id for label in new_in_slice([*labels[1:], read_again], 5)] == [7]
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from ralis_backend.core.text import storable
-from ralis_backend.labelstudio.payloads.predictions import version_of
+from ralis_backend.labelstudio.payloads.predictions import is_ours, version_of
 from ralis_backend.labelstudio.payloads.results import shown
 from ralis_backend.labelstudio.payloads.tasks import parse_time
 from ralis_backend.online.tool import ToolAnnotation, is_id
@@ -36,6 +36,7 @@ def parse_annotation(payload: Mapping[str, Any]) -> ToolAnnotation:
     task = payload.get("task")
     task_fields = task if isinstance(task, Mapping) else {"id": task}
     created_at = _time(payload, "created_at")
+    begun_from = _begun_from(payload)
     return ToolAnnotation(
         id=_integer(payload, "id"),
         task_id=_integer(task_fields, "id"),
@@ -46,10 +47,11 @@ def parse_annotation(payload: Mapping[str, Any]) -> ToolAnnotation:
         lead_time_s=_lead_time(payload.get("lead_time")),
         is_skipped=bool(payload.get("was_cancelled")),
         results=results,
-        suggested_version=_suggested_version(payload),
+        suggested_version=version_of(begun_from),
         is_starred=payload.get("ground_truth") is True,
         is_machine=_is_machine(payload),
         copied_from=_copied_from(payload.get("parent_annotation")),
+        is_of_others=begun_from is not None and not is_ours(begun_from),
     )
 
 
@@ -108,11 +110,12 @@ def _lead_time(value: Any) -> float | None:
     return seconds if math.isfinite(seconds) else None
 
 
-def _suggested_version(payload: Mapping[str, Any]) -> str | None:
+def _begun_from(payload: Mapping[str, Any]) -> str | None:
+    """The model version of the prediction that an annotation names; None: it names none."""
     for name in ("prediction", "parent_prediction"):
         prediction = payload.get(name)
-        if isinstance(prediction, Mapping) and (
-            version := version_of(prediction.get("model_version"))
-        ):
-            return version
+        if isinstance(prediction, Mapping):
+            version = prediction.get("model_version")
+            if isinstance(version, str) and version:
+                return version
     return None

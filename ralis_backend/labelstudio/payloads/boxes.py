@@ -23,6 +23,7 @@ from ralis_backend.labelstudio.payloads.results import (
 )
 from ralis_backend.labelstudio.payloads.strokes import (
     is_of_person,
+    is_pasted,
     made_by_person,
     meta_of,
     most_cost,
@@ -48,7 +49,8 @@ def read_boxes(
     They are the rectangles with the label of suggested regions, whatever their control is called,
     and what the masks' meta says, whether the config has a control for them by now or not; each
     once. Masks come and go: without a rectangle all that was handed out is meant, too. What is
-    malformed is left out, and what there is of them beyond what an image holds.
+    malformed is left out, what there is of them beyond what an image holds, and rectangles that
+    were pasted, unless nothing else says where to paint: nobody was asked for these.
 
     Args:
         results: of one annotation, in its order; whatever was sent.
@@ -59,7 +61,7 @@ def read_boxes(
     """
     objects, _ = objects_of(results)
     boxes: dict[Region, None] = {}  # in order, each once
-    left_out: list[str] = []
+    objects, left_out = _without_pasted(objects, is_asked=bool(handed_out))
     covered, has_rectangle = 0, False
     for result in objects:
         try:
@@ -83,8 +85,7 @@ def read_boxes(
         picture = _picture(objects, image_size)
         asked = (_on_image(region, picture, image_size) for region in handed_out)
         boxes |= dict.fromkeys(region for region in asked if region.is_inside(image_size))
-    are_boxed = config.region_control is not None
-    return FoundRegions(tuple(boxes), tuple(left_out), are_boxed=are_boxed)
+    return FoundRegions(tuple(boxes), tuple(left_out), are_boxes=has_rectangle)
 
 
 def read_refusals(
@@ -141,6 +142,18 @@ def _painted(objects: Sequence[Result], size: tuple[int, int]) -> np.ndarray:
         except AnnotationError:
             continue
     return is_painted
+
+
+def _without_pasted(objects: list[Result], *, is_asked: bool) -> tuple[list[Result], list[str]]:
+    """The results but for pasted rectangles, and what is said of these; all where none are own."""
+    is_box = [it.get("type") == "rectanglelabels" for it in objects]
+    pasted = [box and is_pasted(it) for it, box in zip(objects, is_box, strict=True)]
+    if not any(pasted) or (sum(pasted) == sum(is_box) and not is_asked):
+        return objects, []
+    why = "is a suggested region that was pasted from another annotation; delete it"
+    sorted_out = list(zip(objects, pasted, strict=True))
+    left_out = [f"result {name_of(it)} {why}" for it, was_pasted in sorted_out if was_pasted]
+    return [it for it, was_pasted in sorted_out if not was_pasted], left_out
 
 
 def _boxes(result: Result, config: LabelConfig, size: tuple[int, int]) -> list[Region]:

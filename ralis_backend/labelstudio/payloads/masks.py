@@ -116,8 +116,9 @@ def region_to_result(
 ) -> dict[str, Any]:
     """A suggested region as a locked rectangle; the config must have a region control."""
     height, width = image_size
+    name = result_id(key)
     return {
-        "id": result_id(key),
+        "id": name,
         "type": "rectanglelabels",
         "from_name": config.region_control,
         "to_name": config.image_name,
@@ -126,7 +127,7 @@ def region_to_result(
         "image_rotation": 0,
         "readonly": True,
         "score": score,
-        "meta": {"text": list(text)},
+        "meta": {"text": list(text), OWNER: name},
         "value": {
             "x": 100 * region.col / width,
             "y": 100 * region.row / height,

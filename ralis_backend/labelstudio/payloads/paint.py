@@ -97,8 +97,8 @@ def read_paint(
     ground = None if background is None else _class_index(background, class_names, "background")
     reading = _Reading(class_names, size)
     reading.read(results)
-    mask, is_made = reading.paint(ground)
-    return Painted(mask, is_made, tuple(reading.left_out))
+    mask, is_made, drawn = reading.paint(ground)
+    return Painted(mask, is_made, drawn, reading.labels, tuple(reading.left_out))
 
 
 def drawn_instead(results: Any) -> tuple[str, ...]:
@@ -124,10 +124,15 @@ def others_paint(
 
 
 class _Reading:
-    """Strokes as they are read: what they paint, and what was wrong."""
+    """Strokes as they are read: what they paint, and what was wrong.
+
+    labels: the classes, and what is none of them and strokes are called.
+    left_out: what was wrong.
+    """
 
     def __init__(self, class_names: Sequence[str], size: tuple[int, int]) -> None:
         self._class_names = class_names
+        self.labels = list(class_names)
         self._size = size
         self._layers: list[tuple[int, Result, Stroke]] = []
         self._doubtful: list[Stroke] = []
@@ -146,12 +151,13 @@ class _Reading:
                 self._give_up(number, len(strokes), cost, limit)
                 return
 
-    def paint(self, ground: int | None) -> tuple[np.ndarray, np.ndarray]:
+    def paint(self, ground: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(height, width) uint8 class indices; `ground` where nobody painted, None: VOID.
 
-        And as bool which of its pixels somebody made.
+        And as bool which of its pixels somebody made, and as uint8 indices of `labels` the strokes
+        alone.
         """
-        mask = np.full(self._size, VOID, np.uint8)
+        drawn = np.full(self._size, VOID, np.uint8)
         is_touched = np.zeros(self._size if ground is not None else (0, 0), bool)
         is_made = np.zeros(self._size, bool)
         for index, result, stroke in self._layers:
@@ -161,13 +167,15 @@ class _Reading:
             except AnnotationError as error:
                 self._leave_out(error)
                 continue
-            mask[window][covered & (made | ~is_made[window])] = index
+            drawn[window][covered & (made | ~is_made[window])] = index
             is_made[window] |= made
             if ground is not None:
                 is_touched[window] |= covered
+        is_class = drawn < len(self._class_names)
+        mask: np.ndarray = np.where(is_class, drawn, np.uint8(VOID))
         if ground is not None:
             self._fill(mask, is_touched, ground)
-        return mask, is_made
+        return mask, is_made, drawn
 
     def _fill(self, mask: np.ndarray, is_touched: np.ndarray, ground: int) -> None:
         """Make background of what nobody touched and nothing is said of."""
@@ -224,7 +232,9 @@ class _Reading:
             return _class_index(name, self._class_names, f"result {name_of(result)}")
         except AnnotationError as error:
             self.left_out.append(f"{error}; what it covers is void")
-            return VOID
+        if name not in self.labels and len(self.labels) < VOID:
+            self.labels.append(name)
+        return self.labels.index(name) if name in self.labels else VOID
 
     def _leave_out(self, error: AnnotationError) -> None:
         self.left_out.append(str(error))

@@ -228,9 +228,9 @@ STROKES: dict[str, Callable[[Result, tuple[int, int]], Stroke]] = {
 }
 """Types of results that paint, and what reads each."""
 OWNER = "result_id"
-"""In the meta of a stroke that we wrote: its id. Label Studio keeps ids in what it copies from
-predictions and annotations; what is pasted has a new one and the meta of what was copied, which
-speaks of another annotation, perhaps of another image. Earlier releases wrote none."""
+"""In the meta of a stroke or box that we wrote: its id. Label Studio keeps ids in what it copies
+from predictions and annotations; what is pasted has a new one and the meta of what was copied,
+which speaks of another annotation, perhaps of another image. Earlier releases wrote none."""
 
 
 def is_pasted(result: Result) -> bool:

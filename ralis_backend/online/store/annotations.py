@@ -19,13 +19,13 @@ from ralis_backend.online.store.left_out import (
     find_left_out,
 )
 from ralis_backend.online.store.readings import is_kept, keep_state
+from ralis_backend.online.store.starts import note_start
 from ralis_backend.online.store.tables import (
     Annotation,
     CropTask,
     Image,
     Label,
     Project,
-    Suggestion,
 )
 from ralis_backend.online.tool import TaskAnnotations, ToolAnnotation
 
@@ -43,17 +43,28 @@ class Annotations:
         annotation: ToolAnnotation,
         image: Image | None,
         crop_task: CropTask | None,
+        *,
+        shows_boxes: bool = False,
     ) -> Annotation | None:
         """Store an annotation as the tool has it now, whatever was stored and however it is dated.
 
         Until `Labels.put` it counts as one that could not be read, so that a kill in between loses
         nothing.
 
+        Args:
+            project: whose annotation it is.
+            tool_uid: of the tool's project in which it is.
+            annotation: as the tool has it.
+            image: that it labels; None: it is not known yet.
+            crop_task: the region's task, if it is of one.
+            shows_boxes: whether suggested regions are shown as boxes on whole images: who has none
+                of them began from none.
+
         Returns:
             The row if its labels must be read (again); None if nothing changed.
         """
         with self._database.write() as session:
-            return _put(session, project, tool_uid, annotation, image, crop_task)
+            return _put(session, project, tool_uid, annotation, image, crop_task, shows_boxes)
 
     def put_task(
         self,
@@ -62,6 +73,8 @@ class Annotations:
         found: TaskAnnotations,
         image: Image | None,
         crop_task: CropTask | None,
+        *,
+        shows_boxes: bool = False,
     ) -> list[Annotation]:
         """Store all annotations of a task as the tool has them now, in one transaction.
 
@@ -76,7 +89,7 @@ class Annotations:
                 return []
         with self._database.write() as session:
             rows = [
-                _put(session, project, tool_uid, annotation, image, crop_task)
+                _put(session, project, tool_uid, annotation, image, crop_task, shows_boxes)
                 for annotation in sorted(found.annotations, key=lambda it: it.id)  # originals first
             ]
             _withdraw_others(session, tool_uid, found, image, crop_task)
@@ -89,15 +102,6 @@ class Annotations:
             return
         with self._database.write() as session:
             session.get_one(Annotation, annotation.id).error = message
-
-    def note_start(self, annotation: Annotation, *, is_lost: bool) -> None:
-        """Note whether an annotation that names no version may have begun from one; for good.
-
-        The label config may show regions in another way by the next time that it is read.
-        """
-        with self._database.write() as session:
-            session.get_one(Annotation, annotation.id).is_start_lost = is_lost
-        annotation.is_start_lost = is_lost
 
     def reread(self, row_ids: Sequence[int]) -> None:
         """Have the labels of these read once more from what annotators sent."""
@@ -223,6 +227,7 @@ def annotation_to_json(annotation: ToolAnnotation) -> dict[str, Any]:
         "is_starred": annotation.is_starred,
         "is_machine": annotation.is_machine,
         "copied_from": annotation.copied_from,
+        "is_of_others": annotation.is_of_others,
     }
 
 
@@ -251,18 +256,19 @@ def _put(
     annotation: ToolAnnotation,
     image: Image | None,
     crop_task: CropTask | None,
+    shows_boxes: bool,
 ) -> Annotation | None:
     digest = _digest(annotation)
     row = _find_or_add(session, project, tool_uid, annotation)
     is_repainted = row.digest != digest
     is_same = not is_repainted and row.image_id is not None and not row.is_deleted
-    image_before = row.image_id
     is_moved = _place(session, row, annotation, image, crop_task)
     is_same &= not _confirm(session, row, annotation, is_repainted)
-    _note(row, annotation)
-    if row.suggested_version is None and row.image_id != image_before:
-        with session.no_autoflush:  # of a row that has no payload yet
-            _note_lost_start(session, row, annotation.copied_from)
+    is_told_now = _note(row, annotation)
+    with session.no_autoflush:  # of a row that has no payload yet
+        is_same &= not note_start(
+            session, row, annotation, is_told_now=is_told_now, shows_boxes=shows_boxes
+        )
     if is_same and not is_moved and row.error is None:
         return None
     if is_repainted:
@@ -340,17 +346,32 @@ def _place(
 ) -> bool:
     """Set what the annotation labels; whether that was something else before.
 
-    A task that is not known (any more) leaves the annotation where it was.
+    A task that is not known (any more) leaves the annotation where it was. The labels go along to
+    another task of the same picture, so that those which come out as they were stay as they are.
     """
     if image is None and row.task_id == annotation.task_id:
         return False
     place = (image.id if image else None, crop_task.id if crop_task else None)
     is_moved = row.image_id is not None and place != (row.image_id, row.crop_task_id)
     if is_moved:
-        session.execute(delete(Label).where(Label.annotation_row_id == row.id))
+        of_annotation = Label.annotation_row_id == row.id
+        if image is not None and crop_task is None and _is_of_picture(session, row, image):
+            session.execute(update(Label).where(of_annotation).values(image_id=image.id))
+        else:
+            session.execute(delete(Label).where(of_annotation))
         _reopen(session, row)
     row.task_id, (row.image_id, row.crop_task_id) = annotation.task_id, place
     return is_moved
+
+
+def _is_of_picture(session: Session, row: Annotation, image: Image) -> bool:
+    """Whether the image that an annotation labels as a whole shows the same picture as this one."""
+    if row.crop_task_id is not None or row.image_id is None:
+        return False
+    before = session.get_one(Image, row.image_id)
+    if before.content is None or image.content is None:
+        return before.ref == image.ref
+    return before.content == image.content
 
 
 def _confirm(
@@ -375,8 +396,8 @@ def _confirm(
     return True
 
 
-def _note(row: Annotation, annotation: ToolAnnotation) -> None:
-    """What may change without anybody painting.
+def _note(row: Annotation, annotation: ToolAnnotation) -> bool:
+    """What may change without anybody painting; whether it is told now what it started from.
 
     The version that an annotation started from stays as it was first told: the tool forgets it
     with its predictions, and people with their accounts.
@@ -387,26 +408,8 @@ def _note(row: Annotation, annotation: ToolAnnotation) -> None:
     row.lead_time_s = annotation.lead_time_s
     if row.suggested_version is None:
         row.suggested_version = version_number(annotation.suggested_version)
-        if row.suggested_version is not None:
-            row.is_start_lost = False
-
-
-def _note_lost_start(session: Session, row: Annotation, copied_from: int | None) -> None:
-    """Of an annotation that names no version: as its original; else whether it may have had one.
-
-    It may where regions of its image had been handed out by then: whoever reads it looks closer.
-    """
-    original = select(Annotation).where(
-        Annotation.tool_uid == row.tool_uid,
-        Annotation.annotation_id == copied_from,
-        Annotation.image_id == row.image_id,
-    )
-    found = session.scalars(original.order_by(Annotation.id.desc())).first()
-    if found is not None:
-        row.suggested_version, row.is_start_lost = found.suggested_version, found.is_start_lost
-    elif row.crop_task_id is None:
-        handed_out = select(Suggestion.regions).where(Suggestion.image_id == row.image_id)
-        row.is_start_lost = None if any(session.scalars(handed_out)) else False
+        return row.suggested_version is not None or (annotation.is_of_others and row.is_start_lost)
+    return False
 
 
 def _isoformat(value: datetime | None) -> str | None:

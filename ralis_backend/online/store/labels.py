@@ -61,6 +61,7 @@ _SOURCE = (
     Annotation.updated_at,
     Annotation.lead_time_s,
     Annotation.suggested_version,
+    Annotation.begun_from,
     Annotation.crop_task_id,
     CropTask.version.label("crop_version"),
     CropTask.round.label("crop_round"),
@@ -90,11 +91,11 @@ class Labels:
         """Replace what was read from an annotation; masks are written before the rows.
 
         Labels that are as they were keep their ids and the time at which they were painted:
-        nothing new was. So do those keep that time which come out otherwise though the annotation
-        is as it was: they are read otherwise. Labels that take the place of others remember the
-        oldest of their region, so that it does not count as one that is new. An annotation that
-        was stored anew or moved meanwhile stays as one that has to be read, and so does one that
-        was read with what its project does not mean any more.
+        nothing new was. So do those keep that time which come out otherwise though nobody painted
+        in their region: the annotation is as it was, or what was drawn in there is. Labels that
+        take the place of others remember the oldest of their region, so that it does not count as
+        one that is new. An annotation that was stored anew or moved meanwhile stays as one that has
+        to be read, and so does one that was read with what its project does not mean any more.
 
         Args:
             annotation: as it was read.
@@ -393,6 +394,7 @@ class Labels:
             is_skipped=label.mask is None,
             is_disputed=label.is_disputed and label.mask is not None,
             painted_at=annotation.painted_at or annotation.updated_at,
+            drawn_digest=label.drawn_digest,
             mask_key=key,
             pixels=pixels,
         )
@@ -426,28 +428,19 @@ def _replace_labels(session: Session, annotation: Annotation, rows: Sequence[Lab
     """
     of_annotation = Label.annotation_row_id == annotation.id
     is_reread = not annotation.is_repainted
-    new = list(rows)
-    known = session.scalars(select(Label).where(of_annotation)).all()
-    if is_reread:
-        painted_at = {_place(row): row.painted_at for row in known}
-        for row in new:
-            row.painted_at = painted_at.get(_place(row), row.painted_at)
-    for row in known:
-        same = next((it for it in new if _content(it) == _content(row)), None)
-        if same is None:
-            first_id = row.id if is_reread or not row.is_skipped else None
-            for each in rows:
-                if _place(each) == _place(row):
-                    each.first_id = row.first_id or first_id
-            session.delete(row)
-        else:
-            row.is_disputed = same.is_disputed
-            new.remove(same)
-    session.add_all(new)
-
-
-def _content(row: Label) -> tuple[int, Region, str | None]:
-    return *_place(row), row.mask_key
+    new = {_place(row): row for row in rows}
+    for row in session.scalars(select(Label).where(of_annotation)).all():
+        it = new.get(_place(row))
+        if it is not None and it.mask_key == row.mask_key:
+            row.is_disputed, row.drawn_digest = it.is_disputed, it.drawn_digest
+            del new[_place(row)]
+            continue
+        if it is not None:
+            it.first_id = row.first_id or (row.id if is_reread or not row.is_skipped else None)
+            if is_reread or row.drawn_digest == it.drawn_digest is not None:
+                it.painted_at = row.painted_at
+        session.delete(row)
+    session.add_all(new.values())
 
 
 def _place(row: Label) -> tuple[int, Region]:
@@ -520,9 +513,11 @@ def _is_painted() -> ColumnElement[bool]:
 
 
 def _region_label(row: Any) -> RegionLabel:
-    version, strategy = row.suggested_version, row.version_strategy
-    number = None if version is None else version + 1  # on whole images a version is a round
     region = Region(row.row, row.col, row.height, row.width)
+    version, strategy = row.suggested_version, row.version_strategy
+    if row.begun_from and not any(_lies_in(region, Region(*it)) for it in row.begun_from):
+        version = strategy = None  # painted beside the regions that were suggested
+    number = None if version is None else version + 1  # on whole images a version is a round
     suggested = _suggested(region, row.suggested or ())
     strategy, wish_id = suggested.get("strategy", strategy), suggested.get("wish")
     if row.crop_task_id is not None:
@@ -530,12 +525,12 @@ def _region_label(row: Any) -> RegionLabel:
         wish_id = row.crop_wish
     return RegionLabel(
         id=row.id,
+        oldest_id=row.first_id or row.id,
         annotation_row_id=row.annotation_row_id,
         image_id=row.image_id,
         region=region,
         is_skipped=row.is_skipped,
         is_disputed=row.is_disputed,
-        first_id=row.first_id,
         mask_key=row.mask_key,
         pixels=tuple(row.pixels),
         annotator=row.annotator,
@@ -548,6 +543,13 @@ def _region_label(row: Any) -> RegionLabel:
         is_starred=row.is_starred,
         wish_id=wish_id,
     )
+
+
+def _lies_in(region: Region, other: Region) -> bool:
+    """Whether no pixel of a region is outside of another one."""
+    top, left = region.row - other.row, region.col - other.col
+    below, right = top + region.height - other.height, left + region.width - other.width
+    return min(top, left) >= 0 >= max(below, right)
 
 
 def _suggested(region: Region, entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -178,28 +178,17 @@ class Queue:
             for row_id, values in changes.items():
                 assign(session.get_one(CropTask, row_id), values)
 
-    def handed_out(self, image_id: int, version: int) -> Suggestion | None:
-        """The regions that are handed out for an image under a version; see `in_force`.
+    def handed_out(self, image_id: int, version: int) -> list[Any] | None:
+        """The regions that are handed out for an image under a version: those `in_force`.
 
         None where nothing was, or all was taken back.
         """
-        query = select(Suggestion).where(
+        query = select(Suggestion.regions).where(
             Suggestion.image_id == image_id, Suggestion.version == version
         )
         with self._database.read() as session:
-            row = session.scalars(query).first()
-            return None if row is None or _is_taken_back(row.regions) else row
-
-    def ever_handed_out(self, image_id: int, version: int | None = None) -> list[Mapping[str, Any]]:
-        """All regions that were handed out for an image, under a version or any.
-
-        Those that were taken back, too: whoever had the image open then was asked for them.
-        """
-        query = select(Suggestion.regions).where(Suggestion.image_id == image_id)
-        if version is not None:
-            query = query.where(Suggestion.version == version)
-        with self._database.read() as session:
-            return [entry for regions in session.scalars(query) for entry in regions]
+            regions = session.scalars(query).first()
+        return None if regions is None or _is_taken_back(regions) else in_force(regions)
 
     def hand_out(self, image_id: int, version: int, regions: list[Any]) -> list[Any]:
         """Remember what is handed out; if another request was first, its regions."""

@@ -338,9 +338,12 @@ class Annotation(Base):
     painted_at: Mapped[datetime | None]  # updated_at when its results last changed, not its star
     is_repainted: Mapped[bool] = mapped_column(default=False)  # and labels not read since
     suggested_version: Mapped[int | None]  # of the prediction it started from
-    # It names no version, and may have begun from one: regions of its image had been handed out
-    # when it was first seen. None: that, and nobody has read it yet
-    is_start_lost: Mapped[bool | None]
+    # [[row, col, height, width]], the regions that were handed out with what it began from, in
+    # pixels of its image; empty: it is of the whole image. None: its image is not known yet
+    begun_from: Mapped[list[Any] | None] = _nullable_json()
+    # Nobody knows which of these: it names no version, or others took their places meanwhile.
+    # Never NULL; to say so, SQLite would write all payloads anew
+    is_start_lost: Mapped[bool] = mapped_column(default=False, nullable=True)
     digest: Mapped[str] = mapped_column(String(64))
     payload: Mapped[bytes] = _seldom(LargeBinary)  # gzip of JSON
     error: Mapped[str | None] = mapped_column(Message)  # what is set has to be read still
@@ -364,9 +367,11 @@ class Label(Base):
     is_skipped: Mapped[bool] = mapped_column(default=False)  # shown, and not worth or not possible
     # called not worth labelling, and painted all the same
     is_disputed: Mapped[bool] = mapped_column(default=False)
-    # of what the annotation said of the region before; None: nothing
+    # the id of the oldest label that its annotation had of the region; None: it is the oldest
     first_id: Mapped[int | None] = mapped_column(default=None)
     painted_at: Mapped[datetime | None]  # its annotation's, when this region was last painted
+    # of what is drawn in it; None: unknown
+    drawn_digest: Mapped[str | None] = mapped_column(String(64))
     mask_key: Mapped[str | None] = mapped_column(String(128))
     pixels: Mapped[list[Any]] = mapped_column(default=list)  # labelled pixels per class
 

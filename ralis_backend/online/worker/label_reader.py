@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ralis_backend.core.images import content_of
-from ralis_backend.core.regions import Region, grid
+from ralis_backend.core.regions import VOID, Region, grid
 from ralis_backend.core.text import printable, reason_of, shortened
 from ralis_backend.online.answers import REST
 from ralis_backend.online.labels import NewLabel, painted_labels, says_something
 from ralis_backend.online.pictures import Pictures
 from ralis_backend.online.store import StoreError, annotation_from_json, now, unpack
-from ralis_backend.online.store.queue import in_force
 from ralis_backend.online.store.tables import Project
-from ralis_backend.online.tool import Tool, ToolAnnotation, ToolProject, ToolUnavailable
+from ralis_backend.online.tool import Painted, Tool, ToolAnnotation, ToolProject, ToolUnavailable
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.region_tasks import MisplacedRegion, misfit
 
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-READING = 4
+READING = 5
 """How annotations are read. Count it up where the same annotation gives other labels than it did:
 each project's are then read once more."""
 MAX_LOGGED = 300
@@ -43,29 +42,24 @@ UNKNOWN_WHICH = (
     "image it is about: it began from none that is known"
 )
 NOTHING_INSIDE = "none of the regions that were suggested in it lies in the image as it is now"
-_PLACE = ("row", "col", "height", "width")
 
 
 @dataclass(frozen=True)
 class _Asked:
     """The regions that an annotation labels, and why some are left out.
 
+    is_certain: whether it is about all of these; else about those in which something is painted.
     were_asked_for: whether they were shown to be labelled; see `painted_labels`.
+    elsewhere: further regions, of which counts what a person painted outside of the others.
     drawn_instead: what was drawn on a whole image that nobody asked for, by type; nobody painted.
-    may_be: where nobody knows which regions it is about, those of which it may be; it is about
-        those in which something is painted. Of the others what is painted counts, and no more.
     """
 
     regions: Sequence[Region]
+    is_certain: bool = True
     were_asked_for: bool = True
     left_out: Sequence[str] = ()
+    elsewhere: Sequence[Region] = ()
     drawn_instead: Sequence[str] = ()
-    may_be: Sequence[Region] | None = None
-
-    @property
-    def shown(self) -> Sequence[Region]:
-        """Those of which an answer about all of them speaks."""
-        return self.regions if self.may_be is None else self.may_be
 
 
 class LabelReader:
@@ -194,13 +188,12 @@ class LabelReader:
             asked, places = _Asked([region]), [Region(0, 0, *size)]
         else:
             size = self._image_size(image_id)
-            asked = self._asked_regions(row, image_id, annotation, size)
+            asked = self._asked_regions(row, annotation, size)
             places = list(asked.regions)
         left_out = [*asked.left_out]
         if annotation.is_skipped:
-            return [NewLabel(region, None) for region in asked.shown], left_out
-        shown = places if row.crop_task_id is not None else asked.shown
-        found = self._tool.refusals(annotation, self._pool, size, shown)
+            return [NewLabel(region, None) for region in asked.regions], left_out
+        found = self._tool.refusals(annotation, self._pool, size, places)
         if asked.drawn_instead and REST.name not in answers and not found.refused:
             return [], [NOTHING_ABOUT_PIXELS.format(" and ".join(asked.drawn_instead))]
         place_of = dict(zip(asked.regions, places, strict=True))
@@ -208,81 +201,70 @@ class LabelReader:
         disputed = {region for region, place in place_of.items() if place in found.disputed}
         names = self._project.class_names
         painted = self._tool.mask(annotation, self._pool, names, size, unpainted)
-        strokes = painted.mask
-        if asked.may_be is not None and unpainted is not None:
-            strokes = self._tool.mask(annotation, self._pool, names, size, None).mask
 
         def patch(region: Region, place: Region) -> np.ndarray:
             if region in disputed:
                 return painted.made_in(place)
-            drawn = strokes[place.slices]
-            is_about_it = asked.may_be is None or (region in asked.may_be and says_something(drawn))
+            drawn = painted.drawn_in(place)
+            is_about_it = asked.is_certain or says_something(drawn)
             return painted.mask[place.slices] if is_about_it else drawn
+
+        def digest(region: Region) -> str:
+            return painted.digest(place_of[region], answers.get(REST.name))
 
         patches = [
             (region, patch(region, place))
             for region, place in place_of.items()
             if place not in found.refused
         ]
-        labels = [NewLabel(region, None) for region in refused]
+        labels = [NewLabel(region, None, drawn_digest=digest(region)) for region in refused]
         labels += [
-            replace(label, is_disputed=label.region in disputed)
+            replace(
+                label,
+                is_disputed=label.region in disputed and label.mask is not None,
+                drawn_digest=digest(label.region),
+            )
             for label in painted_labels(patches, were_asked_for=asked.were_asked_for)
         ]
+        labels += _made_elsewhere(painted, asked)
         left_out += [*painted.left_out, *odd_rest]
         is_painted = any(label.mask is not None for label in labels)
         if patches and not is_painted and not left_out:
-            if asked.may_be is None or unpainted is None:
+            if asked.is_certain or unpainted is None:
                 left_out.append(NOTHING_PAINTED)
             elif not refused:
                 left_out.append(UNKNOWN_WHICH)
         return labels, left_out
 
     def _asked_regions(
-        self, row: Annotation, image_id: int, annotation: ToolAnnotation, size: tuple[int, int]
+        self, row: Annotation, annotation: ToolAnnotation, size: tuple[int, int]
     ) -> _Asked:
         """What a whole-image annotation labels.
 
-        The rectangles it carries; else the regions that its masks name and that were suggested
-        with the prediction it started from, which the row remembers when the tool has dropped it;
-        where nobody knows which these were, those suggested on its image in which something is
-        painted, and elsewhere what is painted; else the whole image, region by region, unless
-        there were rectangles that cannot be read.
+        The rectangles it carries; else the regions that its masks name and those that it began
+        from, and elsewhere, as no box said where to paint, what a person painted. Where nobody
+        knows which regions it began from, it is about those in which something is painted. Else the
+        whole image, region by region, unless there were rectangles that cannot be read.
         """
-        if row.is_start_lost is None:
-            # Boxes cannot be deleted: where they are shown, who has none of them began from none.
-            seen = self._tool.annotated_regions(annotation, self._pool, size, [])
-            self._store.annotations.note_start(row, is_lost=not seen.are_boxed)
-        handed_out, are_doubtful = self._handed_out(row, image_id)
-        certain = [] if are_doubtful else handed_out
+        begun_from = [Region(*place) for place in row.begun_from or ()]
+        certain = [] if row.is_start_lost else begun_from
         found = self._tool.annotated_regions(annotation, self._pool, size, certain)
-        if are_doubtful and not (found.regions or found.left_out):
-            found = self._tool.annotated_regions(annotation, self._pool, size, handed_out)
-            if found.regions:
-                regions = dict.fromkeys([*found.regions, *self._cells(size)])
-                return _Asked(list(regions), False, may_be=found.regions)
+        is_certain = not row.is_start_lost or bool(found.regions or found.left_out)
+        if not is_certain:
+            found = self._tool.annotated_regions(annotation, self._pool, size, begun_from)
         left_out = list(found.left_out)
-        if handed_out and not found.regions and not left_out:
+        if begun_from and not found.regions and not left_out:
             left_out.append(NOTHING_INSIDE)
-        if found.regions or left_out:
-            return _Asked(found.regions, True, left_out)
-        return _Asked(self._cells(size), False, drawn_instead=found.drawn_instead)
+        if found.regions:
+            elsewhere = [] if found.are_boxes else self._cells(size)
+            return _Asked(found.regions, is_certain, is_certain, left_out, elsewhere)
+        if left_out:
+            return _Asked((), left_out=left_out)
+        whole = self._cells(size)
+        return _Asked(whole, were_asked_for=False, drawn_instead=found.drawn_instead)
 
     def _cells(self, size: tuple[int, int]) -> list[Region]:
         return grid(size, self._config.ranking.region_size)
-
-    def _handed_out(self, row: Annotation, image_id: int) -> tuple[list[Region], bool]:
-        """The regions that were suggested with what an annotation started from.
-
-        And whether these are all that may have been, as its start is lost, or others had taken
-        their places before anybody submitted them.
-        """
-        is_lost = row.is_start_lost is True
-        if row.suggested_version is None and not is_lost:
-            return [], False
-        entries = self._store.queue.ever_handed_out(image_id, row.suggested_version)
-        regions = dict.fromkeys(Region(*(entry[name] for name in _PLACE)) for entry in entries)
-        return list(regions), is_lost or len(in_force(entries)) < len(entries)
 
     def _image_size(self, image_id: int) -> tuple[int, int]:
         """(height, width) of an annotated image, read from its file the first time.
@@ -302,6 +284,20 @@ class LabelReader:
         height, width = pixels.shape[:2]
         self._store.images.seen(image.id, (height, width), content_of(pixels))
         return height, width
+
+
+def _made_elsewhere(painted: Painted, asked: _Asked) -> list[NewLabel]:
+    """What a person painted outside of the regions that were asked for; no background there."""
+    is_asked = np.zeros(painted.mask.shape, bool)
+    for region in asked.regions:
+        is_asked[region.slices] = True
+    labels = []
+    for region in asked.elsewhere:
+        made = painted.made_in(region)
+        made[is_asked[region.slices]] = VOID
+        if says_something(made):
+            labels.append(NewLabel(region, made, drawn_digest=painted.digest(region)))
+    return labels
 
 
 def _attempt_at(row: Annotation) -> tuple[int, str, int, str]:

@@ -57,13 +57,13 @@ class Publication:
             waiting: the tasks that nobody has labelled yet, before any is taken out.
         """
         since, newest = self.project.round_label_id, self.newest_painted
-        first_ids = (
-            label.first_id or label.id
+        oldest_ids = (
+            label.oldest_id
             for of_image in self.labels.values()
             for label in of_image
             if not label.is_skipped
         )
-        painted = [it for it in first_ids if since < it <= newest]
+        painted = [it for it in oldest_ids if since < it <= newest]
         if not painted:
             return False
         has_learned = min(painted) <= self.learned_label_id

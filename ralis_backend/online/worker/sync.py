@@ -289,7 +289,7 @@ class Sync:
 
     def _reader(self, project: Project, pool: ToolProject) -> ToolReader:
         labels = LabelReader(self._store, self._tool, self._config, project, pool)
-        return ToolReader(self._store, self._tool, labels, project, self._standing)
+        return ToolReader(self._store, self._tool, labels, project, pool, self._standing)
 
     def _forget_crop_tasks(self, project: Project) -> None:
         """The regions project is another one: its open tasks are gone, its labels are kept."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ralis_backend.online.store import annotation_from_json, now, parts, unpack
 from ralis_backend.online.store.tables import CropTask, Image, Project
-from ralis_backend.online.tool import TaskAnnotations, Tool, ToolAnnotation, ToolTask
+from ralis_backend.online.tool import TaskAnnotations, Tool, ToolAnnotation, ToolProject, ToolTask
 from ralis_backend.online.worker.label_reader import LabelReader
 from ralis_backend.online.worker.region_tasks import RegionTasks
 from ralis_backend.online.worker.standing import Standing
@@ -49,6 +49,7 @@ class ToolReader:
         tool: where it is read.
         labels: reads the labels of annotations that are new or changed.
         project: the project, with its pool's uid.
+        pool: the project as the tool has it.
         standing: since when doubts about lists have stood as they are.
     """
 
@@ -58,6 +59,7 @@ class ToolReader:
         tool: Tool,
         labels: LabelReader,
         project: Project,
+        pool: ToolProject,
         standing: Standing,
     ) -> None:
         self._standing = standing
@@ -65,6 +67,7 @@ class ToolReader:
         self._tool = tool
         self._labels = labels
         self._project = project
+        self._pool = pool
         self._region_tasks = RegionTasks(store, project)
         self._answers = TaskAnswers(store, tool, project, self._read_task)
         self._tried: set[int] = set()
@@ -219,7 +222,9 @@ class ToolReader:
 
     def _read_task(self, source: ToolSource, found: TaskAnnotations) -> None:
         image, crop_task = self._place(source, found.task)
-        rows = self._store.annotations.put_task(self._project, source.uid, found, image, crop_task)
+        rows = self._store.annotations.put_task(
+            self._project, source.uid, found, image, crop_task, shows_boxes=self._pool.shows_boxes
+        )
         for row in rows:
             self._read_labels(row)
 
@@ -250,8 +255,15 @@ class ToolReader:
         image, crop_task = self._known_place(row.tool_uid, task) if task else (None, None)
         if image is None:
             return row
-        project, tool_uid = self._project, row.tool_uid
-        return self._store.annotations.put(project, tool_uid, annotation, image, crop_task) or row
+        placed = self._store.annotations.put(
+            self._project,
+            row.tool_uid,
+            annotation,
+            image,
+            crop_task,
+            shows_boxes=self._pool.shows_boxes,
+        )
+        return placed or row
 
     def _read_again(self, rows: Iterable[Annotation]) -> None:
         for row in rows:

@@ -65,6 +65,25 @@ def test_the_webhooks_shape_is_read():
     assert (annotation.is_skipped, annotation.suggested_version) == (False, "v2")
 
 
+@pytest.mark.parametrize(
+    ("prediction", "is_of_others"),
+    [
+        ({"model_version": "sam"}, True),
+        ({"model_version": "ralis-v2"}, False),
+        ({"model_version": None}, False),  # dropped meanwhile
+        ({"model_version": ""}, False),
+        ({}, False),
+        (None, False),
+    ],
+)
+def test_a_start_from_a_prediction_of_others_is_told_from_one_that_is_lost(
+    prediction, is_of_others
+):
+    for name, other in (("prediction", "parent_prediction"), ("parent_prediction", "prediction")):
+        annotation = parse_annotation(_webhook(**{name: prediction, other: {}}))
+        assert annotation.is_of_others == is_of_others
+
+
 def test_the_apis_shape_with_the_whole_task_is_read():
     payload = _webhook(
         task={"id": 3, "created_at": "2025-11-20T00:00:00Z", "data": {"image": "/data/a.png"}},

@@ -756,3 +756,46 @@ def test_boxes_that_stand_in_the_masks_meta_are_read_whatever_the_config_has_now
 def test_malformed_boxes_in_the_meta_are_named(regions):
     results = [{"id": "x", "meta": {"regions": regions}}]
     _no_boxes(results, BRUSH, (20, 40), "'x' has the regions")
+
+
+def test_pasted_boxes_are_no_regions_where_others_say_where_to_paint():
+    first, second = Region(0, 0, 40, 40), Region(40, 40, 40, 40)
+
+    def boxes(region: Region) -> dict[str, Any]:
+        return region_to_result(region, IN_PLACE, (80, 80), key="k", score=0.5, text=[])
+
+    pasted = {**boxes(second), "id": "pasted"}
+    found = read_boxes([pasted, boxes(first)], IN_PLACE, (80, 80))
+    assert found.regions == (first,)
+    assert found.are_boxes
+    assert "'pasted' is a suggested region that was pasted" in found.left_out[0]
+    assert read_boxes([pasted], IN_PLACE, (80, 80), [first]).regions == (first,)
+    alone = read_boxes([pasted], IN_PLACE, (80, 80))
+    assert (alone.regions, alone.left_out) == ((second,), ())
+
+
+def test_a_digest_tells_what_is_drawn_in_a_region_whatever_the_classes_and_the_background_are():
+    size, region, beside = (4, 6), Region(0, 0, 4, 3), Region(0, 3, 4, 3)
+
+    def digest(*strokes: dict[str, Any], names=("road",), rest: str | None = None) -> str:
+        found = read_paint(strokes, names, size, None if rest is None else "road")
+        assert found.digest(region, rest) != found.digest(beside, rest)
+        return found.digest(region, rest)
+
+    def drawn(where: Region, label: str, **fields: Any) -> dict[str, Any]:
+        alpha = np.zeros(size, np.uint8)
+        alpha[where.slices] = 255
+        return _stroke(alpha, label, **fields)
+
+    tree = drawn(Region(1, 1, 2, 1), "tree")
+    there = digest(tree)
+    assert digest(tree, names=("road", "tree")) == digest(tree, names=("tree", "road")) == there
+    assert digest(tree, drawn(Region(1, 4, 1, 1), "car")) == there
+    others = [
+        digest(drawn(Region(1, 1, 2, 1), "car")),
+        digest(drawn(Region(1, 1, 1, 1), "tree")),
+        digest(drawn(Region(1, 1, 2, 1), "tree", origin="prediction")),
+        digest(tree, drawn(Region(3, 2, 1, 1), "road")),
+        digest(tree, rest="road"),
+    ]
+    assert len({there, *others}) == 6

@@ -25,7 +25,7 @@ from ralis_backend.online.labels import NewLabel, RegionLabel
 from ralis_backend.online.pictures import pixel_rule
 from ralis_backend.online.store import Store, database, now
 from ralis_backend.online.store.database import Database
-from ralis_backend.online.store.tables import Base, Label
+from ralis_backend.online.store.tables import Annotation, Base, Label
 from ralis_backend.online.tool import ToolTask
 from ralis_backend.online.worker import Worker
 from tests.online.conftest import settle
@@ -150,6 +150,58 @@ def test_labels_from_before_times_of_their_own_are_as_old_as_their_annotation_if
         times = session.scalars(select(Label.painted_at).order_by(Label.id)).all()
     assert times == [annotation(1, 0).updated_at, annotation(2, 20).updated_at]
     opened.close()
+
+
+def test_starts_that_nobody_had_looked_at_are_lost_but_where_boxes_were_shown(
+    store: Store, tmp_path: Path
+):
+    boxes = '<View><RectangleLabels name="region" toName="image"/></View>'
+    for number, config in ((1, "<View/>"), (2, boxes)):
+        project = store.projects.register(f"{number}.100", number, config, CLASSES, "streets")
+        for count in (1, 2):
+            store.annotations.put(project, project.uid, annotation(count), None, None)
+    go_back_to(store, "0020")
+    with store.database.engine.begin() as connection:
+        statement = "UPDATE annotations SET is_start_lost = NULL WHERE annotation_id = 2"
+        connection.exec_driver_sql(statement)
+    opened = Store.open(f"sqlite:///{tmp_path / 'ralis.db'}", tmp_path / "blobs")
+    with opened.database.read() as session:
+        lost = session.scalars(select(Annotation.is_start_lost).order_by(Annotation.id)).all()
+    opened.close()
+    assert lost == [False, True, False, False]
+
+
+def test_annotations_from_before_starts_were_kept_began_from_what_was_handed_out_by_then(
+    store: Store, tmp_path: Path
+):
+    first, second = ({"row": 0, "col": col, "height": 8, "width": 8} for col in (0, 8))
+    project = store.projects.register("1.100", 1, "<View/>", CLASSES, "streets")
+    store.images.reconcile(project.id, [ToolTask(1, START, "/data/1.png")])
+    (image,) = store.images.of(project.id)
+    for number, version in ((1, "v3"), (2, "v4"), (3, None), (4, None), (5, "v9")):
+        begun = annotation(number, suggested_version=version)
+        store.annotations.put(project, "1.100", begun, image, None)
+    store.annotations.put(project, "1.100", annotation(6, suggested_version="v3"), None, None)
+    go_back_to(store, "0020")
+    store.queue.hand_out(image.id, 3, [first])
+    store.queue.hand_out(image.id, 4, [second, {**first, "is_taken_back": True}])
+    with store.database.engine.begin() as connection:
+        lost = "UPDATE annotations SET is_start_lost = 1 WHERE annotation_id = 4"
+        connection.exec_driver_sql(lost)
+    opened = Store.open(f"sqlite:///{tmp_path / 'ralis.db'}", tmp_path / "blobs")
+    query = select(Annotation.begun_from, Annotation.is_start_lost).order_by(Annotation.id)
+    with opened.database.read() as session:
+        starts = [tuple(row) for row in session.execute(query)]
+    opened.close()
+    left, right = [0, 0, 8, 8], [0, 8, 8, 8]
+    assert starts == [
+        ([left], False),
+        ([right, left], True),
+        ([], False),
+        ([left, right], True),
+        ([], False),
+        (None, False),
+    ]
 
 
 def test_a_database_from_before_answers_gets_those_that_were_ticked_and_no_new_label(

@@ -6,7 +6,7 @@ import pytest
 from ralis_backend.core.regions import VOID, Region
 from ralis_backend.online.labels import NewLabel
 from ralis_backend.online.masks import LabelMasks
-from ralis_backend.online.store import Store
+from ralis_backend.online.store import Store, labels
 from ralis_backend.online.store.tables import Image, Project
 from tests.online.store.conftest import LABELS, annotation, label
 
@@ -84,3 +84,19 @@ def test_what_was_read_with_what_the_project_meant_before_is_to_be_read_again(
     store.labels.put(row, [painted], {}, (), now.meaning)
     assert len(store.labels.of(project.id)) == 1
     assert store.annotations.waiting_ids(project.id) == []
+
+
+def test_an_annotation_of_many_regions_that_are_all_read_otherwise_costs_each_region_a_few_looks(
+    store: Store, project: Project, image: Image, monkeypatch: pytest.MonkeyPatch
+):
+    regions = [Region(0, col, 1, 1) for col in range(30)]
+
+    def read_as(index: int) -> list[NewLabel]:
+        return [NewLabel(region, np.full((1, 1), index, np.uint8)) for region in regions]
+
+    row = label(store, project, image, annotation(), *read_as(0))
+    place, looks = labels._place, []
+    monkeypatch.setattr(labels, "_place", lambda it: looks.append(it) or place(it))
+    store.labels.put(row, read_as(1), {})
+    assert [it.pixels for it in store.labels.of(project.id)] == [(0, 1)] * len(regions)
+    assert len(looks) <= 4 * len(regions)

@@ -5,8 +5,9 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+from sqlalchemy import select
 
-from ralis_backend.core.regions import VOID, Region
+from ralis_backend.core.regions import VOID, Region, grid
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Suggestion
 from ralis_backend.online.tool import ImageUnreachable, ToolTask
@@ -19,9 +20,9 @@ from tests.online.fake_tool import FakeTool, picture
 def suggested(store: Store) -> Suggestion:
     """What the first task was answered with."""
     (project,) = store.projects.all()
-    found = store.queue.handed_out(store.images.of(project.id)[0].id, 0)
-    assert found is not None
-    return found
+    image_id = store.images.of(project.id)[0].id
+    with store.database.read() as session:
+        return session.scalars(select(Suggestion).where(Suggestion.image_id == image_id)).one()
 
 
 def submit(store: Store, tool: FakeTool, size: tuple[int, int]) -> None:
@@ -44,7 +45,8 @@ def test_suggestions_of_a_larger_image_are_labelled_as_far_as_the_image_reaches(
     submit(store, tool, (40, 60))
     worker.advance_all()
     labels = store.labels.of(store.projects.all()[0].id)
-    assert {label.region for label in labels} == {Region(32, 32, 8, 28), Region(0, 32, 32, 28)}
+    asked = {Region(32, 32, 8, 28), Region(0, 32, 32, 28)}
+    assert {label.region for label in labels} == asked | set(grid((40, 60), (32, 32)))
     for label in labels:
         assert store.labels.mask(label).shape == (label.region.height, label.region.width)
 
@@ -120,8 +122,8 @@ class Painting:
     def project(self):
         return self.store.projects.get("1.100")
 
-    def hand_out(self, *regions: Region, version: int = 3) -> None:
-        image_id = self.store.images.of(self.project.id)[0].id
+    def hand_out(self, *regions: Region, version: int = 3, task: int = 1) -> None:
+        image_id = self.store.images.of(self.project.id)[task - 1].id
         self.store.queue.hand_out(image_id, version, [asdict(region) for region in regions])
 
     def submit(
@@ -129,7 +131,8 @@ class Painting:
         *painted: Region,
         number: int = 1,
         version: str | None = None,
-        copied_from: int | None = None,
+        task: int = 1,
+        **values: object,
     ) -> None:
         """An annotation with the left half of these regions painted bright."""
         mask = np.full(SIZE, VOID, np.uint8)
@@ -137,14 +140,20 @@ class Painting:
             mask[region.row : region.row + 32, region.col : region.col + 16] = 1
         self.tool.version = version
         results = [{"mask": mask.tolist()}] if painted else []
-        self.tool.annotate(1, results, project_id=1, annotation_id=number)
+        self.tool.annotate(task, results, project_id=1, annotation_id=number)
+        self.change(number, **values)
+
+    def change(self, number: int, **values: object) -> None:
         known = self.tool.all_annotations[1]
-        known[number] = replace(known[number], copied_from=copied_from)
+        known[number] = replace(known[number], **values)
         self.read()
 
-    def labels(self) -> dict[tuple[int, int], Sequence[int]]:
-        """Dark and bright pixels of each labelled region."""
+    def labels(self, task: int | None = None) -> dict[tuple[int, int], Sequence[int]]:
+        """Dark and bright pixels of each labelled region, of all images or of one."""
         found = self.store.labels.every(self.project.id)
+        if task is not None:
+            image_id = self.store.images.of(self.project.id)[task - 1].id
+            found = [it for it in found if it.image_id == image_id]
         return {(it.region.row, it.region.col): tuple(it.pixels) for it in found}
 
     def left_out(self) -> list[str]:
@@ -235,28 +244,129 @@ def test_an_annotation_of_a_whole_image_stays_one_when_regions_of_it_are_handed_
     assert painting.labels() == {**whole, (32, 0): HALF}
 
 
-def test_where_boxes_show_the_regions_an_annotation_without_any_is_of_the_whole_image(
-    painting, monkeypatch: pytest.MonkeyPatch
-):
+def test_what_began_from_a_prediction_of_others_is_of_the_whole_image(painting):
+    whole = {**dict.fromkeys(GRID, DARK), (0, 0): HALF}
     painting.hand_out(RIGHT)
-    with monkeypatch.context() as boxed:
-        boxed.setattr(painting.tool, "annotated_regions", boxes_shown(painting.tool))
-        painting.submit(LEFT)
+    painting.submit(LEFT, is_of_others=True)
+    assert painting.labels() == whole
+    painting.submit(LEFT)  # their prediction is deleted
+    painting.read_again()
+    assert painting.labels() == whole
+    painting.submit(is_of_others=True)
+    assert painting.labels() == dict.fromkeys(GRID, DARK)
+
+
+def test_where_boxes_show_the_regions_an_annotation_without_any_is_of_the_whole_image(painting):
+    painting.hand_out(RIGHT)
+    pool = painting.tool.pool
+    painting.tool.pool = replace(pool, shows_boxes=True)
+    painting.submit(LEFT)
     assert set(painting.labels()) == GRID
+    painting.tool.pool = pool
     painting.read_again()
     assert set(painting.labels()) == GRID, "whatever is shown by now"
 
 
-def test_boxes_that_come_later_make_no_whole_image_of_what_began_without_them(
-    painting, monkeypatch: pytest.MonkeyPatch
-):
+def test_boxes_that_come_later_make_no_whole_image_of_what_began_without_them(painting):
     painting.hand_out(RIGHT)
     painting.submit(LEFT)
-    monkeypatch.setattr(painting.tool, "annotated_regions", boxes_shown(painting.tool))
+    painting.tool.pool = replace(painting.tool.pool, shows_boxes=True)
     painting.read_again()
     assert painting.labels() == {(0, 0): (0, 512)}
 
 
-def boxes_shown(tool: FakeTool):
-    found = tool.annotated_regions
-    return lambda *it: replace(found(*it), are_boxed=True)
+def test_what_is_handed_out_later_changes_nothing_of_what_an_annotation_says(painting):
+    painting.hand_out(LEFT)
+    painting.submit(LEFT, LOWER)
+    said = {(0, 0): HALF, (32, 0): (0, 512)}
+    assert painting.labels() == said
+    painting.hand_out(LOWER, RIGHT, version=4)
+    painting.read_again()
+    assert painting.labels() == said
+    painting.submit(LEFT, LOWER, Region(32, 64, 32, 32))
+    assert painting.labels() == {**said, (32, 64): (0, 512)}
+    painting.submit(is_skipped=True)
+    assert painting.labels() == {(0, 0): ()}
+
+
+def test_where_no_box_says_where_to_paint_whatever_a_person_paints_counts(painting):
+    painting.hand_out(LEFT, RIGHT)
+    painting.submit(LEFT, LOWER, version="v3")
+    assert painting.labels() == {(0, 0): HALF, (0, 32): DARK, (32, 0): (0, 512)}
+    assert painting.left_out() == []
+    labels = painting.store.labels.every(painting.project.id)
+    assert {it.region: it.version for it in labels} == {LEFT: 3, RIGHT: 3, LOWER: None}
+
+
+def test_where_boxes_say_where_to_paint_nothing_else_counts(painting):
+    painting.hand_out(LEFT, RIGHT)
+    painting.submit(LEFT, LOWER, version="v3")
+    results = painting.tool.all_annotations[1][1].results
+    boxed = [*results, {"box": [0, 0, 32, 32]}, {"box": [0, 32, 32, 32]}]
+    painting.tool.annotate(1, boxed, project_id=1, annotation_id=1)
+    painting.read()
+    assert painting.labels() == {(0, 0): HALF, (0, 32): DARK}
+
+
+def test_regions_of_another_size_than_were_handed_out_label_no_pixel_twice(painting):
+    painting.hand_out(Region(0, 0, 48, 48))
+    painting.submit(LEFT, LOWER)
+    assert painting.labels() == {(0, 0): (48 * 48 - 48 * 16, 48 * 16), (32, 0): (0, 16 * 16)}
+
+
+def test_an_annotation_that_is_moved_to_another_task_stays_about_what_it_was_about(painting):
+    painting.hand_out(LEFT, task=2)
+    painting.hand_out(LOWER, task=1)
+    painting.submit(LEFT, version="v3", task=2)
+    painting.change(1, task_id=1)
+    assert painting.labels(1) == {(0, 0): HALF}
+    painting.hand_out(RIGHT, task=1, version=4)
+    painting.submit(LEFT, number=2, task=3)
+    painting.change(2, task_id=1)
+    assert painting.labels(1) == {**dict.fromkeys(GRID, DARK), (0, 0): HALF}
+
+
+def test_what_others_painted_since_is_not_hidden_by_a_move_to_a_task_of_the_same_picture(painting):
+    tasks, files = painting.tool.pool_tasks, painting.tool.files
+    tasks[0], files[1] = replace(tasks[0], image=tasks[1].image), files[2]
+    painting.read()
+    painting.hand_out(LEFT, RIGHT, task=2)
+    painting.submit(LEFT, version="v3", task=2, annotator="ann")
+    painting.submit(version="v3", number=2, task=2, annotator="bob")
+    painting.submit(LEFT, RIGHT, version="v3", task=2, annotator="ann")
+    ids = {it.id for it in painting.store.labels.every(painting.project.id)}
+    for number in (1, 2):
+        painting.change(number, task_id=1)
+    moved = painting.store.labels.of(painting.project.id)
+    assert painting.labels(2) == {}
+    assert {it.id for it in painting.store.labels.every(painting.project.id)} == ids
+    assert {it.region: it.annotator for it in moved} == {LEFT: "bob", RIGHT: "ann"}
+
+
+def test_a_duplicate_is_about_what_its_original_is_about_once_it_is_known_to_be_one(painting):
+    painting.hand_out(LEFT, RIGHT)
+    painting.submit(LEFT, version="v3")
+    painting.submit(LEFT, number=2)
+    painting.tool.all_annotations[1].pop(1)
+    painting.read()
+    assert painting.labels() == {(0, 0): HALF}
+    painting.change(2, copied_from=1, updated_at=painting.tool.tick())
+    assert painting.labels() == {(0, 0): HALF, (0, 32): DARK}
+
+
+def test_whatever_else_changes_who_does_not_paint_in_a_region_hides_nobody_there(painting):
+    painting.hand_out(LEFT, RIGHT)
+    painting.submit(LEFT, version="v3", annotator="ann")
+    painting.submit(version="v3", number=2, annotator="bob")
+    pool = painting.tool.pool
+    register = painting.store.projects.register
+    register(pool.uid, pool.id, pool.label_config, pool.classes, "pool", None, "bright")
+    painting.submit(LEFT, RIGHT, version="v3", annotator="ann")
+    counted = painting.store.labels.of(painting.project.id)
+    assert {it.region: it.annotator for it in counted} == {LEFT: "bob", RIGHT: "ann"}
+    painting.submit(LEFT, LOWER, version="v3", annotator="ann")
+    counted = painting.store.labels.of(painting.project.id)
+    assert {it.region: it.annotator for it in counted if it.region != LOWER} == {
+        LEFT: "bob",
+        RIGHT: "ann",
+    }

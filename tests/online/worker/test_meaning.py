@@ -60,7 +60,7 @@ class PaintedTool(FakeTool):
         """Another label config, with these labels."""
         xml = label_config(*names, control=control)
         classes = parse_label_config(xml).labels
-        self.pool = replace(self.pool, label_config=xml, classes=classes)
+        self.pool = replace(self.pool, label_config=xml, classes=classes, shows_boxes=True)
 
     def paint(self, class_index: int, *, size=SIZE) -> dict[str, Any]:
         """Submit the left half of the first image painted; the event of it."""
@@ -295,7 +295,8 @@ def misread(store: Store, tool: PaintedTool, sync: Sync, monkeypatch: pytest.Mon
     tool.paint(1)
     tool.annotate(2, tool.all_annotations[1][1].results, project_id=1, is_skipped=True)
     with monkeypatch.context() as old:
-        void = Painted(np.full(SIZE, VOID, np.uint8), np.zeros(SIZE, bool))
+        nothing = np.full(SIZE, VOID, np.uint8)
+        void = Painted(nothing, nothing != VOID, nothing, ())
         old.setattr(tool, "mask", lambda *_: void)
         old.setattr(sync_module, "READING", READING - 1)
         sync.full(the(store))

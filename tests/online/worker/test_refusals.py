@@ -55,7 +55,7 @@ class LabelStudioResults(FakeTool):
             f'<BrushLabels name="brush" toName="image">{labels}</BrushLabels></View>'
         )
         classes = parse_label_config(xml).labels
-        self.pool = replace(self.pool, label_config=xml, classes=classes)
+        self.pool = replace(self.pool, label_config=xml, classes=classes, shows_boxes=has_boxes)
 
     def answers(self, annotation: ToolAnnotation) -> dict[str, Any]:
         return read_answers(annotation.results)
@@ -298,7 +298,7 @@ def test_regions_that_were_handed_out_are_refused_by_a_tick_though_nothing_names
 ):
     results = [stroke(slice(32, 64), slice(0, 9)), tick()]
     found = read(store, tool, results, background, 1, [LEFT, RIGHT])
-    assert found == {(0, 0): None, (0, 32): None}
+    assert found == {(0, 0): None, (0, 32): None, (32, 0): {"car": 288}}
 
 
 def test_cells_of_a_ticked_image_in_which_nothing_is_painted_are_refused(store, tool, background):
@@ -355,3 +355,22 @@ def test_a_stroke_that_spills_into_a_ticked_region_hides_nothing_that_others_pai
     sync.full(store.projects.get(POOL))
     assert labels(store)[(0, 0)] == whole[(0, 0)]
     assert labels(store)[(0, 32)]["car"] == 18 * 32
+
+
+ACCEPTED = stroke(WHOLE, WHOLE, (32, 32), "prediction")
+OWN, CORRECTED = stroke(slice(0, 9), WHOLE, (32, 32)), stroke(slice(0, 7), WHOLE, (32, 32))
+
+
+@pytest.mark.parametrize("before", [[OWN], [ACCEPTED]], ids=["own", "accepted"])
+@pytest.mark.parametrize("is_painted_with", ["neither", "tick", "untick"])
+def test_neither_a_tick_that_comes_nor_one_that_goes_paints_without_a_stroke(
+    store, tool, background, before, is_painted_with
+):
+    read(store, tool, before, background)
+    tool.annotate(CROP_TASK, [CORRECTED], annotation_id=2, annotator="bob")
+    more = [*before, stroke(slice(20, 22), WHOLE, (32, 32))]
+    ticked = more if is_painted_with == "tick" else before
+    read(store, tool, [*ticked, tick()], background)
+    read(store, tool, before if is_painted_with == "neither" else more, background)
+    (counted,) = store.labels.of(store.projects.get(POOL).id)
+    assert counted.annotator == ("bob" if is_painted_with == "neither" else "ann")

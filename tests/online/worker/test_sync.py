@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ralis_backend.core.regions import grid
 from ralis_backend.labelstudio.errors import Unauthorised
 from ralis_backend.online.store import Store
 from ralis_backend.online.tool import ToolUnavailable
@@ -279,7 +280,7 @@ def test_a_lost_data_folder_is_rebuilt_from_the_labelling_tool(
     fresh.close()
 
 
-def test_without_rectangles_the_regions_handed_out_are_what_was_labelled(
+def test_without_rectangles_all_that_was_painted_counts_and_what_was_handed_out_was_suggested(
     store: Store, tool: FakeTool, make_worker: MakeWorker
 ):
     worker = make_worker("in-place", suggestions_per_image=2)
@@ -289,7 +290,8 @@ def test_without_rectangles_the_regions_handed_out_are_what_was_labelled(
     store.events.add("1.100", "ANNOTATION_CREATED", event)
     settle(worker)
     labels = store.labels.of(store.projects.all()[0].id)
-    assert {label.region for label in labels} == handed_out
+    assert {label.region for label in labels} == set(grid((64, 96), (32, 32)))
+    assert {label.region for label in labels if label.version == 0} == handed_out
 
 
 def test_a_new_annotation_with_the_number_of_one_that_is_gone_replaces_it(

@@ -741,7 +741,7 @@ def test_an_edit_after_the_predictions_were_dropped_labels_what_was_suggested(
     tool.version = None
     tool.annotate(1, [{"mask": (1 - mask).tolist()}], project_id=1, annotation_id=1)
     in_place.full(the(store))
-    (label,) = store.labels.every(the(store).id)
+    (label,) = (it for it in store.labels.every(the(store).id) if it.version is not None)
     assert (label.version, label.round) == (3, 4)
     np.testing.assert_array_equal(store.labels.mask(label), (1 - mask)[label.region.slices])
     assert (label.region.row, label.region.col) == (32, 64)
