@@ -14,3 +14,13 @@ def is_of_machine(error: BaseException) -> bool:
     if isinstance(error, _TYPES):
         return True
     return isinstance(error, RuntimeError) and any(it in str(error).lower() for it in _SIGNS)
+
+
+def is_accelerator_lost(error: BaseException) -> bool:
+    """Whether it, or what it came from, leaves this process without its accelerator.
+
+    After an illegal access or a fault of the card each later call of the process fails as well.
+    """
+    if isinstance(error, torch.AcceleratorError):
+        return True
+    return error.__cause__ is not None and is_accelerator_lost(error.__cause__)

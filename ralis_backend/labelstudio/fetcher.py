@@ -179,6 +179,10 @@ class ImageFetcher:
                 f"the image {without_secrets(path)} may not be read (401): "
                 f"{self._client.auth.advice()}"
             )
+        if response.status_code == 424:  # the bucket fails, or has no such file: it does not say
+            raise ImageUnreachable(
+                f"Label Studio could not get {without_secrets(path)} from its storage (424)"
+            )
         _check(response, path)
         return response.content
 

@@ -203,7 +203,8 @@ class Pictures:
             num_had += 1
             if other is not None and other[0] == kind:
                 samples.append(other[1])
-        return samples, num_had >= min(ENOUGH, len(images) / 2)
+        may_come_back = [it for it in images if it.num_failures < 2]
+        return samples, num_had >= min(ENOUGH, len(may_come_back) / 2)
 
 
 def task_of(image: Image) -> ToolTask:

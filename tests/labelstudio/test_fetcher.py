@@ -648,6 +648,7 @@ def test_a_redirect_to_the_login_page_says_that_the_token_may_not_read(tmp_path)
         (httpx.Response(401), Unauthorised, "may not be read"),
         (httpx.Response(403), Unauthorised, "local-files storage"),
         (httpx.Response(500), ToolNotFound, "may be gone"),
+        (httpx.Response(424), ImageUnreachable, "from its storage"),
         (httpx.Response(204), ValueError, "answered 204"),
         (httpx.Response(200, html="<html>Log in"), ValueError, "a web page, no image"),
     ],

@@ -30,6 +30,7 @@ from ralis_backend.online.tool import (
     TaskAnnotations,
     Tool,
     ToolAnnotation,
+    ToolError,
     ToolProject,
     ToolTask,
     Watch,
@@ -286,8 +287,11 @@ class FakeTool:
         predictions: Sequence[CropPrediction],
     ) -> None:
         self._call("publish_crop_predictions")
+        found = {prediction.task_id: prediction for prediction in predictions}
+        if gone := found.keys() - self.region_tasks.keys():
+            raise ToolError(f"tasks {sorted(gone)} are not in the project")
         self.version = version
-        self.predictions = {prediction.task_id: prediction for prediction in predictions}
+        self.predictions = found
 
     def publish_image_predictions(
         self,

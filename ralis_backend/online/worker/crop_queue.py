@@ -63,7 +63,7 @@ class CropQueue:
         """
         project, version = publication.project, publication.version
         plan = self._made(publication, regions_id)
-        self._take_out(plan, regions_id)
+        self._take_out(plan.taken_out, regions_id)
         self._predict(publication, regions_id, plan, masks)
         logger.info(
             "project %s: queue of %s holds %d regions, %d of them new",
@@ -80,12 +80,36 @@ class CropQueue:
         Where pictures cannot be read, others are planned in their place.
         """
         while True:
-            plan = self._plan(publication, regions_id)
+            plan = self._without_twins(publication, regions_id)
             self._store_plan(publication, plan)
             if not self._make_planned(publication, regions_id):
                 return plan
             images = self._store.images.of(publication.project.id)
             publication = replace(publication, images={image.id: image for image in images})
+
+    def _without_twins(self, publication: Publication, regions_id: int) -> Plan:
+        """The plan, without the old tasks from which the tool could not tell its new ones.
+
+        They are of the same region, round and version, for another reason, and go first: else the
+        tool takes the old task for the new one. One that somebody has just begun stays instead.
+        """
+        plan = self._plan(publication, regions_id)
+        number = publication.version.number
+        new = {(task.place, task.round, number) for task in plan.added}
+        twins = {
+            row.id: (place_of(row), row.round, row.version)
+            for row in plan.taken_out
+            if row.task_id is not None and (place_of(row), row.round, row.version) in new
+        }
+        if not twins:
+            return plan
+        gone = self._take_out([row for row in plan.taken_out if row.id in twins], regions_id)
+        begun = {twins[row_id] for row_id in twins.keys() - gone}
+        return replace(
+            plan,
+            taken_out=[row for row in plan.taken_out if row.id not in twins],
+            added=[task for task in plan.added if (task.place, task.round, number) not in begun],
+        )
 
     def _plan(self, publication: Publication, regions_id: int) -> Plan:
         """What has been begun stays, and is planned for; only the tool knows of that."""
@@ -108,11 +132,13 @@ class CropQueue:
         self._store.queue.change({row.id: _mined(publication, row) for row in plan.claimed})
         self._store.queue.add([_row(project, version, task) for task in plan.added])
 
-    def _take_out(self, plan: Plan, regions_id: int) -> None:
-        """Delete what leaves the queue; what somebody has just begun stays."""
-        rows = {row.task_id: row.id for row in plan.taken_out if row.task_id is not None}
+    def _take_out(self, leaving: Sequence[CropTask], regions_id: int) -> set[int]:
+        """Delete what leaves the queue, but for what somebody has just begun; what is gone."""
+        rows = {row.task_id: row.id for row in leaving if row.task_id is not None}
         gone = self._tool.delete_unopened_tasks(regions_id, list(rows)) if rows else []
-        self._store.queue.change({rows[task_id]: {"state": "deleted"} for task_id in gone})
+        gone_ids = {rows[task_id] for task_id in gone}
+        self._store.queue.change({row_id: {"state": "deleted"} for row_id in gone_ids})
+        return gone_ids
 
     def _state(self, publication: Publication) -> QueueState:
         project, version = publication.project, publication.version

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from ralis_backend.core.machine import is_accelerator_lost
 from ralis_backend.core.text import reason_of
 from ralis_backend.online.owner import own_name
 from ralis_backend.online.store import Store, StoreError, now
@@ -274,6 +275,11 @@ class Worker:
                 self._note_failure_alone(project, step, error)
             else:
                 self._note_failure(project, error)
+            if is_accelerator_lost(error):
+                self._end_process(
+                    f"{step.name} of project {project.tool_id} has lost the accelerator, which "
+                    "another process can have: it begins anew"
+                )
         else:
             self._note_success(project, step)
             return True

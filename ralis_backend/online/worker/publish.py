@@ -57,7 +57,8 @@ class Publisher:
         if project.regions_tool_id is None:
             rankings = self._store.rankings.of(version.id)
             publication = self._read(project, version, rankings, newest_painted)
-            _require_reach(publication)
+            if self._is_out_of_reach(publication):
+                return
             if publication.is_new:
                 self._store.queue.take_back(project.id, version.number, publication.wish_id)
                 self._publish_images(publication)
@@ -65,7 +66,8 @@ class Publisher:
         else:
             rankings = self._store.rankings.scored(version.id)
             publication = self._read(project, version, rankings, newest_painted)
-            _require_reach(publication)
+            if self._is_out_of_reach(publication):
+                return
             masks = self._masks(publication)
             number = self._crop_queue.publish(publication, project.regions_tool_id, masks)
         self._store.projects.change(
@@ -160,6 +162,24 @@ class Publisher:
             self._config.ranking,
         )
 
+    def _is_out_of_reach(self, publication: Publication) -> bool:
+        """Whether the version ranks again, as it can show nothing and there are other images.
+
+        Raises:
+            ValueError: if there are none.
+        """
+        project, version = publication.project, publication.version
+        is_replacing = publication.is_new and project.published_version is not None
+        if not is_replacing or not publication.is_out_of_reach:
+            return False
+        if self._store.images.has_unranked(project.id, version.id):
+            self._store.versions.change(version.id, ranked_at=None)
+            return True
+        raise ValueError(
+            f"none of the images that {version.name} has ranked can be read now; "
+            f"`ralis doctor --project {project.tool_id}` says why"
+        )
+
     def _has_misfits(self, project: Project, version: Version) -> bool:
         """Whether images were ranked that have other regions now; then the version ranks again."""
         scored = self._store.rankings.num_regions(version.id)
@@ -191,14 +211,3 @@ class Publisher:
         for version in self._store.versions.all(project.id):
             if version.number not in kept and version.ranked_at is not None:
                 self._store.rankings.drop(version.id)
-
-
-def _require_reach(publication: Publication) -> None:
-    """`ValueError` where a ranking cannot take the place of what was published before."""
-    project = publication.project
-    is_replacing = publication.is_new and project.published_version is not None
-    if is_replacing and publication.is_out_of_reach:
-        raise ValueError(
-            f"none of the images that {publication.version.name} has ranked can be read now; "
-            f"`ralis doctor --project {project.tool_id}` says why"
-        )

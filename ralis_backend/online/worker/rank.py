@@ -36,6 +36,7 @@ from ralis_backend.online.ranking import (
 from ralis_backend.online.same_pictures import SamePictures
 from ralis_backend.online.seeking import Seeking, seek
 from ralis_backend.online.store import Store, now
+from ralis_backend.online.store.attempts import FAILURE
 from ralis_backend.online.store.tables import Image, Project, Version
 from ralis_backend.online.tool import Tool
 from ralis_backend.online.trust import judge, judge_formula, may_be_refused, standing_verdict
@@ -57,6 +58,8 @@ USED_UP = "used_up"
 
 MOST_IN_A_ROW = 3
 """So many images that the segmenter fails on may be to blame themselves."""
+MOST_RESTS = 10
+"""So often a ranking rests for more of them, over some twenty minutes; then it goes on."""
 
 
 class _SegmenterFails(Exception):
@@ -228,9 +231,10 @@ class Ranker:
 
         Raises:
             RuntimeError: if it is the segmenter, or the machine, that fails: none can be described,
-                or so many in a row fail for want of memory.
+                or so many in a row fail for want of memory, at first.
         """
         pool: list[DescribedRow] = []
+        may_rest = self._store.attempts.count(project.id, FAILURE, "rank") < MOST_RESTS
         failed: list[_SegmenterFails] = []  # since the last one that was described
         painted = {label.image_id for label in labels if not label.is_skipped}
         for index, image in enumerate(images, start=1):
@@ -244,7 +248,8 @@ class Ranker:
                 )
             except _SegmenterFails as failure:
                 failed.append(failure)
-                if len(failed) >= MOST_IN_A_ROW and (not pool or failure.is_of_machine):
+                is_of_step = not pool or failure.is_of_machine
+                if may_rest and is_of_step and len(failed) >= MOST_IN_A_ROW:
                     raise _of_step(version, failed) from failure
             else:
                 if described is not None:

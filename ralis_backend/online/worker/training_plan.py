@@ -16,8 +16,8 @@ from ralis_backend.online.store.tables import Image, Version
 
 MOST_UNLABELLED_IMAGES = 200
 """Of a pool: each has to be fetched, and decoded images fill the memory."""
-GONE = 4
-"""Failures of an image's own in a row, over more than an hour: nobody waits for it."""
+GONE = 5
+"""Failures of an image's own in a row, in an hour unless somebody asks: nobody waits for it."""
 
 
 @dataclass(frozen=True)

@@ -296,6 +296,26 @@ def test_an_outage_between_ranking_and_publishing_takes_nothing_out(
     assert {row.version for row in store.queue.open(project.id)} > {0}
 
 
+def test_a_ranking_whose_images_are_gone_does_not_keep_those_that_came_later_from_annotators(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+):
+    worker = make_worker(random_share=0.0)
+    project = ranked_anew(store, tool, worker)
+    monkeypatch.setattr(tool, "image", out_of_reach(tool, set(tool.files)))
+    monkeypatch.setattr(loop, "pause_after", lambda _: 0.0)
+    for _ in range(4):
+        worker.advance_all()
+    tool.files[7] = picture(7)
+    tool.pool_tasks.append(ToolTask(7, START, "/data/7.png"))
+    store.projects.change(project.id, is_sync_requested=True)
+    for _ in range(3):
+        settle(worker)
+    project = store.projects.by_id(project.id)
+    (image,) = store.images.of_tasks(project.id, [7]).values()
+    assert project.published_version == 1
+    assert image.id in {row.image_id for row in store.queue.open(project.id)}
+
+
 def test_what_cannot_be_read_when_a_queue_is_filled_is_made_up_for_before_anything_is_taken_out(
     store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
 ):

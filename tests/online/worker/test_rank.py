@@ -120,6 +120,35 @@ def test_a_segmenter_that_fails_on_every_image_fails_the_ranking_and_one_that_wo
     assert bad == dict.fromkeys((1, 2, 4, 5, 6), str(error))
 
 
+def test_the_first_images_do_not_stop_the_ranking_of_the_others_for_good(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+):
+    break_on(monkeypatch, tool, {1, 2, 3}, ValueError("the segmenter breaks on it"))
+    monkeypatch.setattr(rank, "MOST_RESTS", 2)
+    monkeypatch.setattr(loop, "pause_after", lambda _: 0.0)
+    worker = make_worker(random_share=0.0)
+    for _ in range(3):
+        settle(worker)
+    (project,) = store.projects.all()
+    assert {image.task_id for image in store.images.bad(project.id)} == {1, 2, 3}
+    assert len(tool.queue()) == 8
+
+
+def test_a_worker_that_has_lost_its_graphics_card_ends(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+):
+    error = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+    break_on(monkeypatch, tool, {1, 2, 3, 4, 5, 6}, error)
+    worker = make_worker(random_share=0.0)
+    ended: list[str] = []
+    monkeypatch.setattr(worker, "_end_process", ended.append)
+    settle(worker)
+    assert [each.partition(" has ")[0] for each in ended] == ["rank of project 1"]
+    (project,) = store.projects.all()
+    assert "illegal memory access" in str(project.last_error)
+    assert store.images.bad(project.id) == []
+
+
 def test_an_image_that_is_too_large_for_the_card_is_left_out_alone(
     store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
 ):

@@ -87,6 +87,9 @@ def test_a_stopped_wish_gives_the_queue_back_to_the_ordinary_strategy(
     rows = store.queue.open(project.id)
     assert len(rows) == 8
     assert sum(row.strategy == "presence:bright" for row in rows) <= 2  # what may be open
+    tasks = {row.task_id for row in rows}
+    assert len(tasks) == 8, "each its own"
+    assert tasks <= tool.region_tasks.keys()
 
 
 def test_half_a_share_leaves_the_others_half_of_the_queue(store: Store, tool: FakeTool, trained):
