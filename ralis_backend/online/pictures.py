@@ -16,7 +16,7 @@ import numpy as np
 
 from ralis_backend.core.images import RangeUnknown, decode_image, deep_values
 from ralis_backend.core.intensity import Kind, PixelRule, Range, range_of
-from ralis_backend.online.store import Store, StoreError
+from ralis_backend.online.store import Store, StoreError, now
 from ralis_backend.online.store.attempts import IMAGE
 from ralis_backend.online.store.tables import Image, Project
 from ralis_backend.online.tool import ImageUnreachable, ToolTask, ToolUnavailable
@@ -203,8 +203,8 @@ class Pictures:
             num_had += 1
             if other is not None and other[0] == kind:
                 samples.append(other[1])
-        may_come_back = [it for it in images if it.num_failures < 2]
-        return samples, num_had >= min(ENOUGH, len(may_come_back) / 2)
+        awaited = [it for it in images if it.error is None or it.is_out_of_reach(now())]
+        return samples, num_had >= min(ENOUGH, len(awaited) / 2)
 
 
 def task_of(image: Image) -> ToolTask:

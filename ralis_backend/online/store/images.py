@@ -171,6 +171,10 @@ class Images:
         """
         with self._database.write() as session:
             row = session.get_one(Image, image_id)
+            if not isinstance(error, ImageUnreachable):
+                row.unreachable_since = None
+            elif row.error is None or row.unreachable_since is None:
+                row.unreachable_since = now()
             row.error = reason_of(error)
             if isinstance(error, ImageUnreachable):
                 pause = OUTAGE_PAUSE if row.num_failures else _FIRST_PAUSE

@@ -194,6 +194,7 @@ class Image(Base):
     )
     num_failures: Mapped[int] = mapped_column(default=0)  # to read it, in a row
     retry_at: Mapped[datetime | None]
+    unreachable_since: Mapped[datetime | None]  # its host does not deliver it
     # the newest label when a training read it last
     trained_label_id: Mapped[int] = mapped_column(default=0, server_default="0")
 
@@ -207,6 +208,11 @@ class Image(Base):
         if self.retry_at is None or self.retry_at <= moment:
             return True
         return self.retry_at > moment + 2 * LONGEST_PAUSE  # a clock was set back
+
+    def is_out_of_reach(self, moment: datetime) -> bool:
+        """Whether its host does not deliver it, for less than a day: an outage ends."""
+        since = self.unreachable_since
+        return self.error is not None and since is not None and moment - since < LONGEST_PAUSE
 
     @property
     def size(self) -> tuple[int, int] | None:

@@ -128,10 +128,21 @@ class NewVersions:
             **({"left_out": left_out} if left_out else {}),
             **({LEARNED_FROM: list(plan.besides)} if plan.besides else {}),
         }
-        if why := _untold(parent, plan, num_held_out):
+        num_awaited = self._num_out_of_reach(project, plan)
+        if why := _untold(parent, num_held_out, num_awaited):
             return False, {**metrics, NOT_IN_USE: why}
         tolerance = self._config.promotion_tolerance
         return is_promoted(sums[0], sums[1], num_held_out, tolerance, background), metrics
+
+    def _num_out_of_reach(self, project: Project, plan: TrainingPlan) -> int:
+        """Regions that are held out and will be readable when their host is back."""
+        images = {image.id: image for image in self._store.images.of(project.id)}
+        moment = now()
+        return sum(
+            len(part.labels)
+            for part in plan.held_out
+            if part.image.id in images and images[part.image.id].is_out_of_reach(moment)
+        )
 
     def continued(
         self,
@@ -233,13 +244,13 @@ class NewVersions:
         return stored
 
 
-def _untold(parent: Version | None, plan: TrainingPlan, num_read: int) -> str | None:
+def _untold(parent: Version | None, num_read: int, num_awaited: int) -> str | None:
     """Why nobody can tell a version from its parent now, though enough is held out for that."""
     has_learned = parent is not None and parent.weights_key is not None
-    if not has_learned or can_judge(num_read) or not can_judge(plan.num_held_out):
+    if not has_learned or can_judge(num_read) or not can_judge(num_read + num_awaited):
         return None
     return (
-        f"of the {plan.num_held_out} regions that are held out {num_read} can be read now, "
+        f"of the {num_read + num_awaited} regions that are held out {num_read} can be read now, "
         f"expected at least {MIN_VALIDATION_REGIONS} to judge it by; it is trained again when "
         "their images are back"
     )

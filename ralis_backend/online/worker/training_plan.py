@@ -16,8 +16,6 @@ from ralis_backend.online.store.tables import Image, Version
 
 MOST_UNLABELLED_IMAGES = 200
 """Of a pool: each has to be fetched, and decoded images fill the memory."""
-GONE = 5
-"""Failures of an image's own in a row, in an hour unless somebody asks: nobody waits for it."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class TrainingPlan:
     validation: images that are kept out of it, for the promotion gate.
     unseen: regions of the random slice, one by one, that the version in use has not learned from.
     num_labels: labelled regions of the project.
-    held_out: as `validation`, with the images that cannot be read now, but may be soon.
+    held_out: as `validation`, with the images that cannot be read now.
     left_out: what cannot be used of the labels, and why.
     """
 
@@ -51,11 +49,6 @@ class TrainingPlan:
     unlabelled: Sequence[ImageLabels] = ()
     besides: Sequence[str] = ()
     held_out: Sequence[ImageLabels] = ()
-
-    @property
-    def num_held_out(self) -> int:
-        """Regions that are held out, whether they can be read now or not."""
-        return sum(len(each.labels) for each in self.held_out)
 
     @property
     def learned_from(self) -> Sequence[ImageLabels]:
@@ -105,9 +98,7 @@ def plan_training(
         left_out=left_out,
         unlabelled=_unlabelled(images, _shown_by(every, labels), rng) if more else (),
         besides=more,
-        held_out=_by_image(
-            [each for each in every if each.is_validation and each.num_failures < GONE], painted
-        ),
+        held_out=_by_image([each for each in every if each.is_validation], painted),
     )
 
 

@@ -155,7 +155,10 @@ def test_labels_from_before_times_of_their_own_are_as_old_as_their_annotation_if
 def test_starts_that_nobody_had_looked_at_are_lost_but_where_boxes_were_shown(
     store: Store, tmp_path: Path
 ):
-    boxes = '<View><RectangleLabels name="region" toName="image"/></View>'
+    boxes = (
+        '<View><RectangleLabels name="region" toName="image"><Label value="Suggested region"/>'
+        "</RectangleLabels></View>"
+    )
     for number, config in ((1, "<View/>"), (2, boxes)):
         project = store.projects.register(f"{number}.100", number, config, CLASSES, "streets")
         for count in (1, 2):

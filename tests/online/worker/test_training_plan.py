@@ -5,22 +5,17 @@ from datetime import UTC, datetime, timedelta
 from ralis_backend.core.regions import Region
 from ralis_backend.online.random_slice import SLICE
 from ralis_backend.online.store.tables import Image, Version
-from ralis_backend.online.worker.training_plan import GONE, TrainingPlan, plan_training
+from ralis_backend.online.worker.training_plan import TrainingPlan, plan_training
 from tests.online.conftest import make_label
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LEFT, RIGHT = Region(0, 0, 32, 32), Region(0, 32, 32, 32)
 
-
-def make_image(**values):
-    return Image(**{"num_failures": 0, **values})
-
-
 IMAGES = [
-    make_image(id=1, height=32, width=64, is_validation=False),
-    make_image(id=2, height=32, width=64, is_validation=True),
-    make_image(id=3, height=32, width=64, is_validation=None),
-    make_image(id=4, is_validation=False),  # never read
+    Image(id=1, height=32, width=64, is_validation=False),
+    Image(id=2, height=32, width=64, is_validation=True),
+    Image(id=3, height=32, width=64, is_validation=None),
+    Image(id=4, is_validation=False),  # never read
 ]
 LABELS = [
     make_label(1, LEFT, id=1, strategy=SLICE),
@@ -64,7 +59,7 @@ def test_a_region_outside_its_image_is_left_out_and_named_and_its_neighbours_cou
 
 
 def test_an_image_that_could_not_be_read_shortly_before_is_left_out_and_named():
-    bad = make_image(id=1, task_id=5, height=32, width=64, error="truncated")
+    bad = Image(id=1, task_id=5, height=32, width=64, error="truncated")
     bad.retry_at, bad.is_validation = NOW + timedelta(minutes=1), False
     plan = plan_training([bad, *IMAGES[1:]], LABELS, None, NOW)
     assert plan.training == []
@@ -74,16 +69,12 @@ def test_an_image_that_could_not_be_read_shortly_before_is_left_out_and_named():
 
 
 def test_what_is_held_out_counts_whether_it_can_be_read_or_not():
-    bad = make_image(id=2, task_id=6, height=32, width=64, error="truncated", is_validation=True)
-    bad.retry_at, bad.num_failures = NOW + timedelta(minutes=1), GONE - 1
+    bad = Image(id=2, task_id=6, height=32, width=64, error="truncated", is_validation=True)
+    bad.retry_at = NOW + timedelta(minutes=1)
     outside = make_label(2, Region(16, 48, 32, 32), id=7)  # its image has changed
     plan = plan_training([IMAGES[0], bad], [*LABELS, outside], None, NOW)
     assert plan.validation == []
     assert ids(plan, "held_out") == [(2, [2, 6])]
-    assert plan.num_held_out == 2
-    bad.num_failures = GONE
-    plan = plan_training([IMAGES[0], bad], LABELS, None, NOW)
-    assert plan.num_held_out == 0, "nothing waits for a file that is gone"
 
 
 def unlabelled_ids(images, in_use=None, learner="paint+unlabelled"):
@@ -94,10 +85,10 @@ def unlabelled_ids(images, in_use=None, learner="paint+unlabelled"):
 
 
 def test_images_without_any_label_are_learned_from_unless_held_out_unread_or_bad():
-    bad = make_image(id=9, task_id=9, height=32, width=64, error="truncated")
+    bad = Image(id=9, task_id=9, height=32, width=64, error="truncated")
     bad.retry_at = NOW + timedelta(minutes=1)
-    held_out = make_image(id=8, height=32, width=64, is_validation=True)
-    never_read = make_image(id=7)
+    held_out = Image(id=8, height=32, width=64, is_validation=True)
+    never_read = Image(id=7)
     images = [*IMAGES, held_out, never_read, bad]
     assert unlabelled_ids(images) == [3]
     assert unlabelled_ids(images, learner="paint") == []
@@ -106,17 +97,15 @@ def test_images_without_any_label_are_learned_from_unless_held_out_unread_or_bad
 def test_a_picture_is_not_unlabelled_that_is_held_out_or_labelled_in_another_task():
     shown = {1: "painted", 2: "held out", 5: "skipped", 6: "unread"}
     first = [
-        make_image(id=1, height=32, width=64, is_validation=False),
-        make_image(id=2, height=32, width=64, is_validation=True),
-        make_image(id=5, height=32, width=64),
-        make_image(
-            id=6, height=32, width=64, is_validation=True, retry_at=NOW + timedelta(minutes=1)
-        ),
+        Image(id=1, height=32, width=64, is_validation=False),
+        Image(id=2, height=32, width=64, is_validation=True),
+        Image(id=5, height=32, width=64),
+        Image(id=6, height=32, width=64, is_validation=True, retry_at=NOW + timedelta(minutes=1)),
     ]
-    twins = [make_image(id=10 + number, height=32, width=64) for number in shown]
+    twins = [Image(id=10 + number, height=32, width=64) for number in shown]
     for image in [*first, *twins]:
         image.content = shown[image.id % 10]
-    alone = make_image(id=20, height=32, width=64, content="alone")
+    alone = Image(id=20, height=32, width=64, content="alone")
     skip = make_label(5, LEFT, id=9, is_skipped=True)
     plan = plan_training([*first, *twins, alone], [*LABELS, skip], None, NOW, "paint+unlabelled")
     assert [part.image.id for part in plan.unlabelled] == [20]
@@ -124,7 +113,7 @@ def test_a_picture_is_not_unlabelled_that_is_held_out_or_labelled_in_another_tas
 
 def test_of_a_large_pool_some_are_drawn_others_for_each_version(monkeypatch):
     monkeypatch.setattr("ralis_backend.online.worker.training_plan.MOST_UNLABELLED_IMAGES", 5)
-    images = [make_image(id=number, height=8, width=8) for number in range(20, 40)]
+    images = [Image(id=number, height=8, width=8) for number in range(20, 40)]
     draws = [unlabelled_ids(images, Version(number=number, metrics={})) for number in (1, 2, 1)]
     assert [len(set(draw)) for draw in draws] == [5, 5, 5]
     assert draws[0] == draws[2] != draws[1]

@@ -1,4 +1,4 @@
-"""annotations keep the regions that they began from; labels know what is drawn in their region."""
+"""what annotations began from; what is drawn in labels; since when images are out of reach."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -35,15 +35,6 @@ _suggestions = sa.table(
     sa.column("version", sa.Integer),
     sa.column("regions", sa.JSON),
 )
-_sources = sa.table(
-    "sources", sa.column("host_uid", sa.String), sa.column("changed_at", sa.DateTime)
-)
-_task_states = sa.table(
-    "task_states",
-    sa.column("host_uid", sa.String),
-    sa.column("task_id", sa.Integer),
-    sa.column("state", sa.String),
-)
 
 
 def upgrade() -> None:
@@ -54,20 +45,23 @@ def upgrade() -> None:
     if "begun_from" not in {column["name"] for column in inspector.get_columns("annotations")}:
         of_whole = sa.Column("begun_from", sa.JSON(), nullable=True, server_default="[]")
         op.add_column("annotations", of_whole)
+    if "unreachable_since" not in {column["name"] for column in inspector.get_columns("images")}:
+        op.add_column("images", sa.Column("unreachable_since", sa.DateTime(), nullable=True))
     _decide_open_starts()
     _fill_starts()
-    _ask_again_for_duplicates()
 
 
 def downgrade() -> None:
     """Revert: what is known of lost starts stays so."""
+    op.drop_column("images", "unreachable_since")
     op.drop_column("annotations", "begun_from")
     op.drop_column("labels", "drawn_digest")
 
 
 def _decide_open_starts() -> None:
     """Where nobody had looked whether they are lost, they are where no boxes can be shown."""
-    has_boxes = _projects.c.label_config.like("%RectangleLabels%")
+    config = _projects.c.label_config
+    has_boxes = config.like("%RectangleLabels%") & config.like("%Suggested region%")
     is_lost = _annotations.c.project_id.not_in(sa.select(_projects.c.id).where(has_boxes))
     is_open = _annotations.c.is_start_lost.is_(None)
     op.execute(sa.update(_annotations).where(is_open).values(is_start_lost=is_lost))
@@ -114,21 +108,3 @@ def _start(row: Any, handed_out: Sequence[tuple[int, Sequence[Any]]]) -> dict[st
     places = dict.fromkeys(tuple(entry[name] for name in _PLACE) for entry in entries)
     is_lost = row.is_start_lost or any(entry.get("is_taken_back") for entry in entries)
     return {"row_id": row.id, "places": [list(it) for it in places], "is_lost": is_lost}
-
-
-def _ask_again_for_duplicates() -> None:
-    """Earlier releases did not keep which annotation is one: it is of a task that has several."""
-    known, states = _annotations.c, _task_states.c
-    tasks = (
-        sa.select(known.host_uid, known.task_id)
-        .where(~known.is_deleted, known.crop_task_id.is_(None))
-        .group_by(known.host_uid, known.task_id)
-        .having(sa.func.count() > sa.func.count(known.suggested_version))
-        .having(sa.func.count() > 1)
-        .subquery()
-    )
-    same_task = [tasks.c.host_uid == states.host_uid, tasks.c.task_id == states.task_id]
-    has_several = sa.select(tasks.c.task_id).where(*same_task).exists()
-    op.execute(sa.update(_task_states).where(has_several).values(state=""))
-    in_source = sa.select(tasks.c.task_id).where(tasks.c.host_uid == _sources.c.host_uid).exists()
-    op.execute(sa.update(_sources).where(in_source).values(changed_at=None))
