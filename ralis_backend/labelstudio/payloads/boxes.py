@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ralis_backend.core.regions import Region
-from ralis_backend.labelstudio.payloads.answers import read_ticks, result_id
+from ralis_backend.labelstudio.payloads.answers import is_region_box, read_ticks, result_id
 from ralis_backend.labelstudio.payloads.label_config import LabelConfig
 from ralis_backend.labelstudio.payloads.results import (
     AnnotationError,
@@ -61,7 +61,7 @@ def read_boxes(
     """
     objects, _ = objects_of(results)
     boxes: dict[Region, None] = {}  # in order, each once
-    objects, left_out = _without_pasted(objects, is_asked=bool(handed_out))
+    objects, left_out = _without_pasted(objects, config, is_asked=bool(handed_out))
     covered, has_rectangle = 0, False
     for result in objects:
         try:
@@ -108,6 +108,9 @@ def read_refusals(
     ticks = read_ticks(objects)
     if not any(ticks.values()):
         return Refusals()
+    boxes = [it for it in objects if is_region_box(it, config.region_label) and is_pasted(it)]
+    pasted = {box for result in boxes for box in _own_box(result, config, size)}
+    objects, _ = _without_pasted(objects, config, is_asked=not pasted.issuperset(regions))
     own: dict[Region, bool] = {}
     for result in objects:
         name = result_id(result)
@@ -144,9 +147,11 @@ def _painted(objects: Sequence[Result], size: tuple[int, int]) -> np.ndarray:
     return is_painted
 
 
-def _without_pasted(objects: list[Result], *, is_asked: bool) -> tuple[list[Result], list[str]]:
+def _without_pasted(
+    objects: list[Result], config: LabelConfig, *, is_asked: bool
+) -> tuple[list[Result], list[str]]:
     """The results but for pasted rectangles, and what is said of these; all where none are own."""
-    is_box = [it.get("type") == "rectanglelabels" for it in objects]
+    is_box = [is_region_box(it, config.region_label) for it in objects]
     pasted = [box and is_pasted(it) for it, box in zip(objects, is_box, strict=True)]
     if not any(pasted) or (sum(pasted) == sum(is_box) and not is_asked):
         return objects, []

@@ -357,11 +357,19 @@ def _place(
         of_annotation = Label.annotation_row_id == row.id
         if image is not None and crop_task is None and _is_of_picture(session, row, image):
             session.execute(update(Label).where(of_annotation).values(image_id=image.id))
+            _keep_side(session, row, image)
         else:
             session.execute(delete(Label).where(of_annotation))
         _reopen(session, row)
     row.task_id, (row.image_id, row.crop_task_id) = annotation.task_id, place
     return is_moved
+
+
+def _keep_side(session: Session, row: Annotation, image: Image) -> None:
+    """What goes along to an image is held out there as well, unless its side is decided."""
+    before, after = (session.get_one(Image, it) for it in (row.image_id, image.id))
+    if after.is_validation is None:
+        after.is_validation = before.is_validation
 
 
 def _is_of_picture(session: Session, row: Annotation, image: Image) -> bool:

@@ -424,12 +424,18 @@ def _mask_key(content: bytes) -> str:
 def _replace_labels(session: Session, annotation: Annotation, rows: Sequence[Label]) -> None:
     """Write the labels of an annotation.
 
-    What was a mere skip and is painted now is new, unless it is only read in another way.
+    What was a mere skip and is painted now is new, unless it is only read in another way. So is a
+    region that had no label before.
     """
     of_annotation = Label.annotation_row_id == annotation.id
     is_reread = not annotation.is_repainted
     new = {_place(row): row for row in rows}
-    for row in session.scalars(select(Label).where(of_annotation)).all():
+    known = session.scalars(select(Label).where(of_annotation)).all()
+    if is_reread and known:
+        oldest_id = min(row.first_id or row.id for row in known)
+        for label in new.values():
+            label.first_id = oldest_id
+    for row in known:
         it = new.get(_place(row))
         if it is not None and it.mask_key == row.mask_key:
             row.is_disputed, row.drawn_digest = it.is_disputed, it.drawn_digest

@@ -288,16 +288,27 @@ class LabelReader:
 
 def _made_elsewhere(painted: Painted, asked: _Asked) -> list[NewLabel]:
     """What a person painted outside of the regions that were asked for; no background there."""
-    is_asked = np.zeros(painted.mask.shape, bool)
+    is_read = np.zeros(painted.mask.shape, bool)
     for region in asked.regions:
-        is_asked[region.slices] = True
+        is_read[region.slices] = True
     labels = []
-    for region in asked.elsewhere:
-        made = painted.made_in(region)
-        made[is_asked[region.slices]] = VOID
+    for cell in asked.elsewhere:
+        made = painted.made_in(cell)
+        made[is_read[cell.slices]] = VOID
         if says_something(made):
-            labels.append(NewLabel(region, made, drawn_digest=painted.digest(region)))
+            box = _box_of(made != VOID)  # else a stroke that ran over would close the whole cell
+            region = Region(cell.row + box.row, cell.col + box.col, box.height, box.width)
+            digest = painted.digest(region)
+            labels.append(NewLabel(region, made[box.slices].copy(), drawn_digest=digest))
+            is_read[region.slices] = True  # cells at the border overlap
     return labels
+
+
+def _box_of(is_painted: np.ndarray) -> Region:
+    """The smallest region that holds all pixels that are True, of which there are some."""
+    rows, cols = (np.flatnonzero(is_painted.any(axis=axis)) for axis in (1, 0))
+    top, left = int(rows[0]), int(cols[0])
+    return Region(top, left, int(rows[-1]) + 1 - top, int(cols[-1]) + 1 - left)
 
 
 def _attempt_at(row: Annotation) -> tuple[int, str, int, str]:

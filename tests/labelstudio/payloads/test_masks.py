@@ -18,7 +18,7 @@ from label_studio_sdk.converter.converter import Format
 from PIL import Image
 
 from ralis_backend.core.regions import VOID, Region
-from ralis_backend.labelstudio.payloads.boxes import MAX_REGIONS, read_boxes
+from ralis_backend.labelstudio.payloads.boxes import MAX_REGIONS, read_boxes, read_refusals
 from ralis_backend.labelstudio.payloads.brush_rle import encode
 from ralis_backend.labelstudio.payloads.label_config import parse_label_config
 from ralis_backend.labelstudio.payloads.masks import mask_to_results, region_to_result
@@ -772,6 +772,29 @@ def test_pasted_boxes_are_no_regions_where_others_say_where_to_paint():
     assert read_boxes([pasted], IN_PLACE, (80, 80), [first]).regions == (first,)
     alone = read_boxes([pasted], IN_PLACE, (80, 80))
     assert (alone.regions, alone.left_out) == ((second,), ())
+    helper = {**boxes(first), "value": {**boxes(first)["value"], "rectanglelabels": ["Car"]}}
+    assert read_boxes([pasted, helper], IN_PLACE, (80, 80)).regions == (second,)
+
+
+def test_a_tick_that_was_pasted_with_a_box_refuses_nothing_where_the_region_has_a_box_of_its_own():
+    first, second = Region(0, 0, 40, 40), Region(40, 40, 40, 40)
+    own, other = (
+        region_to_result(region, IN_PLACE, (80, 80), key=key, score=0.5, text=[])
+        for key, region in (("a", first), ("b", second))
+    )
+    pasted = {**own, "id": "pasted"}
+    tick = {
+        "id": "pasted",
+        "type": "choices",
+        "from_name": "useful",
+        "to_name": "image",
+        "value": {"choices": ["Not worth labelling"]},
+    }
+    pasted_with_tick = [pasted, tick]
+    regions, size = [first, second], (80, 80)
+    found = read_refusals([own, other, *pasted_with_tick], IN_PLACE, size, regions)
+    assert found.refused == set()
+    assert read_refusals(pasted_with_tick, IN_PLACE, size, [first]).refused == {first}
 
 
 def test_a_digest_tells_what_is_drawn_in_a_region_whatever_the_classes_and_the_background_are():

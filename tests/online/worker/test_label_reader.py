@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
-from ralis_backend.core.regions import VOID, Region, grid
+from ralis_backend.core.regions import VOID, Region
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Suggestion
 from ralis_backend.online.tool import ImageUnreachable, ToolTask
@@ -46,7 +46,8 @@ def test_suggestions_of_a_larger_image_are_labelled_as_far_as_the_image_reaches(
     worker.advance_all()
     labels = store.labels.of(store.projects.all()[0].id)
     asked = {Region(32, 32, 8, 28), Region(0, 32, 32, 28)}
-    assert {label.region for label in labels} == asked | set(grid((40, 60), (32, 32)))
+    assert asked < {label.region for label in labels}
+    assert sum(sum(label.pixels) for label in labels) == 40 * 60
     for label in labels:
         assert store.labels.mask(label).shape == (label.region.height, label.region.width)
 
@@ -295,7 +296,19 @@ def test_where_no_box_says_where_to_paint_whatever_a_person_paints_counts(painti
     assert painting.labels() == {(0, 0): HALF, (0, 32): DARK, (32, 0): (0, 512)}
     assert painting.left_out() == []
     labels = painting.store.labels.every(painting.project.id)
-    assert {it.region: it.version for it in labels} == {LEFT: 3, RIGHT: 3, LOWER: None}
+    painted = replace(LOWER, width=16)  # what was left out there is still to be asked for
+    assert {it.region: it.version for it in labels} == {LEFT: 3, RIGHT: 3, painted: None}
+
+
+def test_regions_that_a_later_reading_finds_besides_are_no_labelling(painting, monkeypatch):
+    painting.hand_out(LEFT)
+    with monkeypatch.context() as before:
+        before.setattr(label_reader, "_made_elsewhere", lambda *_: [])
+        painting.submit(LEFT, LOWER, version="v3")
+    (known,) = painting.store.labels.every(painting.project.id)
+    painting.read_again()
+    found = {it.region: it.oldest_id for it in painting.store.labels.every(painting.project.id)}
+    assert found == {LEFT: known.id, replace(LOWER, width=16): known.id}
 
 
 def test_where_boxes_say_where_to_paint_nothing_else_counts(painting):
@@ -311,7 +324,7 @@ def test_where_boxes_say_where_to_paint_nothing_else_counts(painting):
 def test_regions_of_another_size_than_were_handed_out_label_no_pixel_twice(painting):
     painting.hand_out(Region(0, 0, 48, 48))
     painting.submit(LEFT, LOWER)
-    assert painting.labels() == {(0, 0): (48 * 48 - 48 * 16, 48 * 16), (32, 0): (0, 16 * 16)}
+    assert painting.labels() == {(0, 0): (48 * 48 - 48 * 16, 48 * 16), (48, 0): (0, 16 * 16)}
 
 
 def test_an_annotation_that_is_moved_to_another_task_stays_about_what_it_was_about(painting):
@@ -366,7 +379,9 @@ def test_whatever_else_changes_who_does_not_paint_in_a_region_hides_nobody_there
     assert {it.region: it.annotator for it in counted} == {LEFT: "bob", RIGHT: "ann"}
     painting.submit(LEFT, LOWER, version="v3", annotator="ann")
     counted = painting.store.labels.of(painting.project.id)
-    assert {it.region: it.annotator for it in counted if it.region != LOWER} == {
+    painted = replace(LOWER, width=16)
+    assert {it.region: it.annotator for it in counted} == {
         LEFT: "bob",
         RIGHT: "ann",
+        painted: "ann",
     }
