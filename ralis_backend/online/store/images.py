@@ -171,17 +171,16 @@ class Images:
         """
         with self._database.write() as session:
             row = session.get_one(Image, image_id)
-            if not isinstance(error, ImageUnreachable):
-                row.unreachable_since = None
-            elif row.error is None or row.unreachable_since is None:
-                row.unreachable_since = now()
-            row.error = reason_of(error)
             if isinstance(error, ImageUnreachable):
+                if row.error is None or row.unreachable_since is None:
+                    row.unreachable_since = now()
                 pause = OUTAGE_PAUSE if row.num_failures else _FIRST_PAUSE
                 row.num_failures = max(1, row.num_failures)
             else:
+                row.unreachable_since = None
                 row.num_failures += 1
                 pause = min(LONGEST_PAUSE, _FIRST_PAUSE * 4 ** min(row.num_failures - 1, 6))
+            row.error = reason_of(error)
             row.retry_at = now() + pause
 
     def to_try_again(self, project_id: int, moment: datetime, count: int) -> list[Image]:

@@ -59,7 +59,7 @@ USED_UP = "used_up"
 MOST_IN_A_ROW = 3
 """So many images that the segmenter fails on may be to blame themselves."""
 MOST_RESTS = 10
-"""So often a ranking rests for more of them, over some twenty minutes; then it goes on."""
+"""So often a ranking rests for so many, 25 minutes in all; then it goes on without them."""
 
 
 class _SegmenterFails(Exception):

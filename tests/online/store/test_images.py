@@ -120,6 +120,25 @@ def test_an_image_that_is_only_out_of_reach_rests_for_minutes_however_long_its_h
     assert pauses == [60] + [300] * 199 + [240]
 
 
+def test_an_image_is_out_of_reach_for_a_day_from_its_first_failure_or_until_it_is_to_blame(
+    store: Store, project: Project, image: Image
+):
+    store.images.fail(image.id, ImageUnreachable("503"))
+    since = store.images.get(image.id).unreachable_since
+    assert since is not None
+    store.images.fail(image.id, ImageUnreachable("503"))
+    failed = store.images.get(image.id)
+    assert failed.unreachable_since == since
+    assert failed.is_out_of_reach(since + timedelta(hours=23))
+    assert not failed.is_out_of_reach(since + timedelta(hours=24))
+    store.images.seen(image.id, (3, 4))
+    assert not store.images.get(image.id).is_out_of_reach(since)
+    store.images.fail(image.id, ImageUnreachable("503"))
+    assert store.images.get(image.id).unreachable_since > since
+    store.images.fail(image.id, ValueError("truncated"))
+    assert not store.images.get(image.id).is_out_of_reach(since)
+
+
 def test_a_request_for_a_training_lets_no_image_wait(store: Store, project: Project, image: Image):
     store.images.reconcile(project.id, [ToolTask(1, START, "a.png"), ToolTask(2, START, "")])
     for _ in range(5):
