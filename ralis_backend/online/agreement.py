@@ -47,7 +47,7 @@ def by_region(labels: Iterable[RegionLabel]) -> list[list[RegionLabel]]:
     """
     found: dict[object, dict[str, RegionLabel]] = defaultdict(dict)
     for label in labels:
-        if not label.is_skipped:
+        if label.is_closing and not label.is_skipped:
             found[label.image_id, label.region][label.annotator] = label
     return [list(people.values()) for people in found.values() if len(people) > 1]
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
 
 from ralis_backend.core.regions import VOID, Region
+
+CLOSING_SHARE = 0.5
+"""Of a region that nobody was asked for more than this has to be painted to count as labelled."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +23,9 @@ class RegionLabel:
     labels that were not suggested (whole-image annotations). `is_starred`: a reviewer has marked
     its annotation as the right one. `wish_id`: of the wish that it was mined for. `is_disputed`:
     its region was called not worth labelling by who painted in it. `oldest_id`: of the first label
-    of its region by the same annotation, which has been painted on, or read in another way, since;
-    its own where there was none before.
+    of its region by the same annotation, which has been painted on since; of the first label of
+    any region by it where this one is only read in another way; its own where there was none.
+    `share_beside`: see `NewLabel`.
     """
 
     id: int
@@ -42,6 +46,12 @@ class RegionLabel:
     is_starred: bool = False
     wish_id: int | None = None
     is_disputed: bool = False
+    share_beside: float | None = None
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether its region counts as labelled, and nobody has to be asked for it any more."""
+        return self.share_beside is None or self.share_beside > CLOSING_SHARE
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,8 @@ class NewLabel:
 
     is_disputed: it was called not worth labelling, and painted in all the same.
     drawn_digest: tells whether somebody painted in it since: `Painted.digest`; None: unknown.
+    share_beside: which share of the region somebody painted who was asked for others, in (0, 1],
+        of what was not asked for; None: this one was asked for, or is of a whole image.
 
     Raises:
         ValueError: if the mask is not of the region's size.
@@ -59,6 +71,7 @@ class NewLabel:
     mask: np.ndarray | None
     is_disputed: bool = False
     drawn_digest: str | None = None
+    share_beside: float | None = None
 
     def __post_init__(self) -> None:
         """Check the mask's size: one that does not fit could be stored, and never be used."""
@@ -100,18 +113,28 @@ def newest(
 
     A painted one is hidden by a later skip only where a reviewer starred that; one of which every
     pixel is of a removed class hides no more than a skip, nor does one that is disputed. Where
-    regions overlap it is the same: what comes later lies over what comes before.
+    regions overlap it is the same: what comes later lies over what comes before. What is painted
+    beside the regions that were asked for hides those alone that would hide no paint; they are done
+    all the same.
 
     Args:
         labels: as they were painted, oldest first.
         removed_classes: that the project has no more.
     """
     chosen: dict[tuple[int, Region], RegionLabel] = {}
-    for label in sorted(labels, key=lambda it: (it.is_starred, _rank(it, removed_classes))):
+    for label in sorted(labels, key=lambda it: _precedence(it, removed_classes)):
         key = (label.image_id, label.region)
-        chosen.pop(key, None)
-        chosen[key] = label
+        hidden = chosen.pop(key, None)
+        is_asked = hidden is not None and hidden.share_beside is None
+        chosen[key] = replace(label, share_beside=None) if is_asked else label
     return list(chosen.values())
+
+
+def _precedence(label: RegionLabel, removed_classes: Collection[int]) -> tuple[int, bool, int]:
+    """Larger for what hides the other; what is painted beside stands between those asked for."""
+    rank = _rank(label, removed_classes)
+    asked = 2 if label.is_starred or rank == 2 else 0
+    return asked if label.share_beside is None else 1, label.is_starred, rank
 
 
 def _rank(label: RegionLabel, removed_classes: Collection[int]) -> int:
@@ -139,7 +162,8 @@ def covered(image_size: tuple[int, int], labels: Sequence[RegionLabel]) -> np.nd
     """The pixels of an image that have been labelled or skipped, (H, W) bool."""
     mask = np.zeros(image_size, bool)
     for label in labels:
-        mask[label.region.slices] = True
+        if label.is_closing:
+            mask[label.region.slices] = True
     return mask
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -404,9 +405,10 @@ def _points(
 
 
 def _that_count(store: Store, project: Project) -> list[RegionLabel]:
-    """The project's labels with a pixel of a class that it has."""
+    """The labels of regions that count as labelled, with a pixel of a class of the project."""
     removed = project.removed_classes
-    return [it for it in store.labels.of(project.id) if says_something_of(it, removed)]
+    labels = store.labels.of(project.id)
+    return [it for it in labels if it.is_closing and says_something_of(it, removed)]
 
 
 class _Labelled:
@@ -428,7 +430,7 @@ class _Labelled:
         self._project, self._config = project, config
         labels = _that_count(store, project)
         sizes = [(label.region.height, label.region.width) for label in labels]
-        size = max(set(sizes), key=sizes.count, default=config.region_size)
+        size = Counter(sizes).most_common(1)[0][0] if sizes else config.region_size
         self._size, self._labels = size, labels_by_image(labels)
         by_image = labels_by_image(
             [label for label, each in zip(labels, sizes, strict=True) if each == size]

@@ -62,7 +62,8 @@ def test_each_persons_newest_mask_of_a_region_counts_and_skips_do_not():
     bob = make_label(1, REGION, id=3, annotator="bob")
     skip = make_label(1, REGION, id=4, annotator="cem", is_skipped=True)
     elsewhere = make_label(1, Region(1, 0, 1, 4), id=5, annotator="cem")
-    assert by_region([first, newer, bob, skip, elsewhere]) == [[newer, bob]]
+    ran_over = make_label(1, REGION, id=6, annotator="ann", share_beside=0.1)
+    assert by_region([first, newer, bob, skip, elsewhere, ran_over]) == [[newer, bob]]
     assert by_region([first, newer]) == []
 
 

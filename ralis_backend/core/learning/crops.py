@@ -60,12 +60,14 @@ class LabelledImage:
     regions: that are labelled.
     class_pixels: labelled pixels of each class in each region, where they are known without
         looking; None: counted in the mask.
+    weights: how often crops are drawn around each region; None: around all alike.
     """
 
     load: Callable[[], np.ndarray]
     mask: Mask
     regions: tuple[Region, ...]
     class_pixels: tuple[Sequence[int], ...] | None = None
+    weights: tuple[float, ...] | None = None
 
     def pixels_by_class(self) -> list[np.ndarray]:
         """Of each region, the labelled pixels by class index, up to the last class there is."""
@@ -98,9 +100,11 @@ class Crops:
         self.rng = rng
         self.cutter = Cutter(config, rng, outside)
         self.regions: list[tuple[LabelledImage, Region]] = []
-        counts = []
+        counts, weights = [], []
         for image in images:
-            for region, pixels in zip(image.regions, image.pixels_by_class(), strict=True):
+            shares = image.weights or (1.0,) * len(image.regions)
+            found = zip(image.regions, image.pixels_by_class(), shares, strict=True)
+            for region, pixels, share in found:
                 if pixels[num_classes:].any():
                     raise ValueError(
                         f"class index {int(np.flatnonzero(pixels)[-1])} in {region} of a mask, "
@@ -108,6 +112,7 @@ class Crops:
                     )
                 if pixels.any():
                     self.regions.append((image, region))
+                    weights.append(share)
                     counts.append(
                         np.bincount(np.arange(len(pixels)), pixels, num_classes)[:num_classes]
                     )
@@ -116,7 +121,7 @@ class Crops:
                 "no region holds a labelled pixel; label at least one region before training"
             )
         self.counts = np.array(counts, np.float64)  # (R, C)
-        self.chances = self._chances()
+        self.chances = self._chances(np.array(weights))
 
     def __len__(self) -> int:
         return len(self.regions)
@@ -161,7 +166,7 @@ class Crops:
             )
         self.chances /= self.chances.sum()
 
-    def _chances(self) -> np.ndarray:
+    def _chances(self, weights: np.ndarray) -> np.ndarray:
         """(R,) chance of each region: partly equal, partly by the rarity of its classes."""
         frequencies = self.counts.sum(axis=0) / self.counts.sum()
         shares = self.counts / self.counts.sum(axis=1, keepdims=True)
@@ -169,6 +174,7 @@ class Crops:
         mixed: np.ndarray = (1 - self.config.rarity_share) / len(self.regions) + (
             self.config.rarity_share * rarity / rarity.sum()
         )
+        mixed = mixed * weights
         return np.asarray(mixed / mixed.sum())
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ralis_backend.labelstudio.payloads.label_config import REGION_LABEL
-from ralis_backend.labelstudio.payloads.results import Result, objects_of
+from ralis_backend.labelstudio.payloads.results import Result, name_of, objects_of
+from ralis_backend.labelstudio.payloads.strokes import is_pasted
 from ralis_backend.online.answers import ANSWER_KINDS, REST, USEFUL, AnswerKind, Choice
 
 
@@ -39,14 +40,15 @@ def read_answers(results: Sequence[Any], region_label: str = REGION_LABEL) -> di
     """What an annotation's results answer, by kind; what is malformed answers nothing.
 
     What was ticked for a suggested region alone is an answer about that one; where it was ticked
-    for every one of the annotation, it is one about the whole.
+    for every one of the annotation, it is one about the whole. Pasted ones are none of it where
+    there are others.
 
     Args:
         results: of one annotation, in its order; whatever was sent.
         region_label: of the rectangles that are suggested regions.
     """
     ticked = _ticked(results)
-    objects, _ = objects_of(results)
+    objects, _ = without_pasted(objects_of(results)[0], region_label, is_asked=False)
     boxes = [result_id(it) for it in objects if is_region_box(it, region_label)]
     about_boxes = [ticked.get(it, ()) for it in boxes]
     answers = {}
@@ -102,6 +104,23 @@ def is_region_box(result: Result, region_label: str) -> bool:
     labels = value.get("rectanglelabels") if isinstance(value, Mapping) else None
     is_labelled = isinstance(labels, list) and region_label in labels
     return result.get("type") == "rectanglelabels" and is_labelled
+
+
+def without_pasted(
+    objects: list[Result], region_label: str, *, is_asked: bool
+) -> tuple[list[Result], list[str]]:
+    """The results but for pasted rectangles, and what is said of these; all where none are own.
+
+    is_asked: whether regions are known without them: then they all go.
+    """
+    is_box = [is_region_box(it, region_label) for it in objects]
+    pasted = [box and is_pasted(it) for it, box in zip(objects, is_box, strict=True)]
+    if not any(pasted) or (sum(pasted) == sum(is_box) and not is_asked):
+        return objects, []
+    why = "is a suggested region that was pasted from another annotation; delete it"
+    sorted_out = list(zip(objects, pasted, strict=True))
+    left_out = [f"result {name_of(it)} {why}" for it, was_pasted in sorted_out if was_pasted]
+    return [it for it, was_pasted in sorted_out if not was_pasted], left_out
 
 
 def result_id(result: Mapping[str, Any]) -> str | None:

@@ -8,7 +8,12 @@ from typing import Any
 import numpy as np
 
 from ralis_backend.core.regions import Region
-from ralis_backend.labelstudio.payloads.answers import is_region_box, read_ticks, result_id
+from ralis_backend.labelstudio.payloads.answers import (
+    is_region_box,
+    read_ticks,
+    result_id,
+    without_pasted,
+)
 from ralis_backend.labelstudio.payloads.label_config import LabelConfig
 from ralis_backend.labelstudio.payloads.results import (
     AnnotationError,
@@ -61,7 +66,7 @@ def read_boxes(
     """
     objects, _ = objects_of(results)
     boxes: dict[Region, None] = {}  # in order, each once
-    objects, left_out = _without_pasted(objects, config, is_asked=bool(handed_out))
+    objects, left_out = without_pasted(objects, config.region_label, is_asked=bool(handed_out))
     covered, has_rectangle = 0, False
     for result in objects:
         try:
@@ -110,7 +115,9 @@ def read_refusals(
         return Refusals()
     boxes = [it for it in objects if is_region_box(it, config.region_label) and is_pasted(it)]
     pasted = {box for result in boxes for box in _own_box(result, config, size)}
-    objects, _ = _without_pasted(objects, config, is_asked=not pasted.issuperset(regions))
+    objects, _ = without_pasted(
+        objects, config.region_label, is_asked=not pasted.issuperset(regions)
+    )
     own: dict[Region, bool] = {}
     for result in objects:
         name = result_id(result)
@@ -145,20 +152,6 @@ def _painted(objects: Sequence[Result], size: tuple[int, int]) -> np.ndarray:
         except AnnotationError:
             continue
     return is_painted
-
-
-def _without_pasted(
-    objects: list[Result], config: LabelConfig, *, is_asked: bool
-) -> tuple[list[Result], list[str]]:
-    """The results but for pasted rectangles, and what is said of these; all where none are own."""
-    is_box = [is_region_box(it, config.region_label) for it in objects]
-    pasted = [box and is_pasted(it) for it, box in zip(objects, is_box, strict=True)]
-    if not any(pasted) or (sum(pasted) == sum(is_box) and not is_asked):
-        return objects, []
-    why = "is a suggested region that was pasted from another annotation; delete it"
-    sorted_out = list(zip(objects, pasted, strict=True))
-    left_out = [f"result {name_of(it)} {why}" for it, was_pasted in sorted_out if was_pasted]
-    return [it for it, was_pasted in sorted_out if not was_pasted], left_out
 
 
 def _boxes(result: Result, config: LabelConfig, size: tuple[int, int]) -> list[Region]:

@@ -25,7 +25,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from ralis_backend.core.images import mask_from_png, mask_to_png
 from ralis_backend.core.regions import VOID, Region
-from ralis_backend.online.labels import NewLabel, RegionLabel, newest
+from ralis_backend.online.labels import CLOSING_SHARE, NewLabel, RegionLabel, newest
 from ralis_backend.online.left_out import bounded
 from ralis_backend.online.store.answers import replace_answers
 from ralis_backend.online.store.blobs import BlobStore
@@ -50,6 +50,7 @@ _LABEL = (
     *_REGION,
     Label.is_skipped,
     Label.is_disputed,
+    Label.share_beside,
     Label.first_id,
     Label.mask_key,
     Label.pixels,
@@ -93,9 +94,10 @@ class Labels:
         Labels that are as they were keep their ids and the time at which they were painted:
         nothing new was. So do those keep that time which come out otherwise though nobody painted
         in their region: the annotation is as it was, or what was drawn in there is. Labels that
-        take the place of others remember the oldest of their region, so that it does not count as
-        one that is new. An annotation that was stored anew or moved meanwhile stays as one that has
-        to be read, and so does one that was read with what its project does not mean any more.
+        take the place of others remember the oldest of their region, and those that are only read
+        otherwise the oldest of their annotation, so that they do not count as new. An annotation
+        that was stored anew or moved meanwhile stays as one that has to be read, and so does one
+        that was read with what its project does not mean any more.
 
         Args:
             annotation: as it was read.
@@ -168,10 +170,14 @@ class Labels:
 
     def class_pixels(self, project_id: int, index: int) -> int:
         """Labelled pixels of a class in the regions that `of` gives; counted by the database."""
+        is_doubtful = self._doubtful_last(project_id)
+        is_beside = Label.share_beside.is_not(None)
+        is_said = or_(Annotation.is_starred, and_(~Label.is_skipped, is_doubtful == 0))
         best_first = (
+            case((is_beside, 1), (is_said, 2), else_=0).desc(),
             Annotation.is_starred.desc(),
             Label.is_skipped,
-            self._doubtful_last(project_id),
+            is_doubtful,
             Label.painted_at.desc(),
             Label.id.desc(),
         )
@@ -203,7 +209,10 @@ class Labels:
         matter; so many are found, and no more.
         """
         query = _counting(select(Label.image_id, *_REGION).distinct())
-        query = query.where(Label.project_id == project_id, Label.id > since_id, ~Label.is_skipped)
+        is_new = Label.id > since_id
+        query = query.where(
+            Label.project_id == project_id, is_new, ~Label.is_skipped, _is_closing()
+        )
         found = query.limit(most).subquery()
         with self._database.read() as session:
             return session.scalar(select(func.count()).select_from(found)) or 0
@@ -218,7 +227,7 @@ class Labels:
         """Of each painted region the id of its oldest label that counts, or was one of these."""
         region, first = (Label.image_id, *_REGION), func.coalesce(Label.first_id, Label.id)
         query = _counting(select(func.min(first))).group_by(*region)
-        query = query.where(Label.project_id == project_id, ~Label.is_skipped)
+        query = query.where(Label.project_id == project_id, ~Label.is_skipped, _is_closing())
         with self._database.read() as session:
             return list(session.scalars(query))
 
@@ -254,7 +263,7 @@ class Labels:
             .join(Annotation, Annotation.id == Label.annotation_row_id)
             .join(Image, Image.id == Label.image_id)
             .where(Label.project_id == project_id, ~Label.is_skipped, Image.is_deleted)
-            .where(~Annotation.is_deleted, ~Annotation.is_machine)
+            .where(~Annotation.is_deleted, ~Annotation.is_machine, _is_closing())
         )
         with self._database.read() as session:
             return (
@@ -393,6 +402,7 @@ class Labels:
             width=region.width,
             is_skipped=label.mask is None,
             is_disputed=label.is_disputed and label.mask is not None,
+            share_beside=label.share_beside,
             painted_at=annotation.painted_at or annotation.updated_at,
             drawn_digest=label.drawn_digest,
             mask_key=key,
@@ -424,8 +434,8 @@ def _mask_key(content: bytes) -> str:
 def _replace_labels(session: Session, annotation: Annotation, rows: Sequence[Label]) -> None:
     """Write the labels of an annotation.
 
-    What was a mere skip and is painted now is new, unless it is only read in another way. So is a
-    region that had no label before.
+    What is only read in another way is as old as the oldest label of its annotation; else what is
+    painted on as the oldest of its region, and what was a mere skip and is painted now is new.
     """
     of_annotation = Label.annotation_row_id == annotation.id
     is_reread = not annotation.is_repainted
@@ -439,6 +449,7 @@ def _replace_labels(session: Session, annotation: Annotation, rows: Sequence[Lab
         it = new.get(_place(row))
         if it is not None and it.mask_key == row.mask_key:
             row.is_disputed, row.drawn_digest = it.is_disputed, it.drawn_digest
+            row.share_beside = it.share_beside
             del new[_place(row)]
             continue
         if it is not None:
@@ -492,7 +503,7 @@ def is_painted_in(session: Session, image_id: int, after: int, up_to: int) -> bo
 def _painted_regions(project_id: int) -> Select:
     """The regions that count as labelled, each once."""
     regions = _counting(select(Label.image_id, *_REGION)).distinct()
-    return regions.where(Label.project_id == project_id, _is_painted())
+    return regions.where(Label.project_id == project_id, _is_painted(), _is_closing())
 
 
 def _shared(project_id: int) -> Select:
@@ -500,10 +511,15 @@ def _shared(project_id: int) -> Select:
     region = (Label.image_id, *_REGION)
     return (
         _counting(select(*region, func.max(Label.id).label("newest")))
-        .where(Label.project_id == project_id, ~Label.is_skipped)
+        .where(Label.project_id == project_id, ~Label.is_skipped, _is_closing())
         .group_by(*region)
         .having(func.count(Annotation.annotator.distinct()) > 1)
     )
+
+
+def _is_closing() -> ColumnElement[bool]:
+    """See `RegionLabel.is_closing`."""
+    return or_(Label.share_beside.is_(None), Label.share_beside > CLOSING_SHARE)
 
 
 def _is_painted() -> ColumnElement[bool]:
@@ -537,6 +553,7 @@ def _region_label(row: Any) -> RegionLabel:
         region=region,
         is_skipped=row.is_skipped,
         is_disputed=row.is_disputed,
+        share_beside=row.share_beside,
         mask_key=row.mask_key,
         pixels=tuple(row.pixels),
         annotator=row.annotator,

@@ -373,7 +373,10 @@ class Label(Base):
     is_skipped: Mapped[bool] = mapped_column(default=False)  # shown, and not worth or not possible
     # called not worth labelling, and painted all the same
     is_disputed: Mapped[bool] = mapped_column(default=False)
-    # the id of the oldest label that its annotation had of the region; None: it is the oldest
+    # share of it that was painted, which nobody had been asked for; None: it had been asked for
+    share_beside: Mapped[float | None]
+    # the id of the oldest label that its annotation had of the region, or of any region where this
+    # one is only read otherwise; None: it is the oldest
     first_id: Mapped[int | None] = mapped_column(default=None)
     painted_at: Mapped[datetime | None]  # its annotation's, when this region was last painted
     # of what is drawn in it; None: unknown

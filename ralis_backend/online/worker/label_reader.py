@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-READING = 5
+READING = 6
 """How annotations are read. Count it up where the same annotation gives other labels than it did:
 each project's are then read once more."""
 MAX_LOGGED = 300
@@ -288,27 +288,19 @@ class LabelReader:
 
 def _made_elsewhere(painted: Painted, asked: _Asked) -> list[NewLabel]:
     """What a person painted outside of the regions that were asked for; no background there."""
-    is_read = np.zeros(painted.mask.shape, bool)
+    is_open = np.ones(painted.mask.shape, bool)
     for region in asked.regions:
-        is_read[region.slices] = True
+        is_open[region.slices] = False
     labels = []
     for cell in asked.elsewhere:
-        made = painted.made_in(cell)
-        made[is_read[cell.slices]] = VOID
+        open_here = is_open[cell.slices]
+        made = np.where(open_here, painted.made_in(cell), np.uint8(VOID))
         if says_something(made):
-            box = _box_of(made != VOID)  # else a stroke that ran over would close the whole cell
-            region = Region(cell.row + box.row, cell.col + box.col, box.height, box.width)
-            digest = painted.digest(region)
-            labels.append(NewLabel(region, made[box.slices].copy(), drawn_digest=digest))
-            is_read[region.slices] = True  # cells at the border overlap
+            share = np.count_nonzero(made != VOID) / np.count_nonzero(open_here)
+            digest = painted.digest(cell)
+            labels.append(NewLabel(cell, made, drawn_digest=digest, share_beside=share))
+            open_here[:] = False  # cells at the border overlap
     return labels
-
-
-def _box_of(is_painted: np.ndarray) -> Region:
-    """The smallest region that holds all pixels that are True, of which there are some."""
-    rows, cols = (np.flatnonzero(is_painted.any(axis=axis)) for axis in (1, 0))
-    top, left = int(rows[0]), int(cols[0])
-    return Region(top, left, int(rows[-1]) + 1 - top, int(cols[-1]) + 1 - left)
 
 
 def _attempt_at(row: Annotation) -> tuple[int, str, int, str]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ralis_backend.core.learning.crops import LabelledImage, Unreadable
 from ralis_backend.core.text import reason_of
+from ralis_backend.online.labels import RegionLabel
 from ralis_backend.online.masks import LabelMasks
 from ralis_backend.online.pictures import NOT_ITS_FAULT, Pictures
 from ralis_backend.online.store import Store
@@ -58,15 +59,11 @@ class LabelledImages:
 
     def readable(self, parts: Sequence[ImageLabels]) -> list[ImageLabels]:
         """Those of which an image and a label were not found unreadable so far."""
-        return [part for part in parts if self.num_regions([part])]
+        return [part for part in parts if self._readable(part)]
 
     def num_regions(self, parts: Sequence[ImageLabels]) -> int:
-        """Regions of these that were not found unreadable so far."""
-        return sum(
-            len(self.masks.readable(part.labels))
-            for part in parts
-            if part.image.id not in self._bad_images
-        )
+        """Regions of these that count as labelled and were not found unreadable so far."""
+        return sum(label.is_closing for part in parts for label in self._readable(part))
 
     def class_pixels(self, parts: Sequence[ImageLabels]) -> dict[str, int]:
         """Painted pixels of each class in what was not found unreadable so far, by name."""
@@ -82,12 +79,16 @@ class LabelledImages:
         labels = [f"label {number}: {why}" for number, why in self.masks.lost.items()]
         return [*self._bad_images.values(), *labels][:_MOST_TOLD]
 
+    def _readable(self, part: ImageLabels) -> list[RegionLabel]:
+        return [] if part.image.id in self._bad_images else self.masks.readable(part.labels)
+
     def _image(self, part: ImageLabels) -> LabelledImage:
         return LabelledImage(
             lambda: self._pixels(part),
             self.masks.of(part.size, part.labels),
             tuple(label.region for label in part.labels),
             tuple(self.masks.pixels(label) for label in part.labels),
+            tuple(1 if it.share_beside is None else it.share_beside for it in part.labels),
         )
 
     def _pixels(self, part: ImageLabels) -> np.ndarray:

@@ -61,7 +61,7 @@ class Publication:
             label.oldest_id
             for of_image in self.labels.values()
             for label in of_image
-            if not label.is_skipped
+            if label.is_closing and not label.is_skipped
         )
         painted = [it for it in oldest_ids if since < it <= newest]
         if not painted:

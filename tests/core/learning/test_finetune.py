@@ -101,6 +101,18 @@ def test_steps_grow_with_the_labels_within_bounds():
     assert FinetuneConfig(steps=7).num_steps(1000) == 7
 
 
+def test_regions_of_which_little_is_labelled_are_drawn_as_much_less_as_their_weights_say():
+    image, config = _image(), replace(TINY, rarity_share=0.0)
+    regions = (Region(0, 0, 48, 32), Region(0, 32, 48, 32))
+    chances = [
+        Crops(
+            [replace(image, regions=regions, weights=it)], config, 2, np.random.default_rng(0)
+        ).chances
+        for it in (None, (1, 0.25))
+    ]
+    np.testing.assert_allclose(chances, [[0.5, 0.5], [0.8, 0.2]])
+
+
 def test_crops_that_miss_every_label_do_not_spoil_the_weights():
     image = _image()
     mask = np.full_like(image.mask, VOID)

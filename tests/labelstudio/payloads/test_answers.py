@@ -13,6 +13,7 @@ from ralis_backend.labelstudio.payloads.answers import (
 from ralis_backend.labelstudio.payloads.boxes import read_boxes, read_refusals
 from ralis_backend.labelstudio.payloads.label_config import parse_label_config
 from ralis_backend.labelstudio.payloads.regions_config import asks_everything, regions_config
+from ralis_backend.labelstudio.payloads.strokes import OWNER
 from ralis_backend.online.answers import ANSWER_KINDS, AnswerKind, Choice
 
 QUESTIONS = """\
@@ -73,6 +74,18 @@ def test_what_is_ticked_for_one_rectangle_is_no_answer_about_the_others():
         "b": False,
         None: True,
     }
+
+
+def test_a_pasted_box_takes_no_answer_from_the_regions_that_were_suggested():
+    value = {"rectanglelabels": ["Suggested region"]}
+    own, pasted = (
+        {"id": name, "type": "rectanglelabels", "value": value, "meta": {OWNER: "own"}}
+        for name in ("own", "pasted")
+    )
+    sky = ticked("sky", control="rest")
+    assert read_answers([own, sky | {"id": "own"}, pasted]) == {"rest": "sky"}
+    assert read_answers([own, pasted, sky | {"id": "pasted"}]) == {}
+    assert read_answers([pasted, sky | {"id": "pasted"}]) == {"rest": "sky"}
 
 
 def test_a_rectangle_that_is_no_suggested_region_is_answered_for_itself_alone():

@@ -156,7 +156,7 @@ def test_starts_that_nobody_had_looked_at_are_lost_but_where_boxes_were_shown(
     store: Store, tmp_path: Path
 ):
     boxes = (
-        '<View><RectangleLabels name="region" toName="image"><Label value="Suggested region"/>'
+        '<View><RectangleLabels name="region" toName="image"><Label value="Look here"/>'
         "</RectangleLabels></View>"
     )
     for number, config in ((1, "<View/>"), (2, boxes)):

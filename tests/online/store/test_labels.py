@@ -100,3 +100,25 @@ def test_an_annotation_of_many_regions_that_are_all_read_otherwise_costs_each_re
     store.labels.put(row, read_as(1), {})
     assert [it.pixels for it in store.labels.of(project.id)] == [(0, 1)] * len(regions)
     assert len(looks) <= 4 * len(regions)
+
+
+def test_class_pixels_are_those_of_what_counts_beside_the_regions_too(
+    store: Store, project: Project, image: Image
+):
+    region, cars = Region(0, 0, 1, 4), np.ones((1, 4), np.uint8)
+    sliver = np.array([[1, VOID, VOID, VOID]], np.uint8)
+
+    def counted() -> int:
+        found = store.labels.class_pixels(project.id, 1)
+        assert found == sum(sum(it.pixels[1:2]) for it in store.labels.of(project.id))
+        return found
+
+    label(store, project, image, annotation(1, 1), NewLabel(region, None))
+    beside = NewLabel(region, sliver, share_beside=0.25)
+    label(store, project, image, annotation(2, 2, is_starred=True), beside)
+    assert counted() == 1
+    dab = NewLabel(region, cars, is_disputed=True)
+    label(store, project, image, annotation(3, 3), dab)
+    assert counted() == 1
+    label(store, project, image, annotation(4, 4), NewLabel(region, cars))
+    assert counted() == 4

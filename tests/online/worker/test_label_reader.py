@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from ralis_backend.core.regions import VOID, Region
+from ralis_backend.online.labels import covered
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Suggestion
 from ralis_backend.online.tool import ImageUnreachable, ToolTask
@@ -296,8 +297,8 @@ def test_where_no_box_says_where_to_paint_whatever_a_person_paints_counts(painti
     assert painting.labels() == {(0, 0): HALF, (0, 32): DARK, (32, 0): (0, 512)}
     assert painting.left_out() == []
     labels = painting.store.labels.every(painting.project.id)
-    painted = replace(LOWER, width=16)  # what was left out there is still to be asked for
-    assert {it.region: it.version for it in labels} == {LEFT: 3, RIGHT: 3, painted: None}
+    assert {it.region: it.version for it in labels} == {LEFT: 3, RIGHT: 3, LOWER: None}
+    assert {it.region: it.share_beside for it in labels} == {LEFT: None, RIGHT: None, LOWER: 0.5}
 
 
 def test_regions_that_a_later_reading_finds_besides_are_no_labelling(painting, monkeypatch):
@@ -308,7 +309,7 @@ def test_regions_that_a_later_reading_finds_besides_are_no_labelling(painting, m
     (known,) = painting.store.labels.every(painting.project.id)
     painting.read_again()
     found = {it.region: it.oldest_id for it in painting.store.labels.every(painting.project.id)}
-    assert found == {LEFT: known.id, replace(LOWER, width=16): known.id}
+    assert found == {LEFT: known.id, LOWER: known.id}
 
 
 def test_where_boxes_say_where_to_paint_nothing_else_counts(painting):
@@ -324,7 +325,7 @@ def test_where_boxes_say_where_to_paint_nothing_else_counts(painting):
 def test_regions_of_another_size_than_were_handed_out_label_no_pixel_twice(painting):
     painting.hand_out(Region(0, 0, 48, 48))
     painting.submit(LEFT, LOWER)
-    assert painting.labels() == {(0, 0): (48 * 48 - 48 * 16, 48 * 16), (48, 0): (0, 16 * 16)}
+    assert painting.labels() == {(0, 0): (48 * 48 - 48 * 16, 48 * 16), (32, 0): (0, 16 * 16)}
 
 
 def test_an_annotation_that_is_moved_to_another_task_stays_about_what_it_was_about(painting):
@@ -379,9 +380,54 @@ def test_whatever_else_changes_who_does_not_paint_in_a_region_hides_nobody_there
     assert {it.region: it.annotator for it in counted} == {LEFT: "bob", RIGHT: "ann"}
     painting.submit(LEFT, LOWER, version="v3", annotator="ann")
     counted = painting.store.labels.of(painting.project.id)
-    painted = replace(LOWER, width=16)
     assert {it.region: it.annotator for it in counted} == {
         LEFT: "bob",
         RIGHT: "ann",
-        painted: "ann",
+        LOWER: "ann",
     }
+
+
+def test_a_star_corrects_what_was_painted_beside_the_regions(painting):
+    painting.hand_out(LEFT)
+    painting.submit(LEFT, LOWER, version="v3", annotator="ann")
+    narrower = np.full(SIZE, VOID, np.uint8)
+    narrower[32:64, :8] = 1
+    painting.tool.annotate(1, [{"mask": narrower.tolist()}], project_id=1, annotation_id=2)
+    painting.change(2, copied_from=1, annotator="bob", is_starred=True)
+    counted = painting.store.labels.of(painting.project.id)
+    assert {it.region: sum(it.pixels[1:]) for it in counted} == {LEFT: 0, LOWER: 256}
+
+
+def test_a_stroke_that_runs_over_makes_no_labelled_regions_and_closes_none(painting):
+    store, project = painting.store, painting.project
+    painting.hand_out(LEFT)
+    spilled = np.full(SIZE, VOID, np.uint8)
+    spilled[:34, :34] = 1
+    painting.tool.version = "v3"
+    painting.tool.annotate(1, [{"mask": spilled.tolist()}], project_id=1, annotation_id=1)
+    painting.read()
+    labels = store.labels.of(project.id)
+    shares = {it.region: it.share_beside for it in labels}
+    slivers = dict.fromkeys((RIGHT, LOWER), 1 / 16) | {Region(32, 32, 32, 32): 1 / 256}
+    assert shares == {LEFT: None, **slivers}
+    assert sum(sum(it.pixels) for it in labels) == 34 * 34
+    assert covered(SIZE, labels).sum() == 32 * 32
+    assert (store.labels.count(project.id), store.labels.count_regions(project.id)) == (1, 1)
+    assert len(store.labels.first_ids(project.id)) == 1
+    before = {it.region: it.oldest_id for it in labels}
+    spilled[:35, :35] = 1
+    painting.tool.annotate(1, [{"mask": spilled.tolist()}], project_id=1, annotation_id=1)
+    painting.read()
+    assert {it.region: it.oldest_id for it in store.labels.of(project.id)} == before
+
+
+def test_what_most_of_was_painted_beside_the_regions_counts_as_labelled(painting):
+    store, project = painting.store, painting.project
+    painting.hand_out(LEFT)
+    whole = np.ones(SIZE, np.uint8)
+    whole[32:44, :32] = VOID
+    painting.tool.version = "v3"
+    painting.tool.annotate(1, [{"mask": whole.tolist()}], project_id=1, annotation_id=1)
+    painting.read()
+    assert store.labels.count_regions(project.id) == 6
+    assert covered(SIZE, store.labels.of(project.id)).all()

@@ -59,9 +59,8 @@ def downgrade() -> None:
 
 
 def _decide_open_starts() -> None:
-    """Where nobody had looked whether they are lost, they are where no boxes can be shown."""
-    config = _projects.c.label_config
-    has_boxes = config.like("%RectangleLabels%") & config.like("%Suggested region%")
+    """Where nobody had looked whether they are lost, they are where a config has no boxes."""
+    has_boxes = _projects.c.label_config.like("%RectangleLabels%")  # their label is a setting
     is_lost = _annotations.c.project_id.not_in(sa.select(_projects.c.id).where(has_boxes))
     is_open = _annotations.c.is_start_lost.is_(None)
     op.execute(sa.update(_annotations).where(is_open).values(is_start_lost=is_lost))
