@@ -203,9 +203,9 @@ def test_the_same_seed_gives_the_same_weights():
 
 
 @pytest.mark.parametrize(
-    ("steps", "expected"), [(1200, (100, 200)), (900, (100, 200)), (90, (10, 20)), (1, (0, 0))]
+    ("steps", "expected"), [(600, (100, 200)), (450, (100, 150)), (83, (27, 27)), (1, (0, 0))]
 )
-def test_warm_up_and_ramp_take_a_third_of_a_short_training(steps, expected):
+def test_warm_up_and_ramp_take_a_third_each_of_a_short_training(steps, expected):
     settings = UnlabelledConfig().within(steps)
     assert (settings.warm_up, settings.ramp) == expected
     assert settings.ramp_at(steps) == 1
