@@ -5,8 +5,10 @@ Used by the worker and by the offline environment alike: both learn in the same 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
+from types import MappingProxyType
+from typing import Any
 
 from ralis_backend.core.learning.config import FinetuneConfig
 from ralis_backend.core.learning.crops import LabelledImage
@@ -80,11 +82,24 @@ def objectives(
     seed: int,
     besides: Sequence[str] = (),
     removed_classes: Sequence[int] = (),
+    before: Mapping[str, Objective],
+    facts: Mapping[str, Any],
 ) -> tuple[PaintedRegions, *tuple[Objective, ...]]:
-    """The painted regions, then what else is learned from; arguments and errors of `finetune`."""
+    """The painted regions, then what else is learned from; arguments and errors of `finetune`.
+
+    `before` is what else was learned from until now in the same training, by name, and `facts` what
+    that said when the training was last kept.
+    """
     painted = PaintedRegions(images, config, num_classes, seed=seed)
     others = _others(
-        images, config, num_classes, seed=seed, besides=besides, removed_classes=removed_classes
+        images,
+        config,
+        num_classes,
+        seed=seed,
+        besides=besides,
+        removed_classes=removed_classes,
+        before=before,
+        facts=facts,
     )
     return painted, *others
 
@@ -97,12 +112,15 @@ def _others(
     seed: int,
     besides: Sequence[str],
     removed_classes: Sequence[int],
+    before: Mapping[str, Objective] = MappingProxyType({}),
+    facts: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[Objective]:
     """What is learned from besides painted regions."""
     made = []
     for name in besides:
         make: Callable[..., Objective] = OBJECTIVES.find(name)
-        asks = "removed_classes" in signature(make).parameters
-        told = {"removed_classes": removed_classes} if asks else {}
+        known = {"removed_classes": removed_classes, "before": before.get(name), "facts": facts}
+        asked = signature(make).parameters
+        told = {key: value for key, value in known.items() if key in asked}
         made.append(make(images, config, num_classes, seed=seed, **told))
     return made

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,9 @@ class UnlabelledPixels:
         num_classes: C.
         seed: of the draws.
         removed_classes: indices of those that the teacher never names.
+        before: what learned in the same training until labels changed: its teacher and what is
+            known of it stay.
+        facts: as they were kept of that training: a teacher that was left stays so.
 
     Raises:
         ValueError: if no region holds a label, or the settings cannot work.
@@ -57,6 +61,8 @@ class UnlabelledPixels:
         *,
         seed: int,
         removed_classes: Sequence[int] = (),
+        before: UnlabelledPixels | None = None,
+        facts: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self._removed = list(removed_classes)
         self._settings = settings = config.unlabelled
@@ -71,12 +77,19 @@ class UnlabelledPixels:
         self._views = StrongViews(settings, rng)
         self._pseudo_labels = PseudoLabels(self._own.counts.sum(axis=0), settings.threshold)
         self._class_weights = torch.from_numpy(self._own.class_weights())
-        self._has_collapsed = False
+        self._has_collapsed = bool(facts.get("unlabelled", {}).get("has_collapsed"))
+        self._known_teacher: MovingAverage | None = None
+        if before is not None:
+            self._has_collapsed = before._has_collapsed
+            self._known_teacher = before._known_teacher
+            self._pseudo_labels.go_on_from(before._pseudo_labels, self._removed)
         self._has_any: bool | None = None  # pixels that nobody labelled; None: not looked for yet
 
     def begin(self, segmenter: Segmenter) -> None:
         """See `Objective.begin`."""
-        self._teacher = MovingAverage(segmenter, self._settings.decay)
+        if self._known_teacher is None:
+            self._known_teacher = MovingAverage(segmenter, self._settings.decay)
+        self._teacher = self._known_teacher
         self._class_weights = self._class_weights.to(segmenter.device)
         self._pseudo_labels.to(segmenter.device)
 

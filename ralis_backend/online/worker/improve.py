@@ -24,7 +24,7 @@ from ralis_backend.core.segmenter import Segmenter, load
 from ralis_backend.core.text import reason_of
 from ralis_backend.core.weights import WeightsError
 from ralis_backend.online.advice import gain_over, held_out_score
-from ralis_backend.online.further import CONVERGED, Further
+from ralis_backend.online.further import CONTINUED, CONVERGED, Further
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.attempts import MOST_ATTEMPTS
 from ralis_backend.online.store.tables import Project, Version
@@ -170,7 +170,7 @@ class Improver:
             return None
         kept = self._kept(project, further)
         if kept is None and further.checkpoint is not None:
-            further = replace(further, updates=0, seconds=0.0, checkpoint=None)
+            further = replace(further, updates=0, seconds=0.0, checkpoint=None, facts={})
             self._note(version, further)
         training = ContinuedTraining(
             kept or usable.segmenter,
@@ -178,6 +178,7 @@ class Improver:
             self._config.continuing,
             seed=self._config.ranking.seed + version.number,
             updates=further.updates,
+            facts=further.facts or (version.metrics if CONTINUED in version.metrics else {}),
         )
         self._stretch = Stretch(project.id, version, usable.segmenter, training, further)
         return self._stretch
@@ -381,6 +382,7 @@ class Improver:
         path = self._store.blobs.path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         segmenter.save(path, {"version": stretch.version.name, "updates": further.updates})
+        further = replace(further, facts=stretch.training.facts())
         self._note(stretch.version, replace(further, checkpoint=key))
         if stretch.further.checkpoint is not None:
             self._store.blobs.delete(stretch.further.checkpoint)

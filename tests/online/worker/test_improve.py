@@ -265,6 +265,12 @@ def test_a_teacher_that_was_left_is_told_of_the_version_that_is_trained_on(
     monkeypatch.setattr(improve, "KEEP_EVERY_S", 0.0)
     idle(worker)
     assert further_of(store).facts["unlabelled"]["has_collapsed"]
+    monkeypatch.undo()
+    monkeypatch.setattr(improve, "KEEP_EVERY_S", 0.0)
+    monkeypatch.setitem(SEGMENTERS, TinySegmenter.kind, TinySegmenter)
+    idle(rested(make_worker(learner="paint+unlabelled")))  # after a kill
+    assert further_of(store).updates == 20
+    assert further_of(store).facts["unlabelled"]["has_collapsed"]
     told = [it for it in notes([("v1", version(store, 1).metrics)]) if "left off" in it]
     assert told == [
         "v1: what nobody labelled was left off while it was trained on, the model said nearly "
