@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ralis_backend.core.learning.config import FinetuneConfig
-from ralis_backend.core.learning.crops import LabelledImage
+from ralis_backend.core.learning.crops import ImageCache, LabelledImage
 from ralis_backend.core.learning.loop import TrainingProgress, TrainingSummary, train
 from ralis_backend.core.learning.objective import Objective
 from ralis_backend.core.learning.painted import PaintedRegions
@@ -52,7 +52,8 @@ def finetune(
     config = config or FinetuneConfig()
     config.check()
     num_classes = segmenter.num_classes
-    painted = PaintedRegions(images, config, num_classes, seed=seed)
+    cache = ImageCache(config.cache_bytes)
+    painted = PaintedRegions(images, config, num_classes, seed=seed, cache=cache)
     steps = config.num_steps(len(painted))
     others = _others(
         images,
@@ -61,6 +62,7 @@ def finetune(
         seed=seed,
         besides=besides,
         removed_classes=removed_classes,
+        cache=cache,
     )
     return train(
         segmenter,
@@ -90,7 +92,8 @@ def objectives(
     `before` is what else was learned from until now in the same training, by name, and `facts` what
     that said when the training was last kept.
     """
-    painted = PaintedRegions(images, config, num_classes, seed=seed)
+    cache = ImageCache(config.cache_bytes)
+    painted = PaintedRegions(images, config, num_classes, seed=seed, cache=cache)
     others = _others(
         images,
         config,
@@ -100,6 +103,7 @@ def objectives(
         removed_classes=removed_classes,
         before=before,
         facts=facts,
+        cache=cache,
     )
     return painted, *others
 
@@ -112,6 +116,7 @@ def _others(
     seed: int,
     besides: Sequence[str],
     removed_classes: Sequence[int],
+    cache: ImageCache,
     before: Mapping[str, Objective] = MappingProxyType({}),
     facts: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[Objective]:
@@ -119,7 +124,12 @@ def _others(
     made = []
     for name in besides:
         make: Callable[..., Objective] = OBJECTIVES.find(name)
-        known = {"removed_classes": removed_classes, "before": before.get(name), "facts": facts}
+        known = {
+            "removed_classes": removed_classes,
+            "before": before.get(name),
+            "facts": facts,
+            "cache": cache,
+        }
         asked = signature(make).parameters
         told = {key: value for key, value in known.items() if key in asked}
         made.append(make(images, config, num_classes, seed=seed, **told))

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from ralis_backend.core.learning.average import MovingAverage
 from ralis_backend.core.learning.config import FinetuneConfig
-from ralis_backend.core.learning.crops import Crops, Cutter, LabelledImage, Unreadable
+from ralis_backend.core.learning.crops import Crops, Cutter, ImageCache, LabelledImage, Unreadable
 from ralis_backend.core.learning.pseudo_labels import OUTSIDE, UNSURE, PseudoLabels
 from ralis_backend.core.learning.strong_views import StrongViews
 from ralis_backend.core.regions import VOID, Region
@@ -47,6 +47,7 @@ class UnlabelledPixels:
         removed_classes: indices of those that the teacher never names.
         before: what learned in the same training until labels changed: its teacher and what is
             known of it stay.
+        cache: of decoded images, see `Cutter`; one for all crops where it is None.
         facts: as they were kept of that training: a teacher that was left stays so.
 
     Raises:
@@ -63,6 +64,7 @@ class UnlabelledPixels:
         removed_classes: Sequence[int] = (),
         before: UnlabelledPixels | None = None,
         facts: Mapping[str, Any] = MappingProxyType({}),
+        cache: ImageCache | None = None,
     ) -> None:
         self._removed = list(removed_classes)
         self._settings = settings = config.unlabelled
@@ -72,8 +74,9 @@ class UnlabelledPixels:
         plain = replace(config, brightness=0.0, contrast=0.0, saturation=0.0)
         num_own = settings.own_crops or 1  # one, should no image of the pool be readable
         own = replace(plain, batch_size=num_own)
-        self._own = Crops(images, own, num_classes, rng, OUTSIDE)
-        self._pool = PoolCrops(images, plain, rng)
+        cache = ImageCache(config.cache_bytes) if cache is None else cache
+        self._own = Crops(images, own, num_classes, rng, OUTSIDE, cache)
+        self._pool = PoolCrops(images, plain, rng, cache)
         self._views = StrongViews(settings, rng)
         self._pseudo_labels = PseudoLabels(self._own.counts.sum(axis=0), settings.threshold)
         self._class_weights = torch.from_numpy(self._own.class_weights())
@@ -180,14 +183,19 @@ class PoolCrops:
         images: labelled or not; one that cannot be read is tried once.
         config: how crops are cut.
         rng: of the draws.
+        cache: of decoded images, see `Cutter`.
     """
 
     def __init__(
-        self, images: Sequence[LabelledImage], config: FinetuneConfig, rng: np.random.Generator
+        self,
+        images: Sequence[LabelledImage],
+        config: FinetuneConfig,
+        rng: np.random.Generator,
+        cache: ImageCache | None = None,
     ) -> None:
         self._images = list(images)
         self._rng = rng
-        self._cutter = Cutter(config, rng, OUTSIDE)
+        self._cutter = Cutter(config, rng, OUTSIDE, cache)
 
     def some(self, count: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Crops, (h, w, 3) uint8, and masks, (h, w) uint8; none where no image is readable."""

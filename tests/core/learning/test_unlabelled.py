@@ -119,6 +119,18 @@ def test_objectives_are_told_of_removed_classes_if_they_ask(monkeypatch):
     assert told == [(1,), (1,)]
 
 
+def test_an_image_is_decoded_once_for_everything_that_is_learned_from_it():
+    num_loads = []
+    image = labelled(CORNER)
+    counted = replace(image, load=lambda: num_loads.append(1) or scene())
+    finetune(tiny(), [counted], CONFIG, seed=0, besides=["unlabelled"])
+    assert len(num_loads) == 1
+    training = ContinuedTraining(tiny(), CONFIG, ContinuingConfig(), seed=0)
+    training.learn_from([counted], ["unlabelled"])
+    training.advance(3, lambda: False)
+    assert len(num_loads) == 2
+
+
 def test_the_loss_is_the_mean_over_all_pixels_that_nobody_labelled():
     made = objective()
     segmenter = tiny()
