@@ -8,7 +8,8 @@ goes on after the last finished number of regions and seed; what it had measured
 one stands in the file.
 
     nice -n 19 python benchmarks/continued_training.py --dataset ../shared/data/camvid \
-        --regions 144 --updates 1200 --out benchmarks/results/labels/continued-camvid.json
+        --regions 144 48 288 576 --checkpoint-every 100 \
+        --out benchmarks/results/labels/continued-camvid.json
 """
 
 from __future__ import annotations

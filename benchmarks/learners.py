@@ -6,6 +6,12 @@ learn from besides labels, and in its settings. A stopped run goes on after the 
 
     python benchmarks/learners.py --dataset ../shared/data/camvid --out learners-camvid.json
     python benchmarks/learners.py --out learners-camvid.json  # a table of what is there
+
+`benchmarks/results/labels/learners-camvid.json` is of `--regions 144 --seeds 1`, and
+`learners-camvid-cuda.json` there of two calls, the first of which was ended two runs early:
+
+    --device cuda --regions 144,288,576
+    --device cuda --regions 144 --updates 2400 --learners paint
 """
 
 from __future__ import annotations

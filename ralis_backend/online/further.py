@@ -32,7 +32,9 @@ class Further:
     seconds_on_labels: since the newest label.
     best_score, best_updates, num_looks: see `Course`, on these labels.
     ended: why it does not go on with these labels; None: it may.
+    num_held_out: images that those scores are of; 0: it is not known, and none compares with them.
     checkpoint: where what was learned lies; None: nothing is kept yet.
+    best_checkpoint: where the best of it lies; None: that is the version itself.
     facts: what the objectives said at the last look, as a version's metrics have it.
     """
 
@@ -47,6 +49,8 @@ class Further:
     checkpoint: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     basis: str | None = None
+    num_held_out: int = 0
+    best_checkpoint: str | None = None
 
     @classmethod
     def of(cls, metrics: Mapping[str, Any]) -> Further:
@@ -59,6 +63,11 @@ class Further:
     def course(self) -> Course:
         """How the search for a better one stands."""
         return Course(self.updates, self.best_score, self.best_updates, self.num_looks)
+
+    @property
+    def files(self) -> set[str]:
+        """Where anything is kept."""
+        return {it for it in (self.checkpoint, self.best_checkpoint) if it is not None}
 
     def is_of(self, newest_label_id: int, basis: str | None) -> bool:
         """Whether it went on with these labels, as far as is known."""

@@ -13,6 +13,8 @@ LEARNED_FROM = "learned_from"
 """Key of a version's metrics: what it learned from besides paint."""
 PAINT_ALONE = "paint_alone"
 """Key of a version's metrics: since when and why its project learns from paint alone."""
+NOT_YET = "paint_alone_so_far"
+"""Key of a version's metrics: why it learned from paint alone before anything could be told."""
 TRY_AGAIN_AT = 2.0
 """With so many times the labels, what was left off is tried again."""
 

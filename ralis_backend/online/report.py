@@ -21,7 +21,7 @@ from ralis_backend.online.further import (
     continued_text,
     not_in_use_text,
 )
-from ralis_backend.online.paint_alone import LEARNED_FROM, PAINT_ALONE
+from ralis_backend.online.paint_alone import LEARNED_FROM, NOT_YET, PAINT_ALONE
 from ralis_backend.online.random_slice import pooled
 
 HEADERS = ("version", "regions", "% of pool", "validation mIoU", "test mIoU")
@@ -155,8 +155,10 @@ def notes(versions: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
             lines.append(f"{name}: {continued_text(metrics, continued)}")
         if metrics.get(ALL_LABELS):
             lines.append(f"{name} has learned from what is held out, too: it is for export alone")
+        if why := metrics.get(NOT_YET):
+            lines.append(f"{name} has learned from paint alone: {why}")
         if alone := metrics.get(PAINT_ALONE):
-            is_later = bool(metrics.get(LEARNED_FROM))
+            is_later = LEARNED_FROM in metrics or NOT_YET in metrics
             what = "what follows learns" if is_later else "has learned"
             lines.append(f"{name}{':' if is_later else ''} {what} from paint alone: {alone['why']}")
         for facts, when in (

@@ -73,7 +73,7 @@ class FullSimulation:
         region_size: (height, width) in pixels.
         first: how f_0 is trained.
         config: how each training call trains.
-        besides: what a new segmenter learns from besides labels, see `finetune`.
+        besides: what every training learns from besides labels, see `finetune`.
         device: as torch names it.
         background: index of the class that people leave unpainted; None: there is none.
 
@@ -148,7 +148,8 @@ class FullSimulation:
         trained, matrices = [], []
         for regions in label_sets:
             copy = self.segmenter.copy()
-            finetune(copy, self._chosen(regions), config, seed=seed)
+            images = self._learned_from(regions)
+            finetune(copy, images, config, seed=seed, besides=self._besides)
             matrices.append(evaluate(copy, self._reward_set))
             trained.append(copy)
         self.segmenter = trained[0]

@@ -106,7 +106,8 @@ class FullArena:
         unlabelled = recipe.pop("unlabelled")
         if not self._besides:
             return recipe
-        return recipe | {"besides": self._besides, "unlabelled": unlabelled}
+        how = {"besides": self._besides, "besides_in": "every training", "unlabelled": unlabelled}
+        return recipe | how
 
     def seconds(self, rules: GameRules) -> tuple[float, float]:
         """About how long a game takes, and a measurement with all labels.

@@ -57,9 +57,9 @@ class UnlabelledConfig:
             )
 
     def within(self, steps: int) -> UnlabelledConfig:
-        """The same for so many updates: warm-up and ramp take a third of them at most."""
-        share = min(1.0, steps / 3 / max(1, self.warm_up + self.ramp))
-        return replace(self, warm_up=int(share * self.warm_up), ramp=int(share * self.ramp))
+        """The same for so many updates: warm-up and ramp take a third of them each at most."""
+        third = steps // 3
+        return replace(self, warm_up=min(third, self.warm_up), ramp=min(third, self.ramp))
 
     def ramp_at(self, step: int) -> float:
         """Share of the weight after so many updates, in [0, 1]."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from ralis_backend.core.learning.crops import LabelledImage
 from ralis_backend.core.learning.evaluation import evaluate
 from ralis_backend.core.learning.finetune import objectives
 from ralis_backend.core.learning.loop import Training
+from ralis_backend.core.learning.objective import Objective
 from ralis_backend.core.segmenter import Segmenter
 
 _UPDATE_IN_LOOKS = 3
@@ -34,6 +36,7 @@ class ContinuedTraining:
         continuing: how it goes on.
         seed: of everything random.
         updates: that were made before, if it is taken up again.
+        facts: what its objectives said then, see `facts`.
 
     Attributes:
         candidate: the moving average; one object, whose weights move.
@@ -48,13 +51,15 @@ class ContinuedTraining:
         *,
         seed: int,
         updates: int = 0,
+        facts: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         config.check()
         warm = replace(config.unlabelled, warm_up=0)  # it has learned something already
         config = replace(config, unlabelled=warm)
         self._segmenter, self._config = segmenter.copy(), config
         self._seed = seed + updates  # other draws than before, where it is taken up again
-        self._before = updates
+        self._before, self._facts = updates, facts
+        self._besides: dict[str, Objective] = {}
         self._training = Training(
             self._segmenter, [], config, lambda update: continuing.learning_rate
         )
@@ -80,15 +85,22 @@ class ContinuedTraining:
         besides: Sequence[str] = (),
         removed_classes: Sequence[int] = (),
     ) -> None:
-        """What is learned from now on; arguments and errors of `finetune`."""
-        self._training.objectives = objectives(
+        """What is learned from now on; arguments and errors of `finetune`.
+
+        What objectives remember that were there before, such as a teacher, outlasts the change.
+        """
+        made = objectives(
             images,
             self._config,
             self._segmenter.num_classes,
             seed=self._seed + self._training.num_updates,
             besides=besides,
             removed_classes=removed_classes,
+            before=self._besides,
+            facts=self._facts,
         )
+        self._training.objectives = made
+        self._besides = dict(zip(besides, made[1:], strict=True))
 
     def facts(self) -> dict[str, Any]:
         """What the objectives want kept with what was trained, JSON."""

@@ -95,10 +95,11 @@ class Crops:
         num_classes: int,
         rng: np.random.Generator,
         outside: int = VOID,
+        cache: ImageCache | None = None,
     ) -> None:
         self.config = config
         self.rng = rng
-        self.cutter = Cutter(config, rng, outside)
+        self.cutter = Cutter(config, rng, outside, cache)
         self.regions: list[tuple[LabelledImage, Region]] = []
         counts, weights = [], []
         for image in images:
@@ -185,15 +186,20 @@ class Cutter:
         config: size, scales and colours.
         rng: of the draws.
         outside: what masks hold where a crop reaches beyond its image.
+        cache: of decoded images, where others look at the same ones; None: one of its own.
     """
 
     def __init__(
-        self, config: FinetuneConfig, rng: np.random.Generator, outside: int = VOID
+        self,
+        config: FinetuneConfig,
+        rng: np.random.Generator,
+        outside: int = VOID,
+        cache: ImageCache | None = None,
     ) -> None:
         self.config = config
         self.rng = rng
         self.outside = outside
-        self.cache = _ImageCache(config.cache_bytes)
+        self.cache = ImageCache(config.cache_bytes) if cache is None else cache
 
     def cut(self, image: LabelledImage, region: Region) -> tuple[np.ndarray, np.ndarray]:
         """(h, w, 3) uint8 and (h, w) uint8 around a region, or within it if it is larger.
@@ -244,24 +250,27 @@ class Cutter:
         return np.asarray(np.clip(values, 0, 255), np.uint8)
 
 
-class _ImageCache:
+class ImageCache:
     """Decoded images, the least recently used dropped beyond a number of bytes."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.num_bytes = 0
-        self.images: OrderedDict[int, np.ndarray] = OrderedDict()
+        # With the image itself, whose number another one might get.
+        self._images: OrderedDict[int, tuple[LabelledImage, np.ndarray]] = OrderedDict()
 
     def get(self, image: LabelledImage) -> np.ndarray:
+        """(H, W, 3) uint8; what `image.load` raises."""
         key = id(image)
-        if key in self.images:
-            self.images.move_to_end(key)
-            return self.images[key]
+        if key in self._images:
+            self._images.move_to_end(key)
+            return self._images[key][1]
         pixels = image.load()
-        self.images[key] = pixels
+        self._images[key] = image, pixels
         self.num_bytes += pixels.nbytes
-        while self.num_bytes > self.max_bytes and len(self.images) > 1:
-            self.num_bytes -= self.images.popitem(last=False)[1].nbytes
+        while self.num_bytes > self.max_bytes and len(self._images) > 1:
+            _, (_, dropped) = self._images.popitem(last=False)
+            self.num_bytes -= dropped.nbytes
         return pixels
 
 

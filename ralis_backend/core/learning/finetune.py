@@ -5,11 +5,13 @@ Used by the worker and by the offline environment alike: both learn in the same 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
+from types import MappingProxyType
+from typing import Any
 
 from ralis_backend.core.learning.config import FinetuneConfig
-from ralis_backend.core.learning.crops import LabelledImage
+from ralis_backend.core.learning.crops import ImageCache, LabelledImage
 from ralis_backend.core.learning.loop import TrainingProgress, TrainingSummary, train
 from ralis_backend.core.learning.objective import Objective
 from ralis_backend.core.learning.painted import PaintedRegions
@@ -50,7 +52,8 @@ def finetune(
     config = config or FinetuneConfig()
     config.check()
     num_classes = segmenter.num_classes
-    painted = PaintedRegions(images, config, num_classes, seed=seed)
+    cache = ImageCache(config.cache_bytes)
+    painted = PaintedRegions(images, config, num_classes, seed=seed, cache=cache)
     steps = config.num_steps(len(painted))
     others = _others(
         images,
@@ -59,6 +62,7 @@ def finetune(
         seed=seed,
         besides=besides,
         removed_classes=removed_classes,
+        cache=cache,
     )
     return train(
         segmenter,
@@ -80,11 +84,26 @@ def objectives(
     seed: int,
     besides: Sequence[str] = (),
     removed_classes: Sequence[int] = (),
+    before: Mapping[str, Objective],
+    facts: Mapping[str, Any],
 ) -> tuple[PaintedRegions, *tuple[Objective, ...]]:
-    """The painted regions, then what else is learned from; arguments and errors of `finetune`."""
-    painted = PaintedRegions(images, config, num_classes, seed=seed)
+    """The painted regions, then what else is learned from; arguments and errors of `finetune`.
+
+    `before` is what else was learned from until now in the same training, by name, and `facts` what
+    that said when the training was last kept.
+    """
+    cache = ImageCache(config.cache_bytes)
+    painted = PaintedRegions(images, config, num_classes, seed=seed, cache=cache)
     others = _others(
-        images, config, num_classes, seed=seed, besides=besides, removed_classes=removed_classes
+        images,
+        config,
+        num_classes,
+        seed=seed,
+        besides=besides,
+        removed_classes=removed_classes,
+        before=before,
+        facts=facts,
+        cache=cache,
     )
     return painted, *others
 
@@ -97,12 +116,21 @@ def _others(
     seed: int,
     besides: Sequence[str],
     removed_classes: Sequence[int],
+    cache: ImageCache,
+    before: Mapping[str, Objective] = MappingProxyType({}),
+    facts: Mapping[str, Any] = MappingProxyType({}),
 ) -> list[Objective]:
     """What is learned from besides painted regions."""
     made = []
     for name in besides:
         make: Callable[..., Objective] = OBJECTIVES.find(name)
-        asks = "removed_classes" in signature(make).parameters
-        told = {"removed_classes": removed_classes} if asks else {}
+        known = {
+            "removed_classes": removed_classes,
+            "before": before.get(name),
+            "facts": facts,
+            "cache": cache,
+        }
+        asked = signature(make).parameters
+        told = {key: value for key, value in known.items() if key in asked}
         made.append(make(images, config, num_classes, seed=seed, **told))
     return made

@@ -49,7 +49,11 @@ class ObjectiveFactory(Protocol):
     """Makes an objective for one training.
 
     One with a parameter `removed_classes` is told the indices of classes that the project has no
-    more: their pixels are VOID, and nothing should teach them.
+    more: their pixels are VOID, and nothing should teach them. Where labels change in a training
+    that goes on, one with a parameter `before` is told the objective of this name that learned
+    from them before, to go on from what it remembers; None at first. One with a parameter `facts`
+    is told what the objectives said when that training was last kept; empty if it was not. One
+    with a parameter `cache` is given the `ImageCache` of decoded images that all of them share.
     """
 
     def __call__(

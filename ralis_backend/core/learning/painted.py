@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from ralis_backend.core.learning.config import FinetuneConfig
-from ralis_backend.core.learning.crops import Crops, LabelledImage
+from ralis_backend.core.learning.crops import Crops, ImageCache, LabelledImage
 from ralis_backend.core.regions import VOID
 from ralis_backend.core.segmenter import Segmenter
 
@@ -23,6 +23,7 @@ class PaintedRegions:
         config: how crops are drawn and classes weighted.
         num_classes: C; no mask may hold another class.
         seed: of the draws.
+        cache: of decoded images, see `Cutter`.
 
     Raises:
         ValueError: if no region holds a label, or a mask an unknown class.
@@ -37,8 +38,10 @@ class PaintedRegions:
         num_classes: int,
         *,
         seed: int,
+        cache: ImageCache | None = None,
     ) -> None:
-        self._crops = Crops(images, config, num_classes, np.random.default_rng(seed))
+        rng = np.random.default_rng(seed)
+        self._crops = Crops(images, config, num_classes, rng, cache=cache)
         self._class_weights = torch.from_numpy(self._crops.class_weights())
 
     def __len__(self) -> int:

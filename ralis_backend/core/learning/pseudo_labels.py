@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -44,6 +46,14 @@ class PseudoLabels:
         self._means, self._believed = self._means.to(device), self._believed.to(device)
         self._painted = self._painted.to(device)
         self._said_of_painted = self._said_of_painted.to(device)
+
+    def go_on_from(self, before: PseudoLabels, removed_classes: Sequence[int]) -> None:
+        """Remember what is known of the same teacher; of removed classes nothing."""
+        self._means, self._believed = before._means.clone(), before._believed.clone()
+        self._means[removed_classes] = 0
+        self._believed[removed_classes] = 0
+        self._said_of_painted, self._painted = before._said_of_painted, before._painted
+        self._num_pixels, self._num_batches = before._num_pixels, before._num_batches
 
     def of(
         self, classes: torch.Tensor, confidence: torch.Tensor, masks: torch.Tensor

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from torch.nn import functional
 
 from ralis_backend.core.learning.average import MovingAverage
 from ralis_backend.core.learning.config import FinetuneConfig
-from ralis_backend.core.learning.crops import Crops, Cutter, LabelledImage, Unreadable
+from ralis_backend.core.learning.crops import Crops, Cutter, ImageCache, LabelledImage, Unreadable
 from ralis_backend.core.learning.pseudo_labels import OUTSIDE, UNSURE, PseudoLabels
 from ralis_backend.core.learning.strong_views import StrongViews
 from ralis_backend.core.regions import VOID, Region
@@ -44,6 +45,10 @@ class UnlabelledPixels:
         num_classes: C.
         seed: of the draws.
         removed_classes: indices of those that the teacher never names.
+        before: what learned in the same training until labels changed: its teacher and what is
+            known of it stay.
+        cache: of decoded images, see `Cutter`; one for all crops where it is None.
+        facts: as they were kept of that training: a teacher that was left stays so.
 
     Raises:
         ValueError: if no region holds a label, or the settings cannot work.
@@ -57,6 +62,9 @@ class UnlabelledPixels:
         *,
         seed: int,
         removed_classes: Sequence[int] = (),
+        before: UnlabelledPixels | None = None,
+        facts: Mapping[str, Any] = MappingProxyType({}),
+        cache: ImageCache | None = None,
     ) -> None:
         self._removed = list(removed_classes)
         self._settings = settings = config.unlabelled
@@ -66,17 +74,25 @@ class UnlabelledPixels:
         plain = replace(config, brightness=0.0, contrast=0.0, saturation=0.0)
         num_own = settings.own_crops or 1  # one, should no image of the pool be readable
         own = replace(plain, batch_size=num_own)
-        self._own = Crops(images, own, num_classes, rng, OUTSIDE)
-        self._pool = PoolCrops(images, plain, rng)
+        cache = ImageCache(config.cache_bytes) if cache is None else cache
+        self._own = Crops(images, own, num_classes, rng, OUTSIDE, cache)
+        self._pool = PoolCrops(images, plain, rng, cache)
         self._views = StrongViews(settings, rng)
         self._pseudo_labels = PseudoLabels(self._own.counts.sum(axis=0), settings.threshold)
         self._class_weights = torch.from_numpy(self._own.class_weights())
-        self._has_collapsed = False
+        self._has_collapsed = bool(facts.get("unlabelled", {}).get("has_collapsed"))
+        self._known_teacher: MovingAverage | None = None
+        if before is not None:
+            self._has_collapsed = before._has_collapsed
+            self._known_teacher = before._known_teacher
+            self._pseudo_labels.go_on_from(before._pseudo_labels, self._removed)
         self._has_any: bool | None = None  # pixels that nobody labelled; None: not looked for yet
 
     def begin(self, segmenter: Segmenter) -> None:
         """See `Objective.begin`."""
-        self._teacher = MovingAverage(segmenter, self._settings.decay)
+        if self._known_teacher is None:
+            self._known_teacher = MovingAverage(segmenter, self._settings.decay)
+        self._teacher = self._known_teacher
         self._class_weights = self._class_weights.to(segmenter.device)
         self._pseudo_labels.to(segmenter.device)
 
@@ -167,14 +183,19 @@ class PoolCrops:
         images: labelled or not; one that cannot be read is tried once.
         config: how crops are cut.
         rng: of the draws.
+        cache: of decoded images, see `Cutter`.
     """
 
     def __init__(
-        self, images: Sequence[LabelledImage], config: FinetuneConfig, rng: np.random.Generator
+        self,
+        images: Sequence[LabelledImage],
+        config: FinetuneConfig,
+        rng: np.random.Generator,
+        cache: ImageCache | None = None,
     ) -> None:
         self._images = list(images)
         self._rng = rng
-        self._cutter = Cutter(config, rng, OUTSIDE)
+        self._cutter = Cutter(config, rng, OUTSIDE, cache)
 
     def some(self, count: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Crops, (h, w, 3) uint8, and masks, (h, w) uint8; none where no image is readable."""

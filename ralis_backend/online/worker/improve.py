@@ -24,7 +24,7 @@ from ralis_backend.core.segmenter import Segmenter, load
 from ralis_backend.core.text import reason_of
 from ralis_backend.core.weights import WeightsError
 from ralis_backend.online.advice import gain_over, held_out_score
-from ralis_backend.online.further import CONVERGED, Further
+from ralis_backend.online.further import CONTINUED, CONVERGED, Further
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.attempts import MOST_ATTEMPTS
 from ralis_backend.online.store.tables import Project, Version
@@ -35,6 +35,7 @@ from ralis_backend.online.worker.new_version import ContinuedWork, NewVersions
 from ralis_backend.online.worker.promotion import can_be_judged, is_worth_publishing
 from ralis_backend.online.worker.stretch import (
     Basis,
+    Best,
     Interrupted,
     Lesson,
     Looked,
@@ -168,26 +169,32 @@ class Improver:
         usable = usable_segmenter(self._store, project, version, self._config.ranking)
         if usable.damage:
             return None
-        kept = self._kept(project, further)
+        kept = self._kept(project, further.checkpoint)
+        best = self._kept(project, further.best_checkpoint)
         if kept is None and further.checkpoint is not None:
-            further = replace(further, updates=0, seconds=0.0, checkpoint=None)
+            further = replace(further, updates=0, seconds=0.0, checkpoint=None, facts={})
             self._note(version, further)
+        if further.checkpoint is None or (best is None and further.best_checkpoint is not None):
+            further = replace(further, num_held_out=0)
         training = ContinuedTraining(
             kept or usable.segmenter,
             self._config.finetune,
             self._config.continuing,
             seed=self._config.ranking.seed + version.number,
             updates=further.updates,
+            facts=further.facts or (version.metrics if CONTINUED in version.metrics else {}),
         )
         self._stretch = Stretch(project.id, version, usable.segmenter, training, further)
+        if best is not None:
+            self._stretch.best = Best(best, Looked(), is_kept=True)
         return self._stretch
 
-    def _kept(self, project: Project, further: Further) -> Segmenter | None:
-        """What was learned when it was last kept; None if there is nothing, or it is damaged."""
-        if further.checkpoint is None:
+    def _kept(self, project: Project, key: str | None) -> Segmenter | None:
+        """What was kept under a key; None if there is nothing, or it is damaged."""
+        if key is None:
             return None
         try:
-            path = self._store.blobs.path(further.checkpoint)
+            path = self._store.blobs.path(key)
             segmenter = load(path, self._config.ranking.device)
         except (WeightsError, FileNotFoundError) as error:
             logger.warning("project %s: training goes on anew: %s", project.tool_id, error)
@@ -204,6 +211,7 @@ class Improver:
         """The labels as they are now; `_CannotJudge` if it cannot go on with them.
 
         What was learned stays; scores on other held-out regions do not compare, and begin anew.
+        Those of a training that is taken up again go on.
         """
         basis = Basis.of(self._store, project)
         if stretch.lesson and stretch.lesson.basis == basis:
@@ -221,9 +229,12 @@ class Improver:
         stretch.training.learn_from(
             read.of(plan.learned_from), plan.besides, project.removed_classes
         )
-        stretch.best = None
+        is_taken_up, further = stretch.lesson is None, stretch.further
         stretch.lesson = Lesson(plan, read, basis, held_out, before)
-        self._begin_course(stretch, project, stretch.lesson)
+        is_same = further.is_of(basis.newest_label_id, basis.digest)
+        if not (is_taken_up and is_same and further.num_held_out == num_seen):
+            stretch.best = None
+            self._begin_course(stretch, project, stretch.lesson)
         return stretch.lesson
 
     def _begin_course(self, stretch: Stretch, project: Project, lesson: Lesson) -> None:
@@ -239,6 +250,7 @@ class Improver:
             basis=basis,
             seconds_on_labels=0.0 if is_new else further.seconds_on_labels,
             ended=None,
+            num_held_out=int(lesson.before.any(axis=(1, 2)).sum()),
         )
         stretch.further = _with_course(further, course)
 
@@ -281,15 +293,19 @@ class Improver:
         if (lesson.before.any(axis=(1, 2)) & ~after.any(axis=(1, 2))).any():
             # scores of fewer images do not compare with those before
             raise _because("what is held out cannot be read any more", lesson.plan, lesson.read)
-        stretch.is_at_look, stretch.after = False, Looked()
+        looked, stretch.is_at_look, stretch.after = stretch.after, False, Looked()
         score = held_out_score(after, project.background_class)
         course = stretch.further.course.seen(score, stretch.training.updates, rules)
         stretch.further = _with_course(stretch.further, course)
         stretch.further = replace(stretch.further, facts=stretch.training.facts())
         if not course.num_looks:  # not by updates: labels that came begin a course at this update
-            stretch.best = candidate.copy(), after
-        if stretch.best is not None and self._publish(stretch, lesson, *stretch.best, project):
-            return
+            stretch.best = Best(candidate.copy(), looked)
+        if stretch.best is not None:
+            best = stretch.best.segmenter
+            with spending(stretch):  # none, where it was not taken up again since
+                after = stretch.best.looked.at(best, held_out, lesson.held_out, should_stop)
+            if self._publish(stretch, lesson, best, after, project):
+                return
         if course.has_converged(rules):
             self._keep_best(stretch, CONVERGED)
         else:
@@ -364,9 +380,10 @@ class Improver:
         further = replace(stretch.further, ended=why)
         self._stretch = None
         if stretch.best is None:
-            self._note(stretch.version, replace(further, checkpoint=None))
+            self._note(stretch.version, replace(further, checkpoint=None, best_checkpoint=None))
         else:
-            self._keep(stretch, stretch.best[0], replace(further, updates=further.best_updates))
+            best = stretch.best.segmenter
+            self._keep(stretch, best, replace(further, updates=further.best_updates))
         logger.info(
             "project row %s: training of %s goes on no more: %s",
             stretch.project_id,
@@ -375,16 +392,34 @@ class Improver:
         )
 
     def _keep(self, stretch: Stretch, segmenter: Segmenter, further: Further) -> None:
+        key, best = self._written(stretch.version, segmenter, further.updates), stretch.best
+        best_key = None
+        if best is not None:
+            if further.updates == further.best_updates:
+                best_key = key
+            elif best.is_kept:
+                best_key = further.best_checkpoint
+            else:
+                best_key = self._written(stretch.version, best.segmenter, further.best_updates)
+        further = replace(
+            further, checkpoint=key, best_checkpoint=best_key, facts=stretch.training.facts()
+        )
+        self._note(stretch.version, further)
+        for unused in stretch.further.files - further.files:
+            self._store.blobs.delete(unused)
+        stretch.further, stretch.kept_at = further, time.monotonic()
+        if best is not None:
+            best.is_kept = True
+
+    def _written(self, version: Version, segmenter: Segmenter, updates: int) -> str:
+        """The key under which a segmenter is kept now."""
         # A name of its own: a worker that has lost its lease must not write over these.
-        name = f"{stretch.version.number}-{secrets.token_hex(4)}"
-        key = f"further/{stretch.project_id}/{name}.safetensors"
+        name = f"{version.number}-{secrets.token_hex(4)}"
+        key = f"further/{version.project_id}/{name}.safetensors"
         path = self._store.blobs.path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        segmenter.save(path, {"version": stretch.version.name, "updates": further.updates})
-        self._note(stretch.version, replace(further, checkpoint=key))
-        if stretch.further.checkpoint is not None:
-            self._store.blobs.delete(stretch.further.checkpoint)
-        stretch.further, stretch.kept_at = replace(further, checkpoint=key), time.monotonic()
+        segmenter.save(path, {"version": version.name, "updates": updates})
+        return key
 
     def _end(self, version: Version, newest_label_id: int, why: str) -> None:
         """Nothing more with these labels; when they change it begins anew."""
@@ -427,9 +462,11 @@ class Improver:
         version = self._store.versions.find(stretch.project_id, stretch.version.number)
         if version is None or stretch.lesson is None:
             return
-        spent = stretch.further
+        spent, known = stretch.further, Further.of(version.metrics)
+        is_same = known.is_of(spent.newest_label_id, spent.basis)
         noted = replace(
-            Further.of(version.metrics),
+            known,
+            num_held_out=known.num_held_out if is_same else 0,  # its scores are of other labels
             newest_label_id=spent.newest_label_id,
             basis=spent.basis,
             seconds_on_labels=spent.seconds_on_labels,

@@ -17,7 +17,7 @@ from ralis_backend.online.advice import gain_over, held_out_metrics
 from ralis_backend.online.further import ALL_LABELS, CONTINUED, NOT_IN_USE
 from ralis_backend.online.learned import learned_metrics, region_metrics
 from ralis_backend.online.masks import LabelMasks
-from ralis_backend.online.paint_alone import LEARNED_FROM, kept_off
+from ralis_backend.online.paint_alone import LEARNED_FROM, NOT_YET, kept_off
 from ralis_backend.online.random_slice import measured
 from ralis_backend.online.segmenters import load_segmenter
 from ralis_backend.online.store import Store, now
@@ -127,6 +127,7 @@ class NewVersions:
             **_class_regions(read.masks, plan.validation, project.class_names),
             **({"left_out": left_out} if left_out else {}),
             **({LEARNED_FROM: list(plan.besides)} if plan.besides else {}),
+            **({NOT_YET: plan.not_yet} if plan.not_yet else {}),
         }
         num_awaited = self._num_out_of_reach(project, plan)
         if why := _untold(parent, num_held_out, num_awaited):

@@ -111,13 +111,25 @@ class Lesson:
 
 
 @dataclass
+class Best:
+    """The best candidate so far on some labels, and what was seen of it.
+
+    is_kept: whether it lies where the stretch's `further` says.
+    """
+
+    segmenter: Segmenter
+    looked: Looked
+    is_kept: bool = False
+
+
+@dataclass
 class Stretch:
     """A training that goes on, in memory.
 
     version: that it goes on from.
     in_use: that version's segmenter.
     further: how far it is; its `checkpoint` is what was written last.
-    best: the best candidate so far on these labels, and its matrices.
+    best: the best candidate so far on these labels; None: the version is better.
     before, after: what was seen of the version in use, and of the candidate at a look.
     is_at_look: whether that look is not done yet.
     """
@@ -128,7 +140,7 @@ class Stretch:
     training: ContinuedTraining
     further: Further
     lesson: Lesson | None = None
-    best: tuple[Segmenter, np.ndarray] | None = None
+    best: Best | None = None
     kept_at: float = field(default_factory=time.monotonic)
     before: Looked = field(default_factory=Looked)
     after: Looked = field(default_factory=Looked)

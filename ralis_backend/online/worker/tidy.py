@@ -44,8 +44,7 @@ class Tidying:
     def _further(self, project: Project) -> set[str]:
         """What was kept of the continued training of the version in use."""
         version = self._store.versions.find(project.id, project.current_version)
-        key = None if version is None else Further.of(version.metrics).checkpoint
-        return set() if key is None else {key}
+        return set() if version is None else Further.of(version.metrics).files
 
     def _drop_weights(self, project: Project) -> None:
         dropped = self._store.versions.drop_weights(project.id, self._config.kept_versions)

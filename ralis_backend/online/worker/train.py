@@ -170,6 +170,8 @@ class Trainer:
 
     def _better_trial(self, lesson: _Lesson, plan: TrainingPlan) -> _Trial:
         """As planned; from paint alone where the gate refuses what the rest made of it."""
+        if plan.not_yet:
+            logger.info("project %s: from paint alone: %s", lesson.project.tool_id, plan.not_yet)
         first = self._trial(lesson, plan)
         if first.is_accepted or not plan.besides or NOT_IN_USE in first.metrics:
             return first

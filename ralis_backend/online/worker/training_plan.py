@@ -13,6 +13,7 @@ from ralis_backend.online.labels import RegionLabel, labels_by_image
 from ralis_backend.online.paint_alone import is_left_off
 from ralis_backend.online.random_slice import new_in_slice
 from ralis_backend.online.store.tables import Image, Version
+from ralis_backend.online.worker.promotion import MIN_VALIDATION_REGIONS, can_judge
 
 MOST_UNLABELLED_IMAGES = 200
 """Of a pool: each has to be fetched, and decoded images fill the memory."""
@@ -34,6 +35,8 @@ class TrainingPlan:
     training: what is learned from.
     unlabelled: images that nobody labelled, learned from as well where `besides` says so.
     besides: names in `OBJECTIVES` of what is learned from besides paint.
+    not_yet: why nothing is, though the settings say so, until that can be judged; None: that is
+        not why.
     validation: images that are kept out of it, for the promotion gate.
     unseen: regions of the random slice, one by one, that the version in use has not learned from.
     num_labels: labelled regions of the project.
@@ -48,6 +51,7 @@ class TrainingPlan:
     left_out: Sequence[str] = ()
     unlabelled: Sequence[ImageLabels] = ()
     besides: Sequence[str] = ()
+    not_yet: str | None = None
     held_out: Sequence[ImageLabels] = ()
 
     @property
@@ -84,11 +88,16 @@ def plan_training(
     left_out += _outside(labelled, painted)
     newest_learned = None if in_use is None else in_use.metrics.get("newest_label_id")
     known = None if in_use is None else in_use.metrics
-    more = () if is_left_off(known, len(painted)) else besides_paint(learner)
+    training = [each for each in labelled if not each.image.is_validation]
+    validation = [each for each in labelled if each.image.is_validation]
+    more = besides_paint(learner)
+    not_yet = _why_not_yet(in_use, validation) if more else None
+    if not_yet or is_left_off(known, len(painted)):
+        more = ()
     rng = np.random.default_rng(0 if in_use is None else in_use.number)
     return TrainingPlan(
-        training=[each for each in labelled if not each.image.is_validation],
-        validation=[each for each in labelled if each.image.is_validation],
+        training=training,
+        validation=validation,
         unseen=[
             each
             for label in new_in_slice(painted, newest_learned)
@@ -98,7 +107,24 @@ def plan_training(
         left_out=left_out,
         unlabelled=_unlabelled(images, _shown_by(every, labels), rng) if more else (),
         besides=more,
+        not_yet=not_yet,
         held_out=_by_image([each for each in every if each.is_validation], painted),
+    )
+
+
+def _why_not_yet(in_use: Version | None, validation: Sequence[ImageLabels]) -> str | None:
+    """Why the next version learns from paint alone, whatever the settings say; None: it need not.
+
+    Nobody could tell whether the rest does harm.
+    """
+    if in_use is None or in_use.weights_key is None:
+        return "what has learned nothing yet is no teacher, and no version is there to compare with"
+    num_held_out = sum(len(each.labels) for each in validation)
+    if can_judge(num_held_out):
+        return None
+    return (
+        f"{num_held_out} labelled regions that can be read are held out, expected at least "
+        f"{MIN_VALIDATION_REGIONS} to tell whether more does harm"
     )
 
 

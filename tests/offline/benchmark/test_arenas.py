@@ -253,10 +253,12 @@ def test_a_learner_of_unlabelled_pixels_sees_the_rest_of_the_pool(make, monkeypa
         open_arena(replace(config, learner=name)) for name in ("paint", "paint+unlabelled")
     )
     for arena in (paint, both):
-        arena.simulation().begin(np.array([0]), 1, 0)
+        simulation = arena.simulation()
+        simulation.begin(np.array([0]), 1, 0)
+        simulation.learn([np.array([0])], 1, 0)
     num_regions = [[len(image.regions) for image in args[1]] for args, _ in seen]
-    assert num_regions == [[1], [1, 0]]
-    assert [options["besides"] for _, options in seen] == [(), ("unlabelled",)]
+    assert num_regions == [[1], [1], [1, 0], [1, 0]]
+    assert [options["besides"] for _, options in seen] == [(), (), ("unlabelled",), ("unlabelled",)]
     assert "besides" not in paint.describe()["finetune"]
     assert both.describe()["finetune"]["besides"] == ("unlabelled",)
 

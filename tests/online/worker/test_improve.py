@@ -265,6 +265,12 @@ def test_a_teacher_that_was_left_is_told_of_the_version_that_is_trained_on(
     monkeypatch.setattr(improve, "KEEP_EVERY_S", 0.0)
     idle(worker)
     assert further_of(store).facts["unlabelled"]["has_collapsed"]
+    monkeypatch.undo()
+    monkeypatch.setattr(improve, "KEEP_EVERY_S", 0.0)
+    monkeypatch.setitem(SEGMENTERS, TinySegmenter.kind, TinySegmenter)
+    idle(rested(make_worker(learner="paint+unlabelled")))  # after a kill
+    assert further_of(store).updates == 20
+    assert further_of(store).facts["unlabelled"]["has_collapsed"]
     told = [it for it in notes([("v1", version(store, 1).metrics)]) if "left off" in it]
     assert told == [
         "v1: what nobody labelled was left off while it was trained on, the model said nearly "
@@ -605,7 +611,8 @@ def test_a_worker_that_is_started_again_goes_on_from_what_was_kept(
     assert found.updates == 20
     assert found.seconds > known.seconds
     assert found.seconds_on_labels > known.seconds_on_labels
-    assert not store.blobs.path(known.checkpoint).exists()  # one is enough
+    files = [it for it in (store.blobs.root / "further").rglob("*") if it.is_file()]
+    assert {it.relative_to(store.blobs.root).as_posix() for it in files} == found.files
     assert learned.num_classes == 2
 
 
@@ -617,6 +624,63 @@ def test_what_another_worker_has_kept_since_is_gone_on_from(
     idle(kept)
     assert further_of(store).updates == 30
     assert updates_of(kept) == 30
+
+
+def scored(monkeypatch: pytest.MonkeyPatch, *scores: float) -> None:
+    """What is held out scores so, look by look; the version in use first."""
+    given = iter(scores)
+    monkeypatch.setattr(improve, "held_out_score", lambda matrices, background: next(given))
+
+
+def test_what_was_found_best_counts_on_after_a_kill_and_is_what_it_ends_with(
+    store: Store, make_worker: Callable[..., Worker], keeping_always: None, monkeypatch
+):
+    """Best after 10 updates; then three looks without a gain, with a new worker before each."""
+    scored(monkeypatch, 0.2, 0.5, 0.4, 0.4, 0.4)
+    store.versions.change(version(store, 1).id, metrics=NEVER_WORTH_IT)
+    idle(rested(make_worker()))
+    known = further_of(store)
+    assert known.best_checkpoint == known.checkpoint is not None
+    best = load(store.blobs.path(known.checkpoint)).state()
+    for number in (1, 2):
+        idle(rested(make_worker()))
+        found = further_of(store)
+        course = found.course
+        assert (course.best_score, course.best_updates, course.num_looks) == (0.5, 10, number)
+        assert found.best_checkpoint == known.checkpoint != found.checkpoint
+        assert len(list((store.blobs.root / "further").rglob("*.*"))) == 2
+    idle(rested(make_worker()))
+    ended = further_of(store)
+    assert (ended.ended, ended.updates) == (CONVERGED, 10)
+    left = load(store.blobs.path(str(ended.checkpoint))).state()
+    assert all((left[name] == best[name]).all() for name in best)
+
+
+def test_what_was_found_best_before_a_kill_is_published_when_it_is_worth_it(
+    store: Store, make_worker: Callable[..., Worker], keeping_always: None, monkeypatch
+):
+    scored(monkeypatch, 0.2, 0.5, 0.4, 0.5)
+    store.versions.change(version(store, 1).id, metrics=NEVER_WORTH_IT)
+    idle(rested(make_worker()))
+    worker = rested(make_worker())
+    monkeypatch.setattr(improve, "is_worth_publishing", lambda *values: True)
+    idle(worker)
+    metrics = version(store, 2).metrics
+    assert metrics["steps"] == 10
+    assert not metrics["further"]["num_held_out"]
+
+
+def test_where_less_of_what_is_held_out_can_be_read_after_a_kill_scores_begin_anew(
+    store: Store, kept: Worker, tool: FakeTool, make_worker: Callable[..., Worker], monkeypatch
+):
+    (held_out, *_) = [it for it in store.images.of(project_of(store).id) if it.is_validation]
+    assert further_of(store).num_held_out == 3
+    monkeypatch.setattr(improve, "can_be_judged", lambda *numbers: True)
+    monkeypatch.setattr(tool, "image", out_of_reach(tool, {held_out.task_id}))
+    idle(rested(make_worker()))
+    found = further_of(store)
+    assert (found.updates, found.num_held_out) == (20, 2)
+    assert found.best_updates in (10, 20)
 
 
 @pytest.mark.sweep

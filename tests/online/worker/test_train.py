@@ -11,7 +11,7 @@ from ralis_backend.online.further import NOT_IN_USE
 from ralis_backend.online.report import notes
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.tool import ClassLabel
-from ralis_backend.online.worker import new_version, train
+from ralis_backend.online.worker import new_version, train, training_plan
 from ralis_backend.online.worker.train import Trainer
 from tests.online.conftest import MakeWorker, label_round, settle
 from tests.online.fake_tool import CLASSES, FakeTool
@@ -164,14 +164,25 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], int]]:
 def test_a_version_learns_from_what_nobody_labelled_where_settings_say_so(
     store: Store, tool: FakeTool, make_worker: MakeWorker, trainings: list[tuple[list[str], int]]
 ):
-    worker = make_worker(learner="paint+unlabelled")
+    """Not the first one: a teacher that knows nothing, and no version to tell the harm by."""
+    worker = make_worker(learner="paint+unlabelled", promotion_tolerance=1.0)
+    for image in range(1, 6):  # the fifth image that is labelled is held out
+        tool.annotate(image, project_id=1, results=[{"mask": tool.files[image][1].tolist()}])
     settle(worker)
-    label_round(store, tool)
+    project = store.projects.all()[0]
+    store.projects.change(project.id, is_training_requested=True)
     settle(worker)
-    ((besides, num_unlabelled),) = trainings
-    assert besides == ["unlabelled"]
+    (first, _), (second, num_unlabelled) = trainings
+    assert (first, second) == ([], ["unlabelled"])
     assert num_unlabelled > 0
-    version = store.versions.find(store.projects.all()[0].id, 1)
+    alone, version = (store.versions.find(project.id, number) for number in (1, 2))
+    assert alone is not None
+    assert "learned_from" not in alone.metrics
+    (note,) = [it for it in notes([("v1", alone.metrics)]) if "paint alone" in it]
+    assert note == (
+        "v1 has learned from paint alone: what has learned nothing yet is no teacher, and no "
+        "version is there to compare with"
+    )
     assert version is not None
     assert version.metrics["learned_from"] == ["unlabelled"]
     assert version.metrics["unlabelled"]["has_collapsed"] is False
@@ -191,14 +202,15 @@ def test_what_harms_is_left_off_and_said_until_there_are_twice_as_many_labels(
         train, "held_out_score", lambda *arguments: 0.4 - 0.1 * len(trainings[-1][0])
     )
     monkeypatch.setattr(Trainer, "_compare", lambda *arguments: (None, np.zeros((1, 2, 2))))
+    monkeypatch.setattr(training_plan, "can_judge", lambda num_regions: True)
     worker = make_worker(learner="paint+unlabelled")
     settle(worker)
     for _ in range(3):
         label_round(store, tool)
         settle(worker)
     assert [besides for besides, _ in trainings] == [
-        ["unlabelled"], [],  # 4 labels: tried, and trained again without
-        ["unlabelled"], [],  # 8: twice as many
+        [],  # 4 labels: the first version
+        ["unlabelled"], [],  # 8: tried, and trained again without
         [],  # 12: left off
     ]  # fmt: skip
     project = store.projects.all()[0]
@@ -225,6 +237,7 @@ def test_what_harms_is_left_off_where_the_gate_refuses_both_trials_too(
     settle(worker)
     label_round(store, tool)
     settle(worker)
+    monkeypatch.setattr(training_plan, "can_judge", lambda num_regions: True)
     monkeypatch.setattr(new_version, "is_promoted", lambda *arguments: False)
     monkeypatch.setattr(
         train, "held_out_score", lambda *arguments: 0.4 - 0.1 * len(trainings[-1][0])
@@ -234,10 +247,10 @@ def test_what_harms_is_left_off_where_the_gate_refuses_both_trials_too(
     for _ in range(2):
         label_round(store, tool)
         settle(worker)
-    assert [besides for besides, _ in trainings] == [["unlabelled"], ["unlabelled"], [], []]
+    assert [besides for besides, _ in trainings] == [[], ["unlabelled"], [], []]
     in_use = store.versions.find(store.projects.all()[0].id, 1)
     assert in_use is not None
-    (note,) = [it for it in notes([("v1", in_use.metrics)]) if "paint alone" in it]
+    (note,) = [it for it in notes([("v1", in_use.metrics)]) if "held-out" in it]
     assert note == (
         "v1: what follows learns from paint alone: held-out mIoU was 0.300 with unlabelled pixels "
         "and 0.400 from paint alone; they are tried again with 16 labelled regions"

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from ralis_backend.core.regions import Region
 from ralis_backend.online.random_slice import SLICE
 from ralis_backend.online.store.tables import Image, Version
@@ -77,13 +79,23 @@ def test_what_is_held_out_counts_whether_it_can_be_read_or_not():
     assert ids(plan, "held_out") == [(2, [2, 6])]
 
 
-def unlabelled_ids(images, in_use=None, learner="paint+unlabelled"):
+@pytest.fixture
+def can_judge(monkeypatch):
+    """Two held-out regions are enough."""
+    monkeypatch.setattr("ralis_backend.online.worker.training_plan.can_judge", lambda num: num >= 2)
+
+
+LEARNED = Version(number=1, weights_key="versions/1/1.safetensors", metrics={})
+
+
+def unlabelled_ids(images, in_use=LEARNED, learner="paint+unlabelled"):
     plan = plan_training(images, LABELS, in_use, NOW, learner)
     assert all(part.labels == () for part in plan.unlabelled)
     assert list(plan.learned_from) == [*plan.training, *plan.unlabelled]
     return [part.image.id for part in plan.unlabelled]
 
 
+@pytest.mark.usefixtures("can_judge")
 def test_images_without_any_label_are_learned_from_unless_held_out_unread_or_bad():
     bad = Image(id=9, task_id=9, height=32, width=64, error="truncated")
     bad.retry_at = NOW + timedelta(minutes=1)
@@ -94,6 +106,7 @@ def test_images_without_any_label_are_learned_from_unless_held_out_unread_or_bad
     assert unlabelled_ids(images, learner="paint") == []
 
 
+@pytest.mark.usefixtures("can_judge")
 def test_a_picture_is_not_unlabelled_that_is_held_out_or_labelled_in_another_task():
     shown = {1: "painted", 2: "held out", 5: "skipped", 6: "unread"}
     first = [
@@ -107,20 +120,40 @@ def test_a_picture_is_not_unlabelled_that_is_held_out_or_labelled_in_another_tas
         image.content = shown[image.id % 10]
     alone = Image(id=20, height=32, width=64, content="alone")
     skip = make_label(5, LEFT, id=9, is_skipped=True)
-    plan = plan_training([*first, *twins, alone], [*LABELS, skip], None, NOW, "paint+unlabelled")
+    plan = plan_training([*first, *twins, alone], [*LABELS, skip], LEARNED, NOW, "paint+unlabelled")
     assert [part.image.id for part in plan.unlabelled] == [20]
 
 
+@pytest.mark.usefixtures("can_judge")
 def test_of_a_large_pool_some_are_drawn_others_for_each_version(monkeypatch):
     monkeypatch.setattr("ralis_backend.online.worker.training_plan.MOST_UNLABELLED_IMAGES", 5)
-    images = [Image(id=number, height=8, width=8) for number in range(20, 40)]
-    draws = [unlabelled_ids(images, Version(number=number, metrics={})) for number in (1, 2, 1)]
+    images = [IMAGES[1], *(Image(id=number, height=8, width=8) for number in range(20, 40))]
+    versions = [Version(number=number, weights_key="it", metrics={}) for number in (1, 2, 1)]
+    draws = [unlabelled_ids(images, each) for each in versions]
     assert [len(set(draw)) for draw in draws] == [5, 5, 5]
     assert draws[0] == draws[2] != draws[1]
 
 
+@pytest.mark.parametrize(
+    ("in_use", "labels", "why"),
+    [
+        (None, LABELS, "what has learned nothing yet is no teacher"),
+        (Version(number=0, metrics={}), LABELS, "what has learned nothing yet is no teacher"),
+        (LEARNED, LABELS[:5], "1 labelled regions that can be read are held out, expected"),
+    ],
+)
+@pytest.mark.usefixtures("can_judge")
+def test_only_paint_is_learned_from_where_nobody_could_tell_what_the_rest_does(in_use, labels, why):
+    plan = plan_training(IMAGES, labels, in_use, NOW, "paint+unlabelled")
+    assert (list(plan.besides), list(plan.unlabelled)) == ([], [])
+    assert plan.not_yet is not None
+    assert plan.not_yet.startswith(why)
+    assert plan_training(IMAGES, labels, in_use, NOW).not_yet is None
+
+
+@pytest.mark.usefixtures("can_judge")
 def test_a_plan_without_the_rest_has_the_same_labels():
-    plan = plan_training(IMAGES, LABELS, None, NOW, "paint+unlabelled")
+    plan = plan_training(IMAGES, LABELS, LEARNED, NOW, "paint+unlabelled")
     alone = plan.from_paint_alone()
     assert (list(plan.besides), list(alone.besides)) == (["unlabelled"], [])
     assert list(alone.learned_from) == plan.training
