@@ -119,7 +119,7 @@ def _why_not_yet(in_use: Version | None, validation: Sequence[ImageLabels]) -> s
     """
     if in_use is None or in_use.weights_key is None:
         return "what has learned nothing yet is no teacher, and no version is there to compare with"
-    num_held_out = sum(len(each.labels) for each in validation)
+    num_held_out = sum(label.is_closing for each in validation for label in each.labels)
     if can_judge(num_held_out):
         return None
     return (
