@@ -356,6 +356,35 @@ def test_what_cannot_be_read_when_a_queue_is_filled_is_made_up_for_before_anythi
     assert tool.calls.index("create_crop_tasks") < tool.calls.index("delete_unopened_tasks")
 
 
+@pytest.mark.parametrize("num_reached", [0, 1])
+def test_a_queue_is_filled_with_what_can_be_read_however_often_other_images_are_out_of_reach(
+    store: Store,
+    tool: FakeTool,
+    make_worker: MakeWorker,
+    monkeypatch: pytest.MonkeyPatch,
+    num_reached: int,
+):
+    """The host fails at all that is planned first, or from the second picture on, and at more."""
+    worker = make_worker(random_share=0.0)
+    project = ranked_anew(store, tool, worker)
+    old = set(tool.queue())
+    read, reached, lost = tool.image, [], set()
+
+    def image(task: ToolTask) -> bytes:
+        is_known = task.id in reached or len(reached) < num_reached
+        if not is_known and (task.id in lost or len(lost) < 5 - num_reached):
+            lost.add(task.id)
+            raise ImageUnreachable("bucket.example did not deliver an image: timed out")
+        reached.append(task.id)
+        return read(task)
+
+    monkeypatch.setattr(tool, "image", image)
+    worker.advance_all()
+    project = store.projects.by_id(project.id)
+    assert (project.published_version, project.last_error) == (1, None)
+    assert set(tool.queue()) - old
+
+
 @pytest.mark.parametrize("character", ["\ud83d", "\0"])
 def test_an_error_that_quotes_what_no_database_takes_is_an_error_like_any_other(
     store: Store,
