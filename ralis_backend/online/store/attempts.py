@@ -28,6 +28,11 @@ REQUEST = "request"
 
 FAILURE = "failure"
 """A step that failed by itself, or has ended the worker: it rests, and the others go on."""
+REST = "rest"
+"""A step that failed on items that may be to blame themselves: after many it goes on without them.
+
+Counted until it was done, whatever else it fails at, and over a start of the worker.
+"""
 IMAGE = "image"
 TASK = "task"
 """A task that the tool could not tell of."""

@@ -85,6 +85,15 @@ class Rankings:
             found = session.execute(query.where(Ranking.version_id == version_id))
             return {image_id: num_bytes // 4 for image_id, num_bytes in found}
 
+    def version_ids(self, project_id: int) -> set[int]:
+        """The versions of a project of which rankings are kept, those asked to rank again too."""
+        query = select(Version.id).where(
+            Version.project_id == project_id,
+            select(Ranking.id).where(Ranking.version_id == Version.id).exists(),
+        )
+        with self._database.read() as session:
+            return set(session.scalars(query))
+
     def forget(self, version_id: int, image_ids: Sequence[int]) -> None:
         """Drop a version's ranking of these images: the version is to rank again."""
         with self._database.write() as session:

@@ -78,11 +78,21 @@ class CropQueue:
         """The plan, with its new tasks in the tool; what leaves the queue is still there.
 
         Where pictures cannot be read, others are planned in their place.
+
+        Raises:
+            ImageUnreachable: if no picture can be had, and not because the images are damaged.
         """
+        num_made = 0
+        unreachable: list[ImageUnreachable] = []
         while True:
             plan = self._without_twins(publication, regions_id)
             self._store_plan(publication, plan)
-            if not self._make_planned(publication, regions_id):
+            made, missed = self._make_planned(publication, regions_id)
+            num_made += made
+            unreachable += [error for error in missed if isinstance(error, ImageUnreachable)]
+            if not missed:
+                if unreachable and not num_made:
+                    raise unreachable[0]
                 return plan
             images = self._store.images.of(publication.project.id)
             publication = replace(publication, images={image.id: image for image in images})
@@ -169,14 +179,13 @@ class CropQueue:
             ranking.regions_per_round, self._config.random_share, (ranking.seed, project.id)
         )
 
-    def _make_planned(self, publication: Publication, regions_id: int) -> bool:
+    def _make_planned(
+        self, publication: Publication, regions_id: int
+    ) -> tuple[int, list[Exception]]:
         """Make the tasks of planned rows, a bounded number of pictures at a time.
 
         Returns:
-            Whether some could not be made, since their images cannot be read.
-
-        Raises:
-            ImageUnreachable: if none could, and not because the images are damaged.
+            How many were made, and why others were not: their images cannot be read.
         """
         project = publication.project
         num_made = 0
@@ -195,10 +204,7 @@ class CropQueue:
                     for (row, _), task in zip(made, tasks, strict=True)
                 }
             )
-        unreachable = [error for error in missed if isinstance(error, ImageUnreachable)]
-        if unreachable and not num_made:
-            raise unreachable[0]
-        return bool(missed)
+        return num_made, missed
 
     def _crops(
         self,

@@ -354,8 +354,8 @@ class Worker:
         if number < MOST_ATTEMPTS:
             return
         why = (
-            f"has ended the worker {number - 1} times in a row (out of memory, a crash, or no "
-            "progress)"
+            f"has ended the worker {number - 1} times in a row (out of memory, a crash, a lost "
+            "graphics card, or no progress)"
         )
         if step.may_rest_alone:
             self._note_alone(project, step, f"it {why}")

@@ -95,7 +95,7 @@ class Publication:
         }
 
     @property
-    def is_out_of_reach(self) -> bool:
+    def shows_nothing(self) -> bool:
         """Whether none of the ranked images that there are can be shown now."""
         return not self.image_sizes and any(it in self.rankings for it in self.images)
 

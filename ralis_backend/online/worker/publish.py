@@ -54,22 +54,20 @@ class Publisher:
             self._store.projects.change(project.id, is_publishing_requested=True)
             self._store.versions.change(version.id, ranked_at=None)
             return
-        if project.regions_tool_id is None:
-            rankings = self._store.rankings.of(version.id)
-            publication = self._read(project, version, rankings, newest_painted)
-            if self._is_out_of_reach(publication):
-                return
-            if publication.is_new:
-                self._store.queue.take_back(project.id, version.number, publication.wish_id)
-                self._publish_images(publication)
-            number = project.round
-        else:
-            rankings = self._store.rankings.scored(version.id)
-            publication = self._read(project, version, rankings, newest_painted)
-            if self._is_out_of_reach(publication):
-                return
+        is_in_crops = project.regions_tool_id is not None
+        rankings = self._store.rankings
+        ranked = rankings.scored(version.id) if is_in_crops else rankings.of(version.id)
+        publication = self._read(project, version, ranked, newest_painted)
+        if publication.shows_nothing and self._would_replace(publication):
+            self._rank_others(publication)
+            return
+        number = project.round
+        if project.regions_tool_id is not None:
             masks = self._masks(publication)
             number = self._crop_queue.publish(publication, project.regions_tool_id, masks)
+        elif publication.is_new:
+            queue.take_back(project.id, version.number, publication.wish_id)
+            self._publish_images(publication)
         self._store.projects.change(
             project.id,
             is_publishing_requested=False,
@@ -89,6 +87,8 @@ class Publisher:
 
     def _is_open_again(self, project: Project, version: Version, newest_painted: int) -> bool:
         """Whether there are open regions where the ranking found none: it says nothing of them."""
+        if version.number != project.current_version:  # it does not rank any more
+            return False
         if project.is_publishing_requested or not version.metrics.get(USED_UP):
             return False
         rankings = self._store.rankings.scored(version.id)
@@ -162,23 +162,24 @@ class Publisher:
             self._config.ranking,
         )
 
-    def _is_out_of_reach(self, publication: Publication) -> bool:
-        """Whether the version ranks again, as it can show nothing and there are other images.
+    def _would_replace(self, publication: Publication) -> bool:
+        """Whether what was published before would go."""
+        return publication.is_new and publication.project.published_version is not None
+
+    def _rank_others(self, publication: Publication) -> None:
+        """Have the version in use rank again, as it can show nothing and there are other images.
 
         Raises:
-            ValueError: if there are none.
+            ValueError: if there are none, or it is not in use: none but that one ranks.
         """
         project, version = publication.project, publication.version
-        is_replacing = publication.is_new and project.published_version is not None
-        if not is_replacing or not publication.is_out_of_reach:
-            return False
-        if self._store.images.has_unranked(project.id, version.id):
-            self._store.versions.change(version.id, ranked_at=None)
-            return True
-        raise ValueError(
-            f"none of the images that {version.name} has ranked can be read now; "
-            f"`ralis doctor --project {project.tool_id}` says why"
-        )
+        is_in_use = version.number == project.current_version and version.ranked_at is not None
+        if not is_in_use or not self._store.images.has_unranked(project.id, version.id):
+            raise ValueError(
+                f"none of the images that {version.name} has ranked can be read now; "
+                f"`ralis doctor --project {project.tool_id}` says why"
+            )
+        self._store.versions.change(version.id, ranked_at=None)
 
     def _has_misfits(self, project: Project, version: Version) -> bool:
         """Whether images were ranked that have other regions now; then the version ranks again."""
@@ -208,6 +209,7 @@ class Publisher:
 
     def _drop_old_rankings(self, project: Project, published: Version) -> None:
         kept = {project.current_version, published.number}
+        ranked = self._store.rankings.version_ids(project.id)
         for version in self._store.versions.all(project.id):
-            if version.number not in kept and version.ranked_at is not None:
+            if version.number not in kept and version.id in ranked:
                 self._store.rankings.drop(version.id)

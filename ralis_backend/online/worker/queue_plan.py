@@ -339,7 +339,7 @@ def _outdated(state: QueueState, best: Mapping[Place, bool], size: int) -> list[
     """
     by_use = sorted(state.waiting, key=lambda row: -row.usefulness)
     in_hand = {row.id for row in by_use[: state.num_annotators + 1]} | state.begun
-    out_of_reach = [row.id for row in by_use if row.id in state.out_of_reach]
+    out_of_reach = [row.id for row in by_use if row.id in state.out_of_reach - state.gone]
     staying = in_hand.union(out_of_reach[: size - len(best)])
     wish_id = None if state.mining is None else state.mining.wish_id
     keep = {(place, wish_id if is_mined else None) for place, is_mined in best.items()}

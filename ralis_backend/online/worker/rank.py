@@ -12,7 +12,7 @@ import numpy as np
 
 from ralis_backend.core.acquisition import Places, PoolState, Strategy, strategy
 from ralis_backend.core.features import RegionFeatures
-from ralis_backend.core.machine import is_of_machine
+from ralis_backend.core.machine import is_accelerator_lost, is_of_machine
 from ralis_backend.core.policy.registry import policy_digest
 from ralis_backend.core.regions import grid, is_labelled
 from ralis_backend.core.segmenter import Segmenter
@@ -36,7 +36,7 @@ from ralis_backend.online.ranking import (
 from ralis_backend.online.same_pictures import SamePictures
 from ralis_backend.online.seeking import Seeking, seek
 from ralis_backend.online.store import Store, now
-from ralis_backend.online.store.attempts import FAILURE
+from ralis_backend.online.store.attempts import REST
 from ralis_backend.online.store.tables import Image, Project, Version
 from ralis_backend.online.tool import Tool
 from ralis_backend.online.trust import judge, judge_formula, may_be_refused, standing_verdict
@@ -60,15 +60,28 @@ MOST_IN_A_ROW = 3
 """So many images that the segmenter fails on may be to blame themselves."""
 MOST_RESTS = 10
 """So often a ranking rests for so many, 25 minutes in all; then it goes on without them."""
+MOST_AT_FIRST = 100
+"""Then, too, it rests if it could describe none of so many: it would go through the whole pool."""
 
 
 class _SegmenterFails(Exception):
-    """It does, on an image that was read: that image, the segmenter or the machine is at fault."""
+    """It does, on an image that was read: that image, the segmenter or the machine is at fault.
 
-    def __init__(self, image: Image, error: Exception) -> None:
+    Its traceback holds the image and all that the segmenter has made of it: not to be kept.
+    """
+
+    def __init__(self, error: Exception) -> None:
         super().__init__(reason_of(error))
-        self.image, self.error = image, error
         self.is_of_machine = is_of_machine(error)
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """An image on which the segmenter fails, and why."""
+
+    image: Image
+    why: str
+    is_of_machine: bool
 
 
 @dataclass(frozen=True)
@@ -234,8 +247,8 @@ class Ranker:
                 or so many in a row fail for want of memory, at first.
         """
         pool: list[DescribedRow] = []
-        may_rest = self._store.attempts.count(project.id, FAILURE, "rank") < MOST_RESTS
-        failed: list[_SegmenterFails] = []  # since the last one that was described
+        may_rest = self._store.attempts.count(project.id, REST, "rank") < MOST_RESTS
+        failed: list[_Failed] = []  # since the last one that was described
         painted = {label.image_id for label in labels if not label.is_skipped}
         for index, image in enumerate(images, start=1):
             stop()
@@ -247,10 +260,12 @@ class Ranker:
                     project, version, image, size, segmenter, chosen, spool
                 )
             except _SegmenterFails as failure:
-                failed.append(failure)
-                is_of_step = not pool or failure.is_of_machine
-                if may_rest and is_of_step and len(failed) >= MOST_IN_A_ROW:
-                    raise _of_step(version, failed) from failure
+                failed.append(_Failed(image, str(failure), failure.is_of_machine))
+                is_lost = is_accelerator_lost(failure)  # it would fail on all others
+                if is_lost and not may_rest:
+                    self._leave_out(project, failed[-1:])
+                if is_lost or _is_of_step(failed, may_rest, is_first=not pool):
+                    raise self._rest(project, version, failed) from failure
             else:
                 if described is not None:
                     self._leave_out(project, failed)
@@ -259,9 +274,18 @@ class Ranker:
             percent = round(100 * index / len(images), 1)
             report({"state": "ranking", "ranked_version": version.name, "percent": percent})
         if failed and not pool:
-            raise _of_step(version, failed) from failed[-1]
+            raise self._rest(project, version, failed)
         self._leave_out(project, failed)
+        self._store.attempts.forget(project.id, REST)
         return pool
+
+    def _rest(self, project: Project, version: Version, failed: Sequence[_Failed]) -> RuntimeError:
+        """Count it; why no image is blamed for these."""
+        self._store.attempts.begin(project.id, REST, "rank")
+        tasks = ", ".join(str(each.image.task_id) for each in failed)
+        return RuntimeError(
+            f"{version.name} cannot look at images (task {tasks}): {failed[-1].why}"
+        )
 
     def _describe_one(
         self,
@@ -288,7 +312,7 @@ class Ranker:
                         segmenter, pixels, self._config.ranking, chosen.described
                     )
                 except Exception as error:
-                    raise _SegmenterFails(image, error) from error
+                    raise _SegmenterFails(error) from error
         except (*NOT_ITS_FAULT, _SegmenterFails):
             raise
         except Exception as error:
@@ -306,10 +330,10 @@ class Ranker:
         num_regions = len(result.features)
         return DescribedRow(image, result.image_size, num_regions, mask_key, result.content)
 
-    def _leave_out(self, project: Project, failed: Sequence[_SegmenterFails]) -> None:
+    def _leave_out(self, project: Project, failed: Sequence[_Failed]) -> None:
         """Note them with their images, since others were described."""
         for failure in failed:
-            self._note(project, failure.image, failure.error)
+            self._note(project, failure.image, RuntimeError(failure.why))
 
     def _note(self, project: Project, image: Image, error: Exception) -> None:
         """A bad image is left out; the operator finds why in log, doctor and report."""
@@ -460,10 +484,17 @@ class Ranker:
         self._store.versions.change(version.id, strategy=scored.chosen.strategy.name)
 
 
-def _of_step(version: Version, failed: Sequence[_SegmenterFails]) -> RuntimeError:
-    """Why no image is blamed for these."""
-    tasks = ", ".join(str(each.image.task_id) for each in failed)
-    return RuntimeError(f"{version.name} cannot look at images (task {tasks}): {failed[-1]}")
+def _is_of_step(failed: Sequence[_Failed], may_rest: bool, *, is_first: bool) -> bool:
+    """Whether so many in a row tell of the segmenter or the machine.
+
+    Args:
+        failed: in a row.
+        may_rest: whether the ranking has not rested so often for such that it is to go on.
+        is_first: whether nothing was described before them.
+    """
+    if not may_rest:
+        return is_first and len(failed) >= MOST_AT_FIRST
+    return len(failed) >= MOST_IN_A_ROW and (is_first or failed[-1].is_of_machine)
 
 
 def _alone(chosen: ChosenStrategy, state: PoolState, pool: DescribedPool) -> np.ndarray | None:

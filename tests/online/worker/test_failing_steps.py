@@ -316,6 +316,31 @@ def test_a_ranking_whose_images_are_gone_does_not_keep_those_that_came_later_fro
     assert image.id in {row.image_id for row in store.queue.open(project.id)}
 
 
+def test_a_version_that_can_show_nothing_while_the_next_one_fails_to_rank_rests(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+):
+    worker = make_worker(random_share=0.0)
+    ranked_anew(store, tool, worker)
+    settle(worker)
+    monkeypatch.setattr(Ranker, "rank", failing("No space left on device"))
+    label_round(store, tool, 5)
+    settle(worker)
+    (project,) = store.projects.all()
+    assert (project.current_version, project.published_version) == (2, 1)
+    for image in store.images.of(project.id):
+        store.images.fail(image.id, ImageUnreachable("503"))
+    label_round(store, tool, 1)
+    tool.files[7] = picture(7)
+    tool.pool_tasks.append(ToolTask(7, START, "/data/7.png"))
+    store.projects.change(project.id, is_sync_requested=True)
+    settle(worker)
+    project = store.projects.by_id(project.id)
+    assert "publish failed and is tried again" in str(project.last_error)
+    before = store.versions.find(project.id, 1)
+    assert before is not None
+    assert before.ranked_at is not None, "nothing would rank it"
+
+
 def test_what_cannot_be_read_when_a_queue_is_filled_is_made_up_for_before_anything_is_taken_out(
     store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
 ):
@@ -329,6 +354,35 @@ def test_what_cannot_be_read_when_a_queue_is_filled_is_made_up_for_before_anythi
     assert len(tool.queue()) == 8
     assert before - set(tool.queue()), "what is worse was replaced"
     assert tool.calls.index("create_crop_tasks") < tool.calls.index("delete_unopened_tasks")
+
+
+@pytest.mark.parametrize("num_reached", [0, 1])
+def test_a_queue_is_filled_with_what_can_be_read_however_often_other_images_are_out_of_reach(
+    store: Store,
+    tool: FakeTool,
+    make_worker: MakeWorker,
+    monkeypatch: pytest.MonkeyPatch,
+    num_reached: int,
+):
+    """The host fails at all that is planned first, or from the second picture on, and at more."""
+    worker = make_worker(random_share=0.0)
+    project = ranked_anew(store, tool, worker)
+    old = set(tool.queue())
+    read, reached, lost = tool.image, [], set()
+
+    def image(task: ToolTask) -> bytes:
+        is_known = task.id in reached or len(reached) < num_reached
+        if not is_known and (task.id in lost or len(lost) < 5 - num_reached):
+            lost.add(task.id)
+            raise ImageUnreachable("bucket.example did not deliver an image: timed out")
+        reached.append(task.id)
+        return read(task)
+
+    monkeypatch.setattr(tool, "image", image)
+    worker.advance_all()
+    project = store.projects.by_id(project.id)
+    assert (project.published_version, project.last_error) == (1, None)
+    assert set(tool.queue()) - old
 
 
 @pytest.mark.parametrize("character", ["\ud83d", "\0"])

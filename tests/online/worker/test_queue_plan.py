@@ -109,6 +109,18 @@ def test_a_task_whose_image_cannot_be_shown_now_gives_way_only_to_one_that_can(
     assert len(plan.kept) + len(plan.added) == max(len(tasks), 2 * min(2, num_shown))
 
 
+def test_a_task_that_cannot_be_shown_now_does_not_give_way_to_one_whose_image_is_gone():
+    tasks = [
+        make_task(number, Place(2, PLACE_GRID[number]), usefulness=1 - number / 10)
+        for number in range(4)
+    ]
+    shown = {"places": PLACES[:2], "scores": SCORES[:2]}
+    state = make_state(tasks, gone={0, 1}, out_of_reach={0, 1, 2, 3}, **shown)
+    plan = make_plan(state)
+    assert plan.kept == tasks[2:]
+    assert len(plan.added) == 2
+
+
 def test_the_same_version_fills_up_with_the_round_after_the_next_and_takes_nothing_out():
     tasks = [make_task(number, PLACES[6 - number], round=4) for number in (1, 2)]
     plan = make_plan(make_state(tasks, is_new_version=False, round=3))

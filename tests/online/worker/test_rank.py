@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -132,6 +133,69 @@ def test_the_first_images_do_not_stop_the_ranking_of_the_others_for_good(
     (project,) = store.projects.all()
     assert {image.task_id for image in store.images.bad(project.id)} == {1, 2, 3}
     assert len(tool.queue()) == 8
+
+
+def test_images_that_the_segmenter_fails_on_are_not_kept_in_memory(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+):
+    seen: list[weakref.ref[np.ndarray]] = []
+    alive: list[int] = []
+
+    def describe_image(_segmenter: object, image: np.ndarray, *_others: object) -> NoReturn:
+        alive.append(sum(each() is not None for each in seen))
+        seen.append(weakref.ref(image))
+        raise ValueError("the segmenter breaks on it")
+
+    monkeypatch.setattr(rank, "describe_image", describe_image)
+    monkeypatch.setattr(rank, "MOST_RESTS", 0)
+    settle(make_worker(random_share=0.0))
+    assert alive == [0] * 6
+
+
+def test_a_segmenter_that_fails_on_everything_does_not_go_through_the_whole_pool(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+):
+    break_on(monkeypatch, tool, {1, 2, 3, 4, 5, 6}, ValueError("the segmenter breaks on it"))
+    monkeypatch.setattr(rank, "MOST_RESTS", 0)
+    monkeypatch.setattr(rank, "MOST_AT_FIRST", 4)
+    settle(make_worker(random_share=0.0))
+    (project,) = store.projects.all()
+    assert store.images.bad(project.id) == []
+    assert "v0 cannot look at images (task 1, 2, 3, 4): " in str(project.last_error)
+
+
+def test_a_ranking_that_failed_for_other_reasons_before_still_rests_for_a_full_graphics_card(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+):
+    worker = make_worker(random_share=0.0)
+    (project,) = store.projects.all()
+    for _ in range(2 * rank.MOST_RESTS):
+        store.attempts.fail(project.id, "rank", "none of 6 images can be read")
+    monkeypatch.setattr(loop, "pause_after", lambda _: 0.0)
+    break_on(monkeypatch, tool, {3, 4, 5, 6}, torch.OutOfMemoryError("CUDA out of memory"))
+    settle(worker)
+    assert store.images.bad(project.id) == []
+    assert "v0 cannot look at images" in str(store.projects.by_id(project.id).last_error)
+
+
+@pytest.mark.parametrize("most_rests", [10, 0])
+def test_a_lost_graphics_card_is_no_images_fault_until_the_ranking_has_rested_often(
+    store: Store,
+    tool: FakeTool,
+    make_worker: MakeWorker,
+    monkeypatch: pytest.MonkeyPatch,
+    most_rests: int,
+):
+    error = torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+    break_on(monkeypatch, tool, {3, 4, 5, 6}, error)
+    monkeypatch.setattr(rank, "MOST_RESTS", most_rests)
+    worker = make_worker(random_share=0.0)
+    ended: list[str] = []
+    monkeypatch.setattr(worker, "_end_process", ended.append)
+    settle(worker)
+    (project,) = store.projects.all()
+    bad = [image.task_id for image in store.images.bad(project.id)]
+    assert (len(ended), bad) == (1, [] if most_rests else [3])
 
 
 def test_a_worker_that_has_lost_its_graphics_card_ends(
