@@ -16,6 +16,10 @@ from dotenv.variables import Literal, Variable, parse_variables
 _NEW_LINE = re.compile(r"\r\n|\n|\r")
 _NAME = re.compile(r"\s*(?:(?:export|set)\s+)?['\"]?(\w+)", re.ASCII)
 _SETS = re.compile(rf"{_NAME.pattern}['\"]?\s*[=:]", re.ASCII)
+_PARTED = re.compile(
+    r"\s*(?:(?:export|set)\s+)?['\"]?(\w+)((?:[ \t-]+\w+)+)['\"]?\s*[=:]", re.ASCII
+)
+"""A name that has spaces or `-` in it: its first part, and all behind."""
 _WORD = re.compile(r"(?<!\w)(?:-e)?(\w+)", re.ASCII)
 _ASSIGNMENT = re.compile(r"(?:-e)?(\w+)=", re.ASCII)
 _FURTHER = re.compile(r"[\s;&|](\w+)=", re.ASCII)
@@ -52,12 +56,13 @@ def check_lines(
     Raises:
         LineError: of the first line that would be dropped.
     """
-    known = dict(variables)
+    known, set_by = dict(variables), dict[str, tuple[int, str]]()
     for binding in parse_stream(io.StringIO(text)):
         content = binding.original.string.lstrip()
         blank = binding.original.string.removesuffix(content)
         number = binding.original.line + len(_NEW_LINE.findall(blank))
         lines = _NEW_LINE.split(content)
+        _check_parted(lines[0], number, is_ours)
         _check_swallowed(binding, lines, number, is_ours)
         if binding.key is None or binding.error:
             continue
@@ -66,6 +71,29 @@ def check_lines(
             _check_ours(binding, number, uncut, known)
         values = [it.resolve(known) for it in parse_variables(binding.value or "")]
         known[binding.key] = "".join(values)
+        if is_ours(binding.key):
+            _check_repeated(binding.key.upper(), known[binding.key], number, set_by)
+
+
+def _check_parted(line: str, number: int, is_ours: Callable[[str], bool]) -> None:
+    found = _PARTED.match(line)
+    if found and not is_ours(found[1]) and is_ours(found[1] + re.sub(r"[\s-]+", "_", found[2])):
+        raise LineError(number, "has - or a space in its name; expected _ in its place")
+
+
+def _check_repeated(name: str, value: str, number: int, set_by: dict[str, tuple[int, str]]) -> None:
+    """The last line of a name would win, in capitals or not, without a word of the others.
+
+    An empty one may come before: as of an example that somebody fills in further down.
+    """
+    if not value and name not in set_by:
+        return
+    first, known = set_by.setdefault(name, (number, value))
+    if known != value:
+        raise LineError(
+            number,
+            f"sets what line {first} sets to another value; expected one line for each name",
+        )
 
 
 def _check_swallowed(

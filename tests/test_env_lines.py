@@ -41,6 +41,10 @@ def check(text: str) -> None:
         ("setx ralis_token sesame\n", 1, "NAME=value and nothing before it"),
         ("RALIS_TOKEN=${A:-${B:-sesame}}\n", 1, r"\$\{NAME\} or"),
         ("NOTE='don\n\nRALIS_TOKEN=sesame\nEND='\n", 3, "those closed in line 1"),
+        ("RALIS-TOKEN=sesame\n", 1, "_ in its place"),
+        ("export RALIS TOKEN: sesame\n", 1, "_ in its place"),
+        ("RALIS_TOKEN=sesame\nRALIS_TOKEN=\n", 2, "one line for each name"),
+        ("RALIS_TOKEN=a\n\nralis_token=sesame\n", 3, "one line for each name"),
         ('NOTE="see\nRALIS_TOKEN=sesame\nOTHER="a"\n', 1, "NAME=value.*the quotes closed"),
     ],
 )
@@ -71,6 +75,7 @@ def test_a_line_of_ours_that_would_be_dropped_or_cut_is_refused(text, number, ex
             "a",
         ),
         ("RALIS_TOKEN=  # none yet\n", ""),
+        ("RALIS_TOKEN=\nRALIS_TOKEN=a\nRALIS_TOKEN='a'\nOTHER=b\nOTHER=\nOUR-TOKEN=c\n", "a"),
     ],
 )
 def test_a_line_that_is_read_as_a_whole_passes(text, token):

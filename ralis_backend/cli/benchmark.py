@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ralis_backend.cli.benchmark_display import Display, print_table
-from ralis_backend.cli.options import strategy_names
+from ralis_backend.cli.options import LARGEST_SEED, strategy_names
 from ralis_backend.core.text import printable
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ Strategies = Annotated[
     ),
 ]
 Seeds = Annotated[int, typer.Option(min=1, help="How many seeds, from --first-seed on.")]
-FirstSeed = Annotated[int, typer.Option(min=0, help="The first one.")]
+FirstSeed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="The first one.")]
 Budgets = Annotated[str, typer.Option(help="Labelled regions, rising, separated by commas.")]
 Fidelity = Annotated[
     str, typer.Option(help="fast: a head on a frozen encoder; full: the segmenter itself, hours.")

@@ -75,6 +75,7 @@ def connect(
         ranking_config,
     )
 
+    chosen = _chosen(background, no_background)
     settings = load_settings(mode=mode, backend_url=backend_url)
     configure_logging("WARNING")
     if settings.backend_url is None:
@@ -95,7 +96,6 @@ def connect(
     connector = create_connector(settings, store)
     pool = connector.pool(project)
     names = [label.name for label in pool.classes]
-    chosen = _chosen(background, no_background)
     known = store.projects.find(pool.uid)
     extra_params = create_setup(settings).extra_params(pool.id)
     choice = said_choice({**extra_params, **chosen}, names)

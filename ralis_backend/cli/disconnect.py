@@ -33,8 +33,10 @@ def disconnect(project: Project, yes: Yes = False, delete_regions: DeleteRegions
     what = f"project {row.tool_id} ({row.title})"
     if delete_regions and row.regions_tool_id is not None:
         what += f", and delete project {row.regions_tool_id}, its regions, with their annotations"
-    if not yes and not typer.confirm(printable(f"Take this backend off {what}?")):
-        raise typer.Exit(1)
+    if not yes and not _agreed(printable(f"Take this backend off {what}?")):
+        raise ValueError(
+            f"project {row.tool_id} stays connected: nobody said yes; --yes does not ask"
+        )
     for line in create_connector(settings, store).disconnect(row, deletes_regions=delete_regions):
         typer.echo(printable(line))
     typer.echo(
@@ -42,3 +44,13 @@ def disconnect(project: Project, yes: Yes = False, delete_regions: DeleteRegions
         f"`ralis connect --project {row.tool_id}` goes on with it"
     )
     store.close()
+
+
+def _agreed(question: str) -> bool:
+    """Whether somebody says yes; where nobody can be asked, nobody does."""
+    try:
+        return typer.confirm(question)
+    except typer.Abort as stopped:
+        if isinstance(stopped.__context__, KeyboardInterrupt):
+            raise typer.Exit(130) from None
+        return False

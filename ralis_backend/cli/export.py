@@ -141,8 +141,13 @@ def _with_segmentation(format_name: str, segmentation: str | None) -> str:
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    """What the file system refuses is one line, not a traceback."""
+    """What the file system refuses is one line, not a traceback.
+
+    What names the file stays an `OSError`: what was expected of that is said as well.
+    """
     try:
         yield
     except OSError as error:
+        if error.filename is not None:
+            raise
         raise ValueError(str(error)) from error

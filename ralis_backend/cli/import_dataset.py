@@ -19,8 +19,8 @@ DatasetFolder = Annotated[
 def import_dataset(dataset: DatasetFolder, project: Project) -> None:
     """Upload a dataset's images into a project, with its masks as whole-image annotations.
 
-    Safe to repeat: images that the project has already are not uploaded again, and a task that
-    has an annotation gets no second one.
+    Safe to repeat: images that the project has already, told by their pixels, are not uploaded
+    again, and a task that has an annotation gets no second one.
     """
     from rich.console import Console
 

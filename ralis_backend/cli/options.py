@@ -14,6 +14,11 @@ Project = Annotated[
     int, typer.Option(min=1, max=LARGEST_ID, help="The pool project's number in Label Studio.")
 ]
 
+LARGEST_SEED = 2**32 - 1
+"""As of `RALIS_SEED`; every generator takes it."""
+MOST_AT_ONCE = 1024
+"""Threads or processes: more than machines have cores, fewer than end them for want of memory."""
+
 
 def strategy_names(text: str) -> list[str]:
     """Names between commas; one that has a comma stands in quotes.
@@ -38,8 +43,13 @@ def without_suffix(out: Path) -> Path:
     """The path, where it names no single file.
 
     Raises:
-        ValueError: if it ends in the suffix of one of the files that are written.
+        ValueError: if it has no name, or ends in the suffix of one of the files that are written.
     """
+    if out.name in ("", ".."):
+        raise ValueError(
+            f"--out {str(out)!r} has no name that files could begin with; expected a path such as "
+            f"{out / 'NAME'}"
+        )
     if out.suffix in (".safetensors", ".json"):
         raise ValueError(
             f"--out {out}: two files are written, NAME.safetensors and NAME.json; leave out "

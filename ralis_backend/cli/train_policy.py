@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ralis_backend.cli.options import without_suffix
+from ralis_backend.cli.options import LARGEST_SEED, MOST_AT_ONCE, without_suffix
 from ralis_backend.core.text import printable
 
 if TYPE_CHECKING:
@@ -44,12 +44,15 @@ Out = Annotated[
         help="The policy's path without a suffix: policies/NAME.", callback=without_suffix
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
+Seed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Of everything random.")]
 Episodes = Annotated[int | None, typer.Option(min=1, help="Games played; else the config's.")]
 Fidelity = Annotated[str | None, typer.Option(help="fast or full; else the config's.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
 Threads = Annotated[
-    int, typer.Option(min=1, help="CPU threads; one was fastest, and the bits depend on it.")
+    int,
+    typer.Option(
+        min=1, max=MOST_AT_ONCE, help="CPU threads; one was fastest, and the bits depend on it."
+    ),
 ]
 Shuffle = Annotated[
     bool, typer.Option("--shuffle-rewards", help="Give rewards to the wrong picks: a placebo.")

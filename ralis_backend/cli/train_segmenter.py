@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ralis_backend.cli.options import without_suffix
+from ralis_backend.cli.options import LARGEST_SEED, MOST_AT_ONCE, without_suffix
 from ralis_backend.core.text import printable
 
 if TYPE_CHECKING:
@@ -66,9 +66,11 @@ ImageScale = Annotated[float, typer.Option(help="Show images at this scale, as 0
 TestImages = Annotated[
     int | None, typer.Option(min=1, help="Measure on so many images, evenly spaced.")
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
+Seed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Of everything random.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
-Threads = Annotated[int, typer.Option(min=1, help="CPU threads; the bits depend on it.")]
+Threads = Annotated[
+    int, typer.Option(min=1, max=MOST_AT_ONCE, help="CPU threads; the bits depend on it.")
+]
 
 
 def train_segmenter(

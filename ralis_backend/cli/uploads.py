@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import quoteattr
 
+from ralis_backend.cli.imported import file_of, imported
+from ralis_backend.cli.upload_names import file_names, is_taken, marked
 from ralis_backend.labelstudio.payloads.label_config import (
     SEGMENTATION_CONTROLS,
     parse_label_config,
@@ -24,38 +22,8 @@ if TYPE_CHECKING:
     from ralis_backend.offline.datasets import Dataset, Sample
     from ralis_backend.online.tool import ToolProject
 
-MAX_CHARACTERS = 60
-"""Of a name without suffix: Label Studio keeps 100 with its own folder and prefix."""
-TAKEN = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
-"""Images that Label Studio takes as uploads; no TIFF."""
 FILES_PER_UPLOAD = 50
 """Label Studio refuses more than 100 files in one request."""
-
-
-def file_names(samples: Sequence[Sample]) -> dict[str, Sample]:
-    """The name under which each image is uploaded: unique, and one that Label Studio keeps."""
-    stems = [Path(sample.key).name for sample in samples]
-    counts, names = Counter(stems), dict[str, "Sample"]()
-    for sample, stem in zip(samples, stems, strict=True):
-        name = stem if counts[stem] == 1 else sample.key
-        safe = _kept(name)
-        suffix = sample.image_path.suffix.lower()
-        suffix = suffix if suffix in TAKEN else ".png"
-        while f"{safe}{suffix}" in names:
-            safe += "_"
-        names[f"{safe}{suffix}"] = sample
-    return names
-
-
-def _kept(name: str) -> str:
-    """What Label Studio keeps of a name, so that the file is found again: letters of any script.
-
-    It drops what is neither letter, digit, `_`, `.` nor `-`, vowel signs of some scripts among it,
-    and cuts long names.
-    """
-    composed = unicodedata.normalize("NFC", name)
-    letters = "".join(c for c in composed if unicodedata.category(c)[0] != "M")
-    return re.sub(r"[^\w.-]+", "_", letters)[:MAX_CHARACTERS].strip("._-") or "image"
 
 
 def upload(
@@ -63,21 +31,27 @@ def upload(
     project_id: int,
     images: Mapping[str, Sample],
     say: Callable[[str], None],
-) -> None:
-    """Make a task of each image; `say` is told how far it is."""
-    names = list(images)
+) -> dict[str, Sample]:
+    """Make a task of each image; `say` is told how far it is.
+
+    Returns:
+        The images by the names that Label Studio gave to their files, see `file_of`.
+    """
+    names, uploaded = list(images), dict[str, "Sample"]()
     for start in range(0, len(names), FILES_PER_UPLOAD):
         part = names[start : start + FILES_PER_UPLOAD]
-        client.upload_files(project_id, [(name, _content(images[name])) for name in part])
+        files = [(name, _content(images[name])) for name in part]
+        paths = client.file_paths(project_id, client.upload_files(project_id, files))
+        uploaded |= {file_of(path): images[name] for path, name in zip(paths, part, strict=True)}
         say(f"Uploading images: {start + len(part)} of {len(names)}")
+    return uploaded
 
 
 def _content(sample: Sample) -> bytes:
     """The file as it is, or a PNG of what it shows where Label Studio takes no such file."""
     from ralis_backend.core.images import encode_png
 
-    is_taken = sample.image_path.suffix.lower() in TAKEN
-    return sample.content() if is_taken else encode_png(sample.image())
+    return sample.content() if is_taken(sample) else encode_png(sample.image())
 
 
 def import_into(
@@ -93,22 +67,33 @@ def import_into(
     the project has no label of that name, stays unpainted. A mask that is all void is none.
 
     Images that the project has already are not uploaded again, and a task that has an annotation
-    gets no second one: safe to repeat.
+    gets no second one: safe to repeat. Another picture of the same name is no such image.
 
     Returns:
         The numbers of images uploaded and of annotations made.
 
     Raises:
-        ValueError: if the dataset has masks, and a class that the project has no label for.
+        ValueError: if the dataset has masks, and a class that the project has no label for; or if
+            nobody can tell whether a task shows a picture of the dataset, see `imported`.
     """
     config = parse_label_config(project.label_config)
     if any(sample.mask_path for sample in dataset.samples.values()):
         _check_labels(dataset, [label.name for label in config.labels], config.control_type)
-    names = file_names(list(dataset.samples.values()))
-    present = {uploaded_name(task.image) for task in tool.tasks(project.id)}
-    missing = {name: sample for name, sample in names.items() if name not in present}
-    upload(client, project.id, missing, say)
-    to_do = _unannotated(client, tool, project.id, names)
+    samples = list(dataset.samples.values())
+    tasks = list(tool.tasks(project.id))
+    shown = imported(tool, tasks, samples, say)
+    present = {sample.key for sample in shown.values()}
+    taken = {uploaded_name(task.image) for task in tasks}
+    missing = {
+        marked(sample) if name in taken else name: sample
+        for name, sample in file_names(samples).items()
+        if sample.key not in present
+    }
+    uploaded = upload(client, project.id, missing, say)
+    for task in tool.tasks(project.id) if uploaded else ():
+        if sample := uploaded.get(file_of(task.image)):
+            shown[task.id] = sample
+    to_do = _unannotated(client, project.id, shown)
     num_annotated = 0
     for number, (task_id, sample) in enumerate(to_do.items(), start=1):
         mask = sample.mask()
@@ -132,13 +117,14 @@ def _check_labels(dataset: Dataset, labels: Sequence[str], control_type: str) ->
 
 
 def _unannotated(
-    client: LabelStudioClient, tool: LabelStudioTool, project_id: int, names: Mapping[str, Sample]
+    client: LabelStudioClient, project_id: int, shown: Mapping[int, Sample]
 ) -> dict[int, Sample]:
-    """The tasks that show a labelled image of ours and have no annotation."""
+    """Those of the tasks that show a labelled image and have no annotation."""
+    if not any(sample.mask_path for sample in shown.values()):
+        return {}
     is_free = {task["id"]: not task["total_annotations"] for task in client.tasks(project_id)}
-    found = {}
-    for task in tool.tasks(project_id):
-        sample = names.get(uploaded_name(task.image))
-        if sample is not None and sample.mask_path is not None and is_free.get(task.id):
-            found[task.id] = sample
-    return found
+    return {
+        task_id: sample
+        for task_id, sample in shown.items()
+        if sample.mask_path is not None and is_free.get(task_id)
+    }

@@ -20,7 +20,7 @@ def versions(project: Project, rollback: Rollback = None) -> None:
     """List the model's versions, or go back to one."""
     from rich.console import Console
 
-    from ralis_backend.online.advice import advice, built_on, held_out_lines, refused_since
+    from ralis_backend.online.advice import advice_on, held_out_lines
     from ralis_backend.online.agreement import people_notes
     from ralis_backend.online.learner import Learner
     from ralis_backend.online.report import notes
@@ -39,7 +39,7 @@ def versions(project: Project, rollback: Rollback = None) -> None:
     made = learner.versions(uid)
     in_use = store.projects.get(uid).current_version
     every = store.versions.all(known.id)
-    advised = advice(built_on(every, in_use), refused_since(every, in_use))
+    advised = advice_on(every, in_use)
     left_out = store.annotations.left_out_note(known.id)
     store.close()
     console = Console()

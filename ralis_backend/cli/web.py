@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ralis_backend.cli.log import configure_logging
+from ralis_backend.cli.options import MOST_AT_ONCE
 from ralis_backend.hosts import is_this_machine
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ _HOST_FIX = (
 
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 Port = Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")]
-Workers = Annotated[int, typer.Option(min=1, help="Web processes.")]
-Threads = Annotated[int, typer.Option(min=1, help="Threads of each web process.")]
+Workers = Annotated[int, typer.Option(min=1, max=MOST_AT_ONCE, help="Web processes.")]
+Threads = Annotated[int, typer.Option(min=1, max=MOST_AT_ONCE, help="Threads of each web process.")]
 
 
 def web(

@@ -6,6 +6,7 @@ the folder is synced, so that the new name is on the disk, too.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -77,25 +78,80 @@ def writing(
 def writing_folder(path: Path) -> Iterator[Path]:
     """An empty folder to write to; it becomes `path` when the block ends well, or vanishes.
 
+    A folder that is there already is kept, and at the end gets what was written: somebody may be in
+    it, it may be another disk's, or lie in a folder that nobody may write to.
+
     Args:
-        path: must not exist, or be an empty folder.
+        path: must not exist, or be an empty folder, or a link to either.
 
     Raises:
-        OSError: if `path` is a file or holds anything at the end; it stays what it was.
+        OSError: if `path` is a file or holds anything, now or at the end; it stays what it was.
     """
-    path = path.absolute()  # one is in it, perhaps, and it will be another folder
-    partial = _beside(path)
+    path = _real(path)
+    is_there = path.exists()
+    if is_there:
+        _must_be_empty(path)
+    partial = path / _partial_name() if is_there else _beside(path)
     partial.mkdir()
     try:
         yield partial
         for each in sorted(partial.rglob("*"), reverse=True):
             _sync_folder(each) if each.is_dir() else _sync(each)
         _sync_folder(partial)
-        partial.replace(path)
+        if is_there:
+            _empty_into(partial, path)
+        else:
+            partial.replace(path)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    _sync_folder(path.parent)
+    _sync_folder(path if is_there else path.parent)
+
+
+def check_folder(path: Path) -> None:
+    """Return if `writing_folder` can begin; nothing of it is left.
+
+    Raises:
+        OSError: if it cannot, naming `path`.
+    """
+    try:
+        real = _real(path)
+        if real.exists():
+            _must_be_empty(real)
+        nearest = next(each for each in (real, *real.parents) if each.exists())
+        probe = nearest / _partial_name()
+        probe.mkdir()
+        probe.rmdir()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def _real(path: Path) -> Path:
+    """Where links lead."""
+    real = Path(os.path.realpath(path))
+    if real.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return real
+
+
+def _must_be_empty(path: Path, besides: str | None = None) -> None:
+    if any(name != besides for name in os.listdir(path)):
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(path))
+
+
+def _empty_into(partial: Path, path: Path) -> None:
+    """Move what a folder in `path` holds to `path` itself: all of it or nothing."""
+    _must_be_empty(path, besides=partial.name)
+    moved: list[Path] = []
+    try:
+        for each in sorted(partial.iterdir()):
+            each.rename(path / each.name)
+            moved.append(path / each.name)
+        partial.rmdir()
+    except BaseException:
+        for each in moved:
+            each.rename(partial / each.name)
+        raise
 
 
 def make_private_folder(path: Path) -> None:
@@ -118,7 +174,11 @@ def _beside(path: Path) -> Path:
     """A name in the folder of `path` that nothing has; some writers go by the suffix."""
     path = path.absolute()  # "." has no name
     make_folder(path.parent)
-    return path.with_name(f"{PARTIAL}{secrets.token_hex(8)}{path.suffix}")
+    return path.with_name(_partial_name() + path.suffix)
+
+
+def _partial_name() -> str:
+    return PARTIAL + secrets.token_hex(8)
 
 
 def make_folder(path: Path) -> None:

@@ -131,8 +131,27 @@ def refused_since(versions: Sequence[Version], number: int) -> list[Mapping[str,
     """The metrics of the versions that were trained from the one in use and refused, oldest first.
 
     Those that had learned from no region that is new to it are left out: they say nothing of
-    labels. Nor do those that were kept aside since nothing could judge them.
+    labels. Nor do those that were kept aside, see `unjudged_since`.
     """
+    return [it for it in _trained_in_vain(versions, number) if NOT_IN_USE not in it]
+
+
+def unjudged_since(versions: Sequence[Version], number: int) -> Mapping[str, Any] | None:
+    """The metrics of the newest version that nothing could judge; None if its labels were judged.
+
+    That is one which was trained from the version in use, and has learned from a region that is new
+    to it and to every version that was refused since.
+    """
+    found = _trained_in_vain(versions, number)
+    judged = [it for it in found if NOT_IN_USE not in it]
+    unjudged = [it for it in found if NOT_IN_USE in it]
+    if unjudged and all(_knows_more_regions(unjudged[-1], it) for it in judged):
+        return unjudged[-1]
+    return None
+
+
+def _trained_in_vain(versions: Sequence[Version], number: int) -> list[Mapping[str, Any]]:
+    """The metrics of those with more regions than the version in use that did not replace it."""
     in_use = next((it.metrics for it in versions if it.number == number), {})
     return [
         it.metrics
@@ -141,7 +160,7 @@ def refused_since(versions: Sequence[Version], number: int) -> list[Mapping[str,
         and it.number > number
         and not it.is_accepted
         and "steps" in it.metrics
-        and not {ALL_LABELS, NOT_IN_USE} & it.metrics.keys()
+        and ALL_LABELS not in it.metrics
         and _knows_more_regions(it.metrics, in_use)
     ]
 
@@ -181,12 +200,26 @@ def _num_more(metrics: Mapping[str, Any], before: Mapping[str, Any]) -> int:
     return int(metrics[LABELLED_REGIONS] - before[LABELLED_REGIONS])
 
 
-def advice(trained: Sequence[Mapping[str, Any]], refused: Sequence[Mapping[str, Any]] = ()) -> str:
+def advice_on(versions: Sequence[Version], number: int) -> str:
+    """`advice` on a project's versions, of which the one with this number is in use."""
+    return advice(
+        built_on(versions, number),
+        refused_since(versions, number),
+        unjudged_since(versions, number),
+    )
+
+
+def advice(
+    trained: Sequence[Mapping[str, Any]],
+    refused: Sequence[Mapping[str, Any]] = (),
+    unjudged: Mapping[str, Any] | None = None,
+) -> str:
     """Whether to label on, in one sentence.
 
     Args:
         trained: the metrics of the version in use and those before it, see `built_on`.
         refused: of those that were trained from it in vain, see `refused_since`.
+        unjudged: of the one that was trained from it and not judged yet, see `unjudged_since`.
     """
     in_use = trained[-1] if trained else {}
     trained = of_rounds(trained)
@@ -202,6 +235,11 @@ def advice(trained: Sequence[Mapping[str, Any]], refused: Sequence[Mapping[str, 
     held_out = f"{_counted(regions, 'held-out region')} in {_counted(images, 'image')}"
     if regions < FEW_REGIONS or images < FEW_IMAGES:
         return f"Label on: {held_out} are too few to tell whether more labels help."
+    if unjudged is not None:
+        return (
+            f"Label another round: {_new_regions(in_use, unjudged)} labelled since are not judged "
+            "yet: of what is held out too little can be read."
+        )
     if refused:
         return _after_refusals(in_use, refused, held_out)
     gain = newest.get("validation_gain")
@@ -229,19 +267,23 @@ def _after_refusals(
 ) -> str:
     """Labels since brought nothing so far; that is no measured gain, so that it never says stop."""
     rounds = of_rounds(refused)
-    regions = "the regions"
-    num_new = refused[-1].get(NEW_REGIONS)
-    if num_new is None and LABELLED_REGIONS in in_use and LABELLED_REGIONS in refused[-1]:
-        num_new = _num_more(refused[-1], in_use)
-    if num_new is not None:
-        regions = _counted(num_new, "region")
-    said = f"{regions} labelled since did not make it better on {held_out}"
+    said = (
+        f"{_new_regions(in_use, refused[-1])} labelled since did not make it better on {held_out}"
+    )
     if len(rounds) == 1:
         return f"Label another round: {said}."
     return (
         f"Label another round: {said}, in {len(rounds)} trainings: look through the newest labels, "
         f"more of the same may bring little{_weakest(in_use)}."
     )
+
+
+def _new_regions(in_use: Mapping[str, Any], newest: Mapping[str, Any]) -> str:
+    """How many regions the version in use does not know, and another one does."""
+    num_new = newest.get(NEW_REGIONS)
+    if num_new is None and LABELLED_REGIONS in in_use and LABELLED_REGIONS in newest:
+        num_new = _num_more(newest, in_use)
+    return "the regions" if num_new is None else _counted(num_new, "region")
 
 
 def score_of(metrics: Mapping[str, Any]) -> float | None:

@@ -51,6 +51,11 @@ def test_connecting_to_a_label_studio_that_is_down_is_one_line_and_makes_nothing
     assert list(tmp_path.iterdir()) == []
 
 
+def test_two_choices_of_a_background_are_refused_before_anything_is_asked(refused):
+    said = refused("connect", "--project", "5", "--background", "a", "--no-background")
+    assert "exclude each other" in said
+
+
 COMMANDS = ("versions", "status", "train", "mine", "simulate", "export", "disconnect")
 
 

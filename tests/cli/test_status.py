@@ -79,9 +79,12 @@ def test_train_takes_up_no_project_that_was_disconnected(store):
     assert not store.projects.by_tool_id(7).is_training_requested
 
 
-def test_disconnect_asks_and_does_nothing_without_a_yes(store):
-    answer = CliRunner().invoke(app, ["disconnect", "--project", "7"], input="n\n")
-    assert answer.exit_code == 1
+@pytest.mark.parametrize("said", ["n\n", ""])
+def test_disconnect_asks_and_does_nothing_without_a_yes(store, said):
+    answer = CliRunner().invoke(app, ["disconnect", "--project", "7"], input=said)
+    assert str(answer.exception) == (
+        "project 7 stays connected: nobody said yes; --yes does not ask"
+    )
     assert "Take this backend off project 7 (Streets)?" in answer.stdout
     assert not store.projects.by_tool_id(7).is_deleted
 

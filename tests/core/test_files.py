@@ -11,6 +11,7 @@ import pytest
 
 from ralis_backend.core.files import (
     OWNER_ONLY,
+    check_folder,
     write_bytes,
     write_json,
     writing,
@@ -220,6 +221,60 @@ def test_the_folder_one_is_in_can_be_filled(tmp_path, monkeypatch):
     with writing_folder(Path(".")) as partial:
         (partial / "new").write_text("y")
     assert names(tmp_path / "here") == ["new"]
+
+
+@pytest.mark.parametrize("target", ["there", "new", "deep/new"])
+def test_a_folder_may_be_a_link(tmp_path, target):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(target)
+    check_folder(tmp_path / "link")
+    with writing_folder(tmp_path / "link") as partial:
+        (partial / "new").write_text("y")
+    assert names(tmp_path / target) == ["new"]
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_a_folder_that_is_there_stays_the_same_one(tmp_path, monkeypatch):
+    (tmp_path / "mounted").mkdir()
+    before = (tmp_path / "mounted").stat().st_ino  # renaming over a mount point is refused
+    with writing_folder(tmp_path / "mounted") as partial:
+        (partial / "new").write_text("y")
+        assert names(tmp_path) == ["mounted"]
+    assert (tmp_path / "mounted").stat().st_ino == before
+
+
+def test_what_cannot_be_moved_to_the_end_leaves_an_empty_folder(tmp_path, monkeypatch):
+    (tmp_path / "there").mkdir()
+    real = Path.rename
+
+    def rename(path, target):
+        if Path(target) == tmp_path / "there" / "b":
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+
+    def fill():
+        with writing_folder(tmp_path / "there") as partial:
+            for name in ("a", "b"):
+                (partial / name).write_text("y")
+
+    with pytest.raises(OSError, match="Input/output"):
+        fill()
+    assert names(tmp_path / "there") == []
+
+
+def test_where_no_folder_can_be_written_is_known_before(tmp_path):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "loop").symlink_to("loop")
+    for name, number in (("file", errno.ENOTDIR), ("file/x", errno.ENOTDIR)):
+        with pytest.raises(OSError, match=f"{name}'") as refused:
+            check_folder(tmp_path / name)
+        assert refused.value.errno == number
+    with pytest.raises(OSError, match="loop"):
+        check_folder(tmp_path / "loop")
+    check_folder(tmp_path / "deep" / "new")
+    assert names(tmp_path) == ["file", "loop"]
 
 
 def test_a_folder_whose_block_fails_vanishes(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 
 from ralis_backend.online.advice import (
     advice,
+    advice_on,
     built_on,
     gain_over,
     held_out_lines,
@@ -14,6 +15,7 @@ from ralis_backend.online.advice import (
     held_out_score,
     of_rounds,
     refused_since,
+    unjudged_since,
 )
 from ralis_backend.online.further import NOT_IN_USE
 from ralis_backend.online.store.tables import Version
@@ -239,6 +241,12 @@ def test_regions_that_made_no_version_better_are_told_and_no_old_gain():
     assert len(refused) == 2, "without another region a training says nothing of labels"
     versions[-1].metrics = {**versions[-1].metrics, NOT_IN_USE: "nothing could be read"}
     assert refused_since(versions, 1) == refused[:1], "nothing could judge what was kept aside"
+    assert advice_on(versions, 1) == (
+        "Label another round: 36 regions labelled since are not judged yet: of what is held out "
+        "too little can be read."
+    )
+    versions.append(Version(number=5, parent=1, is_accepted=False, metrics=refused[-1]))
+    assert unjudged_since(versions, 1) is None, "the same labels were judged since"
     once = advice([in_use], refused[:1])
     assert once.startswith("Label another round: 12 regions labelled since did not make it better")
     often = advice([in_use], refused)

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from ralis_backend.cli.options import LARGEST_SEED
 from ralis_backend.core.text import printable_lines
 
 Images = Annotated[
@@ -41,7 +42,9 @@ BackendPort = Annotated[
 Out = Annotated[Path | None, typer.Option(help="With --oracle: folder for curve, results, export.")]
 Folder = Annotated[Path, typer.Option(help="Where the demo keeps its databases and images.")]
 LabelStudio = Annotated[Path | None, typer.Option(help="The `label-studio` program.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of the scenes and of the backend.")]
+Seed = Annotated[
+    int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the scenes and of the backend.")
+]
 Keep = Annotated[
     bool, typer.Option(help="With --oracle: keep everything running at the end, until Ctrl-C.")
 ]

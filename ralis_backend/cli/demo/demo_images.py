@@ -12,7 +12,7 @@ import numpy as np
 
 from ralis_backend.cli.demo import scenes
 from ralis_backend.cli.demo.evaluation import spread
-from ralis_backend.cli.uploads import file_names
+from ralis_backend.cli.upload_names import file_names
 from ralis_backend.core.palette import hexadecimal, rgb
 from ralis_backend.labelstudio.payloads.label_config import REGION_COLOR
 from ralis_backend.offline.datasets import (

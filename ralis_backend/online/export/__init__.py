@@ -13,7 +13,7 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-from ralis_backend.core.files import writing_folder
+from ralis_backend.core.files import check_folder, writing_folder
 from ralis_backend.core.regions import VOID
 from ralis_backend.core.segmenter import DEFAULT_SPEC
 from ralis_backend.core.segmenter.onnx import export_onnx
@@ -60,7 +60,7 @@ def export_project(
     """Write every image that has a labelled region, with its mask, VOID where nothing is labelled.
 
     Images held out by the project become the validation split. The folder appears only when it is
-    complete. What cannot be read is left out and logged.
+    complete; one that is there is filled at the end. What cannot be read is left out and logged.
 
     Args:
         store: what is known of the project.
@@ -79,6 +79,7 @@ def export_project(
         ValueError: if the format or the project is unknown, nothing is labelled yet, or none of
             the labelled images can be read.
         FileExistsError: if `out` holds anything.
+        OSError: if nothing can be written there.
     """
     if format_name not in FORMATS:
         raise ValueError(f"unknown format {format_name!r}; choose one of {', '.join(FORMATS)}")
@@ -157,9 +158,19 @@ def write_model(
 
 
 def refuse_non_empty(out: Path) -> None:
-    """Raise `FileExistsError` if `out` is a file or holds anything: nothing is overwritten."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out} exists and is not empty; choose a new folder or empty it")
+    """Return if an export can be written to `out`; nothing is overwritten.
+
+    Raises:
+        FileExistsError: if it is a file or holds anything.
+        OSError: if nothing can be written there.
+    """
+    if out.is_dir() and (first := next(out.iterdir(), None)):
+        raise FileExistsError(
+            f"{out} is not empty, it holds {first.name}; choose a new folder or empty it"
+        )
+    if out.exists() and not out.is_dir():
+        raise FileExistsError(f"{out} is a file; choose a new folder")
+    check_folder(out)
 
 
 def _counted(

@@ -221,9 +221,16 @@ def _migrate(engine: Engine) -> None:
 
 
 def _revision_of(engine: Engine) -> str | None:
-    """Of the tables; None where there are none."""
+    """Of the tables; None where there are none; `ValueError` where several are named."""
     with _refused_in_words(engine), engine.connect() as connection:
-        return MigrationContext.configure(connection).get_current_revision()
+        found = MigrationContext.configure(connection).get_current_heads()
+    if len(found) > 1:
+        raise ValueError(
+            f"the database {_shown(engine)} names {len(found)} revisions of its tables in "
+            f"alembic_version ({', '.join(sorted(found))}), expected one row: two releases or two "
+            "backups are mixed in it. Put a backup of the whole database in its place"
+        )
+    return found[0] if found else None
 
 
 @contextmanager

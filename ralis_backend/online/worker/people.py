@@ -9,7 +9,7 @@ import numpy as np
 
 from ralis_backend.core.learning.crops import Unreadable
 from ralis_backend.online import agreement
-from ralis_backend.online.advice import advice, built_on, refused_since
+from ralis_backend.online.advice import advice_on
 from ralis_backend.online.hits import counted, end_fulfilled
 from ralis_backend.online.labels import RegionLabel
 from ralis_backend.online.masks import LabelMasks
@@ -50,8 +50,7 @@ class People:
 
     def _advice(self, project: Project) -> str:
         versions = self._store.versions.all(project.id)
-        number = project.current_version
-        return advice(built_on(versions, number), refused_since(versions, number))
+        return advice_on(versions, project.current_version)
 
     def _agreement(self, project: Project) -> dict[str, Any]:
         """As it was where the same regions are shared; the masks are read only otherwise."""

@@ -77,6 +77,15 @@ def test_a_database_of_a_newer_release_is_refused(store: Store, tmp_path: Path):
         Store.open(f"sqlite:///{tmp_path / 'ralis.db'}", tmp_path / "blobs")
 
 
+def test_a_database_of_two_revisions_is_refused(store: Store, tmp_path: Path):
+    with store.database.engine.begin() as connection:
+        connection.execute(text("INSERT INTO alembic_version VALUES ('0001')"))
+    with pytest.raises(
+        ValueError, match=r"ralis.db names 2 revisions .*\(0001, .*expected one row"
+    ):
+        Store.open(f"sqlite:///{tmp_path / 'ralis.db'}", tmp_path / "blobs")
+
+
 def test_a_file_that_is_no_database_is_named(tmp_path: Path):
     (tmp_path / "ralis.db").write_bytes(b"no database " * 99)
     with pytest.raises(ValueError, match=r"ralis.db cannot be used: file is not a database"):
