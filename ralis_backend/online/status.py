@@ -117,12 +117,13 @@ def project_status(store: Store, project: Project) -> ProjectStatus:
 
 
 def _on_gone_images(store: Store, project: Project) -> list[str]:
-    """That people's work counts for nothing since its images are gone; empty if there is none."""
+    """That people's work counts for nothing since its pictures are gone; empty if there is none."""
     count = store.labels.count_of_gone_images(project.id)
     if not count:
         return []
     regions = f"{count} painted region{' lies' if count == 1 else 's lie'}"
-    return [f"{regions} in images that are gone from the project: they count when those are back"]
+    gone = "images that are gone from the project"
+    return [f"{regions} in {gone}: they count when those or the same pictures are back"]
 
 
 def _not_in_use(store: Store, project: Project) -> str | None:

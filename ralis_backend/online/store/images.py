@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from ralis_backend.core.text import reason_of
 from ralis_backend.online.store.attempts import is_training_given_up
 from ralis_backend.online.store.database import BATCH, Database, assign, now, parts
+from ralis_backend.online.store.heirs import hand_on
 from ralis_backend.online.store.labels import is_painted_in
 from ralis_backend.online.store.left_out import UNREAD, read_again
 from ralis_backend.online.store.sides import unite
@@ -95,9 +96,15 @@ class Images:
                 session.add_all(new)
                 for row_id, values in changes.items():
                     assign(session.get_one(Image, row_id), values)
+                if any("is_deleted" in values for values in changes.values()):
+                    session.flush()
+                    _hand_on(session, project_id)
 
     def mark_missing(self, project_id: int, task_ids: Set[int]) -> None:
-        """Mark the images of all other tasks as gone. They come back with their tasks."""
+        """Mark the images of all other tasks as gone. They come back with their tasks.
+
+        What is labelled in regions of theirs goes on in other tasks of the same pictures.
+        """
         query = select(Image.id, Image.task_id).where(
             Image.project_id == project_id, ~Image.is_deleted
         )
@@ -106,6 +113,10 @@ class Images:
         for part in parts(gone, BATCH):
             with self._database.write() as session:
                 session.execute(update(Image).where(Image.id.in_(part)).values(is_deleted=True))
+                _hand_on(session, project_id)
+        if not gone:  # what an earlier release has left where it was
+            with self._database.write() as session:
+                _hand_on(session, project_id)
 
     def count(self, project_id: int) -> int:
         """How many images a project has."""
@@ -214,7 +225,8 @@ class Images:
         Where another task shows the same pixels, both are on one side of training and validation
         from now on: in training if either was, since a version may have learned from it. Where it
         is of another size than before, what was left out of its annotations is read again. Where
-        a training had to do without its labels while it could not be read, another one is due.
+        that other task is gone, what is labelled in its regions is this image's from now on. Where
+        a training had to do without its labels meanwhile, another one is due.
 
         Args:
             image_id: the image's row.
@@ -232,6 +244,7 @@ class Images:
                 row.content = content
                 session.flush()
                 unite(session, row)
+                _hand_on(session, row.project_id, content)
             if was_bad and _was_left_out(session, row):
                 session.get_one(Project, row.project_id).is_training_requested = True
 
@@ -288,6 +301,13 @@ def _unranked(project_id: int, version_id: int) -> Select:
         ~Image.is_deleted,
         Image.error.is_(None),
     )
+
+
+def _hand_on(session: Session, project_id: int, content: str | None = None) -> None:
+    """As `hand_on`; a training is due where one had to do without these labels."""
+    for heir in hand_on(session, project_id, content):
+        if _was_left_out(session, heir):
+            session.get_one(Project, project_id).is_training_requested = True
 
 
 def _was_left_out(session: Session, image: Image) -> bool:

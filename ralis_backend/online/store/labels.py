@@ -257,7 +257,10 @@ class Labels:
             return session.scalar(query.order_by(Label.id.desc()).limit(1)) or 0
 
     def count_of_gone_images(self, project_id: int) -> int:
-        """How many regions people painted in images that are gone: they count for nothing."""
+        """How many regions people painted in images that are gone: they count for nothing.
+
+        Regions of the regions project that another image shows are not among them: see `heirs`.
+        """
         query = (
             select(Label.image_id, *_REGION)
             .join(Annotation, Annotation.id == Label.annotation_row_id)
