@@ -38,7 +38,7 @@ from ralis_backend.labelstudio.image_addresses import (
     shelf_of,
     without_secrets,
 )
-from ralis_backend.labelstudio.outages import Outages
+from ralis_backend.labelstudio.outages import HostUnavailable, Outages
 from ralis_backend.labelstudio.payloads.tasks import DATA_DIGEST, data_reference
 from ralis_backend.online.tool import ImageUnreachable, ToolTask
 
@@ -105,7 +105,7 @@ class ImageFetcher:
             return self._fetched(task)
         except Unavailable as error:
             self._must_answer()
-            raise ImageUnreachable(str(error)) from None
+            raise _unreachable(error) from None
 
     def _must_answer(self) -> None:
         """Where Label Studio is down itself, that says nothing of its files once it is back."""
@@ -155,7 +155,8 @@ class ImageFetcher:
         return self._from_elsewhere(place, is_trusted=False)
 
     def _from_label_studio(self, task: ToolTask, path: str, redirects: int = 0) -> bytes:
-        with self._outages.asking(_OWN + shelf_of(path)) as is_hasty:
+        host = _OWN + shelf_of(path)
+        with self._outages.asking(host) as is_hasty:
             response = self._client.download(path, MAX_IMAGE_BYTES, is_hasty=is_hasty)
             if response.status_code > 500:
                 _check(response, path)
@@ -181,7 +182,7 @@ class ImageFetcher:
             )
         if response.status_code == 424:  # the bucket fails, or has no such file: it does not say
             raise ImageUnreachable(
-                f"Label Studio could not get {without_secrets(path)} from its storage (424)"
+                f"Label Studio could not get {without_secrets(path)} from its storage (424)", host
             )
         _check(response, path)
         return response.content
@@ -202,7 +203,7 @@ class ImageFetcher:
                     ways = self._ways(url, is_trusted=is_trusted)
                     response = self._answer(url, ways, is_hasty=is_hasty)
             except Unavailable as error:  # the images of other hosts need not wait for it
-                raise ImageUnreachable(str(error)) from None
+                raise _unreachable(error) from None
             if not response.is_redirect:
                 return response.content
             url = _target(response, url)
@@ -296,6 +297,12 @@ class _Way:
 
     def transport(self, client: LabelStudioClient) -> DeadlineTransport:
         return DeadlineTransport(client.network.ssl_context, self.proxy, self.host)
+
+
+def _unreachable(error: Unavailable) -> ImageUnreachable:
+    if isinstance(error, HostUnavailable):
+        return ImageUnreachable(str(error), error.host, was_asked=error.was_asked)
+    return ImageUnreachable(str(error))
 
 
 def _reason(error: httpx.HTTPError) -> str:
