@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -55,6 +56,9 @@ READ_S = 60.0
 """For the next byte of a host."""
 HASTY_CONNECT_S = 2.0
 """For connecting to a host that failed lately; for its next byte: `HASTY_S`."""
+STORAGE_FAILS_S = 1.0
+"""Label Studio says 424 of a file that is missing, and of a bucket that is down: that takes longer,
+for it tries again and waits."""
 _OWN = "Label Studio's "
 """Before what is asked of Label Studio, among the names of hosts."""
 
@@ -157,9 +161,16 @@ class ImageFetcher:
     def _from_label_studio(self, task: ToolTask, path: str, redirects: int = 0) -> bytes:
         host = _OWN + shelf_of(path)
         with self._outages.asking(host) as is_hasty:
+            begun = time.monotonic()
             response = self._client.download(path, MAX_IMAGE_BYTES, is_hasty=is_hasty)
             if response.status_code > 500:
                 _check(response, path)
+            if response.status_code == 424:
+                where = without_secrets(path)
+                why = f"Label Studio could not get {where} from its storage (424)"
+                if time.monotonic() - begun >= STORAGE_FAILS_S:
+                    raise Unavailable(why)
+                raise ImageUnreachable(why, host)
         if response.status_code == 500:  # what it answers for an upload that it does not know
             self._must_answer()
             raise NotFound(f"Label Studio fails (500) to deliver {path}; the file may be gone")
@@ -179,10 +190,6 @@ class ImageFetcher:
             raise Unauthorised(
                 f"the image {without_secrets(path)} may not be read (401): "
                 f"{self._client.auth.advice()}"
-            )
-        if response.status_code == 424:  # the bucket fails, or has no such file: it does not say
-            raise ImageUnreachable(
-                f"Label Studio could not get {without_secrets(path)} from its storage (424)", host
             )
         _check(response, path)
         return response.content
