@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -38,7 +39,7 @@ from ralis_backend.labelstudio.image_addresses import (
     shelf_of,
     without_secrets,
 )
-from ralis_backend.labelstudio.outages import Outages
+from ralis_backend.labelstudio.outages import HostUnavailable, Outages
 from ralis_backend.labelstudio.payloads.tasks import DATA_DIGEST, data_reference
 from ralis_backend.online.tool import ImageUnreachable, ToolTask
 
@@ -55,6 +56,9 @@ READ_S = 60.0
 """For the next byte of a host."""
 HASTY_CONNECT_S = 2.0
 """For connecting to a host that failed lately; for its next byte: `HASTY_S`."""
+STORAGE_FAILS_S = 1.0
+"""Label Studio says 424 of a file that is missing, and of a bucket that is down: that takes longer,
+for it tries again and waits."""
 _OWN = "Label Studio's "
 """Before what is asked of Label Studio, among the names of hosts."""
 
@@ -105,7 +109,7 @@ class ImageFetcher:
             return self._fetched(task)
         except Unavailable as error:
             self._must_answer()
-            raise ImageUnreachable(str(error)) from None
+            raise _unreachable(error) from None
 
     def _must_answer(self) -> None:
         """Where Label Studio is down itself, that says nothing of its files once it is back."""
@@ -155,10 +159,18 @@ class ImageFetcher:
         return self._from_elsewhere(place, is_trusted=False)
 
     def _from_label_studio(self, task: ToolTask, path: str, redirects: int = 0) -> bytes:
-        with self._outages.asking(_OWN + shelf_of(path)) as is_hasty:
+        host = _OWN + shelf_of(path)
+        with self._outages.asking(host) as is_hasty:
+            begun = time.monotonic()
             response = self._client.download(path, MAX_IMAGE_BYTES, is_hasty=is_hasty)
             if response.status_code > 500:
                 _check(response, path)
+            if response.status_code == 424:
+                where = without_secrets(path)
+                why = f"Label Studio could not get {where} from its storage (424)"
+                if time.monotonic() - begun >= STORAGE_FAILS_S:
+                    raise Unavailable(why)
+                raise ImageUnreachable(why, host)
         if response.status_code == 500:  # what it answers for an upload that it does not know
             self._must_answer()
             raise NotFound(f"Label Studio fails (500) to deliver {path}; the file may be gone")
@@ -179,10 +191,6 @@ class ImageFetcher:
                 f"the image {without_secrets(path)} may not be read (401): "
                 f"{self._client.auth.advice()}"
             )
-        if response.status_code == 424:  # the bucket fails, or has no such file: it does not say
-            raise ImageUnreachable(
-                f"Label Studio could not get {without_secrets(path)} from its storage (424)"
-            )
         _check(response, path)
         return response.content
 
@@ -202,7 +210,7 @@ class ImageFetcher:
                     ways = self._ways(url, is_trusted=is_trusted)
                     response = self._answer(url, ways, is_hasty=is_hasty)
             except Unavailable as error:  # the images of other hosts need not wait for it
-                raise ImageUnreachable(str(error)) from None
+                raise _unreachable(error) from None
             if not response.is_redirect:
                 return response.content
             url = _target(response, url)
@@ -296,6 +304,12 @@ class _Way:
 
     def transport(self, client: LabelStudioClient) -> DeadlineTransport:
         return DeadlineTransport(client.network.ssl_context, self.proxy, self.host)
+
+
+def _unreachable(error: Unavailable) -> ImageUnreachable:
+    if isinstance(error, HostUnavailable):
+        return ImageUnreachable(str(error), error.host, was_asked=error.was_asked)
+    return ImageUnreachable(str(error))
 
 
 def _reason(error: httpx.HTTPError) -> str:

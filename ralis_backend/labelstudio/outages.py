@@ -1,6 +1,9 @@
 """Hosts that fail to deliver -> how they are asked: patiently, in haste, or not at all for a while.
 
-A pool of which each image is waited for in vain as long as the first one takes days.
+A pool of which each image is waited for in vain as long as the first one takes days. So a host that
+has failed five times in a row is down: it is asked once a minute at most, and any answer ends that.
+An image that was refused meanwhile was not asked for, and has not failed: it comes before those
+that have, so that each time another one finds out whether the host is back (`Images.fail`).
 """
 
 from __future__ import annotations
@@ -20,6 +23,17 @@ PROBE_S = 60.0
 """One that is down is asked once in so long whether it is back."""
 PATIENT_EVERY_S = 600.0
 """One that fails is asked in haste; once in so long patiently, for it may be no more than slow."""
+
+
+class HostUnavailable(Unavailable):
+    """A host has not delivered, or is down.
+
+    was_asked: whether it was asked.
+    """
+
+    def __init__(self, why: str, host: str, *, was_asked: bool) -> None:
+        super().__init__(why)
+        self.host, self.was_asked = host, was_asked
 
 
 @dataclass
@@ -49,15 +63,16 @@ class Outages:
         Any answer ends an outage, one that says that there is no such file as well.
 
         Raises:
-            Unavailable: at once, if the host is down.
+            HostUnavailable: in place of `Unavailable`; at once, if the host is down.
         """
         outage = self._of.get(host, _Outage())
         moment = self._clock()
         if outage.num_failures >= DOWN_AFTER and moment - outage.asked_at < PROBE_S:
-            raise Unavailable(
+            why = (
                 f"the last {outage.num_failures} images from there failed, so it was not asked for "
-                f"this one; it is asked once a minute; the last answer: {outage.why}"
+                f"this one; it is asked once a minute at most; the last answer: {outage.why}"
             )
+            raise HostUnavailable(why, host, was_asked=False)
         outage.asked_at = moment  # nobody else needs to ask meanwhile
         is_hasty = moment - outage.waited_at < PATIENT_EVERY_S
         try:
@@ -69,7 +84,7 @@ class Outages:
             outage.asked_at = self._clock()
             if not is_hasty:
                 outage.waited_at = outage.asked_at
-            raise
+            raise HostUnavailable(outage.why, host, was_asked=True) from error
         except ImageNotAllowed:  # nobody was asked
             raise
         except Exception:

@@ -47,7 +47,16 @@ class ToolUnavailable(ToolError):
 
 
 class ImageUnreachable(ValueError):
-    """An image is not delivered though the tool answers; it alone may be had later."""
+    """An image is not delivered though the tool answers; it alone may be had later.
+
+    host: who does not deliver it, by a name that all images of it share; None: that is not known.
+    was_asked: not where that host is down: then it is asked for one image now and then, and the
+        others have not failed.
+    """
+
+    def __init__(self, why: str, host: str | None = None, *, was_asked: bool = True) -> None:
+        super().__init__(why)
+        self.host, self.was_asked = host, was_asked
 
 
 @dataclass(frozen=True)

@@ -754,6 +754,23 @@ def test_a_bucket_that_label_studio_fails_at_keeps_no_other_file_of_it_from_bein
         assert fetcher.fetch(task(image)) == b"pixels"
 
 
+@pytest.mark.parametrize(("fails_s", "num_asked"), [(0.0, 5), (60.0, 7)])
+def test_a_bucket_that_label_studio_waits_for_in_vain_is_down_and_one_that_lacks_files_is_not(
+    tmp_path, monkeypatch, fails_s, num_asked
+):
+    monkeypatch.setattr(module, "STORAGE_FAILS_S", fails_s)
+    server = OneFileFails(httpx.Response(424))
+    fetcher = server.fetcher(tmp_path)
+    failures = []
+    for number in range(7):
+        with pytest.raises(ImageUnreachable) as failed:
+            fetcher.fetch(task(f"s3://bucket/{number}.png"))
+        failures.append(failed.value)
+    assert [failure.was_asked for failure in failures].count(True) == num_asked
+    assert {failure.host for failure in failures} == {"Label Studio's s3://bucket"}
+    assert sum("resolve" in path for _, path in server.paths()) == num_asked
+
+
 def test_files_are_asked_for_as_soon_as_label_studio_is_back(tmp_path):
     server = OneFileFails(httpx.Response(502))
     server.api = httpx.Response(502)

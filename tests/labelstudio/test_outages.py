@@ -6,7 +6,13 @@ import pytest
 
 from ralis_backend.labelstudio import outages as module
 from ralis_backend.labelstudio.errors import NotFound, Unavailable
-from ralis_backend.labelstudio.outages import DOWN_AFTER, PATIENT_EVERY_S, PROBE_S, Outages
+from ralis_backend.labelstudio.outages import (
+    DOWN_AFTER,
+    PATIENT_EVERY_S,
+    PROBE_S,
+    HostUnavailable,
+    Outages,
+)
 
 DOWN = Unavailable("bucket.test did not deliver an image: ReadTimeout")
 
@@ -98,6 +104,15 @@ def test_while_one_asks_whether_a_host_is_back_nobody_else_does(clock, ask):
     with ask.outages.asking("bucket.test"):
         assert ask() == "not at all"
     assert ask() == "patiently"
+
+
+def test_the_error_says_which_host_it_was_and_whether_it_was_asked(clock):
+    outages, said = Outages(clock), []
+    for _ in range(DOWN_AFTER + 1):
+        with pytest.raises(HostUnavailable) as failed, outages.asking("bucket.test"):
+            raise DOWN
+        said.append((failed.value.host, failed.value.was_asked))
+    assert said == [("bucket.test", True)] * DOWN_AFTER + [("bucket.test", False)]
 
 
 def test_the_error_of_what_was_not_asked_for_says_why(ask):

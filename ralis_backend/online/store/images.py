@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence, Set
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, func, select, update
 from sqlalchemy.orm import Session
 
 from ralis_backend.core.text import reason_of
@@ -16,7 +16,14 @@ from ralis_backend.online.store.heirs import hand_on
 from ralis_backend.online.store.labels import is_painted_in
 from ralis_backend.online.store.left_out import UNREAD, read_again
 from ralis_backend.online.store.sides import unite
-from ralis_backend.online.store.tables import LONGEST_PAUSE, Annotation, Image, Project, Ranking
+from ralis_backend.online.store.tables import (
+    LONGEST_PAUSE,
+    UNREAL_PAUSE,
+    Annotation,
+    Image,
+    Project,
+    Ranking,
+)
 from ralis_backend.online.tool import ImageUnreachable, ToolTask
 
 _KNOWN = (
@@ -29,8 +36,10 @@ _KNOWN = (
 )
 _NO_IMAGE = "the task has no image"
 _FIRST_PAUSE = timedelta(minutes=1)
-OUTAGE_PAUSE = timedelta(minutes=5)
-"""The longest, of an image whose host does not deliver it."""
+_OUTAGE_PAUSE = timedelta(minutes=5)
+"""The least, of an image that its host did not deliver more than once."""
+_OUTAGES_PER_PAUSE = 24
+"""What has been away for a day is asked for every hour, and what is gone for good once a day."""
 
 
 class Images:
@@ -177,33 +186,36 @@ class Images:
     def fail(self, image_id: int, error: Exception) -> None:
         """Note that an image cannot be used; it is tried again later.
 
-        Each time much later, unless it is only out of reach: that is its host's fault, and over
-        when the host is back.
+        Each time much later, unless it is only out of reach: that is its host's fault, and the
+        pause grows with the outage. Where the host is down, so that the image was not asked for,
+        what else is due of it is put off likewise: one image finds out whether it is back. Any
+        other failure is an answer, as in `seen`.
         """
         with self._database.write() as session:
             row = session.get_one(Image, image_id)
             if isinstance(error, ImageUnreachable):
-                if row.error is None or row.unreachable_since is None:
-                    row.unreachable_since = now()
-                pause = OUTAGE_PAUSE if row.num_failures else _FIRST_PAUSE
-                row.num_failures = max(1, row.num_failures)
+                pause = _note_unreachable(row, error)
             else:
-                row.unreachable_since = None
+                _note_answer(session, row)
                 row.num_failures += 1
                 pause = min(LONGEST_PAUSE, _FIRST_PAUSE * 4 ** min(row.num_failures - 1, 6))
             row.error = reason_of(error)
             row.retry_at = now() + pause
+            if isinstance(error, ImageUnreachable) and not error.was_asked:
+                soon = now() + pause / 2  # so that they come to be due together, in one write
+                is_due = Image.is_due(soon, now() + UNREAL_PAUSE)
+                _put_others(session, row, is_due, row.retry_at)
 
     def to_try_again(self, project_id: int, moment: datetime, count: int) -> list[Image]:
         """At most `count` images whose pause after a failure is over at that moment.
 
-        No pause is longer than a day: one that seems to be, a clock has made so.
+        Those first that have failed least: what fails for good keeps no other from being asked for.
         """
-        is_over = or_(Image.retry_at <= moment, Image.retry_at > moment + 2 * LONGEST_PAUSE)
+        is_due = Image.is_due(moment, moment + UNREAL_PAUSE)
         query = (
             select(Image)
-            .where(Image.project_id == project_id, ~Image.is_deleted, is_over)
-            .order_by(Image.retry_at)
+            .where(Image.project_id == project_id, ~Image.is_deleted, is_due)
+            .order_by(Image.num_failures, Image.retry_at, Image.id)
         )
         with self._database.read() as session:
             return list(session.scalars(query.limit(count)))
@@ -220,7 +232,7 @@ class Images:
         """Note that an image of (height, width) pixels was read.
 
         Failures stay counted until a segmenter has described it too: one that it breaks on would
-        else be tried every minute.
+        else be tried every minute. Other images of a host that did not deliver it are due at once.
 
         Where another task shows the same pixels, both are on one side of training and validation
         from now on: in training if either was, since a version may have learned from it. Where it
@@ -239,6 +251,7 @@ class Images:
                 _read_again(session, row)
             row.height, row.width = size
             was_bad = row.error is not None
+            _note_answer(session, row)
             row.error, row.retry_at = None, None
             if content is not None and content != row.content:
                 row.content = content
@@ -291,6 +304,39 @@ class Images:
         """Set columns of an image."""
         with self._database.write() as session:
             assign(session.get_one(Image, image_id), values)
+
+
+def _note_unreachable(row: Image, error: ImageUnreachable) -> timedelta:
+    """Note that its host does not deliver an image, and whether it was asked; gives the pause."""
+    moment = now()
+    row.unreachable_since = min(row.unreachable_since or moment, moment)  # a clock was set back
+    row.unreachable_host = error.host
+    row.num_failures = max(1, row.num_failures + error.was_asked)
+    has_failed_again = error.was_asked and row.num_failures > 1
+    least = _OUTAGE_PAUSE if has_failed_again else _FIRST_PAUSE  # the others' turn comes before
+    return min(LONGEST_PAUSE, max(least, (moment - row.unreachable_since) / _OUTAGES_PER_PAUSE))
+
+
+def _note_answer(session: Session, row: Image) -> None:
+    """Where an image was out of reach, it is no more: of the tries meanwhile one stays counted."""
+    if row.unreachable_since is not None:
+        _put_others(session, row, Image.retry_at > now(), now())
+        row.unreachable_since, row.unreachable_host = None, None
+        row.num_failures = min(1, row.num_failures)
+
+
+def _put_others(
+    session: Session, row: Image, which: ColumnElement[bool], retry_at: datetime
+) -> None:
+    """Those of the project's other images that the same host did not deliver are due then."""
+    if row.unreachable_host is not None:
+        others = update(Image).where(
+            Image.project_id == row.project_id,
+            Image.id != row.id,
+            Image.unreachable_host == row.unreachable_host,
+            which,
+        )
+        session.execute(others.values(retry_at=retry_at))
 
 
 def _unranked(project_id: int, version_id: int) -> Select:
@@ -348,7 +394,9 @@ def _change(row: Any, task: ToolTask | None) -> dict[str, Any]:
     if row.ref == task.image and not row.is_deleted:
         return {}
     changed = {"ref": task.image, "is_deleted": False}
+    if row.ref != task.image:
+        changed["unreachable_host"] = None  # it may be another
     if not task.image:
-        return {**changed, "error": _NO_IMAGE, "retry_at": None}
+        return {**changed, "error": _NO_IMAGE, "retry_at": None, "unreachable_since": None}
     # Not cleared: what follows from an image that can be read again is due when it was read.
     return {**changed, "retry_at": None if row.error is None else now()}

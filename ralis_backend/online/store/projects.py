@@ -19,6 +19,7 @@ from ralis_backend.online.store.leases import LeaseState
 from ralis_backend.online.store.left_out import REREAD, UNREAD, read_again
 from ralis_backend.online.store.readings import ask_again
 from ralis_backend.online.store.tables import (
+    UNREAL_PAUSE,
     Annotation,
     Attempt,
     CropTask,
@@ -78,8 +79,10 @@ class Projects:
 
     def looks(self) -> list[Look]:
         """A look at each project that still exists, oldest first, in one query."""
+        moment = now()
+        times = {"moment": moment, "unreal": moment + UNREAL_PAUSE}
         with self._database.read() as session:
-            return [_look(row) for row in session.execute(_LOOKS, {"moment": now()})]
+            return [_look(row) for row in session.execute(_LOOKS, times)]
 
     def gone(self) -> list[Project]:
         """The projects that the tool did not know any more; without those that were forgotten."""
@@ -315,7 +318,11 @@ _LOOKS = (
             CropTask.state == "open",
             CropTask.task_id.is_not(None),
         ),
-        exists().where(Image.project_id == Project.id, Image.retry_at <= bindparam("moment")),
+        exists().where(
+            Image.project_id == Project.id,
+            ~Image.is_deleted,
+            Image.is_due(bindparam("moment"), bindparam("unreal")),
+        ),
         Project.is_sync_requested,
         Project.open_reading,
         Project.is_prepared,

@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    ColumnElement,
     DateTime,
     ForeignKey,
     Index,
@@ -22,6 +23,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    or_,
     select,
     text,
 )
@@ -72,6 +74,8 @@ class Base(DeclarativeBase):
 
 LONGEST_PAUSE = timedelta(days=1)
 """Between two tries to read an image."""
+UNREAL_PAUSE = 2 * LONGEST_PAUSE
+"""What rests for longer was put off by a clock that was ahead: it is due."""
 _seldom = partial(mapped_column, deferred=True, deferred_raiseload=True)
 _nullable_json = partial(mapped_column, JSON(none_as_null=True))
 
@@ -194,7 +198,8 @@ class Image(Base):
     )
     num_failures: Mapped[int] = mapped_column(default=0)  # to read it, in a row
     retry_at: Mapped[datetime | None]
-    unreachable_since: Mapped[datetime | None]  # its host does not deliver it
+    unreachable_since: Mapped[datetime | None]  # its host does not deliver it; None: it does
+    unreachable_host: Mapped[str | None] = mapped_column(Message)  # that one, if it is known
     # the newest label when a training read it last
     trained_label_id: Mapped[int] = mapped_column(default=0, server_default="0")
 
@@ -207,12 +212,22 @@ class Image(Base):
         """Whether it can be read as far as is known, or the pause after it could not is over."""
         if self.retry_at is None or self.retry_at <= moment:
             return True
-        return self.retry_at > moment + 2 * LONGEST_PAUSE  # a clock was set back
+        return self.retry_at > moment + UNREAL_PAUSE
+
+    @classmethod
+    def is_due(cls, moment: Any, unreal: Any) -> ColumnElement[bool]:
+        """Of an image that could not be read, for queries: whether the pause after that is over.
+
+        Args:
+            moment: now, or what stands for it.
+            unreal: `UNREAL_PAUSE` after that.
+        """
+        return or_(cls.retry_at <= moment, cls.retry_at > unreal)
 
     def is_out_of_reach(self, moment: datetime) -> bool:
         """Whether its host does not deliver it, for less than a day: an outage ends."""
         since = self.unreachable_since
-        return self.error is not None and since is not None and moment - since < LONGEST_PAUSE
+        return since is not None and abs(moment - since) < LONGEST_PAUSE
 
     @property
     def size(self) -> tuple[int, int] | None:

@@ -11,7 +11,7 @@ from ralis_backend.core.images import content_of
 from ralis_backend.online.pictures import NOT_ITS_FAULT, Pictures
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Image, Project, Version
-from ralis_backend.online.tool import Tool, ToolUnavailable
+from ralis_backend.online.tool import ImageUnreachable, Tool, ToolUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -41,18 +41,26 @@ class Retry:
                 again after the others.
         """
         pictures = Pictures(self._store, project, self._tool.image)
+        missed = None if version is None else _Missed(self._store, project, version)
+        down: set[str | None] = set()  # hosts: what they have is put off
         begun = time.monotonic()
         for image in self._store.images.to_try_again(project.id, now(), TRIES_PER_STEP):
             if should_stop() or time.monotonic() - begun > MOST_S:
                 return
-            if self._is_readable(image, pictures):
+            if image.unreachable_host in down:
+                continue
+            failure = self._read(image, pictures)
+            if isinstance(failure, ImageUnreachable) and not failure.was_asked:
+                down.add(failure.host)
+            if failure is None:
                 logger.info(
                     "project %s, task %s: can be read again", project.tool_id, image.task_id
                 )
-                if version is not None:  # at once: an error, or a kill, may end the step
-                    self._rank_again(project, version)
+                if missed is not None:  # at once: an error, or a kill, may end the step
+                    missed.note(image)
 
-    def _is_readable(self, image: Image, pictures: Pictures) -> bool:
+    def _read(self, image: Image, pictures: Pictures) -> Exception | None:
+        """What still keeps an image from being read."""
         try:
             size = image.size if self._store.labels.of_image(image.id) else None
             pixels = pictures.read(image, size)
@@ -63,13 +71,25 @@ class Retry:
             raise
         except Exception as error:
             logger.debug("task %s still cannot be read: %s", image.task_id, error)
-            return False
+            return error
         height, width = pixels.shape[:2]
         self._store.images.seen(image.id, (height, width), content_of(pixels))
-        return True
+        return None
 
-    def _rank_again(self, project: Project, version: Version) -> None:
-        num_ranked = len(self._store.rankings.num_regions(version.id))
-        if self._store.images.num_missed(project.id, version.id) >= _WORTH_A_RANKING * num_ranked:
-            self._store.projects.change(project.id, is_publishing_requested=True)
-            self._store.versions.change(version.id, ranked_at=None)
+
+class _Missed:
+    """Readable images that a version has not ranked: once they are many, it is to rank again."""
+
+    def __init__(self, store: Store, project: Project, version: Version) -> None:
+        self._store, self._project, self._version = store, project, version
+        self._ranked = store.rankings.num_regions(version.id)
+        self._count = store.images.num_missed(project.id, version.id)
+        self._is_asked = False
+
+    def note(self, image: Image) -> None:
+        """One more can be read."""
+        self._count += image.id not in self._ranked
+        if not self._is_asked and self._count >= _WORTH_A_RANKING * len(self._ranked):
+            self._is_asked = True
+            self._store.projects.change(self._project.id, is_publishing_requested=True)
+            self._store.versions.change(self._version.id, ranked_at=None)

@@ -26,7 +26,7 @@ from ralis_backend.online.pictures import pixel_rule
 from ralis_backend.online.store import Store, database, now
 from ralis_backend.online.store.database import Database
 from ralis_backend.online.store.tables import Annotation, Base, Label
-from ralis_backend.online.tool import ToolTask
+from ralis_backend.online.tool import ImageUnreachable, ToolTask
 from ralis_backend.online.worker import Worker
 from tests.online.conftest import settle
 from tests.online.fake_tool import CLASSES, START, FakeTool
@@ -337,6 +337,24 @@ def test_a_database_from_before_pauses_keeps_its_images(store: Store, tmp_path: 
     assert kept[1].error == "truncated"
     assert all(row.num_failures == 0 for row in kept)
     assert [row.id for row in store.images.to_try_again(project.id, now(), 9)] == [kept[1].id]
+
+
+@pytest.mark.parametrize("has_column", [False, True])
+def test_a_database_that_knows_or_does_not_know_since_when_images_are_out_of_reach_opens(
+    store: Store, tmp_path: Path, has_column: bool
+):
+    project = store.projects.register("1.100", 1, "<View/>", [], "pool")
+    store.images.reconcile(project.id, FakeTool().pool_tasks)
+    first, second, *_ = store.images.of(project.id)
+    store.images.fail(second.id, ImageUnreachable("503"))
+    go_back_to(store, "0021")
+    if has_column:
+        with store.database.engine.begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE images ADD unreachable_since DATETIME")
+            connection.exec_driver_sql("UPDATE images SET unreachable_since = '2026-01-01'")
+    Store.open(f"sqlite:///{tmp_path / 'ralis.db'}", tmp_path / "blobs").close()
+    assert store.images.get(first.id).unreachable_since is None, "it can be read"
+    assert (store.images.get(second.id).unreachable_since is not None) is has_column
 
 
 def test_trained_projects_from_before_go_on_showing_their_pictures_as_they_did(

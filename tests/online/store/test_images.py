@@ -138,6 +138,108 @@ def test_an_image_is_out_of_reach_for_a_day_from_its_first_failure_or_until_it_i
     store.images.fail(image.id, ValueError("truncated"))
     assert not store.images.get(image.id).is_out_of_reach(since)
 
+    store.images.seen(image.id, (3, 4))
+    assert store.images.get(image.id).unreachable_since is None
+
+
+def test_a_clock_that_was_ahead_puts_no_image_out_of_reach_and_hides_none_that_is_due(
+    store: Store, project: Project, image: Image
+):
+    (before,) = store.projects.looks()
+    ahead = now() + timedelta(days=30)
+    store.images.fail(image.id, ImageUnreachable("503"))
+    store.images.change(image.id, unreachable_since=ahead, retry_at=ahead)
+    assert not store.images.get(image.id).is_out_of_reach(now())
+    assert [row.id for row in store.images.to_try_again(project.id, now(), 5)] == [image.id]
+    (after,) = store.projects.looks()
+    assert after != before, "it is looked for"
+    store.images.mark_missing(project.id, set())
+    assert store.projects.looks() == [before], "unless its task is gone"
+    store.images.fail(image.id, ImageUnreachable("503"))
+    failed = store.images.get(image.id)
+    assert failed.is_out_of_reach(now())
+    assert not failed.is_out_of_reach(now() + timedelta(days=1))
+
+
+@pytest.mark.parametrize(
+    ("away", "was_asked", "pause"),
+    [
+        (timedelta(hours=1), False, timedelta(minutes=2.5)),
+        (timedelta(hours=1), True, timedelta(minutes=5)),
+        (timedelta(hours=12), True, timedelta(minutes=30)),
+        (timedelta(days=1), False, timedelta(hours=1)),
+        (timedelta(days=30), True, timedelta(days=1)),
+    ],
+)
+def test_what_its_host_has_not_delivered_for_long_is_asked_for_more_seldom(
+    store: Store, image: Image, away: timedelta, was_asked: bool, pause: timedelta
+):
+    store.images.fail(image.id, ImageUnreachable("503"))
+    moment = now()
+    store.images.change(image.id, unreachable_since=moment - away)
+    store.images.fail(image.id, ImageUnreachable("503", "bucket", was_asked=was_asked))
+    retry_at = store.images.get(image.id).retry_at
+    assert retry_at is not None
+    assert round((retry_at - moment) / pause, 2) == 1
+
+
+def unreachable(store: Store, project: Project, *hosts: str) -> list[Image]:
+    """Images that were asked for in vain and are due again."""
+    tasks = [ToolTask(number, START, f"{number}.png") for number in range(1, len(hosts) + 1)]
+    store.images.reconcile(project.id, tasks)
+    images = store.images.of(project.id)
+    for image, host in zip(images, hosts, strict=True):
+        store.images.fail(image.id, ImageUnreachable("503", host))
+        store.images.change(image.id, retry_at=START)
+    return images
+
+
+def test_an_image_that_was_not_asked_for_has_not_failed_and_puts_off_the_rest_of_its_host(
+    store: Store, project: Project
+):
+    first, *_ = unreachable(store, project, "down", "down", "fine", "down")
+    store.images.fail(first.id, ImageUnreachable("not asked", "down", was_asked=False))
+    assert [row.task_id for row in store.images.to_try_again(project.id, now(), 5)] == [3]
+    later = now() + timedelta(minutes=1)
+    due = store.images.to_try_again(project.id, later, 5)
+    assert sorted((row.task_id, row.num_failures) for row in due) == [
+        (1, 1),
+        (2, 1),
+        (3, 1),
+        (4, 1),
+    ]
+
+
+def test_images_that_have_failed_least_are_tried_first(store: Store, project: Project):
+    first, second, _ = unreachable(store, project, "down", "down", "down")
+    for image, count in ((first, 2), (second, 1)):
+        for _ in range(count):
+            store.images.fail(image.id, ImageUnreachable("503", "down"))
+    due = store.images.to_try_again(project.id, now() + timedelta(minutes=5), 2)
+    assert [row.task_id for row in due] == [3, 2]
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+def test_an_image_that_a_host_answers_for_brings_the_others_of_it_back(
+    store: Store, project: Project, is_read: bool
+):
+    images = unreachable(store, project, "back", "back", "down")
+    later = now() + timedelta(hours=1)
+    for image in images:
+        store.images.change(image.id, retry_at=later)
+    if is_read:
+        store.images.seen(images[0].id, (3, 4))
+    else:
+        store.images.fail(images[0].id, ValueError("404"))
+    assert [row.task_id for row in store.images.to_try_again(project.id, now(), 5)] == [2]
+
+
+def test_a_task_that_loses_its_image_waits_for_no_host(store: Store, project: Project):
+    (image,) = unreachable(store, project, "down")
+    store.images.reconcile(project.id, [ToolTask(1, START, "")])
+    lost = store.images.get(image.id)
+    assert (lost.unreachable_since, lost.unreachable_host) == (None, None)
+
 
 def test_a_request_for_a_training_lets_no_image_wait(store: Store, project: Project, image: Image):
     store.images.reconcile(project.id, [ToolTask(1, START, "a.png"), ToolTask(2, START, "")])

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
+from datetime import timedelta
 
 import numpy as np
 import pytest
 
-from ralis_backend.online.store import Store, StoreError, now
+from ralis_backend.labelstudio.errors import Unavailable
+from ralis_backend.labelstudio.outages import HostUnavailable, Outages
+from ralis_backend.online.pictures import Pictures
+from ralis_backend.online.store import Store, StoreError, images, now
 from ralis_backend.online.store.tables import Project, Version
 from ralis_backend.online.tool import ImageUnreachable, ToolTask
 from ralis_backend.online.worker import Worker, loop, retry
 from ralis_backend.online.worker.retry import Retry
 from ralis_backend.online.worker.train import Trainer
 from tests.online.conftest import MakeWorker, label_round, settle
-from tests.online.fake_tool import CLASSES, FakeTool
+from tests.online.fake_tool import CLASSES, START, FakeTool
 
 
 class Host:
@@ -223,6 +228,79 @@ def test_what_became_readable_asks_for_a_ranking_though_the_step_ends_in_an_erro
     with pytest.raises(StoreError, match="locked"):
         Retry(store, tool).retry(project, version, lambda: False)
     assert not is_ranked(store, version)
+
+
+def test_rankings_are_counted_once_for_all_images_that_become_readable_in_a_step(
+    store: Store,
+    tool: FakeTool,
+    half_ranked: tuple[Project, Version],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    project, version = half_ranked
+    fail_once(store, project, 1, 4, 5, 6)
+    counted, changed = [], []
+    count, change = store.images.num_missed, store.versions.change
+    monkeypatch.setattr(store.images, "num_missed", lambda *of: counted.append(of) or count(*of))
+    monkeypatch.setattr(
+        store.versions, "change", lambda *of, **to: changed.append(to) or change(*of, **to)
+    )
+    Retry(store, tool).retry(project, version, lambda: False)
+    assert store.images.bad(project.id) == []
+    assert (len(counted), changed) == (1, [{"ranked_at": None}])
+
+
+@pytest.mark.parametrize("bad", [{1}, {1, 2, 3, 4, 5}])
+def test_pictures_that_keep_failing_keep_no_others_of_a_host_away_that_is_back(
+    store: Store, tool: FakeTool, monkeypatch: pytest.MonkeyPatch, bad: set[int]
+):
+    start, seconds = now(), 0.0
+    outages = Outages(lambda: seconds)
+    failing = set(range(1, 13))
+
+    def image(task: ToolTask) -> bytes:
+        try:
+            with outages.asking("bucket"):
+                if task.id in failing:
+                    raise Unavailable("503")
+        except HostUnavailable as error:
+            raise ImageUnreachable("503", error.host, was_asked=error.was_asked) from None
+        return tool.files[1][0]
+
+    monkeypatch.setattr(tool, "image", image)
+    for module in (images, retry):
+        monkeypatch.setattr(module, "now", lambda: start + timedelta(seconds=seconds))
+    project = store.projects.register("1.100", 1, "<View/>", CLASSES, "pool")
+    store.images.reconcile(
+        project.id, [ToolTask(number, START, f"{number}.png") for number in failing]
+    )
+    for each in store.images.of(project.id):
+        with suppress(ImageUnreachable):
+            Pictures(store, project, image).read(each)
+    failing.intersection_update(bad)
+    while seconds < 10 * 60:
+        seconds += 61
+        Retry(store, tool).retry(project, None, lambda: False)
+    assert {each.task_id for each in store.images.bad(project.id)} == bad
+
+
+def test_an_outage_costs_two_tries_a_minute_however_many_images_are_out_of_reach(
+    store: Store, tool: FakeTool, monkeypatch: pytest.MonkeyPatch
+):
+    asked = []
+
+    def image(task: ToolTask) -> bytes:
+        asked.append(task.id)
+        raise ImageUnreachable("503", "bucket", was_asked=len(asked) == 1)
+
+    monkeypatch.setattr(tool, "image", image)
+    project = store.projects.register("1.100", 1, "<View/>", CLASSES, "pool")
+    store.images.reconcile(project.id, tool.pool_tasks)
+    for each in store.images.of(project.id):
+        store.images.fail(each.id, ImageUnreachable("503", "bucket"))
+        store.images.change(each.id, retry_at=now())
+    for _ in range(2):
+        Retry(store, tool).retry(project, None, lambda: False)
+    assert asked == [1, 2]
 
 
 def test_images_that_hang_keep_a_try_at_the_others_for_ten_seconds(

@@ -1,4 +1,4 @@
-"""what annotations began from; what is drawn in labels; since when images are out of reach."""
+"""annotations keep the regions that they began from; labels know what is drawn in their region."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -45,15 +45,12 @@ def upgrade() -> None:
     if "begun_from" not in {column["name"] for column in inspector.get_columns("annotations")}:
         of_whole = sa.Column("begun_from", sa.JSON(), nullable=True, server_default="[]")
         op.add_column("annotations", of_whole)
-    if "unreachable_since" not in {column["name"] for column in inspector.get_columns("images")}:
-        op.add_column("images", sa.Column("unreachable_since", sa.DateTime(), nullable=True))
     _decide_open_starts()
     _fill_starts()
 
 
 def downgrade() -> None:
     """Revert: what is known of lost starts stays so."""
-    op.drop_column("images", "unreachable_since")
     op.drop_column("annotations", "begun_from")
     op.drop_column("labels", "drawn_digest")
 
