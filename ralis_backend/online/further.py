@@ -19,6 +19,8 @@ ALL_LABELS = "all_labels"
 """Of a version's metrics: that it has learned from what is held out, too."""
 NOT_IN_USE = "not_in_use"
 """Of a version's metrics: why it did not come into use though it was accepted."""
+TRIED_WITH = "tried_with"
+"""Of a version's metrics that nobody could judge: what was held out when that was tried last."""
 CONVERGED = "it has converged"
 
 

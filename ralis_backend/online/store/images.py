@@ -238,7 +238,7 @@ class Images:
         from now on: in training if either was, since a version may have learned from it. Where it
         is of another size than before, what was left out of its annotations is read again. Where
         that other task is gone, what is labelled in its regions is this image's from now on. Where
-        a training had to do without its labels meanwhile, another one is due.
+        a training could not learn from its labels meanwhile, another one is due.
 
         Args:
             image_id: the image's row.
@@ -357,10 +357,13 @@ def _hand_on(session: Session, project_id: int, content: str | None = None) -> N
 
 
 def _was_left_out(session: Session, image: Image) -> bool:
-    """Whether a training had to do without labels of this image, and none has read them since.
+    """Whether a training could not learn from labels of this image, and none has since.
 
-    Not where training on the labels there are was given up: no image changes that.
+    What is held out teaches nothing. Not where training on the labels there are was given up: no
+    image changes that.
     """
+    if image.is_validation:
+        return False
     project = session.get_one(Project, image.project_id)
     labels = (image.trained_label_id, project.trained_label_id)
     if not is_painted_in(session, image.id, *labels):

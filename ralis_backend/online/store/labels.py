@@ -231,6 +231,19 @@ class Labels:
         with self._database.read() as session:
             return list(session.scalars(query))
 
+    def held_out(self, project_id: int) -> list[tuple[Image, int]]:
+        """The images that are held out, each with how many of its regions count as labelled."""
+        regions = _painted_regions(project_id).subquery()
+        counts = select(regions.c.image_id, func.count().label("count"))
+        of_image = counts.group_by(regions.c.image_id).subquery()
+        query = (
+            select(Image, of_image.c.count)
+            .join(of_image, of_image.c.image_id == Image.id)
+            .where(Image.is_validation.is_(True))
+        )
+        with self._database.read() as session:
+            return [(row[0], row[1]) for row in session.execute(query.order_by(Image.id))]
+
     def area(self, project_id: int) -> int:
         """Pixels of the painted regions, those that regions share as often as they do."""
         regions = _painted_regions(project_id).subquery()

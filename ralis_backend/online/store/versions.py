@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import delete, func, or_, select
 
 from ralis_backend.online.further import ALL_LABELS, NOT_IN_USE
+from ralis_backend.online.store.attempts import is_training_given_up
 from ralis_backend.online.store.database import Database, assign
 from ralis_backend.online.store.tables import Attempt, Project, Version
 
@@ -33,6 +34,22 @@ class Versions:
             return session.scalars(
                 select(Version).where(Version.project_id == project_id, Version.number == number)
             ).first()
+
+    def unjudged(self, project: Project) -> Version | None:
+        """What was trained last from the version in use, if nobody could judge it; None if not.
+
+        Nor where training on the labels there are was given up. What was trained to the end of its
+        labels, and could not be compared, waits for nobody.
+        """
+        query = select(Version).where(
+            Version.project_id == project.id, Version.parent == project.current_version
+        )
+        with self._database.read() as session:
+            rows = session.scalars(query.order_by(Version.number.desc()))
+            newest = next((row for row in rows if "validation_regions" in row.metrics), None)
+            if newest is None or newest.is_accepted or NOT_IN_USE not in newest.metrics:
+                return None
+            return None if is_training_given_up(session, project) else newest
 
     def next_number(self, project_id: int) -> int:
         """The number of the version that is trained next."""

@@ -26,7 +26,7 @@ from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.labelled_images import LabelledImages
 from ralis_backend.online.worker.promotion import (
     MIN_VALIDATION_REGIONS,
-    can_judge,
+    awaits_images,
     is_promoted,
     validation_metrics,
 )
@@ -140,7 +140,7 @@ class NewVersions:
         images = {image.id: image for image in self._store.images.of(project.id)}
         moment = now()
         return sum(
-            len(part.labels)
+            sum(label.is_closing for label in part.labels)
             for part in plan.held_out
             if part.image.id in images and images[part.image.id].is_out_of_reach(moment)
         )
@@ -248,12 +248,12 @@ class NewVersions:
 def _untold(parent: Version | None, num_read: int, num_awaited: int) -> str | None:
     """Why nobody can tell a version from its parent now, though enough is held out for that."""
     has_learned = parent is not None and parent.weights_key is not None
-    if not has_learned or can_judge(num_read) or not can_judge(num_read + num_awaited):
+    if not has_learned or not awaits_images(num_read, num_awaited):
         return None
     return (
         f"of the {num_read + num_awaited} regions that are held out {num_read} can be read now, "
         f"expected at least {MIN_VALIDATION_REGIONS} to judge it by; it is trained again when "
-        "their images are back"
+        "their images are back, or were away for a day"
     )
 
 

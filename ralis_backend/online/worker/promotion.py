@@ -27,6 +27,11 @@ def can_judge(num_regions: int) -> bool:
     return num_regions >= MIN_VALIDATION_REGIONS
 
 
+def awaits_images(num_readable: int, num_out_of_reach: int) -> bool:
+    """Whether so many held-out regions do not judge a version, and would if hosts came back."""
+    return not can_judge(num_readable) and can_judge(num_readable + num_out_of_reach)
+
+
 def is_promoted(
     before: np.ndarray | None,
     after: np.ndarray | None,

@@ -31,6 +31,7 @@ from ralis_backend.online.worker.stretch import Basis
 from ralis_backend.online.worker.sync import Sync
 from ralis_backend.online.worker.tidy import Tidying
 from ralis_backend.online.worker.train import Trainer
+from ralis_backend.online.worker.unjudged import is_judging_due, note_tried
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class ProjectState:
 
     unread_s: for how long it has not been read as a whole, as far as this worker has seen.
     has_labels: whether any region is painted.
+    is_judging_due: whether what could not be judged when it was trained could be now.
     num_new_labels: painted regions since the last training, counted up to a round.
     newest_label_id: of all labels, 0 without any.
     is_ranked: whether the version in use has ranked the pool, for the class that is wished for too;
@@ -81,6 +83,7 @@ class ProjectState:
     is_published: bool
     num_waiting: int
     num_planned: int
+    is_judging_due: bool = False
     has_gone: bool = False
     has_ranking: bool = True
     may_have_open: bool = False
@@ -198,6 +201,7 @@ def read_state(store: Store, project: Project, unread_s: float, enough: int) -> 
         has_events=store.events.has_unread(project),
         has_labels=store.labels.count(project.id, most=1) > 0,
         num_new_labels=store.labels.count(project.id, project.trained_label_id, most=enough),
+        is_judging_due=is_judging_due(store, project),
         newest_label_id=store.labels.newest_id(project.id),
         is_ranked=_is_ranked(
             store, project, version, wish, may_be_more=is_used_up or is_queue_done
@@ -242,9 +246,9 @@ def is_ranking_unpublished(state: ProjectState, config: WorkerConfig) -> bool:
 
 
 def is_training_due(state: ProjectState, config: WorkerConfig) -> bool:
-    """Enough new labels, a request, or annotators who have run out of suggestions."""
+    """Enough new labels, a request, a version to judge, or annotators without suggestions."""
     project = state.project
-    if project.is_training_requested or state.has_open_request:
+    if project.is_training_requested or state.has_open_request or state.is_judging_due:
         return state.has_labels
     if state.num_new_labels >= config.ranking.regions_per_round:
         return True
@@ -377,6 +381,7 @@ class _Work:
             raise
         else:
             self._forget_trainings(project)
+            note_tried(self._store, self._store.projects.by_id(project.id))
 
     def _forget_trainings(self, project: Project) -> None:
         for kind in (TRAINING, DIVERGED, REQUEST):

@@ -161,11 +161,7 @@ class Trainer:
         )
         # Only now: a kill before the version is kept must not lose that an image was left out.
         seen = read.readable([*plan.training, *plan.validation])
-        seen_ids = {each.image.id for each in seen}
-        self._store.images.note_trained(seen_ids, newest_label_id)
-        if NOT_IN_USE in trial.metrics:  # then it is trained again, though one before read them
-            unseen_ids = {each.image.id for each in plan.held_out} - seen_ids
-            self._store.images.note_trained(unseen_ids, 0)
+        self._store.images.note_trained({each.image.id for each in seen}, newest_label_id)
         return stored
 
     def _better_trial(self, lesson: _Lesson, plan: TrainingPlan) -> _Trial:

@@ -250,13 +250,14 @@ def test_a_request_for_a_training_lets_no_image_wait(store: Store, project: Proj
 
 
 @pytest.mark.parametrize(
-    ("trained", "of_project", "is_skipped", "is_given_up", "is_due"),
+    ("trained", "of_project", "is_skipped", "is_given_up", "is_held_out", "is_due"),
     [
-        (0, 1, False, False, True),
-        (1, 1, False, False, False),  # a training has read it
-        (0, 0, False, False, False),  # it is to be trained on anyway
-        (0, 1, True, False, False),
-        (0, 1, False, True, False),
+        (0, 1, False, False, False, True),
+        (1, 1, False, False, False, False),  # a training has read it
+        (0, 0, False, False, False, False),  # it is to be trained on anyway
+        (0, 1, True, False, False, False),
+        (0, 1, False, True, False, False),
+        (0, 1, False, False, True, False),  # it teaches nothing
     ],
 )
 def test_labels_that_a_training_left_out_are_due_when_their_image_is_read_again_and_not_before(
@@ -267,11 +268,13 @@ def test_labels_that_a_training_left_out_are_due_when_their_image_is_read_again_
     of_project: int,
     is_skipped: bool,
     is_given_up: bool,
+    is_held_out: bool,
     is_due: bool,
 ):
     patch = NewLabel(Region(0, 0, 1, 1), None if is_skipped else np.zeros((1, 1), np.uint8))
     label(store, project, image, annotation(is_skipped=is_skipped), patch)
     newest = store.labels.newest_id(project.id)
+    store.images.change(image.id, is_validation=is_held_out)
     store.images.note_trained([image.id], newest * trained)
     store.projects.change(project.id, trained_label_id=newest * of_project)
     if is_given_up:

@@ -89,13 +89,17 @@ def test_webhooks_are_read_when_there_are_any():
         ({"num_new_labels": 3}, False),
         ({"num_new_labels": 0, "is_training_requested": True}, True),
         ({"has_labels": False, "is_training_requested": True}, False),
+        ({"is_judging_due": True}, True),
+        ({"has_labels": False, "is_judging_due": True}, False),
         ({"num_new_labels": 1, "num_waiting": 0}, True),
         ({"num_new_labels": 0, "num_waiting": 0}, False),
         ({"num_new_labels": 1, "num_waiting": 0, "is_published": False}, False),
         ({"num_new_labels": 1, "num_waiting": 0, "regions_tool_id": None}, False),
     ],
 )
-def test_training_needs_a_round_of_new_labels_a_request_or_an_empty_queue(values, is_due):
+def test_training_needs_a_round_of_labels_a_request_an_unjudged_version_or_an_empty_queue(
+    values, is_due
+):
     assert is_training_due(make_state(**values), CONFIG) is is_due
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -82,8 +83,13 @@ def test_the_gate_compares_both_versions_on_the_images_that_are_held_out(
     assert "1 image are too few to tell" in store.projects.by_id(project.id).people["advice"]
 
 
-def test_while_what_is_held_out_is_out_of_reach_no_version_passes_unjudged(
-    store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_for_a_day_that_what_is_held_out_is_out_of_reach_no_version_passes_unjudged(
+    store: Store,
+    tool: FakeTool,
+    make_worker: MakeWorker,
+    monkeypatch: pytest.MonkeyPatch,
+    comes_back: bool,
 ):
     worker = make_worker(random_share=0.0)
     for image in range(1, 6):
@@ -101,14 +107,18 @@ def test_while_what_is_held_out_is_out_of_reach_no_version_passes_unjudged(
             assert kept is not None
             assert not kept.is_accepted
             assert "of the 6 regions that are held out 0 can be read" in kept.metrics[NOT_IN_USE]
-    assert len(store.versions.all(project.id)) == 3, "it is not repeated while nothing changes"
-    (held_out,) = store.images.bad(project.id)
-    store.images.change(held_out.id, retry_at=now())
+        assert len(store.versions.all(project.id)) == 3, "it is not repeated while nothing changes"
+        (held_out,) = store.images.bad(project.id)
+        since = now() if comes_back else now() - timedelta(days=1)
+        store.images.change(held_out.id, retry_at=now(), unreachable_since=since)
+        if not comes_back:
+            settle(worker)
     settle(worker)
-    fourth = store.versions.find(project.id, 4)
-    assert fourth is not None
-    assert fourth.metrics["validation_regions"] == 6
+    fourth = store.versions.all(project.id)[-1]
+    assert fourth.number == 4
+    assert fourth.metrics["validation_regions"] == (6 if comes_back else 0)
     assert NOT_IN_USE not in fourth.metrics
+    assert fourth.is_accepted or comes_back
 
 
 def test_a_label_added_in_mid_project_extends_the_segmenter(
