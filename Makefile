@@ -133,9 +133,11 @@ reproduce-benchmark-long: $(BACKEND_STAMP) ## What the repository shows, from th
 	$(BIN)/python benchmarks/policy_report.py
 
 KINDS := .cache/kinds
-FORMULAS := benchmarks/results/formulas
-FRESH := benchmarks/results/formulas-fresh
-CONFIRMED := benchmarks/results/formulas-confirmed
+# Beside what the repository shows, so that neither takes the other's place.
+REPRODUCED := .cache/reproduced
+FORMULAS := $(REPRODUCED)/formulas
+FRESH := $(REPRODUCED)/formulas-fresh
+CONFIRMED := $(REPRODUCED)/formulas-confirmed
 GENERATED := grey cells streets
 # Of these the small segmenter learns something over more than 144 regions.
 LEARNED := camvid clothing dubai_aerial nuclei
@@ -149,31 +151,32 @@ adaptive = $(BIN)/ralis train-policy $(call sets,$(2)) --config $(3) --out $(1) 
 # $(call unseen,dataset,power): the regions that strategies need, and a policy that never saw it.
 unseen = $(BIN)/ralis benchmark --dataset '$(DATA)/$(1)' --class-weight-power $(2) \
 	--strategies '$(UNSEEN),any-without-$(1)' --policies $(FORMULAS)/policies \
-	--out '$(LABELS)/long/unseen-$(1)-weight-$(2)' $(UNSEEN_RULES) $(OPTIONS)
+	--out '$(REPRODUCED)/unseen-$(1)-weight-$(2)' $(UNSEEN_RULES) $(OPTIONS)
 # $(call diverse,dataset): what the default is worth on a whole label set while labels are few.
 diverse = $(BIN)/ralis benchmark --dataset '$(DATA)/$(1)' --seeds 8 --first-seed 8000 --updates 300 \
 	--strategies random,coverage,coverage-diverse --initial-regions 24 --regions-per-step 24 \
-	--budgets 48,96,192,384 --out '$(LABELS)/long/diverse-$(1)-weight-0' $(OPTIONS)
+	--budgets 48,96,192,384 --out '$(REPRODUCED)/diverse-$(1)-weight-0' $(OPTIONS)
 UNSEEN := random,entropy,bald-rarity,coverage
 UNSEEN_RULES := --seeds 8 --first-seed 7000 --budgets 96,192,384,768 --regions-per-step 48 \
 	--updates 300
+PLAYERS := random,entropy,margin,bald,bald-rarity,clasp-pe,coverage,any,any-fixed,any-placebo,$\
+	oracle-coverage,coverage-neighbours,coverage-mixed,coverage-noise,coverage-apart,$\
+	coverage-apart-64,coverage-both,coverage-diverse
+FRESH_PLAYERS := random,coverage,bald-rarity,coverage-apart,coverage-apart-64,coverage-diverse
 
 .PHONY: reproduce-default
 reproduce-default: $(BACKEND_STAMP) ## The default and the policy `any`, on eight label sets: hours
 	$(BIN)/python -m benchmarks.kinds --out $(KINDS)
-	$(call adaptive,policies/any,,adaptive)
+	$(call adaptive,$(FORMULAS)/policies/any,,adaptive)
 	$(call adaptive,$(FORMULAS)/policies/any-fixed,,adaptive-fixed)
 	$(call adaptive,$(FORMULAS)/policies/any-placebo,,adaptive,--shuffle-rewards)
 	$(foreach set,$(SETS),$(call adaptive,$(FORMULAS)/policies/any-without-$(set),$(set),adaptive)$(NEWLINE))
 	$(foreach set,$(LEARNED),$(call unseen,$(set),0)$(NEWLINE)$(call unseen,$(set),0.5)$(NEWLINE))
-	$(BIN)/python -m benchmarks.formulas $(call sets,) --report --left-out any --strategies \
-	  random,entropy,margin,bald,bald-rarity,clasp-pe,coverage,any,any-fixed,any-placebo,$\
-	  oracle-coverage,coverage-neighbours,coverage-mixed,coverage-noise,coverage-apart,$\
-	  coverage-apart-64,coverage-both,coverage-diverse
+	$(BIN)/python -m benchmarks.formulas $(call sets,) --report --out $(FORMULAS) \
+	  --policies $(FORMULAS)/policies --left-out any --strategies $(PLAYERS)
 	$(foreach set,$(SETS),$(call adaptive,$(FRESH)/policies/apart-without-$(set),$(set),adaptive-apart)$(NEWLINE))
 	$(BIN)/python -m benchmarks.formulas $(call sets,) --report --out $(FRESH) --first-seed 2000 \
-	  --policies $(FRESH)/policies --left-out apart --strategies random,coverage,bald-rarity,$\
-	  coverage-apart,coverage-apart-64,coverage-diverse
+	  --policies $(FRESH)/policies --left-out apart --strategies $(FRESH_PLAYERS)
 	$(BIN)/python -m benchmarks.formulas $(call sets,) --report --out $(CONFIRMED) \
 	  --first-seed 3000 --games 40
 	$(foreach set,$(LEARNED),$(call diverse,$(set))$(NEWLINE))

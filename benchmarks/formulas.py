@@ -436,9 +436,9 @@ def card(played: Mapping[str, Mapping[str, Any]], trained: Mapping[str, Any]) ->
     yield "# any"
     yield ""
     yield (
-        "`coverage` with eight knobs, set by what kind of project it is. Use it with "
-        "`RALIS_STRATEGY=any`. With weights of zero it is `coverage`; picks of a batch see each "
-        "other as they do there."
+        "`coverage` with eight knobs, which may differ by what kind of project it is; training "
+        "left them nearly the same in all (last line). Use it with `RALIS_STRATEGY=any`. With "
+        "weights of zero it is `coverage`; picks of a batch see each other as they do there."
     )
     yield ""
     yield "- **For:** any label set, any region size, any state."

@@ -16,7 +16,7 @@ import numpy as np
 
 from ralis_backend.core.acquisition import strategy
 from ralis_backend.core.files import write_json
-from ralis_backend.core.policy import AgnosticPolicy
+from ralis_backend.core.policy.registry import find_strategy
 from ralis_backend.offline.datasets import Dataset
 from ralis_backend.offline.point_features import PointFeatures
 from ralis_backend.simulation.verdict import (
@@ -28,7 +28,8 @@ from ralis_backend.simulation.verdict import (
 )
 
 POLICIES = Path(__file__).resolve().parent.parent / "policies"
-JUDGED = ("any-set", "any-shuffled")
+JUDGED = ("any", "any-set", "any-shuffled")
+REGION_SIZE = (90, 80)
 DRAWS = ((120, 0), (120, 1), (240, 2), (240, 3), (120, 4))
 """Labelled regions, and the seed that draws them."""
 
@@ -41,9 +42,9 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path(".cache/points"))
     options = parser.parse_args()
     dataset = Dataset.open(options.dataset)
-    pool = PointFeatures(dataset, (90, 80), options.cache).split("d_v")
+    pool = PointFeatures(dataset, REGION_SIZE, options.cache).split("d_v")
     strategies = {name: strategy(name) for name in (*HEURISTICS, BASELINE)} | {
-        name: AgnosticPolicy.load(POLICIES / f"{name}.safetensors") for name in JUDGED
+        name: find_strategy(name, POLICIES, dataset.class_names, REGION_SIZE) for name in JUDGED
     }
     draws = []
     for count, seed in DRAWS:
@@ -53,7 +54,8 @@ def main() -> None:
         for name, found in verdicts.items():
             print(f"{count} regions, draw {seed}: {name} {found['verdict']}", flush=True)
         draws.append({"regions": count, "seed": seed, "verdicts": verdicts})
-    write_json(options.out, {"dataset": dataset.name, "draws": draws})
+    against = [*HEURISTICS, BASELINE]
+    write_json(options.out, {"dataset": dataset.name, "against": against, "draws": draws})
 
 
 if __name__ == "__main__":

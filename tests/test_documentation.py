@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -211,6 +212,23 @@ def _ralis_names(span: str) -> None:
     for word in words:
         if word.startswith("-"):
             assert word.partition("=")[0] in offered, f"{span!r}: there is no {word}"
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["reproduce-benchmark", "reproduce-benchmark-long", "reproduce-default", "reproduce-rewards"],
+)
+def test_every_line_of_what_reproduces_results_is_a_command_that_exists(target):
+    done = ["-o", ".venv/.installed", "OPTIONS=--jobs 2"]
+    command = ["make", "--no-print-directory", "-n", *done, target]
+    shown = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    lines = [line for line in shown.stdout.replace("\\\n", " ").splitlines() if line.strip()]
+    assert lines
+    for line in lines:
+        program = line.split()[0]
+        assert program in (".venv/bin/ralis", ".venv/bin/python"), line
+        if program == ".venv/bin/ralis":
+            _ralis_names(line)
 
 
 def _make(words: list[str]) -> None:

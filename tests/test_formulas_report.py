@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ralis_backend.core.acquisition import STRATEGIES
 from ralis_backend.core.intervals import mean_interval
 from ralis_backend.core.policy.registry import DEFAULT
 from ralis_backend.online.choosing import FALLBACK
+from ralis_backend.simulation.verdict import BASELINE, HEURISTICS
 from tests import REPOSITORY
 from tests.core.policy.test_agnostic import _actions, _state
 
@@ -115,6 +117,28 @@ def test_the_fallback_is_the_best_that_needs_no_embeddings_and_is_nowhere_behind
     assert min(names, key=lambda name: worst[name]) == FALLBACK
     for played in PLAYED.values():
         assert mean_interval(formulas.leads(played, FALLBACK))[1] > 0
+
+
+def test_whom_the_trust_gate_lets_rank_was_measured_against_what_it_plays_today():
+    path = REPOSITORY / "benchmarks" / "results" / "labels" / "trust-gate-camvid.json"
+    measured = json.loads(path.read_text())
+    assert measured["against"] == [*HEURISTICS, BASELINE]
+    assert DEFAULT in HEURISTICS
+    verdicts = Counter(
+        name
+        for draw in measured["draws"]
+        for name, found in draw["verdicts"].items()
+        if found["verdict"] == "trusted"
+    )
+    page = " ".join((REPOSITORY / "docs" / "strategies.md").read_text().split())
+    times = {0: "never", 1: "once", 2: "twice", 3: "three times", 4: "four times", 5: "five times"}
+    for name, words in {
+        "any": "`any` was trusted {}",
+        "any-set": "`any-set` {}",
+        "any-shuffled": "a policy that learned from shuffled rewards {}",
+        BASELINE: "`random` {}",
+    }.items():
+        assert words.format(times[verdicts[name]]) in page
 
 
 def _worst_regrets(played: dict[str, Any]) -> dict[str, float]:

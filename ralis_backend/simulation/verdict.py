@@ -19,7 +19,7 @@ from ralis_backend.simulation.game import GameRules, play
 from ralis_backend.simulation.heads import HeadConfig
 from ralis_backend.simulation.points import RegionPoints
 
-HEURISTICS = ("coverage", "clasp-pe")
+HEURISTICS = ("coverage-diverse", "coverage", "clasp-pe")
 """Strategies that nobody has to train: what a learned one is measured against."""
 BASELINE = "random"
 MIN_REGIONS = 96

@@ -52,10 +52,10 @@ def test_a_project_is_replayed_as_a_table_and_as_json(tool, tmp_path, monkeypatc
     answer = CliRunner().invoke(app, command, catch_exceptions=False)
     assert answer.exit_code == 0
     assert "50.0" in answer.stdout
-    assert "+10.0 [+10.0, +10.0] (coverage)" in answer.stdout
+    assert "+10.0 [+10.0, +10.0] (coverage-diverse)" in answer.stdout
     assert "16 games on 108 labelled regions of 18 images" in answer.stdout
     content = json.loads((tmp_path / "out/replay.json").read_text())
-    assert list(content["strategies"]) == ["margin", "coverage", "clasp-pe", "random"]
+    assert list(content["strategies"]) == ["margin", *replays.HEURISTICS, "random"]
     assert content["strategies"]["margin"]["verdict"] == "trusted"
     assert content["strategies"]["random"]["verdict"] == "not trusted"
 
