@@ -85,7 +85,7 @@ class CropQueue:
         num_made = 0
         unreachable: list[ImageUnreachable] = []
         while True:
-            plan = self._without_twins(publication, regions_id)
+            plan = self._with_twins_kept(publication, regions_id)
             self._store_plan(publication, plan)
             made, missed = self._make_planned(publication, regions_id)
             num_made += made
@@ -97,28 +97,28 @@ class CropQueue:
             images = self._store.images.of(publication.project.id)
             publication = replace(publication, images={image.id: image for image in images})
 
-    def _without_twins(self, publication: Publication, regions_id: int) -> Plan:
-        """The plan, without the old tasks from which the tool could not tell its new ones.
+    def _with_twins_kept(self, publication: Publication, regions_id: int) -> Plan:
+        """The plan, in which old tasks that the tool could not tell from its new ones stay.
 
-        They are of the same region, round and version, for another reason, and go first: else the
-        tool takes the old task for the new one. One that somebody has just begun stays instead.
+        They are of the same region, round and version, for another reason: they say that from now
+        on, as one that is claimed does.
         """
         plan = self._plan(publication, regions_id)
         number = publication.version.number
-        new = {(task.place, task.round, number) for task in plan.added}
-        twins = {
-            row.id: (place_of(row), row.round, row.version)
-            for row in plan.taken_out
-            if row.task_id is not None and (place_of(row), row.round, row.version) in new
-        }
-        if not twins:
-            return plan
-        gone = self._take_out([row for row in plan.taken_out if row.id in twins], regions_id)
-        begun = {twins[row_id] for row_id in twins.keys() - gone}
+        new = {(task.place, task.round, number): task for task in plan.added}
+        twins: list[tuple[CropTask, NewTask]] = []
+        for row in plan.taken_out:
+            key = (place_of(row), row.round, row.version)
+            if row.task_id is not None and key in new:
+                twins.append((row, new.pop(key)))
+        self._store.queue.change({row.id: _chosen_as(task) for row, task in twins})
+        kept = [row for row, _ in twins]
+        kept_ids = {row.id for row in kept}
         return replace(
             plan,
-            taken_out=[row for row in plan.taken_out if row.id not in twins],
-            added=[task for task in plan.added if (task.place, task.round, number) not in begun],
+            taken_out=[row for row in plan.taken_out if row.id not in kept_ids],
+            kept=[*plan.kept, *kept],
+            added=list(new.values()),
         )
 
     def _plan(self, publication: Publication, regions_id: int) -> Plan:
@@ -142,13 +142,11 @@ class CropQueue:
         self._store.queue.change({row.id: _mined(publication, row) for row in plan.claimed})
         self._store.queue.add([_row(project, version, task) for task in plan.added])
 
-    def _take_out(self, leaving: Sequence[CropTask], regions_id: int) -> set[int]:
-        """Delete what leaves the queue, but for what somebody has just begun; what is gone."""
+    def _take_out(self, leaving: Sequence[CropTask], regions_id: int) -> None:
+        """Delete what leaves the queue, but for what somebody has just begun."""
         rows = {row.task_id: row.id for row in leaving if row.task_id is not None}
         gone = self._tool.delete_unopened_tasks(regions_id, list(rows)) if rows else []
-        gone_ids = {rows[task_id] for task_id in gone}
-        self._store.queue.change({row_id: {"state": "deleted"} for row_id in gone_ids})
-        return gone_ids
+        self._store.queue.change({rows[task_id]: {"state": "deleted"} for task_id in gone})
 
     def _state(self, publication: Publication) -> QueueState:
         project, version = publication.project, publication.version
@@ -298,6 +296,11 @@ def _mined(publication: Publication, row: CropTask) -> dict[str, object]:
         return {}
     reason = publication.mined_reason(place_of(row))
     return {"strategy": sought.strategy, "reason": reason, "wish_id": sought.wish_id}
+
+
+def _chosen_as(task: NewTask) -> dict[str, object]:
+    """What a task says that stays in place of a new one."""
+    return {"strategy": task.strategy, "reason": task.reason, "wish_id": task.wish_id}
 
 
 def _row(project: Project, version: Version, task: NewTask) -> CropTask:

@@ -26,6 +26,7 @@ from ralis_backend.online.worker import new_version
 from ralis_backend.online.worker.search import NOTHING_LEFT, least_typical, nearest
 from tests.online.conftest import RANKING, MakeWorker, label_round, settle
 from tests.online.fake_tool import CLASSES, START, FakeTool, picture
+from tests.online.worker.test_failing_steps import out_of_reach
 from tests.tiny_segmenter import TinySegmenter
 
 pytestmark = pytest.mark.e2e  # a dozen small trainings
@@ -523,3 +524,24 @@ def test_versions_that_are_refused_leave_the_others_their_share(
         mined_by_round.append(sum(row.wish_id is not None for row in done))
     assert mined_by_round == [2, 2, 2]
     assert store.projects.by_id(project.id).current_version == 1
+
+
+def test_tasks_of_a_withdrawn_wish_stay_and_say_their_new_reason_while_images_are_out_of_reach(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+):
+    worker = make_worker(random_share=0.0)
+    settle(worker)
+    label_round(store, tool)
+    settle(worker)
+    wish = wish_for(store, store.projects.all()[0])
+    settle(worker)
+    before = tool.queue()
+    monkeypatch.setattr(tool, "image", out_of_reach(tool, set(tool.files)))
+    store.wishes.end(wish.id, "withdrawn")
+    for _ in range(4):
+        worker.advance_all()
+    project = store.projects.all()[0]
+    assert set(tool.queue()) == set(before)
+    kept = [row for row in store.queue.open(project.id) if row.wish_id is None]
+    assert kept
+    assert all(row.task_id in before and row.strategy == "entropy" for row in kept)
