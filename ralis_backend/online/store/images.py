@@ -38,6 +38,8 @@ _NO_IMAGE = "the task has no image"
 _FIRST_PAUSE = timedelta(minutes=1)
 _OUTAGE_PAUSE = timedelta(minutes=5)
 """The least, of an image that its host did not deliver more than once."""
+_SPREAD = 97
+"""Files that are gone are often neighbours: the next one that is tried is another folder's."""
 _OUTAGES_PER_PAUSE = 24
 """What has been away for a day is asked for every hour, and what is gone for good once a day."""
 
@@ -215,7 +217,7 @@ class Images:
         query = (
             select(Image)
             .where(Image.project_id == project_id, ~Image.is_deleted, is_due)
-            .order_by(Image.num_failures, Image.retry_at, Image.id)
+            .order_by(Image.num_failures, Image.retry_at, Image.id % _SPREAD, Image.id)
         )
         with self._database.read() as session:
             return list(session.scalars(query.limit(count)))
@@ -320,7 +322,9 @@ def _note_unreachable(row: Image, error: ImageUnreachable) -> timedelta:
 def _note_answer(session: Session, row: Image) -> None:
     """Where an image was out of reach, it is no more: of the tries meanwhile one stays counted."""
     if row.unreachable_since is not None:
-        _put_others(session, row, Image.retry_at > now(), now())
+        # What failed again and again, when others came, is gone for good: it keeps its pause.
+        are_back = (Image.retry_at > now()) & (Image.num_failures <= 1)
+        _put_others(session, row, are_back, now())
         row.unreachable_since, row.unreachable_host = None, None
         row.num_failures = min(1, row.num_failures)
 

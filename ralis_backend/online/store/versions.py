@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import delete, func, or_, select
 
-from ralis_backend.online.further import ALL_LABELS, NOT_IN_USE
+from ralis_backend.online.further import ALL_LABELS, AWAITED, NOT_IN_USE
 from ralis_backend.online.store.attempts import is_training_given_up
 from ralis_backend.online.store.database import Database, assign
 from ralis_backend.online.store.tables import Attempt, Project, Version
@@ -38,16 +38,24 @@ class Versions:
     def unjudged(self, project: Project) -> Version | None:
         """What was trained last from the version in use, if nobody could judge it; None if not.
 
-        Nor where training on the labels there are was given up. What was trained to the end of its
-        labels, and could not be compared, waits for nobody.
+        The version in use itself, if it was accepted without and nothing was trained from it since.
+        Nothing where training on the labels there are was given up. What was trained to the end of
+        its labels, and could not be compared, waits for nobody.
         """
+        in_use = project.current_version
         query = select(Version).where(
-            Version.project_id == project.id, Version.parent == project.current_version
+            Version.project_id == project.id,
+            or_(Version.parent == in_use, Version.number == in_use),
         )
         with self._database.read() as session:
             rows = session.scalars(query.order_by(Version.number.desc()))
             newest = next((row for row in rows if "validation_regions" in row.metrics), None)
-            if newest is None or newest.is_accepted or NOT_IN_USE not in newest.metrics:
+            if newest is None:
+                return None
+            is_used = newest.is_accepted and newest.number == in_use
+            if (AWAITED if is_used else NOT_IN_USE) not in newest.metrics:
+                return None
+            if newest.is_accepted and not is_used:  # somebody went back from it
                 return None
             return None if is_training_given_up(session, project) else newest
 

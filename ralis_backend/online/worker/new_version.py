@@ -14,7 +14,7 @@ from ralis_backend.core.learning.crops import LabelledImage
 from ralis_backend.core.learning.evaluation import evaluate, evaluate_each
 from ralis_backend.core.segmenter import Segmenter
 from ralis_backend.online.advice import gain_over, held_out_metrics
-from ralis_backend.online.further import ALL_LABELS, CONTINUED, NOT_IN_USE
+from ralis_backend.online.further import ALL_LABELS, AWAITED, CONTINUED, NOT_IN_USE
 from ralis_backend.online.learned import learned_metrics, region_metrics
 from ralis_backend.online.masks import LabelMasks
 from ralis_backend.online.paint_alone import LEARNED_FROM, NOT_YET, kept_off
@@ -132,6 +132,10 @@ class NewVersions:
         num_awaited = self._num_out_of_reach(project, plan)
         if why := _untold(parent, num_held_out, num_awaited):
             return False, {**metrics, NOT_IN_USE: why}
+        num_unread = sum(it.is_closing for part in plan.held_out for it in part.labels)
+        num_unread -= num_held_out
+        if awaits_images(num_held_out, num_unread):  # nothing to compare with, or for a day
+            metrics[AWAITED] = num_unread
         tolerance = self._config.promotion_tolerance
         return is_promoted(sums[0], sums[1], num_held_out, tolerance, background), metrics
 

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -248,6 +249,8 @@ class Ranker:
         """
         pool: list[DescribedRow] = []
         may_rest = self._store.attempts.count(project.id, REST, "rank") < MOST_RESTS
+        if not may_rest:  # those that it fails on may all be in front
+            images = Random(version.number).sample(images, len(images))
         failed: list[_Failed] = []  # since the last one that was described
         painted = {label.image_id for label in labels if not label.is_skipped}
         for index, image in enumerate(images, start=1):

@@ -1,6 +1,7 @@
-"""A version that was kept out of use since nobody could judge it -> when to train it again.
+"""A version that nobody could judge, since what is held out is away -> when to train it again.
 
-That is when enough of what is held out can be read, or nobody waits for the rest any more.
+That is when enough of it can be read. Where it was kept out of use, also when nobody waits for the
+rest any more.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from ralis_backend.online.further import TRIED_WITH
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Project
-from ralis_backend.online.worker.promotion import awaits_images
+from ralis_backend.online.worker.promotion import awaits_images, can_judge
 
 
 def is_judging_due(store: Store, project: Project) -> bool:
@@ -20,7 +21,8 @@ def is_judging_due(store: Store, project: Project) -> bool:
     if version is None:
         return False
     held_out = _held_out(store, project)
-    return not awaits_images(*held_out) and version.metrics.get(TRIED_WITH) != held_out
+    is_due = can_judge(held_out[0]) if version.is_accepted else not awaits_images(*held_out)
+    return is_due and version.metrics.get(TRIED_WITH) != held_out
 
 
 def note_tried(store: Store, project: Project) -> None:

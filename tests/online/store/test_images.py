@@ -223,10 +223,11 @@ def test_images_that_have_failed_least_are_tried_first(store: Store, project: Pr
 def test_an_image_that_a_host_answers_for_brings_the_others_of_it_back(
     store: Store, project: Project, is_read: bool
 ):
-    images = unreachable(store, project, "back", "back", "down")
+    images = unreachable(store, project, "back", "back", "down", "back")
     later = now() + timedelta(hours=1)
     for image in images:
         store.images.change(image.id, retry_at=later)
+    store.images.change(images[3].id, num_failures=3)  # while others came: it is gone for good
     if is_read:
         store.images.seen(images[0].id, (3, 4))
     else:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ralis_backend.core.regions import Region
-from ralis_backend.online.further import NOT_IN_USE
+from ralis_backend.online.further import AWAITED, NOT_IN_USE
 from ralis_backend.online.labels import NewLabel
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.attempts import TRAINING
@@ -56,6 +56,23 @@ def test_it_is_trained_again_once_enough_can_be_read_and_no_more_while_that_stay
     assert is_judging_due(store, project)
     note_tried(store, project)
     assert not is_judging_due(store, project), "the training came to nothing"
+
+
+def test_what_came_into_use_unjudged_is_trained_once_more_when_enough_can_be_read(
+    store: Store, project: Project
+):
+    small, large = _held_out(store, project, 3, 4)
+    project = store.projects.by_id(project.id)
+    metrics = {AWAITED: 7, "validation_regions": 0}
+    _version(store, project, 1, parent=0, is_accepted=True, metrics=metrics)
+    note_tried(store, project)
+    store.images.change(large.id, unreachable_since=now() - timedelta(days=2))
+    store.images.seen(small.id, (9, 9))
+    assert not is_judging_due(store, project), "three regions judge nothing"
+    store.images.seen(large.id, (9, 9))
+    assert is_judging_due(store, project)
+    _version(store, project, 2, metrics={"validation_regions": 7})
+    assert not is_judging_due(store, project), "one that was trained from it was judged"
 
 
 def test_who_is_away_for_a_day_is_not_waited_for(store: Store, project: Project):
