@@ -124,7 +124,10 @@ def test_a_labelled_image_that_cannot_be_used_stops_neither_training_nor_ranking
     pauses_end(store, project)
     settle(worker)
     assert all(row.error is None for row in images(store, project).values())
-    assert store.versions.all(project.id)[-1].number == version.number  # v1 had learned from them
+    judged = store.versions.all(project.id)[-1]  # nothing held out could be read when v2 came
+    assert (judged.parent, judged.metrics["validation_regions"]) == (version.number, 6)
+    settle(worker)
+    assert store.versions.all(project.id)[-1].number == judged.number  # once
     assert "left_out" not in train_again(store, worker).metrics
 
 
