@@ -18,6 +18,7 @@ from benchmarks.gpu.data import copy_dataset, copy_hub
 from benchmarks.gpu.measurements import MEASUREMENTS
 from benchmarks.gpu.query_step import query_step
 from benchmarks.gpu.timing import Setting
+from ralis_backend.offline.benchmark.arenas import ArenaConfig
 from ralis_backend.offline.datasets import Dataset
 from tests import REPOSITORY
 
@@ -53,13 +54,25 @@ def test_a_part_of_a_dataset_and_the_weights_can_be_carried(tmp_path, shared):
     assert part.splits["d_s"] == whole.splits["d_s"]
     assert len(part.splits["test"]) == 3
     assert len(part.samples) == 13
-    np.testing.assert_array_equal(part.split("test")[2].mask(), whole.split("test")[154].mask())
+    np.testing.assert_array_equal(part.split("test")[2].mask(), whole.split("test")[155].mask())
     copy_hub(shared / "hf-cache", tmp_path / "hub")
     (weights,) = (tmp_path / "hub").glob("models--*/snapshots/*/model.safetensors")
     assert not weights.is_symlink()
     assert weights.stat().st_size > 2**20
     with pytest.raises(ValueError, match=r"has no d_x; it has d_s"):
         copy_dataset(shared / "data/camvid", tmp_path / "other", ("d_x",), 3)
+
+
+@pytest.mark.parametrize("count", [3, 58, 100, 1000])  # of 233
+def test_a_benchmark_measures_there_on_the_images_it_measures_on_here(tmp_path, shared, count):
+    whole = Dataset.open(shared / "data/camvid")
+    copy_dataset(shared / "data/camvid", tmp_path / "camvid", ("d_s",), count)
+    here, there = (
+        ArenaConfig(dataset, (90, 80), "full", test_images=count).test_samples()
+        for dataset in (whole, Dataset.open(tmp_path / "camvid"))
+    )
+    assert [sample.key for sample in there] == [sample.key for sample in here]
+    assert len(here) == min(count, 233)
 
 
 def test_a_measurement_is_the_last_line_its_process_prints():

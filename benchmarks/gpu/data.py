@@ -1,7 +1,8 @@
 """A part of a dataset and the encoder's weights, small enough to carry to a machine with a GPU.
 
-Of the test images every so many are kept, of the other splits those that are named; the hub's cache
-is written with files instead of links, which not every copy keeps.
+Of the test images those are kept that `ralis benchmark --test-images` measures on, of the other
+splits those that are named; the hub's cache is written with files instead of links, which not every
+copy keeps.
 
     python -m benchmarks.gpu.data --dataset ../shared/data/camvid --out .gpu-data
 """
@@ -14,7 +15,7 @@ import shutil
 from pathlib import Path
 
 from ralis_backend.core.files import write_json
-from ralis_backend.offline.datasets import Dataset
+from ralis_backend.offline.datasets import Dataset, evenly_spaced
 
 
 def main() -> None:
@@ -35,20 +36,18 @@ def main() -> None:
 
 
 def copy_dataset(source: Path, target: Path, splits: tuple[str, ...], num_test: int) -> None:
-    """The images and masks of some splits, and `num_test` of the test images, evenly spaced.
+    """The images and masks of some splits, and the `num_test` test images that a benchmark chooses.
 
     Raises:
         ValueError: if the dataset has no such split.
     """
     dataset = Dataset.open(source)
-    test = list(dataset.splits["test"])
-    every = max(1, len(test) // num_test)
     kept = {name: list(dataset.splits[name]) for name in splits if name in dataset.splits}
     if missing := sorted(set(splits) - set(kept)):
         raise ValueError(
             f"{source} has no {', '.join(missing)}; it has {', '.join(dataset.splits)}"
         )
-    kept["test"] = test[::every][:num_test]
+    kept["test"] = evenly_spaced(dataset.splits["test"], num_test)
     shutil.rmtree(target, ignore_errors=True)
     for key in {key for keys in kept.values() for key in keys}:
         sample = dataset.samples[key]

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,8 @@ from ralis_backend.core.intensity import WHOLE_RANGES, Kind, PixelRule, range_of
 from ralis_backend.core.palette import Rgb, distinct_color, palette_png, rgb
 from ralis_backend.core.regions import VOID
 from ralis_backend.core.stored_images import file_facts
+
+_Item = TypeVar("_Item")
 
 SPLITS = ("d_s", "d_t", "d_v", "d_r", "test")
 """State set, pool for training policies, pool for using them, reward (validation) set, test set."""
@@ -150,6 +152,12 @@ class Dataset:
         """The masks' value that annotators leave unpainted; None where they paint everything."""
         marks = (index for index, label in enumerate(self.classes) if label.is_background)
         return next(marks, None)
+
+
+def evenly_spaced(items: Sequence[_Item], count: int | None) -> list[_Item]:
+    """So many of them, from the first on, or all where there are no more; None: all."""
+    count = min(len(items), len(items) if count is None else count)
+    return [items[index * len(items) // count] for index in range(count)]
 
 
 def digest_of(samples: Iterable[Sample]) -> str:

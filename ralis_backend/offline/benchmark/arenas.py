@@ -7,13 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ralis_backend.core.learning.registry import PAINT, besides_paint
 from ralis_backend.core.regions import VOID, grid
 from ralis_backend.core.segmenter import DEFAULT_SPEC, SegmenterSpec
 from ralis_backend.core.segmenter.registry import encoder_facts
-from ralis_backend.offline.datasets import Dataset, DatasetError, Sample
+from ralis_backend.offline.datasets import Dataset, DatasetError, Sample, evenly_spaced
 from ralis_backend.offline.point_features import REFERENCE_SPLITS, PointFeatures
 from ralis_backend.offline.scaled import scaled
 from ralis_backend.simulation.arena import FastArena
@@ -70,10 +68,7 @@ class ArenaConfig:
 
     def test_samples(self) -> list[Sample]:
         """The images that segmenters are measured on."""
-        samples = self.dataset.split(self.measured_on)
-        count = min(len(samples), self.test_images or len(samples))
-        places = (np.arange(count) * len(samples)) // max(1, count)
-        return [samples[index] for index in places]
+        return evenly_spaced(self.dataset.split(self.measured_on), self.test_images)
 
 
 def check_arena(config: ArenaConfig) -> None:
