@@ -90,9 +90,7 @@ EVERY := random,entropy,bald-rarity,coverage,margin,clasp-pe,class-bal,power,equ
 RALIS := random,entropy,margin,bald-rarity,ralis-faithful,ralis,ralis-wiou
 FULL := random,entropy,bald-rarity,coverage
 FULL_RULES := --seeds 5 --regions-per-step 48 --budgets 144,288
-FULL_DIVERSE := coverage-diverse,coverage,bald-rarity,any,entropy,random
-FULL_DIVERSE_CAMVID := coverage-diverse,coverage,random
-DIVERSE_RULES := --seeds 2 --regions-per-step 48 --budgets 144,288
+FULL_DIVERSE := coverage-diverse,coverage,bald-rarity,any,entropy,margin,k-center,random
 
 .PHONY: reproduce-benchmark
 reproduce-benchmark: $(BACKEND_STAMP) ## Strategies compared on two datasets, short form: minutes
@@ -119,8 +117,8 @@ reproduce-benchmark-long: $(BACKEND_STAMP) ## What the repository shows, from th
 	$(call full,camvid,full-weight-0.5,0.5,random,--seeds 3 --initial-regions 240 --budgets 240)
 	$(call full,camvid,full-strategies,0,$(FULL),$(FULL_RULES))
 	$(call full,camvid,full-strategies-weighted,0.5,$(FULL),$(FULL_RULES))
-	$(call full,clothing,full-diverse-clothing,0.5,$(FULL_DIVERSE),$(DIVERSE_RULES))
-	$(call full,camvid,full-diverse-camvid,0.5,$(FULL_DIVERSE_CAMVID),$(DIVERSE_RULES))
+	$(call full,clothing,full-diverse-clothing,0.5,$(FULL_DIVERSE),$(FULL_RULES))
+	$(call full,camvid,full-diverse-camvid,0.5,$(FULL_DIVERSE),$(FULL_RULES))
 	$(BIN)/ralis benchmark --dataset '$(DATA)/camvid' --strategies '$(FULL)' \
 	  --first-seed 3000 $(FULL_RULES) --seeds 12 --out '$(LABELS)/long/fast-strategies'
 	$(BIN)/python benchmarks/fidelity_agreement.py '$(LABELS)/long/fast-strategies/summary.json' \
