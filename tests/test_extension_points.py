@@ -460,8 +460,8 @@ def test_an_export_format_is_written_by_the_command(
 class Asking(FakeTool):
     """Reads answers as Label Studio's results hold them."""
 
-    def answers(self, annotation):
-        return read_answers(annotation.results)
+    def answers(self, annotation, *, is_asked=False):
+        return read_answers(annotation.results, is_asked=is_asked)
 
 
 def test_an_answer_is_asked_for_kept_exported_and_withdrawn(plug, make_site, tmp_path):

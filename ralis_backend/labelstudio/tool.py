@@ -174,9 +174,9 @@ class LabelStudioTool:
         """What the annotation paints, (height, width) uint8 indices, VOID where unpainted."""
         return read_paint(annotation.results, class_names, size, background)
 
-    def answers(self, annotation: ToolAnnotation) -> dict[str, Any]:
+    def answers(self, annotation: ToolAnnotation, *, is_asked: bool = False) -> dict[str, Any]:
         """What the annotation answers besides paint, by kind."""
-        return read_answers(annotation.results, self._region_label)
+        return read_answers(annotation.results, self._region_label, is_asked=is_asked)
 
     def annotated_regions(
         self,

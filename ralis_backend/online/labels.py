@@ -47,6 +47,7 @@ class RegionLabel:
     wish_id: int | None = None
     is_disputed: bool = False
     share_beside: float | None = None
+    was_asked: bool = False
 
     @property
     def is_closing(self) -> bool:
@@ -114,8 +115,9 @@ def newest(
     A painted one is hidden by a later skip only where a reviewer starred that; one of which every
     pixel is of a removed class hides no more than a skip, nor does one that is disputed. Where
     regions overlap it is the same: what comes later lies over what comes before. What is painted
-    beside the regions that were asked for hides those alone that would hide no paint; they are done
-    all the same.
+    beside the regions that were asked for hides those alone that would hide no paint, unless it is
+    starred and most of its region; among these a sliver hides no larger part. What it hides makes
+    its region as done, or as labelled, as before.
 
     Args:
         labels: as they were painted, oldest first.
@@ -125,16 +127,27 @@ def newest(
     for label in sorted(labels, key=lambda it: _precedence(it, removed_classes)):
         key = (label.image_id, label.region)
         hidden = chosen.pop(key, None)
-        is_asked = hidden is not None and hidden.share_beside is None
-        chosen[key] = replace(label, share_beside=None) if is_asked else label
+        chosen[key] = label if hidden is None else _in_place_of(hidden, label)
     return list(chosen.values())
 
 
-def _precedence(label: RegionLabel, removed_classes: Collection[int]) -> tuple[int, bool, int]:
+def _in_place_of(hidden: RegionLabel, label: RegionLabel) -> RegionLabel:
+    """A label with what the one that it hides says of their region."""
+    if label.is_closing:
+        return label
+    if hidden.is_closing and not hidden.is_skipped:
+        return replace(label, share_beside=None)
+    return replace(label, was_asked=hidden.was_asked or hidden.is_closing)
+
+
+def _precedence(
+    label: RegionLabel, removed_classes: Collection[int]
+) -> tuple[int, bool, int, bool]:
     """Larger for what hides the other; what is painted beside stands between those asked for."""
     rank = _rank(label, removed_classes)
     asked = 2 if label.is_starred or rank == 2 else 0
-    return asked if label.share_beside is None else 1, label.is_starred, rank
+    is_as_asked = label.share_beside is None or (label.is_starred and label.is_closing)
+    return asked if is_as_asked else 1, label.is_starred, rank, label.is_closing
 
 
 def _rank(label: RegionLabel, removed_classes: Collection[int]) -> int:
@@ -162,7 +175,7 @@ def covered(image_size: tuple[int, int], labels: Sequence[RegionLabel]) -> np.nd
     """The pixels of an image that have been labelled or skipped, (H, W) bool."""
     mask = np.zeros(image_size, bool)
     for label in labels:
-        if label.is_closing:
+        if label.is_closing or label.was_asked:
             mask[label.region.slices] = True
     return mask
 

@@ -123,7 +123,10 @@ def _on_gone_images(store: Store, project: Project) -> list[str]:
         return []
     regions = f"{count} painted region{' lies' if count == 1 else 's lie'}"
     gone = "images that are gone from the project"
-    return [f"{regions} in {gone}: they count when those or the same pictures are back"]
+    return [
+        f"{regions} in {gone}: they count when those are back, and what was painted in the regions "
+        "project when the same pictures are"
+    ]
 
 
 def _not_in_use(store: Store, project: Project) -> str | None:

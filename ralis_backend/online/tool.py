@@ -417,8 +417,11 @@ class Tool(Protocol):
             ValueError: if `background` is not in `class_names`.
         """
 
-    def answers(self, annotation: ToolAnnotation) -> dict[str, Any]:
-        """What the annotation answers besides paint, by the name of an `AnswerKind`."""
+    def answers(self, annotation: ToolAnnotation, *, is_asked: bool = False) -> dict[str, Any]:
+        """What the annotation answers besides paint, by the name of an `AnswerKind`.
+
+        `is_asked`: whether it is known which regions it was asked for, whatever it shows.
+        """
 
     def annotated_regions(
         self,

@@ -202,7 +202,7 @@ class FakeTool:
         filled = np.where(mask == VOID, np.uint8(ground), mask)
         return Painted(filled, mask != VOID, mask, class_names, odd)
 
-    def answers(self, annotation: ToolAnnotation) -> dict[str, Any]:
+    def answers(self, annotation: ToolAnnotation, *, is_asked: bool = False) -> dict[str, Any]:
         return {
             name: it[name] for name in ("useful", "rest") for it in annotation.results if name in it
         }

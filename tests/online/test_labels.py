@@ -77,20 +77,32 @@ def test_a_label_of_removed_classes_alone_hides_no_other_paint():
     assert numbers(newest([labels[0], replace(labels[1], is_starred=True)], [1])) == [2]
 
 
-def test_paint_beside_the_regions_hides_skips_alone_and_their_regions_stay_done():
+def test_paint_beside_the_regions_hides_skips_and_slivers_and_what_is_done_stays_done():
     asked, skip = region_label(1), region_label(2, is_skipped=True)
     whole, rest = (
         replace(region_label(number), share_beside=share) for number, share in ((3, 0.9), (4, 0.1))
     )
     starred_rest = replace(rest, is_starred=True)
     assert newest([asked, whole, starred_rest]) == [asked]
-    assert newest([whole, rest]) == [rest]
+    assert newest([whole, rest]) == [whole]
     assert newest([rest, whole]) == [whole]
-    assert newest([starred_rest, whole]) == [starred_rest]
-    assert newest([skip, whole, rest]) == [replace(rest, share_beside=None)]
+    assert newest([starred_rest, whole]) == [replace(starred_rest, share_beside=None)]
+    assert newest([skip, rest]) == [replace(rest, was_asked=True)]
+    assert newest([skip, rest, rest]) == [replace(rest, was_asked=True)]
+    assert newest([skip, whole, rest]) == [whole]
     assert newest([whole, replace(skip, is_starred=True)])[0].is_skipped
     disputed = replace(asked, is_disputed=True)
-    assert numbers(newest([disputed, rest])) == [4]
+    assert newest([disputed, rest]) == [replace(rest, share_beside=None)]
+
+
+def test_a_starred_label_of_most_of_a_region_hides_what_others_were_asked_for():
+    asked, skip = region_label(1), replace(region_label(2, is_skipped=True), is_starred=True)
+    whole = replace(region_label(3), share_beside=0.9, is_starred=True)
+    assert newest([whole, asked]) == [whole]
+    assert newest([whole, skip]) == [whole]
+    assert numbers(newest([whole, replace(asked, is_starred=True)])) == [1]
+    assert numbers(newest([whole, replace(region_label(4, region=THERE))])) == [4, 3]
+    assert newest([asked, replace(whole, is_starred=False)]) == [asked]
 
 
 def test_paint_in_a_region_that_was_not_worth_it_hides_no_other_paint():
@@ -121,7 +133,8 @@ def test_what_was_labelled_or_skipped_is_covered():
     expected = [[True, True, False], [False, True, True], [False, False, False]]
     np.testing.assert_array_equal(covered((3, 3), labels), expected)
     beside = [replace(labels[0], share_beside=0.5), replace(labels[0], share_beside=0.51)]
-    assert [covered((3, 3), [it]).sum() for it in beside] == [0, 2]
+    beside.append(replace(beside[0], was_asked=True))
+    assert [covered((3, 3), [it]).sum() for it in beside] == [0, 2, 2]
 
 
 def test_the_pixels_of_a_removed_class_are_hidden_and_no_others():

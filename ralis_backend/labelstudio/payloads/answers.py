@@ -36,7 +36,9 @@ def questions(labels: Sequence[str] = (), background: str | None = None) -> dict
     return controls
 
 
-def read_answers(results: Sequence[Any], region_label: str = REGION_LABEL) -> dict[str, Any]:
+def read_answers(
+    results: Sequence[Any], region_label: str = REGION_LABEL, *, is_asked: bool = False
+) -> dict[str, Any]:
     """What an annotation's results answer, by kind; what is malformed answers nothing.
 
     What was ticked for a suggested region alone is an answer about that one; where it was ticked
@@ -46,9 +48,10 @@ def read_answers(results: Sequence[Any], region_label: str = REGION_LABEL) -> di
     Args:
         results: of one annotation, in its order; whatever was sent.
         region_label: of the rectangles that are suggested regions.
+        is_asked: whether regions are known without them: then no pasted one answers.
     """
     ticked = _ticked(results)
-    objects, _ = without_pasted(objects_of(results)[0], region_label, is_asked=False)
+    objects, _ = without_pasted(objects_of(results)[0], region_label, is_asked=is_asked)
     boxes = [result_id(it) for it in objects if is_region_box(it, region_label)]
     about_boxes = [ticked.get(it, ()) for it in boxes]
     answers = {}

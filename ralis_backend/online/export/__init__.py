@@ -13,7 +13,7 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-from ralis_backend.core.files import check_folder, writing_folder
+from ralis_backend.core.files import PARTIAL, check_folder, writing_folder
 from ralis_backend.core.regions import VOID
 from ralis_backend.core.segmenter import DEFAULT_SPEC
 from ralis_backend.core.segmenter.onnx import export_onnx
@@ -165,8 +165,9 @@ def refuse_non_empty(out: Path) -> None:
         OSError: if nothing can be written there.
     """
     if out.is_dir() and (first := next(out.iterdir(), None)):
+        rest = ", which an export that was killed left" if first.name.startswith(PARTIAL) else ""
         raise FileExistsError(
-            f"{out} is not empty, it holds {first.name}; choose a new folder or empty it"
+            f"{out} is not empty, it holds {first.name}{rest}; choose a new folder or empty it"
         )
     if out.exists() and not out.is_dir():
         raise FileExistsError(f"{out} is a file; choose a new folder")

@@ -6,7 +6,7 @@ from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session, aliased
 
 from ralis_backend.online.store.sides import side_of_content
-from ralis_backend.online.store.tables import Annotation, CropTask, Image, Label
+from ralis_backend.online.store.tables import Annotation, CropTask, Image, Label, Project
 
 
 def hand_on(session: Session, project_id: int, content: str | None = None) -> list[Image]:
@@ -45,7 +45,7 @@ def hand_on(session: Session, project_id: int, content: str | None = None) -> li
 def _move(session: Session, gone: Image, heir: Image) -> bool:
     """Move regions to an heir; whether labels went along.
 
-    What no training has read of one of them, none has read of the heir.
+    What a training lacked of one of them, it lacked of the heir.
     """
     of_regions = select(Annotation.id).where(
         Annotation.image_id == gone.id, Annotation.crop_task_id.is_not(None)
@@ -53,9 +53,12 @@ def _move(session: Session, gone: Image, heir: Image) -> bool:
     labels = Label.annotation_row_id.in_(of_regions)
     has_labels = _is_any(session, Label.image_id == gone.id, labels)
     if has_labels:
-        had_some = _is_any(session, Label.image_id == heir.id)
-        read = [gone.trained_label_id, *([heir.trained_label_id] if had_some else [])]
-        heir.trained_label_id = min(read)
+        trained = session.get_one(Project, heir.project_id).trained_label_id
+        lacked = Label.id.between(gone.trained_label_id + 1, trained)
+        if not _is_any(session, Label.image_id == heir.id):
+            heir.trained_label_id = gone.trained_label_id
+        elif _is_any(session, Label.image_id == gone.id, labels, lacked, ~Label.is_skipped):
+            heir.trained_label_id = min(gone.trained_label_id, heir.trained_label_id)
         if heir.is_validation is None:
             heir.is_validation = side_of_content(session, heir)
     for moving in (

@@ -171,13 +171,14 @@ class Labels:
     def class_pixels(self, project_id: int, index: int) -> int:
         """Labelled pixels of a class in the regions that `of` gives; counted by the database."""
         is_doubtful = self._doubtful_last(project_id)
-        is_beside = Label.share_beside.is_not(None)
+        is_as_asked = or_(Label.share_beside.is_(None), and_(Annotation.is_starred, _is_closing()))
         is_said = or_(Annotation.is_starred, and_(~Label.is_skipped, is_doubtful == 0))
         best_first = (
-            case((is_beside, 1), (is_said, 2), else_=0).desc(),
+            case((~is_as_asked, 1), (is_said, 2), else_=0).desc(),
             Annotation.is_starred.desc(),
             Label.is_skipped,
             is_doubtful,
+            case((_is_closing(), 1), else_=0).desc(),
             Label.painted_at.desc(),
             Label.id.desc(),
         )

@@ -95,7 +95,9 @@ class LabelReader:
         annotation = annotation_from_json(unpack(row.payload))
         answers: dict[str, Any] = {}
         try:
-            answers = {} if row.is_machine else self._tool.answers(annotation)
+            if not row.is_machine:
+                is_asked = bool(row.begun_from) and not row.is_start_lost
+                answers = self._tool.answers(annotation, is_asked=is_asked)
             if row.image_id is None:
                 raise ValueError(
                     f"annotation {annotation.id} belongs to task {annotation.task_id}, "

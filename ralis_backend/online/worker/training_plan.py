@@ -83,6 +83,7 @@ def plan_training(
         learner: what is learned from, see `besides_paint`.
     """
     painted, every = [label for label in labels if not label.is_skipped], images
+    num_labels = sum(label.is_closing for label in painted)
     images, left_out = _readable(images, {label.image_id for label in painted}, moment)
     labelled = _by_image(images, painted)
     left_out += _outside(labelled, painted)
@@ -92,7 +93,7 @@ def plan_training(
     validation = [each for each in labelled if each.image.is_validation]
     more = besides_paint(learner)
     not_yet = _why_not_yet(in_use, validation) if more else None
-    if not_yet or is_left_off(known, len(painted)):
+    if not_yet or is_left_off(known, num_labels):
         more = ()
     rng = np.random.default_rng(0 if in_use is None else in_use.number)
     return TrainingPlan(
@@ -103,7 +104,7 @@ def plan_training(
             for label in new_in_slice(painted, newest_learned)
             for each in _by_image(images, [label])
         ],
-        num_labels=len(painted),
+        num_labels=num_labels,
         left_out=left_out,
         unlabelled=_unlabelled(images, _shown_by(every, labels), rng) if more else (),
         besides=more,

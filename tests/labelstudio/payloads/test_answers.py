@@ -86,6 +86,7 @@ def test_a_pasted_box_takes_no_answer_from_the_regions_that_were_suggested():
     assert read_answers([own, sky | {"id": "own"}, pasted]) == {"rest": "sky"}
     assert read_answers([own, pasted, sky | {"id": "pasted"}]) == {}
     assert read_answers([pasted, sky | {"id": "pasted"}]) == {"rest": "sky"}
+    assert read_answers([pasted, sky | {"id": "pasted"}], is_asked=True) == {}
 
 
 def test_a_rectangle_that_is_no_suggested_region_is_answered_for_itself_alone():

@@ -160,6 +160,25 @@ def test_a_training_that_lacked_the_regions_is_made_up_for(
     assert store.projects.by_id(project.id).is_training_requested is not is_read
 
 
+@pytest.mark.parametrize("is_lacking", [False, True])
+def test_what_is_newer_than_every_training_asks_for_none(
+    store: Store, project: Project, first: Image, is_lacking: bool
+):
+    other = _image(store, project, 2, "same")
+    number = iter((1, 2))
+    if is_lacking:  # its image could not be read
+        _paint(store, project, first, ASKED, next(number))
+    _paint(store, project, other, ELSEWHERE, next(number))
+    newest = store.labels.newest_id(project.id)
+    store.images.note_trained([other.id], newest)
+    store.projects.change(project.id, trained_label_id=newest, is_training_requested=False)
+    if not is_lacking:
+        _paint(store, project, first, ASKED, next(number))
+    store.images.reconcile(project.id, _tasks(2))
+    assert len(store.labels.of(project.id)) == 2
+    assert store.projects.by_id(project.id).is_training_requested is is_lacking
+
+
 def test_what_an_earlier_release_left_on_images_that_are_gone_is_handed_on(
     store: Store, project: Project, first: Image
 ):

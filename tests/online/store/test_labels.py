@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ralis_backend.core.regions import VOID, Region
-from ralis_backend.online.labels import NewLabel
+from ralis_backend.online.labels import NewLabel, covered
 from ralis_backend.online.masks import LabelMasks
 from ralis_backend.online.store import Store, labels
 from ralis_backend.online.store.tables import Image, Project
@@ -122,3 +122,28 @@ def test_class_pixels_are_those_of_what_counts_beside_the_regions_too(
     assert counted() == 1
     label(store, project, image, annotation(4, 4), NewLabel(region, cars))
     assert counted() == 4
+    road = NewLabel(region, np.zeros((1, 4), np.uint8), share_beside=1.0)
+    label(store, project, image, annotation(5, 5), road)
+    assert counted() == 4
+    label(store, project, image, annotation(6, 6, is_starred=True), road)
+    assert counted() == 0
+
+
+def test_a_later_sliver_takes_no_region_that_somebody_painted_beside_the_suggested_ones(
+    store: Store, project: Project, image: Image
+):
+    region, sliver = Region(0, 0, 1, 4), np.array([[1, VOID, VOID, VOID]], np.uint8)
+    whole = NewLabel(region, np.zeros((1, 4), np.uint8), share_beside=1.0)
+    label(store, project, image, annotation(1, 1), whole)
+    label(store, project, image, annotation(2, 2), NewLabel(region, sliver, share_beside=0.25))
+    assert [it.pixels for it in store.labels.of(project.id)] == [(4,)]
+    assert [store.labels.class_pixels(project.id, index) for index in (0, 1)] == [4, 0]
+
+
+def test_slivers_over_skips_are_no_labelled_regions(store: Store, project: Project, image: Image):
+    region, sliver = Region(0, 0, 1, 4), np.array([[1, VOID, VOID, VOID]], np.uint8)
+    label(store, project, image, annotation(1, 1), NewLabel(region, None))
+    label(store, project, image, annotation(2, 2), NewLabel(region, sliver, share_beside=0.25))
+    found = store.labels.of(project.id)
+    assert sum(it.is_closing for it in found) == store.labels.count_regions(project.id) == 0
+    assert covered((4, 4), found)[region.slices].all()

@@ -15,6 +15,7 @@ from ralis_backend.labelstudio.payloads.answers import read_answers
 from ralis_backend.labelstudio.payloads.boxes import read_boxes, read_refusals
 from ralis_backend.labelstudio.payloads.label_config import parse_label_config
 from ralis_backend.labelstudio.payloads.paint import drawn_instead, read_paint
+from ralis_backend.labelstudio.payloads.strokes import OWNER
 from ralis_backend.online.store import Store
 from ralis_backend.online.tool import (
     FoundRegions,
@@ -57,8 +58,8 @@ class LabelStudioResults(FakeTool):
         classes = parse_label_config(xml).labels
         self.pool = replace(self.pool, label_config=xml, classes=classes, shows_boxes=has_boxes)
 
-    def answers(self, annotation: ToolAnnotation) -> dict[str, Any]:
-        return read_answers(annotation.results)
+    def answers(self, annotation: ToolAnnotation, *, is_asked: bool = False) -> dict[str, Any]:
+        return read_answers(annotation.results, is_asked=is_asked)
 
     def mask(
         self,
@@ -342,6 +343,14 @@ def test_regions_of_a_picture_that_was_larger_are_those_that_people_saw(
         painted["meta"] = {"regions": [asdict(shown)]}
     found = read(store, tool, [painted], background, 1, [shown] if is_remembered else [])
     assert found == {(0, 32): {"car": 320, **({"road": 704} if background else {})}}
+
+
+def test_what_a_pasted_box_says_of_its_rest_is_said_of_no_other_region(store, tool):
+    tool.offer(has_boxes=False)
+    pasted = box("b", RIGHT) | {"meta": {OWNER: "a"}}
+    rest = {"id": "b", "type": "choices", "from_name": "rest", "value": {"choices": ["road"]}}
+    painted = stroke(slice(0, 32), slice(0, 20))
+    assert read(store, tool, [painted, pasted, rest], None, 1, [LEFT]) == {(0, 0): {"car": 640}}
 
 
 def test_a_stroke_that_spills_into_a_ticked_region_hides_nothing_that_others_painted(

@@ -38,6 +38,8 @@ def test_held_out_images_are_for_validation_and_skipped_regions_for_nothing():
     assert ids(plan, "training") == [(1, [1, 3])]
     assert ids(plan, "validation") == [(2, [2, 6])]
     assert plan.num_labels == 5
+    sliver = make_label(1, LEFT, id=7, share_beside=0.1)
+    assert plan_training(IMAGES, [*LABELS, sliver], None, NOW).num_labels == 5
     assert plan.training[0].size == (32, 64)
 
 
