@@ -13,6 +13,7 @@ from PIL import Image as PillowImage
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from ralis_backend.core.files import PARTIAL
 from ralis_backend.core.images import decode_image, encode_png, mask_from_png
 from ralis_backend.core.regions import VOID
 from ralis_backend.core.segmenter import build, load
@@ -236,12 +237,16 @@ def test_hf_export_loads_offline_with_the_same_masks(grown, tmp_path, monkeypatc
             assert row["image"].size == (SIZE[1], SIZE[0])
 
 
-def test_nothing_is_overwritten(grown, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("precious.txt", "txt; choose"), (f"{PARTIAL}ab", "ab, which an export that was killed left")],
+)
+def test_nothing_is_overwritten(grown, tmp_path, name, why):
     (tmp_path / "out").mkdir()
-    (tmp_path / "out/precious.txt").touch()
-    with pytest.raises(FileExistsError, match="not empty"):
+    (tmp_path / "out" / name).touch()
+    with pytest.raises(FileExistsError, match=f"not empty, it holds .*{why}"):
         grown.export(tmp_path / "out")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["precious.txt"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
 
 
 def test_an_empty_folder_is_taken(grown, tmp_path):
