@@ -308,7 +308,9 @@ class _Way:
 
 def _unreachable(error: Unavailable) -> ImageUnreachable:
     if isinstance(error, HostUnavailable):
-        return ImageUnreachable(str(error), error.host, was_asked=error.was_asked)
+        return ImageUnreachable(
+            str(error), error.host, was_asked=error.was_asked, failing_s=error.failing_s
+        )
     return ImageUnreachable(str(error))
 
 

@@ -29,18 +29,20 @@ class HostUnavailable(Unavailable):
     """A host has not delivered, or is down.
 
     was_asked: whether it was asked.
+    failing_s: for how many seconds it has given no answer but failures.
     """
 
-    def __init__(self, why: str, host: str, *, was_asked: bool) -> None:
+    def __init__(self, why: str, host: str, *, was_asked: bool, failing_s: float) -> None:
         super().__init__(why)
-        self.host, self.was_asked = host, was_asked
+        self.host, self.was_asked, self.failing_s = host, was_asked, failing_s
 
 
 @dataclass
 class _Outage:
-    """How often in a row a host has failed, and when it was asked, and waited for, last."""
+    """How often in a row a host has failed, since when, and when it was asked, and waited for."""
 
     num_failures: int = 0
+    since: float = inf
     asked_at: float = -inf
     waited_at: float = -inf
     why: str = ""
@@ -72,7 +74,8 @@ class Outages:
                 f"the last {outage.num_failures} images from there failed, so it was not asked for "
                 f"this one; it is asked once a minute at most; the last answer: {outage.why}"
             )
-            raise HostUnavailable(why, host, was_asked=False)
+            failing_s = moment - outage.since
+            raise HostUnavailable(why, host, was_asked=False, failing_s=failing_s)
         outage.asked_at = moment  # nobody else needs to ask meanwhile
         is_hasty = moment - outage.waited_at < PATIENT_EVERY_S
         try:
@@ -82,9 +85,11 @@ class Outages:
             outage.num_failures += 1
             outage.why = str(error)
             outage.asked_at = self._clock()
+            outage.since = min(outage.since, outage.asked_at)
             if not is_hasty:
                 outage.waited_at = outage.asked_at
-            raise HostUnavailable(outage.why, host, was_asked=True) from error
+            failing_s = outage.asked_at - outage.since
+            raise HostUnavailable(outage.why, host, was_asked=True, failing_s=failing_s) from error
         except ImageNotAllowed:  # nobody was asked
             raise
         except Exception:
@@ -96,4 +101,4 @@ class Outages:
         """Hosts whose names begin so have failed for another reason: they are not down."""
         for host, outage in list(self._of.items()):
             if host.startswith(start):
-                outage.num_failures = 0
+                outage.num_failures, outage.since = 0, inf

@@ -7,6 +7,7 @@ Studio's formats, and nothing there knows the store.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -52,11 +53,20 @@ class ImageUnreachable(ValueError):
     host: who does not deliver it, by a name that all images of it share; None: that is not known.
     was_asked: not where that host is down: then it is asked for one image now and then, and the
         others have not failed.
+    failing_s: for how many seconds that host has answered for no image; infinite: that is not
+        known.
     """
 
-    def __init__(self, why: str, host: str | None = None, *, was_asked: bool = True) -> None:
+    def __init__(
+        self,
+        why: str,
+        host: str | None = None,
+        *,
+        was_asked: bool = True,
+        failing_s: float = math.inf,
+    ) -> None:
         super().__init__(why)
-        self.host, self.was_asked = host, was_asked
+        self.host, self.was_asked, self.failing_s = host, was_asked, failing_s
 
 
 @dataclass(frozen=True)

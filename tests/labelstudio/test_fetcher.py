@@ -768,6 +768,7 @@ def test_a_bucket_that_label_studio_waits_for_in_vain_is_down_and_one_that_lacks
         failures.append(failed.value)
     assert [failure.was_asked for failure in failures].count(True) == num_asked
     assert {failure.host for failure in failures} == {"Label Studio's s3://bucket"}
+    assert all(failure.failing_s < 60.0 for failure in failures if not failure.was_asked)
     assert sum("resolve" in path for _, path in server.paths()) == num_asked
 
 

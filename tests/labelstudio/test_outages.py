@@ -115,6 +115,22 @@ def test_the_error_says_which_host_it_was_and_whether_it_was_asked(clock):
     assert said == [("bucket.test", True)] * DOWN_AFTER + [("bucket.test", False)]
 
 
+def test_the_error_says_for_how_long_its_host_has_not_answered(clock, ask):
+    def failing_s() -> float:
+        with pytest.raises(HostUnavailable) as failed, ask.outages.asking("bucket.test"):
+            raise DOWN
+        return failed.value.failing_s
+
+    said = []
+    for begin in (lambda: None, lambda: ask(None), lambda: ask.outages.excuse("bucket")):
+        clock.moment += PROBE_S
+        begin()
+        for _ in range(DOWN_AFTER + 1):
+            said.append(failing_s())
+            clock.moment += 1.0
+    assert said == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0] * 3
+
+
 def test_the_error_of_what_was_not_asked_for_says_why(ask):
     for _ in range(DOWN_AFTER):
         ask()

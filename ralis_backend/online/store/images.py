@@ -309,14 +309,21 @@ class Images:
 
 
 def _note_unreachable(row: Image, error: ImageUnreachable) -> timedelta:
-    """Note that its host does not deliver an image, and whether it was asked; gives the pause."""
+    """Note that its host does not deliver an image, and whether it was asked; gives the pause.
+
+    What was not asked for does not rest longer than its host's failing now is worth: that may have
+    answered since the image failed, and a few of its files that are gone make it look down again.
+    """
     moment = now()
     row.unreachable_since = min(row.unreachable_since or moment, moment)  # a clock was set back
     row.unreachable_host = error.host
     row.num_failures = max(1, row.num_failures + error.was_asked)
     has_failed_again = error.was_asked and row.num_failures > 1
     least = _OUTAGE_PAUSE if has_failed_again else _FIRST_PAUSE  # the others' turn comes before
-    return min(LONGEST_PAUSE, max(least, (moment - row.unreachable_since) / _OUTAGES_PER_PAUSE))
+    away = moment - row.unreachable_since
+    if not error.was_asked and error.failing_s < away.total_seconds():
+        away = timedelta(seconds=error.failing_s)
+    return min(LONGEST_PAUSE, max(least, away / _OUTAGES_PER_PAUSE))
 
 
 def _note_answer(session: Session, row: Image) -> None:

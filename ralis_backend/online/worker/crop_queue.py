@@ -6,6 +6,7 @@ Each part can be repeated: what is planned is stored first, and tasks that exist
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -38,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 CROPS_PER_CALL = 100
 """Bounds the memory that the pictures of one call to the tool take."""
+MOST_IN_VAIN_S = 60.0
+"""After so long without one picture the next try goes on: nothing else can be done meanwhile."""
 
 
 class CropQueue:
@@ -60,6 +63,8 @@ class CropQueue:
 
         Raises:
             ImageUnreachable: if no picture of a new task can be had.
+            Exception: of an image that cannot be read, after many of such; as for these, each try
+                gets further than the one before.
         """
         project, version = publication.project, publication.version
         plan = self._made(publication, regions_id)
@@ -77,12 +82,15 @@ class CropQueue:
     def _made(self, publication: Publication, regions_id: int) -> Plan:
         """The plan, with its new tasks in the tool; what leaves the queue is still there.
 
-        Where pictures cannot be read, others are planned in their place.
+        Where pictures cannot be read, others are planned in their place; what was noted with their
+        images stays, so that another try begins behind them.
 
         Raises:
             ImageUnreachable: if no picture can be had, and not because the images are damaged.
+            Exception: of an image, if for `MOST_IN_VAIN_S` none could be read.
         """
         num_made = 0
+        had_one_at = time.monotonic()
         unreachable: list[ImageUnreachable] = []
         while True:
             plan = self._with_twins_kept(publication, regions_id)
@@ -94,6 +102,10 @@ class CropQueue:
                 if unreachable and not num_made:
                     raise unreachable[0]
                 return plan
+            if made:
+                had_one_at = time.monotonic()
+            elif time.monotonic() - had_one_at > MOST_IN_VAIN_S:
+                raise missed[-1]
             images = self._store.images.of(publication.project.id)
             publication = replace(publication, images={image.id: image for image in images})
 

@@ -248,9 +248,10 @@ class Ranker:
                 or so many in a row fail for want of memory, at first.
         """
         pool: list[DescribedRow] = []
-        may_rest = self._store.attempts.count(project.id, REST, "rank") < MOST_RESTS
-        if not may_rest:  # those that it fails on may all be in front
-            images = Random(version.number).sample(images, len(images))
+        num_rests = self._store.attempts.count(project.id, REST, "rank")
+        may_rest = num_rests < MOST_RESTS
+        if not may_rest:  # those that it fails on may all be in front: otherwise at each try
+            images = Random(f"{version.number} {num_rests}").sample(images, len(images))
         failed: list[_Failed] = []  # since the last one that was described
         painted = {label.image_id for label in labels if not label.is_skipped}
         for index, image in enumerate(images, start=1):

@@ -17,11 +17,11 @@ from ralis_backend.online.store.attempts import STEP
 from ralis_backend.online.store.projects import Projects
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.tool import ImageUnreachable, ToolTask, ToolUnavailable
-from ralis_backend.online.worker import Worker, loop
+from ralis_backend.online.worker import Worker, crop_queue, loop
 from ralis_backend.online.worker.rank import Ranker
 from ralis_backend.online.worker.steps import Report, ShouldStop
 from ralis_backend.online.worker.train import Trainer
-from tests.online.conftest import MakeWorker, label_round, settle
+from tests.online.conftest import RANKING, MakeWorker, label_round, settle
 from tests.online.fake_tool import CLASSES, START, FakeTool, picture
 
 
@@ -383,6 +383,36 @@ def test_a_queue_is_filled_with_what_can_be_read_however_often_other_images_are_
     project = store.projects.by_id(project.id)
     assert (project.published_version, project.last_error) == (1, None)
     assert set(tool.queue()) - old
+
+
+def test_a_queue_that_is_planned_in_vain_for_long_is_left_to_further_tries_that_get_further(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+):
+    worker = make_worker(random_share=0.0, ranking=replace(RANKING, regions_per_round=1))
+    (project,) = store.projects.all()
+    while not any(version.ranked_at for version in store.versions.all(project.id)):
+        worker.advance_all()
+    read, seconds, lost = tool.image, 0.0, []
+
+    def image(task: ToolTask) -> bytes:
+        nonlocal seconds
+        if len(lost) == 5:
+            return read(task)
+        seconds += 61.0
+        lost.append(task.id)
+        raise ImageUnreachable("so it was not asked for this one", "bucket", was_asked=False)
+
+    monkeypatch.setattr(tool, "image", image)
+    monkeypatch.setattr(crop_queue.time, "monotonic", lambda: seconds)
+    monkeypatch.setattr(loop, "pause_after", lambda _: 0.0)
+    num_lost = []
+    for _ in range(4):
+        worker.advance_all()
+        num_lost.append(len(lost))
+    assert num_lost == [2, 4, 5, 5], "two images a try, and none again"
+    assert sorted(set(lost)) == sorted(lost)
+    assert len(tool.queue()) == 2
+    assert store.projects.by_id(project.id).last_error is None
 
 
 @pytest.mark.parametrize("character", ["\ud83d", "\0"])

@@ -159,10 +159,18 @@ def test_a_segmenter_that_fails_on_everything_does_not_go_through_the_whole_pool
     break_on(monkeypatch, tool, {1, 2, 3, 4, 5, 6}, ValueError("the segmenter breaks on it"))
     monkeypatch.setattr(rank, "MOST_RESTS", 0)
     monkeypatch.setattr(rank, "MOST_AT_FIRST", 4)
-    settle(make_worker(random_share=0.0))
-    (project,) = store.projects.all()
-    assert store.images.bad(project.id) == []
-    assert re.search(r"v0 cannot look at images \(task \d, \d, \d, \d\): ", str(project.last_error))
+    worker = make_worker(random_share=0.0)
+    settle(worker)
+    monkeypatch.setattr(loop, "pause_after", lambda _: 0.0)
+    met = []
+    for _ in range(4):
+        (project,) = store.projects.all()
+        error = str(project.last_error)
+        assert store.images.bad(project.id) == []
+        assert re.search(r"v0 cannot look at images \(task \d, \d, \d, \d\): ", error)
+        met += re.findall(r"\d(?=[,)])", error)
+        worker.advance_all()
+    assert set(met) == set("123456"), "each try begins with others"
 
 
 def test_a_ranking_gets_past_many_images_in_front_that_the_segmenter_fails_on(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
@@ -249,38 +249,86 @@ def test_rankings_are_counted_once_for_all_images_that_become_readable_in_a_step
     assert (len(counted), changed) == (1, [{"ranked_at": None}])
 
 
-@pytest.mark.parametrize("bad", [{1}, {1, 2, 3, 4, 5}])
-def test_pictures_that_keep_failing_keep_no_others_of_a_host_away_that_is_back(
-    store: Store, tool: FakeTool, monkeypatch: pytest.MonkeyPatch, bad: set[int]
-):
-    start, seconds = now(), 0.0
-    outages = Outages(lambda: seconds)
-    failing = set(range(1, 13))
+class Bucket:
+    """A host of twelve images, on a clock of its own; `gone`: those that it fails on."""
 
-    def image(task: ToolTask) -> bytes:
+    def __init__(self, store: Store, tool: FakeTool, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._start, self.seconds = now(), 0.0
+        self._store, self._tool = store, tool
+        self._outages = Outages(lambda: self.seconds)
+        self.gone = set(range(1, 13))
+        self.asked: list[int] = []
+        monkeypatch.setattr(tool, "image", self.image)
+        for module in (images, retry):
+            monkeypatch.setattr(module, "now", self.now)
+        self.project = store.projects.register("1.100", 1, "<View/>", CLASSES, "pool")
+        tasks = [ToolTask(number, START, f"{number}.png") for number in self.gone]
+        store.images.reconcile(self.project.id, tasks)
+
+    def now(self) -> datetime:
+        return self._start + timedelta(seconds=self.seconds)
+
+    def image(self, task: ToolTask) -> bytes:
         try:
-            with outages.asking("bucket"):
-                if task.id in failing:
+            with self._outages.asking("bucket"):
+                self.asked.append(task.id)
+                if task.id in self.gone:
                     raise Unavailable("503")
         except HostUnavailable as error:
-            raise ImageUnreachable("503", error.host, was_asked=error.was_asked) from None
-        return tool.files[1][0]
+            raise ImageUnreachable(
+                "503", error.host, was_asked=error.was_asked, failing_s=error.failing_s
+            ) from None
+        return self._tool.files[1][0]
 
-    monkeypatch.setattr(tool, "image", image)
-    for module in (images, retry):
-        monkeypatch.setattr(module, "now", lambda: start + timedelta(seconds=seconds))
-    project = store.projects.register("1.100", 1, "<View/>", CLASSES, "pool")
-    store.images.reconcile(
-        project.id, [ToolTask(number, START, f"{number}.png") for number in failing]
-    )
-    for each in store.images.of(project.id):
+    def retry_for(self, minutes: int) -> set[int]:
+        """Try once a minute; the tasks whose images are still bad."""
+        end = self.seconds + minutes * 60
+        while self.seconds < end:
+            self.seconds += 61
+            Retry(self._store, self._tool).retry(self.project, None, lambda: False)
+        return {each.task_id for each in self._store.images.bad(self.project.id)}
+
+
+@pytest.fixture
+def bucket(store: Store, tool: FakeTool, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    return Bucket(store, tool, monkeypatch)
+
+
+@pytest.mark.parametrize("gone", [{1}, {1, 2, 3, 4, 5}])
+def test_pictures_that_keep_failing_keep_no_others_of_a_host_away_that_is_back(
+    store: Store, bucket: Bucket, gone: set[int]
+):
+    for each in store.images.of(bucket.project.id):
         with suppress(ImageUnreachable):
-            Pictures(store, project, image).read(each)
-    failing.intersection_update(bad)
-    while seconds < 10 * 60:
-        seconds += 61
-        Retry(store, tool).retry(project, None, lambda: False)
-    assert {each.task_id for each in store.images.bad(project.id)} == bad
+            Pictures(store, bucket.project, bucket.image).read(each)
+    bucket.gone = gone
+    assert bucket.retry_for(minutes=10) == gone
+
+
+def has_been_down(store: Store, bucket: Bucket, hours: int) -> None:
+    """All images of it were asked for meanwhile, equally often, and are due."""
+    away = {"unreachable_since": now() - timedelta(hours=hours), "unreachable_host": "bucket"}
+    for each in store.images.of(bucket.project.id):
+        store.images.change(each.id, error="503", num_failures=3, retry_at=bucket.now(), **away)
+
+
+def test_files_that_are_gone_keep_no_others_away_after_a_long_outage_of_a_small_pool(
+    store: Store, bucket: Bucket
+):
+    has_been_down(store, bucket, hours=60)
+    bucket.gone = {1, 2, 3, 4, 5, 6, 7}
+    assert bucket.retry_for(minutes=5) == bucket.gone
+
+
+def test_of_a_host_that_is_down_for_good_one_image_an_hour_is_asked_for_after_a_day(
+    store: Store, bucket: Bucket
+):
+    has_been_down(store, bucket, hours=24 * 60)
+    bucket.retry_for(minutes=10)
+    assert sorted(bucket.asked) == list(range(1, 13)), "each once, and none before a day is over"
+    bucket.seconds += 86_400
+    bucket.retry_for(minutes=60)
+    assert len(bucket.asked) == 12 + 1
 
 
 def test_an_outage_costs_two_tries_a_minute_however_many_images_are_out_of_reach(
