@@ -382,6 +382,7 @@ class _Work:
         else:
             self._forget_trainings(project)
             note_tried(self._store, self._store.projects.by_id(project.id))
+            self._people.count(project)  # the advice goes by what it came to, in use or not
 
     def _forget_trainings(self, project: Project) -> None:
         for kind in (TRAINING, DIVERGED, REQUEST):

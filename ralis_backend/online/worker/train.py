@@ -68,6 +68,7 @@ class _Trial:
     """A trained candidate, and what the gate says of it.
 
     score: on what is held out, in [0, 1]; None where nothing is.
+    before: (N, C, C) confusion matrices of the version in use on that; None as in `_compare`.
     """
 
     candidate: Segmenter
@@ -75,6 +76,7 @@ class _Trial:
     is_accepted: bool
     metrics: dict[str, Any]
     score: float | None
+    before: np.ndarray | None
 
 
 class Trainer:
@@ -137,6 +139,8 @@ class Trainer:
             self._store.images.note_trained({each.image.id for each in plan.training}, 0)
             self._give_up(project, newest_label_id, read, str(error))
             return None
+        if parent is not None:
+            self._versions.catch_up(project, parent, plan, read, trial.before)
         version = Version(
             project_id=project.id,
             number=number,
@@ -193,7 +197,7 @@ class Trainer:
         score = None if after is None else held_out_score(after, background)
         metrics |= summary.facts
         metrics |= kept_off(None if parent is None else parent.metrics, plan.besides)
-        return _Trial(candidate, summary, is_accepted, metrics, score)
+        return _Trial(candidate, summary, is_accepted, metrics, score, before)
 
     def _fit(self, lesson: _Lesson, segmenter: Segmenter, plan: TrainingPlan) -> TrainingSummary:
         """Train the segmenter in place."""
