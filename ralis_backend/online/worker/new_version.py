@@ -13,7 +13,7 @@ import numpy as np
 from ralis_backend.core.learning.crops import LabelledImage
 from ralis_backend.core.learning.evaluation import evaluate, evaluate_each
 from ralis_backend.core.segmenter import Segmenter
-from ralis_backend.online.advice import gain_over, held_out_metrics
+from ralis_backend.online.advice import gain_over, held_out_metrics, round_of
 from ralis_backend.online.further import ALL_LABELS, AWAITED, CONTINUED, NOT_IN_USE
 from ralis_backend.online.learned import learned_metrics, region_metrics
 from ralis_backend.online.masks import LabelMasks
@@ -115,7 +115,8 @@ class NewVersions:
         if matrices is None or is_known or not can_judge(num_held_out):
             return
         background, seed = project.background_class, self._config.ranking.seed
-        earlier = self._before_round(project, version.before_round, plan, read)
+        before_round = round_of(self._store.versions.all(project.id), version).before_round
+        earlier = self._before_round(project, before_round, plan, read)
         if earlier is not None and len(earlier) != len(matrices):
             earlier = None
         scores = {
@@ -214,7 +215,8 @@ class NewVersions:
         background, seed = project.background_class, self._config.ranking.seed
         over_parent = gain_over(before, after, seed, background)
         metrics.pop("validation_gain", None)
-        earlier = self._before_round(project, parent.before_round, work.plan, work.read)
+        of_round = round_of(self._store.versions.all(project.id), parent)
+        earlier = self._before_round(project, of_round.before_round, work.plan, work.read)
         if earlier is not None and len(earlier) == len(after):
             metrics |= held_out_metrics(earlier, after, seed, background)
         return Version(
@@ -234,8 +236,8 @@ class NewVersions:
                 "seconds": {"train": round(work.seconds, 2)},
                 CONTINUED: {
                     "from": parent.number,
-                    "round_version": parent.round_version,
-                    "before_round": parent.before_round,
+                    "round_version": of_round.round_version,
+                    "before_round": of_round.before_round,
                     "gain": [round(each, 4) for each in over_parent],
                 },
             },

@@ -12,7 +12,7 @@ from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Image, Project, Version
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.labelled_images import LabelledImages
-from ralis_backend.online.worker.new_version import NewVersions
+from ralis_backend.online.worker.new_version import ContinuedWork, NewVersions
 from ralis_backend.online.worker.training_plan import TrainingPlan, plan_training
 from tests.online.conftest import RANKING
 from tests.online.fake_tool import FakeTool
@@ -83,3 +83,27 @@ def test_what_nothing_judged_has_its_score_once_the_next_one_is_compared_with_it
     assert found.metrics["validation_regions"] == 6
     assert found.metrics["validation_images"] == 1
     assert found.metrics["validation_miou"] == pytest.approx(3 / 5)
+
+
+@pytest.mark.parametrize(
+    ("newest", "of_round", "before_round"),
+    [((9, 9, 9), 1, 0), ((5, 9, 9), 2, 1), ((5, 7, 9), 3, 2)],
+)
+def test_training_on_gains_over_the_version_before_the_round_though_that_was_trained_again(
+    store: Store,
+    project: Project,
+    new_versions: NewVersions,
+    newest: tuple[int, ...],
+    of_round: int,
+    before_round: int,
+):
+    for number, label_id in enumerate(newest, start=1):
+        known = {"newest_label_id": label_id, "newest_region_id": label_id}
+        parent = version(store, project, number, steps=1, **known)
+    work = ContinuedWork(
+        TrainingPlan((), (), (), 0), LabelledImages(store, FakeTool(), project), 9, 50, 1.0, {}
+    )
+    better = new_versions.continued(project, parent, work, SEEN, SEEN)
+    assert better is not None
+    assert (better.round_version, better.before_round) == (of_round, before_round)
+    assert better.metrics["continued"]["from"] == 3
