@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -27,6 +27,7 @@ from ralis_backend.online.tool import Tool
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.labelled_images import LabelledImages
 from ralis_backend.online.worker.new_version import NewVersions, compare
+from ralis_backend.online.worker.promotion import MIN_VALIDATION_REGIONS, can_judge
 from ralis_backend.online.worker.training_plan import (
     ImageLabels,
     TrainingPlan,
@@ -173,6 +174,9 @@ class Trainer:
         if plan.not_yet:
             logger.info("project %s: from paint alone: %s", lesson.project.tool_id, plan.not_yet)
         first = self._trial(lesson, plan)
+        num_held_out = lesson.read.num_regions(plan.validation)
+        if plan.besides and first.is_accepted and not can_judge(num_held_out):
+            return self._unmeasured(lesson, plan, num_held_out)
         if first.is_accepted or not plan.besides or NOT_IN_USE in first.metrics:
             return first
         second = self._trial(lesson, plan.from_paint_alone())
@@ -185,6 +189,15 @@ class Trainer:
         if lesson.parent is not None and not second.is_accepted:  # the next plan reads it there
             self._store.versions.change(lesson.parent.id, metrics=note)
         return second
+
+    def _unmeasured(self, lesson: _Lesson, plan: TrainingPlan, num_held_out: int) -> _Trial:
+        """From paint alone: it passes, and nobody could tell whether the rest did harm."""
+        why = (
+            f"{num_held_out} labelled regions of those that are held out could be read in the end, "
+            f"expected at least {MIN_VALIDATION_REGIONS} to tell whether more does harm"
+        )
+        logger.warning("project %s: from paint alone: %s", lesson.project.tool_id, why)
+        return self._trial(lesson, replace(plan.from_paint_alone(), not_yet=why))
 
     def _trial(self, lesson: _Lesson, plan: TrainingPlan) -> _Trial:
         """Train a candidate, and have it judged."""

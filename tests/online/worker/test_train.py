@@ -203,6 +203,26 @@ def test_a_version_learns_from_what_nobody_labelled_where_settings_say_so(
     assert version.metrics["unlabelled"]["has_collapsed"] is False
 
 
+def test_what_only_held_out_files_that_are_gone_could_judge_learns_from_paint_alone(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, trainings: list[tuple[list[str], int]]
+):
+    worker = make_worker(learner="paint+unlabelled")
+    for image in range(1, 6):
+        tool.annotate(image, project_id=1, results=[{"mask": tool.files[image][1].tolist()}])
+    settle(worker)
+    project = store.projects.all()[0]
+    (held_out,) = (it for it in store.images.of(project.id) if it.is_validation)
+    del tool.files[held_out.task_id]
+    store.projects.change(project.id, is_training_requested=True)
+    settle(worker)
+    assert [besides for besides, _ in trainings] == [[], ["unlabelled"], []]
+    version = store.versions.find(project.id, 2)
+    assert version is not None
+    assert version.is_accepted
+    assert "learned_from" not in version.metrics
+    assert version.metrics["paint_alone_so_far"].startswith("0 labelled regions of those")
+
+
 @pytest.mark.e2e  # slow
 def test_what_harms_is_left_off_and_said_until_there_are_twice_as_many_labels(
     store: Store,
