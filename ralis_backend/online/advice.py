@@ -180,6 +180,23 @@ def of_rounds(trained: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return rounds
 
 
+def round_of(versions: Sequence[Version], version: Version) -> Version:
+    """The version that the round of labels made of which another one comes.
+
+    That is the one that it, or what it goes on from, was trained again from with the same labels.
+    Continued training notes it.
+    """
+    by_number = {each.number: each for each in versions}
+    while CONTINUED not in version.metrics:
+        parent = None if version.parent is None else by_number.get(version.parent)
+        if parent is None or "steps" not in parent.metrics:
+            break
+        if _knows_more_regions(version.metrics, parent.metrics):
+            break
+        version = parent
+    return version
+
+
 def _knows_more_regions(metrics: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
     """Whether a version has learned from a region that another one knew no label of.
 

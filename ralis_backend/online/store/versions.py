@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import delete, func, or_, select
 
-from ralis_backend.online.further import ALL_LABELS, AWAITED, NOT_IN_USE
+from ralis_backend.online.further import ALL_LABELS, AWAITED, NOT_IN_USE, TRIED_WITH
 from ralis_backend.online.store.attempts import is_training_given_up
 from ralis_backend.online.store.database import Database, assign
 from ralis_backend.online.store.tables import Attempt, Project, Version
@@ -185,6 +185,21 @@ class Versions:
             if metrics:
                 row.metrics = {**row.metrics, **metrics}
             assign(row, values)
+
+    def judged(self, version_id: int, scores: Mapping[str, Any]) -> None:
+        """Give a version its scores on what is held out, in place of those it had.
+
+        scores: all that its metrics say of that; it waits for nothing more to judge it by.
+        """
+        with self._database.write() as session:
+            row = session.get_one(Version, version_id)
+            waits = {AWAITED, TRIED_WITH}
+            kept = {
+                name: it
+                for name, it in row.metrics.items()
+                if name not in waits and not name.startswith("validation_")
+            }
+            row.metrics = {**kept, **scores}
 
 
 def _needed(project: Project, versions: Sequence[Version]) -> set[int | None]:

@@ -13,7 +13,7 @@ import numpy as np
 from ralis_backend.core.learning.crops import LabelledImage
 from ralis_backend.core.learning.evaluation import evaluate, evaluate_each
 from ralis_backend.core.segmenter import Segmenter
-from ralis_backend.online.advice import gain_over, held_out_metrics
+from ralis_backend.online.advice import gain_over, held_out_metrics, round_of
 from ralis_backend.online.further import ALL_LABELS, AWAITED, CONTINUED, NOT_IN_USE
 from ralis_backend.online.learned import learned_metrics, region_metrics
 from ralis_backend.online.masks import LabelMasks
@@ -27,6 +27,7 @@ from ralis_backend.online.worker.labelled_images import LabelledImages
 from ralis_backend.online.worker.promotion import (
     MIN_VALIDATION_REGIONS,
     awaits_images,
+    can_judge,
     is_promoted,
     validation_metrics,
 )
@@ -87,6 +88,46 @@ class NewVersions:
             seed = self._config.ranking.seed
             scores = measured(np.stack(matrices), seed, project.background_class)
             self._store.versions.change(version.id, metrics={"random_slice": scores})
+
+    def catch_up(
+        self,
+        project: Project,
+        version: Version,
+        plan: TrainingPlan,
+        read: LabelledImages,
+        matrices: np.ndarray | None,
+    ) -> None:
+        """Score a version that came into use unjudged, where enough is held out now.
+
+        Whatever becomes of the one that was trained from it: its score tells people how good the
+        model is, and whether training on can be judged.
+
+        Args:
+            project: whose version it is.
+            version: the one in use.
+            plan: what the next one is trained from.
+            read: what of that can be read.
+            matrices: (N, C, C) confusion matrices on what is held out; None if it has learned
+                nothing, or nothing of that can be read.
+        """
+        num_held_out = read.num_regions(plan.validation)
+        is_known = can_judge(version.metrics.get("validation_regions", 0))
+        if matrices is None or is_known or not can_judge(num_held_out):
+            return
+        background, seed = project.background_class, self._config.ranking.seed
+        before_round = round_of(self._store.versions.all(project.id), version).before_round
+        earlier = self._before_round(project, before_round, plan, read)
+        if earlier is not None and len(earlier) != len(matrices):
+            earlier = None
+        scores = {
+            "validation_regions": num_held_out,
+            **validation_metrics(None, matrices.sum(axis=0), project.class_names, background),
+            **held_out_metrics(earlier, matrices, seed, background),
+            **_class_regions(read.masks, plan.validation, project.class_names),
+        }
+        self._store.versions.judged(version.id, scores)
+        name = version.name
+        logger.info("project %s: %s is measured, which nothing judged", project.tool_id, name)
 
     def judge(
         self,
@@ -174,7 +215,8 @@ class NewVersions:
         background, seed = project.background_class, self._config.ranking.seed
         over_parent = gain_over(before, after, seed, background)
         metrics.pop("validation_gain", None)
-        earlier = self._before_round(project, parent, work)
+        of_round = round_of(self._store.versions.all(project.id), parent)
+        earlier = self._before_round(project, of_round.before_round, work.plan, work.read)
         if earlier is not None and len(earlier) == len(after):
             metrics |= held_out_metrics(earlier, after, seed, background)
         return Version(
@@ -194,18 +236,17 @@ class NewVersions:
                 "seconds": {"train": round(work.seconds, 2)},
                 CONTINUED: {
                     "from": parent.number,
-                    "round_version": parent.round_version,
-                    "before_round": parent.before_round,
+                    "round_version": of_round.round_version,
+                    "before_round": of_round.before_round,
                     "gain": [round(each, 4) for each in over_parent],
                 },
             },
         )
 
     def _before_round(
-        self, project: Project, parent: Version, work: ContinuedWork
+        self, project: Project, number: int | None, plan: TrainingPlan, read: LabelledImages
     ) -> np.ndarray | None:
-        """(N, C, C) confusion matrices of the version before the round; None if it is gone."""
-        number = parent.before_round
+        """(N, C, C) confusion matrices of the version before a round; None if it is gone."""
         version = None if number is None else self._store.versions.find(project.id, number)
         if version is None or version.weights_key is None or version.is_dropped:
             return None
@@ -213,7 +254,7 @@ class NewVersions:
         usable = load_segmenter(
             self._store, project, version, ranking.spec, seed=ranking.seed, device=ranking.device
         )
-        matrices = compare([usable.segmenter], work.read.of(work.plan.validation))
+        matrices = compare([usable.segmenter], read.of(plan.validation))
         return None if usable.damage or matrices is None else matrices[0]
 
     def keep(

@@ -359,7 +359,8 @@ class _Work:
         """Train, each time in another way, until it is given up for the labels there are."""
         self._store.attempts.begin_requested(project.id)
         self._reading.newest(project)
-        labels = self._store.labels.newest_id(project.id)
+        basis = Basis.of(self._store, project)
+        labels = basis.newest_label_id
         number = self._store.attempts.begin(project.id, TRAINING, labels)
         if number > MOST_DEADLY_TRAININGS:
             self._give_up_training(project, labels, f"it ended the worker {number - 1} times")
@@ -381,7 +382,8 @@ class _Work:
             raise
         else:
             self._forget_trainings(project)
-            note_tried(self._store, self._store.projects.by_id(project.id))
+            note_tried(self._store, self._store.projects.by_id(project.id), basis)
+            self._people.count(project)  # the advice goes by what it came to, in use or not
 
     def _forget_trainings(self, project: Project) -> None:
         for kind in (TRAINING, DIVERGED, REQUEST):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -27,6 +27,7 @@ from ralis_backend.online.tool import Tool
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.labelled_images import LabelledImages
 from ralis_backend.online.worker.new_version import NewVersions, compare
+from ralis_backend.online.worker.promotion import MIN_VALIDATION_REGIONS, can_judge
 from ralis_backend.online.worker.training_plan import (
     ImageLabels,
     TrainingPlan,
@@ -68,6 +69,7 @@ class _Trial:
     """A trained candidate, and what the gate says of it.
 
     score: on what is held out, in [0, 1]; None where nothing is.
+    before: (N, C, C) confusion matrices of the version in use on that; None as in `_compare`.
     """
 
     candidate: Segmenter
@@ -75,6 +77,7 @@ class _Trial:
     is_accepted: bool
     metrics: dict[str, Any]
     score: float | None
+    before: np.ndarray | None
 
 
 class Trainer:
@@ -137,6 +140,8 @@ class Trainer:
             self._store.images.note_trained({each.image.id for each in plan.training}, 0)
             self._give_up(project, newest_label_id, read, str(error))
             return None
+        if parent is not None:
+            self._versions.catch_up(project, parent, plan, read, trial.before)
         version = Version(
             project_id=project.id,
             number=number,
@@ -169,6 +174,9 @@ class Trainer:
         if plan.not_yet:
             logger.info("project %s: from paint alone: %s", lesson.project.tool_id, plan.not_yet)
         first = self._trial(lesson, plan)
+        num_held_out = lesson.read.num_regions(plan.validation)
+        if plan.besides and first.is_accepted and not can_judge(num_held_out):
+            return self._unmeasured(lesson, plan, num_held_out)
         if first.is_accepted or not plan.besides or NOT_IN_USE in first.metrics:
             return first
         second = self._trial(lesson, plan.from_paint_alone())
@@ -182,6 +190,15 @@ class Trainer:
             self._store.versions.change(lesson.parent.id, metrics=note)
         return second
 
+    def _unmeasured(self, lesson: _Lesson, plan: TrainingPlan, num_held_out: int) -> _Trial:
+        """From paint alone: it passes, and nobody could tell whether the rest did harm."""
+        why = (
+            f"{num_held_out} labelled regions of those that are held out could be read in the end, "
+            f"expected at least {MIN_VALIDATION_REGIONS} to tell whether more does harm"
+        )
+        logger.warning("project %s: from paint alone: %s", lesson.project.tool_id, why)
+        return self._trial(lesson, replace(plan.from_paint_alone(), not_yet=why))
+
     def _trial(self, lesson: _Lesson, plan: TrainingPlan) -> _Trial:
         """Train a candidate, and have it judged."""
         read, parent, background = lesson.read, lesson.parent, lesson.project.background_class
@@ -193,7 +210,7 @@ class Trainer:
         score = None if after is None else held_out_score(after, background)
         metrics |= summary.facts
         metrics |= kept_off(None if parent is None else parent.metrics, plan.besides)
-        return _Trial(candidate, summary, is_accepted, metrics, score)
+        return _Trial(candidate, summary, is_accepted, metrics, score, before)
 
     def _fit(self, lesson: _Lesson, segmenter: Segmenter, plan: TrainingPlan) -> TrainingSummary:
         """Train the segmenter in place."""

@@ -10,6 +10,7 @@ from ralis_backend.online.further import TRIED_WITH
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Project
 from ralis_backend.online.worker.promotion import awaits_images, can_judge
+from ralis_backend.online.worker.stretch import Basis
 
 
 def is_judging_due(store: Store, project: Project) -> bool:
@@ -25,10 +26,13 @@ def is_judging_due(store: Store, project: Project) -> bool:
     return is_due and version.metrics.get(TRIED_WITH) != held_out
 
 
-def note_tried(store: Store, project: Project) -> None:
-    """Note, after a training, with what it was tried; nothing where a version was judged."""
+def note_tried(store: Store, project: Project, basis: Basis) -> None:
+    """Note, after a training, with what it was tried; nothing where a version was judged.
+
+    Nor where labels are others than `basis`, with which it began: it has not seen those.
+    """
     version = store.versions.unjudged(project)
-    if version is not None:
+    if version is not None and Basis.of(store, project) == basis:
         store.versions.change(version.id, metrics={TRIED_WITH: _held_out(store, project)})
 
 

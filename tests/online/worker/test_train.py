@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ralis_backend.core.learning.finetune import finetune
-from ralis_backend.online.further import NOT_IN_USE
+from ralis_backend.online.further import AWAITED, NOT_IN_USE, TRIED_WITH
 from ralis_backend.online.report import notes
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.tool import ClassLabel
@@ -73,6 +73,8 @@ def test_the_gate_compares_both_versions_on_the_images_that_are_held_out(
     assert first.metrics["validation_images"] == 1
     assert set(first.metrics["validation_class_regions"]) == {"dark", "bright"}
     assert first.metrics["validation_interval"] == [first.metrics["validation_miou"]] * 2
+    unjudged = {AWAITED: 4, TRIED_WITH: [2, 4], "validation_regions": 2, "validation_miou": None}
+    store.versions.change(first.id, metrics=unjudged)  # as if four could not be read
     store.projects.change(project.id, is_training_requested=True)
     settle(worker)
     second = store.versions.find(project.id, 2)
@@ -80,6 +82,9 @@ def test_the_gate_compares_both_versions_on_the_images_that_are_held_out(
     assert second.metrics["validation_miou_before"] == first.metrics["validation_miou"]
     gain = second.metrics["validation_miou"] - second.metrics["validation_miou_before"]
     assert second.metrics["validation_gain"][0] == pytest.approx(gain, abs=2e-4)
+    caught_up = store.versions.find(project.id, 1)
+    assert caught_up is not None
+    assert caught_up.metrics == first.metrics
     assert "1 image are too few to tell" in store.projects.by_id(project.id).people["advice"]
 
 
@@ -196,6 +201,26 @@ def test_a_version_learns_from_what_nobody_labelled_where_settings_say_so(
     assert version is not None
     assert version.metrics["learned_from"] == ["unlabelled"]
     assert version.metrics["unlabelled"]["has_collapsed"] is False
+
+
+def test_what_only_held_out_files_that_are_gone_could_judge_learns_from_paint_alone(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, trainings: list[tuple[list[str], int]]
+):
+    worker = make_worker(learner="paint+unlabelled")
+    for image in range(1, 6):
+        tool.annotate(image, project_id=1, results=[{"mask": tool.files[image][1].tolist()}])
+    settle(worker)
+    project = store.projects.all()[0]
+    (held_out,) = (it for it in store.images.of(project.id) if it.is_validation)
+    del tool.files[held_out.task_id]
+    store.projects.change(project.id, is_training_requested=True)
+    settle(worker)
+    assert [besides for besides, _ in trainings] == [[], ["unlabelled"], []]
+    version = store.versions.find(project.id, 2)
+    assert version is not None
+    assert version.is_accepted
+    assert "learned_from" not in version.metrics
+    assert version.metrics["paint_alone_so_far"].startswith("0 labelled regions of those")
 
 
 @pytest.mark.e2e  # slow

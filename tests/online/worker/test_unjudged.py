@@ -13,6 +13,7 @@ from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.attempts import TRAINING
 from ralis_backend.online.store.tables import Image, Project, Version
 from ralis_backend.online.tool import ImageUnreachable, ToolTask
+from ralis_backend.online.worker.stretch import Basis
 from ralis_backend.online.worker.unjudged import is_judging_due, note_tried
 from tests.online.store.conftest import START, annotation, label
 
@@ -54,8 +55,25 @@ def test_it_is_trained_again_once_enough_can_be_read_and_no_more_while_that_stay
     assert not is_judging_due(store, project), "three regions judge nothing"
     store.images.seen(large.id, (9, 9))
     assert is_judging_due(store, project)
-    note_tried(store, project)
+    note_tried(store, project, Basis.of(store, project))
     assert not is_judging_due(store, project), "the training came to nothing"
+
+
+def test_labels_that_are_painted_during_a_training_were_not_tried_with(
+    store: Store, project: Project
+):
+    readable, _ = _held_out(store, project, 3, 2)
+    store.images.seen(readable.id, (9, 9))
+    project = store.projects.by_id(project.id)
+    _version(store, project, 2)
+    basis = Basis.of(store, project)
+    patches = [NewLabel(Region(row, 5, 1, 1), np.zeros((1, 1), np.uint8)) for row in range(2)]
+    label(store, project, readable, annotation(9), *patches)
+    assert is_judging_due(store, project)
+    note_tried(store, project, basis)
+    assert is_judging_due(store, project)
+    note_tried(store, project, Basis.of(store, project))
+    assert not is_judging_due(store, project)
 
 
 def test_what_came_into_use_unjudged_is_trained_once_more_when_enough_can_be_read(
@@ -65,7 +83,7 @@ def test_what_came_into_use_unjudged_is_trained_once_more_when_enough_can_be_rea
     project = store.projects.by_id(project.id)
     metrics = {AWAITED: 7, "validation_regions": 0}
     _version(store, project, 1, parent=0, is_accepted=True, metrics=metrics)
-    note_tried(store, project)
+    note_tried(store, project, Basis.of(store, project))
     store.images.change(large.id, unreachable_since=now() - timedelta(days=2))
     store.images.seen(small.id, (9, 9))
     assert not is_judging_due(store, project), "three regions judge nothing"
