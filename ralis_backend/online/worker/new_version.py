@@ -112,6 +112,7 @@ class NewVersions:
         """
         num_held_out = read.num_regions(plan.validation)
         is_known = can_judge(version.metrics.get("validation_regions", 0))
+        is_known |= ALL_LABELS in version.metrics  # it has learned from what is held out
         if matrices is None or is_known or not can_judge(num_held_out):
             return
         background, seed = project.background_class, self._config.ranking.seed

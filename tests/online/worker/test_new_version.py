@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ralis_backend.core.regions import Region
-from ralis_backend.online.further import AWAITED
+from ralis_backend.online.further import ALL_LABELS, AWAITED
 from ralis_backend.online.labels import NewLabel
 from ralis_backend.online.store import Store, now
 from ralis_backend.online.store.tables import Image, Project, Version
@@ -59,7 +59,11 @@ def plan_of(store: Store, project: Project) -> TrainingPlan:
 
 @pytest.mark.parametrize(
     ("known", "is_caught_up"),
-    [({AWAITED: 6, "validation_regions": 0}, True), ({"validation_regions": 5}, False)],
+    [
+        ({AWAITED: 6, "validation_regions": 0}, True),
+        ({"validation_regions": 5}, False),
+        ({ALL_LABELS: True}, False),
+    ],
 )
 def test_what_nothing_judged_has_its_score_once_the_next_one_is_compared_with_it(
     store: Store,
