@@ -25,7 +25,8 @@ class RegionLabel:
     its region was called not worth labelling by who painted in it. `oldest_id`: of the first label
     of its region by the same annotation, which has been painted on since; of the first label of
     any region by it where this one is only read in another way; its own where there was none.
-    `share_beside`: see `NewLabel`.
+    `share_beside`: see `NewLabel`. `was_asked`: of one that is not closing, that it hides a skip of
+    what was asked for, so that nobody has to be asked for its region any more.
     """
 
     id: int
