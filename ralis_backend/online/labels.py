@@ -111,44 +111,41 @@ def painted_labels(
 def newest(
     labels: Sequence[RegionLabel], removed_classes: Collection[int] = ()
 ) -> list[RegionLabel]:
-    """Of each region the starred label, of several or none the newest.
+    """What counts of each region: the starred label, of several or none the newest.
 
     A painted one is hidden by a later skip only where a reviewer starred that; one of which every
-    pixel is of a removed class hides no more than a skip, nor does one that is disputed. Where
-    regions overlap it is the same: what comes later lies over what comes before. What is painted
-    beside the regions that were asked for hides those alone that would hide no paint, unless it is
-    starred and most of its region; among these a sliver hides no larger part. What it hides makes
-    its region as done, or as labelled, as before.
+    pixel is of a removed class hides no more than a skip, nor does one that is disputed. What is
+    painted beside the regions that were asked for hides those alone that would hide no paint,
+    unless it is starred and most of its region. Less than most of a region hides no paint: it lies
+    over what it would have hidden, which counts as well, as where regions overlap.
 
     Args:
         labels: as they were painted, oldest first.
         removed_classes: that the project has no more.
+
+    Returns:
+        Of a region one label, or several; what comes later lies over what comes before.
     """
-    chosen: dict[tuple[int, Region], RegionLabel] = {}
-    for label in sorted(labels, key=lambda it: _precedence(it, removed_classes)):
-        key = (label.image_id, label.region)
-        hidden = chosen.pop(key, None)
-        chosen[key] = label if hidden is None else _in_place_of(hidden, label)
-    return list(chosen.values())
+    ordered = sorted(labels, key=lambda it: _precedence(it, removed_classes))
+    of_region: dict[tuple[int, Region], list[RegionLabel]] = defaultdict(list)
+    for label in ordered:
+        counted = of_region[label.image_id, label.region]
+        if label.is_closing:
+            counted[:] = [label]
+        elif counted and counted[-1].is_skipped:
+            counted[:] = [replace(label, was_asked=True)]
+        else:
+            counted.append(label)
+    chosen = {label.id: label for counted in of_region.values() for label in counted}
+    return [chosen[label.id] for label in ordered if label.id in chosen]
 
 
-def _in_place_of(hidden: RegionLabel, label: RegionLabel) -> RegionLabel:
-    """A label with what the one that it hides says of their region."""
-    if label.is_closing:
-        return label
-    if hidden.is_closing and not hidden.is_skipped:
-        return replace(label, share_beside=None)
-    return replace(label, was_asked=hidden.was_asked or hidden.is_closing)
-
-
-def _precedence(
-    label: RegionLabel, removed_classes: Collection[int]
-) -> tuple[int, bool, int, bool]:
+def _precedence(label: RegionLabel, removed_classes: Collection[int]) -> tuple[int, bool, int]:
     """Larger for what hides the other; what is painted beside stands between those asked for."""
     rank = _rank(label, removed_classes)
     asked = 2 if label.is_starred or rank == 2 else 0
     is_as_asked = label.share_beside is None or (label.is_starred and label.is_closing)
-    return asked if is_as_asked else 1, label.is_starred, rank, label.is_closing
+    return asked if is_as_asked else 1, label.is_starred, rank
 
 
 def _rank(label: RegionLabel, removed_classes: Collection[int]) -> int:

@@ -77,22 +77,29 @@ def test_a_label_of_removed_classes_alone_hides_no_other_paint():
     assert numbers(newest([labels[0], replace(labels[1], is_starred=True)], [1])) == [2]
 
 
-def test_paint_beside_the_regions_hides_skips_and_slivers_and_what_is_done_stays_done():
+def test_little_paint_beside_the_regions_lies_over_paint_and_hides_skips():
     asked, skip = region_label(1), region_label(2, is_skipped=True)
-    whole, rest = (
-        replace(region_label(number), share_beside=share) for number, share in ((3, 0.9), (4, 0.1))
+    whole, rest, more = (
+        replace(region_label(number), share_beside=share)
+        for number, share in ((3, 0.9), (4, 0.1), (5, 0.5))
     )
     starred_rest = replace(rest, is_starred=True)
+    over_a_skip = replace(rest, was_asked=True)
     assert newest([asked, whole, starred_rest]) == [asked]
-    assert newest([whole, rest]) == [whole]
+    assert newest([whole, rest]) == [whole, rest]
     assert newest([rest, whole]) == [whole]
-    assert newest([starred_rest, whole]) == [replace(starred_rest, share_beside=None)]
-    assert newest([skip, rest]) == [replace(rest, was_asked=True)]
-    assert newest([skip, rest, rest]) == [replace(rest, was_asked=True)]
-    assert newest([skip, whole, rest]) == [whole]
+    assert newest([more, rest]) == [more, rest]
+    assert newest([rest, more]) == [rest, more]
+    assert newest([starred_rest, more]) == [more, starred_rest]
+    assert newest([starred_rest, whole]) == [whole, starred_rest]
+    assert newest([skip, rest]) == [over_a_skip]
+    assert newest([skip, rest, more]) == [over_a_skip, more]
+    assert newest([skip, whole, rest]) == [whole, rest]
     assert newest([whole, replace(skip, is_starred=True)])[0].is_skipped
     disputed = replace(asked, is_disputed=True)
-    assert newest([disputed, rest]) == [replace(rest, share_beside=None)]
+    assert newest([rest, disputed]) == [disputed, rest]
+    there = region_label(6, region=THERE)
+    assert newest([whole, there, rest]) == [whole, rest, there]
 
 
 def test_a_starred_label_of_most_of_a_region_hides_what_others_were_asked_for():

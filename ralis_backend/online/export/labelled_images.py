@@ -140,9 +140,11 @@ class LabelledImages:
             content=content,
             mask=mask,
             regions=tuple(
-                label.region
-                for label in self._masks.readable(labels)
-                if label.region.is_inside(size)
+                dict.fromkeys(
+                    label.region
+                    for label in self._masks.readable(labels)
+                    if label.region.is_inside(size)
+                )
             ),
         )
 

@@ -169,7 +169,7 @@ class Labels:
         return self._select(Label.project_id == project_id)
 
     def class_pixels(self, project_id: int, index: int) -> int:
-        """Labelled pixels of a class in the regions that `of` gives; counted by the database."""
+        """Labelled pixels of a class in the labels that `of` gives; counted by the database."""
         is_doubtful = self._doubtful_last(project_id)
         is_as_asked = or_(Label.share_beside.is_(None), and_(Annotation.is_starred, _is_closing()))
         is_said = or_(Annotation.is_starred, and_(~Label.is_skipped, is_doubtful == 0))
@@ -178,14 +178,15 @@ class Labels:
             Annotation.is_starred.desc(),
             Label.is_skipped,
             is_doubtful,
-            case((_is_closing(), 1), else_=0).desc(),
             Label.painted_at.desc(),
             Label.id.desc(),
         )
-        place = func.row_number().over(partition_by=(Label.image_id, *_REGION), order_by=best_first)
-        counting = _counting(select(_pixels_of(index).label("pixels"), place.label("place")))
+        num_hiding = func.sum(case((_is_closing(), 1), else_=0)).over(
+            partition_by=(Label.image_id, *_REGION), order_by=best_first, rows=(None, -1)
+        )
+        counting = _counting(select(_pixels_of(index).label("pixels"), num_hiding.label("hiding")))
         every = counting.where(Label.project_id == project_id).subquery()
-        query = select(func.sum(every.c.pixels)).where(every.c.place == 1)
+        query = select(func.sum(every.c.pixels)).where(func.coalesce(every.c.hiding, 0) == 0)
         with self._database.read() as session:
             return int(session.scalar(query) or 0)
 
@@ -438,8 +439,7 @@ def _what_was_read(annotation: Annotation) -> tuple[str, int | None, int | None]
 
 def _meaning(session: Session, project_id: int) -> int | None:
     """What labels are read with; nobody changes it before this transaction ends."""
-    query = select(Project.meaning).where(Project.id == project_id)
-    return session.scalar(query.with_for_update())
+    return session.scalar(select(Project.meaning).where(Project.id == project_id))
 
 
 def _mask_key(content: bytes) -> str:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-READING = 6
+READING = 7
 """How annotations are read. Count it up where the same annotation gives other labels than it did:
 each project's are then read once more."""
 MAX_LOGGED = 300

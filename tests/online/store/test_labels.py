@@ -119,7 +119,7 @@ def test_class_pixels_are_those_of_what_counts_beside_the_regions_too(
     assert counted() == 1
     dab = NewLabel(region, cars, is_disputed=True)
     label(store, project, image, annotation(3, 3), dab)
-    assert counted() == 1
+    assert counted() == 5
     label(store, project, image, annotation(4, 4), NewLabel(region, cars))
     assert counted() == 4
     road = NewLabel(region, np.zeros((1, 4), np.uint8), share_beside=1.0)
@@ -129,15 +129,19 @@ def test_class_pixels_are_those_of_what_counts_beside_the_regions_too(
     assert counted() == 0
 
 
-def test_a_later_sliver_takes_no_region_that_somebody_painted_beside_the_suggested_ones(
+def test_a_later_sliver_takes_its_own_pixels_alone_from_who_painted_beside_the_suggested_regions(
     store: Store, project: Project, image: Image
 ):
     region, sliver = Region(0, 0, 1, 4), np.array([[1, VOID, VOID, VOID]], np.uint8)
-    whole = NewLabel(region, np.zeros((1, 4), np.uint8), share_beside=1.0)
-    label(store, project, image, annotation(1, 1), whole)
-    label(store, project, image, annotation(2, 2), NewLabel(region, sliver, share_beside=0.25))
-    assert [it.pixels for it in store.labels.of(project.id)] == [(4,)]
-    assert [store.labels.class_pixels(project.id, index) for index in (0, 1)] == [4, 0]
+    most = NewLabel(region, np.array([[0, 0, 0, VOID]], np.uint8), share_beside=0.75)
+    label(store, project, image, annotation(1, 1), most)
+    starred = annotation(2, 2, is_starred=True)
+    label(store, project, image, starred, NewLabel(region, sliver, share_beside=0.25))
+    labels = store.labels.of(project.id)
+    mask = LabelMasks(store, project).whole((1, 4), labels)
+    np.testing.assert_array_equal(mask, [[1, 0, 0, VOID]])
+    assert [store.labels.class_pixels(project.id, index) for index in (0, 1)] == [3, 1]
+    assert sum(it.is_closing for it in labels) == store.labels.count_regions(project.id) == 1
 
 
 def test_slivers_over_skips_are_no_labelled_regions(store: Store, project: Project, image: Image):
