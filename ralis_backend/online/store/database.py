@@ -20,7 +20,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Engine, create_engine, event
+from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import (
     ArgumentError,
@@ -40,10 +40,17 @@ _Item = TypeVar("_Item")
 StoreError = SQLAlchemyError
 """The database refuses: it is locked, full, broken, or not to be reached."""
 _BUSY_S = 30
-"""For which others are waited for that write to a SQLite file."""
+"""For which others are waited for that write to a database."""
+_WRITING = 0x52414C49
+"""The number of PostgreSQL's advisory lock that who writes holds; any that is always the same."""
 BATCH = 500
 """Rows that are looked up or written at once: others wait for the end of a transaction."""
-_DRIVERS = {"psycopg": "psycopg[binary]", "MySQLdb": "mysqlclient"}
+_SNAPSHOT: dict[str, dict[str, Any]] = {
+    "sqlite": {},
+    "postgresql": {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True},
+}
+"""By kind of database, what has every statement of a reading transaction see the same state."""
+_DRIVERS = {"psycopg": "psycopg[binary]"}
 """Modules that are called otherwise by those who install them."""
 _LASTING = ("SQLITE_READONLY", "SQLITE_PERM", "SQLITE_CANTOPEN")
 """How SQLite's names of errors begin that stay until somebody moves a file or gives a right."""
@@ -72,7 +79,8 @@ class Database:
     def __init__(self, engine: Engine, guard: Guard | None = None) -> None:
         self.engine = engine
         self._guard = guard
-        self._reading = sessionmaker(engine, expire_on_commit=False)
+        reading = engine.execution_options(**_SNAPSHOT[engine.dialect.name])
+        self._reading = sessionmaker(reading, expire_on_commit=False)
         writing = engine.execution_options(immediate=True)
         self._writing = sessionmaker(writing, expire_on_commit=False)
 
@@ -82,12 +90,14 @@ class Database:
 
         Raises:
             UnavailableError: if nothing answers there now.
-            ValueError: if it is no database, a newer release made it, or what is needed to reach
-                it is not installed.
+            ValueError: if it is no SQLite or PostgreSQL database, a newer release made it, or what
+                is needed to reach it is not installed.
         """
         engine = _engine(url)
         if engine.dialect.name == "sqlite":
             _configure_sqlite(engine)
+        else:
+            _configure_postgresql(engine)
         _migrate(engine)
         return cls(engine)
 
@@ -101,14 +111,14 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A transaction that changes nothing."""
+        """A transaction that changes nothing, and sees one state of the database."""
         with self._reading() as session:
             self._ask(session, is_change=False)
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """A transaction that is committed as a whole, or not at all."""
+        """A transaction that is committed as a whole, or not at all; one at a time."""
         with self._writing.begin() as session:
             self._ask(session, is_change=True)
             yield session
@@ -150,6 +160,8 @@ def pack(value: Any) -> bytes:
 def _engine(url: str) -> Engine:
     """What connects to an address; the messages leave it out, since it may hold a password."""
     try:
+        if make_url(url).get_backend_name() not in _SNAPSHOT:
+            raise ValueError("of other kinds it is not known how writers are kept apart")
         engine = create_engine(url, pool_pre_ping=True, hide_parameters=True)
         if "@" in f"{engine.url.host}{engine.url.database if engine.url.host else ''}":
             raise ValueError("a password with an @ in it was cut there")
@@ -164,9 +176,10 @@ def _engine(url: str) -> Engine:
         ) from error
     except (ArgumentError, ValueError, TypeError):
         raise ValueError(
-            "RALIS_DATABASE_URL is no address that SQLAlchemy knows, or has an option that cannot "
-            "be used; expected for example postgresql+psycopg://user:password@host/name (in the "
-            "password @ : / are written %40 %3A %2F), or nothing, for the data folder's file"
+            "RALIS_DATABASE_URL is no address of a PostgreSQL or SQLite database, or has an "
+            "option that cannot be used; expected for example "
+            "postgresql+psycopg://user:password@host/name (in the password @ : / are written "
+            "%40 %3A %2F), or nothing, for the data folder's file"
         ) from None
 
 
@@ -186,6 +199,15 @@ def _configure_sqlite(engine: Engine) -> None:
         # A transaction that will write says so at once: upgrading a read lock later can fail.
         is_write = connection.get_execution_options().get("immediate", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")
+
+
+def _configure_postgresql(engine: Engine) -> None:
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # One at a time, as with SQLite: what is decided by what was read stays true until the end.
+        if connection.get_execution_options().get("immediate", False):
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_BUSY_S}s'")
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITING})")
 
 
 def _write_ahead(cursor: sqlite3.Cursor) -> None:

@@ -96,7 +96,7 @@ def require_lease(session: Session, project_id: int, owner: str, generation: int
         LeaseLost: if another worker has taken over.
     """
     query = select(Project.id).where(*_held_by(project_id, owner, generation))
-    if session.scalar(query.with_for_update()) is None:
+    if session.scalar(query) is None:
         raise LeaseLost(f"project row {project_id}: another worker has taken over")
 
 

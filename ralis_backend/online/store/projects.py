@@ -172,7 +172,7 @@ class Projects:
         choice: str | Kept | None,
     ) -> Project:
         with self._database.write() as session:
-            known = select(Project).where(Project.uid == uid).with_for_update()
+            known = select(Project).where(Project.uid == uid)
             project = session.scalars(known.options(undefer(Project.label_config))).first()
             if project is None:
                 project = Project(uid=uid, tool_id=tool_id)
@@ -204,7 +204,7 @@ class Projects:
         if project.label_config == label_config or not label_config:
             return project
         with self._database.write() as session:
-            project = session.get_one(Project, project_id, options=[config], with_for_update=True)
+            project = session.get_one(Project, project_id, options=[config])
             _bring_up_to_date(session, project, label_config, classes, default_background)
             session.flush()
             return project
