@@ -41,6 +41,8 @@ StoreError = SQLAlchemyError
 """The database refuses: it is locked, full, broken, or not to be reached."""
 _BUSY_S = 30
 """For which others are waited for that write to a database."""
+_SILENT_S = 15
+"""After which a PostgreSQL gives up who writes and says nothing more: the machine may be gone."""
 _WRITING = 0x52414C49
 """The number of PostgreSQL's advisory lock that who writes holds; any that is always the same."""
 BATCH = 500
@@ -206,7 +208,9 @@ def _configure_postgresql(engine: Engine) -> None:
     def _begin(connection: Connection) -> None:
         # One at a time, as with SQLite: what is decided by what was read stays true until the end.
         if connection.get_execution_options().get("immediate", False):
+            silent = "idle_in_transaction_session_timeout"
             connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_BUSY_S}s'")
+            connection.exec_driver_sql(f"SET LOCAL {silent} = '{_SILENT_S}s'")
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITING})")
 
 
@@ -281,7 +285,8 @@ def refusal(error: StoreError, engine: Engine | None = None) -> ValueError:
     """
     why = " ".join(str(getattr(error, "orig", None) or error).split())
     reason = str(getattr(getattr(error, "orig", None), "sqlite_errorname", ""))
-    may_pass = isinstance(error, OperationalError | NoConnectionError)
+    is_gone = bool(getattr(error, "connection_invalidated", False))
+    may_pass = is_gone or isinstance(error, OperationalError | NoConnectionError)
     may_pass = may_pass and not reason.startswith(_LASTING)
     if reason.startswith("SQLITE_CANTOPEN"):  # whatever the reason, which it does not tell
         may_pass = engine is None or _is_full(Path(engine.url.database or "").parent)

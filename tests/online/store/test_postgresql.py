@@ -92,6 +92,25 @@ def test_who_waits_too_long_for_another_may_try_again(
         assert session.scalar(query) is None
 
 
+def test_who_falls_silent_while_it_writes_holds_nobody_up(
+    opened: Database, monkeypatch: pytest.MonkeyPatch
+):
+    project_id = add_project(opened)
+    monkeypatch.setattr(database, "_SILENT_S", 1)
+    silent = opened.write()
+    session = silent.__enter__()
+    session.get_one(Project, project_id).title = "never said"
+    session.flush()
+    with opened.write() as other:
+        other.get_one(Project, project_id).num_losses = 1
+    with pytest.raises(database.StoreError) as refused:
+        silent.__exit__(None, None, None)
+    assert isinstance(refusal(refused.value), UnavailableError)
+    with opened.read() as session:
+        project = session.get_one(Project, project_id)
+        assert (project.title, project.num_losses) == ("as it was", 1)
+
+
 def test_the_loop_comes_to_the_same_as_with_a_file(running: Server, tmp_path: Path):
     reached = []
     for url in (f"sqlite:///{tmp_path / 'ralis.db'}", running.new_database()):
