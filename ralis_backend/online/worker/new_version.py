@@ -12,7 +12,9 @@ import numpy as np
 
 from ralis_backend.core.learning.crops import LabelledImage
 from ralis_backend.core.learning.evaluation import evaluate, evaluate_each
+from ralis_backend.core.machine import is_accelerator_lost
 from ralis_backend.core.segmenter import Segmenter
+from ralis_backend.core.text import reason_of
 from ralis_backend.online.advice import gain_over, held_out_metrics, round_of
 from ralis_backend.online.further import ALL_LABELS, AWAITED, CONTINUED, NOT_IN_USE
 from ralis_backend.online.learned import learned_metrics, region_metrics
@@ -20,7 +22,7 @@ from ralis_backend.online.masks import LabelMasks
 from ralis_backend.online.paint_alone import LEARNED_FROM, NOT_YET, kept_off
 from ralis_backend.online.random_slice import measured
 from ralis_backend.online.segmenters import load_segmenter
-from ralis_backend.online.store import Store, now
+from ralis_backend.online.store import Store, StoreError, now
 from ralis_backend.online.store.tables import Project, Version
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.labelled_images import LabelledImages
@@ -247,16 +249,40 @@ class NewVersions:
     def _before_round(
         self, project: Project, number: int | None, plan: TrainingPlan, read: LabelledImages
     ) -> np.ndarray | None:
-        """(N, C, C) confusion matrices of the version before a round; None if it is gone."""
+        """(N, C, C) confusion matrices of the version before a round.
+
+        None if it is gone, or cannot be scored now: no training is lost for want of a gain.
+        """
         version = None if number is None else self._store.versions.find(project.id, number)
         if version is None or version.weights_key is None or version.is_dropped:
             return None
+        try:
+            return self._matrices_of(project, version, read.of(plan.validation))
+        except StoreError:
+            raise
+        except Exception as error:
+            if is_accelerator_lost(error):
+                raise
+            logger.warning(
+                "project %s: what was gained over %s is not told: %s",
+                project.tool_id,
+                version.name,
+                reason_of(error),
+            )
+            return None
+
+    def _matrices_of(
+        self, project: Project, version: Version, validation: Sequence[LabelledImage]
+    ) -> np.ndarray | None:
+        """As `compare`, of one version; None where its weights are lost, too."""
         ranking = self._config.ranking
         usable = load_segmenter(
             self._store, project, version, ranking.spec, seed=ranking.seed, device=ranking.device
         )
-        matrices = compare([usable.segmenter], read.of(plan.validation))
-        return None if usable.damage or matrices is None else matrices[0]
+        if usable.damage:
+            return None
+        matrices = compare([usable.segmenter], validation)
+        return None if matrices is None else matrices[0]
 
     def keep(
         self,
