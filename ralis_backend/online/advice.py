@@ -41,10 +41,10 @@ def held_out_metrics(
     seed: int = 0,
     background: int | None = None,
 ) -> dict[str, Any]:
-    """How sure a version's mIoU is, and its gain over the version that it was trained from.
+    """How sure a version's mIoU is, and its gain over an earlier one.
 
     Args:
-        before: (N, C, C) int64 confusion matrix of each held-out image under the version before;
+        before: (N, C, C) int64 confusion matrix of each held-out image under the earlier version;
             None if that has learned nothing.
         after: likewise under the new version; None if nothing is held out.
         seed: of the bootstrap.

@@ -117,15 +117,12 @@ class NewVersions:
         is_known |= ALL_LABELS in version.metrics  # it has learned from what is held out
         if matrices is None or is_known or not can_judge(num_held_out):
             return
-        background, seed = project.background_class, self._config.ranking.seed
         before_round = round_of(self._store.versions.all(project.id), version).before_round
-        earlier = self._before_round(project, before_round, plan, read)
-        if earlier is not None and len(earlier) != len(matrices):
-            earlier = None
+        sums, background = matrices.sum(axis=0), project.background_class
         scores = {
             "validation_regions": num_held_out,
-            **validation_metrics(None, matrices.sum(axis=0), project.class_names, background),
-            **held_out_metrics(earlier, matrices, seed, background),
+            **validation_metrics(None, sums, project.class_names, background),
+            **self._over(project, before_round, plan, read, matrices),
             **_class_regions(read.masks, plan.validation, project.class_names),
         }
         self._store.versions.judged(version.id, scores)
@@ -215,14 +212,10 @@ class NewVersions:
         passes, metrics = self.judge(project, parent, work.plan, work.read, before, after)
         if not passes:
             return None
-        background, seed = project.background_class, self._config.ranking.seed
-        over_parent = gain_over(before, after, seed, background)
-        metrics.pop("validation_gain", None)
+        seed = self._config.ranking.seed
+        over_parent = gain_over(before, after, seed, project.background_class)
         of_round = round_of(self._store.versions.all(project.id), parent)
-        earlier = self._before_round(project, of_round.before_round, work.plan, work.read)
-        if earlier is not None and len(earlier) == len(after):
-            metrics |= held_out_metrics(earlier, after, seed, background)
-        return Version(
+        version = Version(
             project_id=project.id,
             number=self._store.versions.next_number(project.id),
             parent=parent.number,
@@ -245,6 +238,48 @@ class NewVersions:
                 },
             },
         )
+        self.tell_gain_of_round(project, version, work.plan, work.read, after)
+        return version
+
+    def tell_gain_of_round(
+        self,
+        project: Project,
+        version: Version,
+        plan: TrainingPlan,
+        read: LabelledImages,
+        after: np.ndarray | None,
+    ) -> None:
+        """Have a version's gain be that of its round of labels; none, where that is not known.
+
+        Where it was trained again on the same labels, its parent knows them as well.
+
+        Args:
+            project: whose version it is.
+            version: as judged, not kept yet.
+            plan: what it was trained from.
+            read: what of that can be read.
+            after: (N, C, C) confusion matrices of it; None if nothing is held out.
+        """
+        before_round = round_of(self._store.versions.all(project.id), version).before_round
+        if after is None or before_round == version.parent:
+            return
+        metrics = {name: it for name, it in version.metrics.items() if name != "validation_gain"}
+        version.metrics = {**metrics, **self._over(project, before_round, plan, read, after)}
+
+    def _over(
+        self,
+        project: Project,
+        before_round: int | None,
+        plan: TrainingPlan,
+        read: LabelledImages,
+        after: np.ndarray,
+    ) -> dict[str, Any]:
+        """`held_out_metrics`, with the gain over the version before a round if that is known."""
+        before = self._before_round(project, before_round, plan, read)
+        if before is not None and len(before) != len(after):
+            before = None
+        seed = self._config.ranking.seed
+        return held_out_metrics(before, after, seed, project.background_class)
 
     def _before_round(
         self, project: Project, number: int | None, plan: TrainingPlan, read: LabelledImages
