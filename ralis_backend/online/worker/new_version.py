@@ -393,7 +393,7 @@ def _log_version(project: Project, version: Version) -> None:
         version.metrics["training_regions"],
         version.metrics["seconds"]["train"],
         "mIoU without background" if kind else "mIoU",
-        "unknown (no held-out image yet)" if miou is None else f"{miou:.3f}",
+        "unknown (no held-out image can be read)" if miou is None else f"{miou:.3f}",
         _use_text(version, before),
     )
 
