@@ -69,12 +69,13 @@ class Outages:
         """
         outage = self._of.get(host, _Outage())
         moment = self._clock()
-        if outage.num_failures >= DOWN_AFTER and moment - outage.asked_at < PROBE_S:
+        num_failures = outage.num_failures
+        failing_s = moment - min(outage.since, moment)  # another thread may have excused it since
+        if num_failures >= DOWN_AFTER and moment - outage.asked_at < PROBE_S:
             why = (
-                f"the last {outage.num_failures} images from there failed, so it was not asked for "
-                f"this one; it is asked once a minute at most; the last answer: {outage.why}"
+                f"the last {num_failures} images from there failed, so it was not asked for this "
+                f"one; it is asked once a minute at most; the last answer: {outage.why}"
             )
-            failing_s = moment - outage.since
             raise HostUnavailable(why, host, was_asked=False, failing_s=failing_s)
         outage.asked_at = moment  # nobody else needs to ask meanwhile
         is_hasty = moment - outage.waited_at < PATIENT_EVERY_S
@@ -84,12 +85,12 @@ class Outages:
             self._of[host] = outage
             outage.num_failures += 1
             outage.why = str(error)
-            outage.asked_at = self._clock()
-            outage.since = min(outage.since, outage.asked_at)
+            outage.asked_at = failed_at = self._clock()
+            outage.since = since = min(outage.since, failed_at)
             if not is_hasty:
-                outage.waited_at = outage.asked_at
-            failing_s = outage.asked_at - outage.since
-            raise HostUnavailable(outage.why, host, was_asked=True, failing_s=failing_s) from error
+                outage.waited_at = failed_at
+            failing_s = failed_at - since
+            raise HostUnavailable(str(error), host, was_asked=True, failing_s=failing_s) from error
         except ImageNotAllowed:  # nobody was asked
             raise
         except Exception:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ralis_backend.core.intervals import bootstrap_draws, bootstrap_interval
 from ralis_backend.core.metrics import mean_iou_of_present
-from ralis_backend.online.further import ALL_LABELS, CONTINUED, NOT_IN_USE
+from ralis_backend.online.further import ALL_LABELS, AWAITED, CONTINUED, NOT_IN_USE
 from ralis_backend.online.store.tables import Version
 
 FEW_REGIONS = 10
@@ -41,10 +41,10 @@ def held_out_metrics(
     seed: int = 0,
     background: int | None = None,
 ) -> dict[str, Any]:
-    """How sure a version's mIoU is, and its gain over the version that it was trained from.
+    """How sure a version's mIoU is, and its gain over an earlier one.
 
     Args:
-        before: (N, C, C) int64 confusion matrix of each held-out image under the version before;
+        before: (N, C, C) int64 confusion matrix of each held-out image under the earlier version;
             None if that has learned nothing.
         after: likewise under the new version; None if nothing is held out.
         seed: of the bootstrap.
@@ -169,15 +169,22 @@ def of_rounds(trained: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The metrics of the version that says what each round of labels gained.
 
     What comes of continued training stands for its round: its gain is that of the round's labels.
-    What was trained again on the same labels is no round.
+    What was trained again on the same labels is no round; it stands for theirs as long as nothing
+    has judged those before it.
     """
     rounds: list[Mapping[str, Any]] = []
     for metrics in trained:
-        if CONTINUED in metrics:
+        if CONTINUED in metrics or (rounds and _is_late(metrics, rounds[-1])):
             rounds = [*rounds[:-1], metrics]
         elif not rounds or _knows_more_regions(metrics, rounds[-1]):
             rounds.append(metrics)
     return rounds
+
+
+def _is_late(metrics: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    """Whether a version of the same labels comes after one that nothing has judged."""
+    is_judged = AWAITED not in before and score_of(before) is not None
+    return not is_judged and not _knows_more_regions(metrics, before)
 
 
 def round_of(versions: Sequence[Version], version: Version) -> Version:
@@ -244,10 +251,15 @@ def advice(
         return "Label on: nothing has been trained yet."
     newest = trained[-1]
     regions, images = newest.get("validation_regions", 0), newest.get("validation_images", 0)
+    if AWAITED in newest:
+        return (
+            f"Label on: {regions + newest[AWAITED]} regions are held out, of which {regions} can "
+            "be read now, so nobody can tell how good the model is."
+        )
     if score_of(newest) is None or not regions:
         return (
-            "Label on: no region is held out yet, so nobody can tell how good the model is (every "
-            "fifth labelled image is held out)."
+            "Label on: no painted region is held out yet, so nobody can tell how good the model "
+            "is (every fifth labelled image is held out)."
         )
     held_out = f"{_counted(regions, 'held-out region')} in {_counted(images, 'image')}"
     if regions < FEW_REGIONS or images < FEW_IMAGES:

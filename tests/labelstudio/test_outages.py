@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -129,6 +130,24 @@ def test_the_error_says_for_how_long_its_host_has_not_answered(clock, ask):
             said.append(failing_s())
             clock.moment += 1.0
     assert said == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0] * 3
+
+
+def test_one_that_another_thread_excuses_meanwhile_has_failed_for_no_time(clock):
+    outages = Outages(clock)
+
+    class Excused(module._Outage):
+        """Of a host that is excused as soon as somebody has seen that it is down."""
+
+        def __getattribute__(self, name: str) -> Any:
+            value = super().__getattribute__(name)
+            if name == "num_failures" and value >= DOWN_AFTER:
+                outages.excuse("bucket")
+            return value
+
+    outages._of["bucket.test"] = Excused(DOWN_AFTER, since=900.0, asked_at=990.0)
+    with pytest.raises(HostUnavailable, match="the last 5 images") as failed:
+        outages.asking("bucket.test").__enter__()
+    assert failed.value.failing_s == 0.0
 
 
 def test_the_error_of_what_was_not_asked_for_says_why(ask):

@@ -17,7 +17,7 @@ from ralis_backend.online.advice import (
     refused_since,
     unjudged_since,
 )
-from ralis_backend.online.further import NOT_IN_USE
+from ralis_backend.online.further import AWAITED, NOT_IN_USE
 from ralis_backend.online.store.tables import Version
 from ralis_backend.online.worker.promotion import is_worth_publishing
 
@@ -35,6 +35,7 @@ def measured(gain: tuple[float, float, float] | None, **values: Any) -> dict[str
 
 BIG, CHANCE, SMALL = (0.03, 0.01, 0.05), (0.03, -0.01, 0.07), (0.002, -0.004, 0.006)
 WIDE = (0.009, -0.03, 0.059)
+AWAY = {"validation_regions": 0, AWAITED: 12}
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,14 @@ WIDE = (0.009, -0.03, 0.059)
     [
         ([], "Label on", "nothing has been trained"),
         ([{"validation_regions": 0}], "Label on", "every fifth labelled image is held out"),
-        ([measured(BIG, validation_miou=None)], "Label on", "no region is held out yet"),
+        ([measured(BIG, validation_miou=None)], "Label on", "no painted region is held out yet"),
+        ([AWAY], "Label on", "12 regions are held out, of which 0 can be read now"),
+        ([measured(BIG), AWAY], "Label on", "12 regions are held out, of which 0 can be read now"),
+        (
+            [measured(None, validation_regions=2, awaited_regions=10)],
+            "Label on",
+            "12 regions are held out, of which 2 can be read now",
+        ),
         ([measured(BIG, validation_regions=9)], "Label on", "9 held-out regions in 6 images are"),
         ([measured(BIG, validation_images=1)], "Label on", "24 held-out regions in 1 image are"),
         ([measured(None)], "Label on", "a gain takes two"),
@@ -138,6 +146,27 @@ def test_a_training_without_new_labels_is_no_round():
     again = measured(SMALL, newest_label_id=9)
     assert of_rounds([*rounds, again, again]) == rounds
     assert advice([*rounds, again, again]).startswith("Label another round")
+
+
+@pytest.mark.parametrize("unjudged", [AWAY, measured(None, validation_regions=2, **{AWAITED: 10})])
+def test_what_is_judged_late_stands_for_its_round_in_place_of_what_nothing_judged(unjudged):
+    labels = {"steps": 1, "newest_label_id": 80, "newest_region_id": 80, "labelled_regions": 60}
+    kept_aside = {"validation_regions": 0, NOT_IN_USE: "0 can be read"}
+    caught_up, judged = measured(BIG), measured(SMALL)
+    versions = [
+        Version(number=number, parent=parent, is_accepted=is_accepted, metrics=labels | metrics)
+        for number, parent, is_accepted, metrics in (
+            (1, 0, True, unjudged),
+            (2, 1, False, kept_aside),
+            (3, 1, True, caught_up),
+            (4, 3, True, judged),
+        )
+    ]
+    assert of_rounds(built_on(versions, 4)) == [labels | caught_up]
+    assert advice_on(versions, 4).startswith("Label on: the last round gained +3.0")
+    next_round = measured(CHANCE, steps=1, newest_region_id=90)
+    assert of_rounds([*built_on(versions, 4), next_round]) == [labels | caught_up, next_round]
+    assert of_rounds([labels | unjudged, labels | AWAY]) == [labels | AWAY], "as it is now"
 
 
 def test_a_refused_version_is_no_round():

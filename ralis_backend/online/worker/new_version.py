@@ -12,7 +12,9 @@ import numpy as np
 
 from ralis_backend.core.learning.crops import LabelledImage
 from ralis_backend.core.learning.evaluation import evaluate, evaluate_each
+from ralis_backend.core.machine import is_accelerator_lost
 from ralis_backend.core.segmenter import Segmenter
+from ralis_backend.core.text import reason_of
 from ralis_backend.online.advice import gain_over, held_out_metrics, round_of
 from ralis_backend.online.further import ALL_LABELS, AWAITED, CONTINUED, NOT_IN_USE
 from ralis_backend.online.learned import learned_metrics, region_metrics
@@ -20,7 +22,7 @@ from ralis_backend.online.masks import LabelMasks
 from ralis_backend.online.paint_alone import LEARNED_FROM, NOT_YET, kept_off
 from ralis_backend.online.random_slice import measured
 from ralis_backend.online.segmenters import load_segmenter
-from ralis_backend.online.store import Store, now
+from ralis_backend.online.store import Store, StoreError, now
 from ralis_backend.online.store.tables import Project, Version
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.labelled_images import LabelledImages
@@ -115,15 +117,12 @@ class NewVersions:
         is_known |= ALL_LABELS in version.metrics  # it has learned from what is held out
         if matrices is None or is_known or not can_judge(num_held_out):
             return
-        background, seed = project.background_class, self._config.ranking.seed
         before_round = round_of(self._store.versions.all(project.id), version).before_round
-        earlier = self._before_round(project, before_round, plan, read)
-        if earlier is not None and len(earlier) != len(matrices):
-            earlier = None
+        sums, background = matrices.sum(axis=0), project.background_class
         scores = {
             "validation_regions": num_held_out,
-            **validation_metrics(None, matrices.sum(axis=0), project.class_names, background),
-            **held_out_metrics(earlier, matrices, seed, background),
+            **validation_metrics(None, sums, project.class_names, background),
+            **self._over(project, before_round, plan, read, matrices),
             **_class_regions(read.masks, plan.validation, project.class_names),
         }
         self._store.versions.judged(version.id, scores)
@@ -213,14 +212,10 @@ class NewVersions:
         passes, metrics = self.judge(project, parent, work.plan, work.read, before, after)
         if not passes:
             return None
-        background, seed = project.background_class, self._config.ranking.seed
-        over_parent = gain_over(before, after, seed, background)
-        metrics.pop("validation_gain", None)
+        seed = self._config.ranking.seed
+        over_parent = gain_over(before, after, seed, project.background_class)
         of_round = round_of(self._store.versions.all(project.id), parent)
-        earlier = self._before_round(project, of_round.before_round, work.plan, work.read)
-        if earlier is not None and len(earlier) == len(after):
-            metrics |= held_out_metrics(earlier, after, seed, background)
-        return Version(
+        version = Version(
             project_id=project.id,
             number=self._store.versions.next_number(project.id),
             parent=parent.number,
@@ -243,20 +238,86 @@ class NewVersions:
                 },
             },
         )
+        self.tell_gain_of_round(project, version, work.plan, work.read, after)
+        return version
+
+    def tell_gain_of_round(
+        self,
+        project: Project,
+        version: Version,
+        plan: TrainingPlan,
+        read: LabelledImages,
+        after: np.ndarray | None,
+    ) -> None:
+        """Have a version's gain be that of its round of labels; none, where that is not known.
+
+        Where it was trained again on the same labels, its parent knows them as well.
+
+        Args:
+            project: whose version it is.
+            version: as judged, not kept yet.
+            plan: what it was trained from.
+            read: what of that can be read.
+            after: (N, C, C) confusion matrices of it; None if nothing is held out.
+        """
+        before_round = round_of(self._store.versions.all(project.id), version).before_round
+        if after is None or before_round == version.parent:
+            return
+        metrics = {name: it for name, it in version.metrics.items() if name != "validation_gain"}
+        version.metrics = {**metrics, **self._over(project, before_round, plan, read, after)}
+
+    def _over(
+        self,
+        project: Project,
+        before_round: int | None,
+        plan: TrainingPlan,
+        read: LabelledImages,
+        after: np.ndarray,
+    ) -> dict[str, Any]:
+        """`held_out_metrics`, with the gain over the version before a round if that is known."""
+        before = self._before_round(project, before_round, plan, read)
+        if before is not None and len(before) != len(after):
+            before = None
+        seed = self._config.ranking.seed
+        return held_out_metrics(before, after, seed, project.background_class)
 
     def _before_round(
         self, project: Project, number: int | None, plan: TrainingPlan, read: LabelledImages
     ) -> np.ndarray | None:
-        """(N, C, C) confusion matrices of the version before a round; None if it is gone."""
+        """(N, C, C) confusion matrices of the version before a round.
+
+        None if it is gone, or cannot be scored now: no training is lost for want of a gain.
+        """
         version = None if number is None else self._store.versions.find(project.id, number)
         if version is None or version.weights_key is None or version.is_dropped:
             return None
+        try:
+            return self._matrices_of(project, version, read.of(plan.validation))
+        except StoreError:
+            raise
+        except Exception as error:
+            if is_accelerator_lost(error):
+                raise
+            logger.warning(
+                "project %s: what was gained over %s is not told: %s",
+                project.tool_id,
+                version.name,
+                reason_of(error),
+            )
+            return None
+
+    def _matrices_of(
+        self, project: Project, version: Version, validation: Sequence[LabelledImage]
+    ) -> np.ndarray | None:
+        """As `compare`, of one version; None where its weights are lost, too."""
         ranking = self._config.ranking
         usable = load_segmenter(
             self._store, project, version, ranking.spec, seed=ranking.seed, device=ranking.device
         )
-        matrices = compare([usable.segmenter], read.of(plan.validation))
-        return None if usable.damage or matrices is None else matrices[0]
+        if usable.damage:
+            return None
+        matrices = compare([usable.segmenter], validation)
+        return None if matrices is None else matrices[0]
 
     def keep(
         self,
@@ -332,7 +393,7 @@ def _log_version(project: Project, version: Version) -> None:
         version.metrics["training_regions"],
         version.metrics["seconds"]["train"],
         "mIoU without background" if kind else "mIoU",
-        "unknown (no held-out image yet)" if miou is None else f"{miou:.3f}",
+        "unknown (no held-out image can be read)" if miou is None else f"{miou:.3f}",
         _use_text(version, before),
     )
 

@@ -69,7 +69,8 @@ class _Trial:
     """A trained candidate, and what the gate says of it.
 
     score: on what is held out, in [0, 1]; None where nothing is.
-    before: (N, C, C) confusion matrices of the version in use on that; None as in `_compare`.
+    before, after: (N, C, C) confusion matrices of the version in use and of the candidate on that;
+        None as in `_compare`.
     """
 
     candidate: Segmenter
@@ -78,6 +79,7 @@ class _Trial:
     metrics: dict[str, Any]
     score: float | None
     before: np.ndarray | None
+    after: np.ndarray | None
 
 
 class Trainer:
@@ -156,6 +158,7 @@ class Trainer:
                 "seconds": {"train": round(time.monotonic() - started, 2)},
             },
         )
+        self._versions.tell_gain_of_round(project, version, plan, read, trial.after)
         stored = self._versions.keep(
             project,
             version,
@@ -210,7 +213,7 @@ class Trainer:
         score = None if after is None else held_out_score(after, background)
         metrics |= summary.facts
         metrics |= kept_off(None if parent is None else parent.metrics, plan.besides)
-        return _Trial(candidate, summary, is_accepted, metrics, score, before)
+        return _Trial(candidate, summary, is_accepted, metrics, score, before, after)
 
     def _fit(self, lesson: _Lesson, segmenter: Segmenter, plan: TrainingPlan) -> TrainingSummary:
         """Train the segmenter in place."""

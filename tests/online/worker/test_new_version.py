@@ -4,12 +4,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from ralis_backend.core import segmenter as segmenters
 from ralis_backend.core.regions import Region
 from ralis_backend.online.further import ALL_LABELS, AWAITED
 from ralis_backend.online.labels import NewLabel
-from ralis_backend.online.store import Store, now
+from ralis_backend.online.store import Store, StoreError, now
+from ralis_backend.online.store.leases import LeaseLost
 from ralis_backend.online.store.tables import Image, Project, Version
+from ralis_backend.online.tool import ToolUnavailable
 from ralis_backend.online.worker.config import WorkerConfig
 from ralis_backend.online.worker.labelled_images import LabelledImages
 from ralis_backend.online.worker.new_version import ContinuedWork, NewVersions
@@ -87,6 +91,71 @@ def test_what_nothing_judged_has_its_score_once_the_next_one_is_compared_with_it
     assert found.metrics["validation_regions"] == 6
     assert found.metrics["validation_images"] == 1
     assert found.metrics["validation_miou"] == pytest.approx(3 / 5)
+
+
+def catch_up_with_bad_weights_before(
+    error: BaseException,
+    store: Store,
+    project: Project,
+    new_versions: NewVersions,
+    monkeypatch: pytest.MonkeyPatch,
+) -> dict[str, Any]:
+    """The metrics of v2 where the weights of v1, which stood before its round, fail so."""
+    before = version(store, project, steps=1, newest_label_id=3, newest_region_id=3)
+    store.versions.change(before.id, weights_key="versions/1/1.safetensors")
+    waits = {AWAITED: 6, "validation_regions": 0}
+    in_use = version(store, project, 2, steps=1, newest_label_id=9, newest_region_id=9, **waits)
+
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(segmenters, "load", fail)
+    plan, read = plan_of(store, project), LabelledImages(store, FakeTool(), project)
+    new_versions.catch_up(project, in_use, plan, read, SEEN)
+    found = store.versions.find(project.id, 2)
+    assert found is not None
+    return found.metrics
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(5, "Input/output error"),
+        PermissionError(13, "Permission denied"),
+        ValueError("a value that is not finite"),
+        ToolUnavailable("Label Studio does not answer"),
+        torch.OutOfMemoryError("CUDA out of memory"),
+    ],
+)
+def test_a_score_does_without_the_gain_where_the_version_before_cannot_be_scored(
+    store: Store,
+    project: Project,
+    held_out: Image,
+    new_versions: NewVersions,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+):
+    metrics = catch_up_with_bad_weights_before(error, store, project, new_versions, monkeypatch)
+    assert metrics["validation_miou"] == pytest.approx(3 / 5)
+    assert "validation_gain" not in metrics
+    assert AWAITED not in metrics
+    assert f"what was gained over v1 is not told: {error}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "error", [StoreError("database is locked"), LeaseLost(), torch.AcceleratorError("lost")]
+)
+def test_a_score_is_no_reason_to_go_on_without_database_lease_or_accelerator(
+    store: Store,
+    project: Project,
+    held_out: Image,
+    new_versions: NewVersions,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+):
+    with pytest.raises(type(error)):
+        catch_up_with_bad_weights_before(error, store, project, new_versions, monkeypatch)
 
 
 @pytest.mark.parametrize(
