@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import shutil
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ralis_backend.core.regions import grid
+from ralis_backend.core.regions import Region, grid
 from ralis_backend.labelstudio.errors import Unauthorised
 from ralis_backend.online.store import Store
 from ralis_backend.online.tool import ToolUnavailable
@@ -278,6 +281,40 @@ def test_a_lost_data_folder_is_rebuilt_from_the_labelling_tool(
     settle(again)
     assert len(fresh.labels.of(fresh.projects.all()[0].id)) == 4
     fresh.close()
+
+
+@pytest.mark.e2e  # slow
+def test_an_old_copy_of_the_data_folder_learns_from_the_labelling_tool_what_came_since(
+    store: Store, tool: FakeTool, make_worker: MakeWorker, tmp_path: Path
+):
+    worker = make_worker()
+    settle(worker)
+    label_round(store, tool)
+    settle(worker)
+    copy = tmp_path / "copy"
+    shutil.copytree(tmp_path / "blobs", copy / "blobs")
+    with sqlite3.connect(tmp_path / "ralis.db") as running:
+        running.execute(f"VACUUM INTO '{copy / 'ralis.db'}'")
+    for _ in range(2):
+        label_round(store, tool)
+        settle(worker)
+    with closing(Store.open(f"sqlite:///{copy / 'ralis.db'}", copy / "blobs")) as restored:
+        (project,) = restored.projects.all()
+        assert len(restored.labels.of(project.id)) == 4
+        restored.projects.change(project.id, is_sync_requested=True)
+        settle(Worker(restored, tool, worker._config))
+        assert _labelled(restored) == _labelled(store)
+        assert restored.versions.all(project.id)[-1].num_labels == 12
+    assert len(_labelled(store)) == 12
+    tasks = list(tool.region_tasks.values())
+    assert len({(it.data["source_task"], it.data["row"], it.data["col"]) for it in tasks}) == len(
+        tasks
+    )
+
+
+def _labelled(store: Store) -> list[tuple[int, Region, str | None]]:
+    labels = store.labels.of(store.projects.all()[0].id)
+    return sorted((it.image_id, it.region, it.mask_key) for it in labels)
 
 
 def test_without_rectangles_all_that_was_painted_counts_and_what_was_handed_out_was_suggested(
