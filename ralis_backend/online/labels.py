@@ -116,8 +116,8 @@ def newest(
     A painted one is hidden by a later skip only where a reviewer starred that; one of which every
     pixel is of a removed class hides no more than a skip, nor does one that is disputed. What is
     painted beside the regions that were asked for hides those alone that would hide no paint,
-    unless it is starred and most of its region. Less than most of a region hides no paint: it lies
-    over what it would have hidden, which counts as well, as where regions overlap.
+    unless it is starred and most of its region. Less than most of a region neither hides paint nor
+    is hidden by it: both count, and one lies over the other, as where regions overlap.
 
     Args:
         labels: as they were painted, oldest first.
@@ -130,8 +130,10 @@ def newest(
     of_region: dict[tuple[int, Region], list[RegionLabel]] = defaultdict(list)
     for label in ordered:
         counted = of_region[label.image_id, label.region]
-        if label.is_closing:
+        if label.is_skipped:
             counted[:] = [label]
+        elif label.is_closing:
+            counted[:] = [*(it for it in counted if not it.is_closing), label]
         elif counted and counted[-1].is_skipped:
             counted[:] = [replace(label, was_asked=True)]
         else:

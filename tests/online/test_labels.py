@@ -77,7 +77,7 @@ def test_a_label_of_removed_classes_alone_hides_no_other_paint():
     assert numbers(newest([labels[0], replace(labels[1], is_starred=True)], [1])) == [2]
 
 
-def test_little_paint_beside_the_regions_lies_over_paint_and_hides_skips():
+def test_little_paint_beside_the_regions_hides_skips_alone_and_is_hidden_by_starred_ones():
     asked, skip = region_label(1), region_label(2, is_skipped=True)
     whole, rest, more = (
         replace(region_label(number), share_beside=share)
@@ -85,9 +85,10 @@ def test_little_paint_beside_the_regions_lies_over_paint_and_hides_skips():
     )
     starred_rest = replace(rest, is_starred=True)
     over_a_skip = replace(rest, was_asked=True)
-    assert newest([asked, whole, starred_rest]) == [asked]
+    assert newest([asked, whole, starred_rest]) == [starred_rest, asked]
+    assert newest([asked, rest]) == newest([rest, asked]) == [rest, asked]
     assert newest([whole, rest]) == [whole, rest]
-    assert newest([rest, whole]) == [whole]
+    assert newest([rest, whole]) == [rest, whole]
     assert newest([more, rest]) == [more, rest]
     assert newest([rest, more]) == [rest, more]
     assert newest([starred_rest, more]) == [more, starred_rest]
@@ -95,7 +96,10 @@ def test_little_paint_beside_the_regions_lies_over_paint_and_hides_skips():
     assert newest([skip, rest]) == [over_a_skip]
     assert newest([skip, rest, more]) == [over_a_skip, more]
     assert newest([skip, whole, rest]) == [whole, rest]
-    assert newest([whole, replace(skip, is_starred=True)])[0].is_skipped
+    starred_skip = replace(skip, is_starred=True)
+    assert newest([whole, rest, starred_skip]) == [starred_skip]
+    assert newest([rest, asked, starred_skip]) == [starred_skip]
+    assert newest([skip, rest, asked]) == [over_a_skip, asked]
     disputed = replace(asked, is_disputed=True)
     assert newest([rest, disputed]) == [disputed, rest]
     there = region_label(6, region=THERE)

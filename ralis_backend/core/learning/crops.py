@@ -157,9 +157,14 @@ class Crops:
 
     def _leave_out(self, image: LabelledImage, reason: Unreadable) -> None:
         """Draw what cannot be read no more; `NothingReadable` if nothing else is left."""
-        for index, (each, region) in enumerate(self.regions):
-            if each is image and reason.region in (None, region):
-                self.chances[index] = 0
+        lost = [
+            index
+            for index, (each, region) in enumerate(self.regions)
+            if each is image and reason.region in (None, region) and self.chances[index]
+        ]
+        if reason.region is not None:  # one of the labels that it may have
+            lost = sorted(lost, key=lambda index: float(self.chances[index]))[:1]
+        self.chances[lost] = 0
         if not self.chances.any():
             raise NothingReadable(
                 f"none of the {len(self)} labelled regions can be read, the last one because: "

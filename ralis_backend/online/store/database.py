@@ -52,6 +52,11 @@ _SNAPSHOT: dict[str, dict[str, Any]] = {
     "postgresql": {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True},
 }
 """By kind of database, what has every statement of a reading transaction see the same state."""
+_NEWEST: dict[str, dict[str, Any]] = {
+    "sqlite": {},
+    "postgresql": {"isolation_level": "READ COMMITTED"},
+}
+"""Likewise, what has a writing one see all that those before it wrote."""
 _DRIVERS = {"psycopg": "psycopg[binary]"}
 """Modules that are called otherwise by those who install them."""
 _LASTING = ("SQLITE_READONLY", "SQLITE_PERM", "SQLITE_CANTOPEN")
@@ -83,7 +88,7 @@ class Database:
         self._guard = guard
         reading = engine.execution_options(**_SNAPSHOT[engine.dialect.name])
         self._reading = sessionmaker(reading, expire_on_commit=False)
-        writing = engine.execution_options(immediate=True)
+        writing = engine.execution_options(immediate=True, **_NEWEST[engine.dialect.name])
         self._writing = sessionmaker(writing, expire_on_commit=False)
 
     @classmethod

@@ -181,12 +181,19 @@ class Labels:
             Label.painted_at.desc(),
             Label.id.desc(),
         )
-        num_hiding = func.sum(case((_is_closing(), 1), else_=0)).over(
-            partition_by=(Label.image_id, *_REGION), order_by=best_first, rows=(None, -1)
+
+        def num_above(which: ColumnElement[bool]) -> ColumnElement[int]:
+            found = func.sum(case((which, 1), else_=0)).over(
+                partition_by=(Label.image_id, *_REGION), order_by=best_first, rows=(None, -1)
+            )
+            return func.coalesce(found, 0)
+
+        num_hiding = case(
+            (_is_closing(), num_above(_is_closing())), else_=num_above(Label.is_skipped.is_(True))
         )
         counting = _counting(select(_pixels_of(index).label("pixels"), num_hiding.label("hiding")))
         every = counting.where(Label.project_id == project_id).subquery()
-        query = select(func.sum(every.c.pixels)).where(func.coalesce(every.c.hiding, 0) == 0)
+        query = select(func.sum(every.c.pixels)).where(every.c.hiding == 0)
         with self._database.read() as session:
             return int(session.scalar(query) or 0)
 

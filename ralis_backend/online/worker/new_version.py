@@ -123,7 +123,7 @@ class NewVersions:
             "validation_regions": num_held_out,
             **validation_metrics(None, sums, project.class_names, background),
             **self._over(project, before_round, plan, read, matrices),
-            **_class_regions(read.masks, plan.validation, project.class_names),
+            **class_regions(read.masks, plan.validation, project.class_names),
         }
         self._store.versions.judged(version.id, scores)
         name = version.name
@@ -165,7 +165,7 @@ class NewVersions:
             "validation_regions": num_held_out,
             **validation_metrics(sums[0], sums[1], project.class_names, background),
             **held_out_metrics(before, after, self._config.ranking.seed, background),
-            **_class_regions(read.masks, plan.validation, project.class_names),
+            **class_regions(read.masks, plan.validation, project.class_names),
             **({"left_out": left_out} if left_out else {}),
             **({LEARNED_FROM: list(plan.besides)} if plan.besides else {}),
             **({NOT_YET: plan.not_yet} if plan.not_yet else {}),
@@ -364,15 +364,19 @@ def _untold(parent: Version | None, num_read: int, num_awaited: int) -> str | No
     )
 
 
-def _class_regions(
+def class_regions(
     masks: LabelMasks, parts: Sequence[ImageLabels], class_names: Sequence[str]
 ) -> dict[str, Any]:
     """In how many held-out regions each class was painted."""
-    pixels = [masks.pixels(label) for part in parts for label in masks.readable(part.labels)]
+    pixels = [
+        ((part.image.id, label.region), masks.pixels(label))
+        for part in parts
+        for label in masks.readable(part.labels)
+    ]
     if not pixels:
         return {}
     counts = {
-        name: sum(1 for each in pixels if index < len(each) and each[index])
+        name: len({region for region, each in pixels if index < len(each) and each[index]})
         for index, name in enumerate(class_names)
     }
     return {"validation_class_regions": counts}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -347,9 +348,11 @@ def pixels_of_regions(
 ) -> list[np.ndarray]:
     """(C + 1,) labelled pixels of each class, void last, in each of an image's regions.
 
-    As they were counted where a label is of that very region; else from the masks.
+    As they were counted where one label alone is of that very region; else from the masks.
     """
-    counted = {label.region: masks.pixels(label) for label in labels if not label.is_skipped}
+    painted = [label for label in labels if not label.is_skipped]
+    num_of_region = Counter(label.region for label in painted)
+    counted = {it.region: masks.pixels(it) for it in painted if num_of_region[it.region] == 1}
     whole: np.ndarray | None = None
     found = []
     for region in regions:

@@ -276,6 +276,22 @@ def test_what_cannot_be_read_is_drawn_no_more_and_the_others_are_learned():
         alone.batch()
 
 
+def test_a_region_of_which_one_label_cannot_be_read_is_drawn_by_its_others():
+    good = _image(0)
+    regions, shares = (*good.regions, good.regions[0]), (1.0, 1.0, 1.0, 1.0, 0.1)
+    losses = [good.regions[0]]
+
+    def load():
+        if losses:
+            raise Unreadable("truncated", losses.pop())
+        return good.load()
+
+    images = [replace(good, load=load, regions=regions, weights=shares)]
+    crops = Crops(images, TINY, 2, np.random.default_rng(0))
+    crops.batch()
+    assert (crops.chances > 0).tolist() == [True, True, True, True, False]
+
+
 def test_known_counts_of_pixels_are_taken_as_they_are_and_the_mask_is_not_looked_at():
     image = _image(0)
     counted = tuple(pixels[:2].tolist() for pixels in image.pixels_by_class())

@@ -8,6 +8,9 @@ from ralis_backend.online.labels import NewLabel, covered
 from ralis_backend.online.masks import LabelMasks
 from ralis_backend.online.store import Store, labels
 from ralis_backend.online.store.tables import Image, Project
+from ralis_backend.online.worker.new_version import class_regions
+from ralis_backend.online.worker.search import pixels_of_regions
+from ralis_backend.online.worker.training_plan import ImageLabels
 from tests.online.store.conftest import LABELS, annotation, label
 
 
@@ -121,11 +124,13 @@ def test_class_pixels_are_those_of_what_counts_beside_the_regions_too(
     label(store, project, image, annotation(3, 3), dab)
     assert counted() == 5
     label(store, project, image, annotation(4, 4), NewLabel(region, cars))
-    assert counted() == 4
+    assert counted() == 5
     road = NewLabel(region, np.zeros((1, 4), np.uint8), share_beside=1.0)
     label(store, project, image, annotation(5, 5), road)
-    assert counted() == 4
+    assert counted() == 5
     label(store, project, image, annotation(6, 6, is_starred=True), road)
+    assert counted() == 1
+    label(store, project, image, annotation(7, 7, is_starred=True), NewLabel(region, None))
     assert counted() == 0
 
 
@@ -142,6 +147,22 @@ def test_a_later_sliver_takes_its_own_pixels_alone_from_who_painted_beside_the_s
     np.testing.assert_array_equal(mask, [[1, 0, 0, VOID]])
     assert [store.labels.class_pixels(project.id, index) for index in (0, 1)] == [3, 1]
     assert sum(it.is_closing for it in labels) == store.labels.count_regions(project.id) == 1
+
+
+def test_a_region_that_several_labels_show_is_counted_as_they_show_it(
+    store: Store, project: Project, image: Image
+):
+    region = Region(0, 0, 1, 4)
+    cars = NewLabel(region, np.array([[1, 1, 1, VOID]], np.uint8), share_beside=0.75)
+    spill = NewLabel(region, np.array([[0, VOID, VOID, 1]], np.uint8), share_beside=0.5)
+    label(store, project, image, annotation(1, 1), cars)
+    label(store, project, image, annotation(2, 2), spill)
+    found, masks = store.labels.of(project.id), LabelMasks(store, project)
+    (pixels,) = pixels_of_regions(masks, (1, 4), found, [region], 2)
+    assert pixels.tolist() == [1, 3, 0]
+    part = ImageLabels(image, (1, 4), found)
+    of_classes = class_regions(masks, [part], project.class_names)["validation_class_regions"]
+    assert list(of_classes.values())[:2] == [1, 1]
 
 
 def test_slivers_over_skips_are_no_labelled_regions(store: Store, project: Project, image: Image):

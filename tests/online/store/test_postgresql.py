@@ -51,7 +51,13 @@ def test_who_opens_it_at_once_makes_the_tables_that_the_code_uses(running: Serve
         assert compare_metadata(context, Base.metadata) == []
 
 
-def test_transactions_that_write_come_one_after_the_other(opened: Database):
+@pytest.mark.parametrize("usual", ["read committed", "serializable"])
+def test_transactions_that_write_come_one_after_the_other(opened: Database, usual: str):
+    name = opened.engine.url.database
+    with opened.engine.begin() as connection:
+        rule = f"ALTER DATABASE {name} SET default_transaction_isolation = '{usual}'"
+        connection.exec_driver_sql(rule)
+    opened.engine.dispose()
     project_id = add_project(opened)
 
     def count_up(_: int) -> None:
