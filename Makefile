@@ -71,6 +71,10 @@ every = $(BIN)/ralis benchmark --dataset '$(DATA)/$(1)' --strategies '$(EVERY)' 
 cold = $(BIN)/ralis benchmark --dataset '$(DATA)/$(1)' --strategies random,bald-rarity \
 	--initial $(2) --budgets 48,96,192 --regions-per-step 24 --seeds 16 --first-seed 2000 \
 	--out '$(LABELS)/long/$(1)-initial-$(2)' $(OPTIONS)
+# $(call warm,seed): RALIS whose first games are played by `coverage`.
+WARM := .cache/warm
+warm = $(BIN)/ralis train-policy --dataset '$(DATA)/camvid' --config repaired-warm --seed $(1) \
+	--out $(WARM)/warm-s$(1)
 # $(call full,dataset,folder,power,strategies,options): the segmenter itself, at half the size.
 full = $(BIN)/ralis benchmark --dataset '$(DATA)/$(1)' --fidelity full --image-scale 0.5 \
 	--test-images 58 --updates 240 --first-seed 3000 --class-weight-power $(3) \
@@ -109,6 +113,12 @@ reproduce-benchmark-long: $(BACKEND_STAMP) ## What the repository shows, from th
 	$(call every,dubai_aerial)
 	$(BIN)/ralis benchmark --dataset '$(DATA)/camvid' --strategies '$(RALIS)' --seeds 4 \
 	  --budgets 144,240,480,960,1440,1920 --out '$(LABELS)/long/camvid-policies' $(OPTIONS)
+	$(call warm,0)
+	$(call warm,1)
+	cp policies/ralis-camvid.json policies/ralis-camvid.safetensors $(WARM)
+	$(BIN)/ralis benchmark --dataset '$(DATA)/camvid' --policies $(WARM) --seeds 8 \
+	  --strategies random,entropy,coverage,ralis,warm-s0,warm-s1 --budgets 144,240,480,960 \
+	  --out '$(LABELS)/long/camvid-warm' $(OPTIONS)
 	$(call cold,camvid,random)
 	$(call cold,camvid,k-center)
 	$(call cold,dubai_aerial,random)

@@ -225,10 +225,12 @@ def test_every_line_of_what_reproduces_results_is_a_command_that_exists(target):
     lines = [line for line in shown.stdout.replace("\\\n", " ").splitlines() if line.strip()]
     assert lines
     for line in lines:
-        program = line.split()[0]
-        assert program in (".venv/bin/ralis", ".venv/bin/python"), line
+        program, *words = line.split()
+        assert program in (".venv/bin/ralis", ".venv/bin/python", "cp"), line
         if program == ".venv/bin/ralis":
             _ralis_names(line)
+        elif program == "cp":
+            assert all((REPOSITORY / word).is_file() for word in words[:-1])
 
 
 def _make(words: list[str]) -> None:

@@ -55,3 +55,28 @@ def test_the_page_and_the_readme_say_how_far_the_default_is_ahead_there(played):
         f"clothing, {entropy} ahead of `entropy`" in readme
     )
     assert abs(leads["camvid"]["entropy"]["lead"]) < 0.1
+
+
+def test_the_page_says_what_a_warm_replay_gives():
+    folder = LABELS / "long" / "camvid-warm"
+    pairs = json.loads((folder / "summary.json").read_text())["pairs"]
+    page = " ".join((LABELS / "README.md").read_text().split())
+    told = [
+        [_told(pairs[policy][other]) for other in ("random", "ralis", "entropy", "coverage")]
+        for policy in ("warm-s0", "warm-s1")
+    ]
+    of_first, of_second = page.split("Leads of the first: ")[1].split("Of the second: ")
+    assert all(each in of_first for each in told[0])
+    assert all(each in of_second for each in told[1])
+    strategies = " ".join((REPOSITORY / "docs" / "strategies.md").read_text().split())
+    for policy in ("warm-s0", "warm-s1"):
+        assert _told(pairs[policy]["entropy"]).replace(" (", ", ")[:-1] in strategies.replace(
+            " points", ""
+        )
+    trainings = [
+        json.loads((LABELS.parent / "policies" / f"warm-s{seed}.json").read_text())["episodes"]
+        for seed in (0, 1)
+    ]
+    for first, last in ((0, 15), (15, 30), (45, 60)):
+        means = [100 * sum(it["score"] for it in run[first:last]) / 15 for run in trainings]
+        assert f"{means[0]:.1f} and {means[1]:.1f} %" in page
