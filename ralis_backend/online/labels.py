@@ -116,8 +116,8 @@ def newest(
     A painted one is hidden by a later skip only where a reviewer starred that; one of which every
     pixel is of a removed class hides no more than a skip, nor does one that is disputed. What is
     painted beside the regions that were asked for hides those alone that would hide no paint,
-    unless it is starred and most of its region. Less than most of a region neither hides paint nor
-    is hidden by it: both count, and one lies over the other, as where regions overlap.
+    unless it is starred and most of its region. Where it is less, it neither hides paint nor is
+    hidden by it: both count, and one lies over the other, as where regions overlap.
 
     Args:
         labels: as they were painted, oldest first.
