@@ -119,7 +119,8 @@ class Settings(BaseSettings):
     )
     database_url: str = Field(
         "",
-        description="SQLAlchemy address of the database (default: `ralis.db` in the data folder)",
+        description="SQLAlchemy address of a SQLite or PostgreSQL database "
+        "(default: `ralis.db` in the data folder)",
     )
     mode: Literal["crops", "in-place"] = Field(
         "in-place",

@@ -90,7 +90,9 @@ class Leases:
 
 
 def require_lease(session: Session, project_id: int, owner: str, generation: int) -> None:
-    """Refuse to go on in this transaction unless the lease is held; nobody takes it meanwhile.
+    """Refuse to go on in this transaction unless the lease is held.
+
+    Nobody takes it before the end of one that writes: these come one after the other.
 
     Raises:
         LeaseLost: if another worker has taken over.
